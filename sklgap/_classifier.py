@@ -1,0 +1,422 @@
+"""``LBGapClassifier``: scikit-learn's manners around the training net."""
+
+import copy
+import warnings
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
+
+from sklgap import _fit_parameters as resolve
+from sklgap._nested_parameters import is_nested, unknown_parameter
+from sklgap._typing import Criterion
+from sklgap.objective import Objective
+from sklgap.objective._batch_norm import batch_norm_layers, set_buffers
+from sklgap.objective._check import own_loss
+from sklgap.remedies import check_remedies
+from sklgap.training import TrainingNet
+
+
+class LBGapClassifier(ClassifierMixin, BaseEstimator):
+    """A neural-network classifier whose batch size is the object of study.
+
+    A scikit-learn estimator around a skorch net, with the networks, the small- and large-batch regimes and the remedies
+    of Keskar et al. (2017) and Hoffer et al. (2017).
+
+    Parameters
+    ----------
+    net : str, type, callable or torch.nn.Module, default="F1"
+        ``"F1"``, ``"F2"`` (dense), ``"C1"``, ``"C2"``, ``"C3"``, ``"C4"`` (convolutional): the nets of Keskar et al.,
+        with inputs from X and outputs from the classes; or a module class (arguments by ``module__...``; it must
+        return logits); or a module instance, deep-copied and trained from its weights.
+    input_shape : tuple (channels, height, width), default=None
+        Shape of an image for convolutional nets and augmentation. None: from a 4-D X, or from 784 = 1x28x28 and
+        3,072 = 3x32x32 columns.
+    init : {"glorot_uniform", "torch"} or callable, default="glorot_uniform"
+        Starting weights of dense and convolutional layers: Glorot-uniform with zero biases (the released code of
+        Keskar et al.), each layer's own default, or a function of the module. A module instance keeps its weights.
+    batch_regime : {"SB", "LB"}, int, float or BatchRegime, default="SB"
+        ``"SB"``: 256 rows, or n // 40 (at least 8) for fewer than 10,240 training samples. ``"LB"``: 10 % of the
+        training samples. An int is a number of rows, a float in (0, 1] a fraction; or `ConstantBatch`,
+        `SwitchBatch`, `GrowingBatch`, whose parameters are reached as ``batch_regime__...``.
+    batch_size : int or float, default=None
+        Rows, a fraction in (0, 1] of the training samples, or -1 for all of them; overrides a constant regime, and is
+        an error beside one that varies. Larger than the data: all of them, with a warning. A partial last batch is
+        kept; a single last row joins the batch before it.
+    max_epochs : int, default=100
+        Largest number of passes over the data (100: Keskar et al., Figure 4).
+    tol : float, default=1e-4
+        Training stops when the training loss has not fallen by this fraction within ``n_iter_no_change`` epochs (the
+        paper: "until the loss ceases to improve"). None: all epochs, silently; otherwise reaching ``max_epochs`` is a
+        ``ConvergenceWarning``.
+    n_iter_no_change : int, default=10
+        See ``tol``.
+    target_loss : float, default=None
+        Stop once the training loss of an epoch is at most this: for comparisons at equal loss.
+    optimizer : type, default=torch.optim.Adam
+        Any torch optimiser class (ADAM: Keskar et al.); its arguments by ``optimizer__...``.
+    lr : float, default=1e-3
+        Learning rate (the default of ADAM).
+    criterion : type, default=torch.nn.CrossEntropyLoss
+        Loss of (logits, class numbers), a mean over the rows; its arguments by ``criterion__...``.
+    lr_scaling : {None, "sqrt", "linear"}, default=None
+        Multiply ``lr`` by sqrt(B / B_base) (Hoffer et al., Section 4) or B / B_base, epoch by epoch.
+    base_batch_size : int, default=None
+        B_base; None: what ``"SB"`` is for the data.
+    regime_adaptation : bool, default=False
+        Train longer (Hoffer et al., Section 5): make as many updates as ``max_epochs`` epochs at the base batch size
+        have; patience counts updates likewise.
+    ghost_batch_size : int, default=None
+        Replace batch norm by ghost batch norm over so many rows (128 in Hoffer et al.). None: plain batch norm.
+    micro_batch_size : int, default=None
+        Evaluate at most so many rows at once and add up the gradients, for batches that do not fit in memory: the
+        exact gradient without batch norm; with it, batch norm sees micro-batches and training differs.
+    augmentation : None, "paper", callable or Remedy, default=None
+        ``"paper"``: random flips, rotations up to 10 degrees, translations up to 0.2 of the side; or a function of a
+        batch tensor. A warning where it mirrors images of one channel, such as digits.
+    proximal_lambda : float, default=None
+        Conservative training: penalty on the distance from where the batch found the weights (1e-3 in Keskar et al.).
+        None: off. 0.0: the control, each batch used ``proximal_steps`` times without a penalty.
+    proximal_steps : int, default=3
+        Optimiser steps per batch with ``proximal_lambda`` (3: Keskar et al.).
+    remedies : sequence of Remedy or (name, Remedy), default=()
+        Further remedies, applied after augmentation and before the proximal penalty; their parameters are reached as
+        ``remedies__name__...``.
+    recompute_batch_norm : bool, default=True
+        End ``fit`` by setting the batch-norm buffers to population statistics of the training data. The running
+        averages lag behind the weights, by enough to reverse the order of small and large batch.
+    random_state : int, RandomState or None, default=None
+        An int makes ``fit`` repeatable bit for bit at equal device, torch version and thread count.
+    device : str, default="auto"
+        ``"auto"``: cuda, else mps, else cpu; or any torch device.
+    train_split : callable, default=None
+        As in skorch, for example ``skorch.dataset.ValidSplit(5)``: held out, scored every epoch, not trained on.
+    callbacks : list, default=None
+        skorch callbacks; copied, never changed. They see class numbers, not labels.
+    verbose : int, default=0
+        1: a progress bar.
+    warm_start : bool, default=False
+        Continue from the last fit instead of starting anew.
+    **kwargs
+        skorch's nested parameters: ``module__``, ``criterion__``, ``optimizer__``, ``iterator_train__``,
+        ``iterator_valid__``, ``callbacks__``, ``dataset__``; and ``iterator_train``, ``iterator_valid``, ``dataset``
+        themselves: with one of these, training takes skorch's data path.
+
+    Attributes
+    ----------
+    net_ : TrainingNet
+        The skorch net: ``net_.save_params``, callbacks, and all else skorch offers.
+    module_ : torch.nn.Module
+        The trained module.
+    history_ : skorch.history.History
+        Per epoch: ``train_loss`` (clean: without penalties), ``train_accuracy``, ``batch_size``, ``lr``,
+        ``n_updates``, ``weight_distance`` (Euclidean, from the initial weights), ``dur`` (seconds).
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    n_features_in_ : int
+        Size of axis 1 of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where X had them.
+    n_iter_ : int
+        Epochs trained.
+    n_updates_ : int
+        Optimiser steps made.
+    train_loss_ : float
+        Training loss of the last epoch, in training mode: the mean over the epoch's batches.
+    train_score_ : float
+        Accuracy of the final weights on the training data, in evaluation mode.
+    converged_ : bool
+        Whether the stopping rule ended the training, rather than ``max_epochs``.
+
+    See Also
+    --------
+    sklgap.compare_regimes : SB against LB over paired trials.
+    sklgap.sharpness_score : Metric 2.1 as a scorer.
+
+    Notes
+    -----
+    Inputs are cast to float32 and trained on as such; predictions are evaluated in float64, so that the prediction for
+    a row does not depend on the rows beside it. Ctrl-C during ``fit`` leaves the estimator fitted with the weights
+    reached and raises KeyboardInterrupt; with ``warm_start=True`` a further ``fit`` goes on from there.
+
+    References
+    ----------
+    .. [1] Keskar et al., On Large-Batch Training for Deep Learning: Generalization Gap and Sharp Minima, ICLR 2017.
+    .. [2] Hoffer et al., Train longer, generalize better, NeurIPS 2017.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklgap import LBGapClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = LBGapClassifier(module__width=32, max_epochs=8, tol=None, random_state=0).fit(X / 16, y)
+    >>> bool(model.score(X / 16, y) > 0.9)
+    True
+    """
+
+    def __init__(
+        self,
+        net: Any = "F1",
+        *,
+        input_shape: tuple[int, int, int] | None = None,
+        init: Any = "glorot_uniform",
+        batch_regime: Any = "SB",
+        batch_size: int | float | None = None,
+        max_epochs: int = 100,
+        tol: float | None = 1e-4,
+        n_iter_no_change: int = 10,
+        target_loss: float | None = None,
+        optimizer: Any = torch.optim.Adam,
+        lr: float = 1e-3,
+        criterion: Any = nn.CrossEntropyLoss,
+        lr_scaling: str | None = None,
+        base_batch_size: int | None = None,
+        regime_adaptation: bool = False,
+        ghost_batch_size: int | None = None,
+        micro_batch_size: int | None = None,
+        augmentation: Any = None,
+        proximal_lambda: float | None = None,
+        proximal_steps: int = 3,
+        remedies: Any = (),
+        recompute_batch_norm: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "auto",
+        train_split: Any = None,
+        callbacks: Any = None,
+        verbose: int = 0,
+        warm_start: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.net = net
+        self.input_shape = input_shape
+        self.init = init
+        self.batch_regime = batch_regime
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.target_loss = target_loss
+        self.optimizer = optimizer
+        self.lr = lr
+        self.criterion = criterion
+        self.lr_scaling = lr_scaling
+        self.base_batch_size = base_batch_size
+        self.regime_adaptation = regime_adaptation
+        self.ghost_batch_size = ghost_batch_size
+        self.micro_batch_size = micro_batch_size
+        self.augmentation = augmentation
+        self.proximal_lambda = proximal_lambda
+        self.proximal_steps = proximal_steps
+        self.remedies = remedies
+        self.recompute_batch_norm = recompute_batch_norm
+        self.random_state = random_state
+        self.device = device
+        self.train_split = train_split
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.warm_start = warm_start
+        for name, value in kwargs.items():
+            if not (is_nested(name) or name in resolve.SKORCH_PARTS):
+                raise TypeError(unknown_parameter(type(self).__name__, name, self._get_param_names()))
+            setattr(self, name, value)
+
+    # -- parameters: scikit-learn's, plus skorch's nested names and those of named remedies -------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return all parameters, skorch's nested ones included."""
+        params = super().get_params(deep)
+        params.update({name: value for name, value in vars(self).items() if _is_extra(name)})
+        if deep:
+            for name, remedy in check_remedies(self.remedies):
+                params.update({f"remedies__{name}__{key}": value for key, value in remedy.get_params().items()})
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, nested ones included; a misspelt name is a ValueError that suggests the right one."""
+        known = self.get_params()
+        own: dict[str, Any] = {}
+        for name, value in params.items():
+            if name.startswith("remedies__"):
+                if name not in known:
+                    raise ValueError(unknown_parameter(type(self).__name__, name, known))
+                _, remedy, key = name.split("__", 2)
+                dict(check_remedies(self.remedies))[remedy].set_params(**{key: value})
+            elif _is_extra(name):
+                setattr(self, name, value)
+            elif name.partition("__")[0] not in known:
+                raise ValueError(unknown_parameter(type(self).__name__, name, known))
+            else:
+                own[name] = value
+        super().set_params(**own)
+        return self
+
+    # -- fitting ---------------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train the net.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features) or (n_samples, channels, height, width)
+            Training inputs, finite numbers.
+        y : array-like of shape (n_samples,)
+            Labels: numbers, strings or booleans of at least two classes.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For a parameter outside its allowed values or bad data, in one sentence, before training starts.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            When ``max_epochs`` ended the training though ``tol`` is set, or the loss was no longer a finite number.
+        """
+        X, y = _to_numpy(X), _to_numpy(y)
+        first = not (self.warm_start and hasattr(self, "net_"))
+        X, y = validate_data(self, X, y, dtype=np.float32, order="C", allow_nd=True, ensure_min_samples=2, reset=first)
+        check_classification_targets(y)
+        classes, encoded = np.unique(y, return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(f"y must have at least 2 classes; got only one class, {classes[0]!r}.")
+        if first:
+            net = resolve.make_net(self, X, n_classes=len(classes))
+            self.classes_ = classes
+            self._row_shape = X.shape[1:]
+            self._net_shape = resolve.net_shape(self, X)
+            self.net_ = net
+        else:
+            if not np.isin(classes, self.classes_).all():
+                raise ValueError(f"y must have the classes of the first fit, {self.classes_}; got {classes}.")
+            encoded = np.searchsorted(self.classes_, y)
+            self.net_.set_params(max_epochs=self.max_epochs)
+        rows = self._check_rows(X)
+        with resolve.deterministic(self.random_state is not None):
+            self.net_.partial_fit(rows, encoded.astype(np.int64))
+        self._finish(rows, encoded)
+        return self
+
+    def _finish(self, X: np.ndarray, encoded: np.ndarray) -> None:
+        """Set the fitted attributes; then tell how the training ended."""
+        net = self.net_
+        self.module_ = net.module_
+        self.history_ = net.history
+        self.n_iter_ = len(net.history)
+        self.n_updates_ = net.n_updates_
+        if not self.n_iter_ or "train_loss" not in net.history[-1]:
+            raise KeyboardInterrupt  # in the first epoch: there is nothing to keep yet
+        self.train_loss_ = net.history[-1, "train_loss"]
+        if self.recompute_batch_norm and batch_norm_layers(net.module_):
+            objective = Objective(net.module_, _no_loss, (X, encoded), batch_norm="population")
+            set_buffers(net.module_, objective.population_statistics())
+        self.train_score_ = float(np.mean(self._outputs(X).argmax(axis=1) == encoded))
+        reason = net.stopping_reason_
+        self.converged_ = reason in ("loss ceased to improve", "target loss reached")
+        if net.interrupted_:
+            raise KeyboardInterrupt
+        if reason == "loss not finite":
+            warnings.warn(
+                f"The training loss was no longer a finite number after {self.n_iter_} epochs; "
+                f"a smaller learning rate than lr={self.lr} may help.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        elif self.tol is not None and reason in (None, "budget spent") and self.n_iter_ >= self._limit():
+            warnings.warn(
+                f"The training loss was still falling after max_epochs={self.max_epochs}; "
+                "train longer, or set tol=None if that is meant.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _limit(self) -> int:
+        return 0 if self.regime_adaptation else self.max_epochs
+
+    # -- predicting ------------------------------------------------------------------------------------------------
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return class probabilities.
+
+        Parameters
+        ----------
+        X : array-like or tensor of the shape seen in fit
+            Inputs.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            In the order of ``classes_``, float64.
+        """
+        outputs = self._outputs(self._check_X(X))
+        if isinstance(self.net_.criterion_, nn.NLLLoss):  # skorch's convention: the module returns probabilities
+            return outputs
+        shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+        return shifted / shifted.sum(axis=1, keepdims=True)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable label of each row, an ndarray of shape (n_samples,)."""
+        outputs = self._outputs(self._check_X(X))
+        return self.classes_[outputs.argmax(axis=1)]
+
+    def _outputs(self, X: np.ndarray) -> np.ndarray:
+        """Return the module's outputs in evaluation mode and float64, a thousand rows at a time."""
+        device = next(self.net_.module_.parameters()).device
+        device = torch.device("cpu") if device.type == "mps" else device  # which knows no float64
+        module = copy.deepcopy(self.net_.module_).to(device=device, dtype=torch.float64).eval()
+        with torch.no_grad():
+            outputs = [module(rows.to(device).double()).cpu() for rows in torch.from_numpy(X).split(1000)]
+        return torch.cat(outputs).numpy()
+
+    def _check_X(self, X: Any) -> np.ndarray:
+        check_is_fitted(self, "net_")
+        X = validate_data(self, _to_numpy(X), dtype=np.float32, order="C", allow_nd=True, reset=False)
+        return self._check_rows(X)
+
+    def _check_rows(self, X: np.ndarray) -> np.ndarray:
+        """Return X in the shape the net takes; ValueError for rows of another shape than in fit."""
+        if X.shape[1:] != self._row_shape:
+            raise ValueError(f"X must have rows of shape {self._row_shape} as in fit; got {X.shape[1:]}.")
+        return X.reshape(len(X), *self._net_shape)
+
+    # -- measuring -------------------------------------------------------------------------------------------------
+
+    def objective_parts(self, X: Any, y: Any) -> tuple[nn.Module, Criterion, Tensor, Tensor]:
+        """Return what `sklgap.objective.check_objective` measures: module, own loss, inputs and class numbers."""
+        rows = self._check_X(X)
+        y = np.asarray(_to_numpy(y))
+        if len(rows) != len(y):
+            raise ValueError(f"X and y must have the same number of rows; got {len(rows)} and {len(y)}.")
+        unseen = np.setdiff1d(y, self.classes_)
+        if len(unseen):
+            raise ValueError(f"y must have the labels seen in fit, {self.classes_}; got {unseen} beside them.")
+        encoded = np.searchsorted(self.classes_, y)
+        return self.net_.module_, own_loss(self.net_), torch.from_numpy(rows), torch.from_numpy(encoded)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "train_loss_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.non_deterministic = self.random_state is None
+        return tags
+
+
+def _is_extra(name: str) -> bool:
+    return is_nested(name) or name in resolve.SKORCH_PARTS
+
+
+def _no_loss(y_pred: Tensor, y: Tensor) -> Tensor:
+    return y_pred.new_zeros(())
+
+
+def _to_numpy(data: Any) -> Any:
+    return data.detach().cpu().numpy() if isinstance(data, Tensor) else data

@@ -1,0 +1,182 @@
+"""From the parameters of `LBGapClassifier` to the net that trains: every shorthand is resolved here, once, in ``fit``."""
+
+import contextlib
+import copy
+import numbers
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sklgap._nested_parameters import check_nested, is_nested
+from sklgap.nets._check import check_init, check_input_shape, check_net, net_arguments
+from sklgap.regimes import ConstantBatch, check_batch_regime, check_batch_size, check_lr_scaling
+from sklgap.remedies import Proximal, Remedy, check_augmentation, check_remedies
+from sklgap.training import TrainingNet
+
+# Parts of skorch's data path that a user may replace; they are not parameters of ours.
+SKORCH_PARTS = ("iterator_train", "iterator_valid", "dataset")
+
+
+def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
+    """Return the net that ``model`` describes, for these data, not yet initialised."""
+    _check_numbers(model)
+    extra = {name: value for name, value in vars(model).items() if is_nested(name) or name in SKORCH_PARTS}
+    module = check_net(model.net)
+    regime = _regime(model, len(X))
+    if regime.varies and "iterator_train" in extra:
+        raise ValueError("batch_regime must be constant beside a user's own iterator_train; got one that varies.")
+    net = TrainingNet(
+        module,
+        criterion=model.criterion,
+        optimizer=model.optimizer,
+        lr=model.lr,
+        max_epochs=model.max_epochs,
+        batch_size=regime.batch_size(0, len(X)),
+        train_split=copy.deepcopy(model.train_split),
+        callbacks=copy.deepcopy(model.callbacks),
+        verbose=model.verbose,
+        device=_device(model.device),
+        regime=regime,
+        remedies=_remedies(model, X),
+        init=None if isinstance(model.net, nn.Module) else check_init(model.init),
+        ghost_batch_size=model.ghost_batch_size,
+        micro_batch_size=model.micro_batch_size,
+        lr_scaling=check_lr_scaling(model.lr_scaling),
+        base_batch_size=model.base_batch_size,
+        regime_adaptation=model.regime_adaptation,
+        stopping=(model.tol, model.n_iter_no_change, model.target_loss),
+        seed=_seed(model.random_state),
+        **_module_arguments(model, module, X, n_classes),
+        **extra,
+    )
+    _check_nested_names(net, model, module)
+    return net
+
+
+def net_shape(model: Any, X: np.ndarray) -> tuple[int, ...]:
+    """Return the shape of a row as the net takes it."""
+    named_images = getattr(check_net(model.net), "takes_images", None) if not isinstance(model.net, nn.Module) else None
+    if named_images or (model.input_shape is not None and named_images is None):
+        return check_input_shape(model.input_shape, X.shape, needed=True) or X.shape[1:]
+    return X.shape[1:]
+
+
+def deterministic(on: bool) -> contextlib.AbstractContextManager[Any]:
+    """Ask cuDNN for algorithms that repeat bit for bit; no effect without a GPU."""
+    if on and torch.cuda.is_available():
+        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+    return contextlib.nullcontext()
+
+
+def _module_arguments(model: Any, module: Any, X: np.ndarray, n_classes: int) -> dict[str, Any]:
+    if isinstance(module, nn.Module) or not hasattr(module, "takes_images"):
+        return {}
+    shape = net_shape(model, X)
+    arguments = net_arguments(module, int(np.prod(shape)), n_classes, shape)
+    clash = [name for name in arguments if hasattr(model, f"module__{name}")]
+    if clash:
+        raise ValueError(f"module__{clash[0]} comes from the data for a net of the papers and cannot be set.")
+    return {f"module__{name}": value for name, value in arguments.items()}
+
+
+def _check_nested_names(net: TrainingNet, model: Any, module: Any) -> None:
+    targets = {
+        "module": type(module) if isinstance(module, nn.Module) else module,
+        "criterion": model.criterion,
+        "optimizer": model.optimizer,
+        "iterator_train": net.iterator_train,
+        "iterator_valid": net.iterator_valid,
+    }
+    for prefix, target in targets.items():
+        if callable(target):
+            check_nested(prefix, target, net.get_params_for(prefix))
+
+
+def _regime(model: Any, n_samples: int) -> Any:
+    regime = copy.deepcopy(check_batch_regime(model.batch_regime, n_samples))
+    if model.batch_size is not None:
+        check_batch_size(model.batch_size, n_samples)
+        if regime.varies:
+            raise ValueError(
+                f"batch_size must be None beside a batch_regime that varies, {regime!r}; got {model.batch_size!r}."
+            )
+        regime = ConstantBatch(model.batch_size)
+    asked = model.batch_regime if model.batch_size is None else model.batch_size
+    if isinstance(asked, numbers.Integral) and asked > n_samples:
+        warnings.warn(
+            f"batch_size={asked} is larger than the data: every batch holds all {n_samples} samples.",
+            UserWarning,
+            stacklevel=4,
+        )
+    regime.batch_size(0, n_samples)
+    return regime
+
+
+def _remedies(model: Any, X: np.ndarray) -> tuple[Remedy, ...]:
+    needs_images = model.augmentation is not None and not (callable(model.augmentation))
+    shape = check_input_shape(model.input_shape, X.shape, needed=needs_images)
+    augmentation = check_augmentation(model.augmentation, shape, flat=len(net_shape(model, X)) == 1)
+    remedies = [] if augmentation is None else [augmentation]
+    remedies += [remedy for _, remedy in check_remedies(model.remedies)]
+    if model.proximal_lambda is not None:
+        remedies.append(Proximal(model.proximal_lambda, model.proximal_steps))
+    for remedy in remedies:
+        remedy.check()
+    return tuple(copy.deepcopy(remedies))
+
+
+def _device(device: str) -> str:
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be 'auto' or a torch device such as 'cpu' or 'cuda'; got {device!r}.") from error
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device!r} is not available on this machine; use 'auto' or 'cpu'.")
+    return str(device)
+
+
+def _seed(random_state: int | np.random.RandomState | None) -> int:
+    """Return the one integer that all randomness of a fit comes from; never drawn from NumPy's global state."""
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31 - 1))
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    if isinstance(random_state, numbers.Integral) and not isinstance(random_state, bool) and random_state >= 0:
+        return int(random_state)
+    raise ValueError(f"random_state must be None, an integer of at least 0 or a RandomState; got {random_state!r}.")
+
+
+def _check_numbers(model: Any) -> None:
+    """Check the parameters that are plain numbers or flags."""
+    for name in ("max_epochs", "n_iter_no_change", "proximal_steps"):
+        _check_integer(name, getattr(model, name))
+    for name in ("base_batch_size", "ghost_batch_size", "micro_batch_size"):
+        _check_integer(name, getattr(model, name), or_none=True, least=2 if name == "ghost_batch_size" else 1)
+    lr = model.lr
+    if isinstance(lr, bool) or not isinstance(lr, numbers.Real) or not 0 < lr < float("inf"):
+        raise ValueError(f"lr must be a number above 0; got {lr!r}.")
+    for name in ("tol", "target_loss"):
+        value = getattr(model, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Real) or not value >= 0):
+            raise ValueError(f"{name} must be None or a number of at least 0; got {value!r}.")
+    for name in ("regime_adaptation", "recompute_batch_norm", "warm_start"):
+        if not isinstance(getattr(model, name), bool | np.bool_):
+            raise ValueError(f"{name} must be True or False; got {getattr(model, name)!r}.")
+    for name in ("optimizer", "criterion"):
+        if not callable(getattr(model, name)):
+            raise ValueError(f"{name} must be a class of torch; got {getattr(model, name)!r}.")
+
+
+def _check_integer(name: str, value: Any, *, or_none: bool = False, least: int = 1) -> None:
+    if value is None and or_none:
+        return
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        allowed = f"{'None or ' if or_none else ''}an integer of at least {least}"
+        raise ValueError(f"{name} must be {allowed}; got {value!r}.")

@@ -1,0 +1,146 @@
+"""MNIST: 70,000 handwritten digits (LeCun, Bottou, Bengio and Haffner, 1998)."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import Bunch
+
+from sklgap.datasets._base import ImageDataset, Part, check_labels, fetch_images, read_idx
+
+_SHAPE = (1, 28, 28)
+_TARGET_NAMES = tuple(str(digit) for digit in range(10))
+_DESCR = """MNIST: images of handwritten digits
+
+60,000 training and 10,000 test images of 28 x 28 grey levels in 10 classes. Pixels are float32 in [0, 1] (stored
+value / 255), 0 is the background.
+
+LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", Proceedings of the IEEE
+86(11), 1998.
+"""
+
+
+def fetch_mnist(
+    *,
+    subset: str = "train",
+    data_home: str | os.PathLike[str] | None = None,
+    download_if_missing: bool = True,
+    return_X_y: bool = False,
+    flat: bool = False,
+) -> Bunch | tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Load MNIST (classification of handwritten digits).
+
+    Local files in the publisher's idx format are used where there are any, else the data come from OpenML.
+
+    ==============   ==========================
+    Classes                                  10
+    Samples          60,000 train + 10,000 test
+    Dimensionality                  1 x 28 x 28
+    Features                    float in [0, 1]
+    ==============   ==========================
+
+    Parameters
+    ----------
+    subset : {"train", "test", "all"}, default="train"
+        The published training or test set, or both in this order.
+    data_home : str or path-like, default=None
+        The folder to look in: for ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``,
+        ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``, each plain or with suffix ``.gz``, in its
+        sub-folder ``mnist`` or in itself. None means ``$SKLGAP_DATA``, else scikit-learn's data folder.
+    download_if_missing : bool, default=True
+        If False, raise an OSError where no local files are found, instead of asking OpenML (``mnist_784``).
+    return_X_y : bool, default=False
+        If True, return ``(data, target)`` instead of a Bunch.
+    flat : bool, default=False
+        If True, X has one row of 784 features per image.
+
+    Returns
+    -------
+    dataset : :class:`~sklearn.utils.Bunch`
+        Dictionary-like object, with the following attributes.
+
+        data : ndarray of float32, shape (n_samples, 1, 28, 28) or (n_samples, 784)
+            Pixels in [0, 1].
+        target : ndarray of int64, shape (n_samples,)
+            The digits, 0 to 9.
+        target_names : ndarray of str, shape (10,)
+            The class names.
+        DESCR : str
+            Description of the data set.
+
+    (data, target) : tuple if ``return_X_y`` is True
+        The two arrays above.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not allowed, or a file is truncated, damaged or of another format.
+    OSError
+        If files are missing and `download_if_missing` is False, only some of the files are there, or the download
+        fails.
+
+    Notes
+    -----
+    Format: LeCun, Cortes and Burges, "The MNIST database of handwritten digits". Files may hold fewer images than
+    the published ones.
+
+    Examples
+    --------
+    A test set of one black image, in the publisher's format:
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from sklgap.datasets import fetch_mnist
+    >>> with tempfile.TemporaryDirectory() as home:
+    ...     header = bytes([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 28, 0, 0, 0, 28])
+    ...     _ = Path(home, "t10k-images-idx3-ubyte").write_bytes(header + bytes(784))
+    ...     _ = Path(home, "t10k-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 1, 7]))
+    ...     X, y = fetch_mnist(subset="test", data_home=home, return_X_y=True)
+    >>> X.shape, y
+    ((1, 1, 28, 28), array([7]))
+    """
+    return fetch_images(
+        _MNIST,
+        subset=subset,
+        data_home=data_home,
+        download_if_missing=download_if_missing,
+        return_X_y=return_X_y,
+        flat=flat,
+    )
+
+
+def _read_mnist(paths: Sequence[Path]) -> list[Part]:
+    return [_read_pair(images, labels) for images, labels in zip(paths[::2], paths[1::2], strict=True)]
+
+
+def _read_pair(image_path: Path, label_path: Path) -> Part:
+    images = read_idx(image_path, n_dims=3)
+    if len(images) == 0 or images.shape[1:] != _SHAPE[1:]:
+        raise ValueError(f"'{image_path}' must hold one or more images of {_SHAPE[1:]} pixels, found {images.shape}.")
+    labels = read_idx(label_path, n_dims=1)
+    if len(labels) != len(images):
+        raise ValueError(
+            f"'{label_path}' must hold a label for each of the {len(images)} images of '{image_path}', "
+            f"found {len(labels)}."
+        )
+    check_labels(label_path, labels, len(_TARGET_NAMES))
+    return images.reshape(-1, *_SHAPE), labels
+
+
+_MNIST = ImageDataset(
+    title="MNIST",
+    folder="mnist",
+    files={
+        "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+        "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+    },
+    read=_read_mnist,
+    shape=_SHAPE,
+    target_names=_TARGET_NAMES,
+    descr=_DESCR,
+    openml="mnist_784",
+    n_train=60_000,
+    n_test=10_000,
+)

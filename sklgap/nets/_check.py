@@ -1,0 +1,98 @@
+"""The one door for ``net``: a name of the papers, a module class, or a module instance."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from sklgap.nets._deep_conv import C2, C4
+from sklgap.nets._fully_connected import F1, F2
+from sklgap.nets._shallow_conv import C1, C3
+
+NETS: dict[str, type[nn.Module]] = {"F1": F1, "F2": F2, "C1": C1, "C2": C2, "C3": C3, "C4": C4}
+
+# Data whose flat rows are images of known shape: 28 x 28 (MNIST) and 3 x 32 x 32 (CIFAR).
+_IMAGE_SHAPES = {784: (1, 28, 28), 3072: (3, 32, 32)}
+
+Init = str | Callable[[nn.Module], Any]
+
+
+def check_net(net: str | type[nn.Module] | Callable[..., nn.Module] | nn.Module) -> Any:
+    """Return a class, a factory or an instance (a deep copy); ValueError or TypeError for anything else."""
+    if isinstance(net, str):
+        if net not in NETS:
+            raise ValueError(f"net must be one of {', '.join(map(repr, NETS))}, a torch module or its class; got {net!r}.")
+        return NETS[net]
+    if isinstance(net, nn.Module):
+        return copy.deepcopy(net)
+    if isinstance(net, type) and not issubclass(net, nn.Module) or not callable(net):
+        raise TypeError(f"net must be one of {', '.join(map(repr, NETS))}, a torch module or its class; got {net!r}.")
+    return net
+
+
+def check_input_shape(
+    input_shape: tuple[int, int, int] | None, X_shape: tuple[int, ...], *, needed: bool
+) -> tuple[int, ...] | None:
+    """Return the shape (channels, height, width) of one image, or None where X has none and none is needed.
+
+    Parameters
+    ----------
+    input_shape : tuple of three int or None
+        The user's word; None: from a 4-D X, or from 784 or 3,072 columns.
+    X_shape : tuple of int
+        Shape of X.
+    needed : bool
+        Whether a missing shape is an error.
+    """
+    n_columns = 1
+    for side in X_shape[1:]:
+        n_columns *= side
+    if input_shape is not None:
+        shape = tuple(input_shape) if isinstance(input_shape, tuple | list) else ()
+        if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
+            raise ValueError(f"input_shape must be None or (channels, height, width); got {input_shape!r}.")
+        if shape[0] * shape[1] * shape[2] != n_columns:
+            raise ValueError(f"input_shape={input_shape} does not fit X, whose rows have {n_columns} values.")
+        return shape
+    if len(X_shape) == 4:
+        return tuple(X_shape[1:])
+    if len(X_shape) == 2 and n_columns in _IMAGE_SHAPES:
+        return _IMAGE_SHAPES[n_columns]
+    if needed:
+        raise ValueError(
+            "input_shape=(channels, height, width) must be passed, or X be of shape (n, channels, height, width), "
+            f"for a net or an augmentation that works on images; got X of shape {tuple(X_shape)}."
+        )
+    return None
+
+
+def net_arguments(net: Any, n_features: int, n_classes: int, input_shape: tuple[int, ...] | None) -> dict[str, Any]:
+    """Return the arguments that a named net takes from the data."""
+    if net.takes_images:
+        return {"input_shape": input_shape, "n_classes": n_classes}
+    return {"n_features": n_features, "n_classes": n_classes}
+
+
+def check_init(init: Init) -> Init:
+    """Return ``init`` if it is "glorot_uniform", "torch" or a callable; ValueError otherwise."""
+    if init not in ("glorot_uniform", "torch") and not callable(init):
+        raise ValueError(f"init must be 'glorot_uniform', 'torch' or a callable on a module; got {init!r}.")
+    return init
+
+
+def initialize_weights(module: nn.Module, init: Init = "glorot_uniform") -> None:
+    """Draw the starting point, in place.
+
+    ``"glorot_uniform"`` (the default of Keras 1, and so of the released code of Keskar et al.): weights of dense and
+    convolutional layers uniform in +-sqrt(6 / (fan_in + fan_out)), biases zero; other layers keep their own default.
+    ``"torch"``: each layer's own default. A callable is called with the module.
+    """
+    if callable(init):
+        init(module)
+    elif init == "glorot_uniform":
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
+                nn.init.xavier_uniform_(layer.weight)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)

@@ -1,0 +1,61 @@
+"""C2 and C4 of Keskar et al. (2017), Appendix B: a VGG-like net for 32 x 32 images."""
+
+from torch import Tensor, nn
+
+from sklgap.nets._fully_connected import EPSILON
+
+
+class DeepConv(nn.Module):
+    """Stacks of 3x3 convolutions with batch norm and ReLU, a 2x2 max-pool after each stack, then a dense layer.
+
+    Dropout is that of the released code: 0.3 after the first convolution of the first stack, 0.4 after every
+    convolution of the later stacks but a stack's last, 0.5 before and after the dense layer.
+
+    Parameters
+    ----------
+    input_shape : tuple (channels, height, width)
+        Shape of one image. Pools round up, so that images of any size pass; 32 x 32 ones end at 1 x 1.
+    n_classes : int
+        Outputs.
+    stacks : tuple of tuples of int, default=((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
+        Filters of each convolution, stack by stack.
+    hidden : int, default=512
+        Units of the dense layer.
+    """
+
+    takes_images = True
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        n_classes: int,
+        stacks: tuple[tuple[int, ...], ...] = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3),
+        hidden: int = 512,
+    ) -> None:
+        super().__init__()
+        n_channels, *size = input_shape
+        layers: list[nn.Module] = []
+        for i, stack in enumerate(stacks):
+            for j, n_filters in enumerate(stack):
+                layers += [nn.Conv2d(n_channels, n_filters, 3, padding="same")]
+                layers += [nn.BatchNorm2d(n_filters, eps=EPSILON), nn.ReLU()]
+                if j < len(stack) - 1:
+                    layers.append(nn.Dropout(0.3 if i == 0 else 0.4))
+                n_channels = n_filters
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))
+            size = [-(-side // 2) for side in size]
+        layers += [nn.Flatten(), nn.Dropout(0.5), nn.Linear(n_channels * size[0] * size[1], hidden)]
+        layers += [nn.BatchNorm1d(hidden, eps=EPSILON), nn.ReLU(), nn.Dropout(0.5)]
+        self.layers = nn.Sequential(*layers, nn.Linear(hidden, n_classes))
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Return logits of shape (n, n_classes) for images of shape (n, channels, height, width)."""
+        return self.layers(X)
+
+
+class C2(DeepConv):
+    """The paper's deep net for CIFAR-10."""
+
+
+class C4(DeepConv):
+    """The paper's deep net for CIFAR-100: C2 with 100 classes, which come from the data."""

@@ -1,0 +1,103 @@
+"""Ghost batch normalisation (Hoffer et al. 2017, Algorithm 1): batch statistics over small parts of a large batch."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class GhostBatchNorm(_BatchNorm):
+    """Batch norm whose training statistics are those of ghost batches inside the batch.
+
+    Parameters
+    ----------
+    num_features, eps, momentum, affine
+        As in ``torch.nn.BatchNorm2d``.
+    ghost_batch_size : int, default=128
+        Rows of a ghost batch (128: the paper's).
+
+    Notes
+    -----
+    Of n rows, k = n // ghost_batch_size full ghost batches are taken with a stride of k, which costs no copy (rows of
+    a training batch come in random order, so any partition is as good); the remainder is a ghost batch of its own, and
+    a remainder of one row joins the last full one. A batch of at most ``ghost_batch_size`` rows is one ghost batch: plain
+    batch norm, bit for bit. The running statistics are updated with every ghost batch in turn, as if each had been a
+    batch: the momentum compounds. In evaluation mode this is plain batch norm.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        *,
+        ghost_batch_size: int = 128,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine)
+        self.ghost_batch_size = ghost_batch_size
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"GhostBatchNorm needs an input of at least 2 dimensions; got {input.ndim}.")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise an input of shape (n, num_features, ...)."""
+        if not self.training or len(input) <= self.ghost_batch_size:
+            return super().forward(input)
+        n_ghosts, remainder = divmod(len(input), self.ghost_batch_size)
+        if remainder == 1:
+            n_ghosts, remainder = n_ghosts - 1, self.ghost_batch_size + 1
+        n_full = n_ghosts * self.ghost_batch_size
+        if not n_ghosts:
+            return super().forward(input)
+        full = self._normalise(input[:n_full], n_ghosts)
+        return full if not remainder else torch.cat([full, self._normalise(input[n_full:], 1)])
+
+    def _normalise(self, x: Tensor, n_ghosts: int) -> Tensor:
+        """Normalise equal ghost batches in one call: seen as n_ghosts times as many features."""
+        shape = (len(x) // n_ghosts, n_ghosts * self.num_features, *x.shape[2:])
+        mean = x.new_zeros(shape[1])
+        var = x.new_zeros(shape[1])
+        repeat = [None if p is None else p.repeat(n_ghosts) for p in (self.weight, self.bias)]
+        # With momentum 1 the "running" statistics handed in come back as those of the ghost batches.
+        out = functional.batch_norm(x.reshape(shape), mean, var, *repeat, training=True, momentum=1.0, eps=self.eps)
+        self._update(mean.view(n_ghosts, -1), var.view(n_ghosts, -1))
+        return out.view(x.shape)
+
+    @torch.no_grad()
+    def _update(self, means: Tensor, variances: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        n_ghosts = len(means)
+        if self.momentum is None:  # cumulative average over all ghost batches seen
+            rates = 1.0 / (self.num_batches_tracked + torch.arange(1, n_ghosts + 1, device=means.device))
+        else:
+            rates = torch.full((n_ghosts,), self.momentum, device=means.device)
+        kept_after = torch.cat([(1 - rates).flip(0).cumprod(0).flip(0)[1:], rates.new_ones(1)])
+        shares = (rates * kept_after).to(means.dtype)
+        kept = (1 - rates).prod().to(means.dtype)
+        self.running_mean.mul_(kept).add_(shares @ means)
+        self.running_var.mul_(kept).add_(shares @ variances)
+        self.num_batches_tracked.add_(n_ghosts)
+
+
+def convert_to_ghost_batch_norm(module: nn.Module, ghost_batch_size: int) -> nn.Module:
+    """Replace every batch-norm layer inside ``module`` (in place) by a ghost batch norm with the same weights.
+
+    Returns the module: itself, or its replacement if it is a batch-norm layer.
+    """
+    if isinstance(module, _BatchNorm):
+        ghost = GhostBatchNorm(
+            module.num_features, module.eps, module.momentum, module.affine, ghost_batch_size=ghost_batch_size
+        )
+        if module.weight is not None:
+            ghost = ghost.to(module.weight)
+        ghost.load_state_dict(module.state_dict(), strict=False)
+        if not module.track_running_stats:
+            ghost.running_mean = ghost.running_var = ghost.num_batches_tracked = None
+            ghost.track_running_stats = False
+        return ghost.train(module.training)
+    for name, child in module.named_children():
+        setattr(module, name, convert_to_ghost_batch_norm(child, ghost_batch_size))
+    return module

@@ -1,0 +1,390 @@
+"""The loss surface: f(theta) = mean_i loss(net_theta(x_i), y_i) over fixed data, as an object to measure."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sklgap._typing import Aux, Batch, Criterion
+from sklgap.objective import _batch_norm
+from sklgap.objective._autodiff import gradient_of, hessian_vector_product
+from sklgap.objective._loss import is_classification, make_loss_fn, n_correct
+from sklgap.objective._parameters import flatten, trainable_parameters, unflatten
+
+if TYPE_CHECKING:
+    from sklgap.objective._subspace import Subspace
+
+Vector = Tensor | np.ndarray
+
+
+class Evaluation(NamedTuple):
+    """Mean loss, and accuracy as a fraction (NaN where the outputs are not one score per class)."""
+
+    loss: float
+    accuracy: float
+
+
+class Objective:
+    r"""The mean loss of a module on fixed data as a function of its parameters.
+
+    .. math:: f(\theta) = \frac{1}{n} \sum_{i=1}^n \ell(\mathrm{net}_\theta(x_i), y_i)
+
+    Everything this package measures (sharpness, curvature, loss along a line) is measured on such an object. The
+    module given is copied and never modified: neither weights nor buffers, ``.grad``, train/eval mode or the global
+    random state. Dropout is always off.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Maps X to the outputs the criterion takes. ``theta`` holds its parameters with ``requires_grad=True``, in the
+        order of ``module.named_parameters()``; frozen parameters are constants.
+    criterion : torch.nn.Module or callable
+        Maps (y_pred, y) to the mean loss of the rows. A torch loss module is copied and evaluated in float64 on the
+        outputs, so that small losses keep their digits; any other callable is called as it is. A module with
+        ``reduction="sum"`` or ``"none"`` is refused.
+    data : tuple (X, y) of array-like or tensors
+        X of shape (n_samples, ...), y of shape (n_samples, ...).
+    batch_norm : {"batch", "population", "running"}, default="batch"
+        Batch statistics over fixed chunks of the data (the choice of the paper), statistics recomputed over the whole
+        data set at the point measured, or the module's running buffers. See Notes.
+    chunk_size : int, default=5000
+        Rows evaluated at once (5,000: the released code of the paper). The data are cut into
+        ceil(n_samples / chunk_size) chunks whose sizes differ by at most one row, drawn by a fixed permutation (rows
+        sorted by class would make one-class chunks, whose batch statistics are meaningless), and weighted exactly.
+    dtype : torch.dtype, default=None
+        ``torch.float32`` or ``torch.float64`` for parameters and data; None: as the module's parameters. Sums over
+        chunks are accumulated in float64 in either case.
+    device : str or torch.device, default=None
+        None: where the module is. The data are moved there once and stay.
+
+    Attributes
+    ----------
+    theta0 : Tensor of shape (n_params,)
+        The module's own parameters.
+    n_params, n_samples : int
+        Dimension of theta, and number of rows.
+    batch_norm, chunk_size, dtype, device
+        As given, resolved.
+
+    Raises
+    ------
+    ValueError
+        For a module without trainable parameters, unequal lengths of X and y, no rows, batch statistics over chunks
+        of one row, or a parameter outside its allowed values.
+
+    Notes
+    -----
+    One value costs a forward pass over the data, one gradient a forward and a backward pass, one Hessian-vector
+    product about twice a gradient. Under ``"population"`` the statistics are functions of theta, and gradients are
+    the exact ones, through the statistics: a value costs two forward passes, a gradient about two plain ones; a
+    Hessian-vector product holds the graph of the *whole* data set in memory. Memory is that of one chunk's graph plus
+    a few vectors of n_params, whatever the number of evaluations. With a single chunk ``"batch"`` and
+    ``"population"`` are the same function.
+
+    References
+    ----------
+    Keskar et al., On Large-Batch Training for Deep Learning: Generalization Gap and Sharp Minima, ICLR 2017,
+    Sections 1 and 2.2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.objective import Objective
+    >>> X, y = torch.eye(4), torch.tensor([0, 1, 0, 1])
+    >>> net = torch.nn.Linear(4, 2)
+    >>> f = Objective(net, torch.nn.CrossEntropyLoss(), (X, y))
+    >>> f.n_params
+    10
+    >>> value, gradient = f.gradient(torch.zeros(10))
+    >>> round(value, 4), tuple(gradient.shape)
+    (0.6931, (10,))
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        criterion: Criterion,
+        data: tuple[Any, Any],
+        *,
+        batch_norm: str = "batch",
+        chunk_size: int = 5000,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        self.batch_norm = _batch_norm.check_batch_norm(batch_norm)
+        self.chunk_size = _check_chunk_size(chunk_size)
+        own = trainable_parameters(module)
+        if not own:
+            raise ValueError("module must have at least one parameter that requires a gradient; it has none.")
+        first = next(iter(own.values()))
+        self.dtype = _check_dtype(first.dtype if dtype is None else dtype)
+        self.device = first.device if device is None else torch.device(device)
+        self._module = copy.deepcopy(module).to(device=self.device, dtype=self.dtype).eval()
+        self._criterion = _double_precision(criterion, self.device)
+        self._like = trainable_parameters(self._module)
+        self.theta0 = flatten(self._like).detach()
+        self.n_params = self.theta0.numel()
+        self._chunks = _cut(*_check_data(data, self.dtype, self.device), chunk_size)
+        self.n_samples = sum(len(chunk.X) for chunk in self._chunks)
+
+        self._tap = None
+        if _batch_norm.batch_norm_layers(self._module):
+            if self.batch_norm != "running" and min(len(chunk.X) for chunk in self._chunks) < 2:
+                raise ValueError(
+                    f"batch_norm={batch_norm!r} needs at least two rows in every chunk; "
+                    f"got {self.n_samples} rows in {len(self._chunks)} chunks."
+                )
+            if self.batch_norm == "batch":
+                _batch_norm.use_batch_statistics(self._module)
+            elif self.batch_norm == "population":
+                self._tap = _batch_norm.StatisticsTap(self._module)
+        self._loss_fn = make_loss_fn(self._module, self._criterion)
+
+    def value(self, theta: Vector | None = None) -> float:
+        """Return f(theta), at the module's own parameters by default."""
+        return self.evaluate(theta).loss
+
+    def evaluate(self, theta: Vector | None = None) -> Evaluation:
+        """Return mean loss and accuracy at ``theta``, at the module's own parameters by default."""
+        theta = self._check_theta(theta)
+        with torch.no_grad(), self._statistics_of(theta):
+            results = [self._evaluate_chunk(theta, chunk) for chunk in self._chunks]
+        losses = torch.stack([loss.double() for loss, _, _ in results])
+        correct = torch.stack([correct for _, correct, _ in results]).sum()
+        accuracy = correct.item() / self.n_samples if all(c for _, _, c in results) else float("nan")
+        return Evaluation(float((self._shares * losses).sum()), accuracy)
+
+    def gradient(self, theta: Vector | None = None) -> tuple[float, Tensor]:
+        """Return (f(theta), its gradient of shape (n_params,)), at the module's own parameters by default."""
+        theta = self._check_theta(theta)
+        if self._tap is not None:
+            return self._population_gradient(theta)
+        value = torch.zeros((), dtype=torch.float64, device=self.device)
+        total = torch.zeros_like(theta, dtype=_wide(self.device))
+        for share, chunk in zip(self._shares, self._chunks, strict=True):
+            loss, gradient = gradient_of(lambda t, chunk=chunk: self._loss(t, chunk), theta)
+            value += share * loss
+            total.add_(gradient, alpha=float(share))
+        return float(value), total.to(self.dtype)
+
+    def hvp(self, v: Vector, theta: Vector | None = None) -> Tensor:
+        """Return the Hessian at ``theta`` times ``v``, both of shape (n_params,)."""
+        theta, v = self._check_theta(theta), self._check_theta(v)
+        if self._tap is not None:
+            return hessian_vector_product(self._population_loss, theta, v)
+        total = torch.zeros_like(theta, dtype=_wide(self.device))
+        for share, chunk in zip(self._shares, self._chunks, strict=True):
+            product = hessian_vector_product(lambda t, chunk=chunk: self._loss(t, chunk), theta, v)
+            total.add_(product, alpha=float(share))
+        return total.to(self.dtype)
+
+    def restrict(self, subspace: "Subspace") -> "RestrictedObjective":
+        """Return f on the affine subspace z -> theta0 + A z, with the same methods in z."""
+        return RestrictedObjective(self, subspace)
+
+    def population_statistics(self, theta: Vector | None = None) -> _batch_norm.Statistics:
+        """Return mean and variance of the input of every batch-norm layer over the data; needs ``"population"``."""
+        if self._tap is None:
+            return {}
+        with torch.no_grad():
+            return self._pooled(self._check_theta(theta))
+
+    # -- one chunk ------------------------------------------------------------------------------------------------
+
+    @property
+    def _shares(self) -> Tensor:
+        sizes = [len(chunk.X) for chunk in self._chunks]
+        return torch.tensor(sizes, dtype=torch.float64, device=self.device) / sum(sizes)
+
+    def _forward(self, theta: Tensor, chunk: Batch) -> tuple[Tensor, Aux]:
+        return self._loss_fn(unflatten(theta, self._like), {}, chunk)
+
+    def _loss(self, theta: Tensor, chunk: Batch) -> Tensor:
+        loss = self._forward(theta, chunk)[0]
+        if loss.ndim:
+            raise ValueError(f"criterion must return the mean loss as a scalar; got shape {tuple(loss.shape)}.")
+        return loss
+
+    def _evaluate_chunk(self, theta: Tensor, chunk: Batch) -> tuple[Tensor, Tensor, bool]:
+        loss, aux = self._forward(theta, chunk)
+        classification = is_classification(aux.y_pred, chunk.y)
+        correct = n_correct(aux.y_pred, chunk.y) if classification else torch.zeros((), device=self.device)
+        return loss, correct, classification
+
+    def _check_theta(self, theta: Vector | None) -> Tensor:
+        if theta is None:
+            return self.theta0
+        theta = torch.as_tensor(theta, dtype=self.dtype, device=self.device)
+        if theta.shape != self.theta0.shape:
+            raise ValueError(f"theta must have shape ({self.n_params},); got {tuple(theta.shape)}.")
+        return theta.detach()
+
+    # -- population statistics: f depends on theta through them too -------------------------------------------------
+
+    def _collect(self, theta: Tensor) -> list[dict[str, list[tuple[Tensor, Tensor]]]]:
+        assert self._tap is not None
+        collected = []
+        for chunk in self._chunks:
+            self._forward(theta, chunk)
+            collected.append(self._tap.take())
+        return collected
+
+    def _pooled(self, theta: Tensor) -> _batch_norm.Statistics:
+        return _batch_norm.pool(self._collect(theta), self._shares.tolist())
+
+    def _statistics_of(self, theta: Tensor) -> "_Given":
+        return _Given(self._tap, None if self._tap is None else self._pooled(theta))
+
+    def _population_loss(self, theta: Tensor) -> Tensor:
+        with _Given(self._tap, self._pooled(theta)):
+            losses = torch.stack([self._loss(theta, chunk) for chunk in self._chunks])
+        return (self._shares * losses).sum()
+
+    def _population_gradient(self, theta: Tensor) -> tuple[float, Tensor]:
+        """Return value and exact gradient with one chunk's graph in memory at a time.
+
+        With s_c(theta) the statistics of chunk c and S = pool(s_1, ..., s_C), f = sum_c w_c L_c(theta, S). First the
+        partial gradients in theta and in S, then the latter through the pool and through each chunk's s_c(theta).
+        """
+        assert self._tap is not None
+        with torch.no_grad():
+            collected = self._collect(theta)
+        leaves = [{k: [(m.requires_grad_(), v.requires_grad_()) for m, v in s] for k, s in c.items()} for c in collected]
+        pooled = _batch_norm.pool(leaves, self._shares.tolist())
+        given = {k: (m.detach().requires_grad_(), v.detach().requires_grad_()) for k, (m, v) in pooled.items()}
+        point = theta.detach().requires_grad_()
+
+        value = torch.zeros((), dtype=torch.float64, device=self.device)
+        total = torch.zeros_like(theta, dtype=_wide(self.device))
+        inputs = [point] + _tensors(given.values())
+        from_pool = [torch.zeros_like(t) for t in inputs[1:]]
+        with _Given(self._tap, given):
+            for share, chunk in zip(self._shares, self._chunks, strict=True):
+                loss = self._loss(point, chunk)
+                gradients = torch.autograd.grad(loss, inputs)
+                value += share * loss.detach()
+                total.add_(gradients[0], alpha=float(share))
+                for accumulated, g in zip(from_pool, gradients[1:], strict=True):
+                    accumulated.add_(g, alpha=float(share))
+
+        flat_leaves = [t for c in leaves for s in c.values() for t in _tensors(s)]
+        through_pool = iter(torch.autograd.grad(_tensors(pooled.values()), flat_leaves, grad_outputs=from_pool))
+        for chunk in self._chunks:
+            self._forward(point, chunk)
+            own = [t for s in self._tap.take().values() for t in _tensors(s)]
+            outer = [next(through_pool) for _ in own]
+            total.add_(torch.autograd.grad(own, point, grad_outputs=outer)[0])
+        return float(value), total.to(self.dtype)
+
+
+class RestrictedObjective:
+    """f on an affine subspace: ``z -> f(theta0 + A z)``, with the interface of `Objective` in z-space.
+
+    ``theta0`` is the zero vector of shape (n_params,), ``n_params`` the dimension of the subspace.
+    """
+
+    def __init__(self, objective: Objective, subspace: "Subspace") -> None:
+        self.objective = objective
+        self.subspace = subspace
+        self.n_params = subspace.dim
+        self.n_samples = objective.n_samples
+        self.batch_norm, self.dtype, self.device = objective.batch_norm, objective.dtype, objective.device
+        self.theta0 = torch.zeros(subspace.dim, dtype=objective.dtype, device=objective.device)
+
+    def value(self, theta: Vector | None = None) -> float:
+        """Return f at z."""
+        return self.objective.value(self._lift(theta))
+
+    def evaluate(self, theta: Vector | None = None) -> Evaluation:
+        """Return mean loss and accuracy at z."""
+        return self.objective.evaluate(self._lift(theta))
+
+    def gradient(self, theta: Vector | None = None) -> tuple[float, Tensor]:
+        """Return f at z and its gradient in z: A^T times the gradient in theta."""
+        value, gradient = self.objective.gradient(self._lift(theta))
+        return value, self.subspace.transpose(gradient)
+
+    def hvp(self, v: Vector, theta: Vector | None = None) -> Tensor:
+        """Return A^T H A v."""
+        v = torch.as_tensor(v, dtype=self.dtype, device=self.device)
+        return self.subspace.transpose(self.objective.hvp(self.subspace.directions(v), self._lift(theta)))
+
+    def _lift(self, z: Vector | None) -> Tensor:
+        z = self.theta0 if z is None else torch.as_tensor(z, dtype=self.dtype, device=self.device)
+        return self.subspace(z)
+
+
+class _Given:
+    """Within it, batch norm uses the statistics given; nothing happens without a tap."""
+
+    def __init__(self, tap: _batch_norm.StatisticsTap | None, statistics: _batch_norm.Statistics | None) -> None:
+        self.tap, self.statistics = tap, statistics
+
+    def __enter__(self) -> None:
+        if self.tap is not None:
+            self.tap.given = self.statistics
+
+    def __exit__(self, *exception: object) -> None:
+        if self.tap is not None:
+            self.tap.given = None
+
+
+def _tensors(pairs: Any) -> list[Tensor]:
+    return [tensor for pair in pairs for tensor in pair]
+
+
+def _wide(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # Apple's devices know no float64
+
+
+def _double_precision(criterion: Criterion, device: torch.device) -> Criterion:
+    if not isinstance(criterion, nn.Module):
+        return criterion
+    if getattr(criterion, "reduction", "mean") != "mean":
+        raise ValueError(f"criterion must have reduction='mean'; got reduction={criterion.reduction!r}.")
+    wide = _wide(device)
+    exact = copy.deepcopy(criterion).to(device=device, dtype=wide)
+
+    def in_double_precision(y_pred: Tensor, y: Tensor) -> Tensor:
+        return exact(y_pred.to(wide), y.to(wide) if torch.is_floating_point(y) else y)
+
+    return in_double_precision
+
+
+def _check_chunk_size(chunk_size: int) -> int:
+    if isinstance(chunk_size, bool) or not isinstance(chunk_size, int | np.integer) or chunk_size < 1:
+        raise ValueError(f"chunk_size must be an integer of at least 1; got {chunk_size!r}.")
+    return int(chunk_size)
+
+
+def _check_dtype(dtype: torch.dtype) -> torch.dtype:
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype must be torch.float32 or torch.float64; got {dtype!r}.")
+    return dtype
+
+
+def _check_data(data: tuple[Any, Any], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    X, y = (torch.as_tensor(np.asarray(part) if not isinstance(part, Tensor) else part) for part in data)
+    if torch.is_floating_point(X):
+        X = X.to(dtype)
+    if not torch.is_floating_point(y):
+        y = y.long()
+    if len(X) != len(y):
+        raise ValueError(f"X and y must have the same number of rows; got {len(X)} and {len(y)}.")
+    if len(X) == 0:
+        raise ValueError("X must have at least one row; got none.")
+    return X.detach().to(device), y.detach().to(device)
+
+
+def _cut(X: Tensor, y: Tensor, chunk_size: int) -> list[Batch]:
+    """Cut the rows into ceil(n / chunk_size) random chunks whose sizes differ by at most one."""
+    n_samples = len(X)
+    n_chunks = -(-n_samples // chunk_size)
+    if n_chunks == 1:
+        return [Batch(X, y)]
+    permutation = torch.from_numpy(np.random.RandomState(0).permutation(n_samples))
+    parts = torch.tensor_split(permutation, n_chunks)
+    return [Batch(X[part.to(X.device)], y[part.to(y.device)]) for part in parts]

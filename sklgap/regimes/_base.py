@@ -1,0 +1,74 @@
+"""What a batch regime is, and the sizes it may name."""
+
+import numbers
+
+from sklearn.base import BaseEstimator
+
+# Section 1 and Appendix of Keskar et al. (2017): 256 samples against 10 % of the training set.
+SMALL_BATCH = 256
+LARGE_BATCH_FRACTION = 0.1
+
+
+class BatchRegime(BaseEstimator):
+    """How large the batch is in each epoch; subclass it and define ``batch_size``.
+
+    Parameters are explicit arguments of ``__init__``, as in any scikit-learn estimator, so that searches reach them by
+    nested names (``batch_regime__switch_epoch``).
+
+    Attributes
+    ----------
+    varies : bool
+        Whether the batch size depends on the epoch; True by default.
+    """
+
+    varies: bool = True
+
+    def batch_size(self, epoch: int, n_samples: int) -> int:
+        """Return the number of rows of a batch, between 1 and n_samples.
+
+        Parameters
+        ----------
+        epoch : int
+            Counted from 0.
+        n_samples : int
+            Number of training samples.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define batch_size(epoch, n_samples).")
+
+
+def default_base_batch_size(n_samples: int) -> int:
+    """Return the size of the small batch: 256, or n // 40 (at least 8) where the data have fewer than 10,240 samples.
+
+    The large batch is a tenth of the data; the small one stays four times below it.
+    """
+    return min(n_samples, SMALL_BATCH if n_samples >= 40 * SMALL_BATCH else max(8, n_samples // 40))
+
+
+def check_batch_size(batch_size: int | float, n_samples: int, name: str = "batch_size") -> int:
+    """Resolve a batch size to a number of rows.
+
+    Parameters
+    ----------
+    batch_size : int or float
+        An integer of at least 1, a fraction of the training samples in (0, 1], or -1 for all of them.
+    n_samples : int
+        Number of training samples.
+    name : str
+        What the error calls it.
+
+    Returns
+    -------
+    int
+        Between 1 and n_samples: a larger batch is all the data.
+    """
+    whole = isinstance(batch_size, numbers.Integral)
+    valid = not isinstance(batch_size, bool) and isinstance(batch_size, numbers.Real)
+    if not valid or not (batch_size == -1 or batch_size >= 1 if whole else 0 < batch_size <= 1):
+        raise ValueError(
+            f"{name} must be an integer of at least 1, a fraction of the training samples in (0, 1], "
+            f"or -1 for all of them; got {batch_size!r}."
+        )
+    if batch_size == -1 and whole:
+        return n_samples
+    rows = int(batch_size) if whole else max(1, round(float(batch_size) * n_samples))
+    return min(rows, n_samples)

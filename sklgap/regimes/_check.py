@@ -1,0 +1,26 @@
+"""The one door for ``batch_regime``."""
+
+import numbers
+
+from sklgap.regimes._base import LARGE_BATCH_FRACTION, BatchRegime, check_batch_size, default_base_batch_size
+from sklgap.regimes._constant import ConstantBatch
+
+
+def check_batch_regime(batch_regime: str | int | float | BatchRegime, n_samples: int) -> BatchRegime:
+    """Return the regime that ``batch_regime`` stands for.
+
+    ``"SB"`` is the small batch of `default_base_batch_size`, ``"LB"`` 10 % of the training samples; an int or a
+    fraction is a constant batch; a `BatchRegime` is returned as it is.
+    """
+    if batch_regime == "SB":
+        return ConstantBatch(default_base_batch_size(n_samples))
+    if batch_regime == "LB":
+        return ConstantBatch(LARGE_BATCH_FRACTION)
+    if isinstance(batch_regime, numbers.Real):
+        check_batch_size(batch_regime, n_samples, "batch_regime")
+        return ConstantBatch(batch_regime)
+    if callable(getattr(batch_regime, "batch_size", None)) and not isinstance(batch_regime, type):
+        return batch_regime
+    raise ValueError(
+        f"batch_regime must be 'SB', 'LB', an integer, a fraction or a BatchRegime; got {batch_regime!r}."
+    )

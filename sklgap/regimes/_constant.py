@@ -1,0 +1,28 @@
+"""A constant batch size: the small-batch and the large-batch regime of Keskar et al. (2017), and anything between."""
+
+from sklgap.regimes._base import BatchRegime, check_batch_size
+
+
+class ConstantBatch(BatchRegime):
+    """The same batch size in every epoch.
+
+    Parameters
+    ----------
+    size : int or float, default=256
+        Rows, a fraction of the training samples in (0, 1], or -1 for all of them. Larger than the data: all of them.
+
+    Examples
+    --------
+    >>> from sklgap.regimes import ConstantBatch
+    >>> ConstantBatch(0.1).batch_size(epoch=0, n_samples=60000)
+    6000
+    """
+
+    varies = False
+
+    def __init__(self, size: int | float = 256) -> None:
+        self.size = size
+
+    def batch_size(self, epoch: int, n_samples: int) -> int:
+        """Return the batch size."""
+        return check_batch_size(self.size, n_samples, "size")

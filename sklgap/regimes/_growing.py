@@ -1,0 +1,60 @@
+"""A batch that grows geometrically: dynamic sampling in the sense of Keskar et al. (2017), Section 4.
+
+The schedule is fixed in advance, as in Friedlander and Schmidt (2012).
+"""
+
+import numbers
+
+from sklgap.regimes._base import LARGE_BATCH_FRACTION, BatchRegime, check_batch_size, default_base_batch_size
+
+
+class GrowingBatch(BatchRegime):
+    """Batch size multiplied by a factor every few epochs, up to a largest one.
+
+    Parameters
+    ----------
+    initial : int, float or None, default=None
+        Rows or fraction in epoch 0; None: the small batch, what ``"SB"`` is for the data.
+    factor : float, default=2.0
+        At least 1.
+    every : int, default=5
+        Epochs between two multiplications.
+    largest : int or float, default=0.1
+        Rows or fraction that is never exceeded (10 % of the data: ``"LB"``).
+
+    Examples
+    --------
+    >>> from sklgap.regimes import GrowingBatch
+    >>> regime = GrowingBatch(initial=32, factor=2, every=1, largest=100)
+    >>> [regime.batch_size(epoch, n_samples=1000) for epoch in range(4)]
+    [32, 64, 100, 100]
+    """
+
+    def __init__(
+        self,
+        initial: int | float | None = None,
+        factor: float = 2.0,
+        every: int = 5,
+        largest: int | float = LARGE_BATCH_FRACTION,
+    ) -> None:
+        self.initial = initial
+        self.factor = factor
+        self.every = every
+        self.largest = largest
+
+    def batch_size(self, epoch: int, n_samples: int) -> int:
+        """Return the batch size of the epoch."""
+        if not isinstance(self.factor, numbers.Real) or not 1 <= self.factor < float("inf"):
+            raise ValueError(f"factor must be a number of at least 1; got {self.factor!r}.")
+        if not isinstance(self.every, numbers.Integral) or self.every < 1:
+            raise ValueError(f"every must be an integer of at least 1; got {self.every!r}.")
+        largest = check_batch_size(self.largest, n_samples, "largest")
+        if self.initial is None:
+            size = default_base_batch_size(n_samples)
+        else:
+            size = check_batch_size(self.initial, n_samples, "initial")
+        for _ in range(epoch // self.every):
+            if size >= largest or self.factor == 1:
+                break
+            size = min(largest, max(size + 1, round(size * self.factor)))
+        return min(size, largest)

@@ -1,0 +1,22 @@
+"""The learning rate that goes with a larger batch.
+
+``"sqrt"``: Hoffer et al. (2017), Section 4, keeps the covariance of the update; ``"linear"``: Goyal et al. (2017),
+keeps its mean per epoch.
+"""
+
+import math
+
+RULES = (None, "sqrt", "linear")
+
+
+def check_lr_scaling(lr_scaling: str | None) -> str | None:
+    """Return the rule if it is one; ValueError otherwise."""
+    if lr_scaling not in RULES:
+        raise ValueError(f"lr_scaling must be None, 'sqrt' or 'linear'; got {lr_scaling!r}.")
+    return lr_scaling
+
+
+def lr_factor(lr_scaling: str | None, batch_size: int, base_batch_size: int) -> float:
+    """Return what the learning rate is multiplied with: 1, sqrt(B / B_base) or B / B_base."""
+    ratio = batch_size / base_batch_size
+    return {None: 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[lr_scaling]

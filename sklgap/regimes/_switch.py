@@ -1,0 +1,43 @@
+"""Small batches first, large ones after: the warm start of Keskar et al. (2017), Section 4 and Figure 5."""
+
+import numbers
+
+from sklgap.regimes._base import LARGE_BATCH_FRACTION, BatchRegime, check_batch_size, default_base_batch_size
+
+
+class SwitchBatch(BatchRegime):
+    """One batch size before an epoch, another from it on.
+
+    Parameters
+    ----------
+    switch_epoch : int, default=10
+        The first epoch with the second batch size, counted from 0; 0: the second size throughout.
+    first : int, float or None, default=None
+        Rows or fraction before the switch; None: the small batch, what ``"SB"`` is for the data.
+    then : int or float, default=0.1
+        Rows or fraction from the switch on (10 % of the data: ``"LB"``).
+
+    Examples
+    --------
+    >>> from sklgap.regimes import SwitchBatch
+    >>> regime = SwitchBatch(switch_epoch=2, first=32, then=0.5)
+    >>> [regime.batch_size(epoch, n_samples=1000) for epoch in range(4)]
+    [32, 32, 500, 500]
+    """
+
+    def __init__(
+        self, switch_epoch: int = 10, first: int | float | None = None, then: int | float = LARGE_BATCH_FRACTION
+    ) -> None:
+        self.switch_epoch = switch_epoch
+        self.first = first
+        self.then = then
+
+    def batch_size(self, epoch: int, n_samples: int) -> int:
+        """Return the batch size of the epoch."""
+        if not isinstance(self.switch_epoch, numbers.Integral) or self.switch_epoch < 0:
+            raise ValueError(f"switch_epoch must be an integer of at least 0; got {self.switch_epoch!r}.")
+        if epoch >= self.switch_epoch:
+            return check_batch_size(self.then, n_samples, "then")
+        if self.first is None:
+            return default_base_batch_size(n_samples)
+        return check_batch_size(self.first, n_samples, "first")

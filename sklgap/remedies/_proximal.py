@@ -1,0 +1,58 @@
+r"""Conservative training: Keskar et al. (2017), Section 4 and Appendix; after Li et al. (2014).
+
+.. math:: x_{k+1} \approx \arg\min_x f_{B_k}(x) + \frac{\lambda}{2} \|x - x_k\|^2
+"""
+
+import numbers
+
+from torch import Tensor
+
+from sklgap._typing import Aux, Batch, Buffers, LossFn, Params
+from sklgap.objective._parameters import copy_of, squared_distance
+from sklgap.remedies._base import Remedy
+
+
+class Proximal(Remedy):
+    """Solve each batch's problem a little further, but stay near where the batch found the weights.
+
+    Parameters
+    ----------
+    proximal_lambda : float, default=1e-3
+        Weight of the penalty (1e-3: the paper's), at least 0. 0 is the control: each batch is used ``inner_steps``
+        times, without a penalty.
+    inner_steps : int, default=3
+        Optimiser steps per batch (3: the paper's ADAM iterations). An epoch has that many times the updates.
+
+    Notes
+    -----
+    The anchor is a copy of the weights at the start of the batch. In the first inner step the penalty and its gradient
+    are zero, so one inner step is plain training for any lambda.
+    """
+
+    def __init__(self, proximal_lambda: float = 1e-3, inner_steps: int = 3) -> None:
+        self.proximal_lambda = proximal_lambda
+        self.inner_steps = inner_steps
+
+    def check(self) -> None:
+        """Raise a ValueError for a negative lambda or fewer than one inner step."""
+        value = self.proximal_lambda
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < float("inf"):
+            raise ValueError(f"proximal_lambda must be None or a number of at least 0; got {value!r}.")
+        steps = self.inner_steps
+        if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 1:
+            raise ValueError(f"proximal_steps must be an integer of at least 1; got {steps!r}.")
+
+    def begin_batch(self, params: Params) -> Params | None:
+        """Return the anchor."""
+        return copy_of(params) if self.proximal_lambda and self.inner_steps > 1 else None
+
+    def transform_loss(self, loss_fn: LossFn, state: Params | None) -> LossFn:
+        """Add the penalty."""
+        if state is None:
+            return loss_fn
+
+        def penalised(params: Params, buffers: Buffers, batch: Batch) -> tuple[Tensor, Aux]:
+            loss, aux = loss_fn(params, buffers, batch)
+            return loss + 0.5 * self.proximal_lambda * squared_distance(params, state), aux
+
+        return penalised

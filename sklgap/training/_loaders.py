@@ -1,0 +1,139 @@
+"""Loaders that slice tensors: no per-sample ``__getitem__``, no worker processes.
+
+Both look like a ``DataLoader`` (``__iter__``, ``__len__``, ``batch_size``), both draw the batches of `plan_epoch`; they
+differ in where the data live.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from sklgap.regimes import n_batches
+from sklgap.training._batches import plan_epoch
+
+BatchSizeOfEpoch = Callable[[int], int]
+
+
+class ResidentLoader:
+    """Batches of tensors that live on the device the net trains on (or of CPU tensors for a net on the CPU).
+
+    Parameters
+    ----------
+    X, y : Tensor
+        All rows.
+    batch_size_of_epoch : callable
+        Epoch, counted from 0, to number of rows.
+    seed : int
+        Decides the order of the rows together with the epoch.
+    device : torch.device
+        Where batches are wanted.
+    max_batches : int, optional
+        Total number of batches over all epochs; the epoch in which it is reached ends early.
+    """
+
+    def __init__(
+        self,
+        X: Tensor,
+        y: Tensor,
+        batch_size_of_epoch: BatchSizeOfEpoch,
+        *,
+        seed: int,
+        device: torch.device,
+        max_batches: int | None = None,
+    ) -> None:
+        self.X = X.to(device)
+        self.y = y.to(device)
+        self.device = device
+        self.seed = seed
+        self.max_batches = max_batches
+        self._batch_size_of_epoch = batch_size_of_epoch
+        self._batches_before = 0
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int, batches_before: int = 0) -> None:
+        """Say which epoch the next iteration is, and how many batches there were before it."""
+        self._epoch = epoch
+        self._batches_before = batches_before
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch in the current epoch."""
+        return self._batch_size_of_epoch(self._epoch)
+
+    def __len__(self) -> int:
+        whole = n_batches(len(self.y), self.batch_size)
+        return whole if self.max_batches is None else min(whole, self.max_batches - self._batches_before)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        permutation, slices = plan_epoch(len(self.y), self.batch_size, self.seed, self._epoch)
+        order = torch.from_numpy(permutation)
+        yield from self._batches(order, slices[: len(self)])
+
+    def _batches(self, order: Tensor, slices: list[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+        order = order.to(self.device)
+        for rows in slices:
+            index = order[rows]
+            yield self.X.index_select(0, index), self.y.index_select(0, index)
+
+
+class HostLoader(ResidentLoader):
+    """The same batches from data that stay in host memory, for data that do not fit on the device.
+
+    The next batch is gathered into pinned memory and copied while the device works on the current one.
+    """
+
+    def __init__(
+        self,
+        X: Tensor,
+        y: Tensor,
+        batch_size_of_epoch: BatchSizeOfEpoch,
+        *,
+        seed: int,
+        device: torch.device,
+        max_batches: int | None = None,
+    ) -> None:
+        super().__init__(
+            X, y, batch_size_of_epoch, seed=seed, device=torch.device("cpu"), max_batches=max_batches
+        )
+        self.device = device
+
+    def _batches(self, order: Tensor, slices: list[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+        upcoming = None
+        for rows in slices:
+            current, upcoming = upcoming, self._gather(order[rows])
+            if current is not None:
+                yield current
+        if upcoming is not None:
+            yield upcoming
+
+    def _gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        parts = (self.X.index_select(0, index), self.y.index_select(0, index))
+        if self.device.type == "cuda":
+            parts = (parts[0].pin_memory(), parts[1].pin_memory())
+        return parts[0].to(self.device, non_blocking=True), parts[1].to(self.device, non_blocking=True)
+
+
+class SequentialLoader:
+    """All rows in order, in batches: for validation."""
+
+    def __init__(self, X: Tensor, y: Tensor, batch_size: int, device: torch.device) -> None:
+        self.X, self.y, self.batch_size, self.device = X, y, batch_size, device
+
+    def __len__(self) -> int:
+        return -(-len(self.y) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for X, y in zip(self.X.split(self.batch_size), self.y.split(self.batch_size), strict=True):
+            yield X.to(self.device), y.to(self.device)
+
+
+def make_loader(
+    X: Tensor, y: Tensor, batch_size_of_epoch: BatchSizeOfEpoch, *, seed: int, device: torch.device, max_batches: int | None
+) -> ResidentLoader:
+    """Return the resident loader if the data fit into a third of the device's free memory, else the host loader."""
+    fits = True
+    if device.type == "cuda" and X.device.type != "cuda":
+        fits = X.numel() * X.element_size() < torch.cuda.mem_get_info(device)[0] / 3
+    loader = ResidentLoader if fits else HostLoader
+    return loader(X, y, batch_size_of_epoch, seed=seed, device=device, max_batches=max_batches)

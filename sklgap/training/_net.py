@@ -1,0 +1,246 @@
+"""The skorch net that trains: skorch's shell around `TrainStep`."""
+
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNetClassifier
+from skorch.callbacks import EpochScoring, EpochTimer, PassthroughScoring
+from skorch.dataset import Dataset, unpack_data
+from skorch.utils import to_tensor
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from sklgap._typing import Batch
+from sklgap.nets import convert_to_ghost_batch_norm, initialize_weights
+from sklgap.objective._batch_norm import batch_norm_layers
+from sklgap.objective._loss import make_loss_fn
+from sklgap.objective._parameters import copy_of, trainable_parameters
+from sklgap.regimes import BatchRegime, default_base_batch_size, lr_factor, n_batches, updates_of_epochs
+from sklgap.remedies import Remedy
+from sklgap.training._callbacks import EpochRecorder, StoppingRule, TrainingProgress
+from sklgap.training._loaders import SequentialLoader, make_loader
+from sklgap.training._random import derive_seed, seeded
+from sklgap.training._step import TrainStep
+
+
+class StopTraining(Exception):  # noqa: N818 - not an error: skorch's own signal, KeyboardInterrupt, means Ctrl-C here
+    """Raised inside the fit loop to end it in order."""
+
+
+class TrainingNet(NeuralNetClassifier):
+    """A skorch classifier with a batch regime, remedies, and a fast data path; `LBGapClassifier` makes it.
+
+    The parameters beyond skorch's arrive resolved (no shorthands) and are documented in `LBGapClassifier`; ``seed`` is
+    the integer that all randomness comes from.
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        *args: Any,
+        regime: BatchRegime,
+        remedies: tuple[Remedy, ...] = (),
+        init: Any = None,
+        ghost_batch_size: int | None = None,
+        micro_batch_size: int | None = None,
+        lr_scaling: str | None = None,
+        base_batch_size: int | None = None,
+        regime_adaptation: bool = False,
+        stopping: tuple[float | None, int, float | None] = (None, 10, None),
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        self.regime = regime
+        self.remedies = remedies
+        self.init = init
+        self.ghost_batch_size = ghost_batch_size
+        self.micro_batch_size = micro_batch_size
+        self.lr_scaling = lr_scaling
+        self.base_batch_size = base_batch_size
+        self.regime_adaptation = regime_adaptation
+        self.stopping = stopping
+        self.seed = seed
+        super().__init__(module, *args, **kwargs)
+
+    # -- building the parts ----------------------------------------------------------------------------------------
+
+    def get_default_callbacks(self) -> list[tuple[str, Any]]:
+        """Return skorch's timer, our record and stopping rule, and the validation scores where there is a split."""
+        callbacks = [("epoch_timer", EpochTimer()), ("epoch_recorder", EpochRecorder())]
+        if self.train_split:
+            callbacks.append(("valid_loss", PassthroughScoring(name="valid_loss")))
+            callbacks.append(("valid_acc", EpochScoring("accuracy", name="valid_acc", lower_is_better=False)))
+        callbacks.append(("stopping_rule", StoppingRule(*self.stopping)))
+        if self.verbose:
+            callbacks.append(("training_progress", TrainingProgress()))
+        return callbacks
+
+    def initialize(self) -> "TrainingNet":
+        """Initialise all parts, drawing the starting point from ``seed`` alone."""
+        self.n_updates_ = 0
+        self.lr_factor_ = 1.0
+        self.stopping_reason_: str | None = None
+        self.interrupted_ = False
+        with seeded(derive_seed(self.seed, 0), torch.device(self.device)):
+            return super().initialize()
+
+    def initialize_module(self) -> "TrainingNet":
+        """Build the module and draw its weights; an instance keeps its own."""
+        super().initialize_module()
+        if self.init is not None:
+            initialize_weights(self.module_, self.init)
+        if self.ghost_batch_size is not None:
+            self.module_ = convert_to_ghost_batch_norm(self.module_, self.ghost_batch_size)
+        return self
+
+    def initialize_optimizer(self, *args: Any) -> "TrainingNet":
+        """Build the optimiser, and the training step around it."""
+        super().initialize_optimizer(*args)
+        self._build_step()
+        # skorch moves what starts with "module_" between devices when it unpickles.
+        self.module_start_ = copy_of(self.step_.params)
+        return self
+
+    def _build_step(self) -> None:
+        params = trainable_parameters(self.module_)
+        if any(p.requires_grad for p in self.criterion_.parameters()):
+            raise ValueError("criterion must not have trainable parameters.")
+        self.step_ = TrainStep(
+            make_loss_fn(self.module_, self._training_loss, params),
+            params,
+            dict(self.module_.named_buffers()),
+            self.optimizer_,
+            self.remedies,
+            micro_batch_size=self.micro_batch_size,
+            on_grad=self._notify_grad,
+        )
+
+    def _training_loss(self, y_pred: Tensor, y: Tensor) -> Tensor:
+        return self.get_loss(y_pred, y, training=True)
+
+    def _notify_grad(self, batch: Batch) -> None:
+        named = list(self.step_.params.items())
+        self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
+
+    # -- the data path ---------------------------------------------------------------------------------------------
+
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+        """Slice tensors; a user's own dataset or iterator takes skorch's way."""
+        tensors = _tensors_of(dataset)
+        name = "iterator_train" if training else "iterator_valid"
+        if training:
+            self._settle_budget(len(dataset))
+        if tensors is None or getattr(self, name) is not DataLoader or self.get_params_for(name):
+            return super().get_iterator(dataset, training)
+        device = torch.device(self.device)
+        if not training:
+            return SequentialLoader(*tensors, batch_size=min(1024, len(dataset)), device=device)
+        size_of_epoch = lambda epoch: self.regime.batch_size(epoch, len(dataset))  # noqa: E731
+        limit = None if self.max_updates_ is None else self.max_updates_ // self.step_.inner_steps
+        seed = derive_seed(self.seed, 1)
+        return make_loader(*tensors, size_of_epoch, seed=seed, device=device, max_batches=limit)
+
+    def _settle_budget(self, n_samples: int) -> None:
+        """Decide what depends on the number of training rows, which a train split makes smaller than the data."""
+        base = default_base_batch_size(n_samples) if self.base_batch_size is None else self.base_batch_size
+        self.base_batch_size_ = min(base, n_samples)
+        self.n_samples_ = n_samples
+        self.max_updates_ = self.patience_updates_ = None
+        if self.regime_adaptation:
+            steps = self.step_.inner_steps
+            budget = updates_of_epochs(self.max_epochs, self.base_batch_size_, n_samples)
+            self.max_updates_ = self.n_updates_ + budget * steps
+            self.patience_updates_ = self.stopping[1] * steps * n_batches(n_samples, self.base_batch_size_)
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **kwargs: Any) -> "TrainingNet":
+        """Train; the global random state is as before afterwards."""
+        if not hasattr(self, "step_"):  # unpickled
+            self._build_step()
+        if self.regime_adaptation and epochs is None:
+            epochs = sys.maxsize  # the number of updates ends it
+        self.interrupted_ = False
+        try:
+            with seeded(self.seed, torch.device(self.device)):
+                super().fit_loop(X, y, epochs=epochs, **kwargs)
+        except StopTraining:
+            pass
+        except KeyboardInterrupt:
+            self.interrupted_ = True  # skorch is about to swallow it
+            raise
+        return self
+
+    def notify(self, method_name: str, **kwargs: Any) -> None:
+        """Call the callbacks; one that raises KeyboardInterrupt (skorch's early stopping) ends the training in order."""
+        try:
+            super().notify(method_name, **kwargs)
+        except KeyboardInterrupt as stop:
+            raise StopTraining from stop
+        if method_name == "on_epoch_end" and self.stopping_reason_ is not None:
+            raise StopTraining
+
+    def run_single_epoch(self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any) -> None:
+        """Run over the batches without a host sync per batch; the recorder writes the history at the end."""
+        if training:
+            self._begin_epoch(iterator)
+        if not training or not hasattr(iterator, "set_epoch"):
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+            return
+        count = 0
+        for count, batch in enumerate(iterator, start=1):  # noqa: B007
+            self.notify("on_batch_begin", batch=batch, training=True)
+            step = step_fn(batch)
+            self.notify("on_batch_end", batch=batch, training=True, **step)
+        self.history.record(prefix + "_batch_count", count)
+
+    def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
+        """Make one update with the training step."""
+        X, y = (to_tensor(part, device=self.device) for part in unpack_data(batch))
+        if not self.module_.training:
+            self._set_training(True)
+        self.n_updates_ += self.step_.inner_steps
+        return self.step_(Batch(X, y))
+
+    def _begin_epoch(self, iterator: Any) -> None:
+        """Set what depends on the epoch: order of the rows, random streams, batch size, learning rate."""
+        epoch = len(self.history) - 1
+        torch.manual_seed(derive_seed(self.seed, 2, epoch))
+        self.step_.rng.manual_seed(derive_seed(self.seed, 3, epoch))
+        self._set_training(True)
+        size = self.regime.batch_size(epoch, self.n_samples_)
+        self.epoch_batch_size_: int | None = None
+        if hasattr(iterator, "set_epoch"):
+            iterator.set_epoch(epoch, batches_before=self.n_updates_ // self.step_.inner_steps)
+            self.epoch_batch_size_ = size
+        if min(size, self.n_samples_, self.micro_batch_size or size) == 1 and batch_norm_layers(self.module_):
+            raise ValueError("A net with batch normalisation needs batches of at least 2 rows; got batches of 1.")
+        factor = lr_factor(self.lr_scaling, size, self.base_batch_size_)
+        if factor != self.lr_factor_:
+            for group in self.optimizer_.param_groups:
+                for key in {"lr", "initial_lr"} & group.keys():
+                    group[key] *= factor / self.lr_factor_
+            self.lr_factor_ = factor
+
+    # -- pickling --------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the step, which holds the same tensors again; ``fit_loop`` builds it anew."""
+        state = super().__getstate__()
+        state.pop("step_", None)
+        return state
+
+
+def _tensors_of(dataset: Any) -> tuple[Tensor, Tensor] | None:
+    """Return X and y of a plain skorch dataset, or of a subset of one, as tensors; None for anything else."""
+    if isinstance(dataset, Subset):
+        whole = _tensors_of(dataset.dataset)
+        if whole is None:
+            return None
+        index = torch.as_tensor(np.asarray(dataset.indices))
+        return whole[0][index], whole[1][index]
+    if type(dataset) is not Dataset or not all(isinstance(part, np.ndarray | Tensor) for part in (dataset.X, dataset.y)):
+        return None
+    return torch.as_tensor(dataset.X), torch.as_tensor(dataset.y)
