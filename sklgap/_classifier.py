@@ -19,7 +19,6 @@ from sklgap.objective import Objective
 from sklgap.objective._batch_norm import batch_norm_layers, set_buffers
 from sklgap.objective._check import own_loss
 from sklgap.remedies import check_remedies
-from sklgap.training import TrainingNet
 
 
 class LBGapClassifier(ClassifierMixin, BaseEstimator):

@@ -22,11 +22,13 @@ def check_net(net: str | type[nn.Module] | Callable[..., nn.Module] | nn.Module)
     """Return a class, a factory or an instance (a deep copy); ValueError or TypeError for anything else."""
     if isinstance(net, str):
         if net not in NETS:
-            raise ValueError(f"net must be one of {', '.join(map(repr, NETS))}, a torch module or its class; got {net!r}.")
+            raise ValueError(
+                f"net must be one of {', '.join(map(repr, NETS))}, a torch module or its class; got {net!r}."
+            )
         return NETS[net]
     if isinstance(net, nn.Module):
         return copy.deepcopy(net)
-    if isinstance(net, type) and not issubclass(net, nn.Module) or not callable(net):
+    if (isinstance(net, type) and not issubclass(net, nn.Module)) or not callable(net):
         raise TypeError(f"net must be one of {', '.join(map(repr, NETS))}, a torch module or its class; got {net!r}.")
     return net
 

@@ -86,7 +86,9 @@ def _parts(estimator: Any, X: Any, y: Any) -> tuple[nn.Module, Criterion, Any, A
             raise NotFittedError(f"This {type(estimator).__name__} is not fitted yet; call 'fit' first.")
         return estimator.module_, own_loss(estimator), _as_rows(X), _as_rows(y)
     if hasattr(estimator, "estimator") and hasattr(estimator, "fit"):
-        raise NotFittedError(f"This {type(estimator).__name__} is not fitted yet, or was not refitted; call 'fit' first.")
+        raise NotFittedError(
+            f"This {type(estimator).__name__} is not fitted yet, or was not refitted; call 'fit' first."
+        )
     raise TypeError(
         "estimator must be an LBGapClassifier, a skorch net, a pipeline or a search that ends in one, "
         f"a pair (module, criterion) or an Objective; got {type(estimator).__name__}."

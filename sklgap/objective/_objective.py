@@ -1,7 +1,6 @@
 """The loss surface: f(theta) = mean_i loss(net_theta(x_i), y_i) over fixed data, as an object to measure."""
 
 import copy
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -252,7 +251,9 @@ class Objective:
         assert self._tap is not None
         with torch.no_grad():
             collected = self._collect(theta)
-        leaves = [{k: [(m.requires_grad_(), v.requires_grad_()) for m, v in s] for k, s in c.items()} for c in collected]
+        leaves = [
+            {k: [(m.requires_grad_(), v.requires_grad_()) for m, v in s] for k, s in c.items()} for c in collected
+        ]
         pooled = _batch_norm.pool(leaves, self._shares.tolist())
         given = {k: (m.detach().requires_grad_(), v.detach().requires_grad_()) for k, (m, v) in pooled.items()}
         point = theta.detach().requires_grad_()

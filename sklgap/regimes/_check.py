@@ -21,6 +21,4 @@ def check_batch_regime(batch_regime: str | int | float | BatchRegime, n_samples:
         return ConstantBatch(batch_regime)
     if callable(getattr(batch_regime, "batch_size", None)) and not isinstance(batch_regime, type):
         return batch_regime
-    raise ValueError(
-        f"batch_regime must be 'SB', 'LB', an integer, a fraction or a BatchRegime; got {batch_regime!r}."
-    )
+    raise ValueError(f"batch_regime must be 'SB', 'LB', an integer, a fraction or a BatchRegime; got {batch_regime!r}.")

@@ -70,7 +70,9 @@ def check_remedies(remedies: Iterable[Any] | None) -> list[tuple[str, Remedy]]:
     An unnamed remedy is called by its class in lower case, with a number where that is taken.
     """
     if isinstance(remedies, Remedy):
-        raise TypeError(f"remedies must be a sequence of Remedy objects; got {remedies!r} alone: write ({remedies!r},).")
+        raise TypeError(
+            f"remedies must be a sequence of Remedy objects; got {remedies!r} alone: write ({remedies!r},)."
+        )
     named: list[tuple[str, Remedy]] = []
     for item in remedies or ():
         name, remedy = item if isinstance(item, tuple) and len(item) == 2 else (type(item).__name__.lower(), item)

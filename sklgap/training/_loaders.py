@@ -93,9 +93,7 @@ class HostLoader(ResidentLoader):
         device: torch.device,
         max_batches: int | None = None,
     ) -> None:
-        super().__init__(
-            X, y, batch_size_of_epoch, seed=seed, device=torch.device("cpu"), max_batches=max_batches
-        )
+        super().__init__(X, y, batch_size_of_epoch, seed=seed, device=torch.device("cpu"), max_batches=max_batches)
         self.device = device
 
     def _batches(self, order: Tensor, slices: list[slice]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -129,7 +127,13 @@ class SequentialLoader:
 
 
 def make_loader(
-    X: Tensor, y: Tensor, batch_size_of_epoch: BatchSizeOfEpoch, *, seed: int, device: torch.device, max_batches: int | None
+    X: Tensor,
+    y: Tensor,
+    batch_size_of_epoch: BatchSizeOfEpoch,
+    *,
+    seed: int,
+    device: torch.device,
+    max_batches: int | None,
 ) -> ResidentLoader:
     """Return the resident loader if the data fit into a third of the device's free memory, else the host loader."""
     fits = True

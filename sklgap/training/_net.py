@@ -25,7 +25,7 @@ from sklgap.training._random import derive_seed, seeded
 from sklgap.training._step import TrainStep
 
 
-class StopTraining(Exception):  # noqa: N818 - not an error: skorch's own signal, KeyboardInterrupt, means Ctrl-C here
+class StopTraining(Exception):
     """Raised inside the fit loop to end it in order."""
 
 
@@ -241,6 +241,8 @@ def _tensors_of(dataset: Any) -> tuple[Tensor, Tensor] | None:
             return None
         index = torch.as_tensor(np.asarray(dataset.indices))
         return whole[0][index], whole[1][index]
-    if type(dataset) is not Dataset or not all(isinstance(part, np.ndarray | Tensor) for part in (dataset.X, dataset.y)):
+    if type(dataset) is not Dataset or not all(
+        isinstance(part, np.ndarray | Tensor) for part in (dataset.X, dataset.y)
+    ):
         return None
     return torch.as_tensor(dataset.X), torch.as_tensor(dataset.y)

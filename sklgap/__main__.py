@@ -1,0 +1,158 @@
+"""The command line: ``python -m sklgap`` compares regimes on a data set and writes what it found."""
+
+import argparse
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sklgap import LBGapClassifier, ParametricPlotDisplay, compare_regimes
+from sklgap.datasets import fetch_cifar10, fetch_cifar100, fetch_mnist
+from sklgap.model_selection import RegimeComparison
+
+FETCHERS = {"mnist": fetch_mnist, "cifar10": fetch_cifar10, "cifar100": fetch_cifar100}
+# F1 has 512 units a layer for MNIST's 784 inputs; the digits have 64.
+DIGITS_WIDTH = 128
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m sklgap",
+        description="Compare small- and large-batch training over paired trials: accuracy, sharpness (Metric 2.1 of "
+        "Keskar et al. 2017), distance from the start. By default on the digits of scikit-learn, in about a minute.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    p.add_argument("--dataset", choices=["digits", *FETCHERS], default="digits", help="data set")
+    p.add_argument("--net", default=None, help="F1, F2, C1, C2, C3 or C4; F1 if not given (C1 for images in colour)")
+    p.add_argument(
+        "--regimes", nargs="+", default=["SB", "LB"], help="SB, LB, batch sizes or fractions; first = reference"
+    )
+    p.add_argument("--trials", type=int, default=5, help="paired trials")
+    p.add_argument("--epochs", type=int, default=100, help="largest number of epochs")
+    p.add_argument("--tol", type=float, default=1e-4, help="stop when the loss falls by less than this fraction")
+    p.add_argument("--epsilon", type=float, nargs="*", default=[1e-3, 5e-4], help="box sizes of the sharpness")
+    p.add_argument("--subspace-dim", type=int, nargs="*", default=[], help="also measure in random subspaces")
+    p.add_argument("--batch-norm", choices=["batch", "population", "running"], default="batch", help="policy")
+    p.add_argument("--max-samples", type=int, default=10_000, help="training rows that sharpness is measured on")
+    p.add_argument("--train-samples", type=int, default=None, help="train on the first so many rows only")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    p.add_argument("--seed", type=int, default=0, help="random state")
+    p.add_argument("--jobs", type=int, default=None, help="fits at once")
+    p.add_argument("--data-home", default=None, help="folder of the data files; else $SKLGAP_DATA, else downloaded")
+    p.add_argument("--output", type=Path, default=Path(), help="folder for report.json and report.png")
+    return p
+
+
+def load(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return X, y, X_test, y_test."""
+    if arguments.dataset == "digits":
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
+        X, y = load_digits(return_X_y=True)
+        X, X_test, y, y_test = train_test_split(X / 16, y, test_size=0.25, random_state=0, stratify=y)
+    else:
+        fetch = FETCHERS[arguments.dataset]
+        options: dict[str, Any] = {"data_home": arguments.data_home, "return_X_y": True}
+        X, y = fetch(subset="train", **options)
+        X_test, y_test = fetch(subset="test", **options)
+    return X[: arguments.train_samples], y[: arguments.train_samples], X_test, y_test
+
+
+def make_estimator(arguments: argparse.Namespace) -> LBGapClassifier:
+    """Return the estimator that the arguments describe."""
+    net = arguments.net or ("C1" if arguments.dataset.startswith("cifar") else "F1")
+    extra: dict[str, Any] = {}
+    if arguments.dataset == "digits":
+        if net in ("F1", "F2"):
+            extra["module__width"] = DIGITS_WIDTH
+        else:
+            extra["input_shape"] = (1, 8, 8)
+    return LBGapClassifier(
+        net, max_epochs=arguments.epochs, tol=arguments.tol or None, device=arguments.device, **extra
+    )
+
+
+def write(report: RegimeComparison, arguments: argparse.Namespace, data: tuple[np.ndarray, ...]) -> list[Path]:
+    """Write report.json, and report.png where matplotlib is installed; return the paths."""
+    folder = arguments.output
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / "report.json"]
+    report.to_json(paths[0])
+    try:
+        import matplotlib
+    except ImportError:
+        print("No plot: matplotlib is not installed (pip install 'sklgap[plot]').", file=sys.stderr)
+        return paths
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    labels = [label for label in report.labels if report.estimators_[label]]
+    figure, axes = plt.subplots(1, 3 if len(labels) > 1 else 2, figsize=(15, 4.2), layout="constrained")
+    report.plot(axes=axes[:2])
+    if len(labels) > 1:
+        X, y, X_test, y_test = data
+        ends = [report.estimators_[label][0] for label in labels[:2]]
+        options = {"batch_norm": arguments.batch_norm, "max_samples": arguments.max_samples, "random_state": 0}
+        ParametricPlotDisplay.from_estimators(
+            *ends, X, y, X_test, y_test, names=(labels[0], labels[1]), ax=axes[2], **options
+        )
+    title = (
+        f"{arguments.dataset}: {report.settings['n_train']:,} training samples, {report.settings['n_trials']} trials"
+    )
+    figure.suptitle(title)
+    paths.append(folder / "report.png")
+    figure.savefig(paths[1], dpi=120)
+    plt.close(figure)
+    return paths
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    arguments = parser().parse_args(argv)
+    regimes = [_number_or_name(regime) for regime in arguments.regimes]
+    try:
+        data = load(arguments)
+        report = compare_regimes(
+            make_estimator(arguments),
+            *data,
+            regimes=regimes,
+            reference=arguments.regimes[0],
+            n_trials=arguments.trials,
+            epsilons=arguments.epsilon,
+            subspace_dims=[None, *arguments.subspace_dim],
+            batch_norm=arguments.batch_norm,
+            max_samples=arguments.max_samples,
+            random_state=arguments.seed,
+            n_jobs=arguments.jobs,
+            verbose=1 if sys.stderr.isatty() or os.environ.get("SKLGAP_PROGRESS") else 0,
+        )
+    except (ValueError, TypeError, OSError) as error:
+        print(f"sklgap: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sklgap: interrupted before the first fit had finished.", file=sys.stderr)
+        return 130
+    print(report)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        paths = write(report, arguments, data)
+    print("\nwritten: " + ", ".join(str(path) for path in paths))
+    return 130 if report.interrupted else 0
+
+
+def _number_or_name(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

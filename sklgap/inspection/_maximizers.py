@@ -1,0 +1,175 @@
+"""Maximise a function over a box around its point: the solvers of Metric 2.1.
+
+Every value found is a lower bound of the true maximum, so larger is better. What was measured on F1 / MNIST (a converged
+large-batch solution, 2,000 samples) decided the schedule of ``"auto"``: L-BFGS-B from zero reaches 47 % of the best value
+known in 15 gradients, vertex ascent 85 %, and projected sign ascent with momentum and a step that decays from twice the
+half-width of the box to zero 98 % in 11 gradients and 99.9 % in 30. In random subspaces the maximum depends on the start;
+there several starts pay more than longer runs.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from sklgap.objective import Objective, RestrictedObjective
+
+AnyObjective = Objective | RestrictedObjective
+
+MOMENTUM = 0.75  # as in Croce and Hein (2020), Auto-PGD, equation (1)
+VERTEX_SHARE = 0.2  # of the gradients of a sign ascent, kept for vertex steps at its end
+
+
+class Maximum(NamedTuple):
+    """The best point found: ``argmax`` is the offset from the objective's ``theta0``, inside the box."""
+
+    f_max: float
+    argmax: Tensor
+    n_evaluations: int
+    status: str
+    converged: bool
+
+
+class _Best:
+    """Evaluates offsets from theta0, counts, and keeps the best; a value that is not finite never is."""
+
+    def __init__(self, objective: AnyObjective, bounds: Tensor) -> None:
+        self.objective = objective
+        self.bounds = bounds
+        self.f_max = -np.inf
+        self.argmax = torch.zeros_like(bounds)
+        self.trace: list[float] = []
+
+    def gradient(self, offset: Tensor) -> Tensor:
+        value, gradient = self.objective.gradient(self.objective.theta0 + offset)
+        if value > self.f_max and np.isfinite(value):
+            self.f_max, self.argmax = value, offset
+        self.trace.append(self.f_max)
+        return torch.nan_to_num(gradient)
+
+    def vertex(self, gradient: Tensor) -> Tensor:
+        return self.bounds * gradient.sign()
+
+
+def sign_ascent(objective: AnyObjective, bounds: Tensor, start: Tensor, max_iter: int) -> Maximum:
+    """Projected sign ascent with momentum, then vertex steps from the best point.
+
+    Parameters
+    ----------
+    objective : Objective
+        Maximised around its ``theta0``.
+    bounds : Tensor of shape (n_params,)
+        Half-widths of the box.
+    start : Tensor of shape (n_params,)
+        Offset to start from, in the box.
+    max_iter : int
+        Gradient evaluations.
+    """
+    best = _Best(objective, bounds)
+    n_vertex = round(VERTEX_SHARE * max_iter)
+    n_sign = max_iter - n_vertex
+    previous = point = start
+    for k in range(n_sign):
+        step = 2 * (1 - k / n_sign) * best.vertex(best.gradient(point))
+        target = _clip(point + step, bounds)
+        point, previous = (
+            _clip(point + MOMENTUM * (target - point) + (1 - MOMENTUM) * (point - previous), bounds),
+            point,
+        )
+    vertex_status = _climb(best, best.argmax, n_vertex) if n_vertex else ""
+    late = best.trace[: max(1, round(0.75 * len(best.trace)))][-1]
+    gain = best.f_max - best.trace[0]
+    converged = best.f_max - late <= 0.01 * gain
+    status = f"{len(best.trace)} gradients, the last quarter of which raised the maximum by " + (
+        "less than 1 %" if converged else "more than 1 %: a larger max_iter may find more"
+    )
+    return Maximum(best.f_max, best.argmax, len(best.trace), status, converged or vertex_status == "fixed point")
+
+
+def vertex_ascent(objective: AnyObjective, bounds: Tensor, start: Tensor, max_iter: int) -> Maximum:
+    """Generalised power method: go to the vertex the gradient points to (Journee et al. 2010); monotone for convex f."""
+    best = _Best(objective, bounds)
+    status = _climb(best, start, max_iter)
+    return Maximum(best.f_max, best.argmax, len(best.trace), status, status == "fixed point")
+
+
+def _climb(best: _Best, point: Tensor, max_iter: int) -> str:
+    for _ in range(max_iter):
+        before = best.f_max
+        vertex = best.vertex(best.gradient(point))
+        if torch.equal(vertex, point):
+            return "fixed point"
+        if len(best.trace) > 1 and best.f_max <= before and point is not best.argmax:
+            return "no further increase"
+        point = vertex
+    return f"stopped after max_iter={max_iter} gradients"
+
+
+def lbfgsb(objective: AnyObjective, bounds: Tensor, max_iter: int, scale: float = 1.0) -> Maximum:
+    """SciPy's L-BFGS-B from the zero offset with its default tolerances: our reading of the paper's procedure.
+
+    Parameters
+    ----------
+    objective : Objective
+        Maximised around its ``theta0``.
+    bounds : Tensor of shape (n_params,)
+        Half-widths of the box.
+    max_iter : int
+        Iterations; each takes one gradient or a few.
+    scale : float, default=1.0
+        Factor on the objective. SciPy's tolerance on the projected gradient is absolute: a flat function unscaled
+        satisfies it at the start.
+    """
+    best = _Best(objective, bounds)
+
+    def negative(offset: np.ndarray) -> tuple[float, np.ndarray]:
+        point = _clip(torch.as_tensor(offset, dtype=bounds.dtype, device=bounds.device), bounds)
+        value, gradient = objective.gradient(objective.theta0 + point)
+        if np.isfinite(value) and value > best.f_max:
+            best.f_max, best.argmax = value, point
+        best.trace.append(value)
+        return -scale * value, -scale * gradient.double().cpu().numpy()
+
+    half_widths = bounds.double().cpu().numpy()
+    box = np.stack([-half_widths, half_widths], axis=1)
+    start = np.zeros(len(half_widths))
+    result = minimize(negative, start, jac=True, method="L-BFGS-B", bounds=box, options={"maxiter": max_iter})
+    status = str(result.message)
+    if result.nit == 0:
+        status = f"stopped at its start: {status}"
+    return Maximum(best.f_max, best.argmax, len(best.trace), status, result.status == 0 and result.nit > 0)
+
+
+def best_of_starts(
+    objective: AnyObjective,
+    bounds: Tensor,
+    gradient: Tensor,
+    *,
+    n_restarts: int,
+    max_iter: int,
+    generator: torch.Generator,
+) -> Maximum:
+    """The schedule of ``"auto"``: sign ascent from the gradient's vertex and from ``n_restarts`` random vertices.
+
+    Where the gradient is exactly zero its vertex is the centre of the box, and a random one takes its place.
+    """
+    run: Callable[[Tensor], Maximum] = lambda start: sign_ascent(objective, bounds, start, max_iter)  # noqa: E731
+    first = bounds * gradient.sign()
+    runs = [run(first if bool(first.any()) else random_vertex(bounds, generator))]
+    runs += [run(random_vertex(bounds, generator)) for _ in range(n_restarts)]
+    best = max(runs, key=lambda maximum: maximum.f_max)
+    status = best.status if n_restarts == 0 else f"best of {len(runs)} starts; its own: {best.status}"
+    return best._replace(n_evaluations=sum(r.n_evaluations for r in runs), status=status)
+
+
+def random_vertex(bounds: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a vertex of the box, each with the same probability."""
+    signs = torch.randint(0, 2, bounds.shape, generator=generator) * 2 - 1
+    return bounds * signs.to(bounds)
+
+
+def _clip(offset: Tensor, bounds: Tensor) -> Tensor:
+    return torch.minimum(torch.maximum(offset, -bounds), bounds)

@@ -1,0 +1,129 @@
+"""The parametric plot of Keskar et al. (2017), Figure 3."""
+
+from typing import Any, Self
+
+from sklgap.inspection._parametric import LossCurve, loss_along_line
+
+
+class ParametricPlotDisplay:
+    """Loss (left axis) and accuracy (right axis) between two solutions; train solid, test dashed.
+
+    Parameters
+    ----------
+    train : LossCurve
+        On the training data.
+    test : LossCurve, default=None
+        On the test data.
+    names : tuple of two str, default=("SB", "LB")
+        What the solutions at alpha = 0 and alpha = 1 are called.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        The axes of the loss.
+    accuracy_ax_ : matplotlib Axes
+        Their twin, of the accuracy.
+    figure_ : matplotlib Figure
+        The figure.
+    lines_ : list of matplotlib Line2D
+        Loss train, loss test, accuracy train, accuracy test (test only where there is one).
+
+    See Also
+    --------
+    loss_along_line : The numbers.
+    """
+
+    def __init__(
+        self, train: LossCurve, test: LossCurve | None = None, *, names: tuple[str, str] = ("SB", "LB")
+    ) -> None:
+        self.train = train
+        self.test = test
+        self.names = names
+
+    @classmethod
+    def from_estimators(
+        cls,
+        start: Any,
+        end: Any,
+        X: Any,
+        y: Any,
+        X_test: Any = None,
+        y_test: Any = None,
+        *,
+        names: tuple[str, str] = ("SB", "LB"),
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Evaluate along the line between two fitted estimators, and plot.
+
+        Parameters
+        ----------
+        start, end : estimator
+            At alpha = 0 and at alpha = 1.
+        X, y : array-like
+            Training data.
+        X_test, y_test : array-like, default=None
+            Test data.
+        names : tuple of two str, default=("SB", "LB")
+            What the two are called.
+        ax : matplotlib Axes, default=None
+            Where to draw; None: a new figure.
+        **kwargs
+            Arguments of `loss_along_line`.
+
+        Returns
+        -------
+        ParametricPlotDisplay
+        """
+        train = loss_along_line(start, end, X, y, **kwargs)
+        test = None if X_test is None else loss_along_line(start, end, X_test, y_test, **kwargs)
+        return cls(train, test, names=names).plot(ax=ax)
+
+    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None: a new figure.
+        **kwargs
+            Arguments of ``Axes.plot`` for every line.
+
+        Returns
+        -------
+        self
+        """
+        from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+        check_matplotlib_support("ParametricPlotDisplay.plot")
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            _, ax = plt.subplots(layout="constrained")
+        twin = ax.twinx()
+        self.lines_ = []
+        for axes, quantity, scale, colour in ((ax, "loss", 1, "tab:blue"), (twin, "accuracy", 100, "tab:red")):
+            for curve, data, style in ((self.train, "train", "-"), (self.test, "test", "--")):
+                if curve is not None:
+                    values = scale * getattr(curve, quantity)
+                    options = {"color": colour, "linestyle": style, "label": f"{quantity}, {data}", **kwargs}
+                    self.lines_ += axes.plot(curve.alphas, values, **options)
+            axes.tick_params(axis="y", labelcolor=colour)
+        loss = self.train.loss[self.train.loss > 0]
+        if len(loss) and loss.max() > 20 * loss.min():  # a converged net's loss spans orders of magnitude
+            ax.set_yscale("log")
+        ax.set_ylabel(f"mean loss (batch norm: {self.train.batch_norm})", color="tab:blue")
+        twin.set_ylabel("accuracy (%)", color="tab:red")
+        ax.set_xlabel(f"alpha (0 = {self.names[0]}, 1 = {self.names[1]})")
+        for alpha in (0, 1):
+            ax.axvline(alpha, color="0.7", linewidth=0.8, zorder=0)
+        ax.legend(
+            handles=self.lines_,
+            loc="upper center",
+            bbox_to_anchor=(0.5, 1.16),
+            ncols=2,
+            frameon=False,
+            fontsize="small",
+        )
+        self.ax_, self.accuracy_ax_, self.figure_ = ax, twin, ax.figure
+        return self

@@ -1,0 +1,313 @@
+"""Metric 2.1 of Keskar et al. (2017): the sharpness of a solution."""
+
+import numbers
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+
+from sklgap.inspection import _maximizers
+from sklgap.inspection._maximizers import AnyObjective, Maximum
+from sklgap.objective import check_objective, random_subspace
+
+SOLVERS = ("auto", "lbfgsb", "lbfgsb-scaled", "power")
+
+# Gradients of a start, and restarts, that max_iter=None and n_restarts=None stand for; see _maximizers.
+_FULL_SPACE = {"max_iter": 30, "n_restarts": 0}
+_SUBSPACE = {"max_iter": 15, "n_restarts": 3}
+_PAPER_ITERATIONS = 10
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """Metric 2.1 at one epsilon, and how it was found.
+
+    Attributes
+    ----------
+    value : float
+        100 (f_max - f0) / (1 + f0), in percent: a lower bound of the metric.
+    f0, f_max : float
+        The mean loss at the point measured and the largest one found in the box.
+    argmax : ndarray of shape (n_params,) or (subspace_dim,)
+        Where: the offset y in the full space, z in a subspace. It lies in the box, and f there is ``f_max``.
+    epsilon : float
+        The size of the box.
+    n_evaluations : int
+        Evaluations of f or of f and its gradient that this epsilon cost (f0 is counted with the smallest one).
+    solver, status : str
+        Which solver, and how it ended, in words.
+    converged : bool
+        Whether the solver's own criterion was met rather than its budget spent.
+    fraction_at_bound : float
+        Share of the coordinates of ``argmax`` at the bounds of the box.
+    step_norm : float
+        Euclidean length of the step in parameter space, of A z in a subspace.
+    box_ratio : float
+        Largest \\|step_i\\| / (epsilon (\\|x_i\\| + 1)) over the parameters: at most 1 in the full space; A z may leave
+        the full box.
+    n_samples : int
+        Rows that f is the mean over.
+    batch_norm : str
+        The batch-norm policy of f.
+    subspace_dim : int or None
+        Dimension of the subspace; None: the full space.
+    """
+
+    value: float
+    f0: float
+    f_max: float
+    argmax: np.ndarray = field(repr=False)
+    epsilon: float
+    n_evaluations: int
+    solver: str
+    status: str
+    converged: bool
+    fraction_at_bound: float
+    step_norm: float
+    box_ratio: float
+    n_samples: int
+    batch_norm: str
+    subspace_dim: int | None
+
+
+def sharpness(
+    estimator: Any,
+    X: Any = None,
+    y: Any = None,
+    *,
+    epsilon: float | Sequence[float] = 1e-3,
+    subspace_dim: int | None = None,
+    subspace: str = "gaussian",
+    solver: str = "auto",
+    max_iter: int | None = None,
+    n_restarts: int | None = None,
+    max_samples: int | float | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    **kwargs: Any,
+) -> Any:
+    r"""Sharpness of a solution: by how much the loss can rise in a small box around the weights.
+
+    Metric 2.1 of Keskar et al. (2017): for weights x, the mean loss f, and A in :math:`R^{n \times p}` with
+    pseudo-inverse :math:`A^+`,
+
+    .. math::
+
+        C_\epsilon &= \{z \in R^p : |z_i| \le \epsilon (|(A^+ x)_i| + 1)\} \\
+        \phi &= 100 \cdot \frac{\max_{z \in C_\epsilon} f(x + A z) - f(x)}{1 + f(x)}
+
+    with A the identity (full space) or random columns (a random subspace).
+
+    Parameters
+    ----------
+    estimator : estimator or Objective
+        A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
+        (module, criterion), or an `Objective`.
+    X, y : array-like
+        Rows that f is the mean over: the training data in the paper. None beside an `Objective`.
+    epsilon : float or sequence of float, default=1e-3
+        Size of the box; the paper uses 1e-3 and 5e-4. Several share f(x) and its gradient, and for ``"auto"`` a larger
+        box also tries the ``argmax`` of the smaller one: its values never decrease with epsilon.
+    subspace_dim : int, default=None
+        p (100 in the paper); None: the full space.
+    subspace : {"gaussian", "orthonormal"}, default="gaussian"
+        Entries of A: independent N(0, 1), or an orthonormal basis of their span. The paper states no scaling, and the
+        metric depends on it by orders of magnitude; N(0, 1) comes nearest its figures.
+    solver : {"auto", "lbfgsb", "lbfgsb-scaled", "power"}, default="auto"
+        ``"auto"``: projected sign ascent with momentum and a decaying step, from the vertex the gradient points to and
+        from ``n_restarts`` random vertices, each run ending in vertex steps. ``"lbfgsb"``: our reading of the paper's
+        procedure, L-BFGS-B from zero with SciPy's default tolerances; it may stop at its start, and then warns.
+        ``"lbfgsb-scaled"``: the same with f divided by its largest partial derivative. ``"power"``: vertex ascent,
+        ``y <- b sign(grad f(x + y))``.
+    max_iter : int, default=None
+        Gradients per start (``"auto"``, ``"power"``) or iterations (``"lbfgsb..."``). None: 30 in the full space and 15
+        in a subspace; 10 for ``"lbfgsb..."`` (the paper's).
+    n_restarts : int, default=None
+        Random starts of ``"auto"``. None: 0 in the full space, 3 in a subspace, where the maximum found depends on the
+        start.
+    max_samples : int or float, default=None
+        Measure on so many rows, or on this fraction of them, drawn by ``random_state``; None: on all.
+    random_state : int, RandomState or None, default=None
+        Draws rows, A and restarts.
+    **kwargs
+        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`; the batch-norm policy moves the metric
+        by an order of magnitude, and the record states it.
+
+    Returns
+    -------
+    Sharpness or list of Sharpness
+        A list, in the order given, if ``epsilon`` is a sequence.
+
+    Raises
+    ------
+    ValueError
+        For a parameter outside its allowed values, or a loss that is not finite at the point measured.
+
+    Warns
+    -----
+    sklearn.exceptions.ConvergenceWarning
+        When L-BFGS-B stops at its start, so that the value is zero and means nothing.
+
+    See Also
+    --------
+    sklgap.sharpness_score : The same as a scorer.
+
+    Notes
+    -----
+    The maximiser is part of the measurement: it is inexact, so every value is a lower bound of the metric, and a better
+    solver reports a larger one. Compare values of one solver at one budget only, and only beside the training losses:
+    the metric of a model that has not converged means little. Cost: ``max_iter`` * (1 + ``n_restarts``) gradients over the
+    rows; memory: a few vectors of n_params beside one chunk's graph, and p * n_params numbers in a subspace.
+
+    The metric is not invariant to a rescaling of layers that leaves the function unchanged (Dinh et al., 2017).
+
+    References
+    ----------
+    .. [1] Keskar et al., On Large-Batch Training for Deep Learning: Generalization Gap and Sharp Minima, ICLR 2017,
+       equations (3) and (4), Tables 3 and 4.
+    .. [2] Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+       attacks, ICML 2020: momentum sign ascent.
+
+    Examples
+    --------
+    A quadratic form in the weights of a linear model, whose maximum over the box is at a vertex:
+
+    >>> import torch
+    >>> from sklgap.inspection import sharpness
+    >>> net = torch.nn.Linear(2, 1, bias=False)
+    >>> _ = torch.nn.init.zeros_(net.weight)
+    >>> X, y = torch.eye(2), torch.zeros(2, 1)
+    >>> record = sharpness((net, torch.nn.MSELoss()), X, y, epsilon=0.1, random_state=0)
+    >>> round(record.value, 3)  # 100 * (0.1 ** 2 + 0.1 ** 2) / 2
+    1.0
+    """
+    if solver not in SOLVERS:
+        raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {solver!r}.")
+    epsilons = check_epsilons(epsilon)
+    _check_count("max_iter", max_iter, least=1)
+    _check_count("n_restarts", n_restarts, least=0)
+    rng = random_state if isinstance(random_state, np.random.RandomState) else np.random.RandomState(random_state)
+    objective = check_objective(estimator, X, y, max_samples=max_samples, random_state=rng, **kwargs)
+    if subspace_dim is not None:
+        if hasattr(objective, "subspace"):
+            raise ValueError("subspace_dim must be None for an Objective that is restricted to a subspace already.")
+        objective = objective.restrict(random_subspace(objective.theta0, subspace_dim, subspace, rng))
+    elif subspace not in ("gaussian", "orthonormal"):
+        raise ValueError(f"subspace must be 'gaussian' or 'orthonormal'; got {subspace!r}.")
+
+    found = _maximize(objective, sorted(set(epsilons)), solver, max_iter, n_restarts, rng)
+    records = [found[e] for e in epsilons]
+    return records if np.ndim(epsilon) else records[0]
+
+
+def half_widths(objective: AnyObjective, epsilon: float) -> Tensor:
+    """Return the bounds of the box, epsilon (|(A^+ x)_i| + 1): of shape (n_params,)."""
+    subspace = getattr(objective, "subspace", None)
+    centre = objective.theta0 if subspace is None else subspace.pseudo_inverse(subspace.origin)
+    return epsilon * (centre.abs() + 1)
+
+
+def _maximize(
+    objective: AnyObjective,
+    epsilons: list[float],
+    solver: str,
+    max_iter: int | None,
+    n_restarts: int | None,
+    rng: np.random.RandomState,
+) -> dict[float, Sharpness]:
+    """Return the records by epsilon, the smallest box first."""
+    f0, gradient = objective.gradient()
+    if not np.isfinite(f0):
+        raise ValueError(f"The loss must be finite at the point measured; got {f0}.")
+    maximize = _solver(objective, solver, gradient, max_iter, n_restarts, rng)
+    unit = half_widths(objective, 1.0)
+    records: dict[float, Sharpness] = {}
+    smaller = Maximum(f0, torch.zeros_like(unit), 1, "", True)
+    for epsilon in epsilons:
+        bounds = epsilon * unit
+        n_before = smaller.n_evaluations if not records else 0
+        best = maximize(bounds)
+        best = best._replace(n_evaluations=best.n_evaluations + n_before)
+        if best.f_max < f0 or (solver == "auto" and best.f_max < smaller.f_max):
+            status = f"the point of the smaller box is the best; {best.status}"
+            best = best._replace(f_max=smaller.f_max, argmax=smaller.argmax, status=status)
+        records[epsilon] = _record(objective, best, bounds, f0, epsilon, solver)
+        if solver == "auto":
+            smaller = best
+    return records
+
+
+def _solver(
+    objective: AnyObjective,
+    solver: str,
+    gradient: Tensor,
+    max_iter: int | None,
+    n_restarts: int | None,
+    rng: np.random.RandomState,
+) -> Callable[[Tensor], Maximum]:
+    """Return the solver as a function of the bounds."""
+    defaults = _FULL_SPACE if getattr(objective, "subspace", None) is None else _SUBSPACE
+    steps = defaults["max_iter"] if max_iter is None else max_iter
+    if solver == "auto":
+        generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
+        restarts = defaults["n_restarts"] if n_restarts is None else n_restarts
+        return lambda bounds: _maximizers.best_of_starts(
+            objective, bounds, gradient, n_restarts=restarts, max_iter=steps, generator=generator
+        )
+    if solver == "power":
+        return lambda bounds: _maximizers.vertex_ascent(objective, bounds, bounds * gradient.sign(), steps)
+    largest = float(gradient.abs().max())
+    scale = 1 / largest if solver == "lbfgsb-scaled" and largest > 0 else 1.0
+    iterations = _PAPER_ITERATIONS if max_iter is None else max_iter
+    return lambda bounds: _maximizers.lbfgsb(objective, bounds, iterations, scale)
+
+
+def _record(
+    objective: AnyObjective, best: Maximum, bounds: Tensor, f0: float, epsilon: float, solver: str
+) -> Sharpness:
+    subspace = getattr(objective, "subspace", None)
+    step = best.argmax if subspace is None else subspace.directions(best.argmax)
+    origin = objective.theta0 if subspace is None else subspace.origin
+    if best.status.startswith("stopped at its start"):
+        warnings.warn(
+            f"L-BFGS-B stopped at its start at epsilon={epsilon:g}, so this sharpness of 0 is not a measurement; "
+            "use solver='auto' or 'lbfgsb-scaled'.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    return Sharpness(
+        value=100 * (best.f_max - f0) / (1 + f0),
+        f0=f0,
+        f_max=best.f_max,
+        argmax=best.argmax.cpu().numpy(),
+        epsilon=epsilon,
+        n_evaluations=best.n_evaluations,
+        solver=solver,
+        status=best.status,
+        converged=best.converged,
+        fraction_at_bound=float((best.argmax.abs() >= bounds * (1 - 1e-6)).double().mean()),
+        step_norm=float(step.norm()),
+        box_ratio=float((step.abs() / (epsilon * (origin.abs() + 1))).max()),
+        n_samples=objective.n_samples,
+        batch_norm=objective.batch_norm,
+        subspace_dim=None if subspace is None else subspace.dim,
+    )
+
+
+def check_epsilons(epsilon: float | Sequence[float]) -> list[float]:
+    values = list(np.atleast_1d(np.asarray(epsilon, dtype=object)))
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < np.inf:
+            raise ValueError(f"epsilon must be a number above 0, or a sequence of such; got {epsilon!r}.")
+    if not values:
+        raise ValueError("epsilon must be a number above 0, or a sequence of such; got an empty sequence.")
+    return [float(value) for value in values]
+
+
+def _check_count(name: str, value: int | None, least: int) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least):
+        raise ValueError(f"{name} must be None or an integer of at least {least}; got {value!r}.")

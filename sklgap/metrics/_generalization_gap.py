@@ -1,0 +1,51 @@
+"""The train-test gap as a score: not the regime gap between small and large batch, which compares two models."""
+
+from typing import Any
+
+
+def generalization_gap_score(estimator: Any, X: Any, y: Any) -> float:
+    """Training accuracy minus accuracy on X, y: the train-test gap of one model.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A fitted `LBGapClassifier`, a pipeline or a search that ends in one: it knows its ``train_score_``.
+    X, y : array-like
+        Data the estimator was not fitted on.
+
+    Returns
+    -------
+    float
+        In [-1, 1]; larger is worse.
+
+    Raises
+    ------
+    TypeError
+        For an estimator without ``train_score_``.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklgap import LBGapClassifier, generalization_gap_score
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = LBGapClassifier(module__width=16, max_epochs=3, tol=None, random_state=0).fit(X[:900], y[:900])
+    >>> bool(-1 <= generalization_gap_score(model, X[900:], y[900:]) <= 1)
+    True
+    """
+    last = estimator
+    while not hasattr(last, "train_score_"):
+        if hasattr(last, "best_estimator_"):
+            last = last.best_estimator_
+        elif hasattr(last, "steps"):
+            last = last.steps[-1][1]
+        else:
+            raise TypeError(
+                "generalization_gap_score needs a fitted estimator with a train_score_, such as LBGapClassifier; "
+                f"{type(last).__name__} has none."
+            )
+    return float(last.train_score_ - estimator.score(X, y))
+
+
+def neg_generalization_gap_scorer(estimator: Any, X: Any, y: Any) -> float:
+    """Accuracy on X, y minus training accuracy: larger is better, for searches."""
+    return -generalization_gap_score(estimator, X, y)

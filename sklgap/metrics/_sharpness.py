@@ -1,0 +1,121 @@
+"""Metric 2.1 as a scorer."""
+
+from typing import Any
+
+import numpy as np
+
+from sklgap._nested_parameters import suggestion
+from sklgap.inspection import sharpness
+
+
+def sharpness_score(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    *,
+    epsilon: float = 1e-3,
+    subspace_dim: int | None = None,
+    solver: str = "auto",
+    batch_norm: str = "batch",
+    max_samples: int | float | None = None,
+    random_state: int | np.random.RandomState | None = 0,
+) -> float:
+    """Metric 2.1 of a fitted estimator on X and y, in percent: larger is sharper.
+
+    The paper's f is the *training* loss: in searches and ``cross_validate`` ask for ``return_train_score=True`` and read
+    the train column. On held-out rows the loss starts far above zero and the figure says little about the minimum.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A fitted `LBGapClassifier` or skorch net, or a pipeline or a search that ends in one.
+    X, y : array-like
+        Rows that f is the mean over.
+    epsilon, subspace_dim, solver, batch_norm, max_samples, random_state
+        As in `sklgap.inspection.sharpness`; ``random_state`` is 0 by default, so that all candidates of a search are
+        measured in the same subspace.
+
+    Returns
+    -------
+    float
+        The metric. A search that refits on it would choose the sharpest model: refit on accuracy, or search with
+        ``neg_sharpness_scorer``.
+
+    See Also
+    --------
+    sklgap.inspection.sharpness : The whole record: solver status, number of gradients, point of the maximum.
+
+    References
+    ----------
+    Keskar et al., ICLR 2017, Metric 2.1.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.model_selection import cross_validate
+    >>> from sklgap import LBGapClassifier, sharpness_score
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = LBGapClassifier(module__width=16, max_epochs=3, tol=None, random_state=0)
+    >>> scores = cross_validate(model, X / 16, y, cv=2, return_train_score=True, scoring={"sharpness": sharpness_score})
+    >>> bool((scores["train_sharpness"] > 0).all())
+    True
+    """
+    return sharpness(
+        estimator,
+        X,
+        y,
+        epsilon=float(epsilon),
+        subspace_dim=subspace_dim,
+        solver=solver,
+        batch_norm=batch_norm,
+        max_samples=max_samples,
+        random_state=random_state,
+    ).value
+
+
+class _SharpnessScorer:
+    """A scorer with fixed arguments; a class, so that it pickles."""
+
+    def __init__(self, sign: int, kwargs: dict[str, Any]) -> None:
+        self.sign = sign
+        self.kwargs = kwargs
+
+    def __call__(self, estimator: Any, X: Any, y: Any) -> float:
+        return self.sign * sharpness_score(estimator, X, y, **self.kwargs)
+
+    def __repr__(self) -> str:
+        arguments = [f"greater_is_better={self.sign > 0}", *(f"{k}={v!r}" for k, v in self.kwargs.items())]
+        return f"make_sharpness_scorer({', '.join(arguments)})"
+
+
+def make_sharpness_scorer(*, greater_is_better: bool = False, **kwargs: Any) -> _SharpnessScorer:
+    """Return a scorer with fixed arguments, picklable.
+
+    Parameters
+    ----------
+    greater_is_better : bool, default=False
+        False: the score is the negative sharpness, so that searches prefer flat minima.
+    **kwargs
+        Arguments of `sharpness_score`.
+
+    Returns
+    -------
+    callable
+        (estimator, X, y) -> float.
+
+    Examples
+    --------
+    >>> from sklgap import make_sharpness_scorer
+    >>> make_sharpness_scorer(epsilon=5e-4)
+    make_sharpness_scorer(greater_is_better=False, epsilon=0.0005)
+    """
+    allowed = list(sharpness_score.__kwdefaults__)
+    for name in kwargs:
+        if name not in allowed:
+            raise TypeError(f"make_sharpness_scorer has no argument {name!r}{suggestion(name, allowed)}")
+    return _SharpnessScorer(1 if greater_is_better else -1, kwargs)
+
+
+def neg_sharpness_scorer(estimator: Any, X: Any, y: Any) -> float:
+    """Negative sharpness with the defaults of `sharpness_score`: a search on it prefers flat minima."""
+    return -sharpness_score(estimator, X, y)

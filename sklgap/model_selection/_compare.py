@@ -1,0 +1,186 @@
+"""``compare_regimes``: the paper's tables for a user's own data."""
+
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.utils import indexable
+from tqdm.auto import tqdm
+
+from sklgap.inspection._sharpness import SOLVERS, check_epsilons
+from sklgap.model_selection._report import RegimeComparison, environment
+from sklgap.model_selection._trials import Measuring, run_trial, with_parameters
+from sklgap.objective._batch_norm import check_batch_norm
+
+
+def compare_regimes(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    X_test: Any,
+    y_test: Any,
+    *,
+    regimes: Sequence[Any] | Mapping[str, Mapping[str, Any]] = ("SB", "LB"),
+    reference: str = "SB",
+    n_trials: int = 5,
+    epsilons: Sequence[float] = (1e-3, 5e-4),
+    subspace_dims: Sequence[int | None] = (None,),
+    batch_norm: str = "batch",
+    max_samples: int | None = 10_000,
+    solver: str = "auto",
+    random_state: int | np.random.RandomState | None = None,
+    n_jobs: int | None = None,
+    verbose: int = 1,
+) -> RegimeComparison:
+    """Train every regime from the same starting points, and report what batch size does.
+
+    Parameters
+    ----------
+    estimator : LBGapClassifier, or a pipeline that ends in one
+        Cloned for every fit.
+    X, y : array-like
+        Training data.
+    X_test, y_test : array-like
+        Test data: evaluated once per fitted model, never used for a choice.
+    regimes : sequence or dict, default=("SB", "LB")
+        Values of ``batch_regime``; or a dict from label to parameter overrides, such as
+        ``{"SB": {}, "LB": {"batch_regime": "LB"}, "LB + proximal": {"batch_regime": "LB", "proximal_lambda": 1e-3}}``.
+    reference : str, default="SB"
+        Label of the regime that the others are compared with.
+    n_trials : int, default=5
+        Starting points (5: Keskar et al.). Trial i starts every regime from the same weights.
+    epsilons : sequence of float, default=(1e-3, 5e-4)
+        Box sizes of the sharpness (both of the paper's); an empty sequence measures none.
+    subspace_dims : sequence of int or None, default=(None,)
+        Dimensions in which sharpness is measured; None: the full space. The paper: ``(None, 100)``. In trial i all
+        regimes are measured in the same random subspace.
+    batch_norm : {"batch", "population", "running"}, default="batch"
+        The batch-norm policy of every loss, accuracy and sharpness in the report; see
+        `sklgap.objective.Objective`.
+    max_samples : int or None, default=10_000
+        Training rows that sharpness is measured on, the same in all trials; None: all.
+    solver : {"auto", "lbfgsb", "lbfgsb-scaled", "power"}, default="auto"
+        See `sklgap.inspection.sharpness`.
+    random_state : int, RandomState or None, default=None
+        An int makes the whole comparison repeatable, whatever ``n_jobs``, at equal thread count.
+    n_jobs : int, default=None
+        Fits at once, as in scikit-learn. On one GPU keep it at 1.
+    verbose : int, default=1
+        0: silent; 1: a progress bar.
+
+    Returns
+    -------
+    RegimeComparison
+        Prints as tables. Interrupted by Ctrl-C it holds the fits that had finished.
+
+    Raises
+    ------
+    ValueError
+        For a parameter outside its allowed values, or one that a regime overrides and the estimator does not have;
+        before anything is trained.
+
+    Notes
+    -----
+    Costs ``n_trials * len(regimes)`` fits, and as many sharpness measurements per dimension and epsilon.
+
+    References
+    ----------
+    Keskar et al., ICLR 2017, Section 2.2.1 and Tables 2 to 4.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklgap import LBGapClassifier, compare_regimes
+    >>> X, y = load_digits(return_X_y=True)
+    >>> report = compare_regimes(
+    ...     LBGapClassifier(module__width=16, max_epochs=3), X[:900] / 16, y[:900], X[900:] / 16, y[900:],
+    ...     n_trials=2, epsilons=[1e-3], random_state=0, verbose=0)
+    >>> sorted(report.labels)
+    ['LB', 'SB']
+    >>> len(report.records)
+    4
+    """
+    overrides = _check_regimes(regimes, reference)
+    if isinstance(n_trials, bool) or not isinstance(n_trials, numbers.Integral) or n_trials < 1:
+        raise ValueError(f"n_trials must be an integer of at least 1; got {n_trials!r}.")
+    check_batch_norm(batch_norm)
+    if solver not in SOLVERS:
+        raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {solver!r}.")
+    for parameters in overrides.values():
+        with_parameters(estimator, dict(parameters))  # a misspelt name is found before hours of training
+    X, y = indexable(X, y)
+    X_test, y_test = indexable(X_test, y_test)
+    rng = random_state if isinstance(random_state, np.random.RandomState) else np.random.RandomState(random_state)
+    seeds = [int(seed) for seed in rng.randint(2**31 - 1, size=n_trials)]
+    measuring = Measuring(
+        tuple(check_epsilons(epsilons)) if len(epsilons) else (),
+        tuple(subspace_dims) if len(epsilons) else (),
+        batch_norm,
+        solver,
+        _sample_rows(len(y), max_samples, rng),
+    )
+    tasks = [
+        delayed(run_trial)(estimator, label, dict(parameters), trial, seed, (X, y), (X_test, y_test), measuring)
+        for trial, seed in enumerate(seeds)
+        for label, parameters in overrides.items()
+    ]
+    settings = {
+        "n_train": len(y),
+        "n_test": len(y_test),
+        "n_trials": int(n_trials),
+        "reference": reference,
+        "regimes": {label: {k: repr(v) for k, v in parameters.items()} for label, parameters in overrides.items()},
+        "estimator": repr(estimator),
+        "epsilons": list(measuring.epsilons),
+        "subspace_dims": list(measuring.subspace_dims),
+        "batch_norm": batch_norm,
+        "n_samples_sharpness": len(measuring.rows),
+        "solver": solver,
+        "random_state": random_state if isinstance(random_state, numbers.Integral) else None,
+        "environment": environment(),
+    }
+    results, interrupted = _run(tasks, n_jobs, verbose)
+    return RegimeComparison(results, labels=list(overrides), settings=settings, interrupted=interrupted)
+
+
+def _run(tasks: list[Any], n_jobs: int | None, verbose: int) -> tuple[list[tuple[dict[str, Any], Any]], bool]:
+    """Run all trials; on Ctrl-C return those that have finished."""
+    results = []
+    try:
+        with tqdm(total=len(tasks), unit="fit", disable=not verbose) as bar:
+            for record, model in Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks):
+                results.append((record, model))
+                bar.set_postfix_str(f"{record['regime']}: test accuracy {100 * record['test_accuracy']:.2f} %")
+                bar.update()
+    except KeyboardInterrupt:
+        if not results:
+            raise
+        return results, True
+    return results, False
+
+
+def _check_regimes(regimes: Any, reference: str) -> dict[str, Mapping[str, Any]]:
+    if isinstance(regimes, str) or not isinstance(regimes, Mapping | Sequence) or not len(regimes):
+        raise ValueError(f"regimes must be a sequence of batch regimes or a dict label -> parameters; got {regimes!r}.")
+    if isinstance(regimes, Mapping):
+        overrides = {str(label): parameters for label, parameters in regimes.items()}
+        for label, parameters in overrides.items():
+            if not isinstance(parameters, Mapping):
+                raise ValueError(f"regimes[{label!r}] must be a dict of parameters; got {parameters!r}.")
+    else:
+        overrides = {str(regime): {"batch_regime": regime} for regime in regimes}
+    if reference not in overrides:
+        raise ValueError(f"reference must be one of the regimes, {', '.join(overrides)}; got {reference!r}.")
+    return overrides
+
+
+def _sample_rows(n_samples: int, max_samples: int | None, rng: np.random.RandomState) -> np.ndarray:
+    if max_samples is not None and (
+        isinstance(max_samples, bool) or not isinstance(max_samples, numbers.Integral) or max_samples < 1
+    ):
+        raise ValueError(f"max_samples must be None or an integer of at least 1; got {max_samples!r}.")
+    if max_samples is None or max_samples >= n_samples:
+        return np.arange(n_samples)
+    return np.sort(rng.choice(n_samples, int(max_samples), replace=False))

@@ -1,0 +1,1 @@
+"""Displays: they hold numbers and draw them."""

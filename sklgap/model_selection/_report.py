@@ -1,0 +1,275 @@
+"""The result of a comparison: its statistics, its printed form, its files."""
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import scipy
+import sklearn
+import skorch
+import torch
+from scipy import stats
+
+from sklgap.model_selection._trials import sharpness_key
+
+CONFIDENCE = 0.95
+# Beyond this ratio the mean training losses of two regimes are called clearly unequal.
+LOSS_RATIO = 2.0
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The regime gap: test accuracy of the reference minus that of a regime, over paired trials.
+
+    Attributes
+    ----------
+    regime : str
+        The regime compared with the reference.
+    mean : float
+        Mean difference, as a fraction of 1.
+    low, high : float
+        Its 95 % interval by Student's t over the paired differences; NaN with fewer than two trials. It covers the
+        seeds, not the draw of the test set.
+    n_trials : int
+        Trials in which both were fitted.
+    """
+
+    regime: str
+    mean: float
+    low: float
+    high: float
+    n_trials: int
+
+
+class RegimeComparison:
+    """What `compare_regimes` found; ``print`` it.
+
+    Parameters
+    ----------
+    results : list of (record, estimator)
+        One flat record and one fitted estimator per finished fit.
+    labels : list of str
+        The regimes, in order.
+    settings : dict
+        What was compared and measured, and on which versions.
+    interrupted : bool
+        Whether Ctrl-C ended it early.
+
+    Attributes
+    ----------
+    records : list of dict
+        One per finished fit: accuracies as fractions, sharpness in percent, seconds.
+    estimators_ : dict of lists
+        The fitted estimators by regime, in the order of the trials.
+    """
+
+    def __init__(
+        self, results: list[tuple[dict[str, Any], Any]], labels: list[str], settings: dict[str, Any], interrupted: bool
+    ) -> None:
+        results = sorted(results, key=lambda result: (result[0]["trial"], labels.index(result[0]["regime"])))
+        self.records = [record for record, _ in results]
+        self.labels = labels
+        self.settings = settings
+        self.interrupted = interrupted
+        self.estimators_ = {
+            label: [estimator for record, estimator in results if record["regime"] == label] for label in labels
+        }
+
+    # -- statistics ------------------------------------------------------------------------------------------------
+
+    def values(self, label: str, key: str) -> np.ndarray:
+        """Return one quantity of one regime, an array of shape (n_finished_trials,)."""
+        return np.array([record[key] for record in self.records if record["regime"] == label], dtype=float)
+
+    def paired(self, label: str, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return a quantity of the reference and of a regime in the trials that both finished."""
+        by_trial = {(record["regime"], record["trial"]): record[key] for record in self.records}
+        reference = self.settings["reference"]
+        trials = sorted(t for r, t in by_trial if r == label and (reference, t) in by_trial)
+        return (
+            np.array([by_trial[reference, t] for t in trials], dtype=float),
+            np.array([by_trial[label, t] for t in trials], dtype=float),
+        )
+
+    def gaps(self) -> list[Gap]:
+        """Return the regime gap of every regime beside the reference."""
+        others = [label for label in self.labels if label != self.settings["reference"]]
+        return [self._gap(label) for label in others if len(self.values(label, "trial"))]
+
+    def _gap(self, label: str) -> Gap:
+        reference, other = self.paired(label, "test_accuracy")
+        differences = reference - other
+        n = len(differences)
+        if n < 2:
+            return Gap(label, float(differences.mean()) if n else float("nan"), float("nan"), float("nan"), n)
+        half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * differences.std(ddof=1) / np.sqrt(n)
+        mean = float(differences.mean())
+        return Gap(label, mean, mean - float(half), mean + float(half), n)
+
+    def warnings(self) -> list[str]:
+        """Return, in plain sentences, what a reader must know before believing the figures."""
+        reference = self.settings["reference"]
+        found = []
+        if self.interrupted:
+            total = self.settings["n_trials"] * len(self.labels)
+            found.append(f"Interrupted: {len(self.records)} of {total} fits had finished and are reported.")
+        finished = [label for label in self.labels if len(self.values(label, "trial"))]
+        for label in finished:
+            converged = self.values(label, "converged")
+            if not converged.all():
+                found.append(
+                    f"{label} had not converged under its stopping rule in {int((1 - converged).sum())} "
+                    f"of {len(converged)} trials."
+                )
+        for gap in self.gaps():
+            one, other = (losses.mean() if len(losses) else np.nan for losses in self.paired(gap.regime, "train_loss"))
+            if max(one, other) > LOSS_RATIO * min(one, other):
+                found.append(
+                    f"Training losses of {reference} ({one:.1e}) and {gap.regime} ({other:.1e}) differ by more than a "
+                    f"factor of {LOSS_RATIO:g}: part of any difference may be that one is trained further."
+                )
+            if gap.n_trials < 2:
+                found.append(f"The gap of {gap.regime} has no interval: it needs at least 2 paired trials.")
+            elif gap.low <= 0 <= gap.high:
+                found.append(
+                    f"The interval of the gap of {gap.regime} contains 0: these trials do not show that the batch size "
+                    "costs accuracy here."
+                )
+        return found
+
+    # -- printing --------------------------------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        s = self.settings
+        policy = {
+            "batch": "batch statistics of fixed chunks",
+            "population": "population statistics",
+            "running": "running averages",
+        }[s["batch_norm"]]
+        head = [
+            f"{s['n_train']:,} training and {s['n_test']:,} test samples, {s['n_trials']} paired trials, mean ± std",
+            f"losses and accuracies with {policy} in batch norm (batch_norm={s['batch_norm']!r}), dropout off",
+        ]
+        if s["epsilons"]:
+            head.append(f"sharpness in %, on {s['n_samples_sharpness']:,} training samples, solver {s['solver']!r}")
+        lines = [*head, "", *self._table(), "", *self._gap_lines()]
+        found = self.warnings()
+        return "\n".join([*lines, *(["", "Please note:"] if found else []), *(f"* {sentence}" for sentence in found)])
+
+    __repr__ = __str__
+
+    def _table(self) -> list[str]:
+        columns = [label for label in self.labels if len(self.values(label, "trial"))]
+        quantities = [
+            ("batch size", "batch_size", lambda v: f"{v[0]:,.0f}" if np.ptp(v) == 0 else _mean_std(v, ",.0f")),
+            ("train accuracy (%)", "train_accuracy", lambda v: _mean_std(100 * v, ".2f")),
+            ("test accuracy (%)", "test_accuracy", lambda v: _mean_std(100 * v, ".2f")),
+            ("train loss", "train_loss", lambda v: _mean_std(v, ".2e")),
+            ("test loss", "test_loss", lambda v: _mean_std(v, ".4f")),
+        ]
+        for dim in self.settings["subspace_dims"]:
+            for epsilon in self.settings["epsilons"]:
+                name = f"sharpness {epsilon:g}" + ("" if dim is None else f", {dim} dims")
+                quantities.append((name, sharpness_key(epsilon, dim), lambda v: _mean_std(v, ".2f")))
+        quantities += [
+            ("distance from start", "weight_distance", lambda v: _mean_std(v, ".2f")),
+            ("epochs", "n_epochs", lambda v: _mean_std(v, ".0f")),
+            ("updates", "n_updates", lambda v: _mean_std(v, ",.0f")),
+            ("seconds to fit", "fit_seconds", lambda v: _mean_std(v, ".1f")),
+        ]
+        rows = [["", *columns]]
+        rows += [[name, *(show(self.values(label, key)) for label in columns)] for name, key, show in quantities]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        return [
+            row[0].ljust(widths[0])
+            + "".join("   " + cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))
+            for row in rows
+        ]
+
+    def _gap_lines(self) -> list[str]:
+        reference = self.settings["reference"]
+        lines = []
+        for gap in self.gaps():
+            interval = "" if np.isnan(gap.low) else f", 95 % interval [{100 * gap.low:+.2f}, {100 * gap.high:+.2f}]"
+            lines.append(
+                f"regime gap, test accuracy {reference} - {gap.regime}: {100 * gap.mean:+.2f} points{interval} "
+                f"over {gap.n_trials} paired trials (seeds, not the draw of the test set)"
+            )
+            one, other = self.paired(gap.regime, "weight_distance")
+            if len(one):
+                lines.append(f"distance from start, {reference} / {gap.regime}: {_mean_std(one / other, '.2f')}")
+        for label in self.labels:
+            gap_of_one = self.values(label, "train_accuracy") - self.values(label, "test_accuracy")
+            if len(gap_of_one):
+                lines.append(f"train-test gap of {label}: {_mean_std(100 * gap_of_one, '.2f')} points")
+        return lines
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with one row per fit; needs pandas."""
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("to_frame needs pandas: pip install pandas; to_json and records do not.") from error
+        return pd.DataFrame(self.records)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return settings, records, gaps and warnings as JSON; write it to ``path`` if given."""
+        content = {
+            "settings": self.settings,
+            "interrupted": self.interrupted,
+            "gaps": [asdict(gap) for gap in self.gaps()],
+            "warnings": self.warnings(),
+            "records": self.records,
+        }
+        text = json.dumps(_plain(content), indent=2, ensure_ascii=False)
+        if path is not None:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        return text
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw test accuracy and sharpness of every trial; return a `RegimeComparisonDisplay`."""
+        from sklgap.model_selection._plot._compare import RegimeComparisonDisplay
+
+        return RegimeComparisonDisplay.from_comparison(self, axes=axes)
+
+
+def environment() -> dict[str, Any]:
+    """Return versions and hardware, for the record."""
+    from sklgap import __version__
+
+    return {
+        "sklgap": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "scikit-learn": sklearn.__version__,
+        "skorch": skorch.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "joblib": joblib.__version__,
+        "machine": platform.machine(),
+        "n_cpus": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _mean_std(values: np.ndarray, spec: str) -> str:
+    mean = format(values.mean(), spec)
+    return mean if len(values) < 2 else f"{mean} ± {format(values.std(ddof=1), spec)}"
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON's own types; numbers that JSON does not know become null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,98 @@
+"""One trial: fit one regime from one starting point, and measure what the papers report."""
+
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+
+from sklgap.inspection import sharpness
+from sklgap.objective import check_objective
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What is measured, and how; equal for all regimes of a comparison.
+
+    ``rows`` are the training rows that sharpness is measured on.
+    """
+
+    epsilons: tuple[float, ...]
+    subspace_dims: tuple[int | None, ...]
+    batch_norm: str
+    solver: str
+    rows: np.ndarray
+
+
+def last_step(estimator: Any) -> Any:
+    """Return the classifier at the end of a pipeline, or the estimator itself."""
+    return estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+
+
+def with_parameters(estimator: Any, parameters: dict[str, Any]) -> Any:
+    """Return a clone with the parameters of its classifier set, which may be the end of a pipeline."""
+    prefix = f"{estimator.steps[-1][0]}__" if hasattr(estimator, "steps") else ""
+    own = estimator.get_params()
+    full = {name if name in own and not prefix else prefix + name: value for name, value in parameters.items()}
+    return clone(estimator).set_params(**full)
+
+
+def run_trial(
+    estimator: Any,
+    label: str,
+    parameters: dict[str, Any],
+    trial: int,
+    seed: int,
+    train: tuple[Any, Any],
+    test: tuple[Any, Any],
+    measuring: Measuring,
+) -> tuple[dict[str, Any], Any]:
+    """Return the figures of the trial as a flat record, and the fitted estimator."""
+    model = with_parameters(estimator, {**parameters, "random_state": seed})
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the report says which trials had not converged
+        model.fit(*train)
+    fitted = time.perf_counter()
+    on_train = check_objective(model, *train, batch_norm=measuring.batch_norm).evaluate()
+    on_test = check_objective(model, *test, batch_norm=measuring.batch_norm).evaluate()
+    classifier = last_step(model)
+    record = {
+        "regime": label,
+        "trial": trial,
+        "seed": seed,
+        "batch_size": classifier.history_[-1, "batch_size"],
+        "train_accuracy": on_train.accuracy,
+        "test_accuracy": on_test.accuracy,
+        "train_loss": on_train.loss,
+        "test_loss": on_test.loss,
+        "weight_distance": classifier.history_[-1, "weight_distance"],
+        "n_epochs": classifier.n_iter_,
+        "n_updates": classifier.n_updates_,
+        "converged": classifier.converged_,
+        "fit_seconds": fitted - started,
+    }
+    X, y = (_take(part, measuring.rows) for part in train)
+    objective = check_objective(model, X, y, batch_norm=measuring.batch_norm)
+    for dim in measuring.subspace_dims:
+        found = sharpness(
+            objective, epsilon=measuring.epsilons, subspace_dim=dim, solver=measuring.solver, random_state=seed
+        )
+        for measured in found:
+            record[sharpness_key(measured.epsilon, dim)] = measured.value
+    record["measure_seconds"] = time.perf_counter() - fitted
+    return record, model
+
+
+def sharpness_key(epsilon: float, subspace_dim: int | None) -> str:
+    """Return the name of a sharpness in a record."""
+    return f"sharpness_{epsilon:g}" + ("" if subspace_dim is None else f"_dim{subspace_dim}")
+
+
+def _take(data: Any, rows: np.ndarray) -> Any:
+    if hasattr(data, "iloc"):
+        return data.iloc[rows]
+    return data[rows] if hasattr(data, "shape") else np.asarray(data)[rows]

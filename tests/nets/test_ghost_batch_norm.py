@@ -1,0 +1,170 @@
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from sklgap.nets import C1, F1, GhostBatchNorm, convert_to_ghost_batch_norm
+from tests.cases import BIT_FOR_BIT, DOUBLE
+from tests.references import ghost_batch_norm, ghost_slices
+
+SHAPES = {2: (3,), 3: (3, 2), 4: (3, 2, 4)}
+
+
+def _pair(ghost_size, *, momentum=0.1, n_dims=2, affine=True, eps=1e-3, dtype=torch.float64):
+    """Return a ghost layer and the plain one with the same weights and buffers."""
+    kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}[n_dims]
+    plain = kind(3, eps=eps, momentum=momentum, affine=affine).to(dtype)
+    ghost = GhostBatchNorm(3, eps, momentum, affine, ghost_batch_size=ghost_size).to(dtype)
+    if affine:
+        nn.init.uniform_(plain.weight, 0.5, 1.5, generator=torch.Generator().manual_seed(0))
+        nn.init.uniform_(plain.bias, -1, 1, generator=torch.Generator().manual_seed(1))
+    ghost.load_state_dict(plain.state_dict())
+    return ghost, plain
+
+
+def _inputs(n_rows, n_dims=2, dtype=torch.float64, seed=0):
+    return torch.randn(n_rows, *SHAPES[n_dims], generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def test_the_references_ghosts_by_hand():
+    assert ghost_slices(5, 8) == [slice(0, 5)]
+    assert ghost_slices(8, 8) == [slice(0, 8)]
+    assert ghost_slices(9, 8) == [slice(0, 9)]
+    assert ghost_slices(12, 4) == [slice(i, 12, 3) for i in range(3)]
+    assert ghost_slices(14, 4) == [slice(i, 12, 3) for i in range(3)] + [slice(12, 14)]
+    assert ghost_slices(13, 4) == [slice(0, 8, 2), slice(1, 8, 2), slice(8, 13)]
+
+
+@given(
+    n_rows=st.integers(2, 50),
+    ghost_size=st.integers(2, 20),
+    n_dims=st.sampled_from([2, 3, 4]),
+    momentum=st.sampled_from([0.1, 0.5, 1.0, None]),
+    affine=st.booleans(),
+)
+def test_it_is_plain_batch_norm_on_every_ghost_batch(n_rows, ghost_size, n_dims, momentum, affine):
+    ghost, plain = _pair(ghost_size, momentum=momentum, n_dims=n_dims, affine=affine)
+    for seed in range(2):  # the second batch meets buffers that have moved
+        x, z = (_inputs(n_rows, n_dims, seed=seed).requires_grad_() for _ in range(2))
+        out, expected = ghost(x), ghost_batch_norm(plain, z, ghost_size)
+        torch.testing.assert_close(out, expected, **DOUBLE)
+        pull = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view(out.shape).sin()
+        (out * pull).sum().backward()
+        (expected * pull).sum().backward()
+        torch.testing.assert_close(x.grad, z.grad, **DOUBLE)
+        for p, q in zip(ghost.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(p.grad, q.grad, **DOUBLE)
+        torch.testing.assert_close(ghost.running_mean, plain.running_mean, **DOUBLE)
+        torch.testing.assert_close(ghost.running_var, plain.running_var, **DOUBLE)
+        assert ghost.num_batches_tracked == plain.num_batches_tracked
+
+
+@pytest.mark.parametrize("n_dims", [2, 4])
+def test_float32(n_dims):
+    ghost, plain = _pair(4, n_dims=n_dims, dtype=torch.float32)
+    x = _inputs(18, n_dims, torch.float32)
+    # Rounding of sums of at most 32 terms of order one in float32.
+    torch.testing.assert_close(ghost(x), ghost_batch_norm(plain, x, 4), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ghost.running_var, plain.running_var, rtol=1e-5, atol=1e-6)
+    assert ghost.running_var.dtype == torch.float32
+
+
+def test_the_momentum_compounds_in_closed_form():
+    ghost, _ = _pair(2, momentum=0.5)
+    x = torch.zeros(6, 3, dtype=torch.float64)
+    x[[0, 3]], x[[1, 4]], x[[2, 5]] = 1.0, 2.0, 4.0  # three ghosts by stride 3: means 1, 2, 4
+    ghost(x)
+    expected = ((0 * 0.5 + 0.5 * 1) * 0.5 + 0.5 * 2) * 0.5 + 0.5 * 4
+    torch.testing.assert_close(ghost.running_mean, torch.full((3,), expected, dtype=torch.float64), **DOUBLE)
+    torch.testing.assert_close(ghost.running_var, torch.full((3,), 0.125, dtype=torch.float64), **DOUBLE)
+
+
+@pytest.mark.parametrize("n_dims", [2, 4])
+@pytest.mark.parametrize(("n_rows", "ghost_size"), [(5, 8), (8, 8), (9, 8)])
+def test_one_ghost_is_plain_batch_norm_bit_for_bit(n_rows, ghost_size, n_dims):
+    ghost, plain = _pair(ghost_size, n_dims=n_dims, dtype=torch.float32)
+    x = _inputs(n_rows, n_dims, torch.float32)
+    torch.testing.assert_close(ghost(x), plain(x), **BIT_FOR_BIT)
+    torch.testing.assert_close(dict(ghost.state_dict()), dict(plain.state_dict()), **BIT_FOR_BIT)
+
+
+def test_evaluation_mode_is_plain_batch_norm_bit_for_bit():
+    ghost, plain = _pair(4)
+    ghost(_inputs(18))
+    plain.load_state_dict(ghost.state_dict())
+    before = {name: t.clone() for name, t in ghost.state_dict().items()}
+    x = _inputs(18, seed=1)
+    torch.testing.assert_close(ghost.eval()(x), plain.eval()(x), **BIT_FOR_BIT)
+    torch.testing.assert_close(dict(ghost.state_dict()), before, **BIT_FOR_BIT)
+
+
+def test_an_input_that_is_not_contiguous():
+    ghost, plain = _pair(4, n_dims=4)
+    x = _inputs(12, 4).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(ghost(x), ghost_batch_norm(plain, x, 4), **DOUBLE)
+
+
+def test_one_dimension_is_an_error():
+    with pytest.raises(ValueError, match="GhostBatchNorm needs an input of at least 2 dimensions; got 1"):
+        _pair(4)[0](torch.zeros(3, dtype=torch.float64))
+
+
+# -- the converter ---------------------------------------------------------------------------------------------------
+
+
+def _ghosts(module):
+    return [m for m in module.modules() if isinstance(m, GhostBatchNorm)]
+
+
+@pytest.mark.parametrize("build", [lambda: F1(4, 3, width=5), lambda: C1((1, 6, 6), 3, 2, (4,))], ids=["F1", "C1"])
+@pytest.mark.parametrize("training", [True, False])
+def test_convert_keeps_weights_buffers_and_mode(build, training):
+    module = build().double().train(training)
+    for p in module.parameters():
+        nn.init.normal_(p, generator=torch.Generator().manual_seed(0))
+    before = copy.deepcopy(module)
+    converted = convert_to_ghost_batch_norm(module, 4)
+    assert converted is module
+    plain = [m for m in before.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert len(_ghosts(module)) == len(plain)
+    for ghost, layer in zip(_ghosts(module), plain, strict=True):
+        assert (ghost.eps, ghost.momentum, ghost.ghost_batch_size) == (layer.eps, layer.momentum, 4)
+        assert ghost.training is training
+    torch.testing.assert_close(dict(module.state_dict()), dict(before.state_dict()), **BIT_FOR_BIT)
+    assert {t.dtype for t in module.state_dict().values()} == {torch.float64, torch.int64}
+    X = torch.zeros(10, *((4,) if isinstance(module, F1) else (1, 6, 6)), dtype=torch.float64)
+    torch.testing.assert_close(module.eval()(X), before.eval()(X), **BIT_FOR_BIT)
+
+
+def test_convert_a_layer_itself():
+    converted = convert_to_ghost_batch_norm(nn.BatchNorm2d(3), 4)
+    assert isinstance(converted, GhostBatchNorm)
+
+
+def test_convert_a_layer_without_statistics():
+    layer = convert_to_ghost_batch_norm(nn.BatchNorm1d(3, track_running_stats=False), 4)
+    assert layer.running_mean is None
+    layer(torch.randn(9, 3, generator=torch.Generator().manual_seed(0)))
+    assert layer.running_mean is None
+
+
+def test_convert_keeps_the_dtype_of_a_layer_without_weights():
+    layer = convert_to_ghost_batch_norm(nn.BatchNorm1d(3, affine=False).double(), 4)
+    assert layer.running_var.dtype == torch.float64
+
+
+def test_convert_keeps_frozen_weights_frozen():
+    module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3).requires_grad_(False))
+    convert_to_ghost_batch_norm(module, 4)
+    assert [name for name, p in module.named_parameters() if p.requires_grad] == ["0.weight", "0.bias"]
+
+
+def test_convert_keeps_a_shared_layer_shared():
+    shared = nn.BatchNorm1d(3)
+    module = nn.Sequential(shared, nn.Linear(3, 3), shared)
+    convert_to_ghost_batch_norm(module, 4)
+    assert isinstance(module[2], GhostBatchNorm)
+    assert module[0] is module[2]

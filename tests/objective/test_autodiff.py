@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from sklgap._typing import Aux, Batch
+from sklgap.objective._autodiff import gradient_of, hessian_vector_product, value_and_grad
+from tests.cases import DOUBLE
+
+A = torch.tensor([[3.0, 1.0, 0.0], [1.0, 2.0, -1.0], [0.0, -1.0, 5.0]], dtype=torch.float64)
+THETA = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+V = torch.tensor([0.3, 0.1, -1.0], dtype=torch.float64)
+
+
+def quadratic(theta):
+    return 0.5 * theta @ A @ theta + theta.sum()
+
+
+def test_a_quadratic_in_closed_form():
+    value, gradient = gradient_of(quadratic, THETA)
+    torch.testing.assert_close(value, quadratic(THETA), **DOUBLE)
+    torch.testing.assert_close(gradient, A @ THETA + 1, **DOUBLE)
+    torch.testing.assert_close(hessian_vector_product(quadratic, THETA, V), A @ V, **DOUBLE)
+    assert not value.requires_grad
+    assert not gradient.requires_grad
+
+
+@pytest.mark.parametrize("function", [torch.sum, lambda theta: 2 * theta[0]])
+def test_the_hessian_of_a_linear_function_is_zero(function):
+    assert hessian_vector_product(function, THETA, V).tolist() == [0, 0, 0]
+
+
+def test_it_works_under_no_grad_and_leaves_theta_alone():
+    theta = THETA.clone().requires_grad_()
+    with torch.no_grad():
+        _, gradient = gradient_of(quadratic, theta)
+        product = hessian_vector_product(quadratic, theta, V)
+    torch.testing.assert_close(gradient, A @ THETA + 1, **DOUBLE)
+    torch.testing.assert_close(product, A @ V, **DOUBLE)
+    assert theta.grad is None
+
+
+def test_value_and_grad_leaves_out_what_the_loss_does_not_depend_on():
+    def loss_fn(params, buffers, batch):
+        loss = (params["used"] * batch.X).sum()
+        return loss, Aux(loss.detach(), batch.X, buffers)
+
+    params = {"unused": torch.ones(2, requires_grad=True), "used": torch.ones(3, requires_grad=True)}
+    buffers = {"b": torch.zeros(1)}
+    gradients, aux = value_and_grad(loss_fn)(params, buffers, Batch(torch.arange(3.0), torch.zeros(3)))
+    assert list(gradients) == ["used"]
+    assert gradients["used"].tolist() == [0, 1, 2]
+    assert aux.loss == 3
+    assert aux.buffers is buffers
+    assert all(p.grad is None for p in params.values())

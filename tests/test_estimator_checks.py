@@ -1,0 +1,85 @@
+"""Every check that scikit-learn has for an estimator: none fails, none is expected to fail, none is left out."""
+
+import warnings
+
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import estimator_checks
+from sklearn.utils.estimator_checks import check_estimator
+
+from sklgap import LBGapClassifier
+from sklgap.regimes import SwitchBatch
+from tests.tiny import TinyF1
+
+# scikit-learn runs these only where SCIPY_ARRAY_API is set and the estimator claims support, which ours does not.
+ARRAY_API_CHECKS = {"check_array_api_input", "check_array_api_input_and_values"}
+
+# Of scikit-learn 1.6 to 1.9: fewer would mean that a tag switched checks off instead of passing them.
+FEWEST_CHECKS = 50
+
+SLOW_CASES = {
+    "default": {},
+    "ghost batch norm": {"ghost_batch_size": 8},
+    "switch": {"batch_regime": SwitchBatch(switch_epoch=5, first=8, then=0.5)},
+    "LB": {"batch_regime": "LB", "lr_scaling": "sqrt", "regime_adaptation": True},
+    "proximal": {"proximal_lambda": 1e-3},
+    "whole": {"batch_size": -1},
+    "micro batches": {"batch_size": 0.5, "micro_batch_size": 8},
+    "warm start": {"warm_start": True},
+}
+
+
+def run_checks(estimator):
+    """Run all checks and return what did not pass, array API aside, and how many ran."""
+    with warnings.catch_warnings():
+        # What scikit-learn's own checks do to an estimator is not a user's usage: batches may hold all of ten samples.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        results = check_estimator(estimator, on_fail=None, on_skip=None)
+    reports = [
+        f"{r['check_name']}: {r['status']}: {r['exception']!r}"
+        for r in results
+        if r["status"] != "passed" and not (r["status"] == "skipped" and r["check_name"] in ARRAY_API_CHECKS)
+    ]
+    assert not any(r["expected_to_fail"] for r in results)
+    return reports, len(results)
+
+
+def test_small_f1_passes_every_check():
+    reports, n_checks = run_checks(LBGapClassifier(TinyF1, max_epochs=10, lr=0.01, tol=None))
+    assert reports == []
+    assert n_checks >= FEWEST_CHECKS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SLOW_CASES)
+def test_default_net_and_regimes_pass_every_check(case):
+    reports, n_checks = run_checks(LBGapClassifier(**SLOW_CASES[case]))
+    assert reports == []
+    assert n_checks >= FEWEST_CHECKS
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "check_estimator_cloneable",
+        "check_no_attributes_set_in_init",
+        "check_set_params",
+        "check_get_params_invariance",
+        "check_mixin_order",
+        "check_valid_tag_types",
+        "check_estimator_repr",
+    ],
+)
+def test_nested_parameters_pass_the_checks_of_construction(check):
+    estimator = LBGapClassifier(module__width=16, optimizer__weight_decay=1e-4)
+    getattr(estimator_checks, check)("LBGapClassifier", clone(estimator))
+
+
+def test_no_check_is_switched_off_by_a_tag():
+    tags = LBGapClassifier().__sklearn_tags__()
+    assert not tags._skip_test
+    assert not tags.no_validation
+    assert not tags.non_deterministic  # the tag means "even with a random_state"
+    assert not tags.classifier_tags.poor_score
+    assert tags.requires_fit
