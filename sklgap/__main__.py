@@ -96,10 +96,10 @@ def write(report: RegimeComparison, arguments: argparse.Namespace, data: tuple[n
     report.plot(axes=axes[:2])
     if len(labels) > 1:
         X, y, X_test, y_test = data
-        ends = [report.estimators_[label][0] for label in labels[:2]]
+        start, end = (report.estimators_[label][0] for label in labels[:2])
         options = {"batch_norm": arguments.batch_norm, "max_samples": arguments.max_samples, "random_state": 0}
         ParametricPlotDisplay.from_estimators(
-            *ends, X, y, X_test, y_test, names=(labels[0], labels[1]), ax=axes[2], **options
+            start, end, X, y, X_test, y_test, names=(labels[0], labels[1]), ax=axes[2], **options
         )
     title = (
         f"{arguments.dataset}: {report.settings['n_train']:,} training samples, {report.settings['n_trials']} trials"

@@ -1,4 +1,4 @@
-"""From the parameters of `LBGapClassifier` to the net that trains: every shorthand is resolved here, once, in ``fit``."""
+"""From the parameters of `LBGapClassifier` to the net that trains: shorthands are resolved here, once, in ``fit``."""
 
 import contextlib
 import copy
@@ -105,7 +105,7 @@ def _regime(model: Any, n_samples: int) -> Any:
             )
         regime = ConstantBatch(model.batch_size)
     asked = model.batch_regime if model.batch_size is None else model.batch_size
-    if isinstance(asked, numbers.Integral) and asked > n_samples:
+    if isinstance(asked, numbers.Integral) and int(asked) > n_samples:
         warnings.warn(
             f"batch_size={asked} is larger than the data: every batch holds all {n_samples} samples.",
             UserWarning,
@@ -148,7 +148,7 @@ def _seed(random_state: int | np.random.RandomState | None) -> int:
         return int(random_state.randint(2**31 - 1))
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
-    if isinstance(random_state, numbers.Integral) and not isinstance(random_state, bool) and random_state >= 0:
+    if isinstance(random_state, numbers.Integral) and not isinstance(random_state, bool) and int(random_state) >= 0:
         return int(random_state)
     raise ValueError(f"random_state must be None, an integer of at least 0 or a RandomState; got {random_state!r}.")
 
@@ -160,11 +160,13 @@ def _check_numbers(model: Any) -> None:
     for name in ("base_batch_size", "ghost_batch_size", "micro_batch_size"):
         _check_integer(name, getattr(model, name), or_none=True, least=2 if name == "ghost_batch_size" else 1)
     lr = model.lr
-    if isinstance(lr, bool) or not isinstance(lr, numbers.Real) or not 0 < lr < float("inf"):
+    if isinstance(lr, bool) or not isinstance(lr, numbers.Real) or not 0 < float(lr) < float("inf"):
         raise ValueError(f"lr must be a number above 0; got {lr!r}.")
     for name in ("tol", "target_loss"):
         value = getattr(model, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Real) or not value >= 0):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, numbers.Real) or not float(value) >= 0
+        ):
             raise ValueError(f"{name} must be None or a number of at least 0; got {value!r}.")
     for name in ("regime_adaptation", "recompute_batch_norm", "warm_start"):
         if not isinstance(getattr(model, name), bool | np.bool_):
@@ -177,6 +179,6 @@ def _check_numbers(model: Any) -> None:
 def _check_integer(name: str, value: Any, *, or_none: bool = False, least: int = 1) -> None:
     if value is None and or_none:
         return
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
         allowed = f"{'None or ' if or_none else ''}an integer of at least {least}"
         raise ValueError(f"{name} must be {allowed}; got {value!r}.")

@@ -1,4 +1,4 @@
-"""skorch's nested parameters (``optimizer__momentum``) on a scikit-learn estimator: which exist, and what is misspelt."""
+"""skorch's nested parameters (``optimizer__momentum``) on an estimator: which exist, and what is misspelt."""
 
 import difflib
 import inspect
@@ -22,7 +22,7 @@ def suggestion(name: str, allowed: Iterable[str]) -> str:
 
 def unknown_parameter(estimator: str, name: str, own: Iterable[str]) -> str:
     """Return the sentence for a parameter name that does not exist."""
-    prefix, dunder, key = name.partition("__")
+    _, dunder, key = name.partition("__")
     candidates = [*own, *(f"{p}{dunder}{key}" for p in PREFIXES)] if dunder else list(own)
     return f"{estimator} has no parameter {name!r}{suggestion(name, candidates)}"
 

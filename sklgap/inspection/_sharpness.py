@@ -48,7 +48,7 @@ class Sharpness:
     step_norm : float
         Euclidean length of the step in parameter space, of A z in a subspace.
     box_ratio : float
-        Largest \\|step_i\\| / (epsilon (\\|x_i\\| + 1)) over the parameters: at most 1 in the full space; A z may leave
+        Largest abs(step_i) / (epsilon (abs(x_i) + 1)) over the parameters: at most 1 in the full space; A z may leave
         the full box.
     n_samples : int
         Rows that f is the mean over.
@@ -160,7 +160,7 @@ def sharpness(
     -----
     The maximiser is part of the measurement: it is inexact, so every value is a lower bound of the metric, and a better
     solver reports a larger one. Compare values of one solver at one budget only, and only beside the training losses:
-    the metric of a model that has not converged means little. Cost: ``max_iter`` * (1 + ``n_restarts``) gradients over the
+    the metric of a model that has not converged means little. Cost: ``max_iter * (1 + n_restarts)`` gradients over the
     rows; memory: a few vectors of n_params beside one chunk's graph, and p * n_params numbers in a subspace.
 
     The metric is not invariant to a rescaling of layers that leaves the function unchanged (Dinh et al., 2017).
@@ -301,7 +301,7 @@ def _record(
 def check_epsilons(epsilon: float | Sequence[float]) -> list[float]:
     values = list(np.atleast_1d(np.asarray(epsilon, dtype=object)))
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < np.inf:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < np.inf:
             raise ValueError(f"epsilon must be a number above 0, or a sequence of such; got {epsilon!r}.")
     if not values:
         raise ValueError("epsilon must be a number above 0, or a sequence of such; got an empty sequence.")

@@ -1,5 +1,6 @@
 """Metric 2.1 as a scorer."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ def sharpness_score(
 ) -> float:
     """Metric 2.1 of a fitted estimator on X and y, in percent: larger is sharper.
 
-    The paper's f is the *training* loss: in searches and ``cross_validate`` ask for ``return_train_score=True`` and read
-    the train column. On held-out rows the loss starts far above zero and the figure says little about the minimum.
+    The paper's f is the *training* loss: in searches and ``cross_validate`` ask for ``return_train_score=True`` and
+    read the train column. On held-out rows the loss starts far above zero and the figure says little about the minimum.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ def make_sharpness_scorer(*, greater_is_better: bool = False, **kwargs: Any) -> 
     >>> make_sharpness_scorer(epsilon=5e-4)
     make_sharpness_scorer(greater_is_better=False, epsilon=0.0005)
     """
-    allowed = list(sharpness_score.__kwdefaults__)
+    allowed = list(inspect.signature(sharpness_score).parameters)[3:]
     for name in kwargs:
         if name not in allowed:
             raise TypeError(f"make_sharpness_scorer has no argument {name!r}{suggestion(name, allowed)}")

@@ -20,16 +20,16 @@ class GhostBatchNorm(_BatchNorm):
     -----
     Of n rows, k = n // ghost_batch_size full ghost batches are taken with a stride of k, which costs no copy (rows of
     a training batch come in random order, so any partition is as good); the remainder is a ghost batch of its own, and
-    a remainder of one row joins the last full one. A batch of at most ``ghost_batch_size`` rows is one ghost batch: plain
-    batch norm, bit for bit. The running statistics are updated with every ghost batch in turn, as if each had been a
-    batch: the momentum compounds. In evaluation mode this is plain batch norm.
+    a remainder of one row joins the last full one. A batch of at most ``ghost_batch_size`` rows is one ghost batch:
+    plain batch norm, bit for bit. The running statistics are updated with every ghost batch in turn, as if each had
+    been a batch: the momentum compounds. In evaluation mode this is plain batch norm.
     """
 
     def __init__(
         self,
         num_features: int,
         eps: float = 1e-5,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
         affine: bool = True,
         *,
         ghost_batch_size: int = 128,
@@ -59,9 +59,11 @@ class GhostBatchNorm(_BatchNorm):
         shape = (len(x) // n_ghosts, n_ghosts * self.num_features, *x.shape[2:])
         mean = x.new_zeros(shape[1])
         var = x.new_zeros(shape[1])
-        repeat = [None if p is None else p.repeat(n_ghosts) for p in (self.weight, self.bias)]
+        weight, bias = (None if p is None else p.repeat(n_ghosts) for p in (self.weight, self.bias))
         # With momentum 1 the "running" statistics handed in come back as those of the ghost batches.
-        out = functional.batch_norm(x.reshape(shape), mean, var, *repeat, training=True, momentum=1.0, eps=self.eps)
+        out = functional.batch_norm(
+            x.reshape(shape), mean, var, weight, bias, training=True, momentum=1.0, eps=self.eps
+        )
         self._update(mean.view(n_ghosts, -1), var.view(n_ghosts, -1))
         return out.view(x.shape)
 

@@ -1,4 +1,4 @@
-"""The one door from what a user holds (an estimator, a pipeline, a search, a skorch net, a module) to an `Objective`."""
+"""The one door from what a user holds (an estimator, a pipeline, a search, a skorch net) to an `Objective`."""
 
 import copy
 from typing import Any

@@ -1,6 +1,7 @@
 """The loss surface: f(theta) = mean_i loss(net_theta(x_i), y_i) over fixed data, as an object to measure."""
 
 import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -164,7 +165,7 @@ class Objective:
         value = torch.zeros((), dtype=torch.float64, device=self.device)
         total = torch.zeros_like(theta, dtype=_wide(self.device))
         for share, chunk in zip(self._shares, self._chunks, strict=True):
-            loss, gradient = gradient_of(lambda t, chunk=chunk: self._loss(t, chunk), theta)
+            loss, gradient = gradient_of(partial(self._loss, chunk=chunk), theta)
             value += share * loss
             total.add_(gradient, alpha=float(share))
         return float(value), total.to(self.dtype)
@@ -176,7 +177,7 @@ class Objective:
             return hessian_vector_product(self._population_loss, theta, v)
         total = torch.zeros_like(theta, dtype=_wide(self.device))
         for share, chunk in zip(self._shares, self._chunks, strict=True):
-            product = hessian_vector_product(lambda t, chunk=chunk: self._loss(t, chunk), theta, v)
+            product = hessian_vector_product(partial(self._loss, chunk=chunk), theta, v)
             total.add_(product, alpha=float(share))
         return total.to(self.dtype)
 

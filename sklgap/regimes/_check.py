@@ -19,6 +19,6 @@ def check_batch_regime(batch_regime: str | int | float | BatchRegime, n_samples:
     if isinstance(batch_regime, numbers.Real):
         check_batch_size(batch_regime, n_samples, "batch_regime")
         return ConstantBatch(batch_regime)
-    if callable(getattr(batch_regime, "batch_size", None)) and not isinstance(batch_regime, type):
+    if isinstance(batch_regime, BatchRegime):
         return batch_regime
     raise ValueError(f"batch_regime must be 'SB', 'LB', an integer, a fraction or a BatchRegime; got {batch_regime!r}.")

@@ -36,6 +36,10 @@ class TrainingNet(NeuralNetClassifier):
     the integer that all randomness comes from.
     """
 
+    module_: Any
+    step_: TrainStep
+    n_updates_: int
+
     def __init__(
         self,
         module: Any,
@@ -174,7 +178,7 @@ class TrainingNet(NeuralNetClassifier):
         return self
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
-        """Call the callbacks; one that raises KeyboardInterrupt (skorch's early stopping) ends the training in order."""
+        """Call the callbacks; one that raises KeyboardInterrupt, as skorch's early stopping, ends training in order."""
         try:
             super().notify(method_name, **kwargs)
         except KeyboardInterrupt as stop:

@@ -125,6 +125,15 @@ def test_rotation_is_rigid_whatever_the_aspect(monkeypatch, size):
     assert abs(math.degrees(math.atan2(y, x))) == pytest.approx(30, abs=0.3)
 
 
+def test_a_mirrored_rotation_is_the_mirror_image_of_the_rotation(monkeypatch):
+    X = _images(3, (2, 6, 9))
+    Fixed(monkeypatch, angle=1.0)
+    rotated = _apply(Augmentation(flip=False, degrees=30, translate=0), X)
+    Fixed(monkeypatch, angle=1.0, mirror=-1)
+    mirrored = _apply(Augmentation(flip=True, degrees=30, translate=0), X)
+    torch.testing.assert_close(mirrored, rotated.flip(-1), **GRID[torch.float32])
+
+
 def test_random_numbers_come_from_rng_alone():
     X, remedy = _images(), Augmentation()
     with no_global_random_numbers():

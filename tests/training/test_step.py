@@ -178,7 +178,14 @@ class OnlyMoved(Remedy):
         return gradient
 
 
-@pytest.mark.parametrize("remedy", [Sam(0.5), OnlyMoved()])
+class Elsewhere(Remedy):
+    """Evaluates at the weights, but on a dict of its own: the buffers come back as new tensors."""
+
+    def transform_grad(self, grad_fn, state):
+        return lambda params, buffers, batch: grad_fn(dict(params), buffers, batch)
+
+
+@pytest.mark.parametrize("remedy", [Sam(0.5), OnlyMoved(), Elsewhere()])
 @pytest.mark.parametrize("name", WITH_BATCH_NORM)
 def test_batch_norm_buffers_are_those_of_the_unmoved_weights(name, remedy):
     module, step, plain, _, _, batches = _pair(name, lambda p: torch.optim.SGD(p, lr=0.1), (remedy,))
