@@ -1,6 +1,7 @@
 """Large-batch training: how large can a batch be before accuracy drops, why does it drop, and what wins it back."""
 
 from sklgap._classifier import LBGapClassifier
+from sklgap._version import __version__
 from sklgap.inspection import (
     ParametricPlotDisplay,
     loss_along_line,
@@ -18,8 +19,6 @@ from sklgap.objective import Objective, check_objective
 from sklgap.regimes import BatchRegime, ConstantBatch, GrowingBatch, SwitchBatch
 from sklgap.remedies import Augmentation, Proximal, Remedy
 
-__version__ = "0.1.0.dev0"
-
 __all__ = [
     "Augmentation",
     "BatchRegime",
@@ -32,6 +31,7 @@ __all__ = [
     "RegimeComparisonDisplay",
     "Remedy",
     "SwitchBatch",
+    "__version__",
     "check_objective",
     "compare_regimes",
     "generalization_gap_score",

@@ -18,6 +18,7 @@ from sklgap._typing import Criterion
 from sklgap.objective import Objective
 from sklgap.objective._batch_norm import batch_norm_layers, set_buffers
 from sklgap.objective._check import own_loss
+from sklgap.objective._tensors import as_tensor
 from sklgap.remedies import check_remedies
 
 
@@ -372,7 +373,7 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
         device = torch.device("cpu") if device.type == "mps" else device  # which knows no float64
         module = copy.deepcopy(self.net_.module_).to(device=device, dtype=torch.float64).eval()
         with torch.no_grad():
-            outputs = [module(rows.to(device).double()).cpu() for rows in torch.from_numpy(X).split(1000)]
+            outputs = [module(rows.to(device).double()).cpu() for rows in as_tensor(X).split(1000)]
         return torch.cat(outputs).numpy()
 
     def _check_X(self, X: Any) -> np.ndarray:
@@ -398,7 +399,7 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
         if len(unseen):
             raise ValueError(f"y must have the labels seen in fit, {self.classes_}; got {unseen} beside them.")
         encoded = np.searchsorted(self.classes_, y)
-        return self.net_.module_, own_loss(self.net_), torch.from_numpy(rows), torch.from_numpy(encoded)
+        return self.net_.module_, own_loss(self.net_), as_tensor(rows), as_tensor(encoded)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "train_loss_")

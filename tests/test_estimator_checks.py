@@ -18,15 +18,16 @@ ARRAY_API_CHECKS = {"check_array_api_input", "check_array_api_input_and_values"}
 # Of scikit-learn 1.6 to 1.9: fewer would mean that a tag switched checks off instead of passing them.
 FEWEST_CHECKS = 50
 
+SMALL = {"net": TinyF1, "max_epochs": 10, "lr": 0.01, "tol": None}
 SLOW_CASES = {
     "default": {},
-    "ghost batch norm": {"ghost_batch_size": 8},
-    "switch": {"batch_regime": SwitchBatch(switch_epoch=5, first=8, then=0.5)},
-    "LB": {"batch_regime": "LB", "lr_scaling": "sqrt", "regime_adaptation": True},
-    "proximal": {"proximal_lambda": 1e-3},
-    "whole": {"batch_size": -1},
-    "micro batches": {"batch_size": 0.5, "micro_batch_size": 8},
-    "warm start": {"warm_start": True},
+    "ghost batch norm": {**SMALL, "ghost_batch_size": 8},
+    "switch": {**SMALL, "batch_regime": SwitchBatch(switch_epoch=5, first=8, then=0.5)},
+    "LB": {**SMALL, "batch_regime": "LB", "lr_scaling": "sqrt", "regime_adaptation": True},
+    "proximal": {**SMALL, "proximal_lambda": 1e-3},
+    "whole": {**SMALL, "batch_size": -1, "max_epochs": 50},
+    "micro batches": {**SMALL, "batch_size": 0.5, "micro_batch_size": 8, "max_epochs": 20},
+    "seeded": {**SMALL, "random_state": 0},
 }
 
 
@@ -46,7 +47,7 @@ def run_checks(estimator):
 
 
 def test_small_f1_passes_every_check():
-    reports, n_checks = run_checks(LBGapClassifier(TinyF1, max_epochs=10, lr=0.01, tol=None))
+    reports, n_checks = run_checks(LBGapClassifier(**SMALL))
     assert reports == []
     assert n_checks >= FEWEST_CHECKS
 

@@ -1,10 +1,10 @@
 """Maximise a function over a box around its point: the solvers of Metric 2.1.
 
-Every value found is a lower bound of the true maximum, so larger is better. The schedule of ``"auto"`` was decided by
-measurements on F1 / MNIST (a converged large-batch solution, 2,000 samples, epsilon 1e-3): in at most 15 gradients
-L-BFGS-B from zero reaches 47 % of the best value known and vertex ascent 85 %; projected sign ascent with momentum and a
-step that decays from twice the half-width of the box to zero reaches 98 % in 13 and 99.9 % in 26. In random subspaces the
-maximum found depends on the start, and several starts pay more than longer runs.
+Every value found is a lower bound of the true maximum, so larger is better. The schedule of ``"auto"`` was decided
+by measurements on F1 / MNIST (a converged large-batch solution, 2,000 samples, epsilon 1e-3): in at most 15 gradients
+L-BFGS-B from zero reaches 47 % of the best value known and vertex ascent 85 %; projected sign ascent with momentum
+and a step that decays from twice the half-width of the box to zero reaches 98 % in 13 and 99.9 % in 26. In random
+subspaces the maximum found depends on the start, and several starts pay more than longer runs.
 """
 
 from collections.abc import Callable

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import joblib
 import numpy as np
 import scipy
 import sklearn
-import skorch
 import torch
 from scipy import stats
 
+from sklgap._version import __version__
 from sklgap.model_selection._trials import sharpness_key
 
 CONFIDENCE = 0.95
@@ -242,14 +243,12 @@ class RegimeComparison:
 
 def environment() -> dict[str, Any]:
     """Return versions and hardware, for the record."""
-    from sklgap import __version__
-
     return {
         "sklgap": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "scikit-learn": sklearn.__version__,
-        "skorch": skorch.__version__,
+        "skorch": version("skorch"),
         "numpy": np.__version__,
         "scipy": scipy.__version__,
         "joblib": joblib.__version__,

@@ -25,7 +25,7 @@ class FullyConnected(nn.Module):
     def __init__(self, n_features: int, n_classes: int, n_layers: int, width: int = 512) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Flatten()]
-        for n_inputs in [n_features] + [width] * (n_layers - 1):
+        for n_inputs in ([n_features] + [width] * n_layers)[:n_layers]:
             layers += [nn.Linear(n_inputs, width), nn.BatchNorm1d(width, eps=EPSILON), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(width if n_layers else n_features, n_classes))
 

@@ -72,10 +72,12 @@ class GhostBatchNorm(_BatchNorm):
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         n_ghosts = len(means)
+        count = torch.arange(1, n_ghosts + 1, device=means.device)
+        count = count.to(torch.float32 if means.device.type == "mps" else torch.float64)  # which knows no float64
         if self.momentum is None:  # cumulative average over all ghost batches seen
-            rates = 1.0 / (self.num_batches_tracked + torch.arange(1, n_ghosts + 1, device=means.device))
+            rates = 1.0 / (self.num_batches_tracked + count)
         else:
-            rates = torch.full((n_ghosts,), self.momentum, device=means.device)
+            rates = torch.full_like(count, self.momentum)
         kept_after = torch.cat([(1 - rates).flip(0).cumprod(0).flip(0)[1:], rates.new_ones(1)])
         shares = (rates * kept_after).to(means.dtype)
         kept = (1 - rates).prod().to(means.dtype)
@@ -85,21 +87,24 @@ class GhostBatchNorm(_BatchNorm):
 
 
 def convert_to_ghost_batch_norm(module: nn.Module, ghost_batch_size: int) -> nn.Module:
-    """Replace every batch-norm layer inside ``module`` (in place) by a ghost batch norm with the same weights.
+    """Replace every batch-norm layer inside ``module`` (in place) by a ghost batch norm with the same tensors.
 
-    Returns the module: itself, or its replacement if it is a batch-norm layer.
+    Returns the module: itself, or its replacement if it is a batch-norm layer. A layer used in several places stays
+    shared.
     """
-    if isinstance(module, _BatchNorm):
-        ghost = GhostBatchNorm(
-            module.num_features, module.eps, module.momentum, module.affine, ghost_batch_size=ghost_batch_size
-        )
-        if module.weight is not None:
-            ghost = ghost.to(module.weight)
-        ghost.load_state_dict(module.state_dict(), strict=False)
-        if not module.track_running_stats:
-            ghost.running_mean = ghost.running_var = ghost.num_batches_tracked = None
-            ghost.track_running_stats = False
-        return ghost.train(module.training)
-    for name, child in module.named_children():
-        setattr(module, name, convert_to_ghost_batch_norm(child, ghost_batch_size))
-    return module
+    ghosts = {layer: _ghost_of(layer, ghost_batch_size) for layer in module.modules() if isinstance(layer, _BatchNorm)}
+    for parent in module.modules():
+        for name, child in parent._modules.items():
+            if child in ghosts:
+                parent._modules[name] = ghosts[child]
+    return ghosts.get(module, module)  # type: ignore[call-overload]
+
+
+def _ghost_of(layer: _BatchNorm, ghost_batch_size: int) -> GhostBatchNorm:
+    ghost = GhostBatchNorm(
+        layer.num_features, layer.eps, layer.momentum, layer.affine, ghost_batch_size=ghost_batch_size
+    )
+    ghost._parameters.update(layer._parameters)
+    ghost._buffers.update(layer._buffers)
+    ghost.track_running_stats = layer.track_running_stats
+    return ghost.train(layer.training)

@@ -4,12 +4,12 @@ import copy
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
 from sklgap._typing import Criterion
 from sklgap.objective._objective import Objective, RestrictedObjective
+from sklgap.objective._tensors import as_tensor
 
 
 def check_objective(
@@ -74,7 +74,7 @@ def check_objective(
 def _parts(estimator: Any, X: Any, y: Any) -> tuple[nn.Module, Criterion, Any, Any]:
     """Recognise what the estimator is by what it offers, never by its class."""
     if isinstance(estimator, tuple) and len(estimator) == 2 and isinstance(estimator[0], nn.Module):
-        return *estimator, _as_rows(X), _as_rows(y)
+        return *estimator, as_tensor(X), as_tensor(y)
     if hasattr(estimator, "objective_parts"):
         return estimator.objective_parts(X, y)
     if hasattr(estimator, "best_estimator_"):
@@ -84,7 +84,7 @@ def _parts(estimator: Any, X: Any, y: Any) -> tuple[nn.Module, Criterion, Any, A
     if hasattr(estimator, "get_loss") and hasattr(estimator, "module"):
         if not getattr(estimator, "initialized_", False):
             raise NotFittedError(f"This {type(estimator).__name__} is not fitted yet; call 'fit' first.")
-        return estimator.module_, own_loss(estimator), _as_rows(X), _as_rows(y)
+        return estimator.module_, own_loss(estimator), as_tensor(X), as_tensor(y)
     if hasattr(estimator, "estimator") and hasattr(estimator, "fit"):
         raise NotFittedError(
             f"This {type(estimator).__name__} is not fitted yet, or was not refitted; call 'fit' first."
@@ -116,13 +116,10 @@ def own_loss(net: Any) -> Criterion:
     return loss
 
 
-def _as_rows(data: Any) -> Any:
-    return data if isinstance(data, Tensor) else torch.as_tensor(np.asarray(data))
-
-
 def _sample(n_samples: int, max_samples: int | float, random_state: int | np.random.RandomState | None) -> np.ndarray:
-    fraction = isinstance(max_samples, float)
-    if isinstance(max_samples, bool) or max_samples <= 0 or (fraction and max_samples > 1):
+    fraction = isinstance(max_samples, float | np.floating)
+    whole = isinstance(max_samples, int | np.integer) and not isinstance(max_samples, bool)
+    if not (0 < max_samples <= 1 if fraction else whole and max_samples >= 1):
         raise ValueError(
             f"max_samples must be None, an integer of at least 1 or a float in (0, 1]; got {max_samples!r}."
         )

@@ -9,7 +9,9 @@ from torch.func import functional_call
 from sklgap._typing import Aux, Batch, Buffers, Criterion, LossFn, Params
 
 
-def make_loss_fn(module: nn.Module, criterion: Criterion, own_params: Params | None = None) -> LossFn:
+def make_loss_fn(
+    module: nn.Module, criterion: Criterion, own_params: Params | None = None, row_losses: Criterion | None = None
+) -> LossFn:
     """Return the mean loss of ``module`` as a function of (params, buffers, batch).
 
     Parameters
@@ -24,6 +26,9 @@ def make_loss_fn(module: nn.Module, criterion: Criterion, own_params: Params | N
         module's buffers as in any training loop. Called with other parameters it leaves module and buffers alone,
         and returns what the buffers would have become in ``Aux.buffers``.
 
+    row_losses : callable, optional
+        Maps (y_pred, y) to the loss of every row; None: the criterion without its mean. Used with ``batch.weight``.
+
     Returns
     -------
     loss_fn : callable
@@ -33,18 +38,28 @@ def make_loss_fn(module: nn.Module, criterion: Criterion, own_params: Params | N
     -----
     With ``batch.weight`` the result is ``mean_i weight_i * loss_i``; the criterion must then be a module with a
     ``reduction``, since a mean cannot be weighted after the fact.
+
+    A parameter that stands at several places of the module is put at each of them: ``functional_call`` would do so
+    itself (``tie_weights``), but leaves the module changed afterwards (pytorch issue 164759).
     """
+    names = {id(p): name for name, p in module.named_parameters()}
+    slots = {
+        f"{path}.{attribute}" if path else attribute: names[id(p)]
+        for path, layer in module.named_modules()
+        for attribute, p in layer.named_parameters(recurse=False, remove_duplicate=False)
+    }
 
     def loss_fn(params: Params, buffers: Buffers, batch: Batch) -> tuple[Tensor, Aux]:
         if params is own_params:
             y_pred = module(batch.X)
         else:
             buffers = {name: b.clone() for name, b in buffers.items()}
-            y_pred = functional_call(module, (params, buffers), (batch.X,))
+            given = {slot: params[name] for slot, name in slots.items() if name in params}
+            y_pred = functional_call(module, (given, buffers), (batch.X,), tie_weights=False)
         if batch.weight is None:
             loss = criterion(y_pred, batch.y)
         else:
-            loss = (batch.weight * per_sample(criterion)(y_pred, batch.y)).mean()
+            loss = (batch.weight * (row_losses or per_sample(criterion))(y_pred, batch.y)).mean()
         return loss, Aux(loss.detach(), y_pred.detach(), buffers)
 
     return loss_fn
@@ -55,7 +70,7 @@ def per_sample(criterion: Criterion) -> Criterion:
     if not isinstance(criterion, nn.Module) or not hasattr(criterion, "reduction"):
         raise TypeError(
             "Sample weights need a criterion that is a torch loss module with a 'reduction', "
-            f"such as torch.nn.CrossEntropyLoss; got {criterion!r}."
+            f"such as torch.nn.CrossEntropyLoss; got {type(criterion).__name__}."
         )
     unreduced = copy.copy(criterion)
     unreduced.reduction = "none"  # type: ignore[assignment]

@@ -13,6 +13,7 @@ from sklgap.objective import _batch_norm
 from sklgap.objective._autodiff import gradient_of, hessian_vector_product
 from sklgap.objective._loss import is_classification, make_loss_fn, n_correct
 from sklgap.objective._parameters import flatten, trainable_parameters, unflatten
+from sklgap.objective._tensors import as_tensor
 
 if TYPE_CHECKING:
     from sklgap.objective._subspace import Subspace
@@ -44,7 +45,8 @@ class Objective:
     criterion : torch.nn.Module or callable
         Maps (y_pred, y) to the mean loss of the rows. A torch loss module is copied and evaluated in float64 on the
         outputs, so that small losses keep their digits; any other callable is called as it is. A module with
-        ``reduction="sum"`` or ``"none"`` is refused.
+        ``reduction="sum"`` or ``"none"`` is refused. One with class weights is averaged within each chunk by its
+        weights, and over chunks by their rows, as skorch's ``loss_scoring`` does over batches.
     data : tuple (X, y) of array-like or tensors
         X of shape (n_samples, ...), y of shape (n_samples, ...).
     batch_norm : {"batch", "population", "running"}, default="batch"
@@ -200,13 +202,13 @@ class Objective:
         return torch.tensor(sizes, dtype=torch.float64, device=self.device) / sum(sizes)
 
     def _forward(self, theta: Tensor, chunk: Batch) -> tuple[Tensor, Aux]:
-        return self._loss_fn(unflatten(theta, self._like), {}, chunk)
-
-    def _loss(self, theta: Tensor, chunk: Batch) -> Tensor:
-        loss = self._forward(theta, chunk)[0]
+        loss, aux = self._loss_fn(unflatten(theta, self._like), {}, chunk)
         if loss.ndim:
             raise ValueError(f"criterion must return the mean loss as a scalar; got shape {tuple(loss.shape)}.")
-        return loss
+        return loss, aux
+
+    def _loss(self, theta: Tensor, chunk: Batch) -> Tensor:
+        return self._forward(theta, chunk)[0]
 
     def _evaluate_chunk(self, theta: Tensor, chunk: Batch) -> tuple[Tensor, Tensor, bool]:
         loss, aux = self._forward(theta, chunk)
@@ -277,8 +279,11 @@ class Objective:
         for chunk in self._chunks:
             self._forward(point, chunk)
             own = [t for s in self._tap.take().values() for t in _tensors(s)]
-            outer = [next(through_pool) for _ in own]
-            total.add_(torch.autograd.grad(own, point, grad_outputs=outer)[0])
+            pairs = [(t, next(through_pool)) for t in own]
+            moving = [(t, outer) for t, outer in pairs if t.requires_grad]  # not so before the first trained layer
+            if moving:
+                tensors, outers = zip(*moving, strict=True)
+                total.add_(torch.autograd.grad(tensors, point, grad_outputs=outers)[0])
         return float(value), total.to(self.dtype)
 
 
@@ -369,7 +374,7 @@ def _check_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _check_data(data: tuple[Any, Any], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    X, y = (torch.as_tensor(np.asarray(part) if not isinstance(part, Tensor) else part) for part in data)
+    X, y = (as_tensor(part) for part in data)
     if torch.is_floating_point(X):
         X = X.to(dtype)
     if not torch.is_floating_point(y):
@@ -378,7 +383,7 @@ def _check_data(data: tuple[Any, Any], dtype: torch.dtype, device: torch.device)
         raise ValueError(f"X and y must have the same number of rows; got {len(X)} and {len(y)}.")
     if len(X) == 0:
         raise ValueError("X must have at least one row; got none.")
-    return X.detach().to(device), y.detach().to(device)
+    return X.to(device), y.to(device)
 
 
 def _cut(X: Tensor, y: Tensor, chunk_size: int) -> list[Batch]:

@@ -36,8 +36,9 @@ class SwitchBatch(BatchRegime):
         """Return the batch size of the epoch."""
         if not isinstance(self.switch_epoch, numbers.Integral) or self.switch_epoch < 0:
             raise ValueError(f"switch_epoch must be an integer of at least 0; got {self.switch_epoch!r}.")
-        if epoch >= self.switch_epoch:
-            return check_batch_size(self.then, n_samples, "then")
+        then = check_batch_size(self.then, n_samples, "then")
         if self.first is None:
-            return default_base_batch_size(n_samples)
-        return check_batch_size(self.first, n_samples, "first")
+            first = default_base_batch_size(n_samples)
+        else:
+            first = check_batch_size(self.first, n_samples, "first")
+        return then if epoch >= self.switch_epoch else first

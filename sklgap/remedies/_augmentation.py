@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from sklearn.base import clone
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
@@ -122,5 +123,5 @@ def check_augmentation(augmentation: Any, image_shape: tuple[int, ...] | None, f
                 stacklevel=2,
             )
         if flat:
-            augmentation = Augmentation(**{**augmentation.get_params(), "image_shape": image_shape})
+            augmentation = clone(augmentation).set_params(image_shape=image_shape)
     return augmentation

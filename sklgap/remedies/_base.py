@@ -4,7 +4,7 @@ A remedy that evaluates the gradient again (as sharpness-aware minimisation does
 *function*, not the gradient; that is why the hooks take and return functions.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -49,16 +49,21 @@ class Remedy(BaseEstimator):
         return grad_fn
 
 
-def compose(loss_fn: LossFn, remedies: Sequence[Remedy], params: Params) -> GradFn:
+def compose(
+    loss_fn: LossFn,
+    remedies: Sequence[Remedy],
+    params: Params,
+    differentiate: Callable[[LossFn], GradFn] = value_and_grad,
+) -> GradFn:
     """Return the gradient function of a batch that starts at ``params``.
 
     Losses are transformed in the order of ``remedies``, then differentiated, then gradient functions in the same
-    order: the last remedy is the outermost.
+    order: the last remedy is the outermost. ``differentiate`` may evaluate a batch in parts.
     """
     states = [remedy.begin_batch(params) for remedy in remedies]
     for remedy, state in zip(remedies, states, strict=True):
         loss_fn = remedy.transform_loss(loss_fn, state)
-    grad_fn = value_and_grad(loss_fn)
+    grad_fn = differentiate(loss_fn)
     for remedy, state in zip(remedies, states, strict=True):
         grad_fn = remedy.transform_grad(grad_fn, state)
     return grad_fn
@@ -73,11 +78,15 @@ def check_remedies(remedies: Iterable[Any] | None) -> list[tuple[str, Remedy]]:
         raise TypeError(
             f"remedies must be a sequence of Remedy objects; got {remedies!r} alone: write ({remedies!r},)."
         )
+    if remedies is not None and not isinstance(remedies, Iterable):
+        raise TypeError(f"remedies must be a sequence of Remedy objects; got {remedies!r}.")
     named: list[tuple[str, Remedy]] = []
     for item in remedies or ():
         name, remedy = item if isinstance(item, tuple) and len(item) == 2 else (type(item).__name__.lower(), item)
-        if not isinstance(name, str) or not isinstance(remedy, Remedy):
-            raise TypeError(f"remedies must hold Remedy objects or pairs (name, Remedy); got {item!r}.")
+        if not isinstance(name, str) or "__" in name or not isinstance(remedy, Remedy):
+            raise TypeError(
+                f"remedies must hold Remedy objects or pairs (name, Remedy), the name without '__'; got {item!r}."
+            )
         taken = {other for other, _ in named}
         if name in taken and isinstance(item, tuple):
             raise ValueError(f"remedies must have different names; got {name!r} twice.")

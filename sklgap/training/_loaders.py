@@ -63,7 +63,7 @@ class ResidentLoader:
 
     def __len__(self) -> int:
         whole = n_batches(len(self.y), self.batch_size)
-        return whole if self.max_batches is None else min(whole, self.max_batches - self._batches_before)
+        return whole if self.max_batches is None else min(whole, max(0, self.max_batches - self._batches_before))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         permutation, slices = plan_epoch(len(self.y), self.batch_size, self.seed, self._epoch)

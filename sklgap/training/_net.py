@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader, Subset
 from sklgap._typing import Batch
 from sklgap.nets import convert_to_ghost_batch_norm, initialize_weights
 from sklgap.objective._batch_norm import batch_norm_layers
-from sklgap.objective._loss import make_loss_fn
+from sklgap.objective._loss import make_loss_fn, per_sample
 from sklgap.objective._parameters import copy_of, trainable_parameters
+from sklgap.objective._tensors import as_tensor
 from sklgap.regimes import BatchRegime, default_base_batch_size, lr_factor, n_batches, updates_of_epochs
 from sklgap.remedies import Remedy
 from sklgap.training._callbacks import EpochRecorder, StoppingRule, TrainingProgress
@@ -37,6 +38,7 @@ class TrainingNet(NeuralNetClassifier):
     """
 
     module_: Any
+    criterion_: Any
     step_: TrainStep
     n_updates_: int
 
@@ -112,7 +114,7 @@ class TrainingNet(NeuralNetClassifier):
         if any(p.requires_grad for p in self.criterion_.parameters()):
             raise ValueError("criterion must not have trainable parameters.")
         self.step_ = TrainStep(
-            make_loss_fn(self.module_, self._training_loss, params),
+            make_loss_fn(self.module_, self._training_loss, params, self._row_losses),
             params,
             dict(self.module_.named_buffers()),
             self.optimizer_,
@@ -123,6 +125,15 @@ class TrainingNet(NeuralNetClassifier):
 
     def _training_loss(self, y_pred: Tensor, y: Tensor) -> Tensor:
         return self.get_loss(y_pred, y, training=True)
+
+    def _row_losses(self, y_pred: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of every row, for remedies that weigh rows."""
+        whole = self.criterion_
+        try:
+            self.criterion_ = per_sample(whole)
+            return self.get_loss(y_pred, y, training=True)
+        finally:
+            self.criterion_ = whole
 
     def _notify_grad(self, batch: Batch) -> None:
         named = list(self.step_.params.items())
@@ -249,4 +260,4 @@ def _tensors_of(dataset: Any) -> tuple[Tensor, Tensor] | None:
         isinstance(part, np.ndarray | Tensor) for part in (dataset.X, dataset.y)
     ):
         return None
-    return torch.as_tensor(dataset.X), torch.as_tensor(dataset.y)
+    return as_tensor(dataset.X), as_tensor(dataset.y)

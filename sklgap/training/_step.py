@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sklgap._typing import Aux, Batch, Buffers, GradFn, LossFn, Params
+from sklgap.objective._autodiff import value_and_grad
 from sklgap.remedies import Remedy, compose
 from sklgap.training._batches import split_rows
 
@@ -28,8 +29,8 @@ class TrainStep:
     rng : torch.Generator, optional
         On the CPU; remedies draw from it.
     micro_batch_size : int, optional
-        Largest number of rows evaluated at once. The gradient is that of the whole batch, exactly so without batch
-        norm; batch norm sees micro-batches.
+        Largest number of rows evaluated at once. The gradient function that remedies transform is that of the whole
+        batch, exactly so without batch norm (which sees micro-batches) and class weights.
     on_grad : callable, optional
         Called with the batch whenever ``.grad`` of the parameters has been filled, before the optimiser uses it.
 
@@ -71,9 +72,7 @@ class TrainStep:
         """
         for remedy in self.remedies:
             batch = remedy.transform_batch(batch, self.rng)
-        grad_fn = compose(self.loss_fn, self.remedies, self.params)
-        if self.micro_batch_size is not None and len(batch.X) > self.micro_batch_size:
-            grad_fn = accumulate(grad_fn, self.micro_batch_size)
+        grad_fn = compose(self.loss_fn, self.remedies, self.params, self._differentiate)
         first: list[Aux] = []
 
         def closure() -> Tensor:
@@ -91,6 +90,10 @@ class TrainStep:
             del first[1:]
         return {"loss": first[0].loss, "y_pred": first[0].y_pred}
 
+    def _differentiate(self, loss_fn: LossFn) -> GradFn:
+        grad_fn = value_and_grad(loss_fn)
+        return grad_fn if self.micro_batch_size is None else accumulate(grad_fn, self.micro_batch_size)
+
     def _keep_buffers(self, buffers: Buffers) -> None:
         if buffers is not self.buffers:
             for name, buffer in self.buffers.items():
@@ -102,6 +105,8 @@ def accumulate(grad_fn: GradFn, micro_batch_size: int) -> GradFn:
 
     def accumulated(params: Params, buffers: Buffers, batch: Batch) -> tuple[Params, Aux]:
         n_rows = len(batch.X)
+        if n_rows <= micro_batch_size:
+            return grad_fn(params, buffers, batch)
         total: Params = {}
         losses, outputs = [], []
         for part in split_rows(n_rows, micro_batch_size):
