@@ -1,6 +1,7 @@
 """``LBGapClassifier``: scikit-learn's manners around the training net."""
 
 import copy
+import inspect
 import warnings
 from typing import Any, Self
 
@@ -220,24 +221,33 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
         self.callbacks = callbacks
         self.verbose = verbose
         self.warm_start = warm_start
-        for name, value in kwargs.items():
-            if not (is_nested(name) or name in resolve.SKORCH_PARTS):
+        for name in kwargs:
+            if not is_nested(name):
                 raise TypeError(unknown_parameter(type(self).__name__, name, self._get_param_names()))
-            setattr(self, name, value)
+        self._nested = kwargs
 
     # -- parameters: scikit-learn's, plus skorch's nested names and those of named remedies -------------------------
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return all parameters, skorch's nested ones included."""
         params = super().get_params(deep)
-        params.update({name: value for name, value in vars(self).items() if _is_extra(name)})
+        params.update(self._nested)
         if deep:
-            for name, remedy in check_remedies(self.remedies):
+            for name, remedy in self._named_remedies():
                 params.update({f"remedies__{name}__{key}": value for key, value in remedy.get_params().items()})
         return params
 
+    def _named_remedies(self) -> list[tuple[str, Any]]:
+        """Return the named remedies; none where the parameter is wrong, which is for ``fit`` to say."""
+        try:
+            return check_remedies(self.remedies)
+        except (TypeError, ValueError):
+            return []
+
     def set_params(self, **params: Any) -> Self:
         """Set parameters, nested ones included; a misspelt name is a ValueError that suggests the right one."""
+        if "remedies" in params:
+            self.remedies = params["remedies"]
         known = self.get_params()
         own: dict[str, Any] = {}
         for name, value in params.items():
@@ -246,14 +256,21 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
                     raise ValueError(unknown_parameter(type(self).__name__, name, known))
                 _, remedy, key = name.split("__", 2)
                 dict(check_remedies(self.remedies))[remedy].set_params(**{key: value})
-            elif _is_extra(name):
-                setattr(self, name, value)
+            elif is_nested(name):
+                self._nested = {**self._nested, name: value}
             elif name.partition("__")[0] not in known:
                 raise ValueError(unknown_parameter(type(self).__name__, name, known))
             else:
                 own[name] = value
         super().set_params(**own)
         return self
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a nested parameter, which scikit-learn expects to be an attribute like any other."""
+        try:
+            return vars(self)["_nested"][name]
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}") from None
 
     # -- fitting ---------------------------------------------------------------------------------------------------
 
@@ -281,6 +298,14 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
         sklearn.exceptions.ConvergenceWarning
             When ``max_epochs`` ended the training though ``tol`` is set, or the loss was no longer a finite number.
         """
+        before = self.__dict__.copy()
+        try:
+            return self._fit(X, y)
+        except Exception:
+            self.__dict__ = before  # as it was: neither half fitted nor half refitted
+            raise
+
+    def _fit(self, X: Any, y: Any) -> Self:
         X, y = _to_numpy(X), _to_numpy(y)
         first = not (self.warm_start and hasattr(self, "net_"))
         X, y = validate_data(self, X, y, dtype=np.float32, order="C", allow_nd=True, ensure_min_samples=2, reset=first)
@@ -289,7 +314,8 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
         if len(classes) < 2:
             raise ValueError(f"y must have at least 2 classes; got only one class, {classes[0]!r}.")
         if first:
-            net = resolve.make_net(self, X, n_classes=len(classes))
+            net = resolve.make_net(self, X, n_classes=len(classes)).initialize()
+            resolve.check_fit(net, X.reshape(len(X), *resolve.net_shape(self, X))[:2], len(classes))
             self.classes_ = classes
             self._row_shape = X.shape[1:]
             self._net_shape = resolve.net_shape(self, X)
@@ -298,7 +324,7 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
             if not np.isin(classes, self.classes_).all():
                 raise ValueError(f"y must have the classes of the first fit, {self.classes_}; got {classes}.")
             encoded = np.searchsorted(self.classes_, y)
-            self.net_.set_params(max_epochs=self.max_epochs)
+            self.net_.adopt(resolve.make_net(self, X, n_classes=len(self.classes_)))
         rows = self._check_rows(X)
         with resolve.deterministic(self.random_state is not None):
             self.net_.partial_fit(rows, encoded.astype(np.int64))
@@ -308,15 +334,17 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
     def _finish(self, X: np.ndarray, encoded: np.ndarray) -> None:
         """Set the fitted attributes; then tell how the training ended."""
         net = self.net_
+        if len(net.history) and "train_loss" not in net.history[-1]:
+            del net.history[-1]  # the epoch that Ctrl-C cut short
         self.module_ = net.module_
         self.history_ = net.history
         self.n_iter_ = len(net.history)
         self.n_updates_ = net.n_updates_
-        if not self.n_iter_ or "train_loss" not in net.history[-1]:
+        if not self.n_iter_:
             raise KeyboardInterrupt  # in the first epoch: there is nothing to keep yet
         self.train_loss_ = net.history[-1, "train_loss"]
         if self.recompute_batch_norm and batch_norm_layers(net.module_):
-            objective = Objective(net.module_, _no_loss, (X, encoded), batch_norm="population")
+            objective = Objective(net.module_, _no_loss, net.pop_training_data(X, encoded), batch_norm="population")
             set_buffers(net.module_, objective.population_statistics())
         self.train_score_ = float(np.mean(self._outputs(X).argmax(axis=1) == encoded))
         reason = net.stopping_reason_
@@ -328,14 +356,14 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
                 f"The training loss was no longer a finite number after {self.n_iter_} epochs; "
                 f"a smaller learning rate than lr={self.lr} may help.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         elif self.tol is not None and reason in (None, "budget spent") and self.n_iter_ >= self._limit():
             warnings.warn(
                 f"The training loss was still falling after max_epochs={self.max_epochs}; "
                 "train longer, or set tol=None if that is meant.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _limit(self) -> int:
@@ -377,7 +405,7 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
         return torch.cat(outputs).numpy()
 
     def _check_X(self, X: Any) -> np.ndarray:
-        check_is_fitted(self, "net_")
+        check_is_fitted(self)
         X = validate_data(self, _to_numpy(X), dtype=np.float32, order="C", allow_nd=True, reset=False)
         return self._check_rows(X)
 
@@ -404,14 +432,11 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "train_loss_")
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.non_deterministic = self.random_state is None
-        return tags
 
-
-def _is_extra(name: str) -> bool:
-    return is_nested(name) or name in resolve.SKORCH_PARTS
+# scikit-learn takes the name of **kwargs for a parameter.
+LBGapClassifier.__signature__ = inspect.Signature(
+    [p for p in inspect.signature(LBGapClassifier).parameters.values() if p.kind is not p.VAR_KEYWORD]
+)
 
 
 def _no_loss(y_pred: Tensor, y: Tensor) -> Tensor:

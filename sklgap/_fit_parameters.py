@@ -10,20 +10,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from sklgap._nested_parameters import check_nested, is_nested
+from sklgap._nested_parameters import check_nested, suggestion
 from sklgap.nets._check import check_init, check_input_shape, check_net, net_arguments
+from sklgap.objective._tensors import as_tensor
 from sklgap.regimes import ConstantBatch, check_batch_regime, check_batch_size, check_lr_scaling
 from sklgap.remedies import Proximal, Remedy, check_augmentation, check_remedies
 from sklgap.training import TrainingNet
-
-# Parts of skorch's data path that a user may replace; they are not parameters of ours.
-SKORCH_PARTS = ("iterator_train", "iterator_valid", "dataset")
 
 
 def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
     """Return the net that ``model`` describes, for these data, not yet initialised."""
     _check_numbers(model)
-    extra = {name: value for name, value in vars(model).items() if is_nested(name) or name in SKORCH_PARTS}
+    extra = dict(model._nested)
     module = check_net(model.net)
     regime = _regime(model, len(X))
     if regime.varies and "iterator_train" in extra:
@@ -56,6 +54,23 @@ def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
     return net
 
 
+def check_fit(net: TrainingNet, X: np.ndarray, n_classes: int) -> None:
+    """Check that the module takes rows like these and returns one score per class, and that callbacks are named."""
+    module = copy.deepcopy(net.module_).eval()
+    try:
+        with torch.no_grad():
+            outputs = module(as_tensor(X).to(net.device))
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ValueError(f"net must take rows of shape {X.shape[1:]}; the module says: {error}") from error
+    if not isinstance(outputs, torch.Tensor) or outputs.shape != (len(X), n_classes):
+        got = tuple(outputs.shape[1:]) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        raise ValueError(f"net must return {n_classes} outputs, one per class; got {got}.")
+    names = [name for name, _ in net.callbacks_]
+    for name in net.get_params_for("callbacks"):
+        if name.split("__")[0] not in names:
+            raise TypeError(f"callbacks__{name} names none of the callbacks {names}{suggestion(name, names)}")
+
+
 def net_shape(model: Any, X: np.ndarray) -> tuple[int, ...]:
     """Return the shape of a row as the net takes it."""
     named_images = getattr(check_net(model.net), "takes_images", None) if not isinstance(model.net, nn.Module) else None
@@ -76,7 +91,7 @@ def _module_arguments(model: Any, module: Any, X: np.ndarray, n_classes: int) ->
         return {}
     shape = net_shape(model, X)
     arguments = net_arguments(module, int(np.prod(shape)), n_classes, shape)
-    clash = [name for name in arguments if hasattr(model, f"module__{name}")]
+    clash = [name for name in arguments if f"module__{name}" in model._nested]
     if clash:
         raise ValueError(f"module__{clash[0]} comes from the data for a net of the papers and cannot be set.")
     return {f"module__{name}": value for name, value in arguments.items()}
@@ -116,9 +131,11 @@ def _regime(model: Any, n_samples: int) -> Any:
 
 
 def _remedies(model: Any, X: np.ndarray) -> tuple[Remedy, ...]:
-    needs_images = model.augmentation is not None and not (callable(model.augmentation))
-    shape = check_input_shape(model.input_shape, X.shape, needed=needs_images)
-    augmentation = check_augmentation(model.augmentation, shape, flat=len(net_shape(model, X)) == 1)
+    augmentation = check_augmentation(
+        model.augmentation,
+        lambda: check_input_shape(model.input_shape, X.shape, needed=True),
+        flat=len(net_shape(model, X)) == 1,
+    )
     remedies = [] if augmentation is None else [augmentation]
     remedies += [remedy for _, remedy in check_remedies(model.remedies)]
     if model.proximal_lambda is not None:
@@ -171,6 +188,10 @@ def _check_numbers(model: Any) -> None:
     for name in ("regime_adaptation", "recompute_batch_norm", "warm_start"):
         if not isinstance(getattr(model, name), bool | np.bool_):
             raise ValueError(f"{name} must be True or False; got {getattr(model, name)!r}.")
+    if model.train_split is not None and not callable(model.train_split):
+        raise ValueError(f"train_split must be None or a callable such as ValidSplit; got {model.train_split!r}.")
+    if model.callbacks is not None and not isinstance(model.callbacks, list | tuple | str):
+        raise ValueError(f"callbacks must be None or a list of skorch callbacks; got {model.callbacks!r}.")
     for name in ("optimizer", "criterion"):
         if not callable(getattr(model, name)):
             raise ValueError(f"{name} must be a class of torch; got {getattr(model, name)!r}.")

@@ -7,11 +7,14 @@ from typing import Any
 
 PREFIXES = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks", "dataset")
 
+# Parts of skorch's data path that a user may replace; they are not parameters of ours.
+PARTS = ("iterator_train", "iterator_valid", "dataset")
+
 
 def is_nested(name: str) -> bool:
-    """Say whether the name is one of skorch's nested parameters."""
+    """Say whether the name is one of skorch's nested parameters, or a part of its data path."""
     prefix, dunder, key = name.partition("__")
-    return bool(dunder and key) and prefix in PREFIXES
+    return name in PARTS or (bool(dunder and key) and prefix in PREFIXES)
 
 
 def suggestion(name: str, allowed: Iterable[str]) -> str:
@@ -23,7 +26,8 @@ def suggestion(name: str, allowed: Iterable[str]) -> str:
 def unknown_parameter(estimator: str, name: str, own: Iterable[str]) -> str:
     """Return the sentence for a parameter name that does not exist."""
     _, dunder, key = name.partition("__")
-    candidates = [*own, *(f"{p}{dunder}{key}" for p in PREFIXES)] if dunder else list(own)
+    own = [*own, *PARTS]
+    candidates = [*own, *(f"{p}{dunder}{key}" for p in PREFIXES)] if dunder else own
     return f"{estimator} has no parameter {name!r}{suggestion(name, candidates)}"
 
 

@@ -15,7 +15,7 @@ def check_batch_regime(batch_regime: str | int | float | BatchRegime, n_samples:
     if batch_regime == "SB":
         return ConstantBatch(default_base_batch_size(n_samples))
     if batch_regime == "LB":
-        return ConstantBatch(LARGE_BATCH_FRACTION)
+        return ConstantBatch(max(LARGE_BATCH_FRACTION, min(1.0, 2 / n_samples)))  # batch norm needs two rows
     if isinstance(batch_regime, numbers.Real):
         check_batch_size(batch_regime, n_samples, "batch_regime")
         return ConstantBatch(batch_regime)

@@ -94,28 +94,31 @@ class _CallableAugmentation(Remedy):
         return batch._replace(X=X)
 
 
-def check_augmentation(augmentation: Any, image_shape: tuple[int, ...] | None, flat: bool) -> Remedy | None:
+def check_augmentation(
+    augmentation: Any, image_shape: Callable[[], tuple[int, ...] | None], flat: bool
+) -> Remedy | None:
     """Return the remedy that ``augmentation`` stands for.
 
     Parameters
     ----------
     augmentation : None, "paper", callable or Remedy
         None: no augmentation; a callable takes and returns a batch tensor.
-    image_shape : tuple (channels, height, width) or None
-        Shape of one image.
+    image_shape : callable
+        Returns the shape (channels, height, width) of an image, or raises; called only for `Augmentation`.
     flat : bool
         Whether the rows of X are flat.
     """
     if augmentation is None:
         return None
-    if augmentation == "paper":
+    if isinstance(augmentation, str) and augmentation == "paper":
         augmentation = Augmentation()
-    elif not isinstance(augmentation, Remedy):
+    if not isinstance(augmentation, Remedy):
         if not callable(augmentation) or isinstance(augmentation, type):
             raise ValueError(f"augmentation must be None, 'paper', a callable or a Remedy; got {augmentation!r}.")
         return _CallableAugmentation(augmentation)
     if isinstance(augmentation, Augmentation):
-        if augmentation.flip and image_shape is not None and image_shape[0] == 1:
+        shape = image_shape()
+        if augmentation.flip and shape is not None and shape[0] == 1:
             warnings.warn(
                 "augmentation mirrors images of one channel: that changes the meaning of digits and letters; "
                 "pass augmentation=Augmentation(flip=False) to keep only rotations and translations.",
@@ -123,5 +126,5 @@ def check_augmentation(augmentation: Any, image_shape: tuple[int, ...] | None, f
                 stacklevel=2,
             )
         if flat:
-            augmentation = clone(augmentation).set_params(image_shape=image_shape)
+            augmentation = clone(augmentation).set_params(image_shape=shape)
     return augmentation

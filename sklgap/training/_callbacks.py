@@ -45,7 +45,7 @@ class EpochRecorder(Callback):
         if self.correct_:
             history.record("train_accuracy", torch.stack(self.correct_).sum().item() / n_rows)
         history.record("batch_size", max(self.sizes_) if net.epoch_batch_size_ is None else net.epoch_batch_size_)
-        history.record("lr", net.optimizer_.param_groups[0]["lr"])
+        history.record("lr", net.optimizer_.param_groups[0]["lr"] * net.lr_factor_)
         history.record("n_updates", net.n_updates_)
         history.record("weight_distance", math.sqrt(squared_distance(net.step_.params, net.module_start_).item()))
 

@@ -1,6 +1,9 @@
 """The skorch net that trains: skorch's shell around `TrainStep`."""
 
+import numbers
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,20 @@ from sklgap.training._callbacks import EpochRecorder, StoppingRule, TrainingProg
 from sklgap.training._loaders import SequentialLoader, make_loader
 from sklgap.training._random import derive_seed, seeded
 from sklgap.training._step import TrainStep
+
+# What a further fit of a warm start takes from the estimator's parameters as they are then.
+ADOPTED = (
+    "max_epochs",
+    "lr",
+    "batch_size",
+    "regime",
+    "remedies",
+    "micro_batch_size",
+    "lr_scaling",
+    "base_batch_size",
+    "regime_adaptation",
+    "stopping",
+)
 
 
 class StopTraining(Exception):
@@ -146,7 +163,9 @@ class TrainingNet(NeuralNetClassifier):
         tensors = _tensors_of(dataset)
         name = "iterator_train" if training else "iterator_valid"
         if training:
+            self._check_sizes(len(dataset))
             self._settle_budget(len(dataset))
+            self.trained_on_ = tensors
         if tensors is None or getattr(self, name) is not DataLoader or self.get_params_for(name):
             return super().get_iterator(dataset, training)
         device = torch.device(self.device)
@@ -156,6 +175,17 @@ class TrainingNet(NeuralNetClassifier):
         limit = None if self.max_updates_ is None else self.max_updates_ // self.step_.inner_steps
         seed = derive_seed(self.seed, 1)
         return make_loader(*tensors, size_of_epoch, seed=seed, device=device, max_batches=limit)
+
+    def _check_sizes(self, n_samples: int) -> None:
+        """Check every epoch's batch size before the first one."""
+        for epoch in range(self.max_epochs):
+            size = self.regime.batch_size(epoch, n_samples)
+            if isinstance(size, bool) or not isinstance(size, numbers.Integral) or not 1 <= size <= n_samples:
+                raise ValueError(
+                    f"batch_regime must return integers from 1 to {n_samples}; got {size!r} for epoch {epoch}."
+                )
+            if min(size, n_samples, self.micro_batch_size or size) == 1 and batch_norm_layers(self.module_):
+                raise ValueError("A net with batch normalisation needs batches of at least 2 rows; got batches of 1.")
 
     def _settle_budget(self, n_samples: int) -> None:
         """Decide what depends on the number of training rows, which a train split makes smaller than the data."""
@@ -168,6 +198,22 @@ class TrainingNet(NeuralNetClassifier):
             budget = updates_of_epochs(self.max_epochs, self.base_batch_size_, n_samples)
             self.max_updates_ = self.n_updates_ + budget * steps
             self.patience_updates_ = self.stopping[1] * steps * n_batches(n_samples, self.base_batch_size_)
+
+    def pop_training_data(self, X: Any, y: Any) -> Any:
+        """Return the rows that were trained on, once: all of X without a train split."""
+        tensors, self.trained_on_ = self.trained_on_, None
+        return (X, y) if tensors is None else tensors
+
+    def adopt(self, other: "TrainingNet") -> None:
+        """Go on with the parameters of ``other`` from here on: for a warm start."""
+        if other.lr != self.lr:
+            for group in self.optimizer_.param_groups:
+                group["lr"] = other.lr
+        for name in ADOPTED:
+            setattr(self, name, getattr(other, name))
+        rule = dict(self.callbacks_)["stopping_rule"]
+        rule.tol, rule.n_iter_no_change, rule.target_loss = self.stopping
+        self._build_step()
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -217,7 +263,23 @@ class TrainingNet(NeuralNetClassifier):
         if not self.module_.training:
             self._set_training(True)
         self.n_updates_ += self.step_.inner_steps
-        return self.step_(Batch(X, y))
+        if self.lr_factor_ == 1:
+            return self.step_(Batch(X, y))
+        with self._scaled_lr():
+            return self.step_(Batch(X, y))
+
+    @contextmanager
+    def _scaled_lr(self) -> Iterator[None]:
+        """Multiply the learning rates for one step: whatever a scheduler makes of them stays its own."""
+        groups = self.optimizer_.param_groups
+        rates = [group["lr"] for group in groups]
+        for group, lr in zip(groups, rates, strict=True):
+            group["lr"] = lr * self.lr_factor_
+        try:
+            yield
+        finally:
+            for group, lr in zip(groups, rates, strict=True):
+                group["lr"] = lr
 
     def _begin_epoch(self, iterator: Any) -> None:
         """Set what depends on the epoch: order of the rows, random streams, batch size, learning rate."""
@@ -230,14 +292,7 @@ class TrainingNet(NeuralNetClassifier):
         if hasattr(iterator, "set_epoch"):
             iterator.set_epoch(epoch, batches_before=self.n_updates_ // self.step_.inner_steps)
             self.epoch_batch_size_ = size
-        if min(size, self.n_samples_, self.micro_batch_size or size) == 1 and batch_norm_layers(self.module_):
-            raise ValueError("A net with batch normalisation needs batches of at least 2 rows; got batches of 1.")
-        factor = lr_factor(self.lr_scaling, size, self.base_batch_size_)
-        if factor != self.lr_factor_:
-            for group in self.optimizer_.param_groups:
-                for key in {"lr", "initial_lr"} & group.keys():
-                    group[key] *= factor / self.lr_factor_
-            self.lr_factor_ = factor
+        self.lr_factor_ = lr_factor(self.lr_scaling, size, self.base_batch_size_)
 
     # -- pickling --------------------------------------------------------------------------------------------------
 

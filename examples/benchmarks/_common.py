@@ -1,0 +1,39 @@
+"""Shared by the benchmark scripts: the data, a timer, and medians of interleaved runs."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import scipy
+import sklearn
+import skorch
+import torch
+
+import sklgap
+
+
+def environment() -> str:
+    """One line of versions and hardware, to stand above every figure."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"
+    return (
+        f"{device}, {torch.get_num_threads()} thread(s); sklgap {sklgap.__version__}, torch {torch.__version__}, "
+        f"skorch {skorch.__version__}, scikit-learn {sklearn.__version__}, scipy {scipy.__version__}, "
+        f"numpy {np.__version__}, python {platform.python_version()}"
+    )
+
+
+def interleaved_medians(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Run all in turn, ``repeats`` times after one warm-up round, and return the median seconds of each.
+
+    Interleaving spreads the noise of a busy machine over all of them.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats + 1):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            if repeat:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
