@@ -141,6 +141,8 @@ class RegimeComparison:
                     f"The interval of the gap of {gap.regime} contains 0: these trials do not show that the batch size "
                     "costs accuracy here."
                 )
+            elif gap.high < 0:
+                found.append(f"{gap.regime} is the more accurate one here: on these data {reference} wins nothing.")
         return found
 
     # -- printing --------------------------------------------------------------------------------------------------

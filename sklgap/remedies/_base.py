@@ -83,10 +83,10 @@ def check_remedies(remedies: Iterable[Any] | None) -> list[tuple[str, Remedy]]:
     named: list[tuple[str, Remedy]] = []
     for item in remedies or ():
         name, remedy = item if isinstance(item, tuple) and len(item) == 2 else (type(item).__name__.lower(), item)
-        if not isinstance(name, str) or "__" in name or not isinstance(remedy, Remedy):
-            raise TypeError(
-                f"remedies must hold Remedy objects or pairs (name, Remedy), the name without '__'; got {item!r}."
-            )
+        if not isinstance(name, str) or not isinstance(remedy, Remedy):
+            raise TypeError(f"remedies must hold Remedy objects or pairs (name, Remedy); got {item!r}.")
+        if "__" in name:
+            raise ValueError(f"remedies must have names without '__'; got {name!r}.")
         taken = {other for other, _ in named}
         if name in taken and isinstance(item, tuple):
             raise ValueError(f"remedies must have different names; got {name!r} twice.")

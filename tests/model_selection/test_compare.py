@@ -1,0 +1,392 @@
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import Callback
+from torch import nn
+
+from sklgap import LBGapClassifier, SwitchBatch, compare_regimes, sharpness
+from sklgap.model_selection import RegimeComparison
+from sklgap.objective import Objective
+from tests.cases import no_global_random_numbers
+from tests.tiny import blobs, small
+
+X, Y = blobs(75)
+DATA = (X[:50], Y[:50], X[50:], Y[50:])
+SIZES = {"regimes": (10, 50), "reference": "10"}
+
+
+def compare(estimator=None, data=DATA, **kwargs):
+    defaults = {**SIZES, "n_trials": 2, "epsilons": [1e-3], "random_state": 0, "verbose": 0}
+    return compare_regimes(small() if estimator is None else estimator, *data, **{**defaults, **kwargs})
+
+
+def _figures(report):
+    """The records without the seconds."""
+    return [{k: v for k, v in record.items() if not k.endswith("_seconds")} for record in report.records]
+
+
+def _start(model):
+    return model.net_.module_start_
+
+
+def _equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def report():
+    return compare(n_trials=3, epsilons=[1e-3, 1e-2], subspace_dims=[None, 3])
+
+
+# -- what is trained ---------------------------------------------------------------------------------------------------
+
+
+def test_one_fit_for_every_regime_and_trial(report):
+    assert isinstance(report, RegimeComparison)
+    assert [(r["trial"], r["regime"]) for r in report.records] == [(t, size) for t in range(3) for size in ("10", "50")]
+    assert report.labels == ["10", "50"]
+    assert {label: len(models) for label, models in report.estimators_.items()} == {"10": 3, "50": 3}
+    assert [record["batch_size"] for record in report.records] == [10, 50] * 3
+    assert [record["n_updates"] for record in report.records] == [2 * 5, 2 * 1] * 3
+
+
+def test_paired_trials_start_from_the_same_weights(report):
+    for one, other in zip(report.estimators_["10"], report.estimators_["50"], strict=True):
+        assert _equal(_start(one), _start(other))
+        assert not _equal(dict(one.module_.named_parameters()), dict(other.module_.named_parameters()))
+    first, second, third = (_start(model) for model in report.estimators_["10"])
+    assert not _equal(first, second)
+    assert not _equal(second, third)
+    seeds = [record["seed"] for record in report.records]
+    assert seeds[::2] == seeds[1::2]
+    assert len(set(seeds)) == 3
+
+
+def test_the_names_of_the_paper():
+    report = compare(regimes=("SB", "LB"), reference="SB", n_trials=1)
+    assert report.labels == ["SB", "LB"]
+    # Fewer than 10,240 samples: n // 40, at least 8; and 10 %.
+    assert [record["batch_size"] for record in report.records] == [8, 5]
+
+
+def test_a_dict_of_remedies():
+    regimes = {
+        "SB": {"batch_regime": 10},
+        "LB": {"batch_regime": 50},
+        "LB + proximal": {"batch_regime": 50, "proximal_lambda": 0.1},
+        "LB, narrow": {"batch_regime": 50, "module__width": 4},
+    }
+    report = compare(regimes=regimes, reference="SB", n_trials=1)
+    assert report.labels == list(regimes)
+    models = {label: models[0] for label, models in report.estimators_.items()}
+    assert [models[label].proximal_lambda for label in regimes] == [None, None, 0.1, None]
+    assert models["LB, narrow"].module_.layers[1].out_features == 4
+    assert report.records[2]["n_updates"] == 3 * report.records[1]["n_updates"]
+    assert [gap.regime for gap in report.gaps()] == ["LB", "LB + proximal", "LB, narrow"]
+
+
+def test_regimes_as_objects_and_fractions():
+    switch = SwitchBatch(10, 50, switch_epoch=1)
+    report = compare(regimes=(10, 0.5, switch), n_trials=1)
+    assert report.labels == ["10", "0.5", str(switch)]
+    assert [record["batch_size"] for record in report.records] == [10, 25, 50]
+
+
+def test_the_label_of_a_number_is_its_text():
+    expected = _figures(compare(n_trials=1))
+    assert _figures(compare(n_trials=1, reference=10)) == expected
+
+
+def test_a_pipeline():
+    model = make_pipeline(StandardScaler(), small())
+    report = compare(model, n_trials=1)
+    scaler = StandardScaler().fit(DATA[0])
+    scaled = (scaler.transform(DATA[0]), DATA[1], scaler.transform(DATA[2]), DATA[3])
+    assert _figures(report) == _figures(compare(data=scaled, n_trials=1))
+    fitted = report.estimators_["50"][0]
+    assert fitted[-1].batch_regime == 50
+    assert fitted.score(*DATA[2:]) > 0
+
+
+def test_lists_and_pandas():
+    pd = pytest.importorskip("pandas")
+    expected = _figures(compare(n_trials=1, max_samples=20))
+    lists = [part.tolist() for part in DATA]
+    assert _figures(compare(data=lists, n_trials=1, max_samples=20)) == expected
+    frames = [pd.DataFrame(p) if p.ndim == 2 else pd.Series(p, index=np.arange(len(p))[::-1]) for p in DATA]
+    for frame in frames[::2]:
+        frame.columns = list("abcd")
+    assert _figures(compare(data=frames, n_trials=1, max_samples=20)) == expected
+
+
+def test_labels_that_are_strings():
+    names = np.array(["no", "perhaps", "yes"])
+    data = (DATA[0], names[DATA[1]], DATA[2], names[DATA[3]])
+    assert _figures(compare(data=data, n_trials=1)) == _figures(compare(n_trials=1))
+
+
+def test_the_estimator_is_not_changed():
+    model = small(remedies=())
+    before = repr(model.get_params())
+    compare(model, n_trials=1)
+    assert repr(model.get_params()) == before
+    assert not hasattr(model, "net_")
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+
+
+# -- what is measured --------------------------------------------------------------------------------------------------
+
+
+def test_every_figure_of_a_record(report):
+    for record, model in zip(
+        report.records, [m for pair in zip(*report.estimators_.values(), strict=True) for m in pair], strict=True
+    ):
+        for name, rows, labels in (("train", *DATA[:2]), ("test", *DATA[2:])):
+            objective = Objective(model.module_, nn.CrossEntropyLoss(), (rows, torch.from_numpy(labels)))
+            assert (record[f"{name}_loss"], record[f"{name}_accuracy"]) == objective.evaluate()
+        distance = sum(
+            (p - _start(model)[name]).square().sum().item() for name, p in model.module_.named_parameters()
+        )
+        assert record["weight_distance"] == pytest.approx(distance**0.5, rel=1e-5)
+        assert (record["n_epochs"], record["n_updates"]) == (model.n_iter_, model.n_updates_)
+        assert record["converged"] == model.converged_
+        assert min(record["fit_seconds"], record["measure_seconds"]) > 0
+        for dim in (None, 3):
+            expected = sharpness(
+                model, *DATA[:2], epsilon=[1e-3, 1e-2], subspace_dim=dim, random_state=record["seed"]
+            )
+            for one in expected:
+                key = f"sharpness_{one.epsilon:g}" + ("" if dim is None else f"_dim{dim}")
+                assert record[key] == pytest.approx(one.value, rel=1e-9)
+
+
+@pytest.mark.parametrize("policy", ["population", "running"])
+def test_one_policy_for_all_figures(policy):
+    report = compare(n_trials=1, batch_norm=policy)
+    record, model = report.records[1], report.estimators_["50"][0]
+    rows = (DATA[0], torch.from_numpy(DATA[1]))
+    objective = Objective(model.module_, nn.CrossEntropyLoss(), rows, batch_norm=policy)
+    assert record["train_loss"] == objective.value()
+    expected = sharpness(objective, random_state=record["seed"]).value
+    assert record["sharpness_0.001"] == pytest.approx(expected, rel=1e-9)
+    assert f"batch_norm='{policy}'" in str(report)
+
+
+def test_sharpness_is_measured_on_the_same_rows_in_all_trials():
+    seen = []
+    original = sharpness
+
+    def spy(objective, **kwargs):
+        seen.append(torch.cat([chunk.X for chunk in objective._chunks]))
+        return original(objective, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sklgap.model_selection._trials.sharpness", spy)
+        report = compare(max_samples=20)
+        compare(max_samples=20, random_state=1)
+    assert report.settings["n_samples_sharpness"] == 20
+    assert "on 20 training samples" in str(report)
+    assert [rows.shape for rows in seen] == [(20, 4)] * 8
+    assert all(torch.equal(rows, seen[0]) for rows in seen[:4])
+    assert not torch.equal(seen[0], seen[4])
+
+
+def test_solver_and_no_sharpness():
+    report = compare(n_trials=1, solver="power")
+    model, record = report.estimators_["10"][0], report.records[0]
+    expected = sharpness(model, *DATA[:2], solver="power").value
+    assert record["sharpness_0.001"] == pytest.approx(expected, rel=1e-9)
+    none = compare(n_trials=1, epsilons=[])
+    assert not [key for key in none.records[0] if key.startswith("sharpness")]
+    assert "sharpness" not in str(none)
+
+
+def test_statistics_of_real_trials(report):
+    (gap,) = report.gaps()
+    one, other = (report.values(label, "test_accuracy") for label in ("10", "50"))
+    interval = stats.ttest_rel(one, other).confidence_interval(0.95)
+    assert (gap.mean, gap.low, gap.high) == pytest.approx((np.mean(one - other), *interval), abs=1e-12)
+    json.loads(report.to_json(), parse_constant=pytest.fail)
+
+
+# -- random numbers and processes --------------------------------------------------------------------------------------
+
+
+def test_repeatable_from_random_state():
+    with torch.random.fork_rng(devices=[]), no_global_random_numbers():
+        first = _figures(compare(subspace_dims=[3]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(99)
+        assert _figures(compare(subspace_dims=[3])) == first
+    assert _figures(compare(subspace_dims=[3], random_state=np.random.RandomState(0))) == first
+    assert _figures(compare(subspace_dims=[3], random_state=1)) != first
+
+
+def test_no_random_state_leaves_the_global_generators_alone():
+    with no_global_random_numbers():
+        first, second = (compare(n_trials=1, random_state=None) for _ in range(2))
+    assert first.records[0]["seed"] != second.records[0]["seed"]
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(report):
+    parallel = compare(n_trials=3, epsilons=[1e-3, 1e-2], subspace_dims=[None, 3], n_jobs=2)
+    assert _figures(parallel) == _figures(report)
+    for label, models in parallel.estimators_.items():
+        for one, other in zip(models, report.estimators_[label], strict=True):
+            assert _equal(one.module_.state_dict(), other.module_.state_dict())
+
+
+def test_verbose(capsys):
+    compare(n_trials=1)
+    assert capsys.readouterr() == ("", "")
+    compare(n_trials=1, verbose=1)
+    shown = capsys.readouterr().err
+    assert "2/2" in shown
+    assert "test accuracy" in shown
+
+
+# -- Ctrl-C and failures -----------------------------------------------------------------------------------------------
+
+
+class InterruptAt(Callback):
+    """Raises KeyboardInterrupt in the second epoch of the fit of that number, counted over all copies."""
+
+    fits = 0
+
+    def __init__(self, fit):
+        self.fit = fit
+
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) == 1:
+            type(self).fits += 1
+        elif type(self).fits == self.fit:
+            raise KeyboardInterrupt
+
+
+def _interrupted_at(fit):
+    InterruptAt.fits = 0
+    return compare(small(callbacks=[InterruptAt(fit)]))
+
+
+def test_ctrl_c_reports_what_had_finished():
+    report = _interrupted_at(3)
+    assert report.interrupted
+    assert [(r["trial"], r["regime"]) for r in report.records] == [(0, "10"), (0, "50")]
+    assert _figures(report) == _figures(compare())[:2]
+    assert "Interrupted: 2 of 4 fits had finished and are reported." in str(report)
+    assert json.loads(report.to_json(), parse_constant=pytest.fail)["interrupted"] is True
+
+
+def test_ctrl_c_in_the_first_fit():
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted_at(1)
+
+
+def test_a_regime_that_diverges_does_not_lose_the_others():
+    regimes = {"SB": {"batch_regime": 10}, "LB": {"batch_regime": 50, "lr": float("1e30")}}
+    report = compare(regimes=regimes, reference="SB")
+    assert len(report.records) == 4
+    assert _figures(report)[0] == {**_figures(compare(regimes={"SB": regimes["SB"]}, reference="SB"))[0]}
+    lb = report.records[1]
+    assert np.isnan(lb["sharpness_0.001"])
+    assert not lb["converged"]
+    assert "LB" in " ".join(report.warnings())
+    json.loads(report.to_json(), parse_constant=pytest.fail)
+    str(report)
+
+
+# -- bad input: found before anything is trained -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def _no_training(monkeypatch):
+    def fit(self, *args):
+        pytest.fail("trained before the error was found")
+
+    monkeypatch.setattr(LBGapClassifier, "fit", fit)
+
+
+BAD = {
+    "regimes: a string": ({"regimes": "SB"}, "regimes must be a sequence of batch regimes or a dict .*; got 'SB'"),
+    "regimes: none": ({"regimes": ()}, r"regimes must be a sequence .*; got \(\)"),
+    "regimes: a number": ({"regimes": 5}, "regimes must be a sequence .*; got 5"),
+    "overrides: no dict": ({"regimes": {"10": 10}}, r"regimes\['10'\] must be a dict of parameters; got 10"),
+    "reference": ({"reference": "SB"}, "reference must be one of the regimes, 10, 50; got 'SB'"),
+    "n_trials 0": ({"n_trials": 0}, "n_trials must be an integer of at least 1; got 0"),
+    "n_trials True": ({"n_trials": True}, "n_trials must be an integer of at least 1; got True"),
+    "n_trials 2.5": ({"n_trials": 2.5}, "n_trials must be an integer of at least 1; got 2.5"),
+    "batch_norm": ({"batch_norm": "train"}, "batch_norm must be one of 'batch', 'population', 'running'; got 'train'"),
+    "solver": ({"solver": "best"}, "solver must be one of .*; got 'best'"),
+    "epsilon 0": ({"epsilons": [0]}, r"epsilon must be a number above 0, .*; got \[0\]"),
+    "epsilon text": ({"epsilons": ["big"]}, "epsilon must be a number above 0"),
+    "max_samples 0": ({"max_samples": 0}, "max_samples must be None or an integer of at least 1; got 0"),
+    "max_samples True": ({"max_samples": True}, "max_samples must be None or .*; got True"),
+    "subspace_dims 0": ({"subspace_dims": [0]}, "subspace_dim.* must be .*; got "),
+    "subspace_dims True": ({"subspace_dims": [True]}, "subspace_dim.* must be .*; got "),
+    "misspelt": (
+        {"regimes": {"10": {}, "LB": {"proximal_lamda": 1}}},
+        "no parameter 'proximal_lamda'; did you mean 'proximal_lambda'",
+    ),
+    "misspelt and nested": ({"regimes": {"10": {}, "LB": {"modul__width": 1}}}, "no parameter 'modul__width'"),
+    "unknown regime": ({"regimes": ("10", "XL")}, "batch_regime must be .*; got"),
+    "regime out of range": ({"regimes": ("SB", -3), "reference": "SB"}, "batch.* must be .*; got -3"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.usefixtures("_no_training")
+def test_bad_values(case):
+    kwargs, sentence = BAD[case]
+    with pytest.raises(ValueError, match=sentence):
+        compare(**kwargs)
+
+
+@pytest.mark.parametrize("kwargs", [{"epsilons": 1e-3}, {"subspace_dims": 100}, {"subspace_dims": "all"}], ids=str)
+@pytest.mark.usefixtures("_no_training")
+def test_a_value_where_a_sequence_belongs(kwargs):
+    (name,) = kwargs
+    with pytest.raises((ValueError, TypeError), match=name.removesuffix("s")):
+        compare(**kwargs)
+
+
+@pytest.mark.usefixtures("_no_training")
+def test_misspelt_override_of_a_pipeline():
+    with pytest.raises(ValueError, match="proximal_lamda"):
+        compare(make_pipeline(StandardScaler(), small()), regimes={"10": {"proximal_lamda": 1}})
+
+
+@pytest.mark.usefixtures("_no_training")
+def test_unequal_lengths():
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        compare(data=(X[:10], Y[:9], X, Y))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        compare(data=(X, Y, X[:10], Y[:9]))
+
+
+BAD_TEST_DATA = {
+    "label": (X[50:], Y[50:] + 7, "y.* must have the labels"),
+    "columns": (X[50:, :3], Y[50:], "features"),
+    "nan": (np.full_like(X[50:], np.nan), Y[50:], "NaN"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TEST_DATA)
+def test_bad_test_data(case):
+    X_test, y_test, sentence = BAD_TEST_DATA[case]
+    with pytest.raises(ValueError, match=sentence):
+        compare(data=(*DATA[:2], X_test, y_test))
+
+
+def test_a_wrong_parameter_of_the_estimator_is_a_sentence():
+    with pytest.raises(ValueError, match=re.escape("max_epochs must be")):
+        compare(clone(small()).set_params(max_epochs=-1))

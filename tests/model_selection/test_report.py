@@ -1,0 +1,221 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.model_selection.records import LB_ACCURACY, SB_ACCURACY, comparison, record
+
+
+def _strictly(text):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def _both(trial, sb=None, lb=None):
+    return [record("SB", trial, **(sb or {})), record("LB", trial, **(lb or {}))]
+
+
+# -- statistics --------------------------------------------------------------------------------------------------------
+
+
+def test_the_gap_and_its_interval_are_the_paired_t_tests():
+    (gap,) = comparison().gaps()
+    test = stats.ttest_rel(SB_ACCURACY, LB_ACCURACY)
+    interval = test.confidence_interval(0.95)
+    assert gap.mean == pytest.approx(np.mean(SB_ACCURACY) - np.mean(LB_ACCURACY), rel=1e-12)
+    assert (gap.low, gap.high) == pytest.approx((interval.low, interval.high), rel=1e-10)
+    assert (gap.regime, gap.n_trials) == ("LB", 3)
+
+
+def test_gaps_of_every_regime_but_the_reference():
+    labels = ("SB", "LB", "LB + proximal")
+    assert [gap.regime for gap in comparison(labels=labels).gaps()] == ["LB", "LB + proximal"]
+    assert [gap.regime for gap in comparison(reference="LB").gaps()] == ["SB"]
+    assert comparison(reference="LB").gaps()[0].mean == -comparison().gaps()[0].mean
+
+
+def test_only_trials_that_both_finished_are_paired():
+    report = comparison([record("LB", 2), record("SB", 0), record("LB", 0), record("SB", 1)], interrupted=True)
+    (gap,) = report.gaps()
+    assert (gap.n_trials, gap.mean) == (1, pytest.approx(SB_ACCURACY[0] - LB_ACCURACY[0]))
+    assert np.isnan([gap.low, gap.high]).all()
+    np.testing.assert_array_equal(report.values("LB", "trial"), [0, 2])
+    one, other = report.paired("LB", "test_accuracy")
+    np.testing.assert_array_equal(one, [SB_ACCURACY[0]])
+    np.testing.assert_array_equal(other, [LB_ACCURACY[0]])
+
+
+def test_records_and_estimators_are_ordered_by_trial_and_regime():
+    shuffled = [record("LB", 1), record("SB", 2), record("SB", 0), record("LB", 0), record("LB", 2), record("SB", 1)]
+    report = comparison(shuffled)
+    order = [(r["trial"], r["regime"]) for r in report.records]
+    assert order == [(0, "SB"), (0, "LB"), (1, "SB"), (1, "LB"), (2, "SB"), (2, "LB")]
+    assert report.estimators_ == {
+        label: [f"model {label} {trial}" for trial in range(3)] for label in ("SB", "LB")
+    }
+
+
+# -- warnings ----------------------------------------------------------------------------------------------------------
+
+
+def test_no_warning_without_a_reason():
+    assert comparison().warnings() == []
+    assert "Please note" not in str(comparison())
+
+
+def _warns(report, *words):
+    sentences = [s for s in report.warnings() if all(word in s for word in words)]
+    assert len(sentences) == 1, report.warnings()
+    assert sentences[0] in str(report)
+    assert sentences[0] in _strictly(report.to_json())["warnings"]
+
+
+def test_a_gap_whose_interval_contains_0():
+    accuracies = (0.95, 0.97, 0.94)
+    report = comparison([r for t in range(3) for r in _both(t, lb={"test_accuracy": accuracies[t]})])
+    gap = report.gaps()[0]
+    assert gap.low < 0 < gap.high
+    _warns(report, "interval of the gap of LB contains 0")
+
+
+def test_equal_accuracies_in_all_trials():
+    report = comparison([r for t in range(3) for r in _both(t, lb={"test_accuracy": SB_ACCURACY[t]})])
+    assert (report.gaps()[0].low, report.gaps()[0].high) == (0, 0)
+    _warns(report, "interval of the gap of LB contains 0")
+
+
+@pytest.mark.parametrize(("loss", "warned"), [(0.021, True), (0.019, False), (0.0049, True), (0.0051, False)])
+def test_unequal_training_losses(loss, warned):
+    report = comparison([r for t in range(3) for r in _both(t, lb={"train_loss": loss})])
+    if warned:
+        _warns(report, "Training losses of SB (1.0e-02) and LB", "more than a factor of 2")
+    else:
+        assert report.warnings() == []
+
+
+def test_regimes_that_had_not_converged():
+    report = comparison([r for t in range(3) for r in _both(t, lb={"converged": t == 1})])
+    _warns(report, "LB had not converged", "in 2 of 3 trials")
+    assert not any(sentence.startswith("SB") for sentence in report.warnings())
+
+
+def test_one_trial():
+    report = comparison(_both(0), n_trials=1)
+    _warns(report, "gap of LB has no interval", "at least 2 paired trials")
+    assert "nan" not in str(report)
+    gap = _strictly(report.to_json())["gaps"][0]
+    assert (gap["low"], gap["high"]) == (None, None)
+
+
+def test_interrupted():
+    report = comparison([*_both(0), record("SB", 1)], interrupted=True)
+    _warns(report, "Interrupted: 3 of 6 fits had finished")
+    assert _strictly(report.to_json())["interrupted"] is True
+
+
+@pytest.mark.parametrize("finished", ["SB", "LB"])
+def test_interrupted_after_the_first_fit(finished):
+    report = comparison([record(finished, 0)], interrupted=True)
+    text = str(report)
+    assert "nan" not in text
+    assert "Interrupted: 1 of 6" in text
+    _strictly(report.to_json())
+
+
+def test_a_loss_that_is_not_a_number_does_not_stop_the_report():
+    nan = float("nan")
+    diverged = {"train_loss": nan, "test_loss": nan, "sharpness_0.001": nan, "converged": False}
+    report = comparison([r for t in range(3) for r in _both(t, lb=diverged)])
+    _warns(report, "LB had not converged")
+    assert _strictly(report.to_json())["records"][1]["train_loss"] is None
+
+
+# -- print -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_print_names_policy_sample_and_both_gaps():
+    text = str(comparison())
+    assert repr(comparison()) == text
+    assert "1,000 training and 200 test samples, 3 paired trials, mean ± std" in text
+    assert "batch_norm='batch'" in text
+    assert "batch statistics" in text
+    assert "on 800 training samples, solver 'auto'" in text
+    gap = comparison().gaps()[0]
+    assert (
+        f"regime gap, test accuracy SB - LB: +{100 * gap.mean:.2f} points, 95 % interval "
+        f"[+{100 * gap.low:.2f}, +{100 * gap.high:.2f}] over 3 paired trials (seeds, not the draw of the test set)"
+    ) in text
+    assert "distance from start, SB / LB: 3.00" in text
+    # 99 minus the mean test accuracies of 95.5 and 91.33.
+    assert "train-test gap of SB: 3.50 ± 0.50 points" in text
+    assert "train-test gap of LB: 7.67 ± 1.26 points" in text
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"), [("population", "population statistics"), ("running", "running averages")]
+)
+def test_every_policy_is_named(policy, words):
+    assert f"{words} in batch norm (batch_norm='{policy}')" in str(comparison(batch_norm=policy))
+
+
+def test_the_table():
+    lines = {line.partition("   ")[0].strip(): line.split("   ") for line in str(comparison()).splitlines()}
+
+    def cells(name):
+        return [cell.strip() for cell in lines[name][1:] if cell.strip()]
+
+    assert cells("batch size") == ["25", "100"]
+    assert cells("train accuracy (%)") == ["99.00 ± 0.00", "99.00 ± 0.00"]
+    assert cells("test accuracy (%)") == ["95.50 ± 0.50", "91.33 ± 1.26"]
+    assert cells("train loss") == ["1.00e-02 ± 0.00e+00"] * 2
+    assert cells("sharpness 0.001") == ["3.00 ± 1.00", "301.00 ± 1.00"]
+    assert cells("sharpness 0.0005, 100 dims") == ["0.25 ± 0.00", "6.00 ± 0.00"]
+    assert cells("distance from start") == ["12.00 ± 0.00", "4.00 ± 0.00"]
+    assert cells("epochs") == ["20 ± 0", "20 ± 0"]
+    assert cells("updates") == ["800 ± 0", "200 ± 0"]
+    assert cells("seconds to fit") == ["1.5 ± 0.0", "1.5 ± 0.0"]
+
+
+def test_without_sharpness():
+    assert "sharpness" not in str(comparison(epsilons=[], subspace_dims=[]))
+
+
+# -- leaving -----------------------------------------------------------------------------------------------------------
+
+
+def test_to_frame():
+    pytest.importorskip("pandas")
+    frame = comparison().to_frame()
+    assert len(frame) == 6
+    assert frame.loc[frame["regime"] == "LB", "test_accuracy"].tolist() == list(LB_ACCURACY)
+    assert set(frame.columns) == set(record("SB", 0))
+
+
+def test_to_frame_without_pandas(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="to_frame needs pandas"):
+        comparison().to_frame()
+
+
+def test_to_json_is_strict_json_and_holds_everything(tmp_path):
+    report = comparison(
+        [r for t in range(3) for r in _both(t, sb={"test_accuracy": np.float64(0.5), "n_updates": np.int64(3)})]
+    )
+    text = report.to_json(tmp_path / "report.json")
+    assert (tmp_path / "report.json").read_text(encoding="utf-8") == text + "\n"
+    content = _strictly(text)
+    assert content["records"] == report.records
+    assert content["settings"]["reference"] == "SB"
+    assert content["gaps"][0]["mean"] == report.gaps()[0].mean
+    assert content["warnings"] == report.warnings()
+    assert content["interrupted"] is False
+
+
+def test_infinities_and_nan_become_null():
+    report = comparison(_both(0, lb={"train_loss": float("inf"), "test_loss": np.float32("nan")}))
+    content = _strictly(report.to_json())
+    assert (content["records"][1]["train_loss"], content["records"][1]["test_loss"]) == (None, None)

@@ -1,0 +1,75 @@
+"""Every example in a docstring runs, and everything public has one."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import sklgap
+
+MODULES = sorted({"sklgap", *(info.name for info in pkgutil.walk_packages(sklgap.__path__, "sklgap."))})
+PACKAGES = [name for name in MODULES if hasattr(importlib.import_module(name), "__all__")]
+
+# Public names that need no example of their own.
+RECORDS = {"Evaluation", "Gap", "LossCurve", "RegimeComparison", "Sharpness"}  # returned, not built by users
+DISPLAYS = {"ParametricPlotDisplay", "RegimeComparisonDisplay"}  # they draw
+NETS = {"C1", "C2", "C3", "C4", "F1", "F2"}  # architectures
+MADE_BY_OTHERS = {"RestrictedObjective", "Subspace", "TrainingNet"}  # what restrict, random_subspace and fit return
+ONE_LINE = {"neg_generalization_gap_scorer", "neg_sharpness_scorer", "random_subspace"}
+EXEMPT = RECORDS | DISPLAYS | NETS | MADE_BY_OTHERS | ONE_LINE
+
+
+def _examples(name):
+    module = importlib.import_module(name)
+    return [test for test in doctest.DocTestFinder(exclude_empty=True).find(module, name) if test.examples]
+
+
+WITH_EXAMPLES = [name for name in MODULES if _examples(name)]
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples_run(name):
+    runner = doctest.DocTestRunner()
+    failures = []
+    for test in _examples(name):
+        runner.run(test, out=failures.append)
+    assert not failures, "".join(failures)
+
+
+def test_there_are_examples():
+    # A search that finds nothing would pass.
+    assert {"sklgap._classifier", "sklgap.inspection._sharpness", "sklgap.model_selection._compare"} <= set(
+        WITH_EXAMPLES
+    )
+
+
+PUBLIC = sorted(
+    {
+        (name, package)
+        for package in PACKAGES
+        for name in importlib.import_module(package).__all__
+        if not name.startswith("__")
+    }
+)
+
+
+@pytest.mark.parametrize(("name", "package"), PUBLIC, ids=[f"{package}.{name}" for name, package in PUBLIC])
+def test_everything_public_has_a_docstring_with_an_example(name, package):
+    thing = getattr(importlib.import_module(package), name)
+    if not (inspect.isclass(thing) or callable(thing)):
+        return
+    doc = inspect.getdoc(thing) if not inspect.isclass(thing) else thing.__doc__
+    assert doc, f"{name} has no docstring"
+    if name not in EXEMPT:
+        assert ">>> " in doc, f"{name} has no example"
+
+
+def test_no_exemption_is_left_over():
+    names = {name for name, _ in PUBLIC}
+    assert names >= EXEMPT
+    for package in PACKAGES:
+        module = importlib.import_module(package)
+        assert len(set(module.__all__)) == len(module.__all__)
+        assert all(hasattr(module, name) for name in module.__all__)
