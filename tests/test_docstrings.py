@@ -15,10 +15,12 @@ PACKAGES = [name for name in MODULES if hasattr(importlib.import_module(name), "
 # Public names that need no example of their own.
 RECORDS = {"Evaluation", "Gap", "LossCurve", "RegimeComparison", "Sharpness"}  # returned, not built by users
 DISPLAYS = {"ParametricPlotDisplay", "RegimeComparisonDisplay"}  # they draw
-NETS = {"C1", "C2", "C3", "C4", "F1", "F2"}  # architectures
+NETS = {"C1", "C2", "C3", "C4", "F1", "F2"}  # architectures; "F1" and so on for users
 MADE_BY_OTHERS = {"RestrictedObjective", "Subspace", "TrainingNet"}  # what restrict, random_subspace and fit return
 ONE_LINE = {"neg_generalization_gap_scorer", "neg_sharpness_scorer", "random_subspace"}
 EXEMPT = RECORDS | DISPLAYS | NETS | MADE_BY_OTHERS | ONE_LINE
+# What the classifier is made of: names that are not in ``sklgap.__all__`` too are for those who extend it.
+PARTS = {"sklgap.nets", "sklgap.regimes", "sklgap.remedies", "sklgap.training"}
 
 
 def _examples(name):
@@ -45,30 +47,25 @@ def test_there_are_examples():
     )
 
 
-PUBLIC = sorted(
-    {
-        (name, package)
-        for package in PACKAGES
-        for name in importlib.import_module(package).__all__
-        if not name.startswith("__")
-    }
-)
+PUBLIC = {
+    name: (getattr(importlib.import_module(package), name), package)
+    for package in reversed(PACKAGES)  # the shortest name last: it counts
+    for name in importlib.import_module(package).__all__
+    if not name.startswith("__")
+}
 
 
-@pytest.mark.parametrize(("name", "package"), PUBLIC, ids=[f"{package}.{name}" for name, package in PUBLIC])
-def test_everything_public_has_a_docstring_with_an_example(name, package):
-    thing = getattr(importlib.import_module(package), name)
-    if not (inspect.isclass(thing) or callable(thing)):
-        return
-    doc = inspect.getdoc(thing) if not inspect.isclass(thing) else thing.__doc__
-    assert doc, f"{name} has no docstring"
-    if name not in EXEMPT:
-        assert ">>> " in doc, f"{name} has no example"
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_everything_public_has_a_docstring_with_an_example(name):
+    thing, package = PUBLIC[name]
+    if inspect.isclass(thing) or callable(thing):
+        assert thing.__doc__, f"{name} has no docstring"
+        if name not in EXEMPT and package not in PARTS:
+            assert ">>> " in thing.__doc__, f"{name} has no example"
 
 
 def test_no_exemption_is_left_over():
-    names = {name for name, _ in PUBLIC}
-    assert names >= EXEMPT
+    assert set(PUBLIC) >= EXEMPT
     for package in PACKAGES:
         module = importlib.import_module(package)
         assert len(set(module.__all__)) == len(module.__all__)

@@ -164,7 +164,7 @@ BAD = {
     "device": (["--device", "abacus"], ["device must be", "'abacus'"]),
     "subspace": (["--subspace-dim", "0"], ["subspace_dim must be", "got 0"]),
     "max-samples": (["--max-samples", "0"], ["max_samples must be", "got 0"]),
-    "train-samples": (["--train-samples", "0"], ["train-samples"]),
+    "train-samples": (["--train-samples", "0"], ["0 sample(s)"]),
 }
 
 
@@ -221,9 +221,10 @@ def test_ctrl_c_later_writes_what_had_finished(tmp_path, capsys, monkeypatch):
     assert "Interrupted: 1 of 4" in capsys.readouterr().out
 
 
-def test_without_matplotlib(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert run(tmp_path, "--trials", "1", "--epsilon") == 0
+def test_without_matplotlib(tmp_path, capsys):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)
+        assert run(tmp_path, "--trials", "1", "--epsilon") == 0
     assert "matplotlib is not installed" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 

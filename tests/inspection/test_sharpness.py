@@ -162,9 +162,7 @@ def test_a_small_box_measures_curvature(epsilon):
     dtype=st.sampled_from([torch.float32, torch.float64]),
     max_iter=st.integers(1, 12),
 )
-def test_argmax_lies_in_the_box_and_f_there_is_f_max(
-    seed, solver, epsilon, dim, subspace, batch_norm, dtype, max_iter
-):
+def test_argmax_lies_in_the_box_and_f_there_is_f_max(seed, solver, epsilon, dim, subspace, batch_norm, dtype, max_iter):
     objective = _random_net(seed, batch_norm=batch_norm, dtype=dtype)
     found = _quiet(
         objective,
@@ -463,9 +461,7 @@ def test_no_random_state_leaves_the_global_generators_alone():
 def test_max_samples_draws_the_same_rows_for_the_same_seed():
     _, criterion, X, y = PROBLEMS["tanh"]()
     module = PROBLEMS["tanh"]()[0]
-    seen = [
-        sharpness((module, criterion), X, y, max_samples=9, random_state=seed, max_iter=1) for seed in (0, 0, 1)
-    ]
+    seen = [sharpness((module, criterion), X, y, max_samples=9, random_state=seed, max_iter=1) for seed in (0, 0, 1)]
     assert [record.n_samples for record in seen] == [9, 9, 9]
     assert seen[0].f0 == seen[1].f0 != seen[2].f0
     rows = np.sort(np.random.RandomState(0).choice(len(y), 9, replace=False))

@@ -9,14 +9,13 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from skorch.callbacks import Callback
 from torch import nn
 
 from sklgap import LBGapClassifier, SwitchBatch, compare_regimes, sharpness
 from sklgap.model_selection import RegimeComparison
 from sklgap.objective import Objective
 from tests.cases import no_global_random_numbers
-from tests.tiny import blobs, small
+from tests.tiny import TinyF1, blobs, small
 
 X, Y = blobs(75)
 DATA = (X[:50], Y[:50], X[50:], Y[50:])
@@ -94,9 +93,10 @@ def test_a_dict_of_remedies():
 
 
 def test_regimes_as_objects_and_fractions():
-    switch = SwitchBatch(10, 50, switch_epoch=1)
+    switch = SwitchBatch(switch_epoch=1, small=10, large=50)
     report = compare(regimes=(10, 0.5, switch), n_trials=1)
     assert report.labels == ["10", "0.5", str(switch)]
+    # Two epochs; the last one's size.
     assert [record["batch_size"] for record in report.records] == [10, 25, 50]
 
 
@@ -153,17 +153,13 @@ def test_every_figure_of_a_record(report):
         for name, rows, labels in (("train", *DATA[:2]), ("test", *DATA[2:])):
             objective = Objective(model.module_, nn.CrossEntropyLoss(), (rows, torch.from_numpy(labels)))
             assert (record[f"{name}_loss"], record[f"{name}_accuracy"]) == objective.evaluate()
-        distance = sum(
-            (p - _start(model)[name]).square().sum().item() for name, p in model.module_.named_parameters()
-        )
+        distance = sum((p - _start(model)[name]).square().sum().item() for name, p in model.module_.named_parameters())
         assert record["weight_distance"] == pytest.approx(distance**0.5, rel=1e-5)
         assert (record["n_epochs"], record["n_updates"]) == (model.n_iter_, model.n_updates_)
         assert record["converged"] == model.converged_
         assert min(record["fit_seconds"], record["measure_seconds"]) > 0
         for dim in (None, 3):
-            expected = sharpness(
-                model, *DATA[:2], epsilon=[1e-3, 1e-2], subspace_dim=dim, random_state=record["seed"]
-            )
+            expected = sharpness(model, *DATA[:2], epsilon=[1e-3, 1e-2], subspace_dim=dim, random_state=record["seed"])
             for one in expected:
                 key = f"sharpness_{one.epsilon:g}" + ("" if dim is None else f"_dim{dim}")
                 assert record[key] == pytest.approx(one.value, rel=1e-9)
@@ -258,38 +254,40 @@ def test_verbose(capsys):
 # -- Ctrl-C and failures -----------------------------------------------------------------------------------------------
 
 
-class InterruptAt(Callback):
-    """Raises KeyboardInterrupt in the second epoch of the fit of that number, counted over all copies."""
+class Interrupting(TinyF1):
+    """Raises KeyboardInterrupt, as Ctrl-C does, in the training step of that number, counted over all fits."""
 
-    fits = 0
+    steps, last = 0, 0
 
-    def __init__(self, fit):
-        self.fit = fit
-
-    def on_epoch_begin(self, net, **kwargs):
-        if len(net.history) == 1:
-            type(self).fits += 1
-        elif type(self).fits == self.fit:
-            raise KeyboardInterrupt
+    def forward(self, X):
+        if self.training:
+            Interrupting.steps += 1
+            if Interrupting.steps == Interrupting.last:
+                raise KeyboardInterrupt
+        return super().forward(X)
 
 
-def _interrupted_at(fit):
-    InterruptAt.fits = 0
-    return compare(small(callbacks=[InterruptAt(fit)]))
+def _interrupted_at(step, monkeypatch):
+    monkeypatch.setattr(Interrupting, "steps", 0)
+    monkeypatch.setattr(Interrupting, "last", step)
+    return compare(small(net=Interrupting))
 
 
-def test_ctrl_c_reports_what_had_finished():
-    report = _interrupted_at(3)
+# In two epochs, 10 steps with batches of 10 rows and 2 with one of 50: the third fit's epochs begin with 13 and 18.
+@pytest.mark.parametrize("step", [13, 19])
+def test_ctrl_c_reports_what_had_finished(monkeypatch, step):
+    report = _interrupted_at(step, monkeypatch)
     assert report.interrupted
     assert [(r["trial"], r["regime"]) for r in report.records] == [(0, "10"), (0, "50")]
-    assert _figures(report) == _figures(compare())[:2]
+    assert _figures(report) == _figures(compare(small(net=TinyF1)))[:2]
     assert "Interrupted: 2 of 4 fits had finished and are reported." in str(report)
     assert json.loads(report.to_json(), parse_constant=pytest.fail)["interrupted"] is True
 
 
-def test_ctrl_c_in_the_first_fit():
+@pytest.mark.parametrize("step", [1, 7])
+def test_ctrl_c_in_the_first_fit(monkeypatch, step):
     with pytest.raises(KeyboardInterrupt):
-        _interrupted_at(1)
+        _interrupted_at(step, monkeypatch)
 
 
 def test_a_regime_that_diverges_does_not_lose_the_others():

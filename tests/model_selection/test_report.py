@@ -54,9 +54,7 @@ def test_records_and_estimators_are_ordered_by_trial_and_regime():
     report = comparison(shuffled)
     order = [(r["trial"], r["regime"]) for r in report.records]
     assert order == [(0, "SB"), (0, "LB"), (1, "SB"), (1, "LB"), (2, "SB"), (2, "LB")]
-    assert report.estimators_ == {
-        label: [f"model {label} {trial}" for trial in range(3)] for label in ("SB", "LB")
-    }
+    assert report.estimators_ == {label: [f"model {label} {trial}" for trial in range(3)] for label in ("SB", "LB")}
 
 
 # -- warnings ----------------------------------------------------------------------------------------------------------

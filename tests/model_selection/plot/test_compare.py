@@ -19,9 +19,7 @@ def _without_a_screen():
 
 def _points(ax):
     """The trials drawn as dots, by position."""
-    return {
-        int(line.get_xdata()[0]): line.get_ydata().tolist() for line in ax.get_lines() if line.get_marker() == "o"
-    }
+    return {int(line.get_xdata()[0]): line.get_ydata().tolist() for line in ax.get_lines() if line.get_marker() == "o"}
 
 
 def _joined(ax):
