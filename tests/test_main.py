@@ -14,7 +14,7 @@ from sklgap.datasets import _base
 from tests.datasets.writers import MNIST_FILES, write_mnist
 
 FAST = ["--trials", "2", "--epochs", "2", "--tol", "0", "--train-samples", "200", "--max-samples", "50"]
-FAST += ["--epsilon", "1e-3", "--device", "cpu"]
+FAST += ["--epsilon", "1e-3", "--device", "cpu", "--jobs", "1"]
 
 
 @pytest.fixture(autouse=True)
@@ -36,13 +36,14 @@ def _report(tmp_path):
 
 
 def _refused(capsys, tmp_path, *words):
-    """Nothing is written, one sentence is on stderr."""
+    """Nothing is written; after the progress bar, if there was one, one sentence is on stderr."""
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("sklgap: ")
-    assert err.count("\n") == 1, err
+    *bar, sentence = err.splitlines()
+    assert sentence.startswith("sklgap: ")
+    assert all("fit/s" in line or not line.strip() for line in bar), err
     for word in words:
-        assert word in err
+        assert word in sentence
     assert list(tmp_path.glob("report.*")) == []
 
 
@@ -54,7 +55,7 @@ def test_the_digits(tmp_path, capsys):
         assert words in out
     assert "train-test gap of SB" in out
     assert f"written: {folder / 'report.json'}, {folder / 'report.png'}" in out
-    assert err == ""
+    assert "4/4" in err  # the progress bar
     report = _report(folder)
     assert len(report["records"]) == 4
     assert report["settings"]["random_state"] == 0
@@ -110,8 +111,26 @@ def test_the_default_net(dataset, net):
 
 def test_the_defaults_are_the_papers():
     arguments = command_line.parser().parse_args([])
-    assert (arguments.regimes, arguments.trials, arguments.epochs) == (["SB", "LB"], 5, 100)
+    assert (arguments.regimes, arguments.trials) == (["SB", "LB"], 5)
     assert (arguments.epsilon, arguments.batch_norm) == ([1e-3, 5e-4], "batch")
+
+
+@pytest.mark.parametrize(("dataset", "epochs"), [("digits", 300), ("mnist", 100), ("cifar10", 100)])
+def test_epochs_and_tol(dataset, epochs):
+    model = command_line.make_estimator(command_line.parser().parse_args(["--dataset", dataset]))
+    assert (model.max_epochs, model.tol) == (epochs, 1e-4)
+    arguments = command_line.parser().parse_args(["--dataset", dataset, "--epochs", "7", "--tol", "0"])
+    model = command_line.make_estimator(arguments)
+    assert (model.max_epochs, model.tol) == (7, None)
+
+
+def test_jobs():
+    def jobs(*arguments):
+        return command_line.n_jobs(command_line.parser().parse_args(arguments))
+
+    assert jobs("--device", "cuda") is None
+    assert jobs("--dataset", "mnist") is None
+    assert jobs("--jobs", "2") == jobs("--jobs", "2", "--dataset", "mnist") == 2
 
 
 # -- other data --------------------------------------------------------------------------------------------------------
@@ -159,7 +178,7 @@ BAD = {
     "batch size": (["--regimes", "SB", "-5"], ["must be", "-5"]),
     "net": (["--net", "F9"], ["net must be", "'F9'"]),
     "trials": (["--trials", "0"], ["n_trials must be", "got 0"]),
-    "epochs": (["--epochs", "0"], ["max_epochs must be", "got 0"]),
+    "epochs": (["--epochs", "-1"], ["max_epochs must be", "got -1"]),
     "epsilon": (["--epsilon", "0"], ["epsilon must be", "0.0"]),
     "device": (["--device", "abacus"], ["device must be", "'abacus'"]),
     "subspace": (["--subspace-dim", "0"], ["subspace_dim must be", "got 0"]),
@@ -173,6 +192,18 @@ def test_bad_values(tmp_path, capsys, case):
     arguments, words = BAD[case]
     assert run(tmp_path, *arguments) == 2
     _refused(capsys, tmp_path, *words)
+
+
+def test_no_epochs_are_not_the_default(tmp_path, monkeypatch):
+    def compare(estimator, *args, **kwargs):
+        raise ValueError(f"max_epochs={estimator.max_epochs}")
+
+    monkeypatch.setattr(command_line, "compare_regimes", compare)
+    with pytest.MonkeyPatch.context() as patch:
+        said = []
+        patch.setattr("builtins.print", lambda *words, **kwargs: said.append(words[0]))
+        assert run(tmp_path, "--epochs", "0") == 2
+    assert said == ["sklgap: max_epochs=0"]
 
 
 @pytest.mark.parametrize(

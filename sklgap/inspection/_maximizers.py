@@ -34,24 +34,45 @@ class Maximum(NamedTuple):
 
 
 class _Best:
-    """Evaluates offsets from theta0, counts, and keeps the best; a value that is not finite never is."""
+    """Evaluates offsets from theta0 and keeps the best one and its gradient; a value that is not finite never is."""
 
     def __init__(self, objective: AnyObjective, bounds: Tensor) -> None:
         self.objective = objective
         self.bounds = bounds
         self.f_max = -np.inf
         self.argmax = torch.zeros_like(bounds)
+        self.slope = torch.zeros_like(bounds)
         self.trace: list[float] = []
 
-    def gradient(self, offset: Tensor) -> Tensor:
+    def evaluate(self, offset: Tensor) -> Tensor:
+        """Return the gradient at the offset."""
         value, gradient = self.objective.gradient(self.objective.theta0 + offset)
-        if value > self.f_max and np.isfinite(value):
-            self.f_max, self.argmax = value, offset
-        self.trace.append(self.f_max)
-        return torch.nan_to_num(gradient)
+        gradient = torch.nan_to_num(gradient)
+        self.keep(offset, value, gradient)
+        return gradient
 
-    def vertex(self, gradient: Tensor) -> Tensor:
-        return self.bounds * gradient.sign()
+    def keep(self, offset: Tensor, value: float, gradient: Tensor) -> None:
+        if np.isfinite(value) and value > self.f_max:
+            self.f_max, self.argmax, self.slope = value, offset, gradient
+        self.trace.append(self.f_max)
+
+    def climb(self, max_iter: int) -> str:
+        """Step from the best point to the vertex its gradient points to, as long as that increases f."""
+        for _ in range(max_iter):
+            vertex = self.bounds * self.slope.sign()
+            if torch.equal(vertex, self.argmax):
+                return FIXED_POINT
+            before = self.f_max
+            self.evaluate(vertex)
+            if self.f_max <= before:
+                return "the last vertex step did not increase f"
+        return f"stopped after {len(self.trace)} gradients"
+
+    def result(self, status: str, converged: bool) -> Maximum:
+        return Maximum(self.f_max, self.argmax, len(self.trace), status, converged)
+
+
+FIXED_POINT = "fixed point"
 
 
 def sign_ascent(objective: AnyObjective, bounds: Tensor, start: Tensor, max_iter: int) -> Maximum:
@@ -73,20 +94,16 @@ def sign_ascent(objective: AnyObjective, bounds: Tensor, start: Tensor, max_iter
     n_sign = max_iter - n_vertex
     previous = point = start
     for k in range(n_sign):
-        step = 2 * (1 - k / n_sign) * best.vertex(best.gradient(point))
-        target = _clip(point + step, bounds)
-        point, previous = (
-            _clip(point + MOMENTUM * (target - point) + (1 - MOMENTUM) * (point - previous), bounds),
-            point,
-        )
-    vertex_status = _climb(best, best.argmax, n_vertex) if n_vertex else ""
-    late = best.trace[: max(1, round(0.75 * len(best.trace)))][-1]
-    gain = best.f_max - best.trace[0]
-    converged = best.f_max - late <= 0.01 * gain
-    status = f"{len(best.trace)} gradients, the last quarter of which raised the maximum by " + (
-        "less than 1 %" if converged else "more than 1 %: a larger max_iter may find more"
-    )
-    return Maximum(best.f_max, best.argmax, len(best.trace), status, converged or vertex_status == "fixed point")
+        step = 2 * (1 - k / n_sign) * bounds * best.evaluate(point).sign()
+        inertia = (1 - MOMENTUM) * (point - previous)
+        ahead = point + MOMENTUM * (_clip(point + step, bounds) - point) + inertia
+        previous, point = point, _clip(ahead, bounds)
+    ending = best.climb(n_vertex)
+    three_quarters = best.trace[max(0, round(0.75 * len(best.trace)) - 1)]
+    settled = best.f_max - three_quarters <= 0.01 * (best.f_max - best.trace[0])
+    gain = "less than 1 %" if settled else "more than 1 %: a larger max_iter may find more"
+    status = f"{len(best.trace)} gradients, the last quarter of which raised the maximum by {gain}"
+    return best.result(status, settled or ending == FIXED_POINT)
 
 
 def vertex_ascent(objective: AnyObjective, bounds: Tensor, start: Tensor, max_iter: int) -> Maximum:
@@ -95,20 +112,9 @@ def vertex_ascent(objective: AnyObjective, bounds: Tensor, start: Tensor, max_it
     Monotone for convex f.
     """
     best = _Best(objective, bounds)
-    status = _climb(best, start, max_iter)
-    return Maximum(best.f_max, best.argmax, len(best.trace), status, status == "fixed point")
-
-
-def _climb(best: _Best, point: Tensor, max_iter: int) -> str:
-    for _ in range(max_iter):
-        before = best.f_max
-        vertex = best.vertex(best.gradient(point))
-        if torch.equal(vertex, point):
-            return "fixed point"
-        if len(best.trace) > 1 and best.f_max <= before and point is not best.argmax:
-            return "no further increase"
-        point = vertex
-    return f"stopped after max_iter={max_iter} gradients"
+    best.evaluate(start)
+    status = best.climb(max_iter - 1)
+    return best.result(status, status == FIXED_POINT)
 
 
 def lbfgsb(objective: AnyObjective, bounds: Tensor, max_iter: int, scale: float = 1.0) -> Maximum:
@@ -131,9 +137,7 @@ def lbfgsb(objective: AnyObjective, bounds: Tensor, max_iter: int, scale: float 
     def negative(offset: np.ndarray) -> tuple[float, np.ndarray]:
         point = _clip(torch.as_tensor(offset, dtype=bounds.dtype, device=bounds.device), bounds)
         value, gradient = objective.gradient(objective.theta0 + point)
-        if np.isfinite(value) and value > best.f_max:
-            best.f_max, best.argmax = value, point
-        best.trace.append(value)
+        best.keep(point, value, gradient)
         return -scale * value, -scale * gradient.double().cpu().numpy()
 
     half_widths = bounds.double().cpu().numpy()
@@ -143,7 +147,7 @@ def lbfgsb(objective: AnyObjective, bounds: Tensor, max_iter: int, scale: float 
     status = str(result.message)
     if result.nit == 0:
         status = f"stopped at its start: {status}"
-    return Maximum(best.f_max, best.argmax, len(best.trace), status, result.status == 0 and result.nit > 0)
+    return best.result(status, result.status == 0 and result.nit > 0)
 
 
 def best_of_starts(

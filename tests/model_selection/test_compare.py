@@ -93,7 +93,7 @@ def test_a_dict_of_remedies():
 
 
 def test_regimes_as_objects_and_fractions():
-    switch = SwitchBatch(switch_epoch=1, small=10, large=50)
+    switch = SwitchBatch(switch_epoch=1, first=10, then=50)
     report = compare(regimes=(10, 0.5, switch), n_trials=1)
     assert report.labels == ["10", "0.5", str(switch)]
     # Two epochs; the last one's size.
