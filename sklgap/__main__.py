@@ -62,7 +62,10 @@ def load(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndar
         options: dict[str, Any] = {"data_home": arguments.data_home, "return_X_y": True}
         X, y = fetch(subset="train", **options)
         X_test, y_test = fetch(subset="test", **options)
-    return X[: arguments.train_samples], y[: arguments.train_samples], X_test, y_test
+    n_train = arguments.train_samples
+    if n_train is not None and n_train < 1:
+        raise ValueError(f"--train-samples must be at least 1; got {n_train}.")
+    return X[:n_train], y[:n_train], X_test, y_test
 
 
 def make_estimator(arguments: argparse.Namespace) -> LBGapClassifier:
@@ -71,7 +74,9 @@ def make_estimator(arguments: argparse.Namespace) -> LBGapClassifier:
     extra: dict[str, Any] = {}
     if arguments.dataset == "digits":
         extra = {"module__width": DIGITS_WIDTH} if net in ("F1", "F2") else {"input_shape": (1, 8, 8)}
-    epochs = arguments.epochs or (DIGITS_EPOCHS if arguments.dataset == "digits" else EPOCHS)
+    epochs = arguments.epochs
+    if epochs is None:
+        epochs = DIGITS_EPOCHS if arguments.dataset == "digits" else EPOCHS
     return LBGapClassifier(net, max_epochs=epochs, tol=arguments.tol or None, device=arguments.device, **extra)
 
 
@@ -84,7 +89,6 @@ def n_jobs(arguments: argparse.Namespace) -> int | None:
 def write(report: RegimeComparison, arguments: argparse.Namespace, data: tuple[np.ndarray, ...]) -> list[Path]:
     """Write report.json, and report.png where matplotlib is installed; return the paths."""
     folder = arguments.output
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "report.json"]
     report.to_json(paths[0])
     try:
@@ -120,12 +124,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     regimes = [_number_or_name(regime) for regime in arguments.regimes]
     try:
+        arguments.output.mkdir(parents=True, exist_ok=True)
         data = load(arguments)
         report = compare_regimes(
             make_estimator(arguments),
             *data,
             regimes=regimes,
-            reference=arguments.regimes[0],
+            reference=regimes[0],
             n_trials=arguments.trials,
             epsilons=arguments.epsilon,
             subspace_dims=[None, *arguments.subspace_dim],

@@ -20,6 +20,8 @@ from sklgap.objective import Objective, RestrictedObjective
 AnyObjective = Objective | RestrictedObjective
 
 MOMENTUM = 0.75  # as in Croce and Hein (2020), Auto-PGD, equation (1)
+FIXED_POINT = "fixed point"
+STOPPED_AT_START = "stopped at its start"
 VERTEX_SHARE = 0.2  # of the gradients of a sign ascent, kept for vertex steps at its end
 
 
@@ -60,6 +62,8 @@ class _Best:
         """Step from the best point to the vertex its gradient points to, as long as that increases f."""
         for _ in range(max_iter):
             vertex = self.bounds * self.slope.sign()
+            if not self.slope.any():
+                return f"{STOPPED_AT_START}: the gradient is zero there" if len(self.trace) == 1 else "zero gradient"
             if torch.equal(vertex, self.argmax):
                 return FIXED_POINT
             before = self.f_max
@@ -69,10 +73,9 @@ class _Best:
         return f"stopped after {len(self.trace)} gradients"
 
     def result(self, status: str, converged: bool) -> Maximum:
+        if not np.isfinite(self.f_max):
+            status, converged = "f was not finite at any point tried", False
         return Maximum(self.f_max, self.argmax, len(self.trace), status, converged)
-
-
-FIXED_POINT = "fixed point"
 
 
 def sign_ascent(objective: AnyObjective, bounds: Tensor, start: Tensor, max_iter: int) -> Maximum:
@@ -146,7 +149,7 @@ def lbfgsb(objective: AnyObjective, bounds: Tensor, max_iter: int, scale: float 
     result = minimize(negative, start, jac=True, method="L-BFGS-B", bounds=box, options={"maxiter": max_iter})
     status = str(result.message)
     if result.nit == 0:
-        status = f"stopped at its start: {status}"
+        status = f"{STOPPED_AT_START}: {status}"
     return best.result(status, result.status == 0 and result.nit > 0)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sklgap.objective import Objective, check_objective
+from sklgap.objective import Objective, RestrictedObjective, check_objective
 
 # The released code: 25 points on [-1, 2].
 ALPHAS = tuple(np.linspace(-1, 2, 25))
@@ -91,23 +91,35 @@ def loss_along_line(
     >>> curve.loss.shape
     (3,)
     """
-    points = np.asarray(alphas, dtype=float)
-    if points.ndim != 1 or not len(points) or not np.isfinite(points).all():
-        raise ValueError(f"alphas must be a sequence of finite numbers; got {alphas!r}.")
+    points = _check_alphas(alphas)
     objective = check_objective(start, X, y, max_samples=max_samples, random_state=random_state, **kwargs)
+    if not isinstance(objective, Objective) or isinstance(end, RestrictedObjective):
+        raise TypeError("start and end must be in the full space; got an Objective restricted to a subspace.")
     if not isinstance(end, Objective):
-        # Only its parameters are wanted: one row is enough.
+        # Only its parameters are wanted: a row or two are enough.
         end = check_objective(
             end, *_first_rows(X, y), batch_norm="running", dtype=objective.dtype, device=objective.device
         )
-    if end.n_params != objective.n_params:
+    if end.shapes != objective.shapes:
         raise ValueError(
-            f"start and end must have the same architecture; got {objective.n_params} and {end.n_params} parameters."
+            "start and end must have the same architecture; their parameters have different shapes: "
+            f"{objective.n_params} and {end.n_params} numbers in {len(objective.shapes)} and {len(end.shapes)} tensors."
         )
     theta0, theta1 = objective.theta0, end.theta0.to(objective.theta0)
     results = [objective.evaluate(torch.lerp(theta0, theta1, float(alpha))) for alpha in points]
     loss, accuracy = np.array(results).T
     return LossCurve(points, loss, accuracy, objective.batch_norm, objective.n_samples)
+
+
+def _check_alphas(alphas: Sequence[float]) -> np.ndarray:
+    try:
+        points = np.asarray(alphas, dtype=float)
+    except (TypeError, ValueError):
+        points = np.empty(0)
+    # Beyond float32 a step is not a number.
+    if points.ndim != 1 or not len(points) or not (np.abs(points) < np.finfo(np.float32).max).all():
+        raise ValueError(f"alphas must be a sequence of finite numbers; got {alphas!r}.")
+    return points
 
 
 def _first_rows(X: Any, y: Any) -> tuple[Any, Any]:

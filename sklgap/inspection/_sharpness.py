@@ -150,7 +150,7 @@ def sharpness(
     Warns
     -----
     sklearn.exceptions.ConvergenceWarning
-        When L-BFGS-B stops at its start, so that the value is zero and means nothing.
+        When a solver stops at its start, so that the value is zero and means nothing.
 
     See Also
     --------
@@ -272,10 +272,10 @@ def _record(
     subspace = getattr(objective, "subspace", None)
     step = best.argmax if subspace is None else subspace.directions(best.argmax)
     origin = objective.theta0 if subspace is None else subspace.origin
-    if best.status.startswith("stopped at its start"):
+    if best.status.startswith(_maximizers.STOPPED_AT_START):
         warnings.warn(
-            f"L-BFGS-B stopped at its start at epsilon={epsilon:g}, so this sharpness of 0 is not a measurement; "
-            "use solver='auto' or 'lbfgsb-scaled'.",
+            f"The solver stopped at its start at epsilon={epsilon:g}, so this sharpness of 0 is not a measurement; "
+            "use solver='auto'.",
             ConvergenceWarning,
             stacklevel=4,
         )

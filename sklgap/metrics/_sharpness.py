@@ -61,11 +61,13 @@ def sharpness_score(
     >>> bool((scores["train_sharpness"] > 0).all())
     True
     """
+    if np.ndim(epsilon):
+        raise ValueError(f"epsilon must be a number above 0; got {epsilon!r}.")
     return sharpness(
         estimator,
         X,
         y,
-        epsilon=float(epsilon),
+        epsilon=epsilon,
         subspace_dim=subspace_dim,
         solver=solver,
         batch_norm=batch_norm,

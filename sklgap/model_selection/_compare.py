@@ -11,8 +11,9 @@ from tqdm.auto import tqdm
 
 from sklgap.inspection._sharpness import SOLVERS, check_epsilons
 from sklgap.model_selection._report import RegimeComparison, environment
-from sklgap.model_selection._trials import Measuring, run_trial, with_parameters
+from sklgap.model_selection._trials import Measuring, last_step, run_trial, with_parameters
 from sklgap.objective._batch_norm import check_batch_norm
+from sklgap.regimes import check_batch_regime
 
 
 def compare_regimes(
@@ -23,7 +24,7 @@ def compare_regimes(
     y_test: Any,
     *,
     regimes: Sequence[Any] | Mapping[str, Mapping[str, Any]] = ("SB", "LB"),
-    reference: str = "SB",
+    reference: Any = "SB",
     n_trials: int = 5,
     epsilons: Sequence[float] = (1e-3, 5e-4),
     subspace_dims: Sequence[int | None] = (None,),
@@ -50,7 +51,8 @@ def compare_regimes(
     reference : str, default="SB"
         Label of the regime that the others are compared with.
     n_trials : int, default=5
-        Starting points (5: Keskar et al.). Trial i starts every regime from the same weights.
+        Starting points (5: Keskar et al.). Trial i starts every regime from the same weights: their ``random_state`` is
+        the trial's.
     epsilons : sequence of float, default=(1e-3, 5e-4)
         Box sizes of the sharpness (both of the paper's); an empty sequence measures none.
     subspace_dims : sequence of int or None, default=(None,)
@@ -102,21 +104,23 @@ def compare_regimes(
     >>> len(report.records)
     4
     """
+    reference = str(reference)
     overrides = _check_regimes(regimes, reference)
     if isinstance(n_trials, bool) or not isinstance(n_trials, numbers.Integral) or n_trials < 1:
         raise ValueError(f"n_trials must be an integer of at least 1; got {n_trials!r}.")
     check_batch_norm(batch_norm)
     if solver not in SOLVERS:
         raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {solver!r}.")
-    for parameters in overrides.values():
-        with_parameters(estimator, dict(parameters))  # a misspelt name is found before hours of training
     X, y = indexable(X, y)
     X_test, y_test = indexable(X_test, y_test)
+    for parameters in overrides.values():  # what is wrong is found before hours of training
+        candidate = last_step(with_parameters(estimator, dict(parameters)))
+        check_batch_regime(candidate.batch_regime, len(y)).batch_size(0, len(y))
     rng = random_state if isinstance(random_state, np.random.RandomState) else np.random.RandomState(random_state)
     seeds = [int(seed) for seed in rng.randint(2**31 - 1, size=n_trials)]
     measuring = Measuring(
-        tuple(check_epsilons(epsilons)) if len(epsilons) else (),
-        tuple(subspace_dims) if len(epsilons) else (),
+        _check_epsilons(epsilons),
+        _check_dims(subspace_dims) if len(epsilons) else (),
         batch_norm,
         solver,
         _sample_rows(len(y), max_samples, rng),
@@ -171,9 +175,28 @@ def _check_regimes(regimes: Any, reference: str) -> dict[str, Mapping[str, Any]]
                 raise ValueError(f"regimes[{label!r}] must be a dict of parameters; got {parameters!r}.")
     else:
         overrides = {str(regime): {"batch_regime": regime} for regime in regimes}
+    if len(overrides) < len(regimes):
+        raise ValueError(f"regimes must have different labels; got {regimes!r}.")
+    if any("random_state" in parameters for parameters in overrides.values()):
+        raise ValueError("regimes must not set random_state: each trial starts all of them from its own.")
     if reference not in overrides:
         raise ValueError(f"reference must be one of the regimes, {', '.join(overrides)}; got {reference!r}.")
     return overrides
+
+
+def _check_epsilons(epsilons: Any) -> tuple[float, ...]:
+    if np.ndim(epsilons) != 1:
+        raise ValueError(f"epsilons must be a sequence of numbers above 0; got {epsilons!r}.")
+    return tuple(check_epsilons(epsilons)) if len(epsilons) else ()
+
+
+def _check_dims(dims: Any) -> tuple[int | None, ...]:
+    allowed = isinstance(dims, Sequence) and all(
+        dim is None or (isinstance(dim, int | np.integer) and not isinstance(dim, bool) and dim >= 1) for dim in dims
+    )
+    if not allowed:
+        raise ValueError(f"subspace_dims must be a sequence of None and integers of at least 1; got {dims!r}.")
+    return tuple(dims)
 
 
 def _sample_rows(n_samples: int, max_samples: int | None, rng: np.random.RandomState) -> np.ndarray:

@@ -84,30 +84,37 @@ class RegimeComparison:
     # -- statistics ------------------------------------------------------------------------------------------------
 
     def values(self, label: str, key: str) -> np.ndarray:
-        """Return one quantity of one regime, an array of shape (n_finished_trials,)."""
-        return np.array([record[key] for record in self.records if record["regime"] == label], dtype=float)
+        """Return one quantity of one regime in its finished trials, an array of shape (n_finished,)."""
+        return self.by_trial(label, key)[self.finished(label)]
 
     def paired(self, label: str, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Return a quantity of the reference and of a regime in the trials that both finished."""
-        by_trial = {(record["regime"], record["trial"]): record[key] for record in self.records}
-        reference = self.settings["reference"]
-        trials = sorted(t for r, t in by_trial if r == label and (reference, t) in by_trial)
-        return (
-            np.array([by_trial[reference, t] for t in trials], dtype=float),
-            np.array([by_trial[label, t] for t in trials], dtype=float),
-        )
+        both = self.finished(self.settings["reference"]) & self.finished(label)
+        return self.by_trial(self.settings["reference"], key)[both], self.by_trial(label, key)[both]
+
+    def by_trial(self, label: str, key: str) -> np.ndarray:
+        """Return one quantity of one regime, an array of shape (n_trials,), NaN where the fit had not finished."""
+        values = np.full(self.settings["n_trials"], np.nan)
+        for record in self.records:
+            if record["regime"] == label:
+                values[record["trial"]] = record[key]
+        return values
+
+    def finished(self, label: str) -> np.ndarray:
+        """Return which trials of a regime had finished, a boolean array of shape (n_trials,)."""
+        return ~np.isnan(self.by_trial(label, "trial"))
 
     def gaps(self) -> list[Gap]:
         """Return the regime gap of every regime beside the reference."""
         others = [label for label in self.labels if label != self.settings["reference"]]
-        return [self._gap(label) for label in others if len(self.values(label, "trial"))]
+        return [self._gap(label) for label in others if len(self.paired(label, "trial")[0])]
 
     def _gap(self, label: str) -> Gap:
         reference, other = self.paired(label, "test_accuracy")
         differences = reference - other
         n = len(differences)
         if n < 2:
-            return Gap(label, float(differences.mean()) if n else float("nan"), float("nan"), float("nan"), n)
+            return Gap(label, float(differences.mean()), float("nan"), float("nan"), n)
         half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * differences.std(ddof=1) / np.sqrt(n)
         mean = float(differences.mean())
         return Gap(label, mean, mean - float(half), mean + float(half), n)
@@ -128,8 +135,10 @@ class RegimeComparison:
                     f"of {len(converged)} trials."
                 )
         for gap in self.gaps():
-            one, other = (losses.mean() if len(losses) else np.nan for losses in self.paired(gap.regime, "train_loss"))
-            if max(one, other) > LOSS_RATIO * min(one, other):
+            one, other = (losses.mean() for losses in self.paired(gap.regime, "train_loss"))
+            if not np.isfinite(one + other):
+                found.append(f"The loss of {reference} or {gap.regime} is not finite: that training diverged.")
+            elif max(one, other) > LOSS_RATIO * min(one, other):
                 found.append(
                     f"Training losses of {reference} ({one:.1e}) and {gap.regime} ({other:.1e}) differ by more than a "
                     f"factor of {LOSS_RATIO:g}: part of any difference may be that one is trained further."
@@ -204,8 +213,7 @@ class RegimeComparison:
                 f"over {gap.n_trials} paired trials (seeds, not the draw of the test set)"
             )
             one, other = self.paired(gap.regime, "weight_distance")
-            if len(one):
-                lines.append(f"distance from start, {reference} / {gap.regime}: {_mean_std(one / other, '.2f')}")
+            lines.append(f"distance from start, {reference} / {gap.regime}: {_mean_std(one / other, '.2f')}")
         for label in self.labels:
             gap_of_one = self.values(label, "train_accuracy") - self.values(label, "test_accuracy")
             if len(gap_of_one):

@@ -78,6 +78,9 @@ def run_trial(
     X, y = (_take(part, measuring.rows) for part in train)
     objective = check_objective(model, X, y, batch_norm=measuring.batch_norm)
     for dim in measuring.subspace_dims:
+        if not np.isfinite(objective.value()):  # a regime that diverged must not cost the others
+            record.update({sharpness_key(epsilon, dim): np.nan for epsilon in measuring.epsilons})
+            continue
         found = sharpness(
             objective, epsilon=measuring.epsilons, subspace_dim=dim, solver=measuring.solver, random_state=seed
         )

@@ -61,6 +61,8 @@ def check_objective(
     if isinstance(estimator, Objective | RestrictedObjective):
         if X is not None or y is not None or max_samples is not None:
             raise TypeError("An Objective carries its own data; X, y and max_samples must be None beside it.")
+        if kwargs:
+            raise TypeError(f"An Objective is settled; {', '.join(kwargs)} cannot be given beside it.")
         return estimator
     if X is None or y is None:
         raise TypeError("X and y must be given beside an estimator; only an Objective carries its own data.")

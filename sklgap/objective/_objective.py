@@ -68,6 +68,8 @@ class Objective:
         The module's own parameters.
     n_params, n_samples : int
         Dimension of theta, and number of rows.
+    shapes : list of tuples
+        Shapes of the parameters that theta holds, in order.
     batch_norm, chunk_size, dtype, device
         As given, resolved.
 
@@ -129,6 +131,7 @@ class Objective:
         self._like = trainable_parameters(self._module)
         self.theta0 = flatten(self._like).detach()
         self.n_params = self.theta0.numel()
+        self.shapes = [tuple(p.shape) for p in self._like.values()]
         self._chunks = _cut(*_check_data(data, self.dtype, self.device), chunk_size)
         self.n_samples = sum(len(chunk.X) for chunk in self._chunks)
 

@@ -19,6 +19,18 @@ class BatchRegime(BaseEstimator):
     ----------
     varies : bool
         Whether the batch size depends on the epoch; True by default.
+
+    Examples
+    --------
+    >>> from sklgap import BatchRegime
+    >>> class Alternating(BatchRegime):
+    ...     def __init__(self, large=0.1):
+    ...         self.large = large
+    ...
+    ...     def batch_size(self, epoch, n_samples):
+    ...         return 32 if epoch % 2 == 0 else int(self.large * n_samples)
+    >>> [Alternating().batch_size(epoch, n_samples=1000) for epoch in range(3)]
+    [32, 100, 32]
     """
 
     varies: bool = True

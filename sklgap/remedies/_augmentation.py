@@ -35,6 +35,12 @@ class Augmentation(Remedy):
     -----
     One batched bilinear resampling on the device of the data; what moves in from outside the image is zero. The random
     numbers are drawn on the CPU, so that they are the same on every device.
+
+    Examples
+    --------
+    >>> from sklgap import Augmentation, LBGapClassifier
+    >>> model = LBGapClassifier(net="C1", augmentation="paper")
+    >>> for_digits = LBGapClassifier(net="C1", augmentation=Augmentation(flip=False))
     """
 
     def __init__(

@@ -25,6 +25,23 @@ class Remedy(BaseEstimator):
     ----------
     inner_steps : int
         Optimiser steps made on each batch; 1 by default.
+
+    Examples
+    --------
+    Noise on the inputs:
+
+    >>> import torch
+    >>> from sklgap import LBGapClassifier, Remedy
+    >>> class InputNoise(Remedy):
+    ...     def __init__(self, scale=0.1):
+    ...         self.scale = scale
+    ...
+    ...     def transform_batch(self, batch, rng):
+    ...         noise = torch.randn(batch.X.shape, generator=rng).to(batch.X)
+    ...         return batch._replace(X=batch.X + self.scale * noise)
+    >>> model = LBGapClassifier(remedies=[("noise", InputNoise())])
+    >>> model.set_params(remedies__noise__scale=0.2).get_params()["remedies__noise__scale"]
+    0.2
     """
 
     inner_steps: int = 1

@@ -27,6 +27,12 @@ class Proximal(Remedy):
     -----
     The anchor is a copy of the weights at the start of the batch. In the first inner step the penalty and its gradient
     are zero, so one inner step is plain training for any lambda.
+
+    Examples
+    --------
+    >>> from sklgap import LBGapClassifier, Proximal
+    >>> model = LBGapClassifier(batch_regime="LB", proximal_lambda=1e-3)  # the same as
+    >>> model = LBGapClassifier(batch_regime="LB", remedies=[Proximal(1e-3)])
     """
 
     def __init__(self, proximal_lambda: float = 1e-3, inner_steps: int = 3) -> None:

@@ -8,7 +8,7 @@ from skorch.callbacks import Callback
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sklgap.objective._loss import is_classification, n_correct
+from sklgap.objective._loss import is_classification
 from sklgap.objective._parameters import squared_distance
 
 
@@ -23,7 +23,8 @@ class EpochRecorder(Callback):
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         self.losses_: list[Tensor] = []
         self.sizes_: list[int] = []
-        self.correct_: list[Tensor] = []
+        self.predicted_: list[Tensor] = []
+        self.labels_: list[Tensor] = []
 
     def on_batch_end(
         self, net: Any, batch: Any = None, training: bool = False, loss: Any = None, y_pred: Any = None, **kwargs: Any
@@ -34,7 +35,9 @@ class EpochRecorder(Callback):
         self.losses_.append(loss.detach())
         self.sizes_.append(len(y))
         if is_classification(y_pred, y):
-            self.correct_.append(n_correct(y_pred, y.to(y_pred.device)))
+            # Compared once per epoch: on a small net three more operations a batch would be felt.
+            self.predicted_.append(y_pred.argmax(dim=1))
+            self.labels_.append(y)
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         history = net.history
@@ -42,12 +45,15 @@ class EpochRecorder(Callback):
         losses = torch.stack(self.losses_).double().cpu()
         shares = torch.tensor(self.sizes_, dtype=torch.float64) / n_rows
         history.record("train_loss", float((losses * shares).sum()))
-        if self.correct_:
-            history.record("train_accuracy", torch.stack(self.correct_).sum().item() / n_rows)
+        if self.predicted_:
+            predicted = torch.cat(self.predicted_)
+            correct = (predicted == torch.cat(self.labels_).to(predicted.device)).sum()
+            history.record("train_accuracy", correct.item() / n_rows)
         history.record("batch_size", max(self.sizes_) if net.epoch_batch_size_ is None else net.epoch_batch_size_)
         history.record("lr", net.optimizer_.param_groups[0]["lr"] * net.lr_factor_)
         history.record("n_updates", net.n_updates_)
         history.record("weight_distance", math.sqrt(squared_distance(net.step_.params, net.module_start_).item()))
+        del self.losses_, self.predicted_, self.labels_
 
 
 class StoppingRule(Callback):

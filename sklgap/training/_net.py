@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
-from skorch.callbacks import EpochScoring, EpochTimer, PassthroughScoring
+from skorch.callbacks import Callback, EpochScoring, EpochTimer, PassthroughScoring
 from skorch.dataset import Dataset, unpack_data
 from skorch.utils import to_tensor
 from torch import Tensor
@@ -153,8 +153,7 @@ class TrainingNet(NeuralNetClassifier):
             self.criterion_ = whole
 
     def _notify_grad(self, batch: Batch) -> None:
-        named = list(self.step_.params.items())
-        self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
+        self.notify("on_grad_computed", named_parameters=self.step_.params.items(), batch=batch, training=True)
 
     # -- the data path ---------------------------------------------------------------------------------------------
 
@@ -237,17 +236,32 @@ class TrainingNet(NeuralNetClassifier):
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Call the callbacks; one that raises KeyboardInterrupt, as skorch's early stopping, ends training in order."""
         try:
-            super().notify(method_name, **kwargs)
+            getattr(self, method_name)(self, **kwargs)
+            for callback in self._listeners(method_name):
+                getattr(callback, method_name)(self, **kwargs)
         except KeyboardInterrupt as stop:
             raise StopTraining from stop
         if method_name == "on_epoch_end" and self.stopping_reason_ is not None:
             raise StopTraining
 
+    def _listeners(self, method_name: str) -> list[Any]:
+        """Return the callbacks that define the hook: with the others, calls that do nothing add up on small nets."""
+        callbacks = tuple(callback for _, callback in self.callbacks_)
+        known = vars(self).get("listeners_")
+        if known is None or known[0] != callbacks:
+            hooks = [name for name in dir(Callback) if name.startswith("on_")]
+            listening = {
+                hook: [cb for cb in callbacks if getattr(type(cb), hook) is not getattr(Callback, hook)]
+                for hook in hooks
+            }
+            self.listeners_ = known = (callbacks, listening)
+        return known[1][method_name]
+
     def run_single_epoch(self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any) -> None:
         """Run over the batches without a host sync per batch; the recorder writes the history at the end."""
         if training:
             self._begin_epoch(iterator)
-        if not training or not hasattr(iterator, "set_epoch"):
+        if not training or not self.own_batches_:
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             return
         count = 0
@@ -259,7 +273,9 @@ class TrainingNet(NeuralNetClassifier):
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
         """Make one update with the training step."""
-        X, y = (to_tensor(part, device=self.device) for part in unpack_data(batch))
+        X, y = unpack_data(batch)
+        if not self.own_batches_:
+            X, y = to_tensor(X, device=self.device), to_tensor(y, device=self.device)
         if not self.module_.training:
             self._set_training(True)
         self.n_updates_ += self.step_.inner_steps
@@ -289,7 +305,8 @@ class TrainingNet(NeuralNetClassifier):
         self._set_training(True)
         size = self.regime.batch_size(epoch, self.n_samples_)
         self.epoch_batch_size_: int | None = None
-        if hasattr(iterator, "set_epoch"):
+        self.own_batches_ = hasattr(iterator, "set_epoch")
+        if self.own_batches_:
             iterator.set_epoch(epoch, batches_before=self.n_updates_ // self.step_.inner_steps)
             self.epoch_batch_size_ = size
         self.lr_factor_ = lr_factor(self.lr_scaling, size, self.base_batch_size_)

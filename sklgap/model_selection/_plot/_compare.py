@@ -19,7 +19,7 @@ class RegimeComparisonDisplay:
     labels : sequence of str
         The regimes.
     accuracy : dict of ndarrays
-        Test accuracies as fractions, by regime, in the order of the trials.
+        Test accuracies as fractions, by regime: one per trial, NaN where the fit had not finished.
     sharpness : dict of dicts of ndarrays
         By name of the measurement, then by regime, in percent.
 
@@ -51,8 +51,8 @@ class RegimeComparisonDisplay:
             for epsilon in comparison.settings["epsilons"]:
                 key = sharpness_key(epsilon, dim)
                 name = f"{epsilon:g}" + (", full space" if dim is None else f", {dim} dims")
-                sharpness[name] = {label: comparison.values(label, key) for label in labels}
-        accuracy = {label: comparison.values(label, "test_accuracy") for label in labels}
+                sharpness[name] = {label: comparison.by_trial(label, key) for label in labels}
+        accuracy = {label: comparison.by_trial(label, "test_accuracy") for label in labels}
         return cls(labels=labels, accuracy=accuracy, sharpness=sharpness).plot(axes=axes)
 
     def plot(self, axes: Any = None) -> Self:
@@ -99,10 +99,12 @@ class RegimeComparisonDisplay:
 
 def _draw(ax: Any, positions: np.ndarray, values: list[np.ndarray], colour: str, name: str | None) -> None:
     """Join the trials that all regimes have by thin lines; mark means."""
-    n_paired = min(len(v) for v in values)
-    if n_paired and len(values) > 1:
-        ax.plot(positions, np.array([v[:n_paired] for v in values]), color=colour, alpha=0.25, linewidth=1)
+    by_trial = np.array(values)
+    paired = by_trial[:, np.isfinite(by_trial).all(axis=0)]
+    if paired.shape[1] and len(values) > 1:
+        ax.plot(positions, paired, color=colour, alpha=0.25, linewidth=1)
     for position, v in zip(positions, values, strict=True):
+        v = v[np.isfinite(v)]
         ax.plot(np.full(len(v), position), v, "o", color=colour, alpha=0.5, markersize=4)
-    means = [v.mean() for v in values]
+    means = [v[np.isfinite(v)].mean() if np.isfinite(v).any() else np.nan for v in values]
     ax.plot(positions, means, "_", color=colour, markersize=22, markeredgewidth=2.5, label=name)
