@@ -1,7 +1,6 @@
 """``LBGapClassifier``: scikit-learn's manners around the training net."""
 
 import copy
-import inspect
 import warnings
 from typing import Any, Self
 
@@ -10,20 +9,20 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
 from sklgap import _fit_parameters as resolve
-from sklgap._nested_parameters import is_nested, unknown_parameter
+from sklgap._nested_parameters import NestedParametersMixin, hide_kwargs
 from sklgap._typing import Criterion
 from sklgap.objective import Objective
 from sklgap.objective._batch_norm import batch_norm_layers, set_buffers
 from sklgap.objective._check import own_loss
 from sklgap.objective._tensors import as_tensor
-from sklgap.remedies import check_remedies
 
 
-class LBGapClassifier(ClassifierMixin, BaseEstimator):
+@hide_kwargs
+class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
     """A neural-network classifier whose batch size is the object of study.
 
     A scikit-learn estimator around a skorch net, with the networks, the small- and large-batch regimes and the remedies
@@ -75,8 +74,8 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
     ghost_batch_size : int, default=None
         Replace batch norm by ghost batch norm over so many rows (128 in Hoffer et al.). None: plain batch norm.
     micro_batch_size : int, default=None
-        Evaluate at most so many rows at once and add up the gradients, for batches that do not fit in memory: the
-        exact gradient without batch norm; with it, batch norm sees micro-batches and training differs.
+        Evaluate so many rows at once (a single last row joins them) and add up the gradients, for batches that do not
+        fit in memory: the exact gradient without batch norm; with it, batch norm sees micro-batches.
     augmentation : None, "paper", callable or Remedy, default=None
         ``"paper"``: random flips, rotations up to 10 degrees, translations up to 0.2 of the side; or a function of a
         batch tensor. A warning where it mirrors images of one channel, such as digits.
@@ -102,11 +101,14 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
     verbose : int, default=0
         1: a progress bar.
     warm_start : bool, default=False
-        Continue from the last fit instead of starting anew.
+        Continue from the last fit instead of starting anew. ``lr``, batch sizes and regime, remedies, ``max_epochs``
+        and the stopping rule may have changed in between; net, criterion, optimiser, callbacks and ``random_state``
+        remain those of the first fit.
     **kwargs
         skorch's nested parameters: ``module__``, ``criterion__``, ``optimizer__``, ``iterator_train__``,
         ``iterator_valid__``, ``callbacks__``, ``dataset__``; and ``iterator_train``, ``iterator_valid``, ``dataset``
-        themselves: with one of these, training takes skorch's data path.
+        themselves: with one of these, training takes skorch's data path, shuffled by default, and needs a constant
+        regime; a ``dataset`` must not change X, which predictions and measurements see as it is given to them.
 
     Attributes
     ----------
@@ -130,7 +132,7 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
     train_loss_ : float
         Training loss of the last epoch, in training mode: the mean over the epoch's batches.
     train_score_ : float
-        Accuracy of the final weights on the training data, in evaluation mode.
+        Accuracy of the final weights on the rows trained on, in evaluation mode.
     converged_ : bool
         Whether the stopping rule ended the training, rather than ``max_epochs``.
 
@@ -141,9 +143,10 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    Inputs are cast to float32 and trained on as such; predictions are evaluated in float64, so that the prediction for
-    a row does not depend on the rows beside it. Ctrl-C during ``fit`` leaves the estimator fitted with the weights
-    reached and raises KeyboardInterrupt; with ``warm_start=True`` a further ``fit`` goes on from there.
+    Inputs are cast to float32 and trained on as such; predictions are evaluated in float64 (where the module can), so
+    that the prediction for a row does not depend on the rows beside it. Ctrl-C during ``fit`` leaves the estimator
+    fitted with the weights reached and raises KeyboardInterrupt; with ``warm_start=True`` a further ``fit`` goes on
+    from there.
 
     References
     ----------
@@ -221,56 +224,7 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
         self.callbacks = callbacks
         self.verbose = verbose
         self.warm_start = warm_start
-        for name in kwargs:
-            if not is_nested(name):
-                raise TypeError(unknown_parameter(type(self).__name__, name, self._get_param_names()))
-        self._nested = kwargs
-
-    # -- parameters: scikit-learn's, plus skorch's nested names and those of named remedies -------------------------
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return all parameters, skorch's nested ones included."""
-        params = super().get_params(deep)
-        params.update(self._nested)
-        if deep:
-            for name, remedy in self._named_remedies():
-                params.update({f"remedies__{name}__{key}": value for key, value in remedy.get_params().items()})
-        return params
-
-    def _named_remedies(self) -> list[tuple[str, Any]]:
-        """Return the named remedies; none where the parameter is wrong, which is for ``fit`` to say."""
-        try:
-            return check_remedies(self.remedies)
-        except (TypeError, ValueError):
-            return []
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters, nested ones included; a misspelt name is a ValueError that suggests the right one."""
-        if "remedies" in params:
-            self.remedies = params["remedies"]
-        known = self.get_params()
-        own: dict[str, Any] = {}
-        for name, value in params.items():
-            if name.startswith("remedies__"):
-                if name not in known:
-                    raise ValueError(unknown_parameter(type(self).__name__, name, known))
-                _, remedy, key = name.split("__", 2)
-                dict(check_remedies(self.remedies))[remedy].set_params(**{key: value})
-            elif is_nested(name):
-                self._nested = {**self._nested, name: value}
-            elif name.partition("__")[0] not in known:
-                raise ValueError(unknown_parameter(type(self).__name__, name, known))
-            else:
-                own[name] = value
-        super().set_params(**own)
-        return self
-
-    def __getattr__(self, name: str) -> Any:
-        """Return a nested parameter, which scikit-learn expects to be an attribute like any other."""
-        try:
-            return vars(self)["_nested"][name]
-        except KeyError:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}") from None
+        self._set_nested(kwargs)
 
     # -- fitting ---------------------------------------------------------------------------------------------------
 
@@ -299,6 +253,8 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
             When ``max_epochs`` ended the training though ``tol`` is set, or the loss was no longer a finite number.
         """
         before = self.__dict__.copy()
+        if self.warm_start and "net_" in before:
+            before["net_"] = copy.deepcopy(self.net_)
         try:
             return self._fit(X, y)
         except Exception:
@@ -315,10 +271,10 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"y must have at least 2 classes; got only one class, {classes[0]!r}.")
         if first:
             net = resolve.make_net(self, X, n_classes=len(classes)).initialize()
-            resolve.check_fit(net, X.reshape(len(X), *resolve.net_shape(self, X))[:2], len(classes))
             self.classes_ = classes
             self._row_shape = X.shape[1:]
             self._net_shape = resolve.net_shape(self, X)
+            self._inference_dtype = resolve.check_fit(net, X[:2].reshape(2, *self._net_shape), len(classes))
             self.net_ = net
         else:
             if not np.isin(classes, self.classes_).all():
@@ -336,17 +292,16 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
         net = self.net_
         if len(net.history) and "train_loss" not in net.history[-1]:
             del net.history[-1]  # the epoch that Ctrl-C cut short
-        self.module_ = net.module_
-        self.history_ = net.history
+        rows, target = net.pop_training_data(X, encoded)
         self.n_iter_ = len(net.history)
         self.n_updates_ = net.n_updates_
         if not self.n_iter_:
             raise KeyboardInterrupt  # in the first epoch: there is nothing to keep yet
         self.train_loss_ = net.history[-1, "train_loss"]
         if self.recompute_batch_norm and batch_norm_layers(net.module_):
-            objective = Objective(net.module_, _no_loss, net.pop_training_data(X, encoded), batch_norm="population")
+            objective = Objective(net.module_, _no_loss, (rows, target), batch_norm="population")
             set_buffers(net.module_, objective.population_statistics())
-        self.train_score_ = float(np.mean(self._outputs(X).argmax(axis=1) == encoded))
+        self.train_score_ = float(np.mean(self._outputs(rows).argmax(axis=1) == np.asarray(target)))
         reason = net.stopping_reason_
         self.converged_ = reason in ("loss ceased to improve", "target loss reached")
         if net.interrupted_:
@@ -358,16 +313,13 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=4,
             )
-        elif self.tol is not None and reason in (None, "budget spent") and self.n_iter_ >= self._limit():
+        elif self.tol is not None and reason in (None, "budget spent"):
             warnings.warn(
                 f"The training loss was still falling after max_epochs={self.max_epochs}; "
                 "train longer, or set tol=None if that is meant.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
-
-    def _limit(self) -> int:
-        return 0 if self.regime_adaptation else self.max_epochs
 
     # -- predicting ------------------------------------------------------------------------------------------------
 
@@ -396,13 +348,13 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[outputs.argmax(axis=1)]
 
     def _outputs(self, X: np.ndarray) -> np.ndarray:
-        """Return the module's outputs in evaluation mode and float64, a thousand rows at a time."""
+        """Return the module's outputs in evaluation mode, a thousand rows at a time, as float64."""
         device = next(self.net_.module_.parameters()).device
         device = torch.device("cpu") if device.type == "mps" else device  # which knows no float64
-        module = copy.deepcopy(self.net_.module_).to(device=device, dtype=torch.float64).eval()
+        module = copy.deepcopy(self.net_.module_).to(device=device, dtype=self._inference_dtype).eval()
         with torch.no_grad():
-            outputs = [module(rows.to(device).double()).cpu() for rows in as_tensor(X).split(1000)]
-        return torch.cat(outputs).numpy()
+            outputs = [module(rows.to(device, self._inference_dtype)).cpu() for rows in as_tensor(X).split(1000)]
+        return torch.cat(outputs).double().numpy()
 
     def _check_X(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
@@ -420,7 +372,7 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
     def objective_parts(self, X: Any, y: Any) -> tuple[nn.Module, Criterion, Tensor, Tensor]:
         """Return what `sklgap.objective.check_objective` measures: module, own loss, inputs and class numbers."""
         rows = self._check_X(X)
-        y = np.asarray(_to_numpy(y))
+        y = column_or_1d(_to_numpy(y))
         if len(rows) != len(y):
             raise ValueError(f"X and y must have the same number of rows; got {len(rows)} and {len(y)}.")
         unseen = np.setdiff1d(y, self.classes_)
@@ -429,14 +381,18 @@ class LBGapClassifier(ClassifierMixin, BaseEstimator):
         encoded = np.searchsorted(self.classes_, y)
         return self.net_.module_, own_loss(self.net_), as_tensor(rows), as_tensor(encoded)
 
+    @property
+    def module_(self) -> nn.Module:
+        """The trained module; read from ``net_``, so that a pickle holds it once and moves it between devices."""
+        return self.net_.module_
+
+    @property
+    def history_(self) -> Any:
+        """The history of ``net_``."""
+        return self.net_.history
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "train_loss_")
-
-
-# scikit-learn takes the name of **kwargs for a parameter.
-LBGapClassifier.__signature__ = inspect.Signature(
-    [p for p in inspect.signature(LBGapClassifier).parameters.values() if p.kind is not p.VAR_KEYWORD]
-)
 
 
 def _no_loss(y_pred: Tensor, y: Tensor) -> Tensor:

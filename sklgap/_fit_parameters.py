@@ -17,15 +17,24 @@ from sklgap.regimes import ConstantBatch, check_batch_regime, check_batch_size, 
 from sklgap.remedies import Proximal, Remedy, check_augmentation, check_remedies
 from sklgap.training import TrainingNet
 
+# Arguments by which a DataLoader is told the order of the rows.
+ORDER = ("shuffle", "sampler", "batch_sampler")
+
 
 def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
     """Return the net that ``model`` describes, for these data, not yet initialised."""
     _check_numbers(model)
     extra = dict(model._nested)
     module = check_net(model.net)
+    init = check_init(model.init)
     regime = _regime(model, len(X))
-    if regime.varies and "iterator_train" in extra:
-        raise ValueError("batch_regime must be constant beside a user's own iterator_train; got one that varies.")
+    if any(name.startswith(("iterator_train", "dataset")) for name in extra):
+        if regime.varies or model.regime_adaptation:
+            raise ValueError(
+                "batch_regime must be constant and regime_adaptation off beside a user's own iterator_train or dataset."
+            )
+        if not {"iterator_train", *(f"iterator_train__{key}" for key in ORDER)} & extra.keys():
+            extra["iterator_train__shuffle"] = True
     net = TrainingNet(
         module,
         criterion=model.criterion,
@@ -39,7 +48,7 @@ def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
         device=_device(model.device),
         regime=regime,
         remedies=_remedies(model, X),
-        init=None if isinstance(model.net, nn.Module) else check_init(model.init),
+        init=None if isinstance(model.net, nn.Module) else init,
         ghost_batch_size=model.ghost_batch_size,
         micro_batch_size=model.micro_batch_size,
         lr_scaling=check_lr_scaling(model.lr_scaling),
@@ -54,35 +63,52 @@ def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
     return net
 
 
-def check_fit(net: TrainingNet, X: np.ndarray, n_classes: int) -> None:
-    """Check that the module takes rows like these and returns one score per class, and that callbacks are named."""
-    module = copy.deepcopy(net.module_).eval()
+def check_fit(net: TrainingNet, X: np.ndarray, n_classes: int) -> torch.dtype:
+    """Check on two rows that net, criterion and callbacks fit the data and each other, before training.
+
+    Returns the dtype to predict in: float64, or float32 for a module that makes tensors of its own in that dtype.
+    """
+    module = copy.deepcopy(net.module_).cpu().eval()
     try:
         with torch.no_grad():
-            outputs = module(as_tensor(X).to(net.device))
+            outputs = module(as_tensor(X))
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(f"net must take rows of shape {X.shape[1:]}; the module says: {error}") from error
     if not isinstance(outputs, torch.Tensor) or outputs.shape != (len(X), n_classes):
         got = tuple(outputs.shape[1:]) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         raise ValueError(f"net must return {n_classes} outputs, one per class; got {got}.")
+    try:
+        loss = net.get_loss(outputs.to(net.device), torch.arange(len(X)) % n_classes)
+        mean = getattr(net.criterion_, "reduction", "mean") == "mean" and loss.ndim == 0
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(f"criterion must take (outputs, class numbers); it says: {error}") from error
+    if not mean:
+        raise ValueError("criterion must return the mean loss of the rows; got another reduction.")
     names = [name for name, _ in net.callbacks_]
     for name in net.get_params_for("callbacks"):
         if name.split("__")[0] not in names:
             raise TypeError(f"callbacks__{name} names none of the callbacks {names}{suggestion(name, names)}")
+    try:
+        with torch.no_grad():
+            module.double()(as_tensor(X).double())
+    except RuntimeError:
+        return torch.float32
+    return torch.float64
 
 
 def net_shape(model: Any, X: np.ndarray) -> tuple[int, ...]:
     """Return the shape of a row as the net takes it."""
-    named_images = getattr(check_net(model.net), "takes_images", None) if not isinstance(model.net, nn.Module) else None
-    if named_images or (model.input_shape is not None and named_images is None):
-        return check_input_shape(model.input_shape, X.shape, needed=True) or X.shape[1:]
-    return X.shape[1:]
+    net = check_net(model.net) if isinstance(model.net, str) else model.net
+    takes_images = getattr(net, "takes_images", model.input_shape is not None)
+    shape = check_input_shape(model.input_shape, X.shape, needed=takes_images)
+    return shape if takes_images and shape is not None else X.shape[1:]
 
 
 def deterministic(on: bool) -> contextlib.AbstractContextManager[Any]:
     """Ask cuDNN for algorithms that repeat bit for bit; no effect without a GPU."""
     if on and torch.cuda.is_available():
-        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+        kept = torch.backends.cudnn.allow_tf32
+        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=kept)
     return contextlib.nullcontext()
 
 
@@ -131,13 +157,14 @@ def _regime(model: Any, n_samples: int) -> Any:
 
 
 def _remedies(model: Any, X: np.ndarray) -> tuple[Remedy, ...]:
-    augmentation = check_augmentation(
-        model.augmentation,
-        lambda: check_input_shape(model.input_shape, X.shape, needed=True),
-        flat=len(net_shape(model, X)) == 1,
-    )
-    remedies = [] if augmentation is None else [augmentation]
-    remedies += [remedy for _, remedy in check_remedies(model.remedies)]
+    def ready(remedy: Any) -> Remedy | None:
+        return check_augmentation(remedy, image_shape, flat=len(net_shape(model, X)) == 1)
+
+    def image_shape() -> tuple[int, ...] | None:
+        return check_input_shape(model.input_shape, X.shape, needed=True)
+
+    found = [ready(remedy) for remedy in (model.augmentation, *(r for _, r in check_remedies(model.remedies)))]
+    remedies = [remedy for remedy in found if remedy is not None]
     if model.proximal_lambda is not None:
         remedies.append(Proximal(model.proximal_lambda, model.proximal_steps))
     for remedy in remedies:
@@ -151,10 +178,11 @@ def _device(device: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.device(device)
+        kind = torch.device(device).type
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"device must be 'auto' or a torch device such as 'cpu' or 'cuda'; got {device!r}.") from error
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(kind, True):
         raise ValueError(f"device={device!r} is not available on this machine; use 'auto' or 'cpu'.")
     return str(device)
 
@@ -190,11 +218,19 @@ def _check_numbers(model: Any) -> None:
             raise ValueError(f"{name} must be True or False; got {getattr(model, name)!r}.")
     if model.train_split is not None and not callable(model.train_split):
         raise ValueError(f"train_split must be None or a callable such as ValidSplit; got {model.train_split!r}.")
-    if model.callbacks is not None and not isinstance(model.callbacks, list | tuple | str):
+    if model.callbacks is not None and not (
+        isinstance(model.callbacks, list | tuple) and all(_is_callback(item) for item in model.callbacks)
+    ):
         raise ValueError(f"callbacks must be None or a list of skorch callbacks; got {model.callbacks!r}.")
     for name in ("optimizer", "criterion"):
         if not callable(getattr(model, name)):
             raise ValueError(f"{name} must be a class of torch; got {getattr(model, name)!r}.")
+
+
+def _is_callback(item: Any) -> bool:
+    """Say whether it is a callback, its class, or a pair (name, callback), as skorch takes them."""
+    item = item[1] if isinstance(item, tuple) and len(item) == 2 else item
+    return callable(getattr(item, "on_epoch_end", None))
 
 
 def _check_integer(name: str, value: Any, *, or_none: bool = False, least: int = 1) -> None:

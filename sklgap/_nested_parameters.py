@@ -3,7 +3,9 @@
 import difflib
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self
+
+from sklgap.remedies import check_remedies
 
 PREFIXES = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks", "dataset")
 
@@ -31,7 +33,7 @@ def unknown_parameter(estimator: str, name: str, own: Iterable[str]) -> str:
     return f"{estimator} has no parameter {name!r}{suggestion(name, candidates)}"
 
 
-def check_nested(prefix: str, target: Callable[..., Any], given: dict[str, Any], supplied: Iterable[str] = ()) -> None:
+def check_nested(prefix: str, target: Callable[..., Any], given: dict[str, Any]) -> None:
     """Raise a TypeError for an argument that ``target`` does not take.
 
     Parameters
@@ -42,13 +44,11 @@ def check_nested(prefix: str, target: Callable[..., Any], given: dict[str, Any],
         What the arguments go to.
     given : dict
         Arguments by their name without the prefix.
-    supplied : iterable of str
-        Arguments that come from the data and cannot be set.
     """
     parameters = inspect.signature(target).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
-    allowed = [name for name in parameters if name not in supplied]
+    allowed = list(parameters)
     for name in given:
         # skorch's optimizer__param_groups, and deeper nesting, are its own to check.
         if name.split("__")[0] not in allowed and not name.startswith("param_groups"):
@@ -56,3 +56,69 @@ def check_nested(prefix: str, target: Callable[..., Any], given: dict[str, Any],
                 f"{prefix}__{name} is not an argument of {getattr(target, '__name__', target)}, "
                 f"which takes {', '.join(allowed) or 'none'}{suggestion(name, allowed)}"
             )
+
+
+class NestedParametersMixin:
+    """Parameters beyond those of ``__init__``: skorch's nested ones, and those of named remedies.
+
+    Goes before ``BaseEstimator``; ``__init__`` ends with ``self._set_nested(kwargs)``.
+    """
+
+    remedies: Any
+    _get_param_names: Any
+
+    def _set_nested(self, kwargs: dict[str, Any]) -> None:
+        for name in kwargs:
+            if not is_nested(name):
+                raise TypeError(unknown_parameter(type(self).__name__, name, self._get_param_names()))
+        self._nested = kwargs
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return all parameters, skorch's nested ones included."""
+        params = super().get_params(deep)  # type: ignore[misc]
+        params.update(self._nested)
+        if deep:
+            for name, remedy in self._named_remedies():
+                params.update({f"remedies__{name}__{key}": value for key, value in remedy.get_params().items()})
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, nested ones included; a misspelt name is a ValueError that suggests the right one."""
+        if "remedies" in params:
+            self.remedies = params["remedies"]
+        known = self.get_params()
+        own: dict[str, Any] = {}
+        for name, value in params.items():
+            prefix, dunder, _ = name.partition("__")
+            if is_nested(name):
+                self._nested = {**self._nested, name: value}
+            elif name.startswith("remedies__") and name in known:
+                _, remedy, key = name.split("__", 2)
+                dict(check_remedies(self.remedies))[remedy].set_params(**{key: value})
+            elif name in known or (dunder and hasattr(params.get(prefix, known.get(prefix)), "set_params")):
+                own[name] = value
+            else:
+                raise ValueError(unknown_parameter(type(self).__name__, name, known))
+        super().set_params(**own)  # type: ignore[misc]
+        return self
+
+    def _named_remedies(self) -> list[tuple[str, Any]]:
+        """Return the named remedies; none where the parameter is wrong, which is for ``fit`` to say."""
+        try:
+            return check_remedies(self.remedies)
+        except (TypeError, ValueError):
+            return []
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a nested parameter, which scikit-learn expects to be an attribute like any other."""
+        try:
+            return vars(self)["_nested"][name]
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}") from None
+
+
+def hide_kwargs(cls: type) -> type:
+    """Take ``**kwargs`` out of the signature: scikit-learn's checks take its name for a parameter."""
+    parameters = inspect.signature(cls).parameters.values()
+    cls.__signature__ = inspect.Signature([p for p in parameters if p.kind is not p.VAR_KEYWORD])  # type: ignore[attr-defined]
+    return cls

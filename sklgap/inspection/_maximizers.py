@@ -141,9 +141,9 @@ def lbfgsb(objective: AnyObjective, bounds: Tensor, max_iter: int, scale: float 
         point = _clip(torch.as_tensor(offset, dtype=bounds.dtype, device=bounds.device), bounds)
         value, gradient = objective.gradient(objective.theta0 + point)
         best.keep(point, value, gradient)
-        return -scale * value, -scale * gradient.double().cpu().numpy()
+        return -scale * value, -scale * gradient.cpu().double().numpy()
 
-    half_widths = bounds.double().cpu().numpy()
+    half_widths = bounds.cpu().double().numpy()
     box = np.stack([-half_widths, half_widths], axis=1)
     start = np.zeros(len(half_widths))
     result = minimize(negative, start, jac=True, method="L-BFGS-B", bounds=box, options={"maxiter": max_iter})

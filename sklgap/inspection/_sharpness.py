@@ -289,7 +289,7 @@ def _record(
         solver=solver,
         status=best.status,
         converged=best.converged,
-        fraction_at_bound=float((best.argmax.abs() >= bounds * (1 - 1e-6)).double().mean()),
+        fraction_at_bound=float((best.argmax.abs() >= bounds * (1 - 1e-6)).float().mean()),
         step_norm=float(step.norm()),
         box_ratio=float((step.abs() / (epsilon * (origin.abs() + 1))).max()),
         n_samples=objective.n_samples,

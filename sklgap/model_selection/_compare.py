@@ -113,6 +113,11 @@ def compare_regimes(
         raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {solver!r}.")
     X, y = indexable(X, y)
     X_test, y_test = indexable(X_test, y_test)
+    unseen = np.setdiff1d(np.asarray(y_test), np.asarray(y))
+    if len(unseen):
+        raise ValueError(f"y_test must have labels that y has; got {unseen} beside them.")
+    if np.shape(X)[1:] != np.shape(X_test)[1:]:
+        raise ValueError(f"X_test must have rows like those of X, {np.shape(X)[1:]}; got {np.shape(X_test)[1:]}.")
     for parameters in overrides.values():  # what is wrong is found before hours of training
         candidate = last_step(with_parameters(estimator, dict(parameters)))
         check_batch_regime(candidate.batch_regime, len(y)).batch_size(0, len(y))
@@ -175,6 +180,11 @@ def _check_regimes(regimes: Any, reference: str) -> dict[str, Mapping[str, Any]]
                 raise ValueError(f"regimes[{label!r}] must be a dict of parameters; got {parameters!r}.")
     else:
         overrides = {str(regime): {"batch_regime": regime} for regime in regimes}
+    # An estimator's own batch_size would override every regime.
+    overrides = {
+        label: {"batch_size": None, **parameters} if "batch_regime" in parameters else parameters
+        for label, parameters in overrides.items()
+    }
     if len(overrides) < len(regimes):
         raise ValueError(f"regimes must have different labels; got {regimes!r}.")
     if any("random_state" in parameters for parameters in overrides.values()):

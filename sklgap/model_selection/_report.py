@@ -129,11 +129,13 @@ class RegimeComparison:
         finished = [label for label in self.labels if len(self.values(label, "trial"))]
         for label in finished:
             converged = self.values(label, "converged")
-            if not converged.all():
+            if (converged == 0).any():
                 found.append(
-                    f"{label} had not converged under its stopping rule in {int((1 - converged).sum())} "
+                    f"{label} had not converged under its stopping rule in {int((converged == 0).sum())} "
                     f"of {len(converged)} trials."
                 )
+            elif np.isnan(converged).any():
+                found.append(f"{label} was trained for max_epochs, without a stopping rule.")
         for gap in self.gaps():
             one, other = (losses.mean() for losses in self.paired(gap.regime, "train_loss"))
             if not np.isfinite(one + other):

@@ -35,9 +35,7 @@ def last_step(estimator: Any) -> Any:
 def with_parameters(estimator: Any, parameters: dict[str, Any]) -> Any:
     """Return a clone with the parameters of its classifier set, which may be the end of a pipeline."""
     prefix = f"{estimator.steps[-1][0]}__" if hasattr(estimator, "steps") else ""
-    own = estimator.get_params()
-    full = {name if name in own and not prefix else prefix + name: value for name, value in parameters.items()}
-    return clone(estimator).set_params(**full)
+    return clone(estimator).set_params(**{prefix + name: value for name, value in parameters.items()})
 
 
 def run_trial(
@@ -72,7 +70,7 @@ def run_trial(
         "weight_distance": classifier.history_[-1, "weight_distance"],
         "n_epochs": classifier.n_iter_,
         "n_updates": classifier.n_updates_,
-        "converged": classifier.converged_,
+        "converged": classifier.converged_ if _has_stopping_rule(classifier) else None,
         "fit_seconds": fitted - started,
     }
     X, y = (_take(part, measuring.rows) for part in train)
@@ -93,6 +91,10 @@ def run_trial(
 def sharpness_key(epsilon: float, subspace_dim: int | None) -> str:
     """Return the name of a sharpness in a record."""
     return f"sharpness_{epsilon:g}" + ("" if subspace_dim is None else f"_dim{subspace_dim}")
+
+
+def _has_stopping_rule(classifier: Any) -> bool:
+    return classifier.tol is not None or classifier.target_loss is not None
 
 
 def _take(data: Any, rows: np.ndarray) -> Any:

@@ -134,6 +134,7 @@ class Objective:
         self.shapes = [tuple(p.shape) for p in self._like.values()]
         self._chunks = _cut(*_check_data(data, self.dtype, self.device), chunk_size)
         self.n_samples = sum(len(chunk.X) for chunk in self._chunks)
+        self._shares = [len(chunk.X) / self.n_samples for chunk in self._chunks]
 
         self._tap = None
         if _batch_norm.batch_norm_layers(self._module):
@@ -157,23 +158,22 @@ class Objective:
         theta = self._check_theta(theta)
         with torch.no_grad(), self._statistics_of(theta):
             results = [self._evaluate_chunk(theta, chunk) for chunk in self._chunks]
-        losses = torch.stack([loss.double() for loss, _, _ in results])
         correct = torch.stack([correct for _, correct, _ in results]).sum()
         accuracy = correct.item() / self.n_samples if all(c for _, _, c in results) else float("nan")
-        return Evaluation(float((self._shares * losses).sum()), accuracy)
+        return Evaluation(self._mean([loss for loss, _, _ in results]), accuracy)
 
     def gradient(self, theta: Vector | None = None) -> tuple[float, Tensor]:
         """Return (f(theta), its gradient of shape (n_params,)), at the module's own parameters by default."""
         theta = self._check_theta(theta)
         if self._tap is not None:
             return self._population_gradient(theta)
-        value = torch.zeros((), dtype=torch.float64, device=self.device)
+        losses = []
         total = torch.zeros_like(theta, dtype=_wide(self.device))
         for share, chunk in zip(self._shares, self._chunks, strict=True):
             loss, gradient = gradient_of(partial(self._loss, chunk=chunk), theta)
-            value += share * loss
-            total.add_(gradient, alpha=float(share))
-        return float(value), total.to(self.dtype)
+            losses.append(loss)
+            total.add_(gradient, alpha=share)
+        return self._mean(losses), total.to(self.dtype)
 
     def hvp(self, v: Vector, theta: Vector | None = None) -> Tensor:
         """Return the Hessian at ``theta`` times ``v``, both of shape (n_params,)."""
@@ -183,7 +183,7 @@ class Objective:
         total = torch.zeros_like(theta, dtype=_wide(self.device))
         for share, chunk in zip(self._shares, self._chunks, strict=True):
             product = hessian_vector_product(partial(self._loss, chunk=chunk), theta, v)
-            total.add_(product, alpha=float(share))
+            total.add_(product, alpha=share)
         return total.to(self.dtype)
 
     def restrict(self, subspace: "Subspace") -> "RestrictedObjective":
@@ -199,10 +199,9 @@ class Objective:
 
     # -- one chunk ------------------------------------------------------------------------------------------------
 
-    @property
-    def _shares(self) -> Tensor:
-        sizes = [len(chunk.X) for chunk in self._chunks]
-        return torch.tensor(sizes, dtype=torch.float64, device=self.device) / sum(sizes)
+    def _mean(self, losses: list[Tensor]) -> float:
+        """Return the mean over all rows: one transfer from the device, the sum in float64."""
+        return float(np.dot(self._shares, torch.stack(losses).cpu().double().numpy()))
 
     def _forward(self, theta: Tensor, chunk: Batch) -> tuple[Tensor, Aux]:
         loss, aux = self._loss_fn(unflatten(theta, self._like), {}, chunk)
@@ -238,15 +237,15 @@ class Objective:
         return collected
 
     def _pooled(self, theta: Tensor) -> _batch_norm.Statistics:
-        return _batch_norm.pool(self._collect(theta), self._shares.tolist())
+        return _batch_norm.pool(self._collect(theta), self._shares)
 
     def _statistics_of(self, theta: Tensor) -> "_Given":
         return _Given(self._tap, None if self._tap is None else self._pooled(theta))
 
     def _population_loss(self, theta: Tensor) -> Tensor:
         with _Given(self._tap, self._pooled(theta)):
-            losses = torch.stack([self._loss(theta, chunk) for chunk in self._chunks])
-        return (self._shares * losses).sum()
+            losses = [self._loss(theta, chunk) for chunk in self._chunks]
+        return torch.stack([share * loss for share, loss in zip(self._shares, losses, strict=True)]).sum()
 
     def _population_gradient(self, theta: Tensor) -> tuple[float, Tensor]:
         """Return value and exact gradient with one chunk's graph in memory at a time.
@@ -260,11 +259,11 @@ class Objective:
         leaves = [
             {k: [(m.requires_grad_(), v.requires_grad_()) for m, v in s] for k, s in c.items()} for c in collected
         ]
-        pooled = _batch_norm.pool(leaves, self._shares.tolist())
+        pooled = _batch_norm.pool(leaves, self._shares)
         given = {k: (m.detach().requires_grad_(), v.detach().requires_grad_()) for k, (m, v) in pooled.items()}
         point = theta.detach().requires_grad_()
 
-        value = torch.zeros((), dtype=torch.float64, device=self.device)
+        losses = []
         total = torch.zeros_like(theta, dtype=_wide(self.device))
         inputs = [point] + _tensors(given.values())
         from_pool = [torch.zeros_like(t) for t in inputs[1:]]
@@ -272,10 +271,10 @@ class Objective:
             for share, chunk in zip(self._shares, self._chunks, strict=True):
                 loss = self._loss(point, chunk)
                 gradients = torch.autograd.grad(loss, inputs)
-                value += share * loss.detach()
-                total.add_(gradients[0], alpha=float(share))
+                losses.append(loss.detach())
+                total.add_(gradients[0], alpha=share)
                 for accumulated, g in zip(from_pool, gradients[1:], strict=True):
-                    accumulated.add_(g, alpha=float(share))
+                    accumulated.add_(g, alpha=share)
 
         flat_leaves = [t for c in leaves for s in c.values() for t in _tensors(s)]
         through_pool = iter(torch.autograd.grad(_tensors(pooled.values()), flat_leaves, grad_outputs=from_pool))
@@ -287,7 +286,7 @@ class Objective:
             if moving:
                 tensors, outers = zip(*moving, strict=True)
                 total.add_(torch.autograd.grad(tensors, point, grad_outputs=outers)[0])
-        return float(value), total.to(self.dtype)
+        return self._mean(losses), total.to(self.dtype)
 
 
 class RestrictedObjective:
@@ -377,7 +376,10 @@ def _check_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _check_data(data: tuple[Any, Any], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    X, y = (as_tensor(part) for part in data)
+    try:
+        X, y = (as_tensor(part) for part in data)
+    except TypeError as error:
+        raise ValueError(f"X and y must be numbers (labels as class numbers); {error}") from error
     if torch.is_floating_point(X):
         X = X.to(dtype)
     if not torch.is_floating_point(y):

@@ -35,16 +35,17 @@ class Subspace:
 
     def pseudo_inverse(self, vector: Tensor) -> Tensor:
         """Return A^+ vector, by the dim x dim Gram matrix in float64; ValueError where A has dependent columns."""
-        gram = torch.zeros(self.dim, self.dim, dtype=torch.float64, device=self.basis.device)
-        projection = torch.zeros(self.dim, dtype=torch.float64, device=self.basis.device)
+        device = torch.device("cpu") if self.basis.device.type == "mps" else self.basis.device  # knows no float64
+        gram = torch.zeros(self.dim, self.dim, dtype=torch.float64, device=device)
+        projection = torch.zeros(self.dim, dtype=torch.float64, device=device)
         width = max(1, _BLOCK // self.dim)
         for start in range(0, self.basis.shape[1], width):
-            block = self.basis[:, start : start + width].double()
+            block = self.basis[:, start : start + width].to(device).double()
             gram += block @ block.T
-            projection += block @ vector[start : start + width].double()
+            projection += block @ vector[start : start + width].to(device).double()
         if torch.linalg.matrix_rank(gram, hermitian=True) < self.dim:
             raise ValueError("The directions of the subspace must be linearly independent; they are not.")
-        return torch.linalg.solve(gram, projection).to(vector.dtype)
+        return torch.linalg.solve(gram, projection).to(vector)
 
 
 # Columns of A are brought to float64 in blocks of this many numbers (32 MB), never as a whole.

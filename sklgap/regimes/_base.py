@@ -56,13 +56,14 @@ def default_base_batch_size(n_samples: int) -> int:
     return min(n_samples, SMALL_BATCH if n_samples >= 40 * SMALL_BATCH else max(8, n_samples // 40))
 
 
-def check_batch_size(batch_size: int | float, n_samples: int, name: str = "batch_size") -> int:
+def check_batch_size(batch_size: int | float | None, n_samples: int, name: str = "batch_size") -> int:
     """Resolve a batch size to a number of rows.
 
     Parameters
     ----------
-    batch_size : int or float
-        An integer of at least 1, a fraction of the training samples in (0, 1], or -1 for all of them.
+    batch_size : int, float or None
+        An integer of at least 1, a fraction of the training samples in (0, 1], or -1 for all of them; None: the small
+        batch of `default_base_batch_size`.
     n_samples : int
         Number of training samples.
     name : str
@@ -73,6 +74,8 @@ def check_batch_size(batch_size: int | float, n_samples: int, name: str = "batch
     int
         Between 1 and n_samples: a larger batch is all the data.
     """
+    if batch_size is None:
+        return default_base_batch_size(n_samples)
     whole = isinstance(batch_size, numbers.Integral)
     valid = not isinstance(batch_size, bool) and isinstance(batch_size, numbers.Real)
     if not valid or not (batch_size == -1 or batch_size >= 1 if whole else 0 < batch_size <= 1):

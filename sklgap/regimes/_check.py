@@ -2,7 +2,7 @@
 
 import numbers
 
-from sklgap.regimes._base import LARGE_BATCH_FRACTION, BatchRegime, check_batch_size, default_base_batch_size
+from sklgap.regimes._base import LARGE_BATCH_FRACTION, BatchRegime, check_batch_size
 from sklgap.regimes._constant import ConstantBatch
 
 
@@ -13,7 +13,7 @@ def check_batch_regime(batch_regime: str | int | float | BatchRegime, n_samples:
     fraction is a constant batch; a `BatchRegime` is returned as it is.
     """
     if batch_regime == "SB":
-        return ConstantBatch(default_base_batch_size(n_samples))
+        return ConstantBatch()
     if batch_regime == "LB":
         return ConstantBatch(max(LARGE_BATCH_FRACTION, min(1.0, 2 / n_samples)))  # batch norm needs two rows
     if isinstance(batch_regime, numbers.Real):

@@ -8,8 +8,9 @@ class ConstantBatch(BatchRegime):
 
     Parameters
     ----------
-    size : int or float, default=256
-        Rows, a fraction of the training samples in (0, 1], or -1 for all of them. Larger than the data: all of them.
+    size : int, float or None, default=None
+        Rows, a fraction of the training samples in (0, 1], or -1 for all of them; None: the small batch, what ``"SB"``
+        is for the data. Larger than the data: all of them.
 
     Examples
     --------
@@ -20,7 +21,7 @@ class ConstantBatch(BatchRegime):
 
     varies = False
 
-    def __init__(self, size: int | float = 256) -> None:
+    def __init__(self, size: int | float | None = None) -> None:
         self.size = size
 
     def batch_size(self, epoch: int, n_samples: int) -> int:

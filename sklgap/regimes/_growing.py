@@ -5,7 +5,7 @@ The schedule is fixed in advance, as in Friedlander and Schmidt (2012).
 
 import numbers
 
-from sklgap.regimes._base import LARGE_BATCH_FRACTION, BatchRegime, check_batch_size, default_base_batch_size
+from sklgap.regimes._base import LARGE_BATCH_FRACTION, BatchRegime, check_batch_size
 
 
 class GrowingBatch(BatchRegime):
@@ -49,10 +49,7 @@ class GrowingBatch(BatchRegime):
         if not isinstance(self.every, numbers.Integral) or self.every < 1:
             raise ValueError(f"every must be an integer of at least 1; got {self.every!r}.")
         largest = check_batch_size(self.largest, n_samples, "largest")
-        if self.initial is None:
-            size = default_base_batch_size(n_samples)
-        else:
-            size = check_batch_size(self.initial, n_samples, "initial")
+        size = check_batch_size(self.initial, n_samples, "initial")
         for _ in range(epoch // self.every):
             if size >= largest or self.factor == 1:
                 break

@@ -2,7 +2,7 @@
 
 import numbers
 
-from sklgap.regimes._base import LARGE_BATCH_FRACTION, BatchRegime, check_batch_size, default_base_batch_size
+from sklgap.regimes._base import LARGE_BATCH_FRACTION, BatchRegime, check_batch_size
 
 
 class SwitchBatch(BatchRegime):
@@ -37,8 +37,5 @@ class SwitchBatch(BatchRegime):
         if not isinstance(self.switch_epoch, numbers.Integral) or self.switch_epoch < 0:
             raise ValueError(f"switch_epoch must be an integer of at least 0; got {self.switch_epoch!r}.")
         then = check_batch_size(self.then, n_samples, "then")
-        if self.first is None:
-            first = default_base_batch_size(n_samples)
-        else:
-            first = check_batch_size(self.first, n_samples, "first")
+        first = check_batch_size(self.first, n_samples, "first")
         return then if epoch >= self.switch_epoch else first

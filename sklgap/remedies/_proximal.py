@@ -50,7 +50,7 @@ class Proximal(Remedy):
 
     def begin_batch(self, params: Params) -> Params | None:
         """Return the anchor."""
-        return copy_of(params) if self.proximal_lambda and self.inner_steps > 1 else None
+        return copy_of(params) if self.proximal_lambda else None
 
     def transform_loss(self, loss_fn: LossFn, state: Params | None) -> LossFn:
         """Add the penalty."""

@@ -42,7 +42,7 @@ class EpochRecorder(Callback):
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         history = net.history
         n_rows = sum(self.sizes_)
-        losses = torch.stack(self.losses_).double().cpu()
+        losses = torch.stack(self.losses_).cpu().double()
         shares = torch.tensor(self.sizes_, dtype=torch.float64) / n_rows
         history.record("train_loss", float((losses * shares).sum()))
         if self.predicted_:
@@ -54,6 +54,10 @@ class EpochRecorder(Callback):
         history.record("n_updates", net.n_updates_)
         history.record("weight_distance", math.sqrt(squared_distance(net.step_.params, net.module_start_).item()))
         del self.losses_, self.predicted_, self.labels_
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what an interrupted epoch has left behind."""
+        return {}
 
 
 class StoppingRule(Callback):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EpochScoring, EpochTimer, PassthroughScoring
+from skorch.callbacks import EpochScoring, EpochTimer, PassthroughScoring
 from skorch.dataset import Dataset, unpack_data
 from skorch.utils import to_tensor
 from torch import Tensor
@@ -25,7 +25,7 @@ from sklgap.regimes import BatchRegime, default_base_batch_size, lr_factor, n_ba
 from sklgap.remedies import Remedy
 from sklgap.training._callbacks import EpochRecorder, StoppingRule, TrainingProgress
 from sklgap.training._loaders import SequentialLoader, make_loader
-from sklgap.training._random import derive_seed, seeded
+from sklgap.training._random import derive_seed, seed_generators, seeded
 from sklgap.training._step import TrainStep
 
 # What a further fit of a warm start takes from the estimator's parameters as they are then.
@@ -200,7 +200,7 @@ class TrainingNet(NeuralNetClassifier):
 
     def pop_training_data(self, X: Any, y: Any) -> Any:
         """Return the rows that were trained on, once: all of X without a train split."""
-        tensors, self.trained_on_ = self.trained_on_, None
+        tensors, self.trained_on_ = getattr(self, "trained_on_", None), None
         return (X, y) if tensors is None else tensors
 
     def adopt(self, other: "TrainingNet") -> None:
@@ -234,28 +234,16 @@ class TrainingNet(NeuralNetClassifier):
         return self
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
-        """Call the callbacks; one that raises KeyboardInterrupt, as skorch's early stopping, ends training in order."""
+        """Call the callbacks; a KeyboardInterrupt at the end of an epoch is skorch's early stopping, not Ctrl-C."""
         try:
-            getattr(self, method_name)(self, **kwargs)
-            for callback in self._listeners(method_name):
-                getattr(callback, method_name)(self, **kwargs)
+            super().notify(method_name, **kwargs)
         except KeyboardInterrupt as stop:
+            if method_name != "on_epoch_end":
+                raise
+            self.stopping_reason_ = "stopped by a callback"
             raise StopTraining from stop
         if method_name == "on_epoch_end" and self.stopping_reason_ is not None:
             raise StopTraining
-
-    def _listeners(self, method_name: str) -> list[Any]:
-        """Return the callbacks that define the hook: with the others, calls that do nothing add up on small nets."""
-        callbacks = tuple(callback for _, callback in self.callbacks_)
-        known = vars(self).get("listeners_")
-        if known is None or known[0] != callbacks:
-            hooks = [name for name in dir(Callback) if name.startswith("on_")]
-            listening = {
-                hook: [cb for cb in callbacks if getattr(type(cb), hook) is not getattr(Callback, hook)]
-                for hook in hooks
-            }
-            self.listeners_ = known = (callbacks, listening)
-        return known[1][method_name]
 
     def run_single_epoch(self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any) -> None:
         """Run over the batches without a host sync per batch; the recorder writes the history at the end."""
@@ -269,6 +257,8 @@ class TrainingNet(NeuralNetClassifier):
             self.notify("on_batch_begin", batch=batch, training=True)
             step = step_fn(batch)
             self.notify("on_batch_end", batch=batch, training=True, **step)
+        if not any(self.history[-1]["batches"]):
+            self.history[-1]["batches"] = []  # skorch opens a row for every batch; no callback wrote into them
         self.history.record(prefix + "_batch_count", count)
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
@@ -300,7 +290,7 @@ class TrainingNet(NeuralNetClassifier):
     def _begin_epoch(self, iterator: Any) -> None:
         """Set what depends on the epoch: order of the rows, random streams, batch size, learning rate."""
         epoch = len(self.history) - 1
-        torch.manual_seed(derive_seed(self.seed, 2, epoch))
+        seed_generators(derive_seed(self.seed, 2, epoch), torch.device(self.device))
         self.step_.rng.manual_seed(derive_seed(self.seed, 3, epoch))
         self._set_training(True)
         size = self.regime.batch_size(epoch, self.n_samples_)
@@ -317,6 +307,7 @@ class TrainingNet(NeuralNetClassifier):
         """Leave out the step, which holds the same tensors again; ``fit_loop`` builds it anew."""
         state = super().__getstate__()
         state.pop("step_", None)
+        state.pop("trained_on_", None)
         return state
 
 
