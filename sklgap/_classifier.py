@@ -301,7 +301,9 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         if self.recompute_batch_norm and batch_norm_layers(net.module_):
             objective = Objective(net.module_, _no_loss, (rows, target), batch_norm="population")
             set_buffers(net.module_, objective.population_statistics())
-        self.train_score_ = float(np.mean(self._outputs(rows).argmax(axis=1) == np.asarray(target)))
+        # In float32, unlike predict: a second pass over all the data should not cost more than it must.
+        final = Objective(net.module_, _no_loss, (rows, target), batch_norm="running", chunk_size=1000)
+        self.train_score_ = final.evaluate().accuracy
         reason = net.stopping_reason_
         self.converged_ = reason in ("loss ceased to improve", "target loss reached")
         if net.interrupted_:

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import inspect
 import numbers
 import warnings
 from typing import Any
@@ -116,7 +117,9 @@ def _module_arguments(model: Any, module: Any, X: np.ndarray, n_classes: int) ->
     if isinstance(module, nn.Module) or not hasattr(module, "takes_images"):
         return {}
     shape = net_shape(model, X)
-    arguments = net_arguments(module, int(np.prod(shape)), n_classes, shape)
+    takes = inspect.signature(module).parameters  # a user's subclass may have settled its sizes
+    sizes = net_arguments(module, int(np.prod(shape)), n_classes, shape)
+    arguments = {name: size for name, size in sizes.items() if name in takes}
     clash = [name for name in arguments if f"module__{name}" in model._nested]
     if clash:
         raise ValueError(f"module__{clash[0]} comes from the data for a net of the papers and cannot be set.")

@@ -231,6 +231,25 @@ def test_training_is_plain_gradient_descent():
         torch.testing.assert_close(weights(model)[name], value, rtol=FLOAT32, atol=FLOAT32)
 
 
+class MakesTensors(Mlp):
+    """A user's module that makes tensors of its own in float32."""
+
+    def forward(self, X):
+        return super().forward(X) + X @ torch.zeros(4, 3, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_module_that_knows_float32_only(norm):
+    X, y = blobs()
+    net = nn.Sequential(nn.BatchNorm1d(4), MakesTensors()) if norm else MakesTensors()
+    model = small(net=net, max_epochs=20).fit(X, y)
+    assert model.score(X, y) > 0.8  # clouds three deviations apart
+    assert model.predict_proba(X).dtype == np.float64
+    with torch.no_grad():
+        expected = copy.deepcopy(model.module_).eval()(torch.from_numpy(X)).double().softmax(dim=1)
+    np.testing.assert_allclose(model.predict_proba(X), expected, rtol=ROUNDING)
+
+
 # -- predictions -------------------------------------------------------------------------------------------------------
 
 

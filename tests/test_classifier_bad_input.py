@@ -10,6 +10,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
+from skorch.dataset import Dataset
 from torch import nn
 
 from sklgap.objective import check_objective
@@ -114,11 +115,19 @@ WRONG_CHOICES = [
     ({"remedies": [("a", Proximal()), ("a", Proximal())]}, "remedies must have different names; got 'a' twice"),
     ({"remedies": [Proximal(-1.0)]}, "proximal_lambda must be None or a number of at least 0; got -1.0"),
     ({"remedies": 5}, "remedies must"),
+    ({"remedies": (Augmentation(flip=False),)}, "input_shape=(channels, height, width) must be passed"),
+    *(
+        ({"criterion__reduction": value}, "criterion must return the mean loss of the rows; got another reduction")
+        for value in ("sum", "none")
+    ),
     ({"device": "abacus"}, "device must be 'auto' or a torch device such as 'cpu' or 'cuda'; got 'abacus'"),
     ({"device": None}, "device must be 'auto' or a torch device such as 'cpu' or 'cuda'; got None"),
     ({"optimizer": "adam"}, "optimizer must be a class of torch; got 'adam'"),
     ({"criterion": "mse"}, "criterion must be a class of torch; got 'mse'"),
-    ({"callbacks": 3}, "callbacks must"),
+    *(
+        ({"callbacks": value}, f"callbacks must be None or a list of skorch callbacks; got {value!r}")
+        for value in (3, [3], "disable", [("name", 3)])
+    ),
     ({"train_split": 5}, "train_split must"),
     ({"net": "C1"}, "input_shape=(channels, height, width) must be passed, or X be of shape"),
     ({"net": "C1", "input_shape": (4, 1)}, "input_shape must be None or (channels, height, width); got (4, 1)"),
@@ -142,9 +151,10 @@ def test_wrong_choice(params, sentence):
     assert_refused(small(**params), re.escape(sentence))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
-def test_cuda_without_a_gpu(device):
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps"])
+def test_device_that_is_not_there(device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert_refused(small(device=device), f"device='{device}' is not available on this machine")
 
 
@@ -338,6 +348,14 @@ def test_criterion_with_trainable_parameters():
         small(criterion=Trainable).fit(X, Y)
 
 
+@pytest.mark.filterwarnings("ignore:Using a target size:UserWarning")  # torch's own
+@pytest.mark.parametrize("n_classes", [2, 3, 4])
+def test_criterion_of_another_kind(n_classes):
+    """Whatever the number of classes: two rows against two classes would broadcast."""
+    sentence = r"criterion must take \(outputs, class numbers\); it says: "
+    assert_refused(small(criterion=nn.MSELoss), sentence, y=np.arange(60) % n_classes)
+
+
 def test_augmentation_that_loses_rows():
     model = small(augmentation=lambda batch: batch[:-1])
     with pytest.raises(ValueError, match="augmentation must return a tensor of 8 rows like the batch it is given"):
@@ -348,4 +366,7 @@ def test_varying_regime_beside_an_iterator_of_the_user():
     class Loader(torch.utils.data.DataLoader):
         pass
 
-    assert_refused(small(batch_regime=SwitchBatch(), iterator_train=Loader), "batch_regime must be constant beside")
+    for parts in ({"iterator_train": Loader}, {"iterator_train__pin_memory": False}, {"dataset": Dataset}):
+        for params in ({"batch_regime": SwitchBatch()}, {"regime_adaptation": True}):
+            sentence = "batch_regime must be constant and regime_adaptation off beside a user's own"
+            assert_refused(small(**params, **parts), sentence)

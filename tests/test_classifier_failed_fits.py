@@ -10,7 +10,7 @@ from torch import nn
 
 from sklgap.objective import check_objective
 from sklgap.remedies import Remedy
-from tests.tiny import blobs, same_weights, small
+from tests.tiny import blobs, same_weights, small, weights
 
 X, Y = blobs()
 
@@ -58,6 +58,37 @@ def test_refit_that_failed_leaves_the_old_model_or_none(params):
     np.testing.assert_array_equal(proba, expected)
     assert model.classes_.tolist() == [0, 1, 2]
     assert model.score(X, Y) == model.train_score_
+
+
+class FailsLate(Remedy):
+    """Fails with the twelfth batch: in the second epoch."""
+
+    def __init__(self):
+        self.batches = 0
+
+    def transform_batch(self, batch, rng):
+        self.batches += 1
+        if self.batches == 12:
+            raise OSError("disk full")
+        return batch
+
+
+@pytest.mark.parametrize("fails", [{"remedies": [FailsLate()], "lr": 0.5}, {"max_epochs": 0}], ids=["late", "at once"])
+def test_warm_refit_that_failed_leaves_the_model_as_it_was(fails):
+    model, other = (small(warm_start=True, optimizer__weight_decay=0.1).fit(X, Y) for _ in range(2))
+    before, history = weights(model), list(model.history_)
+    figures = {name: getattr(model, name) for name in ("n_iter_", "n_updates_", "train_loss_", "train_score_")}
+    with pytest.raises((OSError, ValueError)):
+        model.set_params(**fails).fit(X, Y)
+    assert all(torch.equal(value, before[name]) for name, value in weights(model).items())
+    assert list(model.history_) == history
+    assert {name: getattr(model, name) for name in figures} == figures
+    assert model.net_.n_updates_ == model.n_updates_
+    np.testing.assert_array_equal(model.predict_proba(X), other.predict_proba(X))
+    # The optimiser's state is that of the first fit, too: both go on alike.
+    model.set_params(remedies=(), lr=0.01, max_epochs=2).fit(X, Y)
+    assert same_weights(model, other.fit(X, Y))
+    assert model.n_iter_ == 4
 
 
 def test_warm_start_checks_data_and_parameters_too():

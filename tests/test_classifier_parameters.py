@@ -137,6 +137,16 @@ def test_paper_augmentation_is_the_remedy():
     assert not same_weights(by_name, small().fit(X, y))
 
 
+def test_augmentation_among_the_remedies_gets_the_shape_of_flat_rows():
+    X, y = images(n=16, side=28)
+    flat, own = X.reshape(16, 784), Augmentation(flip=False)
+    model = small(remedies=(own,), max_epochs=1).fit(flat, y)
+    assert own.image_shape is None
+    assert same_weights(model, small(augmentation=own, max_epochs=1).fit(flat, y))
+    assert same_weights(model, small(remedies=[own], max_epochs=1).fit(X, y))
+    assert not same_weights(model, small(max_epochs=1).fit(flat, y))
+
+
 def test_augmentation_that_mirrors_digits_warns():
     X, y = images(channels=1)
     with pytest.warns(UserWarning, match=r"Augmentation\(flip=False\)"):
@@ -218,6 +228,7 @@ def test_name_far_from_any():
     ("params", "wrong", "right"),
     [
         ({"batch_regime": SwitchBatch()}, "batch_regime__swich_epoch", "switch_epoch"),
+        ({"batch_regime": "SB"}, "batch_regime__switch_epoch", "has no parameter 'batch_regime__switch_epoch'"),
         ({"augmentation": Augmentation()}, "augmentation__degree", "degrees"),
         ({"remedies": [("near", Proximal())]}, "remedies__near__proximal_lamda", "remedies__near__proximal_lambda"),
         ({"remedies": [("near", Proximal())]}, "remedies__neer__proximal_lambda", "remedies__near__proximal_lambda"),

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from skorch.callbacks import LRScheduler
+from skorch.callbacks import Callback, LRScheduler
 from skorch.dataset import ValidSplit
 
 from sklgap.regimes import GrowingBatch, SwitchBatch
@@ -212,3 +212,36 @@ def test_warm_start_takes_a_changed_stopping_rule():
     model.set_params(target_loss=100.0, max_epochs=5).fit(X, Y)
     assert model.n_iter_ == 3
     assert model.converged_
+
+
+# -- pickles -----------------------------------------------------------------------------------------------------------
+
+
+def test_pickle_holds_the_module_once():
+    model = small().fit(X, Y)
+    assert not {"module_", "history_"} & vars(model).keys()
+    loaded = pickle.loads(pickle.dumps(model))
+    assert loaded.module_ is loaded.net_.module_
+    assert loaded.history_ is loaded.net_.history
+    assert same_weights(loaded, model)
+    # 40,003 numbers of 4 bytes, four times: weights, starting point, and Adam's two moments.
+    assert len(pickle.dumps(small(net=Mlp, module__width=5000).fit(X, Y))) < 4.5 * 4 * 40_003
+
+
+class Pickle(Callback):
+    """Notes how many bytes the net takes that is in training."""
+
+    def on_epoch_end(self, net, **kwargs):
+        # With a split skorch's scoring holds the predictions for the rows held out until the training ends.
+        net.history.record("bytes", 0 if net.train_split else len(pickle.dumps(net)))
+
+
+@pytest.mark.parametrize("params", [{}, {"net": Mlp}, {"train_split": ValidSplit(5)}], ids=str)
+def test_pickle_does_not_grow_with_the_data(params):
+    """540 rows more would be 8,640 bytes; a few are digits of counts."""
+
+    def sizes(n):
+        model = small(**params, callbacks=[Pickle()], batch_size=n // 10).fit(*blobs(n))
+        return np.array([len(pickle.dumps(model)), *model.history_[:, "bytes"]])
+
+    assert np.abs(sizes(600) - sizes(60)).max() < 200

@@ -181,7 +181,7 @@ BAD = {
     "epochs": (["--epochs", "-1"], ["max_epochs must be", "got -1"]),
     "epsilon": (["--epsilon", "0"], ["epsilon must be", "0.0"]),
     "device": (["--device", "abacus"], ["device must be", "'abacus'"]),
-    "subspace": (["--subspace-dim", "0"], ["subspace_dims must be", "got 0"]),
+    "subspace": (["--subspace-dim", "0"], ["subspace_dims must be", "got [None, 0]."]),
     "max-samples": (["--max-samples", "0"], ["max_samples must be", "got 0"]),
     "train-samples": (["--train-samples", "0"], ["--train-samples must be at least 1"]),
 }

@@ -53,5 +53,5 @@ elif __name__ == "__main__":
 
     torch.set_num_threads(1)
     X, y = fetch_mnist(return_X_y=True, flat=True)
-    eval(sys.argv[1])
+    exec(sys.argv[1])
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

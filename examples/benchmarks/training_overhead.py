@@ -2,7 +2,8 @@
 
 The same net, starting weights' distribution, data, optimiser, batch size and number of updates in all three; the time
 of a whole ``fit`` divided by the loop's. What ours does beside the loop is inside the time: validation of the data,
-history (clean loss, accuracy, distance), batch-norm statistics at the end and the accuracy of the final weights.
+history (clean loss, accuracy, distance), and two passes over the data at the end: batch-norm statistics, and the
+accuracy of the final weights.
 
     python examples/benchmarks/training_overhead.py             # digits, a minute; MNIST too where $SKLGAP_DATA is set
     python examples/benchmarks/training_overhead.py --quick     # digits only, few repeats
@@ -83,7 +84,7 @@ def compare(name, net_class, X, y, batch_size, n_epochs, repeats, with_skorch=Tr
     medians = interleaved_medians(runs, repeats)
     ratios = {key: value / medians["loop"] for key, value in medians.items()}
     skorch_ratio = f"{ratios['skorch']:.2f}x" if with_skorch else "-"
-    print(f"{name:28s} {medians['loop']:9.3f} s   sklgap {ratios['sklgap']:5.2f}x   skorch {skorch_ratio}", flush=True)
+    print(f"{name:32s} {medians['loop']:9.3f} s   sklgap {ratios['sklgap']:5.2f}x   skorch {skorch_ratio}", flush=True)
     return ratios
 
 
@@ -94,7 +95,7 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(environment())
-    print(f"{'':28s} {'loop':>9s}     times the loop's time")
+    print(f"{'':32s} {'loop':>9s}     times the loop's time")
     X, y = load_digits(return_X_y=True)
     X, y = (X / 16).astype(np.float32), y.astype(np.int64)
     repeats = 3 if arguments.quick else 9
@@ -103,8 +104,9 @@ def main():
         compare(f"digits 64-32-10, batch {batch_size}", DigitsNet, X, y, batch_size, n_epochs, repeats)
     if os.environ.get("SKLGAP_DATA") and not arguments.quick:
         X, y = fetch_mnist(return_X_y=True, flat=True)
-        for batch_size, n_epochs in ((256, 2), (6000, 2)):
-            compare(f"F1 on MNIST, batch {batch_size}", MnistF1, X, y, batch_size, n_epochs, repeats=3)
+        # The paper's fits take 25 epochs and more; the two passes at the end weigh more in a shorter one.
+        for n_epochs in (2, 8):
+            compare(f"F1 on MNIST, batch 256, {n_epochs} epochs", MnistF1, X, y, 256, n_epochs, repeats=1)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,11 @@ def test_repeatable_by_default(fitted):
     assert sharpness_score(*fitted, **kwargs, random_state=None) != sharpness_score(*fitted, **kwargs)
 
 
+def test_labels_in_a_column(fitted):
+    model, X, y = fitted
+    assert sharpness_score(model, X, y[:, None]) == sharpness_score(model, X, y)
+
+
 def test_the_negative_scorer(fitted):
     assert neg_sharpness_scorer(*fitted) == -sharpness_score(*fitted) < 0
 

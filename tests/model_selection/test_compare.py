@@ -70,10 +70,11 @@ def test_paired_trials_start_from_the_same_weights(report):
 
 
 def test_the_names_of_the_paper():
-    report = compare(regimes=("SB", "LB"), reference="SB", n_trials=1)
-    assert report.labels == ["SB", "LB"]
-    # Fewer than 10,240 samples: n // 40, at least 8; and 10 %.
-    assert [record["batch_size"] for record in report.records] == [8, 5]
+    for batch_size in (None, 25):  # the estimator's own overrides no regime
+        report = compare(small(batch_size=batch_size), regimes=("SB", "LB"), reference="SB", n_trials=1)
+        assert report.labels == ["SB", "LB"]
+        # Fewer than 10,240 samples: n // 40, at least 8; and 10 %.
+        assert [record["batch_size"] for record in report.records] == [8, 5]
 
 
 def test_a_dict_of_remedies():
@@ -100,9 +101,13 @@ def test_regimes_as_objects_and_fractions():
     assert [record["batch_size"] for record in report.records] == [10, 25, 50]
 
 
+def test_a_stopping_rule_says_whether_it_ended_the_training():
+    (record,) = compare(small(target_loss=100.0), regimes=(10,), n_trials=1).records
+    assert (record["converged"], record["n_epochs"]) == (True, 1)
+
+
 def test_the_label_of_a_number_is_its_text():
-    expected = _figures(compare(n_trials=1))
-    assert _figures(compare(n_trials=1, reference=10)) == expected
+    assert _figures(compare(n_trials=1, reference=10)) == _figures(compare(n_trials=1))
 
 
 def test_a_pipeline():
@@ -156,7 +161,7 @@ def test_every_figure_of_a_record(report):
         distance = sum((p - _start(model)[name]).square().sum().item() for name, p in model.module_.named_parameters())
         assert record["weight_distance"] == pytest.approx(distance**0.5, rel=1e-5)
         assert (record["n_epochs"], record["n_updates"]) == (model.n_iter_, model.n_updates_)
-        assert record["converged"] == model.converged_
+        assert record["converged"] is None  # tol=None: there is no stopping rule
         assert min(record["fit_seconds"], record["measure_seconds"]) > 0
         for dim in (None, 3):
             expected = sharpness(model, *DATA[:2], epsilon=[1e-3, 1e-2], subspace_dim=dim, random_state=record["seed"])
@@ -372,17 +377,22 @@ def test_unequal_lengths():
 
 
 BAD_TEST_DATA = {
-    "label": (X[50:], Y[50:] + 7, "y.* must have the labels"),
-    "columns": (X[50:, :3], Y[50:], "features"),
-    "nan": (np.full_like(X[50:], np.nan), Y[50:], "NaN"),
+    "label": (X[50:], Y[50:] + 7, r"y_test must have labels that y has; got \[7 8 9\] beside them\."),
+    "columns": (X[50:, :3], Y[50:], r"X_test must have rows like those of X, \(4,\); got \(3,\)\."),
 }
 
 
 @pytest.mark.parametrize("case", BAD_TEST_DATA)
+@pytest.mark.usefixtures("_no_training")
 def test_bad_test_data(case):
     X_test, y_test, sentence = BAD_TEST_DATA[case]
     with pytest.raises(ValueError, match=sentence):
         compare(data=(*DATA[:2], X_test, y_test))
+
+
+def test_test_data_that_are_not_finite():
+    with pytest.raises(ValueError, match="NaN"):
+        compare(data=(*DATA[:2], X[50:] * np.nan, Y[50:]))
 
 
 def test_a_wrong_parameter_of_the_estimator_is_a_sentence():

@@ -95,6 +95,15 @@ def test_unequal_training_losses(loss, warned):
         assert report.warnings() == []
 
 
+def test_regimes_without_a_stopping_rule():
+    """Nothing says whether training for a fixed number of epochs would have gone on."""
+    report = comparison([r for t in range(3) for r in _both(t, sb={"converged": None}, lb={"converged": None})])
+    for label in ("SB", "LB"):
+        _warns(report, f"{label} was trained for max_epochs, without a stopping rule.")
+    assert "had not converged" not in str(report)
+    assert json.loads(report.to_json())["records"][0]["converged"] is None
+
+
 def test_regimes_that_had_not_converged():
     report = comparison([r for t in range(3) for r in _both(t, lb={"converged": t == 1})])
     _warns(report, "LB had not converged", "in 2 of 3 trials")

@@ -97,6 +97,15 @@ def test_a_pair():
     assert objective.chunk_size == 7
 
 
+@pytest.mark.parametrize("labels", [list("abc"), np.array(list("abc")), np.array(list("abc"), dtype=object)], ids=repr)
+def test_a_pair_and_labels_that_are_no_numbers(labels):
+    pair, X = (nn.Linear(4, 3), nn.CrossEntropyLoss()), np.zeros((3, 4), dtype=np.float32)
+    with pytest.raises(ValueError, match=r"X and y must be numbers \(labels as class numbers\)"):
+        check_objective(pair, X, labels)
+    with pytest.raises(ValueError, match=r"X and y must be numbers \(labels as class numbers\)"):
+        Objective(*pair, (X, labels))
+
+
 def test_an_objective_is_returned_as_it_is():
     module, criterion, X, y = PROBLEMS["tanh"]()
     objective = Objective(module, criterion, (X, y))
@@ -146,6 +155,7 @@ def test_our_own_estimator_with_any_labels():
     objective = check_objective(model, X, labels, batch_norm="running")
     assert objective.value() == pytest.approx(loss_scoring(model.net_, X, y), rel=SKORCH)
     assert objective.evaluate().accuracy == pytest.approx(model.score(X, labels), abs=1e-12)
+    assert check_objective(model, X, labels[:, None], batch_norm="running").value() == objective.value()
     with pytest.raises(ValueError, match="y must have the labels seen in fit"):
         check_objective(model, X, np.full(len(X), "never"))
 

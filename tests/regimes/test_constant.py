@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
 
-from sklgap.regimes import ConstantBatch
+from sklgap.regimes import ConstantBatch, default_base_batch_size
 
 
 @given(size=st.one_of(st.integers(1, 400), st.floats(1e-6, 1)), n_samples=st.integers(1, 300), epoch=st.integers(0, 99))
@@ -18,7 +18,12 @@ def test_default_and_clone():
     assert regime.varies is False
     assert regime.batch_size(0, 10**5) == 256
     assert clone(regime).set_params(size=0.5).batch_size(3, 10) == 5
-    assert regime.size == 256
+    assert regime.size is None
+
+
+def test_the_default_is_the_small_batch():
+    for n_samples in (5, 400, 1000, 60000):
+        assert ConstantBatch().batch_size(0, n_samples) == default_base_batch_size(n_samples)
 
 
 def test_bad_size():

@@ -177,18 +177,32 @@ def test_bad_translate(translate):
 # -- the parameter ``augmentation`` --------------------------------------------------------------------------------
 
 
+def _shape(*shape):
+    return lambda: shape
+
+
+def _no_shape():
+    raise ValueError("no shape")
+
+
 def test_none_and_paper_and_remedies():
-    assert check_augmentation(None, None, flat=True) is None
-    paper = check_augmentation("paper", (3, 4, 4), flat=False)
+    assert check_augmentation(None, _no_shape, flat=True) is None
+    paper = check_augmentation("paper", _shape(3, 4, 4), flat=False)
     assert paper.get_params() == Augmentation().get_params()
     proximal, own = Proximal(), Augmentation(degrees=3)
-    assert check_augmentation(proximal, None, flat=False) is proximal
-    assert check_augmentation(own, (3, 4, 4), flat=False) is own
+    assert check_augmentation(proximal, _no_shape, flat=False) is proximal
+    assert check_augmentation(own, _shape(3, 4, 4), flat=False) is own
+
+
+def test_only_what_moves_images_asks_for_their_shape():
+    for augmentation in ("paper", Augmentation(flip=False)):
+        with pytest.raises(ValueError, match="no shape"):
+            check_augmentation(augmentation, _no_shape, flat=True)
 
 
 def test_flat_rows_get_their_shape_and_the_users_object_is_left():
     own = Augmentation(degrees=3)
-    filled = check_augmentation(own, (3, 4, 4), flat=True)
+    filled = check_augmentation(own, _shape(3, 4, 4), flat=True)
     assert filled.get_params() == {**own.get_params(), "image_shape": (3, 4, 4)}
     assert own.image_shape is None
 
@@ -198,31 +212,31 @@ class HalfTurn(Augmentation):
 
 
 def test_a_subclass_keeps_its_class():
-    assert type(check_augmentation(HalfTurn(), (3, 4, 4), flat=True)) is HalfTurn
+    assert type(check_augmentation(HalfTurn(), _shape(3, 4, 4), flat=True)) is HalfTurn
 
 
 def test_one_channel_warns_about_flips():
     with pytest.warns(UserWarning, match="augmentation mirrors images of one channel"):
-        check_augmentation("paper", (1, 4, 4), flat=True)
+        check_augmentation("paper", _shape(1, 4, 4), flat=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_augmentation(Augmentation(flip=False), (1, 4, 4), flat=True)
-        check_augmentation("paper", (3, 4, 4), flat=True)
+        check_augmentation(Augmentation(flip=False), _shape(1, 4, 4), flat=True)
+        check_augmentation("paper", _shape(3, 4, 4), flat=True)
 
 
 def test_a_callable_on_the_batch():
     X = _images()
-    remedy = check_augmentation(torch.neg, None, flat=False)
+    remedy = check_augmentation(torch.neg, _no_shape, flat=False)
     assert torch.equal(_apply(remedy, X), -X)
 
 
 @pytest.mark.parametrize(("function", "got"), [(lambda X: X[1:], r"\(39, 2, 5, 7\)"), (lambda X: None, "NoneType")])
 def test_a_callable_that_returns_no_batch(function, got):
     with pytest.raises(ValueError, match=f"augmentation must return a tensor of 40 rows like .* got {got}"):
-        _apply(check_augmentation(function, None, flat=False), _images())
+        _apply(check_augmentation(function, _no_shape, flat=False), _images())
 
 
 @pytest.mark.parametrize("augmentation", ["flip", 3, Augmentation, nn.Identity])
 def test_anything_else(augmentation):
     with pytest.raises(ValueError, match="augmentation must be None, 'paper', a callable or a Remedy; got "):
-        check_augmentation(augmentation, None, flat=False)
+        check_augmentation(augmentation, _no_shape, flat=False)

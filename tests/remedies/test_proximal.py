@@ -4,8 +4,9 @@ from sklearn.base import clone
 
 from sklgap._typing import Aux, Batch
 from sklgap.objective._autodiff import value_and_grad
-from sklgap.remedies import Proximal
+from sklgap.remedies import Proximal, Remedy
 from tests.cases import DOUBLE
+from tests.tiny import Mlp, blobs, small
 
 
 def _loss_fn(params, buffers, batch):
@@ -54,9 +55,28 @@ def test_the_anchor_does_not_follow_the_weights():
     assert not anchor["a"].requires_grad
 
 
-@pytest.mark.parametrize("remedy", [Proximal(0.0), Proximal(0), Proximal(0.5, inner_steps=1)])
+@pytest.mark.parametrize("remedy", [Proximal(0.0), Proximal(0), Proximal(0.0, inner_steps=1)])
 def test_without_a_penalty_the_loss_function_is_the_same_object(remedy):
     assert remedy.transform_loss(_loss_fn, remedy.begin_batch(_params())) is _loss_fn
+
+
+class ThreeSteps(Remedy):
+    """Uses each batch three times and changes nothing."""
+
+    inner_steps = 3
+
+
+def test_one_inner_step_pulls_beside_a_remedy_with_more():
+    """The batch is used three times then: from the second time on the penalty counts."""
+
+    def distance(proximal_lambda):
+        remedies = [Proximal(proximal_lambda, inner_steps=1), ThreeSteps()]
+        model = small(net=Mlp, optimizer=torch.optim.SGD, lr=0.005, remedies=remedies).fit(*blobs())
+        assert model.n_updates_ == 3 * 8 * 2
+        return model.history_[-1, "weight_distance"]
+
+    # Each step undoes half (0.005 * 100) of what the batch had moved: 1 + 1/2 + 1/4 instead of 3 steps.
+    assert distance(100.0) < 0.8 * distance(0.0)
 
 
 def test_defaults_are_the_papers():

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping
 from torch import nn
@@ -90,10 +91,24 @@ def test_gradient_may_be_changed_by_a_callback():
     assert clipped.history_[-1, "weight_distance"] == pytest.approx(1e-3, rel=1e-3)
 
 
+class WriteBatches(Callback):
+    def on_batch_end(self, net, **kwargs):
+        net.history.record_batch("mine", 1)
+
+
+def test_history_has_rows_of_batches_only_where_a_callback_wrote_some():
+    plain, writing = (small(callbacks=callbacks).fit(X, Y) for callbacks in (None, [WriteBatches()]))
+    assert plain.history_[:, "batches"] == [[], []]
+    assert writing.history_[:, "batches"] == [[{"mine": 1}] * 8] * 2
+    assert plain.history_[:, "train_batch_count"] == writing.history_[:, "train_batch_count"] == [8, 8]
+
+
 def test_early_stopping_of_skorch_ends_training_in_order():
     stop = EarlyStopping(monitor="train_loss", patience=2, threshold=1e9, threshold_mode="abs", sink=lambda text: None)
     record = Record()
-    model = small(callbacks=[record, stop], max_epochs=30, tol=1e-9).fit(X, Y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no ConvergenceWarning: that the training ended is meant
+        model = small(callbacks=[record, stop], max_epochs=30, tol=1e-9).fit(X, Y)
     assert model.n_iter_ == 3  # the first is the best; two more are not better by 1e9
     assert recorded(model).calls[-2:] == ["epoch end", "train end"]
     assert model.train_score_ == model.score(X, Y)
@@ -139,6 +154,50 @@ def test_interrupt_leaves_a_fitted_model_and_is_raised(at, norm):
     model.set_params(tol=None, max_epochs=2).fit(X, Y)  # and training can go on
     assert len(model.history_) >= before + 1
     assert np.isfinite(model.train_loss_)
+
+
+class Press(Callback):
+    """Raises KeyboardInterrupt in a hook of the n-th batch: Ctrl-C during a callback."""
+
+    def __init__(self, hook, at):
+        self.at = at
+        self.calls = 0
+        setattr(self, hook, self.press)
+
+    def press(self, net, **kwargs):
+        self.calls += 1
+        if self.calls == self.at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("hook", ["on_batch_begin", "on_grad_computed", "on_batch_end"])
+def test_interrupt_during_a_callback_is_ctrl_c(hook):
+    model = small(callbacks=[Press(hook, at=12)], max_epochs=5, tol=1e-4)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y)
+    check_is_fitted(model)
+    assert model.n_iter_ == len(model.history_) == 1
+    assert not model.converged_
+    assert model.train_score_ == model.score(X, Y)
+    first = small(callbacks=[Press(hook, at=3)])
+    with pytest.raises(KeyboardInterrupt):
+        first.fit(X, Y)
+    with pytest.raises(NotFittedError):
+        first.predict(X)
+
+
+def test_interrupt_in_the_first_epoch_of_another_fit():
+    """What must not be: scores of one fit beside weights of another."""
+    model = small().fit(X, Y)
+    expected = model.predict_proba(X)
+    with pytest.raises(KeyboardInterrupt):
+        model.set_params(callbacks=[Press("on_batch_end", at=3)], random_state=1).fit(X, Y)
+    try:
+        proba = model.predict_proba(X)
+    except NotFittedError:
+        return
+    np.testing.assert_array_equal(proba, expected)
+    assert model.n_iter_ == len(model.history_) == 2
 
 
 def test_interrupt_in_the_first_epoch_is_raised():

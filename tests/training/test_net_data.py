@@ -8,7 +8,7 @@ import torch
 from skorch.callbacks import Callback
 from skorch.dataset import Dataset, ValidSplit
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from sklgap.nets import GhostBatchNorm
 from tests.tiny import Mlp, TinyC1, TinyF1, blobs, images, same_weights, small, weights
@@ -117,10 +117,11 @@ def test_dataset_of_the_user():
 
 
 def test_iterator_of_the_user_with_regime_adaptation():
-    """The epochs of a user's own iterator are not cut: the budget of 8 updates ends with the epoch it is reached in."""
-    model = small(iterator_train=CountingLoader, batch_size=25, regime_adaptation=True, max_epochs=1).fit(X, Y)
-    assert model.n_updates_ == 9
-    assert model.n_iter_ == 3
+    """The epochs of a user's own iterator could not be cut to the budget of updates."""
+    model = small(iterator_train=CountingLoader, batch_size=25, regime_adaptation=True, max_epochs=1)
+    sentence = "batch_regime must be constant and regime_adaptation off beside a user's own iterator_train or dataset."
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        model.fit(X, Y)
 
 
 def test_loader_of_skorch_computes_the_same():
@@ -131,7 +132,8 @@ def test_loader_of_skorch_computes_the_same():
         torch.testing.assert_close(value, weights(skorchs)[name], rtol=1e-3, atol=1e-4)  # Adam magnifies rounding
 
 
-def test_every_row_is_seen_once_an_epoch_in_another_order():
+def orders(**params):
+    """Fit two epochs; return the order of the rows in each."""
     seen = []
 
     class Rows(Callback):
@@ -139,12 +141,45 @@ def test_every_row_is_seen_once_an_epoch_in_another_order():
             seen.append(batch[0][:, 0].numpy())
 
     numbered = np.arange(60, dtype=np.float32)[:, None] * np.ones((1, 4), dtype=np.float32)
-    small(callbacks=[Rows()], batch_size=7, net=Mlp).fit(numbered, Y)
-    order = np.concatenate(seen).astype(int)
-    first, second = order[:60], order[60:]
+    small(callbacks=[Rows()], batch_size=7, net=Mlp, **params).fit(numbered, Y)
+    return np.concatenate(seen).astype(int).reshape(2, 60).tolist()
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"iterator_train__pin_memory": False}, {"iterator_train__shuffle": True}, {"dataset": Dataset}]
+)
+def test_every_row_is_seen_once_an_epoch_in_another_order(params):
+    first, second = orders(**params)
     assert sorted(first) == sorted(second) == list(range(60))
-    assert first.tolist() != second.tolist()
-    assert first.tolist() != list(range(60))
+    assert first != second
+    assert first != list(range(60))
+
+
+def test_order_that_the_user_asked_for():
+    assert orders(iterator_train__shuffle=False) == [list(range(60))] * 2
+    sampler = torch.utils.data.SequentialSampler(range(60))
+    assert orders(iterator_train__sampler=sampler) == [list(range(60))] * 2
+
+
+@pytest.mark.parametrize("params", [{}, {"batch_size": 10}, {"ghost_batch_size": 4}], ids=str)
+def test_train_score_is_that_of_the_rows_trained_on(params):
+    """The labels of the rows held out are wrong: they must not count."""
+
+    def split(dataset, y=None):
+        return Subset(dataset, range(40)), Subset(dataset, range(40, 60))
+
+    labels = np.where(np.arange(60) < 40, Y, (Y + 1) % 3)
+    model = small(train_split=split, max_epochs=10, **params).fit(X, labels)
+    assert model.train_score_ == model.score(X[:40], Y[:40]) > model.score(X, labels)
+    assert same_weights(model, small(train_split=split, max_epochs=10, **params).fit(X, labels))
+
+
+def test_small_batch_is_that_of_the_rows_trained_on():
+    """600 rows: 15 a batch; the 480 that a split leaves: 12, so that scaling leaves the learning rate alone."""
+    data = blobs(600)
+    model = small(train_split=ValidSplit(5), lr_scaling="linear").fit(*data)
+    assert model.history_[:, "batch_size"] == [12, 12]
+    assert model.history_[:, "lr"] == [0.01, 0.01]
 
 
 @pytest.mark.parametrize("micro", [1, 7, 8, 100])

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from sklgap.training._random import derive_seed, seeded
+from tests.tiny import blobs, small
 
 
 def test_seeds_depend_on_every_word():
@@ -28,3 +29,14 @@ def test_the_global_generator_is_as_it_was(fails):
             assert fails
         assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(*draws)
+
+
+def test_generators_of_other_devices_are_not_seeded(monkeypatch):
+    """``torch.manual_seed`` seeds all devices; only that of the training is put back afterwards."""
+
+    def fail(*args):
+        pytest.fail("another device was seeded")
+
+    for module, name in [(torch.cuda, "manual_seed_all"), (torch.cuda, "manual_seed"), (torch.mps, "manual_seed")]:
+        monkeypatch.setattr(module, name, fail)
+    small().fit(*blobs())
