@@ -257,8 +257,11 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
             before["net_"] = copy.deepcopy(self.net_)
         try:
             return self._fit(X, y)
-        except Exception:
-            self.__dict__ = before  # as it was: neither half fitted nor half refitted
+        except BaseException as error:
+            net = self.__dict__.get("net_")
+            kept = net is not None and net.interrupted_ and len(net.history) > 0
+            if not (isinstance(error, KeyboardInterrupt) and kept):  # else Ctrl-C leaves what the finished epochs made
+                self.__dict__ = before  # as it was: neither half fitted nor half refitted
             raise
 
     def _fit(self, X: Any, y: Any) -> Self:

@@ -79,7 +79,11 @@ def check_fit(net: TrainingNet, X: np.ndarray, n_classes: int) -> torch.dtype:
         got = tuple(outputs.shape[1:]) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         raise ValueError(f"net must return {n_classes} outputs, one per class; got {got}.")
     try:
-        loss = net.get_loss(outputs.to(net.device), torch.arange(len(X)) % n_classes)
+        # More rows than classes: a loss that takes no class numbers must not fit by broadcasting.
+        outputs = outputs.repeat(n_classes, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loss = net.get_loss(outputs.to(net.device), torch.arange(len(outputs)) % n_classes)
         mean = getattr(net.criterion_, "reduction", "mean") == "mean" and loss.ndim == 0
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(f"criterion must take (outputs, class numbers); it says: {error}") from error

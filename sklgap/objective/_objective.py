@@ -376,10 +376,7 @@ def _check_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _check_data(data: tuple[Any, Any], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    try:
-        X, y = (as_tensor(part) for part in data)
-    except TypeError as error:
-        raise ValueError(f"X and y must be numbers (labels as class numbers); {error}") from error
+    X, y = (as_tensor(part) for part in data)
     if torch.is_floating_point(X):
         X = X.to(dtype)
     if not torch.is_floating_point(y):

@@ -113,7 +113,7 @@ class HostLoader(ResidentLoader):
 
 
 class SequentialLoader:
-    """All rows in order, in batches: for validation."""
+    """All rows in order, in batches: for validation and for the net's own predictions."""
 
     def __init__(self, X: Tensor, y: Tensor, batch_size: int, device: torch.device) -> None:
         self.X, self.y, self.batch_size, self.device = X, y, batch_size, device

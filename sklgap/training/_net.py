@@ -319,8 +319,9 @@ def _tensors_of(dataset: Any) -> tuple[Tensor, Tensor] | None:
             return None
         index = torch.as_tensor(np.asarray(dataset.indices))
         return whole[0][index], whole[1][index]
-    if type(dataset) is not Dataset or not all(
-        isinstance(part, np.ndarray | Tensor) for part in (dataset.X, dataset.y)
-    ):
+    if type(dataset) is not Dataset:
         return None
-    return as_tensor(dataset.X), as_tensor(dataset.y)
+    y = np.zeros(len(dataset), dtype=np.int64) if dataset.y is None else dataset.y  # as skorch's, when it predicts
+    if not all(isinstance(part, np.ndarray | Tensor) for part in (dataset.X, y)):
+        return None
+    return as_tensor(dataset.X), as_tensor(y)
