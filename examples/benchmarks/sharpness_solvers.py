@@ -63,9 +63,9 @@ def main():
     print(environment())
     X, y, models = solutions(arguments.quick, arguments.cache)
     for n_samples in [min(n, len(X)) for n in (arguments.samples if not arguments.quick else [len(X)])]:
-        for name, model in models.items():
-            objective = check_objective(model, X, y, max_samples=n_samples, random_state=0)
-            for epsilon in EPSILONS:
+        for epsilon in EPSILONS:
+            for name, model in models.items():
+                objective = check_objective(model, X, y, max_samples=n_samples, random_state=0)
                 paper, paper_seconds = measure(objective, "lbfgsb", epsilon)
                 budget = paper.n_evaluations - 1  # one of them is f0
                 rows = {
