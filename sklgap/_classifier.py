@@ -16,7 +16,7 @@ from sklgap import _fit_parameters as resolve
 from sklgap._nested_parameters import NestedParametersMixin, hide_kwargs
 from sklgap._typing import Criterion
 from sklgap.objective import Objective
-from sklgap.objective._batch_norm import batch_norm_layers, set_buffers
+from sklgap.objective._batch_norm import Statistics, batch_norm_layers, set_buffers
 from sklgap.objective._check import own_loss
 from sklgap.objective._tensors import as_tensor
 
@@ -302,8 +302,7 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
             raise KeyboardInterrupt  # in the first epoch: there is nothing to keep yet
         self.train_loss_ = net.history[-1, "train_loss"]
         if self.recompute_batch_norm and batch_norm_layers(net.module_):
-            objective = Objective(net.module_, _no_loss, (rows, target), batch_norm="population")
-            set_buffers(net.module_, objective.population_statistics())
+            set_buffers(net.module_, _population_statistics(net.module_, rows, target))
         # In float32, unlike predict: a second pass over all the data should not cost more than it must.
         final = Objective(net.module_, _no_loss, (rows, target), batch_norm="running", chunk_size=1000)
         self.train_score_ = final.evaluate().accuracy
@@ -398,6 +397,10 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "train_loss_")
+
+
+def _population_statistics(module: nn.Module, X: Any, y: Any) -> Statistics:
+    return Objective(module, _no_loss, (X, y), batch_norm="population").population_statistics()
 
 
 def _no_loss(y_pred: Tensor, y: Tensor) -> Tensor:
