@@ -26,26 +26,27 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m sklgap",
         description="Compare small- and large-batch training over paired trials: accuracy, sharpness (Metric 2.1 of "
         "Keskar et al. 2017), distance from the start. By default on the digits of scikit-learn, in about a minute.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog="examples (hours on a CPU; data below --data-home, else from OpenML): python -m sklgap --dataset mnist "
+        "--net F1 --subspace-dim 100 --jobs 2; python -m sklgap --dataset cifar10 --net C1",
     )
-    p.add_argument("--dataset", choices=["digits", *FETCHERS], default="digits", help="data set")
-    p.add_argument("--net", default=None, help="F1, F2, C1, C2, C3 or C4; F1 if not given (C1 for images in colour)")
+    p.add_argument("--dataset", choices=["digits", *FETCHERS], default="digits", help="data set (digits)")
+    p.add_argument("--net", help="F1, F2, C1, C2, C3 or C4; F1 if not given (C1 for images in colour)")
     p.add_argument(
         "--regimes", nargs="+", default=["SB", "LB"], help="SB, LB, batch sizes or fractions; first = reference"
     )
-    p.add_argument("--trials", type=int, default=5, help="paired trials")
+    p.add_argument("--trials", type=int, default=5, help="paired trials (5)")
     p.add_argument("--epochs", type=int, help=f"largest number of epochs ({DIGITS_EPOCHS} for digits, else {EPOCHS})")
-    p.add_argument("--tol", type=float, default=1e-4, help="stop when the loss falls by less than this fraction")
-    p.add_argument("--epsilon", type=float, nargs="*", default=[1e-3, 5e-4], help="box sizes of the sharpness")
+    p.add_argument("--tol", type=float, default=1e-4, help="stop when the loss falls by less than this fraction (1e-4)")
+    p.add_argument("--epsilon", type=float, nargs="*", default=[1e-3, 5e-4], help="box sizes of sharpness (1e-3 5e-4)")
     p.add_argument("--subspace-dim", type=int, nargs="*", default=[], help="also measure in random subspaces")
-    p.add_argument("--batch-norm", choices=["batch", "population", "running"], default="batch", help="policy")
-    p.add_argument("--max-samples", type=int, default=10_000, help="training rows that sharpness is measured on")
+    p.add_argument("--batch-norm", choices=["batch", "population", "running"], default="batch", help="policy (batch)")
+    p.add_argument("--max-samples", type=int, default=10_000, help="training rows for sharpness (10,000)")
     p.add_argument("--train-samples", type=int, default=None, help="train on the first so many rows only")
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
-    p.add_argument("--seed", type=int, default=0, help="random state")
+    p.add_argument("--device", default="auto", help="auto (the default), cpu, cuda, ...")
+    p.add_argument("--seed", type=int, default=0, help="random state (0)")
     p.add_argument("--jobs", type=int, help="fits at once (one per core for digits on the CPU, else 1)")
     p.add_argument("--data-home", default=None, help="folder of the data files; else $SKLGAP_DATA, else downloaded")
-    p.add_argument("--output", type=Path, default=Path(), help="folder for report.json and report.png")
+    p.add_argument("--output", type=Path, default=Path(), help="folder for report.json and report.png (here)")
     return p
 
 

@@ -271,7 +271,7 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         check_classification_targets(y)
         classes, encoded = np.unique(y, return_inverse=True)
         if len(classes) < 2:
-            raise ValueError(f"y must have at least 2 classes; got only one class, {classes[0]!r}.")
+            raise ValueError(f"y must have at least 2 classes; got only one class, {classes.tolist()[0]!r}.")
         if first:
             net = resolve.make_net(self, X, n_classes=len(classes)).initialize()
             self.classes_ = classes
@@ -319,7 +319,8 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
             )
         elif self.tol is not None and reason in (None, "budget spent"):
             warnings.warn(
-                f"The training loss was still falling after max_epochs={self.max_epochs}; "
+                f"The training loss was still falling after max_epochs={self.max_epochs} with batches of "
+                f"{net.history[-1, 'batch_size']}; "
                 "train longer, or set tol=None if that is meant.",
                 ConvergenceWarning,
                 stacklevel=4,

@@ -269,7 +269,7 @@ def test_help():
     names = ["dataset", "net", "regimes", "trials", "epochs", "epsilon", "device", "seed", "jobs"]
     for option in [*names, "data-home", "output"]:
         assert f"--{option}" in done.stdout
-    assert "default: [0.001, 0.0005]" in " ".join(done.stdout.split())
+    assert "sharpness (1e-3 5e-4)" in " ".join(done.stdout.split())
 
 
 def test_digits_are_split_once_and_for_all():

@@ -74,6 +74,13 @@ class Sharpness:
     batch_norm: str
     subspace_dim: int | None
 
+    def __str__(self) -> str:
+        space = "full space" if self.subspace_dim is None else f"{self.subspace_dim} dimensions"
+        return (
+            f"sharpness {self.value:.4g} % (epsilon {self.epsilon:g}, {space}, {self.n_samples:,} rows, "
+            f"f0 {self.f0:.2e}, batch norm: {self.batch_norm}; solver {self.solver!r}: {self.status})"
+        )
+
 
 def sharpness(
     estimator: Any,

@@ -140,7 +140,7 @@ def compare_regimes(
         "n_test": len(y_test),
         "n_trials": int(n_trials),
         "reference": reference,
-        "regimes": {label: {k: repr(v) for k, v in parameters.items()} for label, parameters in overrides.items()},
+        "regimes": {label: {k: _plain(v) for k, v in parameters.items()} for label, parameters in overrides.items()},
         "estimator": repr(estimator),
         "epsilons": list(measuring.epsilons),
         "subspace_dims": list(measuring.subspace_dims),
@@ -152,6 +152,11 @@ def compare_regimes(
     }
     results, interrupted = _run(tasks, n_jobs, verbose)
     return RegimeComparison(results, labels=list(overrides), settings=settings, interrupted=interrupted)
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON knows as it is, anything else as its text."""
+    return value if value is None or isinstance(value, str | int | float | bool) else repr(value)
 
 
 def _run(tasks: list[Any], n_jobs: int | None, verbose: int) -> tuple[list[tuple[dict[str, Any], Any]], bool]:

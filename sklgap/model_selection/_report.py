@@ -154,7 +154,21 @@ class RegimeComparison:
                 )
             elif gap.high < 0:
                 found.append(f"{gap.regime} is the more accurate one here: on these data {reference} wins nothing.")
+            found += self._flatter(gap.regime)
         return found
+
+    def _flatter(self, label: str) -> list[str]:
+        """Say so where the sharpness of a regime is below the reference's: the papers find the opposite for LB."""
+        if not self.settings["epsilons"]:
+            return []
+        key = sharpness_key(max(self.settings["epsilons"]), self.settings["subspace_dims"][0])
+        one, other = (values.mean() for values in self.paired(label, key))
+        if not other < one:
+            return []
+        return [
+            f"{label} is not sharper than {self.settings['reference']} here. Sharpness also falls as the training loss "
+            "does: read it beside the losses."
+        ]
 
     # -- printing --------------------------------------------------------------------------------------------------
 
@@ -188,8 +202,8 @@ class RegimeComparison:
         ]
         for dim in self.settings["subspace_dims"]:
             for epsilon in self.settings["epsilons"]:
-                name = f"sharpness {epsilon:g}" + ("" if dim is None else f", {dim} dims")
-                quantities.append((name, sharpness_key(epsilon, dim), lambda v: _mean_std(v, ".2f")))
+                name = f"sharpness {epsilon:g}" + ("" if dim is None else f", {dim} dims") + " (%)"
+                quantities.append((name, sharpness_key(epsilon, dim), lambda v: _mean_std(v, ".3g")))
         quantities += [
             ("distance from start", "weight_distance", lambda v: _mean_std(v, ".2f")),
             ("epochs", "n_epochs", lambda v: _mean_std(v, ".0f")),

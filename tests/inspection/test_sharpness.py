@@ -251,6 +251,7 @@ def test_a_record_is_frozen_and_prints_without_its_argmax():
     assert isinstance(found, Sharpness)
     assert "argmax" not in repr(found)
     assert "value=" in repr(found)
+    assert str(found).startswith(f"sharpness {found.value:.4g} % (epsilon 0.001, full space")
     with pytest.raises(AttributeError):
         found.value = 0
 

@@ -179,8 +179,8 @@ def test_the_table():
     assert cells("train accuracy (%)") == ["99.00 ± 0.00", "99.00 ± 0.00"]
     assert cells("test accuracy (%)") == ["95.50 ± 0.50", "91.33 ± 1.26"]
     assert cells("train loss") == ["1.00e-02 ± 0.00e+00"] * 2
-    assert cells("sharpness 0.001") == ["3.00 ± 1.00", "301.00 ± 1.00"]
-    assert cells("sharpness 0.0005, 100 dims") == ["0.25 ± 0.00", "6.00 ± 0.00"]
+    assert cells("sharpness 0.001 (%)") == ["3 ± 1", "301 ± 1"]
+    assert cells("sharpness 0.0005, 100 dims (%)") == ["0.25 ± 0", "6 ± 0"]
     assert cells("distance from start") == ["12.00 ± 0.00", "4.00 ± 0.00"]
     assert cells("epochs") == ["20 ± 0", "20 ± 0"]
     assert cells("updates") == ["800 ± 0", "200 ± 0"]
@@ -226,3 +226,10 @@ def test_infinities_and_nan_become_null():
     report = comparison(_both(0, lb={"train_loss": float("inf"), "test_loss": np.float32("nan")}))
     content = _strictly(report.to_json())
     assert (content["records"][1]["train_loss"], content["records"][1]["test_loss"]) == (None, None)
+
+
+def test_a_large_batch_that_is_not_sharper_is_pointed_out():
+    flat = [record("LB", trial, **{"sharpness_0.001": 0.1}) for trial in range(3)]
+    found = comparison([*(record("SB", trial) for trial in range(3)), *flat]).warnings()
+    assert any("LB is not sharper than SB here" in sentence for sentence in found)
+    assert not any("not sharper" in sentence for sentence in comparison().warnings())
