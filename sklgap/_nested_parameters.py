@@ -75,7 +75,7 @@ class NestedParametersMixin:
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return all parameters, skorch's nested ones included."""
-        params = super().get_params(deep)  # type: ignore[misc]
+        params = super().get_params(deep)  # type: ignore[misc] # BaseEstimator comes after
         params.update(self._nested)
         if deep:
             for name, remedy in self._named_remedies():
@@ -99,7 +99,7 @@ class NestedParametersMixin:
                 own[name] = value
             else:
                 raise ValueError(unknown_parameter(type(self).__name__, name, known))
-        super().set_params(**own)  # type: ignore[misc]
+        super().set_params(**own)  # type: ignore[misc] # likewise
         return self
 
     def _named_remedies(self) -> list[tuple[str, Any]]:

@@ -32,6 +32,8 @@ class ResidentLoader:
         Total number of batches over all epochs; the epoch in which it is reached ends early.
     """
 
+    keeps_data_on_host = False
+
     def __init__(
         self,
         X: Tensor,
@@ -42,8 +44,9 @@ class ResidentLoader:
         device: torch.device,
         max_batches: int | None = None,
     ) -> None:
-        self.X = X.to(device)
-        self.y = y.to(device)
+        home = torch.device("cpu") if self.keeps_data_on_host else device
+        self.X = X.to(home)
+        self.y = y.to(home)
         self.device = device
         self.seed = seed
         self.max_batches = max_batches
@@ -83,18 +86,7 @@ class HostLoader(ResidentLoader):
     The next batch is gathered into pinned memory and copied while the device works on the current one.
     """
 
-    def __init__(
-        self,
-        X: Tensor,
-        y: Tensor,
-        batch_size_of_epoch: BatchSizeOfEpoch,
-        *,
-        seed: int,
-        device: torch.device,
-        max_batches: int | None = None,
-    ) -> None:
-        super().__init__(X, y, batch_size_of_epoch, seed=seed, device=torch.device("cpu"), max_batches=max_batches)
-        self.device = device
+    keeps_data_on_host = True
 
     def _batches(self, order: Tensor, slices: list[slice]) -> Iterator[tuple[Tensor, Tensor]]:
         upcoming = None

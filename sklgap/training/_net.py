@@ -170,7 +170,10 @@ class TrainingNet(NeuralNetClassifier):
         device = torch.device(self.device)
         if not training:
             return SequentialLoader(*tensors, batch_size=min(1024, len(dataset)), device=device)
-        size_of_epoch = lambda epoch: self.regime.batch_size(epoch, len(dataset))  # noqa: E731
+
+        def size_of_epoch(epoch: int) -> int:
+            return self.regime.batch_size(epoch, len(dataset))
+
         limit = None if self.max_updates_ is None else self.max_updates_ // self.step_.inner_steps
         seed = derive_seed(self.seed, 1)
         return make_loader(*tensors, size_of_epoch, seed=seed, device=device, max_batches=limit)
