@@ -14,15 +14,19 @@ from sklgap.metrics import (
     neg_sharpness_scorer,
     sharpness_score,
 )
-from sklgap.model_selection import RegimeComparisonDisplay, compare_regimes
+from sklgap.model_selection import RegimeComparisonDisplay, compare_regimes, critical_batch_size
 from sklgap.objective import Objective, check_objective
-from sklgap.regimes import BatchRegime, ConstantBatch, GrowingBatch, SwitchBatch
-from sklgap.remedies import Augmentation, Proximal, Remedy
+from sklgap.regimes import BatchRegime, ConstantBatch, DynamicSampling, GrowingBatch, SwitchBatch
+from sklgap.remedies import SAM, Adversarial, Augmentation, EntropySGD, Proximal, Remedy, SampleNoise, Stability
+from sklgap.training import TrainingRecorder, WeightAveraging
 
 __all__ = [
+    "Adversarial",
     "Augmentation",
     "BatchRegime",
     "ConstantBatch",
+    "DynamicSampling",
+    "EntropySGD",
     "GrowingBatch",
     "LBGapClassifier",
     "Objective",
@@ -30,10 +34,16 @@ __all__ = [
     "Proximal",
     "RegimeComparisonDisplay",
     "Remedy",
+    "SAM",
+    "SampleNoise",
+    "Stability",
     "SwitchBatch",
+    "TrainingRecorder",
+    "WeightAveraging",
     "__version__",
     "check_objective",
     "compare_regimes",
+    "critical_batch_size",
     "generalization_gap_score",
     "loss_along_line",
     "make_sharpness_scorer",

@@ -30,7 +30,9 @@ def parser() -> argparse.ArgumentParser:
         "--net F1 --subspace-dim 100 --jobs 2; python -m sklgap --dataset cifar10 --net C1",
     )
     p.add_argument("--dataset", choices=["digits", *FETCHERS], default="digits", help="data set (digits)")
-    p.add_argument("--net", help="F1, F2, C1, C2, C3 or C4; F1 if not given (C1 for images in colour)")
+    p.add_argument(
+        "--net", help="F1, F2, C1, C2, C3, C4, ResNet44 or WRN16-4; F1 if not given (C1 for images in colour)"
+    )
     p.add_argument(
         "--regimes", nargs="+", default=["SB", "LB"], help="SB, LB, batch sizes or fractions; first = reference"
     )

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -9,16 +10,14 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
+from sklgap import _evaluation as evaluation
 from sklgap import _fit_parameters as resolve
 from sklgap._nested_parameters import NestedParametersMixin, hide_kwargs
 from sklgap._typing import Criterion
-from sklgap.objective import Objective
-from sklgap.objective._batch_norm import Statistics, batch_norm_layers, set_buffers
-from sklgap.objective._check import own_loss
-from sklgap.objective._tensors import as_tensor
+from sklgap.training._encoding import DataEncoding, to_numpy
 
 
 @hide_kwargs
@@ -31,9 +30,10 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
     Parameters
     ----------
     net : str, type, callable or torch.nn.Module, default="F1"
-        ``"F1"``, ``"F2"`` (dense), ``"C1"``, ``"C2"``, ``"C3"``, ``"C4"`` (convolutional): the nets of Keskar et al.,
-        with inputs from X and outputs from the classes; or a module class (arguments by ``module__...``; it must
-        return logits); or a module instance, deep-copied and trained from its weights.
+        ``"F1"``, ``"F2"`` (dense), ``"C1"``, ``"C2"``, ``"C3"``, ``"C4"`` (convolutional): the nets of Keskar et al.;
+        ``"ResNet44"``, ``"WRN16-4"``: the residual nets of Hoffer et al.; all with inputs from X and outputs from the
+        classes; or a module class (arguments by ``module__...``; it must return logits); or a module instance,
+        deep-copied and trained from its weights.
     input_shape : tuple (channels, height, width), default=None
         Shape of an image for convolutional nets and augmentation. None: from a 4-D X, or from 784 = 1x28x28 and
         3,072 = 3x32x32 columns.
@@ -43,7 +43,7 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
     batch_regime : {"SB", "LB"}, int, float or BatchRegime, default="SB"
         ``"SB"``: 256 rows, or n // 40 (at least 8) for fewer than 10,240 training samples. ``"LB"``: 10 % of the
         training samples. An int is a number of rows, a float in (0, 1] a fraction; or `ConstantBatch`,
-        `SwitchBatch`, `GrowingBatch`, whose parameters are reached as ``batch_regime__...``.
+        `SwitchBatch`, `GrowingBatch`, `DynamicSampling`, whose parameters are reached as ``batch_regime__...``.
     batch_size : int or float, default=None
         Rows, a fraction in (0, 1] of the training samples, or -1 for all of them; overrides a constant regime, and is
         an error beside one that varies. Larger than the data: all of them, with a warning. A partial last batch is
@@ -59,37 +59,52 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
     target_loss : float, default=None
         Stop once the training loss of an epoch is at most this: for comparisons at equal loss.
     optimizer : type, default=torch.optim.Adam
-        Any torch optimiser class (ADAM: Keskar et al.); its arguments by ``optimizer__...``.
+        Any torch optimiser class (ADAM: Keskar et al.); its arguments by ``optimizer__...``. With
+        ``pip install sklgap[optimizers]`` also ``pytorch_optimizer.LARS``, and ``pytorch_optimizer.Lamb``, which needs
+        ``optimizer__adam_debias=True`` and ``optimizer__weight_decouple=False`` to be the LAMB of its paper.
     lr : float, default=1e-3
         Learning rate (the default of ADAM).
     criterion : type, default=torch.nn.CrossEntropyLoss
         Loss of (logits, class numbers), a mean over the rows; its arguments by ``criterion__...``.
     lr_scaling : {None, "sqrt", "linear"}, default=None
         Multiply ``lr`` by sqrt(B / B_base) (Hoffer et al., Section 4) or B / B_base, epoch by epoch.
+    lr_warmup_epochs : float, default=0
+        Epochs over which the rate goes from ``lr`` to the scaled one, update by update along a straight line (5: Goyal
+        et al., Section 2.2). Needs ``lr_scaling``.
+    lr_milestones : sequence of float, default=()
+        Epochs after which the rate is multiplied by ``lr_decay``, for good.
+    lr_decay : float, default=0.1
+        In (0, 1].
     base_batch_size : int, default=None
         B_base; None: what ``"SB"`` is for the data.
     regime_adaptation : bool, default=False
         Train longer (Hoffer et al., Section 5): make as many updates as ``max_epochs`` epochs at the base batch size
-        have; patience counts updates likewise.
+        have. ``n_iter_no_change``, ``lr_warmup_epochs`` and ``lr_milestones`` count the same epochs of the base batch.
     ghost_batch_size : int, default=None
-        Replace batch norm by ghost batch norm over so many rows (128 in Hoffer et al.). None: plain batch norm.
+        Replace batch norm by ghost batch norm over so many rows (128 in Hoffer et al.), at least 2 and at most the
+        largest batch. None: plain batch norm.
     micro_batch_size : int, default=None
         Evaluate so many rows at once (a single last row joins them) and add up the gradients, for batches that do not
         fit in memory: the exact gradient without batch norm; with it, batch norm sees micro-batches.
-    augmentation : None, "paper", callable or Remedy, default=None
-        ``"paper"``: random flips, rotations up to 10 degrees, translations up to 0.2 of the side; or a function of a
-        batch tensor. A warning where it mirrors images of one channel, such as digits.
+    augmentation : None, str, callable or Remedy, default=None
+        ``"paper"``: random flips, rotations up to 10 degrees, translations up to 0.2 of the side (Keskar et al.);
+        ``"crop-flip"``: flips and shifts by up to 4 pixels, the usual recipe for CIFAR; ``"crop-flip-cutout"``: with a
+        square of 16 x 16 pixels set to 0 besides; an `Augmentation` with other settings; or a function of a batch
+        tensor. A warning where it mirrors images of one channel, such as digits.
     proximal_lambda : float, default=None
         Conservative training: penalty on the distance from where the batch found the weights (1e-3 in Keskar et al.).
         None: off. 0.0: the control, each batch used ``proximal_steps`` times without a penalty.
     proximal_steps : int, default=3
         Optimiser steps per batch with ``proximal_lambda`` (3: Keskar et al.).
-    remedies : sequence of Remedy or (name, Remedy), default=()
-        Further remedies, applied after augmentation and before the proximal penalty; their parameters are reached as
-        ``remedies__name__...``.
+    remedies : sequence of Remedy, (name, Remedy) or str, default=()
+        Further remedies, applied after augmentation and before the proximal penalty, the last outermost. A str is one
+        with its defaults: ``"adversarial"``, ``"asam"``, ``"entropysgd"``, ``"proximal"``, ``"sam"``,
+        ``"samplenoise"``, ``"stability"``, ``"augmentation"``. Parameters are reached as ``remedies__name__...``
+        (``remedies__sam__rho``).
     recompute_batch_norm : bool, default=True
         End ``fit`` by setting the batch-norm buffers to population statistics of the training data. The running
-        averages lag behind the weights, by enough to reverse the order of small and large batch.
+        averages lag behind the weights, by enough to reverse the order of small and large batch. `WeightAveraging`
+        does so in any case.
     random_state : int, RandomState or None, default=None
         An int makes ``fit`` repeatable bit for bit at equal device, torch version and thread count.
     device : str, default="auto"
@@ -97,13 +112,14 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
     train_split : callable, default=None
         As in skorch, for example ``skorch.dataset.ValidSplit(5)``: held out, scored every epoch, not trained on.
     callbacks : list, default=None
-        skorch callbacks; copied, never changed. They see class numbers, not labels.
+        skorch callbacks; copied, never changed. They see class numbers, not labels. `WeightAveraging` is one;
+        ``skorch.callbacks.GradientNormClipping(5.0)`` clips the gradient of the whole batch, after all remedies.
     verbose : int, default=0
         1: a progress bar.
     warm_start : bool, default=False
-        Continue from the last fit instead of starting anew. ``lr``, batch sizes and regime, remedies, ``max_epochs``
-        and the stopping rule may have changed in between; net, criterion, optimiser, callbacks and ``random_state``
-        remain those of the first fit.
+        Continue from the last fit instead of starting anew. ``lr`` and its schedule, batch sizes and regime, remedies,
+        ``max_epochs`` and the stopping rule may have changed in between; net, criterion, optimiser, callbacks and
+        ``random_state`` remain those of the first fit.
     **kwargs
         skorch's nested parameters: ``module__``, ``criterion__``, ``optimizer__``, ``iterator_train__``,
         ``iterator_valid__``, ``callbacks__``, ``dataset__``; and ``iterator_train``, ``iterator_valid``, ``dataset``
@@ -117,8 +133,8 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
     module_ : torch.nn.Module
         The trained module.
     history_ : skorch.history.History
-        Per epoch: ``train_loss`` (clean: without penalties), ``train_accuracy``, ``batch_size``, ``lr``,
-        ``n_updates``, ``weight_distance`` (Euclidean, from the initial weights), ``dur`` (seconds).
+        Per epoch: ``train_loss`` (clean: without penalties), ``train_accuracy``, ``batch_size``, ``lr`` (of the last
+        update), ``n_updates``, ``weight_distance`` (Euclidean, from the initial weights), ``dur`` (seconds).
     classes_ : ndarray of shape (n_classes,)
         The labels.
     n_features_in_ : int
@@ -152,6 +168,7 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
     ----------
     .. [1] Keskar et al., On Large-Batch Training for Deep Learning: Generalization Gap and Sharp Minima, ICLR 2017.
     .. [2] Hoffer et al., Train longer, generalize better, NeurIPS 2017.
+    .. [3] Goyal et al., Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour, arXiv:1706.02677.
 
     Examples
     --------
@@ -179,6 +196,9 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         lr: float = 1e-3,
         criterion: Any = nn.CrossEntropyLoss,
         lr_scaling: str | None = None,
+        lr_warmup_epochs: float = 0,
+        lr_milestones: Sequence[float] = (),
+        lr_decay: float = 0.1,
         base_batch_size: int | None = None,
         regime_adaptation: bool = False,
         ghost_batch_size: int | None = None,
@@ -209,6 +229,9 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         self.lr = lr
         self.criterion = criterion
         self.lr_scaling = lr_scaling
+        self.lr_warmup_epochs = lr_warmup_epochs
+        self.lr_milestones = lr_milestones
+        self.lr_decay = lr_decay
         self.base_batch_size = base_batch_size
         self.regime_adaptation = regime_adaptation
         self.ghost_batch_size = ghost_batch_size
@@ -265,7 +288,7 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
             raise
 
     def _fit(self, X: Any, y: Any) -> Self:
-        X, y = _to_numpy(X), _to_numpy(y)
+        X, y = to_numpy(X), to_numpy(y)
         first = not (self.warm_start and hasattr(self, "net_"))
         X, y = validate_data(self, X, y, dtype=np.float32, order="C", allow_nd=True, ensure_min_samples=2, reset=first)
         check_classification_targets(y)
@@ -274,17 +297,17 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
             raise ValueError(f"y must have at least 2 classes; got only one class, {classes.tolist()[0]!r}.")
         if first:
             net = resolve.make_net(self, X, n_classes=len(classes)).initialize()
+            names = getattr(self, "feature_names_in_", None)
+            net.encoding_ = DataEncoding(classes, X.shape[1:], resolve.net_shape(self, X), names)
             self.classes_ = classes
-            self._row_shape = X.shape[1:]
-            self._net_shape = resolve.net_shape(self, X)
-            self._inference_dtype = resolve.check_fit(net, X[:2].reshape(2, *self._net_shape), len(classes))
+            self._inference_dtype = resolve.check_fit(net, net.encoding_.rows(X[:2]), len(classes))
             self.net_ = net
         else:
             if not np.isin(classes, self.classes_).all():
                 raise ValueError(f"y must have the classes of the first fit, {self.classes_}; got {classes}.")
             encoded = np.searchsorted(self.classes_, y)
             self.net_.adopt(resolve.make_net(self, X, n_classes=len(self.classes_)))
-        rows = self._check_rows(X)
+        rows = self.net_.encoding_.rows(X)
         with resolve.deterministic(self.random_state is not None):
             self.net_.partial_fit(rows, encoded.astype(np.int64))
         self._finish(rows, encoded)
@@ -301,11 +324,10 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         if not self.n_iter_:
             raise KeyboardInterrupt  # in the first epoch: there is nothing to keep yet
         self.train_loss_ = net.history[-1, "train_loss"]
-        if self.recompute_batch_norm and batch_norm_layers(net.module_):
-            set_buffers(net.module_, _population_statistics(net.module_, rows, target))
+        if self.recompute_batch_norm or net.weights_averaged_:
+            evaluation.recompute_batch_norm(net.module_, rows, target)
         # In float32, unlike predict: a second pass over all the data should not cost more than it must.
-        final = Objective(net.module_, _no_loss, (rows, target), batch_norm="running", chunk_size=1000)
-        self.train_score_ = final.evaluate().accuracy
+        self.train_score_ = evaluation.accuracy(net.module_, rows, target)
         reason = net.stopping_reason_
         self.converged_ = reason in ("loss ceased to improve", "target loss reached")
         if net.interrupted_:
@@ -341,7 +363,7 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``, float64.
         """
-        outputs = self._outputs(self._check_X(X))
+        outputs = self._outputs(X)
         if isinstance(self.net_.criterion_, nn.NLLLoss):  # skorch's convention: the module returns probabilities
             return outputs
         shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
@@ -349,42 +371,23 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each row, an ndarray of shape (n_samples,)."""
-        outputs = self._outputs(self._check_X(X))
+        outputs = self._outputs(X)
         return self.classes_[outputs.argmax(axis=1)]
 
-    def _outputs(self, X: np.ndarray) -> np.ndarray:
-        """Return the module's outputs in evaluation mode, a thousand rows at a time, as float64."""
-        device = next(self.net_.module_.parameters()).device
-        device = torch.device("cpu") if device.type == "mps" else device  # which knows no float64
-        module = copy.deepcopy(self.net_.module_).to(device=device, dtype=self._inference_dtype).eval()
-        with torch.no_grad():
-            outputs = [module(rows.to(device, self._inference_dtype)).cpu() for rows in as_tensor(X).split(1000)]
-        return torch.cat(outputs).double().numpy()
+    def _outputs(self, X: Any) -> np.ndarray:
+        X = self._check_X(X)
+        return evaluation.outputs(self.net_.module_, self.net_.encoding_.rows(X), self._inference_dtype)
 
     def _check_X(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        X = validate_data(self, _to_numpy(X), dtype=np.float32, order="C", allow_nd=True, reset=False)
-        return self._check_rows(X)
-
-    def _check_rows(self, X: np.ndarray) -> np.ndarray:
-        """Return X in the shape the net takes; ValueError for rows of another shape than in fit."""
-        if X.shape[1:] != self._row_shape:
-            raise ValueError(f"X must have rows of shape {self._row_shape} as in fit; got {X.shape[1:]}.")
-        return X.reshape(len(X), *self._net_shape)
+        return validate_data(self, to_numpy(X), dtype=np.float32, order="C", allow_nd=True, reset=False)
 
     # -- measuring -------------------------------------------------------------------------------------------------
 
     def objective_parts(self, X: Any, y: Any) -> tuple[nn.Module, Criterion, Tensor, Tensor]:
         """Return what `sklgap.objective.check_objective` measures: module, own loss, inputs and class numbers."""
-        rows = self._check_X(X)
-        y = column_or_1d(_to_numpy(y))
-        if len(rows) != len(y):
-            raise ValueError(f"X and y must have the same number of rows; got {len(rows)} and {len(y)}.")
-        unseen = np.setdiff1d(y, self.classes_)
-        if len(unseen):
-            raise ValueError(f"y must have the labels seen in fit, {self.classes_}; got {unseen} beside them.")
-        encoded = np.searchsorted(self.classes_, y)
-        return self.net_.module_, own_loss(self.net_), as_tensor(rows), as_tensor(encoded)
+        X = self._check_X(X)
+        return self.net_.objective_parts(X, y)
 
     @property
     def module_(self) -> nn.Module:
@@ -398,15 +401,3 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "train_loss_")
-
-
-def _population_statistics(module: nn.Module, X: Any, y: Any) -> Statistics:
-    return Objective(module, _no_loss, (X, y), batch_norm="population").population_statistics()
-
-
-def _no_loss(y_pred: Tensor, y: Tensor) -> Tensor:
-    return y_pred.new_zeros(())
-
-
-def _to_numpy(data: Any) -> Any:
-    return data.detach().cpu().numpy() if isinstance(data, Tensor) else data

@@ -9,13 +9,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from torch import nn
 
+from sklgap._checks import check_integer
 from sklgap._nested_parameters import check_nested, suggestion
 from sklgap.nets._check import check_init, check_input_shape, check_net, net_arguments
 from sklgap.objective._tensors import as_tensor
-from sklgap.regimes import ConstantBatch, check_batch_regime, check_batch_size, check_lr_scaling
-from sklgap.remedies import Proximal, Remedy, check_augmentation, check_remedies
+from sklgap.regimes import (
+    ConstantBatch,
+    check_batch_regime,
+    check_batch_size,
+    check_lr_schedule,
+    default_base_batch_size,
+)
+from sklgap.remedies import Proximal, Remedy, check_augmentation, check_remedies, check_together
 from sklgap.training import TrainingNet
 
 # Arguments by which a DataLoader is told the order of the rows.
@@ -25,7 +33,7 @@ ORDER = ("shuffle", "sampler", "batch_sampler")
 def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
     """Return the net that ``model`` describes, for these data, not yet initialised."""
     _check_numbers(model)
-    extra = dict(model._nested)
+    extra = {key: copy.deepcopy(v) if key.startswith("callbacks__") else v for key, v in model._nested.items()}
     module = check_net(model.net)
     init = check_init(model.init)
     regime = _regime(model, len(X))
@@ -46,13 +54,14 @@ def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
         train_split=copy.deepcopy(model.train_split),
         callbacks=copy.deepcopy(model.callbacks),
         verbose=model.verbose,
+        warm_start=model.warm_start,
         device=_device(model.device),
         regime=regime,
         remedies=_remedies(model, X),
         init=None if isinstance(model.net, nn.Module) else init,
         ghost_batch_size=model.ghost_batch_size,
         micro_batch_size=model.micro_batch_size,
-        lr_scaling=check_lr_scaling(model.lr_scaling),
+        lr_schedule=check_lr_schedule(model.lr_scaling, model.lr_warmup_epochs, model.lr_milestones, model.lr_decay),
         base_batch_size=model.base_batch_size,
         regime_adaptation=model.regime_adaptation,
         stopping=(model.tol, model.n_iter_no_change, model.target_loss),
@@ -89,7 +98,8 @@ def check_fit(net: TrainingNet, X: np.ndarray, n_classes: int) -> torch.dtype:
         raise ValueError(f"criterion must take (outputs, class numbers); it says: {error}") from error
     if not mean:
         raise ValueError("criterion must return the mean loss of the rows; got another reduction.")
-    names = [name for name, _ in net.callbacks_]
+    given = [item[0] for item in net.callbacks or () if isinstance(item, tuple)]  # also those turned off by None
+    names = [*given, *(name for name, _ in net.callbacks_ if name not in given)]
     for name in net.get_params_for("callbacks"):
         if name.split("__")[0] not in names:
             raise TypeError(f"callbacks__{name} names none of the callbacks {names}{suggestion(name, names)}")
@@ -164,11 +174,17 @@ def _regime(model: Any, n_samples: int) -> Any:
 
 
 def _remedies(model: Any, X: np.ndarray) -> tuple[Remedy, ...]:
-    def ready(remedy: Any) -> Remedy | None:
-        return check_augmentation(remedy, image_shape, flat=len(net_shape(model, X)) == 1)
+    base = default_base_batch_size(len(X)) if model.base_batch_size is None else model.base_batch_size
 
-    def image_shape() -> tuple[int, ...] | None:
-        return check_input_shape(model.input_shape, X.shape, needed=True)
+    def ready(remedy: Any) -> Remedy | None:
+        if getattr(remedy, "base_batch_size", base) is None:
+            remedy = clone(remedy).set_params(base_batch_size=base)
+        return check_augmentation(remedy, image_shape, row_shape=net_shape(model, X))
+
+    def image_shape() -> tuple[int, ...]:
+        shape = check_input_shape(model.input_shape, X.shape, needed=True)
+        assert shape is not None
+        return shape
 
     found = [ready(remedy) for remedy in (model.augmentation, *(r for _, r in check_remedies(model.remedies)))]
     remedies = [remedy for remedy in found if remedy is not None]
@@ -176,6 +192,7 @@ def _remedies(model: Any, X: np.ndarray) -> tuple[Remedy, ...]:
         remedies.append(Proximal(model.proximal_lambda, model.proximal_steps))
     for remedy in remedies:
         remedy.check()
+    check_together(remedies)
     return tuple(copy.deepcopy(remedies))
 
 
@@ -208,9 +225,9 @@ def _seed(random_state: int | np.random.RandomState | None) -> int:
 def _check_numbers(model: Any) -> None:
     """Check the parameters that are plain numbers or flags."""
     for name in ("max_epochs", "n_iter_no_change", "proximal_steps"):
-        _check_integer(name, getattr(model, name))
+        check_integer(name, getattr(model, name))
     for name in ("base_batch_size", "ghost_batch_size", "micro_batch_size"):
-        _check_integer(name, getattr(model, name), or_none=True, least=2 if name == "ghost_batch_size" else 1)
+        check_integer(name, getattr(model, name), least=2 if name == "ghost_batch_size" else 1, or_none=True)
     lr = model.lr
     if isinstance(lr, bool) or not isinstance(lr, numbers.Real) or not 0 < float(lr) < float("inf"):
         raise ValueError(f"lr must be a number above 0; got {lr!r}.")
@@ -238,11 +255,3 @@ def _is_callback(item: Any) -> bool:
     """Say whether it is a callback, its class, or a pair (name, callback), as skorch takes them."""
     item = item[1] if isinstance(item, tuple) and len(item) == 2 else item
     return callable(getattr(item, "on_epoch_end", None))
-
-
-def _check_integer(name: str, value: Any, *, or_none: bool = False, least: int = 1) -> None:
-    if value is None and or_none:
-        return
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
-        allowed = f"{'None or ' if or_none else ''}an integer of at least {least}"
-        raise ValueError(f"{name} must be {allowed}; got {value!r}.")

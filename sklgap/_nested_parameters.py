@@ -94,7 +94,12 @@ class NestedParametersMixin:
                 self._nested = {**self._nested, name: value}
             elif name.startswith("remedies__") and name in known:
                 _, remedy, key = name.split("__", 2)
-                dict(check_remedies(self.remedies))[remedy].set_params(**{key: value})
+                named = check_remedies(self.remedies)
+                dict(named)[remedy].set_params(**{key: value})
+                if any(isinstance(item, str) for item in self.remedies):
+                    self.remedies = named  # a shorthand becomes the object that holds the parameter
+            elif name == "remedies":
+                continue
             elif name in known or (dunder and hasattr(params.get(prefix, known.get(prefix)), "set_params")):
                 own[name] = value
             else:

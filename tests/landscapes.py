@@ -80,6 +80,31 @@ def coupled_convex(n=8, seed=0, at_minimum=True):
     return landscape(function, start), start, maximum
 
 
+def dominoes(n=60):
+    """Neighbours that agree add to f, and so does a positive one: from all but the first negative, one falls a step.
+
+    Returns a problem, the half-widths of a box, the start in it, and the maximum: all positive.
+    """
+    field = torch.full((n,), 0.5, dtype=torch.float64)
+    field[0] = 2.0
+    problem = landscape(lambda theta: theta[1:] @ theta[:-1] + field @ theta, torch.zeros(n, dtype=torch.float64))
+    bounds = torch.ones(n, dtype=torch.float64)
+    start = -bounds
+    start[0] = 1.0
+    return problem, bounds, start, float(n - 1 + field.sum())
+
+
+def avalanche(n=400, threshold_spread=0.6, field=0.1):
+    """Coordinates that turn positive together, slowly: one turns once the mean of all exceeds its own threshold.
+
+    The mean-field random-field Ising model beside its avalanche: from all negative, vertex steps cross a plateau.
+    Returns a problem and the half-widths of a box.
+    """
+    thresholds = torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n) * threshold_spread - field
+    problem = landscape(lambda theta: n * theta.mean() ** 2 / 2 - thresholds @ theta, torch.zeros_like(thresholds))
+    return problem, torch.ones_like(thresholds)
+
+
 def box(theta, epsilon):
     """Half-widths of the full box, as in the definition."""
     return epsilon * (torch.as_tensor(theta).abs() + 1)

@@ -47,6 +47,7 @@ def assert_refused(model, match, X=X, y=Y, error=(ValueError, TypeError)):
 
 INTEGER = "must be an integer of at least 1; got "
 OPTIONAL = "must be None or an integer of at least "
+AUGMENTATIONS = "None, 'paper', 'crop-flip', 'crop-flip-cutout'"
 SIZE = "must be an integer of at least 1, a fraction of the training samples in (0, 1], or -1 for all of them; got "
 
 WRONG_NUMBERS = [
@@ -77,7 +78,11 @@ WRONG_NUMBERS = [
 ]
 
 WRONG_CHOICES = [
-    ({"net": "F3"}, "net must be one of 'F1', 'F2', 'C1', 'C2', 'C3', 'C4', a torch module or its class; got 'F3'"),
+    (
+        {"net": "F3"},
+        "net must be one of 'F1', 'F2', 'C1', 'C2', 'C3', 'C4', 'ResNet44', 'WRN16-4', a torch module or its class; "
+        "got 'F3'",
+    ),
     ({"net": 5}, "net must be one of 'F1'"),
     ({"net": None}, "net must be one of 'F1'"),
     ({"net": np.ndarray}, "net must be one of 'F1'"),
@@ -101,14 +106,25 @@ WRONG_CHOICES = [
     ({"init": None}, "init must be 'glorot_uniform', 'torch' or a callable on a module; got None"),
     ({"lr_scaling": "cubic"}, "lr_scaling must be None, 'sqrt' or 'linear'; got 'cubic'"),
     ({"lr_scaling": True}, "lr_scaling must be None, 'sqrt' or 'linear'; got True"),
-    ({"augmentation": "flips"}, "augmentation must be None, 'paper', a callable or a Remedy; got 'flips'"),
-    ({"augmentation": 0.2}, "augmentation must be None, 'paper', a callable or a Remedy; got 0.2"),
+    *(
+        ({"augmentation": value}, f"augmentation must be {AUGMENTATIONS}, a callable or a Remedy; got {value!r}")
+        for value in ("flips", 0.2)
+    ),
     (
         {"augmentation": Augmentation(flip=False, degrees=-1), "input_shape": (1, 2, 2)},
         "degrees must be a number in [0, 180]",
     ),
     ({"augmentation": Augmentation(flip=False, translate=2), "input_shape": (1, 2, 2)}, "translate must be a number"),
     ({"augmentation": "paper"}, "input_shape=(channels, height, width) must be passed"),
+    (
+        {"augmentation": Augmentation(flip=False, cutout=-1), "input_shape": (1, 2, 2)},
+        "cutout must be an integer of at least 0; got -1",
+    ),
+    (
+        {"augmentation": "crop-flip", "input_shape": (1, 2, 2)},
+        "crop_padding must be less than the smaller side of the images, 2; got 4",
+    ),
+    ({"ghost_batch_size": 128}, "ghost_batch_size must be at most the largest batch that batch norm sees, 8 rows; got"),
     ({"remedies": Proximal()}, "remedies must be a sequence of Remedy objects; got Proximal() alone"),
     ({"remedies": [1]}, "remedies must hold Remedy objects or pairs (name, Remedy); got 1"),
     ({"remedies": [("near", 1)]}, "remedies must hold Remedy objects or pairs (name, Remedy); got ('near', 1)"),

@@ -4,6 +4,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import sys
 
 import pytest
 
@@ -13,9 +14,33 @@ MODULES = sorted({"sklgap", *(info.name for info in pkgutil.walk_packages(sklgap
 PACKAGES = [name for name in MODULES if hasattr(importlib.import_module(name), "__all__")]
 
 # Public names that need no example of their own.
-RECORDS = {"Evaluation", "Gap", "LossCurve", "RegimeComparison", "Sharpness"}  # returned, not built by users
-DISPLAYS = {"ParametricPlotDisplay", "RegimeComparisonDisplay"}  # they draw
-NETS = {"C1", "C2", "C3", "C4", "F1", "F2"}  # architectures; "F1" and so on for users
+RECORDS = {
+    "CriticalBatchSize",
+    "GradientNoise",
+    "GradientStandardError",
+    "StepsToLoss",
+    "StepsTradeoff",
+    "DiffusionFit",
+    "Evaluation",
+    "Gap",
+    "HessianEigenvalues",
+    "HessianTrace",
+    "LossCurve",
+    "LossSurface",
+    "RegimeComparison",
+    "RitzValues",
+    "Sharpness",
+    "SpectralDensity",
+}  # returned, not built by users
+DISPLAYS = {
+    "LearningCurvesDisplay",
+    "SharpnessTrajectoryDisplay",
+    "SpectrumDisplay",
+    "WeightDistanceDisplay",
+    "ParametricPlotDisplay",
+    "RegimeComparisonDisplay",
+}  # they draw
+NETS = {"C1", "C2", "C3", "C4", "F1", "F2", "ResNet44", "WRN16_4"}  # architectures; "F1" and so on for users
 MADE_BY_OTHERS = {"RestrictedObjective", "Subspace", "TrainingNet"}  # what restrict, random_subspace and fit return
 ONE_LINE = {"neg_generalization_gap_scorer", "neg_sharpness_scorer", "random_subspace"}
 EXEMPT = RECORDS | DISPLAYS | NETS | MADE_BY_OTHERS | ONE_LINE
@@ -37,6 +62,8 @@ def test_examples_run(name):
     failures = []
     for test in _examples(name):
         runner.run(test, out=failures.append)
+    if "matplotlib.pyplot" in sys.modules:  # an example shows its figure; the next test wants none open
+        sys.modules["matplotlib.pyplot"].close("all")
     assert not failures, "".join(failures)
 
 

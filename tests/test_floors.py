@@ -9,7 +9,8 @@ import sklgap
 
 ROOT = Path(sklgap.__file__).parent
 FLOORS = [
-    {"objective", "nets", "regimes", "datasets", "_typing", "_version"},
+    {"_checks", "_typing", "_version"},
+    {"objective", "nets", "regimes", "datasets"},
     {"remedies", "inspection"},
     {"training"},
     {"_classifier"},
@@ -17,8 +18,13 @@ FLOORS = [
     {"__main__"},
 ]
 # Private helpers of the classifier, which are part of it.
-ALIASES = {"_fit_parameters": "_classifier", "_nested_parameters": "_classifier"}
-SKORCH = {"training/_net.py", "training/_callbacks.py"}
+ALIASES = {part: "_classifier" for part in ("_evaluation", "_fit_parameters", "_nested_parameters")}
+SKORCH = {
+    "training/_callbacks.py",
+    "training/_net.py",
+    "training/_recorder.py",
+    "training/_weight_averaging.py",
+}
 FLOOR = {part: height for height, parts in enumerate(FLOORS) for part in parts}
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
@@ -61,7 +67,7 @@ def violations(path, text):
             continue
         if other not in FLOOR:
             yield f"{path}: imports {'.'.join(words)}, which is no part below it"
-        elif other not in ("_typing", "_version") and FLOOR[other] >= FLOOR[own]:
+        elif FLOOR[other] >= FLOOR[own]:
             yield f"{path}: floor {FLOOR[own]} imports {other} of floor {FLOOR[other]}"
 
 

@@ -29,6 +29,14 @@ CASES = {
     "C2": SMALL_C2,
     "C1, ghost batch norm": {**SMALL_C1, "ghost_batch_size": 4},
     "C1, switch": {**SMALL_C1, "batch_regime": SwitchBatch(switch_epoch=1, first=8, then=0.5)},
+    "WRN16-4": {
+        "net": "WRN16-4",
+        "module__n_blocks": 1,
+        "module__widths": (2, 3),
+        "augmentation": Augmentation(flip=False, degrees=0, translate=0, crop_padding=1, cutout=3),
+        "max_epochs": 3,
+        "tol": None,
+    },
     "C1, LB and remedies": {
         **SMALL_C1,
         "batch_regime": "LB",
@@ -172,7 +180,7 @@ def test_global_generators_and_data_are_left_alone(model):
 
 def test_small_data(model):
     """Two rows to fit and one to predict: the least there is (a fraction of them would be a batch of one)."""
-    model.set_params(batch_regime="SB").fit(X[:2], Y[:2])
+    model.set_params(batch_regime="SB", ghost_batch_size=model.ghost_batch_size and 2).fit(X[:2], Y[:2])
     assert model.predict(X[:1]).shape == (1,)
 
 

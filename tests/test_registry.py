@@ -15,37 +15,65 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from sklgap import LBGapClassifier, nets, regimes, remedies
-from sklgap.remedies import Augmentation, Proximal, Remedy
+from sklgap.remedies import (
+    SAM,
+    Adversarial,
+    Augmentation,
+    EntropySGD,
+    Proximal,
+    Remedy,
+    SampleNoise,
+    Stability,
+    check_remedies,
+)
 from tests.cases import no_global_random_numbers
 
 SHAPE = (2, 6, 6)
 FULLY_CONNECTED = {"module__n_layers": 2, "module__width": 6}
 SHALLOW = {"module__n_filters": 2, "module__hidden": (5,)}
 DEEP = {"module__stacks": ((2, 2), (3,)), "module__hidden": 4}
+RESIDUAL = {"module__n_blocks": 1, "module__widths": (2, 3)}
 
-# Each on tiny widths. SwitchBatch and GrowingBatch change in the second epoch.
-NETS = {"F1": FULLY_CONNECTED, "F2": FULLY_CONNECTED, "C1": SHALLOW, "C3": SHALLOW, "C2": DEEP, "C4": DEEP}
+# Each on tiny widths. SwitchBatch, GrowingBatch and DynamicSampling change in the second epoch.
+NETS = {
+    "F1": FULLY_CONNECTED,
+    "F2": FULLY_CONNECTED,
+    "C1": SHALLOW,
+    "C3": SHALLOW,
+    "C2": DEEP,
+    "C4": DEEP,
+    "ResNet44": RESIDUAL,
+    "WRN16-4": {**RESIDUAL, "module__widening": 2},
+}
 REGIMES = {
     "SB": lambda: "SB",
     "LB": lambda: "LB",
     "ConstantBatch": lambda: regimes.ConstantBatch(0.3),
     "SwitchBatch": lambda: regimes.SwitchBatch(1, first=9, then=0.5),
     "GrowingBatch": lambda: regimes.GrowingBatch(8, every=1, largest=0.5),
+    "DynamicSampling": lambda: regimes.DynamicSampling(8, theta=0.1, largest=0.5, max_growth=3.0),
 }
 REMEDIES = {
     "none": lambda: (),
-    "Augmentation": lambda: (Augmentation(),),
-    "Proximal": lambda: (Proximal(0.1, 2),),
-    "both, named": lambda: (("move", Augmentation(flip=False)), ("pull", Proximal(0.01))),
+    "both, named": lambda: (("move", Augmentation(flip=False)), ("pull", Proximal(0.01, 2))),
+    "of rows": lambda: (Augmentation(), Adversarial(), SampleNoise(0.5)),
+    "of weights": lambda: (Stability(), SAM(), Proximal(0.1, 1)),
+    "walk": lambda: (EntropySGD(2),),
+    "shorthands": lambda: ("asam", "samplenoise"),
 }
 PARTS = (NETS, REGIMES, REMEDIES)
 PRODUCT = list(itertools.product(*PARTS))
-# A Latin square: the remedies run through all four along every net and along every regime.
-PAIRWISE = [
-    (net, regime, list(REMEDIES)[(i + j) % len(REMEDIES)])
-    for i, net in enumerate(NETS)
-    for j, regime in enumerate(REGIMES)
-]
+
+
+def _pairwise(*parts):
+    """Every pair of the two longest lists, and the items of the shortest in turn: it meets every item of both."""
+    order = sorted(range(3), key=lambda k: -len(parts[k]))
+    longest, middle, shortest = (list(parts[k]) for k in order)
+    cases = [(a, b, shortest[(i + j) % len(shortest)]) for i, a in enumerate(longest) for j, b in enumerate(middle)]
+    return [tuple(case[order.index(k)] for k in range(3)) for case in cases]
+
+
+PAIRWISE = _pairwise(*PARTS)
 
 
 def _data():
@@ -103,6 +131,7 @@ def test_a_regime_and_a_remedy_do_something():
         "ConstantBatch": [18, 18],
         "SwitchBatch": [9, 30],
         "GrowingBatch": [8, 16],
+        "DynamicSampling": [8, 24],
     }
     losses = {_check("C1", "SB", remedy).train_loss_ for remedy in REMEDIES}
     assert len(losses) == len(REMEDIES)
@@ -147,7 +176,7 @@ def test_every_net_is_here():
     assert set(nets.NETS) == set(NETS)
     # The families that the papers' nets are members of, and a layer.
     families = {base.__name__ for net in nets.NETS.values() for base in net.__mro__[1:]}
-    assert _public(nets, nn.Module) - families - {"GhostBatchNorm"} == set(NETS)
+    assert _public(nets, nn.Module) - families - {"GhostBatchNorm"} == {net.__name__ for net in nets.NETS.values()}
 
 
 def test_every_regime_is_here():
@@ -155,5 +184,5 @@ def test_every_regime_is_here():
 
 
 def test_every_remedy_is_here():
-    used = {type(r[1] if isinstance(r, tuple) else r).__name__ for make in REMEDIES.values() for r in make()}
+    used = {type(remedy).__name__ for make in REMEDIES.values() for _, remedy in check_remedies(make())}
     assert _public(remedies, Remedy) == used

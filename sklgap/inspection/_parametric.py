@@ -1,13 +1,16 @@
-"""Loss and accuracy along the straight line between two solutions: Keskar et al. (2017), Figures 3 and 4."""
+"""Loss and accuracy along a path between two solutions: Keskar et al. (2017), Figure 3 and its curvilinear variant."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import cos, pi, sin
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from sklgap.objective import Objective, RestrictedObjective, check_objective
+from sklgap.inspection._points import check_positions, evaluate_points, full_space_objective, parameters_of
 
 # The released code: 25 points on [-1, 2].
 ALPHAS = tuple(np.linspace(-1, 2, 25))
@@ -25,13 +28,23 @@ class LossCurve:
         The batch-norm policy.
     n_samples : int
         Rows that loss and accuracy are means over.
+    path : {"line", "arc"}
+        Which path.
     """
 
-    alphas: np.ndarray
-    loss: np.ndarray
-    accuracy: np.ndarray
+    alphas: np.ndarray = field(repr=False)
+    loss: np.ndarray = field(repr=False)
+    accuracy: np.ndarray = field(repr=False)
     batch_norm: str
     n_samples: int
+    path: str = "line"
+
+    def __str__(self) -> str:
+        return (
+            f"loss along the {self.path}, {len(self.alphas)} points with alpha from {self.alphas.min():g} to "
+            f"{self.alphas.max():g}: {self.loss.min():.4g} to {self.loss.max():.4g} ({self.n_samples:,} rows, "
+            f"batch norm: {self.batch_norm})"
+        )
 
 
 def loss_along_line(
@@ -43,6 +56,7 @@ def loss_along_line(
     alphas: Sequence[float] = ALPHAS,
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = None,
+    verbose: int = 0,
     **kwargs: Any,
 ) -> LossCurve:
     r"""Loss and accuracy at :math:`\alpha x_{end} + (1 - \alpha) x_{start}`.
@@ -53,33 +67,48 @@ def loss_along_line(
         Two fitted estimators of the same architecture (SB and LB in the paper), or Objectives. The data, and under
         ``batch_norm="running"`` the buffers, are taken from ``start``.
     X, y : array-like
-        Rows to evaluate on. None if ``start`` is an `Objective`.
+        Rows to evaluate on. None if ``start`` and ``end`` are `Objective`.
     alphas : sequence of float, default=25 points on [-1, 2]
-        0 is ``start``, 1 is ``end`` (the paper's range and number).
+        0 is ``start``, 1 is ``end``, bit for bit (the paper's range and number).
     max_samples : int or float, default=None
         Evaluate on so many rows, or on this fraction of them.
     random_state : int, RandomState or None, default=None
         Draws the rows.
+    verbose : int, default=0
+        1: a progress bar.
     **kwargs
         ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
 
     Returns
     -------
     LossCurve
-        Non-finite losses far outside are kept as they are.
+        Losses that are not finite are kept as they are; the accuracy is NaN where the loss is.
 
     Raises
     ------
     ValueError
-        For solutions of different architectures, or alphas that are not finite numbers.
+        For solutions of different architectures, alphas that are not finite numbers, or a loss that is not finite at
+        ``start`` or ``end``.
+
+    Warns
+    -----
+    RuntimeWarning
+        When the loss is not finite elsewhere on the path.
 
     See Also
     --------
+    loss_along_arc : Along a curve.
+    loss_on_plane : In two dimensions.
     ParametricPlotDisplay : Draws it.
 
     Notes
     -----
     Costs one pass over the data per alpha.
+
+    References
+    ----------
+    Keskar et al., On Large-Batch Training for Deep Learning: Generalization Gap and Sharp Minima, ICLR 2017,
+    Section 2.2.1, Figure 3.
 
     Examples
     --------
@@ -91,38 +120,112 @@ def loss_along_line(
     >>> curve.loss.shape
     (3,)
     """
-    points = _check_alphas(alphas)
-    objective = check_objective(start, X, y, max_samples=max_samples, random_state=random_state, **kwargs)
-    if not isinstance(objective, Objective) or isinstance(end, RestrictedObjective):
-        raise TypeError("start and end must be in the full space; got an Objective restricted to a subspace.")
-    if not isinstance(end, Objective):
-        # Only its parameters are wanted: a row or two are enough.
-        end = check_objective(
-            end, *_first_rows(X, y), batch_norm="running", dtype=objective.dtype, device=objective.device
-        )
-    if end.shapes != objective.shapes:
-        raise ValueError(
-            "start and end must have the same architecture; their parameters have different shapes: "
-            f"{objective.n_params} and {end.n_params} numbers in {len(objective.shapes)} and {len(end.shapes)} tensors."
-        )
-    theta0, theta1 = objective.theta0, end.theta0.to(objective.theta0)
-    results = [objective.evaluate(torch.lerp(theta0, theta1, float(alpha))) for alpha in points]
-    loss, accuracy = np.array(results).T
-    return LossCurve(points, loss, accuracy, objective.batch_norm, objective.n_samples)
+    return _loss_along(
+        "line", start, end, X, y, alphas, verbose, max_samples=max_samples, random_state=random_state, **kwargs
+    )
 
 
-def _check_alphas(alphas: Sequence[float]) -> np.ndarray:
-    try:
-        points = np.asarray(alphas, dtype=float)
-    except (TypeError, ValueError):
-        points = np.empty(0)
-    # Beyond float32 a step is not a number.
-    if points.ndim != 1 or not len(points) or not (np.abs(points) < np.finfo(np.float32).max).all():
-        raise ValueError(f"alphas must be a sequence of finite numbers; got {alphas!r}.")
-    return points
+def loss_along_arc(
+    start: Any,
+    end: Any,
+    X: Any = None,
+    y: Any = None,
+    *,
+    alphas: Sequence[float] = ALPHAS,
+    max_samples: int | float | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    verbose: int = 0,
+    **kwargs: Any,
+) -> LossCurve:
+    r"""Loss and accuracy at :math:`\sin(\alpha \pi / 2) x_{end} + \cos(\alpha \pi / 2) x_{start}`.
+
+    The curve on which Keskar et al. (2017) look at the loss beside the straight line. Between orthogonal solutions of
+    equal norm it keeps that norm, which the line does not.
+
+    Parameters
+    ----------
+    start, end : estimator or Objective
+        Two fitted estimators of the same architecture (SB and LB in the paper), or Objectives. The data, and under
+        ``batch_norm="running"`` the buffers, are taken from ``start``.
+    X, y : array-like
+        Rows to evaluate on. None if ``start`` and ``end`` are `Objective`.
+    alphas : sequence of float, default=25 points on [-1, 2]
+        0 is ``start``, 1 is ``end``, bit for bit; -1 is the mirror image of ``end`` and 2 that of ``start``, all
+        parameters negated.
+    max_samples : int or float, default=None
+        Evaluate on so many rows, or on this fraction of them.
+    random_state : int, RandomState or None, default=None
+        Draws the rows.
+    verbose : int, default=0
+        1: a progress bar.
+    **kwargs
+        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+
+    Returns
+    -------
+    LossCurve
+        Losses that are not finite are kept as they are; the accuracy is NaN where the loss is.
+
+    Raises
+    ------
+    ValueError
+        For solutions of different architectures, alphas that are not finite numbers, or a loss that is not finite at
+        ``start`` or ``end``.
+
+    Warns
+    -----
+    RuntimeWarning
+        When the loss is not finite elsewhere on the path.
+
+    See Also
+    --------
+    loss_along_line : Along the straight line.
+    ParametricPlotDisplay : Draws it.
+
+    Notes
+    -----
+    Costs one pass over the data per alpha.
+
+    References
+    ----------
+    Keskar et al., On Large-Batch Training for Deep Learning: Generalization Gap and Sharp Minima, ICLR 2017,
+    Section 2.2.1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.inspection import loss_along_arc
+    >>> a, b = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    >>> loss = torch.nn.CrossEntropyLoss()
+    >>> curve = loss_along_arc((a, loss), (b, loss), torch.eye(2), torch.tensor([0, 1]), alphas=[0, 0.5, 1])
+    >>> curve.loss.shape
+    (3,)
+    """
+    return _loss_along(
+        "arc", start, end, X, y, alphas, verbose, max_samples=max_samples, random_state=random_state, **kwargs
+    )
 
 
-def _first_rows(X: Any, y: Any) -> tuple[Any, Any]:
-    if X is None or y is None:
-        raise TypeError("X and y must be given unless start and end are both Objectives.")
-    return X[:2], y[:2]
+def _arc(start: Tensor, end: Tensor, alpha: float) -> Tensor:
+    return sin(alpha * pi / 2) * end + cos(alpha * pi / 2) * start
+
+
+# A path takes alpha to parameters; at 0 and 1 the solutions themselves are used.
+_PATHS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"line": torch.lerp, "arc": _arc}
+
+
+def _loss_along(
+    path: str, start: Any, end: Any, X: Any, y: Any, alphas: Sequence[float], verbose: int, **kwargs: Any
+) -> LossCurve:
+    positions = check_positions("alphas", alphas)
+    objective = full_space_objective(start, X, y, "start and end", **kwargs)
+    theta0, theta1 = objective.theta0, parameters_of(end, objective, X, y, "start and end")
+    loss, accuracy = evaluate_points(
+        objective,
+        partial(_PATHS[path], theta0, theta1),
+        positions.tolist(),
+        {0.0: theta0, 1.0: theta1},
+        coordinates="alpha",
+        verbose=verbose,
+    )
+    return LossCurve(positions, loss, accuracy, objective.batch_norm, objective.n_samples, path)

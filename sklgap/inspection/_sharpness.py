@@ -4,13 +4,14 @@ import numbers
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
+from sklgap._checks import check_integer, check_random_state
 from sklgap.inspection import _maximizers
 from sklgap.inspection._maximizers import AnyObjective, Maximum
 from sklgap.objective import check_objective, random_subspace
@@ -18,8 +19,9 @@ from sklgap.objective import check_objective, random_subspace
 SOLVERS = ("auto", "lbfgsb", "lbfgsb-scaled", "power")
 
 # Gradients of a start, and restarts, that max_iter=None and n_restarts=None stand for; see _maximizers.
-_FULL_SPACE = {"max_iter": 30, "n_restarts": 0}
-_SUBSPACE = {"max_iter": 15, "n_restarts": 3}
+# Gradients that a start of "auto" may spend beyond them, while its maximum still rises.
+_FULL_SPACE = {"max_iter": 30, "n_restarts": 0, "max_extension": 70}
+_SUBSPACE = {"max_iter": 15, "n_restarts": 3, "max_extension": 0}
 _PAPER_ITERATIONS = 10
 
 
@@ -44,18 +46,20 @@ class Sharpness:
     converged : bool
         Whether the solver's own criterion was met rather than its budget spent.
     fraction_at_bound : float
-        Share of the coordinates of ``argmax`` at the bounds of the box.
+        Share of the coordinates of ``argmax`` at the bounds of the box, of those that can move.
     step_norm : float
         Euclidean length of the step in parameter space, of A z in a subspace.
     box_ratio : float
-        Largest abs(step_i) / (epsilon (abs(x_i) + 1)) over the parameters: at most 1 in the full space; A z may leave
-        the full box.
+        Largest abs(step_i) / b_i over the parameters, with b the half-widths of the box of the full space: at most 1
+        there; A z may leave it.
     n_samples : int
         Rows that f is the mean over.
     batch_norm : str
         The batch-norm policy of f.
     subspace_dim : int or None
         Dimension of the subspace; None: the full space.
+    name : str
+        "sharpness" or "adaptive sharpness".
     """
 
     value: float
@@ -73,11 +77,12 @@ class Sharpness:
     n_samples: int
     batch_norm: str
     subspace_dim: int | None
+    name: str = "sharpness"
 
     def __str__(self) -> str:
         space = "full space" if self.subspace_dim is None else f"{self.subspace_dim} dimensions"
         return (
-            f"sharpness {self.value:.4g} % (epsilon {self.epsilon:g}, {space}, {self.n_samples:,} rows, "
+            f"{self.name} {self.value:.4g} % (epsilon {self.epsilon:g}, {space}, {self.n_samples:,} rows, "
             f"f0 {self.f0:.2e}, batch norm: {self.batch_norm}; solver {self.solver!r}: {self.status})"
         )
 
@@ -126,13 +131,14 @@ def sharpness(
         metric depends on it by orders of magnitude; N(0, 1) comes nearest its figures.
     solver : {"auto", "lbfgsb", "lbfgsb-scaled", "power"}, default="auto"
         ``"auto"``: projected sign ascent with momentum and a decaying step, from the vertex the gradient points to and
-        from ``n_restarts`` random vertices, each run ending in vertex steps. ``"lbfgsb"``: our reading of the paper's
-        procedure, L-BFGS-B from zero with SciPy's default tolerances; it may stop at its start, and then warns.
-        ``"lbfgsb-scaled"``: the same with f divided by its largest partial derivative. ``"power"``: vertex ascent,
-        ``y <- b sign(grad f(x + y))``.
+        from ``n_restarts`` random vertices, each run ending in vertex steps along extrapolated gradients.
+        ``"lbfgsb"``: our reading of the paper's procedure, L-BFGS-B from zero with SciPy's default tolerances; it may
+        stop at its start, and then warns. ``"lbfgsb-scaled"``: the same with f divided by its largest partial
+        derivative. ``"power"``: vertex ascent, ``y <- b sign(grad f(x + y))``.
     max_iter : int, default=None
-        Gradients per start (``"auto"``, ``"power"``) or iterations (``"lbfgsb..."``). None: 30 in the full space and 15
-        in a subspace; 10 for ``"lbfgsb..."`` (the paper's).
+        Gradients per start (``"auto"``, ``"power"``) or iterations (``"lbfgsb..."``). None: 30 in the full space, which
+        ``"auto"`` extends up to 100 while its maximum still rises (by 1 % in a quarter of them), and 15 in a subspace;
+        10 for ``"lbfgsb..."`` (the paper's).
     n_restarts : int, default=None
         Random starts of ``"auto"``. None: 0 in the full space, 3 in a subspace, where the maximum found depends on the
         start.
@@ -166,8 +172,8 @@ def sharpness(
     Notes
     -----
     The maximiser is part of the measurement: it is inexact, so every value is a lower bound of the metric, and a better
-    solver reports a larger one. Compare values of one solver at one budget only, and only beside the training losses:
-    the metric of a model that has not converged means little. Cost: ``max_iter * (1 + n_restarts)`` gradients over the
+    solver reports a larger one. Compare values of one solver only, and only beside the training losses: the metric of a
+    model that has not converged means little. Cost: ``max_iter * (1 + n_restarts)`` gradients over the
     rows; memory: a few vectors of n_params beside one chunk's graph, and p * n_params numbers in a subspace.
 
     The metric is not invariant to a rescaling of layers that leaves the function unchanged (Dinh et al., 2017).
@@ -192,12 +198,8 @@ def sharpness(
     >>> round(record.value, 3)  # 100 * (0.1 ** 2 + 0.1 ** 2) / 2
     1.0
     """
-    if solver not in SOLVERS:
-        raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {solver!r}.")
-    epsilons = check_epsilons(epsilon)
-    _check_count("max_iter", max_iter, least=1)
-    _check_count("n_restarts", n_restarts, least=0)
-    rng = random_state if isinstance(random_state, np.random.RandomState) else np.random.RandomState(random_state)
+    search = check_search(epsilon, solver, max_iter, n_restarts, random_state)
+    rng = search.rng
     objective = check_objective(estimator, X, y, max_samples=max_samples, random_state=rng, **kwargs)
     if subspace_dim is not None:
         if hasattr(objective, "subspace"):
@@ -206,8 +208,7 @@ def sharpness(
     elif subspace not in ("gaussian", "orthonormal"):
         raise ValueError(f"subspace must be 'gaussian' or 'orthonormal'; got {subspace!r}.")
 
-    found = _maximize(objective, sorted(set(epsilons)), solver, max_iter, n_restarts, rng)
-    records = [found[e] for e in epsilons]
+    records = maximize(objective, half_widths(objective, 1.0), search)
     return records if np.ndim(epsilon) else records[0]
 
 
@@ -218,52 +219,74 @@ def half_widths(objective: AnyObjective, epsilon: float) -> Tensor:
     return epsilon * (centre.abs() + 1)
 
 
-def _maximize(
-    objective: AnyObjective,
-    epsilons: list[float],
+class Search(NamedTuple):
+    """How a maximum is searched for: the checked arguments of `sharpness`."""
+
+    epsilons: list[float]
+    solver: str
+    max_iter: int | None
+    n_restarts: int | None
+    rng: np.random.RandomState
+
+
+def check_search(
+    epsilon: float | Sequence[float],
     solver: str,
     max_iter: int | None,
     n_restarts: int | None,
-    rng: np.random.RandomState,
-) -> dict[float, Sharpness]:
-    """Return the records by epsilon, the smallest box first."""
+    random_state: int | np.random.RandomState | None,
+) -> Search:
+    """Return the arguments resolved; ValueError for one outside its allowed values."""
+    if solver not in SOLVERS:
+        raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {solver!r}.")
+    epsilons = check_epsilons(epsilon)
+    check_integer("max_iter", max_iter, or_none=True)
+    check_integer("n_restarts", n_restarts, least=0, or_none=True)
+    rng = check_random_state(random_state)
+    return Search(epsilons, solver, max_iter, n_restarts, rng)
+
+
+def maximize(objective: AnyObjective, unit: Tensor, search: Search, name: str = "sharpness") -> list[Sharpness]:
+    """Return a record for each epsilon, the box having the half-widths ``epsilon * unit``.
+
+    The smallest box comes first, whatever the order given: each larger one builds on it.
+    """
     f0, gradient = objective.gradient()
     if not np.isfinite(f0):
         raise ValueError(f"The loss must be finite at the point measured; got {f0}.")
-    maximize = _solver(objective, solver, gradient, max_iter, n_restarts, rng)
-    unit = half_widths(objective, 1.0)
+    solve = _solver(objective, search, gradient)
     records: dict[float, Sharpness] = {}
     smaller = Maximum(f0, torch.zeros_like(unit), 1, "", True)
-    for epsilon in epsilons:
-        bounds = epsilon * unit
+    for epsilon in sorted(set(search.epsilons)):
         n_before = smaller.n_evaluations if not records else 0
-        best = maximize(bounds)
+        best = solve(epsilon * unit)
         best = best._replace(n_evaluations=best.n_evaluations + n_before)
-        if best.f_max < f0 or (solver == "auto" and best.f_max < smaller.f_max):
+        if best.f_max < f0 or (search.solver == "auto" and best.f_max < smaller.f_max):
             status = f"the point of the smaller box is the best; {best.status}"
             best = best._replace(f_max=smaller.f_max, argmax=smaller.argmax, status=status)
-        records[epsilon] = _record(objective, best, bounds, f0, epsilon, solver)
-        if solver == "auto":
+        records[epsilon] = _record(objective, best, unit, f0, epsilon, search.solver, name)
+        if search.solver == "auto":
             smaller = best
-    return records
+    return [records[epsilon] for epsilon in search.epsilons]
 
 
-def _solver(
-    objective: AnyObjective,
-    solver: str,
-    gradient: Tensor,
-    max_iter: int | None,
-    n_restarts: int | None,
-    rng: np.random.RandomState,
-) -> Callable[[Tensor], Maximum]:
+def _solver(objective: AnyObjective, search: Search, gradient: Tensor) -> Callable[[Tensor], Maximum]:
     """Return the solver as a function of the bounds."""
+    solver, max_iter, n_restarts = search.solver, search.max_iter, search.n_restarts
     defaults = _FULL_SPACE if getattr(objective, "subspace", None) is None else _SUBSPACE
     steps = defaults["max_iter"] if max_iter is None else max_iter
     if solver == "auto":
-        generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
+        generator = torch.Generator().manual_seed(int(search.rng.randint(2**31 - 1)))
         restarts = defaults["n_restarts"] if n_restarts is None else n_restarts
+        extension = defaults["max_extension"] if max_iter is None else 0
         return lambda bounds: _maximizers.best_of_starts(
-            objective, bounds, gradient, n_restarts=restarts, max_iter=steps, generator=generator
+            objective,
+            bounds,
+            gradient,
+            n_restarts=restarts,
+            max_iter=steps,
+            max_extension=extension,
+            generator=generator,
         )
     if solver == "power":
         return lambda bounds: _maximizers.vertex_ascent(objective, bounds, bounds * gradient.sign(), steps)
@@ -274,11 +297,11 @@ def _solver(
 
 
 def _record(
-    objective: AnyObjective, best: Maximum, bounds: Tensor, f0: float, epsilon: float, solver: str
+    objective: AnyObjective, best: Maximum, unit: Tensor, f0: float, epsilon: float, solver: str, name: str
 ) -> Sharpness:
     subspace = getattr(objective, "subspace", None)
     step = best.argmax if subspace is None else subspace.directions(best.argmax)
-    origin = objective.theta0 if subspace is None else subspace.origin
+    box = epsilon * (unit if subspace is None else subspace.origin.abs() + 1)
     if best.status.startswith(_maximizers.STOPPED_AT_START):
         warnings.warn(
             f"The solver stopped at its start at epsilon={epsilon:g}, so this sharpness of 0 is not a measurement; "
@@ -296,12 +319,13 @@ def _record(
         solver=solver,
         status=best.status,
         converged=best.converged,
-        fraction_at_bound=float((best.argmax.abs() >= bounds * (1 - 1e-6)).float().mean()),
+        fraction_at_bound=float((best.argmax.abs() >= epsilon * unit * (1 - 1e-6))[unit > 0].float().mean()),
         step_norm=float(step.norm()),
-        box_ratio=float((step.abs() / (epsilon * (origin.abs() + 1))).max()),
+        box_ratio=float((step.abs()[box > 0] / box[box > 0]).max()),
         n_samples=objective.n_samples,
         batch_norm=objective.batch_norm,
         subspace_dim=None if subspace is None else subspace.dim,
+        name=name,
     )
 
 
@@ -313,8 +337,3 @@ def check_epsilons(epsilon: float | Sequence[float]) -> list[float]:
     if not values:
         raise ValueError("epsilon must be a number above 0, or a sequence of such; got an empty sequence.")
     return [float(value) for value in values]
-
-
-def _check_count(name: str, value: int | None, least: int) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least):
-        raise ValueError(f"{name} must be None or an integer of at least {least}; got {value!r}.")

@@ -9,6 +9,7 @@ from joblib import Parallel, delayed
 from sklearn.utils import indexable
 from tqdm.auto import tqdm
 
+from sklgap._checks import check_random_state
 from sklgap.inspection._sharpness import SOLVERS, check_epsilons
 from sklgap.model_selection._report import RegimeComparison, environment
 from sklgap.model_selection._trials import Measuring, last_step, run_trial, with_parameters
@@ -121,7 +122,7 @@ def compare_regimes(
     for parameters in overrides.values():  # what is wrong is found before hours of training
         candidate = last_step(with_parameters(estimator, dict(parameters)))
         check_batch_regime(candidate.batch_regime, len(y)).batch_size(0, len(y))
-    rng = random_state if isinstance(random_state, np.random.RandomState) else np.random.RandomState(random_state)
+    rng = check_random_state(random_state)
     seeds = [int(seed) for seed in rng.randint(2**31 - 1, size=n_trials)]
     measuring = Measuring(
         _check_epsilons(epsilons),

@@ -179,8 +179,9 @@ class RegimeComparison:
             "population": "population statistics",
             "running": "running averages",
         }[s["batch_norm"]]
+        trials = "one trial" if s["n_trials"] == 1 else f"{s['n_trials']} paired trials, mean ± std"
         head = [
-            f"{s['n_train']:,} training and {s['n_test']:,} test samples, {s['n_trials']} paired trials, mean ± std",
+            f"{s['n_train']:,} training and {s['n_test']:,} test samples, {trials}",
             f"losses and accuracies with {policy} in batch norm (batch_norm={s['batch_norm']!r}), dropout off",
         ]
         if s["epsilons"]:
@@ -226,7 +227,7 @@ class RegimeComparison:
             interval = "" if np.isnan(gap.low) else f", 95 % interval [{100 * gap.low:+.2f}, {100 * gap.high:+.2f}]"
             lines.append(
                 f"regime gap, test accuracy {reference} - {gap.regime}: {100 * gap.mean:+.2f} points{interval} "
-                f"over {gap.n_trials} paired trials (seeds, not the draw of the test set)"
+                f"over {_count(gap.n_trials, 'paired trial')} (seeds, not the draw of the test set)"
             )
             one, other = self.paired(gap.regime, "weight_distance")
             lines.append(f"distance from start, {reference} / {gap.regime}: {_mean_std(one / other, '.2f')}")
@@ -282,6 +283,10 @@ def environment() -> dict[str, Any]:
         "n_cpus": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _mean_std(values: np.ndarray, spec: str) -> str:

@@ -8,9 +8,19 @@ from torch import nn
 
 from sklgap.nets._deep_conv import C2, C4
 from sklgap.nets._fully_connected import F1, F2
+from sklgap.nets._residual import WRN16_4, ResNet44
 from sklgap.nets._shallow_conv import C1, C3
 
-NETS: dict[str, type[nn.Module]] = {"F1": F1, "F2": F2, "C1": C1, "C2": C2, "C3": C3, "C4": C4}
+NETS: dict[str, type[nn.Module]] = {
+    "F1": F1,
+    "F2": F2,
+    "C1": C1,
+    "C2": C2,
+    "C3": C3,
+    "C4": C4,
+    "ResNet44": ResNet44,
+    "WRN16-4": WRN16_4,
+}
 
 # Data whose flat rows are images of known shape: 28 x 28 (MNIST) and 3 x 32 x 32 (CIFAR).
 _IMAGE_SHAPES = {784: (1, 28, 28), 3072: (3, 32, 32)}

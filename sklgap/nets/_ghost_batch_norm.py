@@ -48,14 +48,20 @@ class GhostBatchNorm(_BatchNorm):
         n_ghosts, remainder = divmod(len(input), self.ghost_batch_size)
         if remainder == 1:
             n_ghosts, remainder = n_ghosts - 1, self.ghost_batch_size + 1
-        n_full = n_ghosts * self.ghost_batch_size
         if not n_ghosts:
             return super().forward(input)
-        full = self._normalise(input[:n_full], n_ghosts)
-        return full if not remainder else torch.cat([full, self._normalise(input[n_full:], 1)])
+        n_full = n_ghosts * self.ghost_batch_size
+        parts = [input] if not remainder else input.split([n_full, remainder])
+        done = [self._normalise(x, k) for x, k in zip(parts, (n_ghosts, 1), strict=False)]
+        outputs, means, variances = (list(each) for each in zip(*done, strict=True))
+        self._update(torch.cat(means), torch.cat(variances))
+        return outputs[0] if not remainder else torch.cat(outputs)
 
-    def _normalise(self, x: Tensor, n_ghosts: int) -> Tensor:
-        """Normalise equal ghost batches in one call: seen as n_ghosts times as many features."""
+    def _normalise(self, x: Tensor, n_ghosts: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalise equal ghost batches in one call: seen as n_ghosts times as many features.
+
+        Returns the rows, and means and (unbiased) variances of shape (n_ghosts, num_features).
+        """
         shape = (len(x) // n_ghosts, n_ghosts * self.num_features, *x.shape[2:])
         mean = x.new_zeros(shape[1])
         var = x.new_zeros(shape[1])
@@ -64,26 +70,24 @@ class GhostBatchNorm(_BatchNorm):
         out = functional.batch_norm(
             x.reshape(shape), mean, var, weight, bias, training=True, momentum=1.0, eps=self.eps
         )
-        self._update(mean.view(n_ghosts, -1), var.view(n_ghosts, -1))
-        return out.view(x.shape)
+        return out.view(x.shape), mean.view(n_ghosts, -1), var.view(n_ghosts, -1)
 
     @torch.no_grad()
     def _update(self, means: Tensor, variances: Tensor) -> None:
+        """Update the running statistics with one row after the other: r <- (1 - momentum) r + momentum row."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         n_ghosts = len(means)
-        count = torch.arange(1, n_ghosts + 1, device=means.device)
-        count = count.to(torch.float32 if means.device.type == "mps" else torch.float64)  # which knows no float64
-        if self.momentum is None:  # cumulative average over all ghost batches seen
-            rates = 1.0 / (self.num_batches_tracked + count)
+        self.num_batches_tracked.add_(n_ghosts)
+        kept: float | Tensor
+        if self.momentum is None:  # the average of all ghost batches seen
+            share = 1 / self.num_batches_tracked.to(means.dtype)
+            kept, shares = (self.num_batches_tracked - n_ghosts) * share, share.expand(n_ghosts)
         else:
-            rates = torch.full_like(count, self.momentum)
-        kept_after = torch.cat([(1 - rates).flip(0).cumprod(0).flip(0)[1:], rates.new_ones(1)])
-        shares = (rates * kept_after).to(means.dtype)
-        kept = (1 - rates).prod().to(means.dtype)
+            later = torch.arange(n_ghosts - 1, -1, -1, dtype=means.dtype, device=means.device)
+            kept, shares = (1 - self.momentum) ** n_ghosts, self.momentum * (1 - self.momentum) ** later
         self.running_mean.mul_(kept).add_(shares @ means)
         self.running_var.mul_(kept).add_(shares @ variances)
-        self.num_batches_tracked.add_(n_ghosts)
 
 
 def convert_to_ghost_batch_norm(module: nn.Module, ghost_batch_size: int) -> nn.Module:

@@ -58,9 +58,14 @@ def make_loss_fn(
             y_pred = functional_call(module, (given, buffers), (batch.X,), tie_weights=False)
         if batch.weight is None:
             loss = criterion(y_pred, batch.y)
-        else:
-            loss = (batch.weight * (row_losses or per_sample(criterion))(y_pred, batch.y)).mean()
-        return loss, Aux(loss.detach(), y_pred.detach(), buffers)
+            return loss, Aux(loss.detach(), y_pred, buffers)
+        losses = (row_losses or per_sample(criterion))(y_pred, batch.y)
+        if losses.shape != batch.weight.shape:
+            raise TypeError(
+                "Sample weights need a criterion that returns the loss of every row with reduction='none'; "
+                f"got a tensor of shape {tuple(losses.shape)} for {len(batch.weight)} rows."
+            )
+        return (batch.weight * losses).mean(), Aux(criterion(y_pred.detach(), batch.y), y_pred, buffers)
 
     return loss_fn
 

@@ -1,6 +1,7 @@
 """The loss surface: f(theta) = mean_i loss(net_theta(x_i), y_i) over fixed data, as an object to measure."""
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -8,17 +9,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sklgap._typing import Aux, Batch, Criterion
+from sklgap._typing import Aux, Batch, Criterion, Params
 from sklgap.objective import _batch_norm
-from sklgap.objective._autodiff import gradient_of, hessian_vector_product
+from sklgap.objective._autodiff import gradient_of, hessian_operator, hessian_vector_product, row_gradient_norms
+from sklgap.objective._data import Data, Rows
 from sklgap.objective._loss import is_classification, make_loss_fn, n_correct
 from sklgap.objective._parameters import flatten, trainable_parameters, unflatten
-from sklgap.objective._tensors import as_tensor
+from sklgap.objective._restricted import RestrictedObjective
 
 if TYPE_CHECKING:
     from sklgap.objective._subspace import Subspace
 
 Vector = Tensor | np.ndarray
+
+# Gradients of single rows are held in blocks of at most so many numbers (32 MB in float32, about a processor's cache)
+# and so many rows.
+_NUMBERS_AT_ONCE = 2**23
+_ROWS_AT_ONCE = 256
 
 
 class Evaluation(NamedTuple):
@@ -72,6 +79,8 @@ class Objective:
         Shapes of the parameters that theta holds, in order.
     batch_norm, chunk_size, dtype, device
         As given, resolved.
+    batch_statistics : bool
+        Whether batch norm makes the loss of a row depend on the rows beside it.
 
     Raises
     ------
@@ -81,12 +90,12 @@ class Objective:
 
     Notes
     -----
-    One value costs a forward pass over the data, one gradient a forward and a backward pass, one Hessian-vector
-    product about twice a gradient. Under ``"population"`` the statistics are functions of theta, and gradients are
-    the exact ones, through the statistics: a value costs two forward passes, a gradient about two plain ones; a
-    Hessian-vector product holds the graph of the *whole* data set in memory. Memory is that of one chunk's graph plus
-    a few vectors of n_params, whatever the number of evaluations. With a single chunk ``"batch"`` and
-    ``"population"`` are the same function.
+    One value costs a forward pass over the data, one gradient a forward and a backward pass, one Hessian-vector product
+    about three gradients (two by `hessian_operator` on one chunk). Under ``"population"`` the statistics are functions
+    of theta, and gradients are the exact ones, through the statistics: a value costs two forward passes, a gradient
+    about two plain ones; a Hessian-vector product holds the graph of the *whole* data set in memory. Memory is that of
+    one chunk's graph plus a few vectors of n_params, whatever the number of evaluations. With a single chunk
+    ``"batch"`` and ``"population"`` are the same function.
 
     References
     ----------
@@ -132,12 +141,13 @@ class Objective:
         self.theta0 = flatten(self._like).detach()
         self.n_params = self.theta0.numel()
         self.shapes = [tuple(p.shape) for p in self._like.values()]
-        self._chunks = _cut(*_check_data(data, self.dtype, self.device), chunk_size)
-        self.n_samples = sum(len(chunk.X) for chunk in self._chunks)
-        self._shares = [len(chunk.X) / self.n_samples for chunk in self._chunks]
+        self._data = Data(data, self.chunk_size, self.dtype, self.device)
+        self._chunks, self._shares, self.n_samples = self._data.chunks, self._data.shares, self._data.n_samples
 
         self._tap = None
+        self.batch_statistics = False
         if _batch_norm.batch_norm_layers(self._module):
+            self.batch_statistics = self.batch_norm != "running"
             if self.batch_norm != "running" and min(len(chunk.X) for chunk in self._chunks) < 2:
                 raise ValueError(
                     f"batch_norm={batch_norm!r} needs at least two rows in every chunk; "
@@ -186,7 +196,51 @@ class Objective:
             total.add_(product, alpha=share)
         return total.to(self.dtype)
 
-    def restrict(self, subspace: "Subspace") -> "RestrictedObjective":
+    def hessian_operator(self, theta: Vector | None = None) -> Callable[[Vector], Tensor]:
+        """Return the function v -> H v at ``theta``: for many products at one point.
+
+        Where the data are one chunk, or the policy is ``"population"``, it keeps the graph of the gradient, and a
+        product costs two thirds of `hvp`; the memory, that of one product, is held until the function is dropped.
+        """
+        theta = self._check_theta(theta).clone()
+        if self._tap is None and len(self._chunks) > 1:
+            return lambda v: self.hvp(v, theta)
+        loss = partial(self._loss, chunk=self._chunks[0]) if self._tap is None else self._population_loss
+        product = hessian_operator(loss, theta)
+        return lambda v: product(self._check_theta(v))
+
+    def batch_gradient(self, rows: Rows, theta: Vector | None = None) -> tuple[float, Tensor]:
+        """Return (mean loss, its gradient of shape (n_params,)) of a mini-batch: the rows at these positions.
+
+        Batch norm uses the statistics of these rows, as in training, or the buffers under ``"running"``.
+        """
+        theta = self._check_theta(theta)
+        batch = self._data.take(rows)
+        # Only rows that depend on each other need one graph.
+        size = len(batch.X) if self.batch_statistics else self.chunk_size
+        losses, total = [], torch.zeros_like(theta, dtype=_wide(self.device))
+        for part in map(Batch, batch.X.split(size), batch.y.split(size)):
+            loss, gradient = gradient_of(partial(self._loss, chunk=part), theta)
+            losses.append(len(part.X) / len(batch.X) * loss)
+            total.add_(gradient, alpha=len(part.X) / len(batch.X))
+        if self._tap is not None:
+            self._tap.take()
+        return float(torch.stack(losses).sum()), total.to(self.dtype)
+
+    def row_gradient_norms(self, rows: Rows, theta: Vector | None = None) -> Tensor:
+        """Return the Euclidean norm of the gradient of each row's own loss, of shape (len(rows),)."""
+        if self.batch_statistics:
+            raise ValueError(f"batch_norm must be 'running' for the gradients of single rows; got {self.batch_norm!r}.")
+        params = unflatten(self._check_theta(theta), self._like)
+
+        def loss(params: Params, x: Tensor, y: Tensor) -> Tensor:
+            return self._loss_fn(params, {}, Batch(x[None], y[None]))[0]
+
+        size = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // self.n_params))
+        blocks = (self._data.take(block) for block in torch.as_tensor(rows).split(size))
+        return torch.cat([row_gradient_norms(loss, params, *block[:2]).to(_wide(self.device)) for block in blocks])
+
+    def restrict(self, subspace: "Subspace") -> RestrictedObjective:
         """Return f on the affine subspace z -> theta0 + A z, with the same methods in z."""
         return RestrictedObjective(self, subspace)
 
@@ -230,6 +284,7 @@ class Objective:
 
     def _collect(self, theta: Tensor) -> list[dict[str, list[tuple[Tensor, Tensor]]]]:
         assert self._tap is not None
+        self._tap.take()  # what an evaluation that was interrupted left behind
         collected = []
         for chunk in self._chunks:
             self._forward(theta, chunk)
@@ -289,43 +344,6 @@ class Objective:
         return self._mean(losses), total.to(self.dtype)
 
 
-class RestrictedObjective:
-    """f on an affine subspace: ``z -> f(theta0 + A z)``, with the interface of `Objective` in z-space.
-
-    ``theta0`` is the zero vector of shape (n_params,), ``n_params`` the dimension of the subspace.
-    """
-
-    def __init__(self, objective: Objective, subspace: "Subspace") -> None:
-        self.objective = objective
-        self.subspace = subspace
-        self.n_params = subspace.dim
-        self.n_samples = objective.n_samples
-        self.batch_norm, self.dtype, self.device = objective.batch_norm, objective.dtype, objective.device
-        self.theta0 = torch.zeros(subspace.dim, dtype=objective.dtype, device=objective.device)
-
-    def value(self, theta: Vector | None = None) -> float:
-        """Return f at z."""
-        return self.objective.value(self._lift(theta))
-
-    def evaluate(self, theta: Vector | None = None) -> Evaluation:
-        """Return mean loss and accuracy at z."""
-        return self.objective.evaluate(self._lift(theta))
-
-    def gradient(self, theta: Vector | None = None) -> tuple[float, Tensor]:
-        """Return f at z and its gradient in z: A^T times the gradient in theta."""
-        value, gradient = self.objective.gradient(self._lift(theta))
-        return value, self.subspace.transpose(gradient)
-
-    def hvp(self, v: Vector, theta: Vector | None = None) -> Tensor:
-        """Return A^T H A v."""
-        v = torch.as_tensor(v, dtype=self.dtype, device=self.device)
-        return self.subspace.transpose(self.objective.hvp(self.subspace.directions(v), self._lift(theta)))
-
-    def _lift(self, z: Vector | None) -> Tensor:
-        z = self.theta0 if z is None else torch.as_tensor(z, dtype=self.dtype, device=self.device)
-        return self.subspace(z)
-
-
 class _Given:
     """Within it, batch norm uses the statistics given; nothing happens without a tap."""
 
@@ -373,27 +391,3 @@ def _check_dtype(dtype: torch.dtype) -> torch.dtype:
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype must be torch.float32 or torch.float64; got {dtype!r}.")
     return dtype
-
-
-def _check_data(data: tuple[Any, Any], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    X, y = (as_tensor(part) for part in data)
-    if torch.is_floating_point(X):
-        X = X.to(dtype)
-    if not torch.is_floating_point(y):
-        y = y.long()
-    if len(X) != len(y):
-        raise ValueError(f"X and y must have the same number of rows; got {len(X)} and {len(y)}.")
-    if len(X) == 0:
-        raise ValueError("X must have at least one row; got none.")
-    return X.to(device), y.to(device)
-
-
-def _cut(X: Tensor, y: Tensor, chunk_size: int) -> list[Batch]:
-    """Cut the rows into ceil(n / chunk_size) random chunks whose sizes differ by at most one."""
-    n_samples = len(X)
-    n_chunks = -(-n_samples // chunk_size)
-    if n_chunks == 1:
-        return [Batch(X, y)]
-    permutation = torch.from_numpy(np.random.RandomState(0).permutation(n_samples))
-    parts = torch.tensor_split(permutation, n_chunks)
-    return [Batch(X[part.to(X.device)], y[part.to(y.device)]) for part in parts]

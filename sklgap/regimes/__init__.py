@@ -1,23 +1,29 @@
 """Batch regimes: how large is the batch in epoch e, and what follows for learning rate and budget."""
 
-from sklgap.regimes._adaptation import n_batches, updates_of_epochs
+from sklgap.regimes._adaptation import n_batches, split_rows, updates_of_epochs
 from sklgap.regimes._base import BatchRegime, check_batch_size, default_base_batch_size
 from sklgap.regimes._check import check_batch_regime
 from sklgap.regimes._constant import ConstantBatch
+from sklgap.regimes._dynamic_sampling import DynamicSampling
 from sklgap.regimes._growing import GrowingBatch
 from sklgap.regimes._lr_scaling import check_lr_scaling, lr_factor
+from sklgap.regimes._lr_schedule import LRSchedule, check_lr_schedule
 from sklgap.regimes._switch import SwitchBatch
 
 __all__ = [
     "BatchRegime",
     "ConstantBatch",
+    "DynamicSampling",
     "GrowingBatch",
+    "LRSchedule",
     "SwitchBatch",
     "check_batch_regime",
     "check_batch_size",
     "check_lr_scaling",
+    "check_lr_schedule",
     "default_base_batch_size",
     "lr_factor",
     "n_batches",
+    "split_rows",
     "updates_of_epochs",
 ]

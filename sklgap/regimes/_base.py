@@ -1,6 +1,8 @@
 """What a batch regime is, and the sizes it may name."""
 
 import numbers
+from collections.abc import Mapping
+from typing import Any
 
 from sklearn.base import BaseEstimator
 
@@ -19,6 +21,9 @@ class BatchRegime(BaseEstimator):
     ----------
     varies : bool
         Whether the batch size depends on the epoch; True by default.
+    adaptive : bool
+        Whether ``batch_size`` is asked for the first epoch only, and ``next_batch_size`` for every later one; False by
+        default. An adaptive regime keeps no state: what it needs to know of the past is in the history of the net.
 
     Examples
     --------
@@ -34,6 +39,7 @@ class BatchRegime(BaseEstimator):
     """
 
     varies: bool = True
+    adaptive: bool = False
 
     def batch_size(self, epoch: int, n_samples: int) -> int:
         """Return the number of rows of a batch, between 1 and n_samples.
@@ -46,6 +52,27 @@ class BatchRegime(BaseEstimator):
             Number of training samples.
         """
         raise NotImplementedError(f"{type(self).__name__} must define batch_size(epoch, n_samples).")
+
+    def next_batch_size(self, last_epoch: Mapping[str, Any], n_samples: int) -> int:
+        """Return the number of rows of a batch after an epoch, for an adaptive regime.
+
+        Parameters
+        ----------
+        last_epoch : mapping
+            The epoch's row of the history: ``batch_size``, ``train_loss``, ``lr`` and so on; where
+            ``measured_batches`` asked for it ``gradient_variance``, summed over the parameters, of the gradient of a
+            single row, and ``squared_gradient_norm``, of a mini-batch's gradient (mean over those measured).
+        n_samples : int
+            Number of training samples.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define next_batch_size(last_epoch, n_samples).")
+
+    def measured_batches(self, batch_size: int, n_samples: int) -> int:
+        """Return on how many mini-batches the net measures its gradient's variance after an epoch.
+
+        At least 2, or 0: it is not measured.
+        """
+        return 0
 
 
 def default_base_batch_size(n_samples: int) -> int:

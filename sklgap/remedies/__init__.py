@@ -1,7 +1,28 @@
 """Remedies: what the papers tried, and others since, to win the accuracy of small batches back."""
 
+from sklgap.remedies._accumulation import accumulate
+from sklgap.remedies._adversarial import Adversarial
 from sklgap.remedies._augmentation import Augmentation, check_augmentation
-from sklgap.remedies._base import Remedy, check_remedies, compose
+from sklgap.remedies._base import Remedy, compose
+from sklgap.remedies._check import check_remedies, check_together
+from sklgap.remedies._entropy_sgd import EntropySGD
 from sklgap.remedies._proximal import Proximal
+from sklgap.remedies._robust import SAM
+from sklgap.remedies._sample_noise import SampleNoise
+from sklgap.remedies._stability import Stability
 
-__all__ = ["Augmentation", "Proximal", "Remedy", "check_augmentation", "check_remedies", "compose"]
+__all__ = [
+    "Adversarial",
+    "Augmentation",
+    "EntropySGD",
+    "Proximal",
+    "Remedy",
+    "SAM",
+    "SampleNoise",
+    "Stability",
+    "accumulate",
+    "check_augmentation",
+    "check_remedies",
+    "check_together",
+    "compose",
+]

@@ -1,4 +1,4 @@
-"""Data augmentation: Keskar et al. (2017), Section 4 and Appendix (flips, rotations and translations)."""
+"""Data augmentation: Keskar et al. (2017), Section 4 and Appendix, and the usual recipes for CIFAR."""
 
 import math
 import numbers
@@ -6,41 +6,66 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.base import clone
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import affine_grid, grid_sample, pad
 
+from sklgap._checks import check_fraction, check_integer
 from sklgap._typing import Batch
 from sklgap.remedies._base import Remedy
 
+# What the names stand for: Keskar et al. (2017); He et al. (2016), and the released code of Hoffer et al. (2017), on
+# CIFAR; DeVries and Taylor (2017) on CIFAR-10.
+RECIPES: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "crop-flip": {"degrees": 0.0, "translate": 0.0, "crop_padding": 4},
+    "crop-flip-cutout": {"degrees": 0.0, "translate": 0.0, "crop_padding": 4, "cutout": 16},
+}
+
 
 class Augmentation(Remedy):
-    """Random horizontal flip, rotation and translation of every image, drawn anew for every batch.
+    """Random changes of every image, drawn anew for every batch: flip, rotation, translation, crop, cutout.
 
-    The defaults are the paper's: horizontal flips, rotations up to 10 degrees, translations up to 0.2 of the side.
+    The defaults are those of Keskar et al.: horizontal flips, rotations up to 10 degrees, translations up to 0.2 of the
+    side. What is 0 or False is left out.
 
     Parameters
     ----------
     flip : bool, default=True
         Mirror each image left to right with probability 1/2.
     degrees : float, default=10
-        Largest rotation to either side, drawn uniformly.
+        Largest rotation to either side, in [0, 180], drawn uniformly.
     translate : float, default=0.2
-        Largest shift in each direction as a fraction of the side, drawn uniformly.
+        Largest shift in each direction as a fraction of the side, in [0, 1], drawn uniformly.
+    crop_padding : int, default=0
+        Surround each image by so many pixels and take a window of its size anywhere in that: a shift by whole pixels.
+        At least 0, and less than the smaller side (4 for CIFAR in He et al.).
+    cutout : int, default=0
+        Side of a square of pixels set to 0, its centre on any pixel: part of it may lie outside. At least 0, and less
+        than the smaller side (16 for CIFAR-10, 8 for CIFAR-100 in DeVries and Taylor).
     image_shape : tuple (channels, height, width), default=None
-        Shape of an image where X has flat rows; `LBGapClassifier` fills it in.
+        Shape of an image where X has rows of another shape; `LBGapClassifier` fills it in.
 
     Notes
     -----
-    One batched bilinear resampling on the device of the data; what moves in from outside the image is zero. The random
-    numbers are drawn on the CPU, so that they are the same on every device.
+    Applied in the order of the parameters, to all images of a batch at once, on the device of the data. Flip, rotation
+    and translation are one bilinear resampling; a flip without the other two is exact, as are crops. What moves in from
+    outside and what is cut out is 0: black, or the mean where X is centred. The random numbers are drawn on the CPU, so
+    that they are the same on every device.
+
+    References
+    ----------
+    He et al., Deep Residual Learning for Image Recognition, CVPR 2016, Section 4.2.
+    DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, arXiv:1708.04552.
 
     Examples
     --------
     >>> from sklgap import Augmentation, LBGapClassifier
     >>> model = LBGapClassifier(net="C1", augmentation="paper")
     >>> for_digits = LBGapClassifier(net="C1", augmentation=Augmentation(flip=False))
+    >>> for_cifar = LBGapClassifier(net="ResNet44", augmentation="crop-flip")
     """
 
     def __init__(
@@ -48,40 +73,72 @@ class Augmentation(Remedy):
         flip: bool = True,
         degrees: float = 10.0,
         translate: float = 0.2,
+        crop_padding: int = 0,
+        cutout: int = 0,
         image_shape: tuple[int, ...] | None = None,
     ) -> None:
         self.flip = flip
         self.degrees = degrees
         self.translate = translate
+        self.crop_padding = crop_padding
+        self.cutout = cutout
         self.image_shape = image_shape
 
     def check(self) -> None:
-        """Raise a ValueError for a negative or unbounded angle, or a shift outside [0, 1]."""
+        """Raise a ValueError for a parameter outside its allowed values."""
+        if not isinstance(self.flip, bool | np.bool_):
+            raise ValueError(f"flip must be True or False; got {self.flip!r}.")
         if not isinstance(self.degrees, numbers.Real) or not 0 <= self.degrees <= 180:
             raise ValueError(f"degrees must be a number in [0, 180]; got {self.degrees!r}.")
-        if not isinstance(self.translate, numbers.Real) or not 0 <= self.translate <= 1:
-            raise ValueError(f"translate must be a number in [0, 1]; got {self.translate!r}.")
+        check_fraction("translate", self.translate)
+        check_integer("crop_padding", self.crop_padding, least=0)
+        check_integer("cutout", self.cutout, least=0)
+
+    def check_image_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise a ValueError for images (channels, height, width) of which a crop or a cutout could leave nothing."""
+        side = min(shape[-2:])
+        for name in ("crop_padding", "cutout"):
+            value = getattr(self, name)
+            if value >= side:
+                raise ValueError(f"{name} must be less than the smaller side of the images, {side}; got {value}.")
 
     def transform_batch(self, batch: Batch, rng: torch.Generator) -> Batch:
-        """Return the batch with its images moved."""
-        if not (self.flip or self.degrees or self.translate):
+        """Return the batch with its images changed."""
+        if not (self.flip or self.degrees or self.translate or self.crop_padding or self.cutout):
             return batch
         X = batch.X
         images = X if self.image_shape is None else X.view(len(X), *self.image_shape)
-        motion = self._draw(len(X), images.shape[-2] / images.shape[-1], rng)
-        grid = affine_grid(motion.to(images), list(images.shape), align_corners=False)
-        moved = grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        return batch._replace(X=moved.view(X.shape))
-
-    def _draw(self, n: int, aspect: float, rng: torch.Generator) -> Tensor:
-        """Return n affine maps of shape (n, 2, 3) in torch's normalised coordinates."""
+        if images.ndim != 4:
+            raise ValueError(
+                "Augmentation needs a batch of shape (n, channels, height, width), or image_shape for rows of another "
+                f"shape; got {tuple(X.shape)}."
+            )
+        n, _, height, width = images.shape
         u = 2 * torch.rand(4, n, generator=rng) - 1
+        mirrored = (u[3] < 0) & bool(self.flip)
+        if self.degrees or self.translate:
+            images = self._resample(images, u, mirrored)
+            mirrored = torch.zeros_like(mirrored)
+        if self.crop_padding or mirrored.any():
+            shift = torch.randint(2 * self.crop_padding + 1, (2, n), generator=rng)
+            images = _crop(images, self.crop_padding, shift, mirrored)
+        if self.cutout:
+            centre = [torch.randint(side, (n,), generator=rng) for side in (height, width)]
+            images = _cut_out(images, self.cutout, torch.stack(centre))
+        return batch._replace(X=images.view(X.shape))
+
+    def _resample(self, images: Tensor, u: Tensor, mirrored: Tensor) -> Tensor:
+        """Mirror, rotate and shift, for u of shape (4, n) in [-1, 1]: angle, two shifts, and one not used here."""
+        aspect = images.shape[-2] / images.shape[-1]
         angle = u[0] * (math.pi / 180 * self.degrees)
-        mirror = torch.where(u[3] < 0, -1.0, 1.0) if self.flip else torch.ones(n)
+        mirror = torch.where(mirrored, -1.0, 1.0)
         cos, sin = angle.cos(), angle.sin()
+        # Rows of the affine map from the new image to the old one, in torch's normalised coordinates.
         rows = [mirror * cos, -sin * aspect, 2 * self.translate * u[1]]
         rows += [mirror * sin / aspect, cos, 2 * self.translate * u[2]]
-        return torch.stack(rows, dim=1).view(n, 2, 3)
+        motion = torch.stack(rows, dim=1).view(-1, 2, 3)
+        grid = affine_grid(motion.to(images), list(images.shape), align_corners=False)
+        return grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 class _CallableAugmentation(Remedy):
@@ -101,36 +158,63 @@ class _CallableAugmentation(Remedy):
 
 
 def check_augmentation(
-    augmentation: Any, image_shape: Callable[[], tuple[int, ...] | None], flat: bool
+    augmentation: Any, image_shape: Callable[[], tuple[int, ...]], row_shape: tuple[int, ...]
 ) -> Remedy | None:
     """Return the remedy that ``augmentation`` stands for.
 
     Parameters
     ----------
-    augmentation : None, "paper", callable or Remedy
-        None: no augmentation; a callable takes and returns a batch tensor.
+    augmentation : None, str, callable or Remedy
+        None: no augmentation; the name of a recipe; a callable takes and returns a batch tensor.
     image_shape : callable
         Returns the shape (channels, height, width) of an image, or raises; called only for `Augmentation`.
-    flat : bool
-        Whether the rows of X are flat.
+    row_shape : tuple of int
+        Shape of a row of the batch: that of an image, or another one of as many values.
     """
     if augmentation is None:
         return None
-    if isinstance(augmentation, str) and augmentation == "paper":
-        augmentation = Augmentation()
+    if isinstance(augmentation, str) and augmentation in RECIPES:
+        augmentation = Augmentation(**RECIPES[augmentation])
     if not isinstance(augmentation, Remedy):
         if not callable(augmentation) or isinstance(augmentation, type):
-            raise ValueError(f"augmentation must be None, 'paper', a callable or a Remedy; got {augmentation!r}.")
+            names = ", ".join(map(repr, RECIPES))
+            raise ValueError(f"augmentation must be None, {names}, a callable or a Remedy; got {augmentation!r}.")
         return _CallableAugmentation(augmentation)
     if isinstance(augmentation, Augmentation):
+        augmentation.check()
         shape = image_shape()
-        if augmentation.flip and shape is not None and shape[0] == 1:
+        augmentation.check_image_shape(shape)
+        if augmentation.flip and shape[0] == 1:
             warnings.warn(
                 "augmentation mirrors images of one channel: that changes the meaning of digits and letters; "
-                "pass augmentation=Augmentation(flip=False) to keep only rotations and translations.",
+                "pass Augmentation(flip=False), with the other settings you want.",
                 UserWarning,
                 stacklevel=2,
             )
-        if flat:
+        if row_shape != shape:
             augmentation = clone(augmentation).set_params(image_shape=shape)
     return augmentation
+
+
+def _crop(images: Tensor, padding: int, shift: Tensor, mirrored: Tensor) -> Tensor:
+    """Surround with zeros, take a window at ``shift`` (2, n) in [0, 2 padding], mirror where ``mirrored`` (n,)."""
+    n, n_channels, height, width = images.shape
+    shift, mirrored = shift.to(images.device), mirrored.to(images.device)
+    padded = pad(images, (padding,) * 4)
+    rows = shift[0, :, None] + torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device)
+    columns = shift[1, :, None] + torch.where(mirrored[:, None], columns.flip(0), columns)
+    pixels = (rows[:, :, None] * padded.shape[-1] + columns[:, None, :]).view(n, 1, height * width)
+    return padded.flatten(2).gather(2, pixels.expand(-1, n_channels, -1)).view(images.shape)
+
+
+def _cut_out(images: Tensor, side: int, centre: Tensor) -> Tensor:
+    """Set a square around ``centre`` (2, n) to zero: from side // 2 pixels before it, as far as it lies inside."""
+    first = centre.to(images.device) - side // 2
+
+    def covered(first: Tensor, n_pixels: int) -> Tensor:
+        distance = torch.arange(n_pixels, device=images.device) - first[:, None]
+        return (distance >= 0) & (distance < side)
+
+    rows, columns = covered(first[0], images.shape[-2]), covered(first[1], images.shape[-1])
+    return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)

@@ -4,11 +4,12 @@ A remedy that evaluates the gradient again (as sharpness-aware minimisation does
 *function*, not the gradient; that is why the hooks take and return functions.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from sklearn.base import BaseEstimator
+from torch import Tensor
 
 from sklgap._typing import Batch, GradFn, LossFn, Params
 from sklgap.objective._autodiff import value_and_grad
@@ -19,12 +20,20 @@ class Remedy(BaseEstimator):
 
     Parameters are explicit arguments of ``__init__``, as in any scikit-learn estimator, so that searches reach them by
     nested names. A remedy keeps no state between batches: what it must remember within a batch is returned by
-    ``begin_batch`` and handed to the other hooks.
+    ``begin_batch`` and handed to the other hooks, and what it has drawn for the rows travels in ``batch.extra``.
 
     Attributes
     ----------
     inner_steps : int
-        Optimiser steps made on each batch; 1 by default.
+        Optimiser steps made on each batch; 1 by default. The largest of all remedies counts.
+    sub_batch_size : int or None
+        Rows that the net sees at once, where the remedy cuts batches into parts; None, the default: it does not.
+    at_most_once : bool
+        Whether a second one of its kind among the remedies of an estimator is an error; False by default.
+
+    See Also
+    --------
+    compose : The order in which the hooks of several remedies apply.
 
     Examples
     --------
@@ -45,16 +54,21 @@ class Remedy(BaseEstimator):
     """
 
     inner_steps: int = 1
+    sub_batch_size: int | None = None
+    at_most_once: bool = False
 
     def check(self) -> None:
         """Raise a ValueError in one sentence if a parameter is outside its allowed values; called by ``fit``."""
+
+    def check_criterion(self, criterion: Any) -> None:
+        """Raise a ValueError or TypeError in one sentence if the remedy cannot work with this loss module."""
 
     def transform_batch(self, batch: Batch, rng: torch.Generator) -> Batch:
         """Return the batch to train on; random numbers come from ``rng``, a generator on the CPU."""
         return batch
 
-    def begin_batch(self, params: Params) -> Any:
-        """Return what the other hooks need to know of the weights at the start of the batch."""
+    def begin_batch(self, params: Params, rng: torch.Generator) -> Any:
+        """Return what the other hooks need to know of the weights at the start of the batch, or draw for it."""
         return None
 
     def transform_loss(self, loss_fn: LossFn, state: Any) -> LossFn:
@@ -71,13 +85,34 @@ def compose(
     remedies: Sequence[Remedy],
     params: Params,
     differentiate: Callable[[LossFn], GradFn] = value_and_grad,
+    rng: torch.Generator | None = None,
 ) -> GradFn:
     """Return the gradient function of a batch that starts at ``params``.
 
     Losses are transformed in the order of ``remedies``, then differentiated, then gradient functions in the same
-    order: the last remedy is the outermost. ``differentiate`` may evaluate a batch in parts.
+    order: the last remedy is the outermost. Order therefore matters among remedies that transform the same thing, and
+    not between one that transforms the loss and one that transforms its gradient.
+
+    Parameters
+    ----------
+    loss_fn : callable
+        (params, buffers, batch) -> (loss, Aux).
+    remedies : sequence of Remedy
+        Their ``transform_batch`` is not called here: the batch has been transformed once, before.
+    params : dict of tensors
+        The weights at the start of the batch.
+    differentiate : callable, default=value_and_grad
+        Turns the loss function into its gradient function; it may evaluate a batch in parts.
+    rng : torch.Generator, optional
+        On the CPU; ``begin_batch`` draws from it.
+
+    Returns
+    -------
+    grad_fn : callable
+        (params, buffers, batch) -> (gradients, Aux).
     """
-    states = [remedy.begin_batch(params) for remedy in remedies]
+    rng = torch.Generator() if rng is None else rng
+    states = [remedy.begin_batch(params, rng) for remedy in remedies]
     for remedy, state in zip(remedies, states, strict=True):
         loss_fn = remedy.transform_loss(loss_fn, state)
     grad_fn = differentiate(loss_fn)
@@ -86,28 +121,15 @@ def compose(
     return grad_fn
 
 
-def check_remedies(remedies: Iterable[Any] | None) -> list[tuple[str, Remedy]]:
-    """Return named remedies: each is a `Remedy`, or a pair (name, Remedy) as skorch's callbacks are.
+# -- random numbers --------------------------------------------------------------------------------------------------
 
-    An unnamed remedy is called by its class in lower case, with a number where that is taken.
-    """
-    if isinstance(remedies, Remedy):
-        raise TypeError(
-            f"remedies must be a sequence of Remedy objects; got {remedies!r} alone: write ({remedies!r},)."
-        )
-    if remedies is not None and not isinstance(remedies, Iterable):
-        raise TypeError(f"remedies must be a sequence of Remedy objects; got {remedies!r}.")
-    named: list[tuple[str, Remedy]] = []
-    for item in remedies or ():
-        name, remedy = item if isinstance(item, tuple) and len(item) == 2 else (type(item).__name__.lower(), item)
-        if not isinstance(name, str) or not isinstance(remedy, Remedy):
-            raise TypeError(f"remedies must hold Remedy objects or pairs (name, Remedy); got {item!r}.")
-        if "__" in name:
-            raise ValueError(f"remedies must have names without '__'; got {name!r}.")
-        taken = {other for other, _ in named}
-        if name in taken and isinstance(item, tuple):
-            raise ValueError(f"remedies must have different names; got {name!r} twice.")
-        if name in taken:
-            name = next(f"{name}_{i}" for i in range(2, len(taken) + 3) if f"{name}_{i}" not in taken)
-        named.append((name, remedy))
-    return named
+
+def seed_from(rng: torch.Generator) -> int:
+    """Draw a seed from a generator on the CPU."""
+    return int(torch.randint(2**62, (), generator=rng))
+
+
+def normal_like(tensor: Tensor, rng: torch.Generator) -> Tensor:
+    """Return standard normal numbers on the tensor's device, drawn there by a seed from ``rng``, a CPU generator."""
+    generator = torch.Generator(device=tensor.device).manual_seed(seed_from(rng))
+    return torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype, device=tensor.device)

@@ -5,6 +5,7 @@ r"""Conservative training: Keskar et al. (2017), Section 4 and Appendix; after L
 
 import numbers
 
+import torch
 from torch import Tensor
 
 from sklgap._typing import Aux, Batch, Buffers, LossFn, Params
@@ -48,7 +49,7 @@ class Proximal(Remedy):
         if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 1:
             raise ValueError(f"proximal_steps must be an integer of at least 1; got {steps!r}.")
 
-    def begin_batch(self, params: Params) -> Params | None:
+    def begin_batch(self, params: Params, rng: torch.Generator) -> Params | None:
         """Return the anchor."""
         return copy_of(params) if self.proximal_lambda else None
 

@@ -6,13 +6,7 @@ continue at any epoch without replaying the earlier ones.
 
 import numpy as np
 
-from sklgap.regimes import n_batches
-
-
-def split_rows(n_rows: int, batch_size: int) -> list[slice]:
-    """Cut n_rows into consecutive batches: a partial last one is kept, a single last row joins the batch before it."""
-    starts = [i * batch_size for i in range(n_batches(n_rows, batch_size))]
-    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], n_rows], strict=True)]
+from sklgap.regimes import split_rows
 
 
 def plan_epoch(n_rows: int, batch_size: int, seed: int, epoch: int) -> tuple[np.ndarray, list[slice]]:

@@ -6,6 +6,7 @@ differ in where the data live.
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,6 +73,11 @@ class ResidentLoader:
         permutation, slices = plan_epoch(len(self.y), self.batch_size, self.seed, self._epoch)
         order = torch.from_numpy(permutation)
         yield from self._batches(order, slices[: len(self)])
+
+    def sample(self, n_batches: int, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield disjoint batches of rows drawn by ``seed``, beside those of the epochs: to measure on."""
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(len(self.y)))
+        yield from self._batches(order, [slice(i * batch_size, (i + 1) * batch_size) for i in range(n_batches)])
 
     def _batches(self, order: Tensor, slices: list[slice]) -> Iterator[tuple[Tensor, Tensor]]:
         order = order.to(self.device)

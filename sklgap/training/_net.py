@@ -8,23 +8,27 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.exceptions import NotFittedError
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EpochScoring, EpochTimer, PassthroughScoring
 from skorch.dataset import Dataset, unpack_data
 from skorch.utils import to_tensor
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from sklgap._typing import Batch
+from sklgap._typing import Batch, Criterion
 from sklgap.nets import convert_to_ghost_batch_norm, initialize_weights
 from sklgap.objective._batch_norm import batch_norm_layers
+from sklgap.objective._check import own_loss
 from sklgap.objective._loss import make_loss_fn, per_sample
 from sklgap.objective._parameters import copy_of, trainable_parameters
 from sklgap.objective._tensors import as_tensor
-from sklgap.regimes import BatchRegime, default_base_batch_size, lr_factor, n_batches, updates_of_epochs
+from sklgap.regimes import BatchRegime, LRSchedule, default_base_batch_size, n_batches, updates_of_epochs
 from sklgap.remedies import Remedy
 from sklgap.training._callbacks import EpochRecorder, StoppingRule, TrainingProgress
-from sklgap.training._loaders import SequentialLoader, make_loader
+from sklgap.training._encoding import DataEncoding
+from sklgap.training._gradient_variance import measure_gradients
+from sklgap.training._loaders import ResidentLoader, SequentialLoader, make_loader
 from sklgap.training._random import derive_seed, seed_generators, seeded
 from sklgap.training._step import TrainStep
 
@@ -36,10 +40,11 @@ ADOPTED = (
     "regime",
     "remedies",
     "micro_batch_size",
-    "lr_scaling",
+    "lr_schedule",
     "base_batch_size",
     "regime_adaptation",
     "stopping",
+    "warm_start",
 )
 
 
@@ -58,6 +63,7 @@ class TrainingNet(NeuralNetClassifier):
     criterion_: Any
     step_: TrainStep
     n_updates_: int
+    encoding_: DataEncoding
 
     def __init__(
         self,
@@ -68,7 +74,7 @@ class TrainingNet(NeuralNetClassifier):
         init: Any = None,
         ghost_batch_size: int | None = None,
         micro_batch_size: int | None = None,
-        lr_scaling: str | None = None,
+        lr_schedule: LRSchedule = LRSchedule(),  # noqa: B008 - frozen
         base_batch_size: int | None = None,
         regime_adaptation: bool = False,
         stopping: tuple[float | None, int, float | None] = (None, 10, None),
@@ -80,7 +86,7 @@ class TrainingNet(NeuralNetClassifier):
         self.init = init
         self.ghost_batch_size = ghost_batch_size
         self.micro_batch_size = micro_batch_size
-        self.lr_scaling = lr_scaling
+        self.lr_schedule = lr_schedule
         self.base_batch_size = base_batch_size
         self.regime_adaptation = regime_adaptation
         self.stopping = stopping
@@ -104,6 +110,7 @@ class TrainingNet(NeuralNetClassifier):
         """Initialise all parts, drawing the starting point from ``seed`` alone."""
         self.n_updates_ = 0
         self.lr_factor_ = 1.0
+        self.weights_averaged_ = False
         self.stopping_reason_: str | None = None
         self.interrupted_ = False
         with seeded(derive_seed(self.seed, 0), torch.device(self.device)):
@@ -130,6 +137,8 @@ class TrainingNet(NeuralNetClassifier):
         params = trainable_parameters(self.module_)
         if any(p.requires_grad for p in self.criterion_.parameters()):
             raise ValueError("criterion must not have trainable parameters.")
+        for remedy in self.remedies:
+            remedy.check_criterion(self.criterion_)
         self.step_ = TrainStep(
             make_loss_fn(self.module_, self._training_loss, params, self._row_losses),
             params,
@@ -170,24 +179,50 @@ class TrainingNet(NeuralNetClassifier):
         device = torch.device(self.device)
         if not training:
             return SequentialLoader(*tensors, batch_size=min(1024, len(dataset)), device=device)
-
-        def size_of_epoch(epoch: int) -> int:
-            return self.regime.batch_size(epoch, len(dataset))
-
+        self._check_ghosts(len(dataset))
         limit = None if self.max_updates_ is None else self.max_updates_ // self.step_.inner_steps
         seed = derive_seed(self.seed, 1)
-        return make_loader(*tensors, size_of_epoch, seed=seed, device=device, max_batches=limit)
+        return make_loader(*tensors, self._batch_size_of, seed=seed, device=device, max_batches=limit)
 
     def _check_sizes(self, n_samples: int) -> None:
-        """Check every epoch's batch size before the first one."""
-        for epoch in range(self.max_epochs):
-            size = self.regime.batch_size(epoch, n_samples)
-            if isinstance(size, bool) or not isinstance(size, numbers.Integral) or not 1 <= size <= n_samples:
-                raise ValueError(
-                    f"batch_regime must return integers from 1 to {n_samples}; got {size!r} for epoch {epoch}."
-                )
-            if min(size, n_samples, self.micro_batch_size or size) == 1 and batch_norm_layers(self.module_):
-                raise ValueError("A net with batch normalisation needs batches of at least 2 rows; got batches of 1.")
+        """Check every epoch's batch size before the first one, as far as it is known then."""
+        for epoch in range(1 if self.regime.adaptive else self.max_epochs):
+            self._check_size(self.regime.batch_size(epoch, n_samples), epoch, n_samples)
+
+    def _check_size(self, size: Any, epoch: int, n_samples: int) -> int:
+        if isinstance(size, bool) or not isinstance(size, numbers.Integral) or not 1 <= int(size) <= n_samples:
+            raise ValueError(
+                f"batch_regime must return integers from 1 to {n_samples}; got {size!r} for epoch {epoch}."
+            )
+        if self._seen_at_once(min(int(size), n_samples)) == 1 and batch_norm_layers(self.module_):
+            raise ValueError("A net with batch normalisation needs batches of at least 2 rows; got batches of 1.")
+        return int(size)
+
+    def _seen_at_once(self, size: int) -> int:
+        """Return how many rows of a batch of that size batch norm sees at once."""
+        parts = [self.micro_batch_size, *(remedy.sub_batch_size for remedy in self.remedies)]
+        return min([size, *(part for part in parts if part is not None)])
+
+    def _check_ghosts(self, n_samples: int) -> None:
+        """Check that ghost batch norm is not plain batch norm throughout."""
+        if self.ghost_batch_size is None or not batch_norm_layers(self.module_):
+            return
+        # An adaptive regime, more epochs than max_epochs, or the next warm start may come to larger batches.
+        grows = self.regime.adaptive or (self.regime.varies and (self.regime_adaptation or self.warm_start))
+        sizes = [n_samples] if grows else [self.regime.batch_size(i, n_samples) for i in range(self.max_epochs)]
+        largest = self._seen_at_once(max(sizes))
+        if largest < self.ghost_batch_size:
+            raise ValueError(
+                f"ghost_batch_size must be at most the largest batch that batch norm sees, {largest} rows; "
+                f"got {self.ghost_batch_size}."
+            )
+
+    def _batch_size_of(self, epoch: int) -> int:
+        """Return the rows of a batch in an epoch: from the schedule, or from the record of the epoch before."""
+        if not (self.regime.adaptive and epoch):
+            return self.regime.batch_size(epoch, self.n_samples_)
+        size = self.regime.next_batch_size(self.history[epoch - 1], self.n_samples_)
+        return self._check_size(size, epoch, self.n_samples_)
 
     def _settle_budget(self, n_samples: int) -> None:
         """Decide what depends on the number of training rows, which a train split makes smaller than the data."""
@@ -263,6 +298,7 @@ class TrainingNet(NeuralNetClassifier):
         if not any(self.history[-1]["batches"]):
             self.history[-1]["batches"] = []  # skorch opens a row for every batch; no callback wrote into them
         self.history.record(prefix + "_batch_count", count)
+        self._measure_gradients(iterator)
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
         """Make one update with the training step."""
@@ -272,6 +308,9 @@ class TrainingNet(NeuralNetClassifier):
         if not self.module_.training:
             self._set_training(True)
         self.n_updates_ += self.step_.inner_steps
+        if self.lr_schedule.follows_progress:
+            self._set_lr_factor()
+        self.progress_[1] += 1
         if self.lr_factor_ == 1:
             return self.step_(Batch(X, y))
         with self._scaled_lr():
@@ -296,13 +335,42 @@ class TrainingNet(NeuralNetClassifier):
         seed_generators(derive_seed(self.seed, 2, epoch), torch.device(self.device))
         self.step_.rng.manual_seed(derive_seed(self.seed, 3, epoch))
         self._set_training(True)
-        size = self.regime.batch_size(epoch, self.n_samples_)
+        self.size_ = size = self._batch_size_of(epoch)
         self.epoch_batch_size_: int | None = None
         self.own_batches_ = hasattr(iterator, "set_epoch")
         if self.own_batches_:
             iterator.set_epoch(epoch, batches_before=self.n_updates_ // self.step_.inner_steps)
             self.epoch_batch_size_ = size
-        self.lr_factor_ = lr_factor(self.lr_scaling, size, self.base_batch_size_)
+        self.progress_ = self._progress(epoch, iterator)
+        self._set_lr_factor()
+
+    def _progress(self, epoch: int, iterator: Any) -> list[int]:
+        """Return [epochs done, batches done since, batches of an epoch], with epochs as the parameters count them."""
+        if self.regime_adaptation:
+            before = sum(row["train_batch_count"] for row in self.history[:epoch])
+            return [0, before, n_batches(self.n_samples_, self.base_batch_size_)]
+        return [epoch, 0, len(iterator) if hasattr(iterator, "__len__") else n_batches(self.n_samples_, self.size_)]
+
+    def _set_lr_factor(self) -> None:
+        whole, batches, per_epoch = self.progress_
+        self.lr_factor_ = self.lr_schedule.factor(whole + batches / per_epoch, self.size_, self.base_batch_size_)
+
+    def _measure_gradients(self, loader: ResidentLoader) -> None:
+        """Record how the gradients of mini-batches vary at the weights reached, where the regime asks for it."""
+        wanted = self.regime.measured_batches(self.size_, self.n_samples_)
+        if wanted:
+            seed = derive_seed(self.seed, 4, len(self.history) - 1)
+            for name, value in measure_gradients(self.step_, loader, wanted, self.size_, seed).items():
+                self.history.record(name, value)
+
+    # -- measuring -------------------------------------------------------------------------------------------------
+
+    def objective_parts(self, X: Any, y: Any) -> tuple[nn.Module, Criterion, Tensor, Tensor]:
+        """Return what `check_objective` measures, also while training runs: X and y as the estimator takes them."""
+        if not hasattr(self, "encoding_"):
+            raise NotFittedError("This TrainingNet is not fitted yet; call 'fit' of its estimator first.")
+        rows, target = self.encoding_.encode(X, y)
+        return self.module_, own_loss(self), as_tensor(rows), as_tensor(target)
 
     # -- pickling --------------------------------------------------------------------------------------------------
 
@@ -312,6 +380,14 @@ class TrainingNet(NeuralNetClassifier):
         state.pop("step_", None)
         state.pop("trained_on_", None)
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Give the optimiser back what torch's pickles leave out: attributes of its own, as LBFGS and LARS have."""
+        super().__setstate__(state)
+        if hasattr(self, "optimizer_"):
+            kept = self.optimizer_.state_dict()
+            super().initialize_optimizer()
+            self.optimizer_.load_state_dict(kept)
 
 
 def _tensors_of(dataset: Any) -> tuple[Tensor, Tensor] | None:

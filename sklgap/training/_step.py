@@ -7,8 +7,7 @@ from torch import Tensor
 
 from sklgap._typing import Aux, Batch, Buffers, GradFn, LossFn, Params
 from sklgap.objective._autodiff import value_and_grad
-from sklgap.remedies import Remedy, compose
-from sklgap.training._batches import split_rows
+from sklgap.remedies import Remedy, accumulate, compose
 
 
 class TrainStep:
@@ -70,9 +69,7 @@ class TrainStep:
             ``loss``, the clean loss before the update as a 0-d tensor, and ``y_pred``, the outputs of the whole batch:
             skorch's contract for a training step.
         """
-        for remedy in self.remedies:
-            batch = remedy.transform_batch(batch, self.rng)
-        grad_fn = compose(self.loss_fn, self.remedies, self.params, self._differentiate)
+        batch, grad_fn = self._transform(batch, self.rng)
         first: list[Aux] = []
 
         def closure() -> Tensor:
@@ -90,6 +87,26 @@ class TrainStep:
             del first[1:]
         return {"loss": first[0].loss, "y_pred": first[0].y_pred}
 
+    def gradient(self, batch: Batch, rng: torch.Generator) -> Params:
+        """Return the gradient that the first update on the batch would be given; nothing is changed.
+
+        Parameters
+        ----------
+        batch : Batch
+            The rows.
+        rng : torch.Generator
+            On the CPU; remedies draw from it.
+        """
+        batch, grad_fn = self._transform(batch, rng)
+        # Another dict than the module's own parameters: batch norm leaves the module's buffers alone.
+        return grad_fn(dict(self.params), self.buffers, batch)[0]
+
+    def _transform(self, batch: Batch, rng: torch.Generator) -> tuple[Batch, GradFn]:
+        """Return the batch and its gradient function, transformed by the remedies."""
+        for remedy in self.remedies:
+            batch = remedy.transform_batch(batch, rng)
+        return batch, compose(self.loss_fn, self.remedies, self.params, self._differentiate, rng)
+
     def _differentiate(self, loss_fn: LossFn) -> GradFn:
         grad_fn = value_and_grad(loss_fn)
         return grad_fn if self.micro_batch_size is None else accumulate(grad_fn, self.micro_batch_size)
@@ -98,26 +115,3 @@ class TrainStep:
         if buffers is not self.buffers:
             for name, buffer in self.buffers.items():
                 buffer.copy_(buffers[name])
-
-
-def accumulate(grad_fn: GradFn, micro_batch_size: int) -> GradFn:
-    """Return ``grad_fn`` evaluated in parts of at most ``micro_batch_size`` rows, weighted by their shares."""
-
-    def accumulated(params: Params, buffers: Buffers, batch: Batch) -> tuple[Params, Aux]:
-        n_rows = len(batch.X)
-        if n_rows <= micro_batch_size:
-            return grad_fn(params, buffers, batch)
-        total: Params = {}
-        losses, outputs = [], []
-        for part in split_rows(n_rows, micro_batch_size):
-            weight = None if batch.weight is None else batch.weight[part]
-            gradients, aux = grad_fn(params, buffers, Batch(batch.X[part], batch.y[part], weight))
-            share = (part.stop - part.start) / n_rows
-            for name, gradient in gradients.items():
-                total[name] = gradient * share if name not in total else total[name].add_(gradient, alpha=share)
-            losses.append(aux.loss * share)
-            outputs.append(aux.y_pred)
-            buffers = aux.buffers
-        return total, Aux(torch.stack(losses).sum(), torch.cat(outputs), buffers)
-
-    return accumulated

@@ -5,7 +5,18 @@ import torch
 from sklgap.inspection import _maximizers
 from sklgap.objective import Objective
 from tests.cases import BIT_FOR_BIT, DOUBLE, no_global_random_numbers
-from tests.landscapes import box, concave, coupled_convex, indefinite, landscape, linear, separable_convex, vector
+from tests.landscapes import (
+    avalanche,
+    box,
+    concave,
+    coupled_convex,
+    dominoes,
+    indefinite,
+    landscape,
+    linear,
+    separable_convex,
+    vector,
+)
 
 # The last steps of a sign ascent of 24 gradients are a twelfth of the half-width, and a coordinate ends within it;
 # a quadratic's loss there is at most (1 / 12) ** 2 / (2 / 3) ** 2, about 2 %, of its rise from the centre.
@@ -115,6 +126,39 @@ def test_sign_ascent_costs_at_most_max_iter_gradients(max_iter, monkeypatch):
     found = _maximizers.sign_ascent(_objective(problem), box(start, 0.1), _start(start), max_iter)
     assert len(calls) == found.n_evaluations <= max_iter
     assert str(len(calls)) in found.status
+
+
+def test_sign_ascent_goes_on_while_the_maximum_rises():
+    problem, bounds, start, maximum = dominoes()
+    objective = _objective(problem)
+    plain, more, enough = (_maximizers.sign_ascent(objective, bounds, start, 30, extra) for extra in (0, 10, 70))
+    assert plain.f_max < more.f_max < enough.f_max == maximum
+    assert (plain.n_evaluations, more.n_evaluations) == (30, 40)
+    assert not plain.converged
+    assert "a larger max_iter may find more" in plain.status
+    # It stops where there is nothing to gain, far from the 100 allowed.
+    assert 40 < enough.n_evaluations < 80
+
+
+def test_sign_ascent_does_not_go_on_once_it_has_settled():
+    problem, start, _ = separable_convex()
+    bounds = box(start, 0.1)
+    found = _maximizers.sign_ascent(_objective(problem), bounds, start * 0, 30, 70)
+    assert found.converged
+    assert found.n_evaluations <= 30
+
+
+def test_extrapolated_gradients_cross_a_plateau_in_fewer_steps():
+    problem, bounds = avalanche()
+    ends = {}
+    for ahead in (0.0, _maximizers.AHEAD):
+        best = _maximizers._Best(_objective(problem), bounds)
+        best.evaluate(-bounds)
+        best.climb(200, ahead)
+        ends[ahead] = best
+    plain, extrapolated = ends.values()
+    assert extrapolated.f_max == plain.f_max > plain.trace[40] + 50
+    assert len(extrapolated.trace) < 0.3 * len(plain.trace)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from sklgap.inspection import Sharpness, sharpness
+from sklgap.inspection import Sharpness, _maximizers, sharpness
 from sklgap.inspection._sharpness import SOLVERS, half_widths
 from sklgap.objective import Objective, Subspace, random_subspace
 from tests.cases import DOUBLE, PROBLEMS, WITH_BATCH_NORM, no_global_random_numbers, seeded_module, vectors
@@ -233,6 +233,16 @@ def test_a_larger_budget_is_used():
     # Vertex steps, a fifth of the budget, end early at a fixed point.
     assert 1 + 32 <= long.n_evaluations <= 1 + 40
     assert short.n_evaluations == 1 + 2
+
+
+def test_auto_may_go_on_only_where_the_budget_is_not_given(monkeypatch):
+    asked = []
+    original = _maximizers.best_of_starts
+    monkeypatch.setattr(_maximizers, "best_of_starts", lambda *args, **kw: asked.append(kw) or original(*args, **kw))
+    objective = _objective(linear()[0])
+    for options in ({}, {"max_iter": 20}, {"subspace_dim": 2}):
+        sharpness(objective, random_state=0, **options)
+    assert [(kw["max_iter"], kw["max_extension"]) for kw in asked] == [(30, 70), (20, 0), (15, 0)]
 
 
 def test_default_budgets():

@@ -7,14 +7,16 @@ from torch import nn
 from sklgap.nets import C1, F1, NETS, check_net, initialize_weights
 from sklgap.nets._check import check_init, check_input_shape, net_arguments
 
+NAMES = "'F1', 'F2', 'C1', 'C2', 'C3', 'C4', 'ResNet44', 'WRN16-4'"
+
 
 def build_linear(n_features=2, n_classes=2):
     return nn.Linear(n_features, n_classes)
 
 
-@pytest.mark.parametrize("name", ["F1", "F2", "C1", "C2", "C3", "C4"])
+@pytest.mark.parametrize("name", ["F1", "F2", "C1", "C2", "C3", "C4", "ResNet44", "WRN16-4"])
 def test_names(name):
-    assert check_net(name).__name__ == name
+    assert check_net(name).__name__ == name.replace("-", "_")
     assert NETS[name] is check_net(name)
 
 
@@ -30,13 +32,13 @@ def test_classes_and_factories_pass_instances_are_copied():
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match="net must be one of 'F1', 'F2', 'C1', 'C2', 'C3', 'C4', a torch module or i"):
+    with pytest.raises(ValueError, match=f"net must be one of {NAMES}, a torch module or its class; got 'VGG'"):
         check_net("VGG")
 
 
 @pytest.mark.parametrize("net", [3, None, dict, int, ("F1",)])
 def test_no_net(net):
-    with pytest.raises(TypeError, match="net must be one of 'F1', 'F2', 'C1', 'C2', 'C3', 'C4', a torch module or it"):
+    with pytest.raises(TypeError, match=f"net must be one of {NAMES}, a torch module or its class; got "):
         check_net(net)
 
 

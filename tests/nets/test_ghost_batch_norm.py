@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sklgap.nets import C1, F1, GhostBatchNorm, convert_to_ghost_batch_norm
-from tests.cases import BIT_FOR_BIT, DOUBLE
+from sklgap.objective import Objective
+from tests.cases import BIT_FOR_BIT, DOUBLE, POLICIES, WITH_BATCH_NORM
 from tests.references import ghost_batch_norm, ghost_slices
 
 SHAPES = {2: (3,), 3: (3, 2), 4: (3, 2, 4)}
@@ -99,6 +100,29 @@ def test_evaluation_mode_is_plain_batch_norm_bit_for_bit():
     x = _inputs(18, seed=1)
     torch.testing.assert_close(ghost.eval()(x), plain.eval()(x), **BIT_FOR_BIT)
     torch.testing.assert_close(dict(ghost.state_dict()), before, **BIT_FOR_BIT)
+
+
+@pytest.mark.parametrize("problem", WITH_BATCH_NORM)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_measuring_is_that_of_plain_batch_norm_bit_for_bit(problem, policy):
+    module, criterion, *data = WITH_BATCH_NORM[problem]()
+    plain, ghost = (
+        Objective(net, criterion, data, batch_norm=policy, chunk_size=11)
+        for net in (module, convert_to_ghost_batch_norm(copy.deepcopy(module), 2))
+    )
+    assert ghost.value() == plain.value()
+    assert torch.equal(ghost.gradient()[1], plain.gradient()[1])
+
+
+def test_the_cumulative_average_counts_every_ghost_batch_alike():
+    ghost, _ = _pair(2, momentum=None)
+    x = torch.arange(24, dtype=torch.float64).view(8, 3)
+    ghost.running_mean.fill_(float("1e300"))  # forgotten by the first batch
+    ghost(x)
+    torch.testing.assert_close(ghost.running_mean, x.mean(0), **DOUBLE)
+    ghost(x + 6)
+    torch.testing.assert_close(ghost.running_mean, x.mean(0) + 3, **DOUBLE)
+    assert ghost.num_batches_tracked == 8
 
 
 def test_an_input_that_is_not_contiguous():

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from sklgap.objective import Objective
 from sklgap.objective._batch_norm import batch_norm_layers, check_batch_norm, pool, set_buffers
-from tests.cases import BIT_FOR_BIT, DOUBLE
+from tests.cases import BIT_FOR_BIT, DOUBLE, FOUR_CHUNKS, WITH_BATCH_NORM
 from tests.references import moments
 
 
@@ -47,3 +48,24 @@ def test_set_buffers_writes_in_place_and_skips_what_is_not_there():
     assert module[0].running_var.tolist() == [3, 4]
     torch.testing.assert_close(module[1].running_mean, torch.zeros(2), **BIT_FOR_BIT)
     assert module[2].running_mean is None
+
+
+@pytest.mark.parametrize("name", WITH_BATCH_NORM)
+def test_an_interrupted_evaluation_leaves_nothing_behind(name):
+    module, criterion, X, y = WITH_BATCH_NORM[name]()
+    interrupt = []
+
+    def loss(y_pred, target):
+        if interrupt:
+            raise KeyboardInterrupt
+        return criterion(y_pred, target)
+
+    objective = Objective(module, loss, (X, y), batch_norm="population", chunk_size=FOUR_CHUNKS)
+    value, gradient = objective.gradient()
+    for evaluate in (objective.value, objective.gradient):
+        interrupt.append(True)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate()
+        interrupt.clear()
+        assert objective.value() == objective.value() == pytest.approx(value, rel=1e-14)
+        torch.testing.assert_close(objective.gradient()[1], gradient, **BIT_FOR_BIT)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from sklgap._typing import Batch
+from sklgap.objective._autodiff import value_and_grad
 from sklgap.objective._loss import is_classification, make_loss_fn, n_correct, per_sample
 from sklgap.objective._parameters import copy_of, trainable_parameters
 from tests.cases import BIT_FOR_BIT, DOUBLE, PROBLEMS, WITH_BATCH_NORM
@@ -28,7 +29,18 @@ def test_it_is_the_loss_of_the_module(name, own):
     torch.testing.assert_close(aux.loss, loss.detach(), **BIT_FOR_BIT)
     torch.testing.assert_close(aux.y_pred, outputs.detach(), **BIT_FOR_BIT)
     assert not aux.loss.requires_grad
+    # The outputs stay in the graph, for losses that are built on them, where there is one.
+    assert aux.y_pred.requires_grad == loss.requires_grad == own
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_outputs_leave_the_graph_with_the_gradient(name):
+    module, criterion, X, y = PROBLEMS[name]()
+    params = trainable_parameters(module)
+    grad_fn = value_and_grad(make_loss_fn(module, criterion, params))
+    _, aux = grad_fn(params, dict(module.named_buffers()), Batch(X, y))
     assert not aux.y_pred.requires_grad
+    assert not aux.loss.requires_grad
 
 
 @pytest.mark.parametrize("name", WITH_BATCH_NORM)
@@ -64,9 +76,11 @@ def test_weights(criterion):
     weight = torch.linspace(0, 2, len(X), dtype=torch.float64)
     loss_fn = make_loss_fn(module, criterion)
     params = trainable_parameters(module)
-    loss, _ = loss_fn(params, {}, Batch(X, y, weight))
+    loss, aux = loss_fn(params, {}, Batch(X, y, weight))
     by_hand = sum(w * criterion(module(X[i : i + 1]), y[i : i + 1]) for i, w in enumerate(weight)) / len(X)
     torch.testing.assert_close(loss, by_hand, **DOUBLE)
+    torch.testing.assert_close(aux.loss, criterion(module(X), y).detach(), **BIT_FOR_BIT)  # the clean one
+    assert not aux.loss.requires_grad
     ones, _ = loss_fn(params, {}, Batch(X, y, torch.ones_like(weight)))
     torch.testing.assert_close(ones, criterion(module(X), y), **DOUBLE)
 
@@ -74,6 +88,20 @@ def test_weights(criterion):
 def test_weights_need_a_loss_module():
     with pytest.raises(TypeError, match="Sample weights need a criterion that is a torch loss module with a 'reduc"):
         per_sample(torch.nn.functional.cross_entropy)
+
+
+class OnlyMeans(nn.CrossEntropyLoss):
+    """A user's loss that does not look at its ``reduction``."""
+
+    def forward(self, y_pred, y):
+        return nn.functional.cross_entropy(y_pred, y)
+
+
+def test_weights_need_the_loss_of_every_row():
+    module, _, X, y = PROBLEMS["tanh"]()
+    loss_fn = make_loss_fn(module, OnlyMeans())
+    with pytest.raises(TypeError, match=r"returns the loss of every row .* got a tensor of shape \(\) for 23 rows"):
+        loss_fn(trainable_parameters(module), {}, Batch(X, y, torch.ones(len(X))))
 
 
 def test_per_sample_leaves_the_criterion_alone():

@@ -1,6 +1,7 @@
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
@@ -40,12 +41,33 @@ class Fixed:
         return out
 
 
+STILL = {"flip": False, "degrees": 0, "translate": 0}
+CROP_FLIP = {"degrees": 0, "translate": 0, "crop_padding": 2}
+SETTINGS = {
+    "paper": {},
+    "crop and flip": CROP_FLIP,
+    "cutout": {**STILL, "cutout": 3},
+    "all": {"crop_padding": 2, "cutout": 3},
+}
+
+
 def test_zero_settings_are_the_identity():
     X = _images()
     batch, rng = Batch(X, torch.arange(len(X))), torch.Generator()
     state = rng.get_state()
-    assert Augmentation(flip=False, degrees=0, translate=0).transform_batch(batch, rng) is batch
+    assert Augmentation(**STILL, crop_padding=0, cutout=0).transform_batch(batch, rng) is batch
     assert torch.equal(rng.get_state(), state)
+
+
+@pytest.mark.parametrize("settings", [{}, {"flip": False}, {"degrees": 0, "translate": 0}], ids=str)
+def test_neither_crop_nor_cutout_changes_nothing_else(settings):
+    X = _images()
+    assert torch.equal(
+        _apply(Augmentation(**settings, crop_padding=0, cutout=0), X), _apply(Augmentation(**settings), X)
+    )
+    # What is drawn for a cutout is drawn last.
+    cut = _apply(Augmentation(**settings, cutout=2), X)
+    assert torch.equal(torch.where(cut == 0, 0, _apply(Augmentation(**settings), X)), cut)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -55,8 +77,8 @@ def test_flip_only_mirrors(shape, dtype):
     out = _apply(Augmentation(degrees=0, translate=0), X)
     mirrored = 0
     for image, moved in zip(X, out, strict=True):
-        flipped = (moved - image.flip(-1)).abs().max() < (moved - image).abs().max()
-        torch.testing.assert_close(moved, image.flip(-1) if flipped else image, **GRID[dtype])
+        flipped = torch.equal(moved, image.flip(-1))
+        assert flipped or torch.equal(moved, image)
         mirrored += flipped
     # Binomial(60, 1/2): five standard deviations are 19.4.
     assert 30 - 19 <= mirrored <= 30 + 19
@@ -134,8 +156,9 @@ def test_a_mirrored_rotation_is_the_mirror_image_of_the_rotation(monkeypatch):
     torch.testing.assert_close(mirrored, rotated.flip(-1), **GRID[torch.float32])
 
 
-def test_random_numbers_come_from_rng_alone():
-    X, remedy = _images(), Augmentation()
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_random_numbers_come_from_rng_alone(settings):
+    X, remedy = _images(), Augmentation(**settings)
     with no_global_random_numbers():
         assert torch.equal(_apply(remedy, X, 1), _apply(remedy, X, 1))
     assert not torch.equal(_apply(remedy, X, 1), _apply(remedy, X, 2))
@@ -145,33 +168,141 @@ def test_random_numbers_come_from_rng_alone():
     assert not torch.equal(first, second)
 
 
-def test_the_data_are_not_changed():
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_the_data_are_not_changed(settings):
     X = _images()
     before = X.clone()
-    _apply(Augmentation(), X)
+    assert not torch.equal(_apply(Augmentation(**settings), X), before)
     assert torch.equal(X, before)
 
 
-def test_flat_rows():
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_rows_of_another_shape(settings):
     X = _images(shape=(2, 5, 7))
-    flat = _apply(Augmentation(image_shape=(2, 5, 7)), X.flatten(1))
-    assert torch.equal(flat, _apply(Augmentation(), X).flatten(1))
+    images = _apply(Augmentation(**settings), X)
+    for other in (X.flatten(1), X.flatten(2), X[:, None]):
+        out = _apply(Augmentation(**settings, image_shape=(2, 5, 7)), other)
+        assert torch.equal(out, images.view(other.shape))
+
+
+def test_rows_that_are_not_images():
+    with pytest.raises(
+        ValueError, match=r"Augmentation needs a batch of shape \(n, channels, height, width\), or image"
+    ):
+        _apply(Augmentation(), torch.zeros(4, 9))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_a_gpu_draws_the_same(settings):
+    X = _images()
+    torch.testing.assert_close(_apply(Augmentation(**settings), X.cuda()).cpu(), _apply(Augmentation(**settings), X))
 
 
 def test_defaults_are_the_papers():
-    assert clone(Augmentation()).get_params() == {"flip": True, "degrees": 10, "translate": 0.2, "image_shape": None}
+    paper = {"flip": True, "degrees": 10, "translate": 0.2, "crop_padding": 0, "cutout": 0, "image_shape": None}
+    assert clone(Augmentation()).get_params() == paper
 
 
-@pytest.mark.parametrize("degrees", [-1, 181, float("nan"), "10", None])
-def test_bad_degrees(degrees):
-    with pytest.raises(ValueError, match=r"degrees must be a number in \[0, 180\]; got "):
-        Augmentation(degrees=degrees).check()
+# -- crop and cutout -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("translate", [-0.1, 1.1, float("nan"), "0.2", None])
-def test_bad_translate(translate):
-    with pytest.raises(ValueError, match=r"translate must be a number in \[0, 1\]; got "):
-        Augmentation(translate=translate).check()
+def _cropped(image, padding, top, left, mirror):
+    """The recipe in NumPy, for one image."""
+    padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)))
+    window = padded[:, top : top + image.shape[1], left : left + image.shape[2]]
+    return window[:, :, ::-1] if mirror else window
+
+
+def _cut(image, side, row, column):
+    out = image.copy()
+    top, left = row - side // 2, column - side // 2
+    out[:, max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)] = 0
+    return out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 6, 5), (2, 4, 9)])
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize(("padding", "side"), [(0, 3), (1, 0), (2, 1), (3, 2)])
+def test_a_loop_over_images(shape, dtype, flip, padding, side):
+    X = _images(30, shape, dtype)
+    remedy = Augmentation(flip=flip, degrees=0, translate=0, crop_padding=padding, cutout=side)
+    rng = torch.Generator().manual_seed(0)
+    mirror = flip & (torch.rand(4, 30, generator=rng)[3] < 0.5)
+    shift = torch.randint(2 * padding + 1, (2, 30), generator=rng) if padding or flip else torch.zeros(2, 30).int()
+    rows, columns = (torch.randint(pixels, (30,), generator=rng) for pixels in shape[1:])
+    expected = [
+        _cut(_cropped(X[i].numpy(), padding, *shift[:, i], mirror[i]), side, int(rows[i]), int(columns[i]))
+        for i in range(30)
+    ]
+    np.testing.assert_array_equal(_apply(remedy, X).numpy(), expected)
+
+
+def _frequencies_are_even(values, n_values):
+    """Counts of each value lie within five standard deviations of the binomial distribution."""
+    n, p = len(values), 1 / n_values
+    counts = np.bincount(values, minlength=n_values)
+    assert len(counts) == n_values
+    assert (abs(counts - n * p) <= 5 * math.sqrt(n * p * (1 - p))).all()
+
+
+def test_every_window_is_as_likely():
+    # Pixels with values of their own: one window alone explains an image.
+    X = torch.arange(1.0, 41.0).view(1, 2, 4, 5).repeat(2000, 1, 1, 1)
+    image = X[0].numpy()
+    windows = [(top, left, mirror) for top in range(7) for left in range(7) for mirror in (0, 1)]
+    known = {_cropped(image, 3, *window).tobytes(): window for window in windows}
+    assert len(known) == len(windows)
+    out = _apply(Augmentation(degrees=0, translate=0, crop_padding=3), X).numpy()
+    drawn = np.array([known[changed.tobytes()] for changed in out])
+    for values, n_values in zip(drawn.T, (7, 7, 2), strict=True):
+        _frequencies_are_even(values, n_values)
+    # Drawn one without regard to the others: five standard errors of a correlation of zero.
+    correlation = np.corrcoef(drawn.T) - np.eye(3)
+    assert abs(correlation).max() < 5 / math.sqrt(2000)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4])
+def test_every_pixel_is_as_likely_a_centre(side):
+    image = np.ones((2, 5, 7), dtype=np.float32)
+    known = {_cut(image, side, row, column).tobytes(): (row, column) for row in range(5) for column in range(7)}
+    assert len(known) == 35
+    out = _apply(Augmentation(**STILL, cutout=side), torch.ones(2000, 2, 5, 7)).numpy()
+    drawn = np.array([known[changed.tobytes()] for changed in out])
+    for values, n_values in zip(drawn.T, (5, 7), strict=True):
+        _frequencies_are_even(values, n_values)
+    assert abs(np.corrcoef(drawn.T)[0, 1]) < 5 / math.sqrt(2000)
+
+
+def test_crop_and_cutout_come_after_the_rotation():
+    X = _images()
+    moved = _apply(Augmentation(), X)
+    both = _apply(Augmentation(crop_padding=2), X)
+    for before, after in zip(moved.numpy(), both.numpy(), strict=True):  # the flip is not made twice
+        windows = [_cropped(before, 2, top, left, False) for top in range(5) for left in range(5)]
+        assert any(np.array_equal(window, after) for window in windows)
+
+
+@pytest.mark.parametrize(("name", "largest"), [("degrees", 180), ("translate", 1)])
+@pytest.mark.parametrize("value", [-0.1, 181, float("nan"), "10", None])
+def test_bad_sizes(name, largest, value):
+    with pytest.raises(ValueError, match=rf"{name} must be a number in \[0, {largest}\]; got "):
+        Augmentation(**{name: value}).check()
+
+
+@pytest.mark.parametrize("name", ["crop_padding", "cutout"])
+@pytest.mark.parametrize("value", [-1, 1.5, True, "4", None])
+def test_bad_pixels(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be an integer of at least 0; got "):
+        Augmentation(**{name: value}).check()
+
+
+@pytest.mark.parametrize("flip", [0.5, 1, "yes", None])
+def test_bad_flip(flip):
+    with pytest.raises(ValueError, match="flip must be True or False; got "):
+        Augmentation(flip=flip).check()
 
 
 # -- the parameter ``augmentation`` --------------------------------------------------------------------------------
@@ -185,24 +316,48 @@ def _no_shape():
     raise ValueError("no shape")
 
 
-def test_none_and_paper_and_remedies():
-    assert check_augmentation(None, _no_shape, flat=True) is None
-    paper = check_augmentation("paper", _shape(3, 4, 4), flat=False)
-    assert paper.get_params() == Augmentation().get_params()
+def test_none_and_remedies():
+    assert check_augmentation(None, _no_shape, (48,)) is None
     proximal, own = Proximal(), Augmentation(degrees=3)
-    assert check_augmentation(proximal, _no_shape, flat=False) is proximal
-    assert check_augmentation(own, _shape(3, 4, 4), flat=False) is own
+    assert check_augmentation(proximal, _no_shape, (3, 4, 4)) is proximal
+    assert check_augmentation(own, _shape(3, 4, 4), (3, 4, 4)) is own
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("paper", {}),
+        ("crop-flip", {"degrees": 0, "translate": 0, "crop_padding": 4}),
+        ("crop-flip-cutout", {"degrees": 0, "translate": 0, "crop_padding": 4, "cutout": 16}),
+    ],
+)
+def test_recipes(name, settings):
+    recipe = check_augmentation(name, _shape(3, 32, 32), (3, 32, 32))
+    assert recipe.get_params() == Augmentation(**settings).get_params()
 
 
 def test_only_what_moves_images_asks_for_their_shape():
-    for augmentation in ("paper", Augmentation(flip=False)):
+    for augmentation in ("paper", "crop-flip", Augmentation(flip=False)):
         with pytest.raises(ValueError, match="no shape"):
-            check_augmentation(augmentation, _no_shape, flat=True)
+            check_augmentation(augmentation, _no_shape, (48,))
 
 
-def test_flat_rows_get_their_shape_and_the_users_object_is_left():
+def test_what_would_leave_nothing_of_an_image():
+    for shape in ((3, 4, 9), (3, 9, 4)):
+        for settings in ({"crop_padding": 3}, {"cutout": 3}):
+            check_augmentation(Augmentation(**settings), _shape(*shape), shape)
+        with pytest.raises(ValueError, match="crop_padding must be less than the smaller side of the images, 4; got 4"):
+            check_augmentation("crop-flip", _shape(*shape), shape)
+        with pytest.raises(ValueError, match="cutout must be less than the smaller side of the images, 4; got 16"):
+            check_augmentation(Augmentation(cutout=16), _shape(*shape), shape)
+    with pytest.raises(ValueError, match="cutout must be an integer"):
+        check_augmentation(Augmentation(cutout="16"), _shape(*shape), shape)
+
+
+@pytest.mark.parametrize("row_shape", [(48,), (4, 12), (4, 4, 3)])
+def test_rows_of_another_shape_get_it_and_the_users_object_is_left(row_shape):
     own = Augmentation(degrees=3)
-    filled = check_augmentation(own, _shape(3, 4, 4), flat=True)
+    filled = check_augmentation(own, _shape(3, 4, 4), row_shape)
     assert filled.get_params() == {**own.get_params(), "image_shape": (3, 4, 4)}
     assert own.image_shape is None
 
@@ -212,31 +367,32 @@ class HalfTurn(Augmentation):
 
 
 def test_a_subclass_keeps_its_class():
-    assert type(check_augmentation(HalfTurn(), _shape(3, 4, 4), flat=True)) is HalfTurn
+    assert type(check_augmentation(HalfTurn(), _shape(3, 4, 4), (48,))) is HalfTurn
 
 
 def test_one_channel_warns_about_flips():
     with pytest.warns(UserWarning, match="augmentation mirrors images of one channel"):
-        check_augmentation("paper", _shape(1, 4, 4), flat=True)
+        check_augmentation("paper", _shape(1, 4, 4), (16,))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_augmentation(Augmentation(flip=False), _shape(1, 4, 4), flat=True)
-        check_augmentation("paper", _shape(3, 4, 4), flat=True)
+        check_augmentation(Augmentation(flip=False), _shape(1, 4, 4), (16,))
+        check_augmentation("paper", _shape(3, 4, 4), (48,))
 
 
 def test_a_callable_on_the_batch():
     X = _images()
-    remedy = check_augmentation(torch.neg, _no_shape, flat=False)
+    remedy = check_augmentation(torch.neg, _no_shape, (2, 5, 7))
     assert torch.equal(_apply(remedy, X), -X)
 
 
 @pytest.mark.parametrize(("function", "got"), [(lambda X: X[1:], r"\(39, 2, 5, 7\)"), (lambda X: None, "NoneType")])
 def test_a_callable_that_returns_no_batch(function, got):
     with pytest.raises(ValueError, match=f"augmentation must return a tensor of 40 rows like .* got {got}"):
-        _apply(check_augmentation(function, _no_shape, flat=False), _images())
+        _apply(check_augmentation(function, _no_shape, (2, 5, 7)), _images())
 
 
 @pytest.mark.parametrize("augmentation", ["flip", 3, Augmentation, nn.Identity])
 def test_anything_else(augmentation):
-    with pytest.raises(ValueError, match="augmentation must be None, 'paper', a callable or a Remedy; got "):
-        check_augmentation(augmentation, _no_shape, flat=False)
+    allowed = "None, 'paper', 'crop-flip', 'crop-flip-cutout', a callable or a Remedy"
+    with pytest.raises(ValueError, match=f"augmentation must be {allowed}; got "):
+        check_augmentation(augmentation, _no_shape, (2, 5, 7))

@@ -1,9 +1,8 @@
-import pytest
 import torch
 from sklearn.base import clone
 
 from sklgap._typing import Aux, Batch
-from sklgap.remedies import Augmentation, Proximal, Remedy, check_remedies, compose
+from sklgap.remedies import Remedy, compose
 
 
 class Scaled(Remedy):
@@ -13,7 +12,7 @@ class Scaled(Remedy):
         self.loss_factor = loss_factor
         self.grad_factor = grad_factor
 
-    def begin_batch(self, params):
+    def begin_batch(self, params, rng):
         return {"start": params["w"].detach().clone()}
 
     def transform_loss(self, loss_fn, state):
@@ -46,7 +45,7 @@ def test_every_hook_is_the_identity_by_default():
     assert remedy.inner_steps == 1
     assert remedy.check() is None
     assert remedy.transform_batch(batch, rng) is batch
-    assert remedy.begin_batch({}) is None
+    assert remedy.begin_batch({}, torch.Generator()) is None
     assert remedy.transform_loss(_loss_fn, None) is _loss_fn
     assert remedy.transform_grad(_loss_fn, None) is _loss_fn
     assert torch.equal(rng.get_state(), state)
@@ -75,39 +74,6 @@ def test_the_state_is_that_of_the_start_of_the_batch():
     with torch.no_grad():
         params["w"].add_(100)
     assert grad_fn(params, {}, batch)[0]["w"].tolist() == [5 + 2 + 2, 7 + 3 + 3]
-
-
-def test_names():
-    proximal, flip, other = Proximal(), Augmentation(), Proximal()
-    named = check_remedies([proximal, ("mirror", flip), other, Proximal()])
-    assert [name for name, _ in named] == ["proximal", "mirror", "proximal_2", "proximal_3"]
-    assert [remedy for _, remedy in named[:3]] == [proximal, flip, other]
-    assert check_remedies(None) == check_remedies(()) == []
-    assert [name for name, _ in check_remedies(r for r in [proximal])] == ["proximal"]
-
-
-def test_a_name_twice():
-    with pytest.raises(ValueError, match="remedies must have different names; got 'a' twice"):
-        check_remedies([("a", Proximal()), ("a", Augmentation())])
-
-
-def test_a_remedy_alone():
-    with pytest.raises(
-        TypeError, match=r"remedies must be a sequence of Remedy objects; got Proximal\(\) alone: write"
-    ):
-        check_remedies(Proximal())
-
-
-@pytest.mark.parametrize("remedies", ["paper", [Proximal], [3], [("a", "b")], [(1, Proximal())], [("a",)]])
-def test_no_remedies(remedies):
-    with pytest.raises(TypeError, match=r"remedies must hold Remedy objects or pairs \(name, Remedy\); got "):
-        check_remedies(remedies)
-
-
-@pytest.mark.parametrize("remedies", [5, 0.5, Proximal])
-def test_no_sequence(remedies):
-    with pytest.raises(TypeError, match="remedies must be a sequence of Remedy objects; got "):
-        check_remedies(remedies)
 
 
 def test_clone_and_set_params():

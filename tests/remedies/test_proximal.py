@@ -26,7 +26,7 @@ BATCH = Batch(torch.tensor([5.0, 7.0], dtype=torch.float64), torch.zeros(2))
 
 def test_penalty_and_gradient_in_closed_form():
     remedy, params = Proximal(0.5), _params()
-    anchor = remedy.begin_batch(params)
+    anchor = remedy.begin_batch(params, torch.Generator())
     loss_fn = remedy.transform_loss(_loss_fn, anchor)
     moved = {name: (p + 2).detach().requires_grad_() for name, p in params.items()}
     loss, aux = loss_fn(moved, {}, BATCH)
@@ -40,7 +40,7 @@ def test_penalty_and_gradient_in_closed_form():
 
 def test_at_the_anchor_the_penalty_vanishes():
     remedy, params = Proximal(100.0), _params()
-    loss_fn = remedy.transform_loss(_loss_fn, remedy.begin_batch(params))
+    loss_fn = remedy.transform_loss(_loss_fn, remedy.begin_batch(params, torch.Generator()))
     gradients, _ = value_and_grad(loss_fn)(params, {}, BATCH)
     expected, _ = value_and_grad(_loss_fn)(params, {}, BATCH)
     assert {n: g.tolist() for n, g in gradients.items()} == {n: g.tolist() for n, g in expected.items()}
@@ -48,7 +48,7 @@ def test_at_the_anchor_the_penalty_vanishes():
 
 def test_the_anchor_does_not_follow_the_weights():
     params = _params()
-    anchor = Proximal().begin_batch(params)
+    anchor = Proximal().begin_batch(params, torch.Generator())
     with torch.no_grad():
         params["a"].add_(1)
     assert anchor["a"].tolist() == [1, -2]
@@ -57,7 +57,7 @@ def test_the_anchor_does_not_follow_the_weights():
 
 @pytest.mark.parametrize("remedy", [Proximal(0.0), Proximal(0), Proximal(0.0, inner_steps=1)])
 def test_without_a_penalty_the_loss_function_is_the_same_object(remedy):
-    assert remedy.transform_loss(_loss_fn, remedy.begin_batch(_params())) is _loss_fn
+    assert remedy.transform_loss(_loss_fn, remedy.begin_batch(_params(), torch.Generator())) is _loss_fn
 
 
 class ThreeSteps(Remedy):

@@ -1,9 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sklgap.regimes import n_batches
+from sklgap.regimes import n_batches, split_rows
 from sklgap.training import plan_epoch
-from sklgap.training._batches import split_rows
 from tests.cases import no_global_random_numbers
 
 

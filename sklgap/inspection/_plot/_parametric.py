@@ -2,11 +2,15 @@
 
 from typing import Any, Self
 
-from sklgap.inspection._parametric import LossCurve, loss_along_line
+from sklgap.inspection._parametric import LossCurve, loss_along_arc, loss_along_line
+
+_PATHS = {"line": loss_along_line, "arc": loss_along_arc}
 
 
 class ParametricPlotDisplay:
     """Loss (left axis) and accuracy (right axis) between two solutions; train solid, test dashed.
+
+    The loss has a logarithmic scale where it spans more than a factor of 20.
 
     Parameters
     ----------
@@ -30,7 +34,18 @@ class ParametricPlotDisplay:
 
     See Also
     --------
-    loss_along_line : The numbers.
+    loss_along_line, loss_along_arc : The numbers.
+    LossSurfaceDisplay : In two dimensions.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.inspection import ParametricPlotDisplay
+    >>> a, b = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    >>> loss, X, y = torch.nn.CrossEntropyLoss(), torch.eye(2), torch.tensor([0, 1])
+    >>> display = ParametricPlotDisplay.from_estimators((a, loss), (b, loss), X, y, path="arc")
+    >>> display.ax_.get_xlabel()
+    'alpha along the arc (0 = SB, 1 = LB)'
     """
 
     def __init__(
@@ -50,11 +65,12 @@ class ParametricPlotDisplay:
         X_test: Any = None,
         y_test: Any = None,
         *,
+        path: str = "line",
         names: tuple[str, str] = ("SB", "LB"),
         ax: Any = None,
         **kwargs: Any,
     ) -> Self:
-        """Evaluate along the line between two fitted estimators, and plot.
+        """Evaluate along a path between two fitted estimators, and plot.
 
         Parameters
         ----------
@@ -64,6 +80,8 @@ class ParametricPlotDisplay:
             Training data.
         X_test, y_test : array-like, default=None
             Test data.
+        path : {"line", "arc"}, default="line"
+            By `loss_along_line` or by `loss_along_arc`.
         names : tuple of two str, default=("SB", "LB")
             What the two are called.
         ax : matplotlib Axes, default=None
@@ -75,8 +93,10 @@ class ParametricPlotDisplay:
         -------
         ParametricPlotDisplay
         """
-        train = loss_along_line(start, end, X, y, **kwargs)
-        test = None if X_test is None else loss_along_line(start, end, X_test, y_test, **kwargs)
+        if path not in _PATHS:
+            raise ValueError(f"path must be one of {', '.join(map(repr, _PATHS))}; got {path!r}.")
+        train = _PATHS[path](start, end, X, y, **kwargs)
+        test = None if X_test is None else _PATHS[path](start, end, X_test, y_test, **kwargs)
         return cls(train, test, names=names).plot(ax=ax)
 
     def plot(self, ax: Any = None, **kwargs: Any) -> Self:
@@ -114,7 +134,7 @@ class ParametricPlotDisplay:
             ax.set_yscale("log")
         ax.set_ylabel(f"mean loss (batch norm: {self.train.batch_norm})", color="tab:blue")
         twin.set_ylabel("accuracy (%)", color="tab:red")
-        ax.set_xlabel(f"alpha (0 = {self.names[0]}, 1 = {self.names[1]})")
+        ax.set_xlabel(f"alpha along the {self.train.path} (0 = {self.names[0]}, 1 = {self.names[1]})")
         for alpha in (0, 1):
             ax.axvline(alpha, color="0.7", linewidth=0.8, zorder=0)
         ax.legend(

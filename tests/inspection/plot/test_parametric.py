@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from sklgap.inspection import LossCurve, ParametricPlotDisplay, loss_along_line
+from sklgap.inspection import LossCurve, ParametricPlotDisplay, loss_along_arc, loss_along_line
 from tests.tiny import blobs, small
 
 ALPHAS = np.array([-1.0, 0.0, 1.0, 2.0])
@@ -59,7 +59,7 @@ def test_lines_and_axes():
     assert display.accuracy_ax_.get_shared_x_axes().joined(display.ax_, display.accuracy_ax_)
     assert display.accuracy_ax_.yaxis.get_label_position() == "right"
     assert display.figure_ is display.ax_.figure
-    assert display.ax_.get_xlabel() == "alpha (0 = SB, 1 = LB)"
+    assert display.ax_.get_xlabel() == "alpha along the line (0 = SB, 1 = LB)"
     assert "loss" in display.ax_.get_ylabel()
     assert "batch" in display.ax_.get_ylabel()
     assert display.accuracy_ax_.get_ylabel() == "accuracy (%)"
@@ -69,7 +69,7 @@ def test_lines_and_axes():
 def test_without_test_data_and_with_other_names():
     display = ParametricPlotDisplay(TRAIN, names=("small", "large")).plot()
     assert [line.get_label() for line in display.lines_] == ["loss, train", "accuracy, train"]
-    assert display.ax_.get_xlabel() == "alpha (0 = small, 1 = large)"
+    assert display.ax_.get_xlabel() == "alpha along the line (0 = small, 1 = large)"
 
 
 @pytest.mark.parametrize(("lowest", "scale"), [(0.1, "linear"), (1e-4, "log"), (0.0, "linear")])
@@ -100,34 +100,49 @@ def test_one_figure_and_none_for_axes_given():
     assert len(plt.get_fignums()) == before + 1
 
 
-def test_from_estimators_has_the_functions_numbers():
+def test_the_arc_is_called_so():
+    display = ParametricPlotDisplay(_curve([0.4, 0.1, 0.2, 0.5], [1, 1, 1, 1], path="arc")).plot()
+    assert display.ax_.get_xlabel() == "alpha along the arc (0 = SB, 1 = LB)"
+
+
+@pytest.mark.parametrize("path", ["line", "arc"])
+def test_from_estimators_has_the_functions_numbers(path):
+    along = {"line": loss_along_line, "arc": loss_along_arc}[path]
     X, y = blobs(60)
     sb, lb = (small(batch_regime=size).fit(X[:40], y[:40]) for size in (10, 40))
     ax, options = Figure().subplots(), {"alphas": [-0.5, 0, 1], "batch_norm": "population"}
     display = ParametricPlotDisplay.from_estimators(
-        sb, lb, X[:40], y[:40], X[40:], y[40:], names=("a", "b"), ax=ax, **options
+        sb, lb, X[:40], y[:40], X[40:], y[40:], names=("a", "b"), path=path, ax=ax, **options
     )
     for curve, rows in ((display.train, slice(40)), (display.test, slice(40, None))):
-        expected = loss_along_line(sb, lb, X[rows], y[rows], **options)
+        expected = along(sb, lb, X[rows], y[rows], **options)
         np.testing.assert_array_equal(curve.loss, expected.loss)
         np.testing.assert_array_equal(curve.accuracy, expected.accuracy)
     assert (display.ax_, display.names) == (ax, ("a", "b"))
     assert _numbers(display.lines_[0])[1] == display.train.loss.tolist()
     only_train = ParametricPlotDisplay.from_estimators(sb, lb, X[:40], y[:40], ax=Figure().subplots(), alphas=[0])
     assert only_train.test is None
+    assert only_train.train.path == "line"
+
+
+@pytest.mark.parametrize("path", ["curve", None])
+def test_bad_paths(path):
+    with pytest.raises(ValueError, match=f"path must be one of 'line', 'arc'; got {path!r}"):
+        ParametricPlotDisplay.from_estimators(None, None, None, None, path=path)
 
 
 def test_matplotlib_is_imported_in_plot_only():
     code = (
         "import sys, sklgap, sklgap.inspection, sklgap.model_selection\n"
-        "assert 'matplotlib' not in sys.modules\n"
+        "assert not {'matplotlib', 'mpl_toolkits'} & set(sys.modules)\n"
         "sys.modules['matplotlib'] = None\n"
-        "try:\n"
-        "    sklgap.ParametricPlotDisplay(None).plot()\n"
-        "except ImportError as error:\n"
-        "    assert 'ParametricPlotDisplay.plot requires matplotlib' in str(error), error\n"
-        "else:\n"
-        "    raise SystemExit('no ImportError')\n"
+        "for display in (sklgap.inspection.ParametricPlotDisplay, sklgap.inspection.LossSurfaceDisplay):\n"
+        "    try:\n"
+        "        display(None).plot()\n"
+        "    except ImportError as error:\n"
+        "        assert f'{display.__name__}.plot requires matplotlib' in str(error), error\n"
+        "    else:\n"
+        "        raise SystemExit('no ImportError')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

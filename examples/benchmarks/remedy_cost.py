@@ -1,0 +1,71 @@
+"""What does each remedy cost? The time of a training step on a batch, as a multiple of a plain step's.
+
+F1 as the papers have it, Adam, batches of 256, 1,024 and 6,000 rows (MNIST's small batch, one in between, and its large
+batch); random rows of MNIST's shape, since the time does not depend on the values. The steps are those of a fitted
+estimator, with a learning rate so small that the weights stay where they are. The expected multiple counts evaluations:
+a gradient is one forward and one backward pass, the latter twice the former. On one thread of a CPU the time is that of
+the process alone, whatever else the machine does.
+
+    python examples/benchmarks/remedy_cost.py             # ten minutes on one core
+    python examples/benchmarks/remedy_cost.py --quick     # a narrow F1, seconds
+"""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from _common import environment, interleaved_medians
+
+from sklgap import SAM, Adversarial, Augmentation, EntropySGD, LBGapClassifier, Proximal, SampleNoise, Stability
+from sklgap._typing import Batch
+
+# What is timed, and the multiple that counting evaluations gives.
+CASES = {
+    "plain": ({}, 1.0),
+    "ghost batch norm, 128": ({"ghost_batch_size": 128}, 1.0),
+    "sample noise": ({"remedies": [SampleNoise(1.0)]}, 1.0),
+    "augmentation": ({"augmentation": Augmentation(flip=False)}, 1.0),
+    "stability": ({"remedies": [Stability()]}, 2.0),
+    "SAM": ({"remedies": [SAM()]}, 2.0),
+    "ASAM": ({"remedies": [SAM(2.0, adaptive=True)]}, 2.0),
+    "SAM, parts of 128": ({"remedies": [SAM(sub_batch_size=128)]}, 2.0),
+    "adversarial": ({"remedies": [Adversarial()]}, 7 / 3),
+    "proximal, 3 steps": ({"remedies": [Proximal()]}, 3.0),
+    "Entropy-SGD, 5 steps": ({"remedies": [EntropySGD(5)]}, 5.0),
+}
+
+
+def step_on(X, y, width, **params):
+    """Return a function that makes one step of a fitted estimator on these rows."""
+    model = LBGapClassifier(
+        "F1", module__width=width, batch_size=-1, lr=1e-12, max_epochs=1, tol=None, random_state=0, **params
+    ).fit(X, y)
+    batch = Batch(torch.from_numpy(X).to(model.net_.device), torch.from_numpy(y).to(model.net_.device))
+    model.module_.train()
+    return lambda: model.net_.step_(batch)["loss"].item()  # waits for the device
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a narrow F1, two batch sizes, few repeats")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=None)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(environment())
+    clock = time.perf_counter if torch.cuda.is_available() or arguments.threads > 1 else time.process_time
+    width = 64 if arguments.quick else 512
+    rng = np.random.default_rng(0)
+    for n_rows in (256, 1024) if arguments.quick else (256, 1024, 6000):
+        X, y = rng.random((n_rows, 784), dtype=np.float32), np.arange(n_rows) % 10
+        steps = {name: step_on(X, y, width, **params) for name, (params, _) in CASES.items()}
+        repeats = arguments.repeats or (5 if arguments.quick else max(9, 15_000 // n_rows))
+        medians = interleaved_medians(steps, repeats, clock)
+        print(f"\nF1 of width {width}, batches of {n_rows:,}: a plain step takes {1000 * medians['plain']:.1f} ms")
+        for name, (_, expected) in CASES.items():
+            print(f"  {name:24s} {medians[name] / medians['plain']:6.2f}x   (expected {expected:.2f}x)", flush=True)
+
+
+if __name__ == "__main__":
+    main()

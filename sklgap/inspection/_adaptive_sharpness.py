@@ -1,0 +1,98 @@
+"""Adaptive sharpness: the loss's rise in a box that scales with the weights, as in Kwon et al. (2021)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sklgap.inspection._sharpness import check_search, maximize
+from sklgap.objective import check_objective
+
+
+def adaptive_sharpness(
+    estimator: Any,
+    X: Any = None,
+    y: Any = None,
+    *,
+    epsilon: float | Sequence[float] = 1e-3,
+    solver: str = "auto",
+    max_iter: int | None = None,
+    n_restarts: int | None = None,
+    max_samples: int | float | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    **kwargs: Any,
+) -> Any:
+    r"""Sharpness that does not change when layers are rescaled and the function stays the same.
+
+    The rise of the mean loss f in a box whose sides are proportional to the weights,
+
+    .. math:: 100 \cdot \frac{\max_{|y_i| \le \epsilon |x_i|} f(x + y) - f(x)}{1 + f(x)},
+
+    which is Metric 2.1 of [1]_ without the constant 1 in its box. Multiplying the weights of a layer by a factor and
+    dividing those of the next by it multiplies the box likewise: in the limit of exact maximisation the value is
+    invariant, and the solvers here are equivariant too.
+
+    Parameters
+    ----------
+    estimator : estimator or Objective
+        As in `sharpness`; an Objective restricted to a subspace has no weights of its own, and is refused.
+    X, y : array-like
+        Rows that f is the mean over. None beside an `Objective`.
+    epsilon : float or sequence of float, default=1e-3
+        Largest relative change of a weight. The box is smaller than that of `sharpness`: weights that are zero, such
+        as biases at their start, do not move.
+    solver, max_iter, n_restarts, max_samples, random_state, **kwargs
+        As in `sharpness`. ``"lbfgsb"`` and ``"lbfgsb-scaled"`` are not equivariant: with them, rescaled layers give
+        another value.
+
+    Returns
+    -------
+    Sharpness or list of Sharpness
+        A list, in the order given, if ``epsilon`` is a sequence.
+
+    Raises
+    ------
+    ValueError
+        As `sharpness`, and for a model whose weights are all zero.
+
+    See Also
+    --------
+    sharpness : Metric 2.1, which rescaling layers changes.
+    rescale_layers : Same function, other weights.
+
+    Notes
+    -----
+    Cost and memory: as `sharpness` in the full space. This is the element-wise, maximum-norm form of [2]_
+    (:math:`T_w = \mathrm{diag}(|w|)`, :math:`p = \infty`), in the units of [1]_.
+
+    References
+    ----------
+    .. [1] Keskar et al., On Large-Batch Training for Deep Learning: Generalization Gap and Sharp Minima, ICLR 2017,
+       equations (3) and (4).
+    .. [2] Kwon et al., ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning of Deep Neural
+       Networks, ICML 2021, Definition 2 and equation (3).
+    .. [3] Dinh et al., Sharp Minima Can Generalize For Deep Nets, ICML 2017, Section 4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.inspection import adaptive_sharpness, sharpness
+    >>> def net(scale):
+    ...     one, two = torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 1, bias=False)
+    ...     _ = torch.nn.init.constant_(one.weight, scale), torch.nn.init.constant_(two.weight, 1 / scale)
+    ...     return torch.nn.Sequential(one, torch.nn.ReLU(), two), torch.nn.MSELoss()
+    >>> X, y = torch.eye(2), torch.zeros(2, 1)
+    >>> [round(sharpness(net(scale), X, y).value, 2) for scale in (1.0, 4.0)]
+    [0.64, 1.0]
+    >>> [round(adaptive_sharpness(net(scale), X, y).value, 2) for scale in (1.0, 4.0)]
+    [0.32, 0.32]
+    """
+    search = check_search(epsilon, solver, max_iter, n_restarts, random_state)
+    objective = check_objective(estimator, X, y, max_samples=max_samples, random_state=search.rng, **kwargs)
+    if hasattr(objective, "subspace"):
+        raise ValueError("estimator must not be an Objective restricted to a subspace: it has no weights of its own.")
+    unit = objective.theta0.abs()
+    if not bool(unit.any()):
+        raise ValueError("The weights must not all be zero: the box of the adaptive sharpness would be a point.")
+    records = maximize(objective, unit, search, name="adaptive sharpness")
+    return records if np.ndim(epsilon) else records[0]

@@ -1,0 +1,111 @@
+"""What all measurements of curvature share: counted Hessian-vector products, and orthogonalisation."""
+
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+
+class BudgetSpent(Exception):
+    """The products that were allowed have been made."""
+
+
+class Products:
+    """The Hessian of an objective as a function v -> H v that counts, within ``with``.
+
+    Parameters
+    ----------
+    objective : Objective or RestrictedObjective
+        Its Hessian is taken at the module's own parameters.
+    rng : RandomState
+        Seeds `random`.
+    verbose : int
+        1: a progress bar of the products on stderr.
+    total : int or None
+        The number of products it ends with, as far as known.
+    budget : int or None
+        A product beyond these raises `BudgetSpent`.
+    """
+
+    def __init__(
+        self,
+        objective: Any,
+        rng: np.random.RandomState,
+        *,
+        verbose: int = 0,
+        total: int | None = None,
+        budget: int | None = None,
+    ) -> None:
+        self.n_params, self.dtype, self.device = objective.n_params, objective.dtype, objective.device
+        self.product = objective.hessian_operator()
+        self.generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
+        self.bar = tqdm(total=total, unit="product", disable=not verbose, file=sys.stderr)
+        self.budget = budget
+        self.n_products = 0
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """Return H v."""
+        if self.n_products == self.budget:
+            raise BudgetSpent
+        image = self.product(v)
+        if not torch.isfinite(image).all():
+            raise ValueError("The Hessian must be finite at the point measured; a product with it is not.")
+        self.n_products += 1
+        self.bar.update()
+        return image
+
+    def random(self) -> Tensor:
+        """Return a vector of independent N(0, 1) numbers, drawn on the CPU: the same on every device."""
+        return torch.randn(self.n_params, generator=self.generator).to(dtype=self.dtype, device=self.device)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.close()
+
+
+def dots(rows: Tensor, vectors: Tensor) -> np.ndarray:
+    """Return ``rows @ vectors`` in float64.
+
+    Summed in blocks: torch's float32 sums over a million terms are wrong in the fifth digit, enough to make a basis
+    lose its orthogonality and a search its convergence.
+    """
+    parts = [r @ v for r, v in zip(rows.split(_BLOCK, dim=-1), vectors.split(_BLOCK), strict=True)]
+    return torch.stack(parts).cpu().double().sum(0).numpy()
+
+
+# Terms that torch may sum in float32.
+_BLOCK = 2**14
+
+
+def norm(v: Tensor) -> float:
+    """Return the Euclidean length, as exact as `dots`."""
+    return float(np.sqrt(dots(v, v)))
+
+
+def combination(coefficients: np.ndarray, rows: Tensor) -> Tensor:
+    """Return ``coefficients @ rows`` in the dtype of the rows."""
+    return torch.from_numpy(np.ascontiguousarray(coefficients)).to(rows) @ rows
+
+
+def remainder(v: Tensor, *bases: Tensor) -> Tensor:
+    """Return v without its components along the orthonormal rows of the bases."""
+    for basis in bases:
+        v = v - combination(dots(basis, v), basis)
+    return v
+
+
+def orthonormalise(v: Tensor, *bases: Tensor) -> Tensor:
+    """Return v made orthogonal to the orthonormal rows of the bases, with length one; the zero vector stays as it is.
+
+    Two rounds of Gram-Schmidt: one leaves the rounding errors of a short remainder, magnified.
+    """
+    for _ in range(2):
+        v = remainder(v, *bases)
+        v = v / (norm(v) or 1.0)
+    return v

@@ -1,0 +1,140 @@
+"""Learning curves: Keskar et al. (2017), Figure 2."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from sklgap.inspection._records import recorded_by_name
+
+
+class LearningCurvesDisplay:
+    """Accuracy, or loss, against the epoch: a colour per estimator, training data solid, test data dashed.
+
+    Parameters
+    ----------
+    curves : dict of dicts of ndarrays
+        By name of the estimator: ``epoch``, and ``{dataset}_{quantity}`` for each of ``datasets``, as `recorded`
+        returns them (accuracies as fractions).
+    quantity : {"accuracy", "loss"}, default="accuracy"
+        What to draw. Losses that span orders of magnitude get a logarithmic axis.
+    datasets : sequence of one or two str, default=("train", "test")
+        The names of training and test data in the recorder: solid, then dashed.
+    batch_norm : str, default=None
+        The batch-norm policy the values were recorded under, for the label of the axis.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        The axes.
+    figure_ : matplotlib Figure
+        The figure.
+    lines_ : list of matplotlib Line2D
+        Estimator by estimator, its datasets in turn.
+
+    See Also
+    --------
+    sklgap.TrainingRecorder : Records the numbers.
+    """
+
+    def __init__(
+        self,
+        curves: dict[str, dict[str, np.ndarray]],
+        *,
+        quantity: str = "accuracy",
+        datasets: Sequence[str] = ("train", "test"),
+        batch_norm: str | None = None,
+    ) -> None:
+        self.curves = curves
+        self.quantity = quantity
+        self.datasets = datasets
+        self.batch_norm = batch_norm
+
+    @classmethod
+    def from_estimators(
+        cls,
+        estimators: dict[str, Any],
+        *,
+        quantity: str = "accuracy",
+        datasets: Sequence[str] = ("train", "test"),
+        recorder: str | None = None,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Take the records of fitted estimators, and plot.
+
+        Parameters
+        ----------
+        estimators : dict of str to estimator
+            Fitted with a `TrainingRecorder` that has ``datasets``; SB and LB in the paper.
+        quantity : {"accuracy", "loss"}, default="accuracy"
+            What to draw.
+        datasets : sequence of one or two str, default=("train", "test")
+            The names of training and test data in the recorder.
+        recorder : str, default=None
+            Name of the recorder; needed where there are several.
+        ax : matplotlib Axes, default=None
+            Where to draw; None: a new figure.
+        **kwargs
+            Arguments of ``Axes.plot`` for every line.
+
+        Returns
+        -------
+        LearningCurvesDisplay
+        """
+        if quantity not in ("accuracy", "loss"):
+            raise ValueError(f"quantity must be 'accuracy' or 'loss'; got {quantity!r}.")
+        if isinstance(datasets, str) or not 1 <= len(datasets) <= 2:
+            raise ValueError(f"datasets must be the names of one or two datasets; got {datasets!r}.")
+        keys = ["epoch", *(f"{name}_{quantity}" for name in datasets)]
+        curves, batch_norm = recorded_by_name(estimators, keys, recorder)
+        return cls(curves, quantity=quantity, datasets=datasets, batch_norm=batch_norm).plot(ax=ax, **kwargs)
+
+    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None: a new figure.
+        **kwargs
+            Arguments of ``Axes.plot`` for every line.
+
+        Returns
+        -------
+        self
+        """
+        from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+        check_matplotlib_support("LearningCurvesDisplay.plot")
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            _, ax = plt.subplots(layout="constrained")
+        self.lines_ = []
+        scale = 100 if self.quantity == "accuracy" else 1
+        for number, (label, columns) in enumerate(self.curves.items()):
+            for data, style in zip(self.datasets, ("-", "--"), strict=False):
+                values = scale * columns[f"{data}_{self.quantity}"]
+                options = {"color": f"C{number}", "linestyle": style, "label": f"{label}, {data}", **kwargs}
+                self.lines_ += ax.plot(columns["epoch"], values, **options)
+        if self.quantity == "loss" and _spans_orders_of_magnitude(self.lines_):
+            ax.set_yscale("log")
+        policy = "" if self.batch_norm is None else f"batch norm: {self.batch_norm}"
+        ax.set_ylabel(_label("accuracy (%)" if self.quantity == "accuracy" else "mean loss", policy))
+        ax.set_xlabel("epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(axis="y", alpha=0.3)
+        ax.legend(loc="lower right" if self.quantity == "accuracy" else "upper right", frameon=False, fontsize="small")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+def _spans_orders_of_magnitude(lines: list[Any]) -> bool:
+    values = np.concatenate([line.get_ydata() for line in lines])
+    values = values[np.isfinite(values) & (values > 0)]
+    return len(values) > 0 and values.max() > 20 * values.min()
+
+
+def _label(quantity: str, policy: str) -> str:
+    return f"{quantity}, {policy}" if policy else quantity

@@ -1,0 +1,109 @@
+"""Sharpness against the loss while training: Keskar et al. (2017), Figure 6."""
+
+from typing import Any, Self
+
+import numpy as np
+
+from sklgap.inspection._records import recorded_by_name
+
+
+class SharpnessTrajectoryDisplay:
+    """Sharpness against the loss along training, both axes logarithmic: one line per estimator.
+
+    Training goes from the right (a large loss) to the left; the last record is marked.
+
+    Parameters
+    ----------
+    curves : dict of tuples (loss, sharpness) of ndarrays
+        By name of the estimator, in the order of training; sharpness in percent.
+    batch_norm : str, default=None
+        The batch-norm policy the loss was recorded under, for the label of the axis.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        The axes.
+    figure_ : matplotlib Figure
+        The figure.
+    lines_ : list of matplotlib Line2D
+        One per estimator.
+
+    See Also
+    --------
+    sklgap.TrainingRecorder : Records the numbers.
+    sharpness : Measures them.
+    """
+
+    def __init__(self, curves: dict[str, tuple[np.ndarray, np.ndarray]], *, batch_norm: str | None = None) -> None:
+        self.curves = curves
+        self.batch_norm = batch_norm
+
+    @classmethod
+    def from_estimators(
+        cls,
+        estimators: dict[str, Any],
+        *,
+        loss: str = "train_loss",
+        sharpness: str = "sharpness",
+        recorder: str | None = None,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Take the records of fitted estimators, and plot.
+
+        Parameters
+        ----------
+        estimators : dict of str to estimator
+            Fitted with a `TrainingRecorder` that has ``measurements``; SB and LB in the paper.
+        loss, sharpness : str, default="train_loss", "sharpness"
+            Names of the two in the records.
+        recorder : str, default=None
+            Name of the recorder; needed where there are several.
+        ax : matplotlib Axes, default=None
+            Where to draw; None: a new figure.
+        **kwargs
+            Arguments of ``Axes.plot`` for every line.
+
+        Returns
+        -------
+        SharpnessTrajectoryDisplay
+        """
+        columns, batch_norm = recorded_by_name(estimators, (loss, sharpness), recorder)
+        curves = {label: (values[loss], values[sharpness]) for label, values in columns.items()}
+        return cls(curves, batch_norm=batch_norm).plot(ax=ax, **kwargs)
+
+    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None: a new figure.
+        **kwargs
+            Arguments of ``Axes.plot`` for every line.
+
+        Returns
+        -------
+        self
+        """
+        from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+        check_matplotlib_support("SharpnessTrajectoryDisplay.plot")
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            _, ax = plt.subplots(layout="constrained")
+        self.lines_ = []
+        for number, (label, (loss, sharpness)) in enumerate(self.curves.items()):
+            options = {"color": f"C{number}", "marker": "o", "markersize": 3, "linewidth": 1, "label": label, **kwargs}
+            self.lines_ += ax.plot(loss, sharpness, **options)
+            ax.plot(loss[-1:], sharpness[-1:], "*", color=self.lines_[-1].get_color(), markersize=13)
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        policy = "" if self.batch_norm is None else f", batch norm: {self.batch_norm}"
+        ax.set_xlabel(f"mean loss{policy} (training goes to the left; star: its end)")
+        ax.set_ylabel("sharpness (%)")
+        ax.grid(alpha=0.3)
+        ax.legend(frameon=False, fontsize="small")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self

@@ -1,0 +1,184 @@
+"""The spectra of the Hessian at several solutions, in one picture."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from sklgap._checks import check_random_state
+from sklgap.inspection._hessian import HessianEigenvalues, hessian_eigenvalues
+from sklgap.inspection._spectral_density import SpectralDensity, hessian_spectral_density
+from sklgap.objective import check_objective
+
+
+class SpectrumDisplay:
+    """Density of the eigenvalues of the Hessian, in log scale, with the largest ones marked.
+
+    Parameters
+    ----------
+    densities : dict of str to SpectralDensity
+        By name of the model.
+    eigenvalues : dict of str to HessianEigenvalues, default=None
+        Eigenvalues to mark, by name of the model.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        The axes.
+    figure_ : matplotlib Figure
+        The figure.
+    lines_ : dict of str to matplotlib Line2D
+        The density of each model.
+    marks_ : dict of str to matplotlib Line2D
+        Its eigenvalues, at the height of a single eigenvalue.
+
+    See Also
+    --------
+    hessian_spectral_density, hessian_eigenvalues : The numbers.
+    """
+
+    def __init__(
+        self,
+        densities: Mapping[str, SpectralDensity],
+        eigenvalues: Mapping[str, HessianEigenvalues] | None = None,
+    ) -> None:
+        self.densities = densities
+        self.eigenvalues = eigenvalues
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, X: Any = None, y: Any = None, *, name: str | None = None, ax: Any = None, **kwargs: Any
+    ) -> Self:
+        """Measure the spectrum of one model, and plot.
+
+        Parameters
+        ----------
+        estimator : estimator or Objective
+            The model.
+        X, y : array-like
+            Rows that the loss is the mean over. None beside an `Objective`.
+        name : str, default=None
+            What it is called; None: the name of its class.
+        ax : matplotlib Axes, default=None
+            Where to draw; None: a new figure.
+        **kwargs
+            Arguments of `from_estimators`.
+
+        Returns
+        -------
+        SpectrumDisplay
+        """
+        return cls.from_estimators({name or type(estimator).__name__: estimator}, X, y, ax=ax, **kwargs)
+
+    @classmethod
+    def from_estimators(
+        cls,
+        estimators: Mapping[str, Any],
+        X: Any = None,
+        y: Any = None,
+        *,
+        k: int | None = 5,
+        n_vectors: int = 5,
+        n_steps: int = 80,
+        width: float | None = None,
+        n_points: int = 1000,
+        max_samples: int | float | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Measure the spectra of several models, and plot.
+
+        Parameters
+        ----------
+        estimators : dict of str to estimator or Objective
+            The models by name.
+        X, y : array-like
+            Rows that the loss is the mean over. None beside Objectives.
+        k : int or None, default=5
+            How many of the largest eigenvalues to mark; None: none.
+        n_vectors, n_steps, n_points
+            As in `hessian_spectral_density`.
+        width : float, default=None
+            As in `hessian_spectral_density`, the same for all models; None: 1 % of the widest range of nodes.
+        max_samples : int or float, default=None
+            Measure on so many rows, or on this fraction of them: the same ones for every model; None: on all.
+        random_state : int, RandomState or None, default=None
+            Draws rows and start vectors, the same ones for every model.
+        verbose : int, default=0
+            1: progress bars on stderr.
+        ax : matplotlib Axes, default=None
+            Where to draw; None: a new figure.
+        **kwargs
+            ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+
+        Returns
+        -------
+        SpectrumDisplay
+        """
+        if not isinstance(estimators, dict):
+            raise TypeError(f"estimators must be a dict of names to models; got {type(estimators).__name__}.")
+        if not estimators:
+            raise ValueError("estimators must be a dict with at least one model; got an empty one.")
+        rng = check_random_state(random_state)
+        seed = int(rng.randint(2**31 - 1))
+        densities: dict[str, SpectralDensity] = {}
+        eigenvalues: dict[str, HessianEigenvalues] | None = None if k is None else {}
+        for name, estimator in estimators.items():
+            objective = check_objective(estimator, X, y, max_samples=max_samples, random_state=seed, **kwargs)
+            densities[name] = hessian_spectral_density(
+                objective,
+                n_vectors=n_vectors,
+                n_steps=n_steps,
+                width=width,
+                n_points=n_points,
+                random_state=seed,
+                verbose=verbose,
+            )
+            if k is not None and eigenvalues is not None:
+                eigenvalues[name] = hessian_eigenvalues(objective, k=k, random_state=seed, verbose=verbose)
+        common = max(density.width for density in densities.values())
+        densities = {name: density.smoothed(common, n_points) for name, density in densities.items()}
+        return cls(densities, eigenvalues).plot(ax=ax)
+
+    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None: a new figure.
+        **kwargs
+            Arguments of ``Axes.plot`` for the densities.
+
+        Returns
+        -------
+        self
+        """
+        from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+        check_matplotlib_support("SpectrumDisplay.plot")
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            _, ax = plt.subplots(layout="constrained")
+        self.lines_, self.marks_ = {}, {}
+        single = {name: 1 / (d.n_params * d.width * np.sqrt(2 * np.pi)) for name, d in self.densities.items()}
+        for name, density in self.densities.items():
+            (line,) = ax.plot(density.grid, density.density, **{"label": name, **kwargs})
+            self.lines_[name] = line
+            record = (self.eigenvalues or {}).get(name)
+            if record is not None:
+                values = record.eigenvalues
+                (self.marks_[name],) = ax.plot(
+                    values, np.full(len(values), single[name]), "|", color=line.get_color(), markersize=14
+                )
+        ax.set_yscale("log")
+        ax.set_ylim(min(single.values()) / 10, 3 * max(density.density.max() for density in self.densities.values()))
+        policies = ", ".join(sorted({density.batch_norm for density in self.densities.values()}))
+        ax.set_xlabel(f"eigenvalue of the Hessian (batch norm: {policies})")
+        ax.set_ylabel("density")
+        ax.legend(frameon=False)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self

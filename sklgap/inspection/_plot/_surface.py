@@ -1,0 +1,245 @@
+"""The loss on a plane in parameter space, as contours or in three dimensions."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from sklgap.inspection._surface import LossSurface, loss_on_plane
+
+KINDS = ("contour", "surface")
+QUANTITIES = ("loss", "accuracy")
+_LABELS = {"loss": "mean loss", "accuracy": "accuracy (%)"}
+_RANDOM = {"filter": "random, filter-normalised", "gaussian": "random"}
+# A loss that spans more than this factor has a logarithmic scale, as in the parametric plot.
+_DECADES = 20
+# Labels for which there is room: on contours, and on the third axis of three.
+_MAX_LEVELS, _MAX_HEIGHTS = 12, 7
+_MARK = {"color": "tab:red", "zorder": 10}
+_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
+
+
+class LossSurfaceDisplay:
+    """Contours, or a surface in three dimensions, of loss or accuracy on a plane; the models are marked.
+
+    The loss has logarithmically spaced levels where it spans more than a factor of 20. Points where it is not finite
+    are left blank.
+
+    Parameters
+    ----------
+    surface : LossSurface
+        The numbers.
+    names : sequence of str, default=("model", "second", "third")
+        What the models at (0, 0), (1, 0) and (0, 1) are called.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        The axes; of three dimensions for ``kind="surface"``.
+    figure_ : matplotlib Figure
+        The figure.
+    artist_ : matplotlib QuadContourSet or Poly3DCollection
+        The contour lines, or the surface.
+
+    See Also
+    --------
+    loss_on_plane : The numbers.
+    ParametricPlotDisplay : In one dimension.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.inspection import LossSurfaceDisplay
+    >>> net, loss = torch.nn.Linear(2, 2), torch.nn.CrossEntropyLoss()
+    >>> X, y = torch.eye(2), torch.tensor([0, 1])
+    >>> display = LossSurfaceDisplay.from_estimator((net, loss), X, y, random_state=0)
+    >>> display.surface.loss.shape
+    (21, 21)
+    """
+
+    def __init__(self, surface: LossSurface, *, names: Sequence[str] = ("model", "second", "third")) -> None:
+        self.surface = surface
+        self.names = names
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any = None,
+        y: Any = None,
+        *,
+        names: Sequence[str] = ("model", "second", "third"),
+        kind: str = "contour",
+        quantity: str = "loss",
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Evaluate on a plane around a fitted estimator, and plot.
+
+        Parameters
+        ----------
+        estimator : estimator or Objective
+            At (0, 0).
+        X, y : array-like
+            Rows to evaluate on. None beside an `Objective`.
+        names : sequence of str, default=("model", "second", "third")
+            What the models are called.
+        kind, quantity, ax
+            As in `plot`.
+        **kwargs
+            Arguments of `loss_on_plane`.
+
+        Returns
+        -------
+        LossSurfaceDisplay
+        """
+        _check_choices(kind, quantity)
+        return cls(loss_on_plane(estimator, X, y, **kwargs), names=names).plot(ax, kind=kind, quantity=quantity)
+
+    def plot(self, ax: Any = None, *, kind: str = "contour", quantity: str = "loss", **kwargs: Any) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            With ``projection="3d"`` for ``kind="surface"``. None: a new figure.
+        kind : {"contour", "surface"}, default="contour"
+            Contour lines with their levels, or a surface in three dimensions.
+        quantity : {"loss", "accuracy"}, default="loss"
+            What is drawn; accuracy in percent.
+        **kwargs
+            Arguments of ``Axes.contour``, such as ``levels``, or of ``Axes3D.plot_surface``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For another kind or quantity, a grid of less than 2 x 2 points, no finite value, or flat axes for a surface.
+        """
+        from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+        check_matplotlib_support("LossSurfaceDisplay.plot")
+        import matplotlib.pyplot as plt
+
+        _check_choices(kind, quantity)
+        alphas, betas, values = self._grid(quantity)
+        if ax is None:
+            options: dict[str, Any] = (
+                {"figsize": (7, 6), "subplot_kw": {"projection": "3d"}} if kind == "surface" else {}
+            )
+            _, ax = plt.subplots(layout="constrained", **options)
+        if kind == "surface" and not hasattr(ax, "plot_surface"):
+            raise ValueError("ax must have projection='3d' for kind='surface'; got flat axes.")
+        draw = _draw_surface if kind == "surface" else _draw_contours
+        models = list(zip(self.names, self.surface.positions.tolist(), strict=False))
+        self.artist_ = draw(ax, alphas, betas, values, models, quantity == "loss", kwargs)
+        size = "small" if kind == "surface" else "medium"  # in three dimensions long labels leave the figure
+        ax.set_xlabel(f"alpha ({self._direction(0)})", fontsize=size)
+        ax.set_ylabel(f"beta ({self._direction(1)})", fontsize=size)
+        constant = f", {values.min():.4g} everywhere" if values.min() == values.max() else ""
+        ax.set_title(f"{_LABELS[quantity]} (batch norm: {self.surface.batch_norm}){constant}", fontsize="medium")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _direction(self, axis: int) -> str:
+        kind = self.surface.directions[axis]
+        return f"towards {self.names[axis + 1]}" if kind == "towards" else _RANDOM[kind]
+
+    def _grid(self, quantity: str) -> tuple[np.ndarray, np.ndarray, np.ma.MaskedArray]:
+        """Return both axes in ascending order and the values on them, blank where they are not finite."""
+        surface = self.surface
+        if len(self.names) < len(surface.positions):
+            raise ValueError(f"names must name the {len(surface.positions)} models; got {self.names!r}.")
+        if min(surface.loss.shape) < 2:
+            raise ValueError(
+                f"A surface of at least 2 x 2 points can be drawn; got {' x '.join(map(str, surface.loss.shape))}."
+            )
+        a, b = np.argsort(surface.alphas), np.argsort(surface.betas)
+        values = np.ma.masked_invalid(surface.loss if quantity == "loss" else 100 * surface.accuracy)[np.ix_(a, b)]
+        if values.count() == 0:
+            raise ValueError(f"quantity={quantity!r} must have a finite value to be drawn; it has none.")
+        return surface.alphas[a], surface.betas[b], values
+
+
+def _check_choices(kind: str, quantity: str) -> None:
+    for name, value, allowed in (("kind", kind, KINDS), ("quantity", quantity, QUANTITIES)):
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
+
+
+def _spans_decades(values: np.ndarray) -> bool:
+    return bool(values.min() > 0 and values.max() > _DECADES * values.min())
+
+
+def _levels(values: np.ndarray, logarithmic: bool, at_most: int = _MAX_LEVELS) -> np.ndarray:
+    """Return round numbers within the range of the values: evenly spaced, or 1, 2, 5 (1, 3; 1) times powers of ten."""
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = values.min(), values.max()
+    levels = np.asarray(MaxNLocator(8).tick_values(low, high))
+    if logarithmic:
+        powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+        for steps in ((1, 2, 5), (1, 3), (1,)):
+            levels = np.outer(powers, steps).ravel()
+            if np.sum((low <= levels) & (levels <= high)) <= at_most:
+                break
+    return levels[(low <= levels) & (levels <= high)]
+
+
+def _draw_contours(
+    ax: Any,
+    alphas: np.ndarray,
+    betas: np.ndarray,
+    values: np.ma.MaskedArray,
+    models: list[tuple[str, list[float]]],
+    is_loss: bool,
+    kwargs: dict[str, Any],
+) -> Any:
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap, LogNorm
+
+    logarithmic = is_loss and _spans_decades(values)
+    options: dict[str, Any] = {"levels": _levels(values, logarithmic)}
+    if "colors" not in kwargs:
+        dark = ListedColormap(colormaps["viridis"](np.linspace(0, 0.85, 256)))  # its light end is lost on white
+        options |= {"cmap": dark, "norm": LogNorm(values.min(), values.max()) if logarithmic else None}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No contour levels were found")  # values that are all equal
+        lines = ax.contour(alphas, betas, values.T, **{**options, **kwargs})
+    ax.clabel(lines, fmt="%g", fontsize="small")
+    for name, (alpha, beta) in models:
+        ax.plot(alpha, beta, "o", **_MARK)
+        ax.annotate(name, (alpha, beta), (5, 5), textcoords="offset points", bbox=_BOX, **_MARK)
+    return lines
+
+
+def _draw_surface(
+    ax: Any,
+    alphas: np.ndarray,
+    betas: np.ndarray,
+    values: np.ma.MaskedArray,
+    models: list[tuple[str, list[float]]],
+    is_loss: bool,
+    kwargs: dict[str, Any],
+) -> Any:
+    logarithmic = is_loss and _spans_decades(values)
+    heights = np.ma.log10(values) if logarithmic else values  # axes of three dimensions have no logarithmic scale
+    options = {"cmap": "viridis", "rcount": len(alphas), "ccount": len(betas)}
+    artist = ax.plot_surface(
+        *np.meshgrid(alphas, betas, indexing="ij"), heights.filled(np.nan), **{**options, **kwargs}
+    )
+    if logarithmic:
+        levels = _levels(values, logarithmic, _MAX_HEIGHTS)
+        ax.set_zticks(np.log10(levels), [f"{level:g}" for level in levels])
+    ax.locator_params(axis="x", nbins=5)
+    ax.locator_params(axis="y", nbins=5)
+    for name, (alpha, beta) in models:
+        height = heights[alphas == alpha][:, betas == beta].ravel()
+        if height.size:  # a model that is not on the grid has no height
+            ax.plot(alpha, beta, height[0], "o", **_MARK)
+            ax.text(alpha, beta, height[0], f"  {name}", **_MARK)
+    return artist

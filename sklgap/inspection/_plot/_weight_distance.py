@@ -1,0 +1,117 @@
+"""Distance from the initial weights: Hoffer et al. (2017), Figure 2."""
+
+from typing import Any, Self
+
+import numpy as np
+
+from sklgap.inspection._diffusion import DiffusionFit, fit_diffusion
+from sklgap.inspection._records import recorded_by_name
+
+
+class WeightDistanceDisplay:
+    """Distance from the initial weights against the number of updates, on a logarithmic axis of updates.
+
+    A straight line is ultra-slow diffusion, a + b log t; the fits are drawn thin and black over their windows.
+
+    Parameters
+    ----------
+    curves : dict of tuples (n_updates, distance) of ndarrays
+        By name of the estimator, such as the batch size. Records at 0 updates are not drawn.
+    fits : dict of DiffusionFit, default=None
+        By name of the estimator.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        The axes.
+    figure_ : matplotlib Figure
+        The figure.
+    lines_ : list of matplotlib Line2D
+        One per estimator.
+    fit_lines_ : list of matplotlib Line2D
+        One per fit.
+
+    See Also
+    --------
+    fit_diffusion : Fits them.
+    sklgap.TrainingRecorder : Records the numbers; see ``at_updates``.
+    """
+
+    def __init__(
+        self, curves: dict[str, tuple[np.ndarray, np.ndarray]], fits: dict[str, DiffusionFit] | None = None
+    ) -> None:
+        self.curves = curves
+        self.fits = fits
+
+    @classmethod
+    def from_estimators(
+        cls,
+        estimators: dict[str, Any],
+        *,
+        window: tuple[float, float] | None = None,
+        recorder: str | None = None,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Take the records of fitted estimators, fit a + b log t to each, and plot.
+
+        Parameters
+        ----------
+        estimators : dict of str to estimator
+            Fitted with a `TrainingRecorder`; a batch size each in the paper.
+        window : tuple (first, last), default=None
+            Numbers of updates to fit, as in `fit_diffusion`; None: all.
+        recorder : str, default=None
+            Name of the recorder; needed where there are several.
+        ax : matplotlib Axes, default=None
+            Where to draw; None: a new figure.
+        **kwargs
+            Arguments of ``Axes.plot`` for every line of an estimator.
+
+        Returns
+        -------
+        WeightDistanceDisplay
+        """
+        columns, _ = recorded_by_name(estimators, ("n_updates", "weight_distance"), recorder)
+        curves = {label: (values["n_updates"], values["weight_distance"]) for label, values in columns.items()}
+        fits = {label: fit_diffusion(*curve, window=window) for label, curve in curves.items()}
+        return cls(curves, fits).plot(ax=ax, **kwargs)
+
+    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None: a new figure.
+        **kwargs
+            Arguments of ``Axes.plot`` for every line of an estimator.
+
+        Returns
+        -------
+        self
+        """
+        from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+        check_matplotlib_support("WeightDistanceDisplay.plot")
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            _, ax = plt.subplots(layout="constrained")
+        self.lines_, self.fit_lines_ = [], []
+        for number, (label, (n_updates, distance)) in enumerate(self.curves.items()):
+            moved = n_updates > 0
+            options = {"color": f"C{number}", "marker": "o", "markersize": 3, "linewidth": 1, "label": label, **kwargs}
+            self.lines_ += ax.plot(n_updates[moved], distance[moved], **options)
+        for fit in (self.fits or {}).values():
+            ends = np.array(fit.window)
+            self.fit_lines_ += ax.plot(ends, fit.predict(ends), color="black", linewidth=0.7)
+        if self.fit_lines_:
+            self.fit_lines_[0].set_label("a + b log t, fitted")
+        ax.set_xscale("log")
+        ax.set_xlabel("updates")
+        ax.set_ylabel("distance from the initial weights")
+        ax.grid(alpha=0.3)
+        ax.legend(frameon=False, fontsize="small")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self

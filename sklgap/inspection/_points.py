@@ -1,0 +1,119 @@
+"""The loss at many points of parameter space: what paths between solutions and planes through them share."""
+
+import warnings
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sklgap.objective import Objective, RestrictedObjective, check_objective
+
+Point = TypeVar("Point", bound=Hashable)
+# A warning lists so many points by name.
+_N_LISTED = 5
+
+
+def evaluate_points(
+    objective: Objective,
+    theta_at: Callable[[Point], Tensor],
+    points: Sequence[Point],
+    models: Mapping[Point, Tensor],
+    *,
+    coordinates: str,
+    verbose: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return loss and accuracy at every point, one pass over the data each.
+
+    Parameters
+    ----------
+    objective : Objective
+        f.
+    theta_at : callable
+        From a point to parameters of shape (n_params,).
+    points : sequence
+        Evaluated in this order, the models among them first: one whose loss is not finite shows at once.
+    models : dict
+        The points at which models stand, with their parameters. These are used as they are: ``theta_at`` may round.
+    coordinates : str
+        What the points are called in messages.
+    verbose : int
+        Above 0: a progress bar.
+
+    Returns
+    -------
+    loss, accuracy : ndarray of shape (n_points,)
+        Losses that are not finite are kept, with a warning; the accuracy is NaN where the loss is.
+
+    Raises
+    ------
+    ValueError
+        For a loss that is not finite at a model.
+    """
+    values = np.empty((len(points), 2))
+    order = sorted(range(len(points)), key=lambda i: points[i] not in models)
+    with tqdm(order, disable=not verbose, desc="loss", unit="point") as bar:
+        for i in bar:
+            is_model = points[i] in models
+            values[i] = objective.evaluate(models[points[i]] if is_model else theta_at(points[i]))
+            if is_model and not np.isfinite(values[i, 0]):
+                raise ValueError(
+                    f"The loss must be finite at the models; it is {values[i, 0]} at {coordinates} = "
+                    f"{_text(points[i])}."
+                )
+    loss, accuracy = values.T
+    accuracy[np.isnan(loss)] = np.nan  # outputs that are not numbers have no largest one
+    where = [_text(point) for point, finite in zip(points, np.isfinite(loss), strict=True) if not finite]
+    if where:
+        warnings.warn(
+            f"The loss is not finite at {len(where)} of {len(points)} points: {coordinates} = "
+            f"{', '.join(where[:_N_LISTED])}{', ...' if len(where) > _N_LISTED else '.'}",
+            RuntimeWarning,
+            stacklevel=4,  # evaluate_points, its caller, and the public function
+        )
+    return loss, accuracy
+
+
+def full_space_objective(estimator: Any, X: Any, y: Any, names: str, **kwargs: Any) -> Objective:
+    """Return the objective of an estimator, or the one given; TypeError for one restricted to a subspace."""
+    objective = check_objective(estimator, X, y, **kwargs)
+    if isinstance(objective, RestrictedObjective):
+        raise TypeError(f"{names} must be in the full space; got an Objective restricted to a subspace.")
+    return objective
+
+
+def parameters_of(other: Any, objective: Objective, X: Any, y: Any, names: str) -> Tensor:
+    """Return the parameters of another solution; ValueError unless it has the architecture of ``objective``."""
+    if not isinstance(other, Objective | RestrictedObjective):
+        if X is None or y is None:
+            raise TypeError(f"X and y must be given unless {names} are all Objectives.")
+        # Only its parameters are wanted: a row or two are enough.
+        X, y = X[:2], y[:2]
+        kwargs = {"batch_norm": "running", "dtype": objective.dtype, "device": objective.device}
+    else:
+        X, y, kwargs = None, None, {}
+    other = full_space_objective(other, X, y, names, **kwargs)
+    if other.shapes != objective.shapes:
+        raise ValueError(
+            f"{names} must have the same architecture; their parameters have different shapes: "
+            f"{objective.n_params} and {other.n_params} numbers in {len(objective.shapes)} and {len(other.shapes)} "
+            "tensors."
+        )
+    return other.theta0.to(objective.theta0)
+
+
+def check_positions(name: str, values: Sequence[float]) -> np.ndarray:
+    """Return positions on a path or an axis as an array; ValueError for anything but finite numbers."""
+    try:
+        positions = np.array(values, dtype=float)
+    except (TypeError, ValueError):
+        positions = np.empty(0)
+    # Beyond float32 a step is not a number.
+    if positions.ndim != 1 or not len(positions) or not (np.abs(positions) < np.finfo(np.float32).max).all():
+        raise ValueError(f"{name} must be a sequence of finite numbers; got {values!r}.")
+    return positions
+
+
+def _text(point: Any) -> str:
+    return f"({', '.join(f'{z:g}' for z in point)})" if isinstance(point, tuple) else f"{point:g}"

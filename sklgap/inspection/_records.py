@@ -1,0 +1,117 @@
+"""What a `TrainingRecorder` has written, as arrays."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import NotFittedError
+from torch import nn
+
+
+def recorded(estimator: Any, name: str | None = None) -> dict[str, np.ndarray]:
+    """Return what a `sklgap.TrainingRecorder` wrote while the estimator was trained.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A fitted `LBGapClassifier` or skorch net with a recorder among its callbacks; a pipeline or a search that ends
+        in one.
+    name : str, default=None
+        The name of the callback; needed where there are several recorders.
+
+    Returns
+    -------
+    dict of ndarrays of shape (n_records,)
+        In the order of training: ``n_updates`` (int), ``epoch`` (float: 1.5 is the middle of the second epoch),
+        ``weight_distance`` (Euclidean, from the initial weights), then the values recorded, as floats; NaN where there
+        is none. The arrays are copies.
+
+    Raises
+    ------
+    ValueError
+        For an estimator without a recorder (of this name), or with several where no name is given.
+    sklearn.exceptions.NotFittedError
+        For an estimator that has not been fitted.
+
+    See Also
+    --------
+    sklgap.TrainingRecorder : Writes the records.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklgap import LBGapClassifier, TrainingRecorder
+    >>> from sklgap.inspection import recorded
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = LBGapClassifier(module__width=16, max_epochs=3, tol=None, callbacks=[("recorder", TrainingRecorder())])
+    >>> recorded(model.fit(X / 16, y))["epoch"]
+    array([1., 2., 3.])
+    """
+    records = recorder_of(estimator, name).records_
+    keys = {"n_updates": None, "epoch": None, "weight_distance": None} | {key: None for r in records for key in r}
+    columns = {key: np.array([r.get(key, math.nan) for r in records], dtype=float) for key in keys}
+    return columns | {"n_updates": np.array([r["n_updates"] for r in records], dtype=int)}
+
+
+def recorded_by_name(
+    estimators: dict[str, Any], keys: Sequence[str], recorder: str | None
+) -> tuple[dict[str, dict[str, np.ndarray]], str]:
+    """Return the columns ``keys`` of several estimators by their names, and the batch-norm policy they share."""
+    if not isinstance(estimators, dict) or not estimators:
+        got = type(estimators).__name__ if not isinstance(estimators, dict) else "an empty one"
+        raise TypeError(f"estimators must be a dict of names to fitted estimators; got {got}.")
+    curves = {}
+    for label, estimator in estimators.items():
+        columns = recorded(estimator, recorder)
+        for key in keys:
+            if key not in columns:
+                raise ValueError(f"estimators[{label!r}] must have records of {key!r}; got {', '.join(columns)}.")
+        curves[label] = {key: columns[key] for key in keys}
+    policies = {recorder_of(estimator, recorder).batch_norm for estimator in estimators.values()}
+    if len(policies) > 1:
+        raise ValueError(f"estimators must be recorded under one batch-norm policy; got {sorted(policies)}.")
+    return curves, policies.pop()
+
+
+def recorder_of(estimator: Any, name: str | None) -> Any:
+    """Return the recorder among the callbacks of a fitted estimator."""
+    net = net_of(estimator)
+    found = {key: callback for key, callback in getattr(net, "callbacks_", ()) if hasattr(callback, "records_")}
+    if name is None and len(found) == 1:
+        name = next(iter(found))
+    if name not in found:
+        raise ValueError(
+            "name must be that of a TrainingRecorder among the callbacks of the fit, "
+            f"which has {', '.join(map(repr, found)) or 'none'}; got {name!r}."
+        )
+    return found[name]
+
+
+def net_of(estimator: Any) -> Any:
+    """Return the skorch net at the end of an estimator, or what is given where there is none inside."""
+    if hasattr(estimator, "best_estimator_"):
+        return net_of(estimator.best_estimator_)
+    if hasattr(estimator, "steps"):
+        return net_of(estimator.steps[-1][1])
+    if hasattr(estimator, "net_"):
+        return estimator.net_
+    is_net = any(hasattr(estimator, name) for name in ("objective_parts", "get_loss", "estimator"))
+    if is_net and not getattr(estimator, "initialized_", False):
+        raise NotFittedError(
+            f"This {type(estimator).__name__} is not fitted yet, or was not refitted; call 'fit' first."
+        )
+    return estimator
+
+
+def module_of(estimator: Any) -> nn.Module:
+    """Return the module of an estimator, of a pair (module, criterion), or the one given."""
+    if isinstance(estimator, tuple) and len(estimator) == 2:
+        estimator = estimator[0]
+    module = estimator if isinstance(estimator, nn.Module) else getattr(net_of(estimator), "module_", None)
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            "estimator must be a torch module, a fitted LBGapClassifier or skorch net, a pipeline or a search that "
+            f"ends in one, or a pair (module, criterion); got {type(estimator).__name__}."
+        )
+    return module

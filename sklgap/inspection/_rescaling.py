@@ -1,0 +1,242 @@
+"""Other weights, same function: the rescaling of Dinh et al. (2017), Section 3."""
+
+import copy
+import math
+import numbers
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional
+
+from sklgap.inspection._records import module_of
+from sklgap.nets import GhostBatchNorm
+
+_LINEAR = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+# Linear in their own weight and bias, which can be scaled; their outputs do not tell the scale of their inputs.
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, GhostBatchNorm, nn.LayerNorm, nn.GroupNorm)
+# g(a x) = a g(x) for a > 0.
+_HOMOGENEOUS = (
+    nn.ReLU,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+    nn.MaxPool3d,
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.AvgPool3d,
+    nn.AdaptiveMaxPool1d,
+    nn.AdaptiveMaxPool2d,
+    nn.AdaptiveMaxPool3d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveAvgPool3d,
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.Flatten,
+    nn.Identity,
+)
+_HOMOGENEOUS_CALLS = {
+    torch.relu,
+    torch.flatten,
+    functional.relu,
+    functional.leaky_relu,
+    functional.max_pool2d,
+    functional.avg_pool2d,
+    functional.adaptive_avg_pool2d,
+    functional.dropout,
+    "relu",
+    "flatten",
+    "view",
+    "reshape",
+}
+
+
+def rescale_layers(estimator: Any, factor: float, *, layers: Sequence[str] | None = None) -> Any:
+    r"""Return a copy of a model with other weights and the same function.
+
+    For weights :math:`W_1, b_1` of a layer and :math:`W_2` of the next one, with only positively homogeneous operations
+    such as ReLU in between,
+
+    .. math:: (W_1, b_1, W_2) \to (a W_1, a b_1, W_2 / a)
+
+    leaves the function unchanged for every :math:`a > 0`, and with it loss, accuracy and train-test gap, but moves
+    Metric 2.1 (Dinh et al., 2017). A layer followed by batch norm does not count as the first of a pair: the batch norm
+    itself does, with its weight and bias as :math:`W_1` and :math:`b_1`.
+
+    Parameters
+    ----------
+    estimator : estimator or torch.nn.Module
+        A module; or a fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, or a pair
+        (module, criterion).
+    factor : float
+        a, above 0. A power of two changes no bit of the outputs, short of overflow.
+    layers : sequence of str, default=None
+        Names, as in ``module.named_modules()``, of the first layers of the pairs to rescale. None: all pairs. A layer
+        that is the second of one pair and the first of the next then keeps its weight, and its bias is multiplied.
+
+    Returns
+    -------
+    estimator or torch.nn.Module
+        A deep copy of what was given; a fitted estimator stays fitted.
+
+    Raises
+    ------
+    ValueError
+        For a factor that is not a positive finite number or takes weights out of the range of their dtype, a name that
+        is not the first layer of a pair, or a module without any pair or whose order of layers cannot be traced.
+    TypeError
+        For anything that is not a module or an estimator around one.
+    sklearn.exceptions.NotFittedError
+        For an estimator that has not been fitted.
+
+    See Also
+    --------
+    sharpness : Changes with it.
+    adaptive_sharpness : Does not.
+
+    Notes
+    -----
+    The order of the layers is that of the forward pass, traced by ``torch.fx`` without data, so that it is never
+    guessed from the order of definition. Between the two layers of a pair may stand ReLU, LeakyReLU, PReLU, max- and
+    average-pooling, dropout, flattening and the identity; the output of each must be read once (no skip connection
+    starts in between), and neither layer may be used twice or share its parameters. Scaled layers are dense,
+    convolutional and affine normalisation layers. The copy keeps the initial weights of the training, which are not
+    rescaled: its `weight_distance` from them means nothing.
+
+    References
+    ----------
+    Dinh et al., Sharp Minima Can Generalize For Deep Nets, ICML 2017, Sections 3 and 4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.inspection import rescale_layers, sharpness
+    >>> _ = torch.manual_seed(0)
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> X, y = torch.randn(20, 4), torch.randint(2, (20,))
+    >>> other = rescale_layers(net, 64)
+    >>> bool((other(X) == net(X)).all())
+    True
+    >>> loss = torch.nn.CrossEntropyLoss()
+    >>> bool(sharpness((other, loss), X, y).value > 5 * sharpness((net, loss), X, y).value)
+    True
+    """
+    if not isinstance(factor, numbers.Real) or isinstance(factor, bool) or not 0 < float(factor) < math.inf:
+        raise ValueError(f"factor must be a positive finite number; got {factor!r}.")
+    # The trace runs the module's own forward, which may leave something on it.
+    pairs = _pairs(copy.deepcopy(module_of(estimator)).eval())
+    if layers is not None:
+        pairs = _chosen(pairs, layers)
+    rescaled = copy.deepcopy(estimator)
+    modules = dict(module_of(rescaled).named_modules())
+    powers = Counter[tuple[str, str]]()
+    for first, second in pairs.items():
+        powers.update([(first, "weight"), (first, "bias")])
+        powers.subtract([(second, "weight")])
+    for (name, kind), power in powers.items():
+        parameter = getattr(modules[name], kind)
+        if parameter is not None and power:
+            _scale(parameter, float(factor), power, name)
+    return rescaled
+
+
+@torch.no_grad()
+def _scale(parameter: nn.Parameter, factor: float, power: int, name: str) -> None:
+    """Multiply by factor or divide by it, in place."""
+    scaled = parameter * factor if power > 0 else parameter / factor
+    # The way back leads back, but for rounding, unless numbers have become infinite or lost digits near zero.
+    back = scaled / factor if power > 0 else scaled * factor
+    if not torch.allclose(back, parameter, rtol=4 * torch.finfo(parameter.dtype).eps, atol=0):
+        raise ValueError(f"factor={factor:g} takes the weights of {name!r} out of the range of {parameter.dtype}.")
+    parameter.copy_(scaled)
+
+
+# -- which layer feeds which ------------------------------------------------------------------------------------------
+
+
+class _Tracer(fx.Tracer):
+    """Traces into modules that have children; the others are single operations."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return next(m.children(), None) is None
+
+
+def _pairs(module: nn.Module) -> dict[str, str]:
+    """Return the pairs that can be rescaled, first layer -> second, by name, in the order of the forward pass."""
+    try:
+        graph = _Tracer().trace(module)
+    except Exception as error:
+        raise ValueError(
+            f"The order of the layers of {type(module).__name__} cannot be known, since its forward pass cannot be "
+            f"traced: {error}"
+        ) from error
+    usable = _layers_used_once(module, graph)
+    pairs = {}
+    for node in graph.nodes:
+        layer = usable.get(node.target) if node.op == "call_module" else None
+        if isinstance(layer, _LINEAR + _NORMS) and layer.weight is not None:
+            second = _next_layer(node, usable)
+            if second is not None:
+                pairs[node.target] = second
+    if not pairs:
+        raise ValueError(
+            f"{type(module).__name__} must have two layers with only positively homogeneous operations (such as ReLU, "
+            "pooling, dropout) in between, each used once; it has none."
+        )
+    return pairs
+
+
+def _layers_used_once(module: nn.Module, graph: fx.Graph) -> dict[str, nn.Module]:
+    """Return the layers that do what their class does, once, with parameters of their own."""
+    uses = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    # A parameter that the forward pass reads itself.
+    uses.update(str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr")
+    owners = Counter(id(p) for layer in module.modules() for p in layer.parameters(recurse=False))
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        # Not a subclass, whose forward may do anything; nor a layer with hooks or parametrisations.
+        if type(layer) in _LINEAR + _NORMS + _HOMOGENEOUS
+        and not layer._forward_hooks
+        and not layer._forward_pre_hooks
+        and (uses[name] == 1 or type(layer) in _HOMOGENEOUS)
+        and all(owners[id(p)] == 1 for p in layer.parameters(recurse=False))
+    }
+
+
+def _next_layer(node: fx.Node, usable: dict[str, nn.Module]) -> str | None:
+    """Follow the output of a layer through positively homogeneous operations; the name of the linear one it meets."""
+    while True:
+        readers = [user for user in node.users if not (user.op == "call_method" and user.target in ("size", "dim"))]
+        if len(readers) != 1 or not readers[0].args or readers[0].args[0] is not node:
+            return None
+        node = readers[0]
+        layer = usable.get(str(node.target)) if node.op == "call_module" else None
+        if isinstance(layer, _LINEAR):
+            return str(node.target)
+        is_call = node.op in ("call_function", "call_method") and node.target in _HOMOGENEOUS_CALLS
+        if not (is_call or isinstance(layer, _HOMOGENEOUS)):
+            return None
+
+
+def _chosen(pairs: dict[str, str], layers: Sequence[str]) -> dict[str, str]:
+    names = [layers] if isinstance(layers, str) else list(layers)
+    if isinstance(layers, str) or not names or not set(names) <= set(pairs):
+        raise ValueError(
+            f"layers must be None or a sequence of names among {', '.join(map(repr, pairs))}; got {layers!r}."
+        )
+    return {name: pairs[name] for name in names}

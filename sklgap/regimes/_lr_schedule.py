@@ -1,0 +1,67 @@
+r"""The learning rate over a training: gradual warm-up to the scaled rate, and drops at milestones.
+
+Warm-up: Goyal et al. (2017), Section 2.2: from the rate :math:`\eta` of the small batch to the scaled one,
+:math:`k\eta`, by equal steps, one per update, over the first 5 epochs. Milestones that move with the number of updates:
+Hoffer et al. (2017), Section 5.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sklgap._checks import is_number
+from sklgap.regimes._lr_scaling import check_lr_scaling, lr_factor
+
+
+@dataclass(frozen=True)
+class LRSchedule:
+    """What the learning rate is multiplied with, by progress and batch size.
+
+    Attributes
+    ----------
+    scaling : {None, "sqrt", "linear"}
+        Rule of `lr_factor`.
+    warmup_epochs : float
+        Epochs over which the factor goes from 1 to that of the rule.
+    milestones : tuple of float
+        Epochs after each of which the rate is multiplied by ``decay``.
+    decay : float
+        In (0, 1].
+    """
+
+    scaling: str | None = None
+    warmup_epochs: float = 0.0
+    milestones: tuple[float, ...] = ()
+    decay: float = 0.1
+
+    @property
+    def follows_progress(self) -> bool:
+        """Whether the factor depends on more than the batch size."""
+        return bool(self.warmup_epochs or self.milestones)
+
+    def factor(self, epochs_done: float, batch_size: int, base_batch_size: int) -> float:
+        """Return the factor for the update after so many epochs, parts of an epoch included."""
+        factor = lr_factor(self.scaling, batch_size, base_batch_size)
+        if epochs_done < self.warmup_epochs:
+            factor = 1 + (factor - 1) * epochs_done / self.warmup_epochs
+        return factor * self.decay ** bisect_right(self.milestones, epochs_done)
+
+
+def check_lr_schedule(lr_scaling: Any, lr_warmup_epochs: Any, lr_milestones: Any, lr_decay: Any) -> LRSchedule:
+    """Return the schedule that the parameters of `LBGapClassifier` describe; ValueError for a wrong one."""
+    check_lr_scaling(lr_scaling)
+    if not is_number(lr_warmup_epochs) or lr_warmup_epochs < 0:
+        raise ValueError(f"lr_warmup_epochs must be a number of at least 0; got {lr_warmup_epochs!r}.")
+    if lr_warmup_epochs and lr_scaling is None:
+        raise ValueError(
+            "lr_warmup_epochs must be 0 with lr_scaling=None: the warm-up goes from lr to the scaled rate; "
+            f"got {lr_warmup_epochs!r}."
+        )
+    numbers_only = isinstance(lr_milestones, Iterable) and not isinstance(lr_milestones, str)
+    milestones = tuple(lr_milestones) if numbers_only else (None,)
+    if not all(is_number(m) and m > 0 for m in milestones) or list(milestones) != sorted(set(milestones)):
+        raise ValueError(f"lr_milestones must be increasing numbers of epochs above 0; got {lr_milestones!r}.")
+    if not is_number(lr_decay) or not 0 < lr_decay <= 1:
+        raise ValueError(f"lr_decay must be a number in (0, 1]; got {lr_decay!r}.")
+    return LRSchedule(lr_scaling, float(lr_warmup_epochs), tuple(map(float, milestones)), float(lr_decay))

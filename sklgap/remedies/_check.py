@@ -1,0 +1,84 @@
+"""The one door for ``remedies``: shorthands, names, and what cannot stand together."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from sklgap.remedies._adversarial import Adversarial
+from sklgap.remedies._augmentation import Augmentation
+from sklgap.remedies._base import Remedy
+from sklgap.remedies._entropy_sgd import EntropySGD
+from sklgap.remedies._proximal import Proximal
+from sklgap.remedies._robust import SAM
+from sklgap.remedies._sample_noise import SampleNoise
+from sklgap.remedies._stability import Stability
+
+# Each is the class with its defaults, under the name that nested parameters then have; "asam" is the adaptive SAM with
+# the radius that its first author found best on CIFAR-10 with all parameters scaled (davda54/sam, issue 37).
+SHORTHANDS: dict[str, Callable[[], Remedy]] = {
+    "adversarial": Adversarial,
+    "asam": partial(SAM, rho=2.0, adaptive=True),
+    "augmentation": Augmentation,
+    "entropysgd": EntropySGD,
+    "proximal": Proximal,
+    "sam": SAM,
+    "samplenoise": SampleNoise,
+    "stability": Stability,
+}
+
+
+def check_remedies(remedies: Iterable[Any] | None) -> list[tuple[str, Remedy]]:
+    """Return named remedies.
+
+    Parameters
+    ----------
+    remedies : sequence or None
+        Each item is a `Remedy`, which is called by its class in lower case, with a number where that is taken; a pair
+        (name, Remedy), as skorch's callbacks are; or a shorthand: the class in lower case (``"sam"``,
+        ``"entropysgd"``, ...) for the remedy with its defaults, or ``"asam"``. Case, ``-`` and ``_`` in a shorthand do
+        not matter.
+
+    Returns
+    -------
+    list of (str, Remedy)
+        A shorthand gives a new object in every call.
+    """
+    if isinstance(remedies, Remedy | str):
+        raise TypeError(
+            f"remedies must be a sequence of Remedy objects; got {remedies!r} alone: write ({remedies!r},)."
+        )
+    if remedies is not None and not isinstance(remedies, Iterable):
+        raise TypeError(f"remedies must be a sequence of Remedy objects; got {remedies!r}.")
+    named: list[tuple[str, Remedy]] = []
+    for item in remedies or ():
+        name, remedy = _named(item)
+        taken = {other for other, _ in named}
+        if name in taken and isinstance(item, tuple):
+            raise ValueError(f"remedies must have different names; got {name!r} twice.")
+        if name in taken:
+            name = next(f"{name}_{i}" for i in range(2, len(taken) + 3) if f"{name}_{i}" not in taken)
+        named.append((name, remedy))
+    return named
+
+
+def check_together(remedies: Sequence[Remedy]) -> None:
+    """Raise a ValueError for a remedy that makes no sense twice."""
+    for remedy in remedies:
+        found = sum(isinstance(other, type(remedy)) for other in remedies)
+        if remedy.at_most_once and found > 1:
+            raise ValueError(f"remedies must hold at most one {type(remedy).__name__}; got {found}.")
+
+
+def _named(item: Any) -> tuple[str, Remedy]:
+    """Return name and remedy of one item; a name that is not the user's may be taken."""
+    if isinstance(item, str):
+        name = item.lower().replace("-", "").replace("_", "")
+        if name not in SHORTHANDS:
+            raise ValueError(f"remedies must hold Remedy objects or names among {', '.join(SHORTHANDS)}; got {item!r}.")
+        return name, SHORTHANDS[name]()
+    name, remedy = item if isinstance(item, tuple) and len(item) == 2 else (type(item).__name__.lower(), item)
+    if not isinstance(name, str) or not isinstance(remedy, Remedy):
+        raise TypeError(f"remedies must hold Remedy objects or pairs (name, Remedy); got {item!r}.")
+    if "__" in name:
+        raise ValueError(f"remedies must have names without '__'; got {name!r}.")
+    return name, remedy

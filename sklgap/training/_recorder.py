@@ -1,0 +1,332 @@
+"""Curves while training: loss, accuracy and any measurement, at the ends of epochs or at chosen updates."""
+
+import contextlib
+import copy
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from skorch.callbacks import Callback
+from skorch.dataset import get_len
+from torch import Tensor
+
+from sklgap._checks import is_integer
+from sklgap._typing import Params
+from sklgap.inspection._weight_distance import distance
+from sklgap.objective import Objective, check_objective
+from sklgap.objective._check import own_loss
+from sklgap.objective._parameters import copy_of, trainable_parameters
+from sklgap.objective._tensors import as_tensor
+from sklgap.training._random import derive_seed, seeded
+
+Measurement = Callable[[Any], Any]
+
+# What every record has.
+ALWAYS = ("n_updates", "epoch", "weight_distance")
+
+
+class TrainingRecorder(Callback):
+    """Record curves while a net is trained, without disturbing the training.
+
+    A skorch callback: ``LBGapClassifier(callbacks=[("recorder", TrainingRecorder(...))])``. After ``fit``,
+    `sklgap.inspection.recorded` returns the records as arrays.
+
+    Parameters
+    ----------
+    datasets : dict of str to (X, y), default=None
+        Rows as they would be given to ``score``: ``{"train": (X, y), "test": (X_test, y_test)}`` records
+        ``train_loss``, ``train_accuracy``, ``test_loss`` and ``test_accuracy``, in evaluation mode. (In a pipeline: as
+        the earlier steps leave them.)
+    measurements : dict of str to callable, default=None
+        Called with the net as it is then, each with a copy of its own; what they return, a number or a dict of numbers,
+        is recorded as ``{name}``, or ``{name}_{key}``. The net is taken by ``check_objective(net, X, y)``,
+        ``sharpness(net, X, y)`` and the like, with X and labels as they are given to ``fit``.
+    every : int, default=1
+        Record at the end of every so many epochs, and of the last one of a fit. None: not at the ends of epochs.
+    at_updates : "log" or sequence of int, default=None
+        Record also when so many updates have been made (optimiser steps; with several per batch, at the end of the
+        batch). ``"log"``: 1, 2, 3, 4, 6, 8, 11, 16, ..., two for every doubling (some 6.6 a decade). 0 in a sequence:
+        the initial weights too, before training.
+    batch_norm : {"batch", "population", "running"}, default="batch"
+        Batch-norm policy of loss and accuracy on ``datasets``; see `sklgap.Objective`.
+    chunk_size : int, default=5000
+        Rows of ``datasets`` evaluated at once.
+    max_samples : int or float, default=None
+        Evaluate on so many rows of each of ``datasets``, or on this fraction of them: the same ones every time.
+    random_state : int, default=0
+        Draws these rows, and seeds torch's generators for measurements that draw from them.
+
+    Attributes
+    ----------
+    records_ : list of dict
+        One per record, as `sklgap.inspection.recorded` reads them. A warm start adds to them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        By ``fit``, before training: for a parameter outside its allowed values, datasets that the net does not take,
+        or a measurement that fails on the initial weights (tried if ``at_updates`` has 0).
+
+    Warns
+    -----
+    UserWarning
+        When a measurement fails while training runs: its value is NaN, and training goes on.
+
+    See Also
+    --------
+    sklgap.inspection.recorded : The records as arrays.
+    sklgap.inspection.LearningCurvesDisplay, sklgap.inspection.SharpnessTrajectoryDisplay,
+    sklgap.inspection.WeightDistanceDisplay : Draw them.
+
+    Notes
+    -----
+    Weights, optimiser and history are bit for bit what they are without it: what is measured is a copy of the module
+    in evaluation mode, and torch's generators are put back. The record of a state costs one forward pass over
+    ``datasets`` and the measurements; ``dur`` in the history includes those made within an epoch. Copies of a recorder
+    share its data and measurements; a pickle holds them, so measurements must be functions of a module to be pickled.
+
+    Any skorch net may have one; X and y are then what its module and its criterion take.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklgap import LBGapClassifier, TrainingRecorder, sharpness
+    >>> from sklgap.inspection import recorded
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X = X / 16
+    >>> recorder = TrainingRecorder(
+    ...     {"train": (X[:1000], y[:1000]), "test": (X[1000:], y[1000:])},
+    ...     {"sharpness": lambda net: sharpness(net, X[:200], y[:200], max_iter=5).value},
+    ... )
+    >>> model = LBGapClassifier(module__width=16, max_epochs=2, tol=None, callbacks=[("recorder", recorder)])
+    >>> sorted(recorded(model.fit(X[:1000], y[:1000])))  # doctest: +NORMALIZE_WHITESPACE
+    ['epoch', 'n_updates', 'sharpness', 'test_accuracy', 'test_loss', 'train_accuracy', 'train_loss',
+     'weight_distance']
+    """
+
+    def __init__(
+        self,
+        datasets: Mapping[str, tuple[Any, Any]] | None = None,
+        measurements: Mapping[str, Measurement] | None = None,
+        *,
+        every: int | None = 1,
+        at_updates: str | Sequence[int] | None = None,
+        batch_norm: str = "batch",
+        chunk_size: int = 5000,
+        max_samples: int | float | None = None,
+        random_state: int = 0,
+    ) -> None:
+        self.datasets = datasets
+        self.measurements = measurements
+        self.every = every
+        self.at_updates = at_updates
+        self.batch_norm = batch_norm
+        self.chunk_size = chunk_size
+        self.max_samples = max_samples
+        self.random_state = random_state
+
+    def initialize(self) -> Self:
+        """Forget the records of an earlier fit."""
+        self.records_: list[dict[str, float]] = []
+        self.keys_: dict[str, list[str]] = {}  # of each measurement, once it has returned
+        # What a net other than ours does not keep itself.
+        self.n_batches_ = 0
+        self.start_: Params | None = None
+        return self
+
+    # -- when ------------------------------------------------------------------------------------------------------
+
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Check the parameters; record the initial weights where asked."""
+        self._check()
+        evaluations = {name: self._evaluation(net, name, *rows) for name, rows in (self.datasets or {}).items()}
+        self.measures_: dict[str, Measurement] = {**evaluations, **(self.measurements or {})}
+        self.warned_: set[str] = set()
+        net.interrupted_ = False
+        if self.start_ is None and not hasattr(net, "module_start_"):
+            self.start_ = {name: p.cpu() for name, p in copy_of(trainable_parameters(net.module_)).items()}
+        n_updates = self._n_updates(net)
+        self.next_ = _next_update(self.at_updates, n_updates)
+        if n_updates == 0 and _next_update(self.at_updates, -1) == 0:
+            self._record(net, 0)
+
+    def on_epoch_begin(self, net: Any, dataset_train: Any = None, **kwargs: Any) -> None:
+        """Count rows anew."""
+        self.n_seen_, self.n_rows_ = 0, len(dataset_train)
+
+    def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
+        """Record where the update is one that was asked for."""
+        if not training:
+            return
+        self.n_batches_ += 1
+        self.n_seen_ += get_len(batch[0])
+        n_updates = self._n_updates(net)
+        if n_updates >= self.next_:
+            self.next_ = _next_update(self.at_updates, n_updates)
+            self._record(net, len(net.history) - 1 + self.n_seen_ / self.n_rows_)
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Record every so many epochs."""
+        if self.every is not None and len(net.history) % self.every == 0:
+            self._record(net, len(net.history))
+
+    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Record the last epoch, unless that is done or Ctrl-C has ended the training."""
+        if self.every is not None and len(net.history) and not getattr(net, "interrupted_", False):
+            with contextlib.suppress(KeyboardInterrupt):  # the training is done: it must not be lost
+                self._record(net, len(net.history))
+        del self.measures_
+
+    def _n_updates(self, net: Any) -> int:
+        return getattr(net, "n_updates_", self.n_batches_)
+
+    # -- what ------------------------------------------------------------------------------------------------------
+
+    def _record(self, net: Any, epoch: float) -> None:
+        """Add a record, unless there is one of this update."""
+        n_updates = self._n_updates(net)
+        if self.records_ and self.records_[-1]["n_updates"] == n_updates:
+            self.records_[-1]["epoch"] = float(epoch)
+            return
+        start = self.start_ if self.start_ is not None else net.module_start_
+        moved = distance(trainable_parameters(net.module_), start)
+        record = {"n_updates": n_updates, "epoch": float(epoch), "weight_distance": moved}
+        device = torch.device(net.device or "cpu")
+        try:
+            for name, measure in self.measures_.items():
+                with seeded(derive_seed(self.random_state, n_updates), device):
+                    record |= self._values(name, measure, net, n_updates)
+        except KeyboardInterrupt:
+            net.interrupted_ = True  # at the end of an epoch it would be taken for skorch's way to stop
+            raise
+        self.records_.append(record)
+
+    def _values(self, name: str, measure: Measurement, net: Any, n_updates: int) -> dict[str, float]:
+        """Return what a measurement says by name; NaN and a warning where it fails."""
+        what = f"{'datasets' if name in (self.datasets or ()) else 'measurements'}[{name!r}]"
+        try:
+            values = _named(name, measure(_snapshot(net)))
+        except Exception as error:
+            if n_updates == 0:
+                raise ValueError(f"{what} fails on the initial weights: {error}") from error
+            if name not in self.warned_:
+                self.warned_.add(name)
+                warnings.warn(
+                    f"{what} failed after {n_updates} updates, and is recorded as NaN: {type(error).__name__}: {error}",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            return dict.fromkeys(self.keys_.get(name, [name]), math.nan)
+        self.keys_[name] = list(values)
+        return values
+
+    def _evaluation(self, net: Any, name: str, X: Any, y: Any) -> Measurement:
+        """Return the measurement of loss and accuracy on rows, which are checked and encoded here, once."""
+        try:
+            rows, target = net.objective_parts(X, y)[2:] if hasattr(net, "objective_parts") else map(as_tensor, (X, y))
+            self._objective(net, rows, target)
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"datasets[{name!r}]: {error}") from error
+        return lambda snapshot: self._objective(snapshot, rows, target).evaluate()._asdict()
+
+    def _objective(self, net: Any, X: Tensor, y: Tensor) -> Objective:
+        objective = check_objective(
+            (net.module_, own_loss(net)),
+            X,
+            y,
+            max_samples=self.max_samples,
+            random_state=self.random_state,
+            batch_norm=self.batch_norm,
+            chunk_size=self.chunk_size,
+        )
+        assert isinstance(objective, Objective)
+        return objective
+
+    # -- parameters and copies -------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self.every is not None and not is_integer(self.every, least=1):
+            raise ValueError(f"every must be None or an integer of at least 1; got {self.every!r}.")
+        _check_updates(self.at_updates)
+        if self.every is None and self.at_updates is None:
+            raise ValueError("every and at_updates must not both be None: there would be no record.")
+        if not is_integer(self.random_state, least=0):
+            raise ValueError(f"random_state must be an integer of at least 0; got {self.random_state!r}.")
+        for name, rows in _check_named("datasets", self.datasets):
+            if not isinstance(rows, tuple | list) or len(rows) != 2:
+                raise TypeError(f"datasets[{name!r}] must be a pair (X, y); got {type(rows).__name__}.")
+        for name, measure in _check_named("measurements", self.measurements):
+            if not callable(measure):
+                raise TypeError(f"measurements[{name!r}] must be a function of the net; got {measure!r}.")
+        taken = {*ALWAYS, *(f"{name}{end}" for name in self.datasets or () for end in ("", "_loss", "_accuracy"))}
+        clash = sorted(taken & {*(self.measurements or ())})
+        if clash:
+            raise ValueError(f"measurements must not have a name that is recorded anyway; got {clash[0]!r}.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is made anew by every fit."""
+        return {name: value for name, value in vars(self).items() if name != "measures_"}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Share data and measurements, which are only read; the records are the copy's own."""
+        copied = type(self)(**self.get_params(deep=False))
+        own = {name: value for name, value in self.__getstate__().items() if name.endswith("_")}
+        copied.__dict__.update(copy.deepcopy(own, memo))
+        return copied
+
+    def __sklearn_clone__(self) -> Self:
+        return type(self)(**self.get_params(deep=False))
+
+
+def _snapshot(net: Any) -> Any:
+    """Return the net with a copy of its module, in evaluation mode, to do with as one likes."""
+    snapshot = object.__new__(type(net))
+    vars(snapshot).update(vars(net))
+    vars(snapshot)["module_"] = copy.deepcopy(net.module_).eval()
+    return snapshot
+
+
+def _named(name: str, value: Any) -> dict[str, float]:
+    values = {f"{name}_{key}": v for key, v in value.items()} if isinstance(value, Mapping) else {name: value}
+    try:
+        return {key: float(v) for key, v in values.items()}
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"it must return a number or a dict of numbers; got {type(value).__name__}.") from error
+
+
+def log_spaced_updates(per_doubling: int) -> list[int]:
+    """Return the numbers of updates from 1 to 2 ** 30, so many for every doubling."""
+    return sorted({round(2 ** (k / per_doubling)) for k in range(30 * per_doubling + 1)})
+
+
+def _next_update(at_updates: str | Sequence[int] | None, n_updates: int) -> float:
+    """Return the smallest number of updates above ``n_updates`` that is asked for; infinity where there is none."""
+    if at_updates is None:
+        return math.inf
+    asked = log_spaced_updates(per_doubling=2) if isinstance(at_updates, str) else at_updates
+    return min((int(n) for n in asked if n > n_updates), default=math.inf)
+
+
+def _check_updates(at_updates: str | Sequence[int] | None) -> None:
+    if at_updates is None or (isinstance(at_updates, str) and at_updates == "log"):
+        return
+    try:
+        good = not isinstance(at_updates, str) and len(at_updates) > 0 and all(is_integer(n, 0) for n in at_updates)
+    except TypeError:
+        good = False
+    if not good:
+        raise ValueError(f"at_updates must be None, 'log' or a sequence of integers of at least 0; got {at_updates!r}.")
+
+
+def _check_named(parameter: str, given: Any) -> list[tuple[str, Any]]:
+    if given is None:
+        return []
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{parameter} must be None or a dict with names as keys; got a {type(given).__name__}.")
+    for name in given:
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"{parameter} must have names as keys; got the key {name!r}.")
+    return list(given.items())

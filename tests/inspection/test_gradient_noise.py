@@ -1,0 +1,466 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from sklgap.inspection import gradient_noise_scale, gradient_standard_error
+from sklgap.objective import Objective, check_objective, random_subspace
+from tests.cases import (
+    FOUR_CHUNKS,
+    N_ROWS,
+    ONE_CHUNK,
+    PLAIN,
+    POLICIES,
+    PROBLEMS,
+    WITH_BATCH_NORM,
+    no_global_random_numbers,
+)
+from tests.references import gradient, loss_of_flat
+from tests.tiny import blobs, small
+
+EXACT = 1e-10
+# Gradients in float32, some digits lost where the trace is a difference.
+SINGLE = 1e-4
+# Means over independent repeats are compared at so many of their standard errors; the seeds are fixed.
+N_SIGMA = 4
+N_REPEATS = 64
+
+
+def half_squared_error(y_pred, y):
+    return (y_pred - y).square().mean() / 2
+
+
+def regression(n=60, d=3, seed=0, at_minimum=False):
+    """Return a linear regression as a problem, and its single-row gradients (x w - y) x."""
+    rng = np.random.default_rng(seed)
+    X, noise = rng.normal(size=(n, d)), rng.normal(size=n)
+    y = X @ np.arange(1.0, d + 1) + noise
+    X, y = X[np.argsort(y)], np.sort(y)  # sorted, as data may be
+    w = np.linalg.lstsq(X, y, rcond=None)[0] if at_minimum else np.arange(1.0, d + 1) + 0.4
+    net = nn.Linear(d, 1, bias=False).double()
+    net.weight.data = torch.from_numpy(w)[None]
+    problem = ((net, half_squared_error), torch.from_numpy(X), torch.from_numpy(y)[:, None])
+    return problem, (X @ w - y)[:, None] * X
+
+
+def moments(rows):
+    """Return tr(Sigma) and the squared norm of the mean."""
+    return rows.var(axis=0, ddof=1).sum(), (rows.mean(axis=0) ** 2).sum()
+
+
+# -- single rows ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk_size", [ONE_CHUNK, FOUR_CHUNKS])
+def test_linear_regression_in_closed_form(chunk_size):
+    problem, rows = regression()
+    trace, square = moments(rows)
+    found = gradient_noise_scale(*problem, chunk_size=chunk_size)
+    assert found.trace == pytest.approx(trace, rel=EXACT)
+    assert found.squared_gradient_norm == pytest.approx(square, rel=EXACT)
+    assert found.gradient_norm == pytest.approx(square**0.5, rel=EXACT)
+    assert found.noise_scale == pytest.approx(trace / square, rel=EXACT)
+    assert found.low == found.high == found.noise_scale
+    assert found.trace_standard_error == found.squared_gradient_norm_standard_error == 0
+    assert (found.method, found.batch_size, found.n_batches, found.n_samples) == ("per_sample", 1, 60, 60)
+    assert "exact for these rows" in str(found)
+
+
+CASES = [(name, "batch") for name in PLAIN] + [(name, "running") for name in PROBLEMS]
+
+
+def _rows_one_by_one(name):
+    module, criterion, X, y = PROBLEMS[name]()
+    theta = Objective(module, criterion, (X, y), batch_norm="running").theta0
+    each = [loss_of_flat(module, criterion, X[[i]], y[[i]], "running") for i in range(len(X))]
+    return np.array([gradient(f, theta).numpy() for f in each])
+
+
+@pytest.mark.parametrize(("dtype", "rel"), [(torch.float64, EXACT), (torch.float32, SINGLE)])
+@pytest.mark.parametrize("chunk_size", [ONE_CHUNK, FOUR_CHUNKS])
+@pytest.mark.parametrize(("name", "policy"), CASES)
+def test_row_by_row(name, policy, chunk_size, dtype, rel):
+    module, criterion, X, y = PROBLEMS[name]()
+    options = {"batch_norm": policy, "chunk_size": chunk_size, "dtype": dtype}
+    found = gradient_noise_scale((module, criterion), X, y, **options)
+    trace, square = moments(_rows_one_by_one(name))
+    assert (found.method, found.batch_norm) == ("per_sample", policy)
+    assert found.trace == pytest.approx(trace, rel=rel)
+    assert found.squared_gradient_norm == pytest.approx(square, rel=rel)
+    assert found.noise_scale == pytest.approx(trace / square, rel=rel)
+
+
+def test_equal_rows_have_no_noise():
+    (pair, X, y), _ = regression()
+    found = gradient_noise_scale(pair, X[:1].repeat(5, 1), y[:1].repeat(5, 1))
+    assert found.noise_scale == found.low == found.high == pytest.approx(0, abs=1e-12)
+    assert found.gradient_norm > 0
+
+
+def test_at_a_minimum_the_noise_scale_is_infinite():
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(net.weight)
+    X, y = torch.ones(4, 1), torch.tensor([[1.0], [-1.0], [2.0], [-2.0]])
+    found = gradient_noise_scale((net, half_squared_error), X, y)
+    assert (found.noise_scale, found.low, found.high) == (np.inf, np.inf, np.inf)
+    assert (found.gradient_norm, found.trace) == (0, pytest.approx(10 / 3))
+
+
+def test_two_rows():
+    problem, rows = regression()
+    found = gradient_noise_scale(problem[0], problem[1][:2], problem[2][:2])
+    assert found.trace == pytest.approx(moments(rows[:2])[0], rel=EXACT)
+    # Two of many: there is an estimate, and nothing to judge it by.
+    found = gradient_noise_scale(*problem, max_samples=2, random_state=0)
+    assert (found.low, found.high, found.trace_standard_error) == (0, np.inf, np.inf)
+
+
+# -- a part of the rows --------------------------------------------------------------------------------------------
+
+
+def _repeats(n, measure):
+    return [measure(seed) for seed in range(n)]
+
+
+def _assert_unbiased(values, expected):
+    values = np.array(values)
+    assert abs(values.mean() - expected) < N_SIGMA * values.std(ddof=1) / len(values) ** 0.5
+
+
+def _assert_honest(values, errors):
+    """The scatter of the repeats, known to 9 % itself, is the standard error stated (root mean square)."""
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(values, ddof=1), rel=N_SIGMA * 0.09)
+
+
+@pytest.mark.parametrize("at_minimum", [False, True])
+def test_a_sample_of_rows_is_corrected_for_what_it_leaves_out(at_minimum):
+    problem, rows = regression(n=200, d=5, at_minimum=at_minimum)
+    trace, square = moments(rows)
+    found = _repeats(N_REPEATS, lambda seed: gradient_noise_scale(*problem, max_samples=120, random_state=seed))
+    assert {record.n_samples for record in found} == {120}
+    _assert_unbiased([record.trace for record in found], trace)
+    _assert_unbiased([record.squared_gradient_norm for record in found], square)
+    _assert_honest([record.trace for record in found], [record.trace_standard_error for record in found])
+    if at_minimum:  # the estimate must be able to fall below zero, and then says so
+        below = [record for record in found if record.squared_gradient_norm < 0]
+        assert 0.1 * N_REPEATS < len(below) < 0.9 * N_REPEATS
+        assert {(record.gradient_norm, record.noise_scale, record.high) for record in below} == {(0, np.inf, np.inf)}
+        assert all(record.low > 0 for record in below)
+    else:
+        errors = [record.squared_gradient_norm_standard_error for record in found]
+        _assert_honest([record.squared_gradient_norm for record in found], errors)
+    covered = np.mean([record.low <= (np.inf if at_minimum else trace / square) <= record.high for record in found])
+    assert covered > 0.9
+
+
+# -- mini-batches --------------------------------------------------------------------------------------------------
+
+
+def test_mini_batches_against_the_exact_values():
+    problem, rows = regression(n=60, d=5)
+    trace, square = moments(rows)
+    objective = check_objective(*problem)
+    options = {"method": "batches", "batch_size": 6, "n_batches": 40}
+    found = _repeats(N_REPEATS, lambda seed: gradient_noise_scale(objective, random_state=seed, **options))
+    _assert_unbiased([record.trace for record in found], trace)
+    _assert_unbiased([record.squared_gradient_norm for record in found], square)
+    _assert_honest([record.trace for record in found], [record.trace_standard_error for record in found])
+    errors = [record.squared_gradient_norm_standard_error for record in found]
+    _assert_honest([record.squared_gradient_norm for record in found], errors)
+    assert np.mean([record.low <= trace / square <= record.high for record in found]) > 0.9
+    assert (found[0].method, found[0].batch_size, found[0].n_batches) == ("batches", 6, 40)
+
+
+def test_mini_batches_of_a_sample_are_corrected_likewise():
+    problem, rows = regression(n=60, d=5, at_minimum=True)
+    options = {"method": "batches", "batch_size": 5, "n_batches": 40, "max_samples": 20}
+    found = _repeats(N_REPEATS, lambda seed: gradient_noise_scale(*problem, random_state=seed, **options))
+    trace, square = moments(rows)
+    _assert_unbiased([record.trace for record in found], trace)
+    _assert_unbiased([record.squared_gradient_norm for record in found], square)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_both_methods_agree(name):
+    module, criterion, X, y = PROBLEMS[name]()
+    exact = gradient_noise_scale((module, criterion), X, y)
+    found = gradient_noise_scale(
+        (module, criterion), X, y, method="batches", batch_size=4, n_batches=200, random_state=0
+    )
+    assert abs(found.trace - exact.trace) < N_SIGMA * found.trace_standard_error
+    difference = abs(found.squared_gradient_norm - exact.squared_gradient_norm)
+    assert difference < N_SIGMA * found.squared_gradient_norm_standard_error
+    assert found.trace_standard_error < 0.2 * exact.trace  # else the comparison would say nothing
+    assert found.low <= exact.noise_scale <= found.high
+
+
+def _gradients(objective, batches):
+    return np.array([objective.batch_gradient(rows)[1].numpy() for rows in batches])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", ["tanh", *WITH_BATCH_NORM])
+def test_the_estimator_is_that_of_mccandlish_for_data_parallel_training(name, policy, monkeypatch):
+    module, criterion, X, y = PROBLEMS[name]()
+    objective = Objective(module, criterion, (X, y), batch_norm=policy)
+    batches = [np.random.default_rng(i).choice(N_ROWS, 5, replace=False) for i in range(12)]
+    left = iter(batches)
+    monkeypatch.setattr("sklgap.inspection._gradient_noise.draw", lambda n, size, rng: next(left))
+    found = gradient_noise_scale(objective, method="batches", batch_size=5, n_batches=12)
+    gradients = _gradients(objective, batches)
+    # Equations (A.2): the mean of the small batches' gradients is the big batch's.
+    small, big = (gradients**2).sum(axis=1).mean(), (gradients.mean(axis=0) ** 2).sum()
+    b_small, b_big = 5, 5 * 12
+    square = (b_big * big - b_small * small) / (b_big - b_small)
+    trace = (small - big) / (1 / b_small - 1 / b_big)
+    assert found.squared_gradient_norm == pytest.approx(square, rel=EXACT)
+    # Their batches are drawn from infinitely many rows, these without replacement from n.
+    assert found.trace * (1 - 5 / N_ROWS) == pytest.approx(trace, rel=EXACT)
+
+
+def test_the_interval_is_fiellers(monkeypatch):
+    """The inverse noise scales it holds are those that a t test does not reject."""
+    problem, _ = regression(at_minimum=False)
+    found = gradient_noise_scale(*problem, method="batches", batch_size=20, n_batches=40, random_state=0)
+    objective, rng, groups = check_objective(*problem), np.random.RandomState(0), [[] for _ in range(10)]
+    for i in range(40):
+        groups[i % 10].append(objective.batch_gradient(rng.permutation(60)[:20])[1].numpy())
+
+    def estimate(parts):
+        rows = np.concatenate(parts)
+        variance = rows.var(axis=0, ddof=1).sum()
+        return np.array([variance / (1 / 20 - 1 / 60), (rows.mean(axis=0) ** 2).sum() - variance / len(rows)])
+
+    whole = estimate(groups)
+    left_out = np.array([estimate(groups[:k] + groups[k + 1 :]) for k in range(10)])
+    deviations = left_out - left_out.mean(axis=0)
+    covariance = 9 / 10 * deviations.T @ deviations
+    np.testing.assert_allclose([found.trace, found.squared_gradient_norm], whole, rtol=1e-8)
+    errors = [found.trace_standard_error, found.squared_gradient_norm_standard_error]
+    np.testing.assert_allclose(errors, np.sqrt(np.diag(covariance)), rtol=1e-6)
+    assert 0 < found.low < found.noise_scale < found.high < np.inf
+    for end in (found.low, found.high):
+        contrast = np.array([-1 / end, 1])
+        t = contrast @ whole / np.sqrt(contrast @ covariance @ contrast)
+        assert abs(t) == pytest.approx(stats.t.ppf(0.975, 9), rel=1e-6)
+
+
+def test_a_gradient_lost_in_noise_leaves_the_interval_open():
+    problem, _ = regression(n=200, d=20, at_minimum=True)
+    found = gradient_noise_scale(*problem, method="batches", batch_size=5, n_batches=20, random_state=0)
+    assert found.high == np.inf
+    assert found.low > 0
+    assert "inf]" in str(found)
+
+
+@pytest.mark.parametrize("name", WITH_BATCH_NORM)
+def test_batch_statistics_need_mini_batches(name):
+    module, criterion, X, y = PROBLEMS[name]()
+    options = {"batch_size": 6, "n_batches": 10, "random_state": 0}
+    batch, population, running = (
+        gradient_noise_scale((module, criterion), X, y, batch_norm=policy, **options) for policy in POLICIES
+    )
+    assert (batch.method, population.method, running.method) == ("batches", "batches", "per_sample")
+    # A mini-batch knows its own rows only.
+    assert population.trace == pytest.approx(batch.trace, rel=EXACT)
+    assert (batch.batch_norm, population.batch_norm) == ("batch", "population")
+
+
+def test_class_weights_make_rows_depend_on_each_other():
+    module, _, X, y = PROBLEMS["tanh"]()
+    weighted = (module, nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.2])))
+    found = gradient_noise_scale(weighted, X, y, batch_size=6, n_batches=10, random_state=0)
+    assert found.method == "batches"
+    with pytest.raises(ValueError, match=r"method='per_sample' needs .* use method='batches'"):
+        gradient_noise_scale(weighted, X, y, method="per_sample")
+
+
+# -- every measurement ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("measure", [gradient_noise_scale, gradient_standard_error])
+def test_repeatable_and_without_traces(measure):
+    X, y = blobs(60)
+    model = small().fit(X, y)
+    before = copy.deepcopy(model.module_.state_dict())
+    grads = [None if p.grad is None else p.grad.clone() for p in model.module_.parameters()]
+    model.module_.train()
+    with no_global_random_numbers():
+        first, again, other = (
+            measure(model, X, y, n_batches=6, max_samples=40, random_state=seed) for seed in (0, 0, 1)
+        )
+    assert str(first) == str(again) != str(other)
+    assert first.n_samples == 40
+    assert all(torch.equal(value, before[name]) for name, value in model.module_.state_dict().items())
+    assert all(m.training for m in model.module_.modules())
+    for p, grad in zip(model.module_.parameters(), grads, strict=True):
+        assert (p.grad is None) == (grad is None)
+        assert grad is None or torch.equal(p.grad, grad)
+
+
+def test_estimators_labels_and_pipelines():
+    X, y = blobs(60)
+    names = np.array(["a", "b", "c"])[y]
+    model = small().fit(X, names)
+    objective = Objective(model.module_, nn.CrossEntropyLoss(), (X, y), batch_norm="running")
+    expected = gradient_noise_scale(objective)
+    found = gradient_noise_scale(model, X, names, batch_norm="running")
+    assert found.noise_scale == pytest.approx(expected.noise_scale, rel=SINGLE)
+    pipeline = make_pipeline(StandardScaler(), small()).fit(X, names)
+    scaled = gradient_noise_scale(pipeline[-1], pipeline[0].transform(X), names, batch_norm="running")
+    assert gradient_noise_scale(pipeline, X, names, batch_norm="running") == scaled
+
+
+def test_progress_goes_to_stderr(capsys):
+    problem, _ = regression()
+    gradient_noise_scale(*problem)
+    gradient_noise_scale(*problem, method="batches", n_batches=4)
+    gradient_standard_error(*problem, n_batches=4)
+    assert capsys.readouterr() == ("", "")
+    for method in ("per_sample", "batches"):
+        gradient_noise_scale(*problem, method=method, n_batches=4, verbose=1)
+        gradient_standard_error(*problem, method=method, n_batches=4, verbose=1)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "100%" in err
+
+
+# -- the standard error --------------------------------------------------------------------------------------------
+
+
+def test_the_prediction_in_closed_form():
+    problem, rows = regression()
+    sizes = [1, 2, 10, 59, 60]
+    found = gradient_standard_error(*problem, batch_sizes=sizes, n_batches=4, random_state=0)
+    trace, square = moments(rows)
+    expected = [np.sqrt(trace / b * (1 - b / 60)) for b in sizes]
+    np.testing.assert_allclose(found.predicted, expected, rtol=EXACT, atol=1e-12)
+    assert found.predicted[-1] == 0
+    assert found.gradient_norm == pytest.approx(square**0.5, rel=EXACT)
+    assert found.batch_sizes.tolist() == sizes
+
+
+@pytest.mark.parametrize(("name", "policy"), CASES)
+def test_measured_as_predicted(name, policy):
+    module, criterion, X, y = PROBLEMS[name]()
+    found = gradient_standard_error(
+        (module, criterion), X, y, batch_norm=policy, batch_sizes=[2, 8, 20, N_ROWS], n_batches=100, random_state=0
+    )
+    off = abs(found.measured - found.predicted)
+    assert (off[:-1] < N_SIGMA * found.measured_standard_error[:-1]).all()
+    assert (found.measured_standard_error[:-1] < 0.15 * found.measured[:-1]).all()
+    # All rows: the gradient itself, in another order.
+    assert found.measured[-1] < 1e-12
+    assert found.predicted[-1] == 0
+
+
+def test_its_own_standard_error_is_the_scatter_of_repeats():
+    problem, _ = regression()
+    objective = check_objective(*problem)
+    found = _repeats(
+        N_REPEATS, lambda seed: gradient_standard_error(objective, batch_sizes=[6], n_batches=20, random_state=seed)
+    )
+    _assert_honest([r.measured[0] for r in found], [r.measured_standard_error[0] for r in found])
+
+
+@pytest.mark.parametrize("policy", ["batch", "population"])
+@pytest.mark.parametrize("name", WITH_BATCH_NORM)
+def test_under_batch_statistics_it_is_measured_from_the_gradient_of_the_objective(name, policy, monkeypatch):
+    module, criterion, X, y = PROBLEMS[name]()
+    objective = Objective(module, criterion, (X, y), batch_norm=policy, chunk_size=FOUR_CHUNKS)
+    batches = [np.random.default_rng(i).choice(N_ROWS, 5, replace=False) for i in range(8)]
+    left = iter(batches)
+    monkeypatch.setattr("sklgap.inspection._gradient_standard_error.draw", lambda n, size, rng: next(left))
+    found = gradient_standard_error(objective, batch_sizes=[5], n_batches=8)
+    squares = ((_gradients(objective, batches) - objective.gradient()[1].numpy()) ** 2).sum(axis=1)
+    assert found.measured[0] == pytest.approx(squares.mean() ** 0.5, rel=EXACT)
+    assert (found.batch_norm, found.n_batches) == (policy, 8)
+
+
+def test_default_sizes_and_the_table():
+    problem, _ = regression(n=700)
+    found = gradient_standard_error(*problem, n_batches=4, random_state=0)
+    assert found.batch_sizes.tolist() == [4, 16, 64]
+    lines = str(found).splitlines()
+    assert len(lines) == 5
+    assert "predicted" in lines[1]
+    few = gradient_standard_error(problem[0], problem[1][:9], problem[2][:9], n_batches=4)
+    assert few.batch_sizes.tolist() == [4]
+
+
+# -- bad input -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("measure", [gradient_noise_scale, gradient_standard_error])
+def test_bad_method(measure):
+    problem, _ = regression()
+    with pytest.raises(ValueError, match="method must be one of 'auto', 'per_sample', 'batches'; got 'rows'"):
+        measure(*problem, method="rows")
+
+
+@pytest.mark.parametrize("size", [0, 60, 100, 2.0, True, "6"])
+def test_bad_batch_size(size):
+    problem, _ = regression()
+    for method in ("auto", "batches"):
+        with pytest.raises(ValueError, match="batch_size must be an integer from 1 to 59; got"):
+            gradient_noise_scale(*problem, method=method, batch_size=size)
+
+
+def test_one_row_and_batch_norm():
+    module, criterion, X, y = PROBLEMS["batch_norm"]()
+    with pytest.raises(ValueError, match=r"batch_size must be an integer from 2 \(batch statistics need two\) to 22"):
+        gradient_noise_scale((module, criterion), X, y, batch_size=1)
+    with pytest.raises(ValueError, match=r"batch_sizes must be an integer from 2 \(batch statistics need two\) to 23"):
+        gradient_standard_error((module, criterion), X, y, batch_sizes=[4, 1])
+
+
+@pytest.mark.parametrize("sizes", [[], 8, [[4]], [61], [0], [2.5]], ids=str)
+def test_bad_batch_sizes(sizes):
+    problem, _ = regression()
+    with pytest.raises(ValueError, match="batch_sizes must be"):
+        gradient_standard_error(*problem, batch_sizes=sizes)
+
+
+@pytest.mark.parametrize("n_batches", [3, 0, 4.0, True, None])
+def test_bad_n_batches(n_batches):
+    problem, _ = regression()
+    with pytest.raises(ValueError, match="n_batches must be an integer of at least 4; got"):
+        gradient_noise_scale(*problem, n_batches=n_batches)
+    with pytest.raises(ValueError, match="n_batches must be an integer of at least 4; got"):
+        gradient_standard_error(*problem, n_batches=n_batches)
+
+
+def test_per_sample_with_batch_statistics():
+    module, criterion, X, y = PROBLEMS["batch_norm"]()
+    with pytest.raises(ValueError, match=r"method='per_sample' needs a loss that is a mean over independent rows"):
+        gradient_noise_scale((module, criterion), X, y, method="per_sample")
+
+
+def test_two_rows_and_batch_statistics():
+    module, criterion, X, y = PROBLEMS["batch_norm"]()
+    with pytest.raises(ValueError, match=r"batch_size must be an integer from 2 .* to 1; got 2"):
+        gradient_noise_scale((module, criterion), X[:2], y[:2])
+
+
+def test_one_row():
+    problem, _ = regression()
+    with pytest.raises(ValueError, match="X must have at least 2 rows"):
+        gradient_noise_scale(problem[0], problem[1][:1], problem[2][:1])
+
+
+def test_a_subspace_has_no_rows():
+    objective = check_objective(*regression()[0])
+    restricted = objective.restrict(random_subspace(objective.theta0, 2, random_state=0))
+    with pytest.raises(TypeError, match="estimator must be in the full space"):
+        gradient_noise_scale(restricted)
+
+
+def test_a_gradient_that_is_not_finite():
+    (pair, X, y), _ = regression()
+    with pytest.raises(ValueError, match="The gradient must be finite at the point measured; it is not"):
+        gradient_noise_scale(pair, X.clone().index_fill_(0, torch.tensor([3]), np.inf), y)

@@ -1,0 +1,208 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from torch import nn
+
+from sklgap.inspection import _eigensolver, hessian_eigenvalues
+from sklgap.objective import Objective, Subspace
+from tests.cases import (
+    FOUR_CHUNKS,
+    ONE_CHUNK,
+    POLICIES,
+    PROBLEMS,
+    WITH_BATCH_NORM,
+    no_global_random_numbers,
+)
+from tests.inspection.curvature import exact_hessian, quadratic_form
+from tests.landscapes import landscape, linear, vector
+from tests.tiny import blobs, small
+
+# Eigenvalues are right to the square of the residuals, some 1e-8 relative at the default tolerance.
+EIGENVALUES = 1e-6
+
+
+def _pair(problem):
+    module, criterion, X, y = problem
+    return (module, criterion), X, y
+
+
+CURVATURES = np.r_[3, 3, 3, 1, np.linspace(-0.1, 0.1, 30), -2, -2]
+
+
+@pytest.mark.parametrize(
+    ("which", "k", "expected"),
+    [
+        ("largest", 1, [3]),
+        ("largest", 2, [3, 3]),
+        ("largest", 4, [3, 3, 3, 1]),
+        ("smallest", 1, [-2]),
+        ("smallest", 3, [-0.1, -2, -2]),
+        ("both", 2, [3, 3, -2, -2]),
+        ("both", 3, [3, 3, 3, -0.1, -2, -2]),
+    ],
+)
+def test_repeated_curvatures(which, k, expected):
+    for seed in range(3):
+        record = hessian_eigenvalues(*quadratic_form(CURVATURES), k=k, which=which, random_state=seed)
+        np.testing.assert_allclose(record.eigenvalues, expected, rtol=EIGENVALUES)
+        assert record.converged
+        assert record.which == which
+
+
+@pytest.mark.parametrize(("which", "k"), [("largest", 36), ("smallest", 36), ("both", 18), ("both", 36)])
+def test_all_eigenvalues(which, k):
+    record = hessian_eigenvalues(*quadratic_form(CURVATURES), k=k, which=which, random_state=0)
+    np.testing.assert_allclose(record.eigenvalues, np.sort(CURVATURES)[::-1], atol=1e-12)
+    assert record.n_products == 36
+
+
+@pytest.mark.parametrize("chunk_size", [ONE_CHUNK, FOUR_CHUNKS])
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_against_the_dense_hessian(name, policy, chunk_size, monkeypatch):
+    problem = PROBLEMS[name]()
+    hessian = exact_hessian(name, policy, chunk_size)
+    exact = torch.linalg.eigvalsh(hessian).flip(0).numpy()
+    monkeypatch.setattr(_eigensolver, "_MORE", _eigensolver._SPARE)  # else the subspace becomes the whole space
+    record = hessian_eigenvalues(
+        *_pair(problem),
+        k=3,
+        which="both",
+        return_eigenvectors=True,
+        random_state=0,
+        batch_norm=policy,
+        chunk_size=chunk_size,
+    )
+    np.testing.assert_allclose(record.eigenvalues, np.r_[exact[:3], exact[-3:]], atol=EIGENVALUES * exact[0])
+    residuals = hessian.numpy() @ record.eigenvectors - record.eigenvectors * record.eigenvalues
+    np.testing.assert_allclose(record.residuals, np.linalg.norm(residuals, axis=0), atol=1e-10)
+    np.testing.assert_allclose(record.eigenvectors.T @ record.eigenvectors, np.eye(6), atol=1e-12)
+    assert (record.batch_norm, record.n_samples, record.converged) == (policy, 23, True)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", ["relu", *WITH_BATCH_NORM])
+def test_float32(name, policy):
+    exact, rough = (
+        hessian_eigenvalues(*_pair(PROBLEMS[name]()), random_state=0, batch_norm=policy, dtype=dtype)
+        for dtype in (torch.float64, torch.float32)
+    )
+    assert rough.converged
+    np.testing.assert_allclose(rough.eigenvalues, exact.eigenvalues, rtol=1e-4)
+
+
+def test_an_independent_library():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it imports deprecated names
+        curvlinops = pytest.importorskip("curvlinops")
+        from scipy.sparse.linalg import eigsh
+
+        module, criterion, X, y = PROBLEMS["conv"]()
+        operator = curvlinops.HessianLinearOperator(module, criterion, list(module.parameters()), [(X, y)])
+        expected = eigsh(operator.to_scipy(dtype=np.float64), k=5, which="LA", tol=1e-10, return_eigenvectors=False)
+    record = hessian_eigenvalues((module, criterion), X, y, random_state=0)
+    np.testing.assert_allclose(record.eigenvalues, np.sort(expected)[::-1], rtol=EIGENVALUES)
+
+
+def test_in_a_subspace():
+    module, criterion, X, y = PROBLEMS["tanh"]()
+    hessian = exact_hessian("tanh")
+    objective = Objective(module, criterion, (X, y))
+    basis = torch.stack([vector(objective.n_params, seed) for seed in range(8)])
+    record = hessian_eigenvalues(objective.restrict(Subspace(objective.theta0, basis)), k=3, random_state=0)
+    exact = torch.linalg.eigvalsh(basis @ hessian @ basis.T).flip(0)
+    np.testing.assert_allclose(record.eigenvalues, exact[:3], rtol=EIGENVALUES)
+
+
+def test_the_tolerance_bounds_the_residuals():
+    curvatures = 1.0 / np.arange(1, 200)
+    loose, tight = (
+        hessian_eigenvalues(*quadratic_form(curvatures), tol=tol, return_eigenvectors=True, random_state=0)
+        for tol in (1e-2, 1e-8)
+    )
+    for record, tol in ((loose, 1e-2), (tight, 1e-8)):
+        assert (record.residuals <= tol * record.eigenvalues).all()
+        assert np.abs(record.eigenvalues - curvatures[:5]).max() <= record.residuals.max()
+    assert loose.residuals.max() > 1e-6
+
+
+def test_products_that_do_not_suffice():
+    problem = quadratic_form(np.linspace(0, 1, 200))
+    with pytest.warns(ConvergenceWarning, match=r"of 5 converged when the products were spent \(max_iter=30\)"):
+        record = hessian_eigenvalues(*problem, max_iter=30, return_eigenvectors=True, random_state=0)
+    assert (record.converged, record.n_products, len(record.eigenvalues)) == (False, 30, 5)
+    product = Objective(*problem[0], problem[1:]).hessian_operator()
+    images = torch.stack([product(v) for v in record.eigenvectors.T], dim=1).numpy()
+    measured = np.linalg.norm(images - record.eigenvectors * record.eigenvalues, axis=0)
+    np.testing.assert_allclose(record.residuals, measured, rtol=1e-8)
+    assert record.residuals.max() > 1e-4
+
+
+def test_a_hessian_of_zero():
+    (module, criterion, X, y), *_ = linear()
+    record = hessian_eigenvalues((module, criterion), X, y, k=2, which="both", random_state=0)
+    assert record.eigenvalues.tolist() == record.residuals.tolist() == [0.0] * 4
+    assert record.converged
+
+
+def test_estimators_rows_and_repeatability():
+    X, y = blobs(60)
+    model = small().fit(X, y)
+    state = {name: tensor.clone() for name, tensor in model.module_.state_dict().items()}
+    kwargs = {"max_samples": 40, "k": 2, "batch_norm": "running"}
+    with no_global_random_numbers():
+        first, again, other = (hessian_eigenvalues(model, X, y, random_state=s, **kwargs) for s in (0, 0, 1))
+    assert first.n_samples == 40
+    np.testing.assert_array_equal(first.eigenvalues, again.eigenvalues)
+    assert first.eigenvalues[0] != other.eigenvalues[0]
+    pair = hessian_eigenvalues((model.module_, nn.CrossEntropyLoss()), X, y, random_state=0, **kwargs)
+    np.testing.assert_array_equal(first.eigenvalues, pair.eigenvalues)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.module_.state_dict().items())
+
+
+def test_the_record_prints_and_hides_vectors():
+    record = hessian_eigenvalues(*quadratic_form(CURVATURES), k=2, random_state=0)
+    assert record.eigenvectors is None
+    text = str(record)
+    assert text.startswith("Hessian eigenvalues (largest) 3, 3 (residuals up to ")
+    assert (
+        f"{record.n_products} products, 3 rows, batch norm: batch; all converged, and a second search found no others)"
+        in text
+    )
+
+
+def test_progress_on_request(capsys):
+    problem = quadratic_form(CURVATURES)
+    hessian_eigenvalues(*problem, k=1, random_state=0)
+    assert capsys.readouterr() == ("", "")
+    record = hessian_eigenvalues(*problem, k=1, random_state=0, verbose=1)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"{record.n_products}product" in err
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"k": 0}, "k must be an integer of at least 1; got 0"),
+        ({"k": 2.0}, "k must be an integer of at least 1; got 2.0"),
+        ({"k": 37}, "k must be at most the 36 parameters; got 37"),
+        ({"which": "LM"}, "which must be 'largest', 'smallest' or 'both'; got 'LM'"),
+        ({"tol": 0}, "tol must be a number between 0 and 1; got 0"),
+        ({"tol": "small"}, "tol must be a number between 0 and 1; got 'small'"),
+        ({"max_iter": 0}, "max_iter must be None or an integer of at least 1; got 0"),
+        ({"max_iter": 9, "which": "both"}, "max_iter must be at least the 10 eigenvalues asked for; got 9"),
+    ],
+)
+def test_bad_parameters(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        hessian_eigenvalues(*quadratic_form(CURVATURES), **parameters)
+
+
+def test_a_hessian_that_is_not_finite():
+    problem = landscape(lambda theta: (theta * float("nan")).square().sum(), [1.0, 2.0])
+    with pytest.raises(ValueError, match="The Hessian must be finite at the point measured"):
+        hessian_eigenvalues(*_pair(problem), k=1)

@@ -1,0 +1,177 @@
+"""What holds for every remedy, each at settings that are not neutral."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from sklgap import remedies
+from sklgap._typing import Batch
+from sklgap.remedies import SAM, Adversarial, Augmentation, EntropySGD, Proximal, Remedy, SampleNoise, Stability
+from tests.cases import DOUBLE, PLAIN, PROBLEMS, no_global_random_numbers
+from tests.remedies.steps import assert_equal, step_of, stepped
+from tests.tiny import TinyC1, blobs, images, same_weights, small
+
+REMEDIES = {
+    "adversarial": Adversarial(0.2),
+    "asam": SAM(0.5, adaptive=True),
+    "entropy": EntropySGD(3, gamma=10.0),
+    "noise": SampleNoise(0.5),
+    "proximal": Proximal(0.5, inner_steps=2),
+    "sam": SAM(0.2),
+    "stability": Stability(0.3, weight=0.5),
+}
+IN_PARTS = SAM(0.2, sub_batch_size=6)  # batch norm sees the parts
+MOVES_IMAGES = Augmentation(flip=False)  # another clean loss: that of the moved images
+OF_VECTORS = {**REMEDIES, "sam in parts": IN_PARTS}
+ALL = {**OF_VECTORS, "augmentation": MOVES_IMAGES}
+
+
+def test_every_remedy_is_here():
+    public = {c for c in vars(remedies).values() if isinstance(c, type) and issubclass(c, Remedy)} - {Remedy}
+    assert {type(remedy) for remedy in ALL.values()} == public
+
+
+# -- one step ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("remedy", REMEDIES.values(), ids=REMEDIES)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_loss_outputs_and_batch_norm_are_those_of_the_unmoved_weights(name, remedy):
+    plain, criterion, X, y = PROBLEMS[name]()
+    remedy = Proximal(remedy.proximal_lambda, 1) if isinstance(remedy, Proximal) else remedy  # a step moves on
+    _, result, module = stepped(PROBLEMS[name](), [remedy])
+    outputs = plain(X).detach()
+    assert_equal(result["loss"], criterion(outputs, y))
+    assert_equal(result["y_pred"], outputs)
+    assert not result["loss"].requires_grad
+    assert not result["y_pred"].requires_grad
+    assert_equal(dict(module.named_buffers()), dict(plain.named_buffers()))
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [*itertools.product(PLAIN, OF_VECTORS.values()), ("conv", MOVES_IMAGES)], ids=str
+)
+def test_micro_batches_are_the_batch(name, remedy):
+    whole, small_parts = (stepped(PLAIN[name](), [remedy], micro_batch_size=size) for size in (None, 4))
+    assert_equal(small_parts[0], whole[0], DOUBLE)
+    assert_equal(small_parts[1], whole[1], DOUBLE)
+    assert_equal(dict(small_parts[2].state_dict()), dict(whole[2].state_dict()), DOUBLE)
+
+
+class Partly(nn.Module):
+    """One parameter frozen, one that the loss does not depend on."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.ones(2, dtype=torch.float64))
+        self.net, _, _, _ = PLAIN["tanh"]()
+        self.net[0].bias.requires_grad_(False)
+
+    def forward(self, X):
+        return self.net(X)
+
+
+# Not the proximal penalty, which depends on every weight.
+@pytest.mark.parametrize("name", sorted(set(OF_VECTORS) - {"proximal"}))
+def test_unused_and_frozen_parameters_are_left_alone(name):
+    _, criterion, X, y = PLAIN["tanh"]()
+    module = Partly()
+    before = {name: t.clone() for name, t in module.state_dict().items()}
+    # Weight decay would move them if their gradient were zero instead of missing.
+    optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
+    stepped((module, criterion, X, y), [OF_VECTORS[name]], optimizer=optimizer)
+    assert module.unused.grad is None
+    changed = {name for name, t in module.state_dict().items() if not torch.equal(t, before[name])}
+    assert changed == {"net.0.weight", "net.2.weight", "net.2.bias"}
+
+
+class CallsTwice(torch.optim.SGD):
+    """Evaluates its closure twice at the same weights and keeps both gradients."""
+
+    def step(self, closure):
+        self.seen = []
+        for _ in range(2):
+            closure()
+            self.seen.append([p.grad.clone() for p in self.param_groups[0]["params"]])
+
+
+@pytest.mark.parametrize("remedy", OF_VECTORS.values(), ids=OF_VECTORS)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_gradient_is_a_function_of_the_weights_within_a_batch(name, remedy):
+    """Line searches need that."""
+    module, criterion, X, y = PROBLEMS[name]()
+    optimizer = CallsTwice(module.parameters(), lr=0.1)
+    step_of(module, criterion, [remedy], optimizer=optimizer)(Batch(X, y))
+    first, second = optimizer.seen
+    assert_equal(first, second)
+
+
+@pytest.mark.parametrize("remedy", OF_VECTORS.values(), ids=OF_VECTORS)
+def test_a_quasi_newton_optimiser(remedy):
+    module, criterion, X, y = PLAIN["tanh"]()
+    optimizer = torch.optim.LBFGS(module.parameters(), lr=0.5, max_iter=5)
+    calls = []
+    step = step_of(module, criterion, [remedy], optimizer=optimizer, on_grad=calls.append)
+    plain = PLAIN["tanh"]()[0]
+    assert_equal(step(Batch(X, y))["loss"], criterion(plain(X), y).detach(), DOUBLE)
+    assert len(calls) > 2
+    if not isinstance(remedy, SampleNoise):  # whose quadratic model is that of the noise
+        assert criterion(module(X), y) < 0.99 * criterion(plain(X), y)
+
+
+@pytest.mark.parametrize("remedy", ALL.values(), ids=ALL)
+def test_data_and_random_state_are_left_alone(remedy):
+    module, criterion, X, y = PLAIN["conv"]()
+    before = X.clone(), y.clone()
+    own = copy.deepcopy(vars(remedy))
+    with no_global_random_numbers():
+        stepped((module, criterion, X, y), [remedy])
+    assert_equal((X, y), before)
+    assert not X.requires_grad
+    assert vars(remedy) == own
+
+
+@pytest.mark.parametrize("remedy", ALL.values(), ids=ALL)
+def test_random_numbers_come_from_the_step(remedy):
+    draws = isinstance(remedy, Augmentation | EntropySGD | SampleNoise | Stability)
+    first, again, other = (stepped(PLAIN["conv"](), [remedy], seed=seed)[0] for seed in (1, 1, 2))
+    assert_equal(first, again)
+    assert any(not torch.equal(first[name], other[name]) for name in first) == draws
+
+
+# -- a fit -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("remedy", OF_VECTORS.values(), ids=OF_VECTORS)
+def test_a_fit_repeats_whatever_the_global_generators(remedy):
+    X, y = blobs()
+    with no_global_random_numbers():
+        first = small(remedies=[remedy]).fit(X, y)
+    torch.rand(3)
+    assert same_weights(first, small(remedies=[remedy]).fit(X, y))
+    assert not same_weights(first, small(remedies=[remedy], random_state=1).fit(X, y))
+    assert not same_weights(first, small().fit(X, y))
+    # In the first epoch of a fit on one batch no weight has moved: its loss is the clean one.
+    losses = [small(batch_size=-1, max_epochs=1, remedies=r).fit(X, y).train_loss_ for r in ((), [remedy])]
+    if remedy is not IN_PARTS:  # their batch norm has statistics of its own
+        assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("remedy", ALL.values(), ids=ALL)
+def test_a_small_convolutional_net_on_images(remedy):
+    X, y = images()
+    model = small(net=TinyC1, batch_size=12, max_epochs=6, remedies=[remedy]).fit(X, y)
+    assert model.score(X, y) > 0.8
+
+
+@pytest.mark.parametrize("remedy", OF_VECTORS.values(), ids=OF_VECTORS)
+def test_behind_a_scaler(remedy):
+    X, y = blobs()
+    model = make_pipeline(StandardScaler(), small(remedies=[("it", remedy)], batch_size=12, max_epochs=15))
+    assert any(name.startswith("lbgapclassifier__remedies__it__") for name in model.get_params())
+    assert model.fit(1000 * X + 7, y).score(1000 * X + 7, y) > 0.8

@@ -1,0 +1,62 @@
+import math
+
+import numpy as np
+import pytest
+
+from sklgap._checks import (
+    check_fraction,
+    check_integer,
+    check_nonnegative,
+    check_positive,
+    check_random_state,
+    is_integer,
+    is_number,
+)
+
+
+def test_integers():
+    check_integer("k", np.int64(3), 3)
+    check_integer("k", None, 3, or_none=True)
+    for value in (2, 3.0, True, "3", None):
+        with pytest.raises(ValueError, match=f"k must be an integer of at least 3; got {value!r}"):
+            check_integer("k", value, 3)
+    with pytest.raises(ValueError, match="k must be None or an integer of at least 3; got 2"):
+        check_integer("k", 2, 3, or_none=True)
+    assert is_integer(np.uint8(1), 1)
+    assert not is_integer(np.bool_(True), 0)
+
+
+def test_numbers():
+    for value in (0, 0.5, np.float32(2), np.int64(1)):
+        check_nonnegative("a", value)
+    check_nonnegative("a", None, or_none=True)
+    for value in (-1e-9, math.nan, math.inf, True, "1", None, 1j):
+        with pytest.raises(ValueError, match="a must be a number of at least 0; got"):
+            check_nonnegative("a", value)
+    with pytest.raises(ValueError, match="a must be None or a number of at least 0; got -1"):
+        check_nonnegative("a", -1, or_none=True)
+    for value in (0, -1, math.inf, False):
+        with pytest.raises(ValueError, match=f"a must be a number above 0; got {value!r}"):
+            check_positive("a", value)
+    assert is_number(math.inf, finite=False)
+    assert not is_number(math.inf)
+
+
+def test_fractions():
+    check_fraction("a", 0)
+    check_fraction("a", 1.0, above=0)
+    for value in (-0.1, 1.1, math.nan, "0.5", True):
+        with pytest.raises(ValueError, match=r"a must be a number in \[0, 1\]; got"):
+            check_fraction("a", value)
+    with pytest.raises(ValueError, match=r"a must be a number in \(0, 1\]; got 0"):
+        check_fraction("a", 0, above=0)
+
+
+def test_a_fresh_random_state_for_none():
+    np.random.seed(0)  # noqa: NPY002
+    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert check_random_state(None).randint(2**31 - 1) != check_random_state(None).randint(2**31 - 1)
+    assert np.random.get_state()[1].tolist() == before
+    rng = np.random.RandomState(3)
+    assert check_random_state(rng) is rng
+    assert check_random_state(3).rand() == np.random.RandomState(3).rand()

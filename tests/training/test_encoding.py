@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+import torch
+
+from sklgap.training._encoding import DataEncoding
+
+X = np.arange(24.0).reshape(4, 6)
+ENCODING = DataEncoding(np.array(["a", "b", "c"]), (6,), (1, 2, 3))
+
+
+def test_rows_and_labels():
+    rows, target = ENCODING.encode(X.tolist(), ["c", "a", "a", "b"])
+    assert (rows.shape, rows.dtype) == ((4, 1, 2, 3), np.float32)
+    np.testing.assert_array_equal(rows.reshape(4, 6), X)
+    assert (target.tolist(), target.dtype.kind) == ([2, 0, 0, 1], "i")
+    np.testing.assert_array_equal(ENCODING.encode(torch.as_tensor(X), np.array([["a"]] * 4))[0], rows)
+
+
+def test_float32_rows_are_not_copied():
+    single = X.astype(np.float32)
+    assert np.shares_memory(ENCODING.encode(single, ["a"] * 4)[0], single)
+
+
+def test_feature_names():
+    pd = pytest.importorskip("pandas")
+    names = list("uvwxyz")
+    named = DataEncoding(ENCODING.classes, (6,), (6,), names)
+    frame = pd.DataFrame(X, columns=names)
+    np.testing.assert_array_equal(named.encode(frame, ["a"] * 4)[0], X)
+    np.testing.assert_array_equal(named.encode(X, ["a"] * 4)[0], X)
+    np.testing.assert_array_equal(ENCODING.encode(frame[names[::-1]], ["a"] * 4)[0].reshape(4, 6), X[:, ::-1])
+    with pytest.raises(
+        ValueError, match=r"must have the columns \['u', 'v', .* of fit, in their order; got \['z', 'y'"
+    ):
+        named.encode(frame[names[::-1]], ["a"] * 4)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "sentence"),
+    [
+        (X[:, :5], ["a"] * 4, r"X must have rows of shape \(6,\) as in fit; got \(5,\)\."),
+        (X.reshape(4, 2, 3), ["a"] * 4, r"X must have rows of shape \(6,\) as in fit; got \(2, 3\)\."),
+        (X, ["a"] * 3, "X and y must have the same number of rows; got 4 and 3"),
+        (X, ["a", "a", "d", "a"], r"y must have the labels seen in fit, \['a' 'b' 'c'\]; got \['d'\] beside them"),
+        (X + np.inf, ["a"] * 4, "Input X contains"),
+    ],
+)
+def test_bad_data(X, y, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        ENCODING.encode(X, y)
