@@ -56,7 +56,7 @@ def test_a_fresh_random_state_for_none():
     np.random.seed(0)  # noqa: NPY002
     before = np.random.get_state()[1].tolist()  # noqa: NPY002
     assert check_random_state(None).randint(2**31 - 1) != check_random_state(None).randint(2**31 - 1)
-    assert np.random.get_state()[1].tolist() == before
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
     rng = np.random.RandomState(3)
     assert check_random_state(rng) is rng
     assert check_random_state(3).rand() == np.random.RandomState(3).rand()
