@@ -5,14 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.utils import indexable
-from tqdm.auto import tqdm
 
 from sklgap._checks import check_random_state
 from sklgap.inspection._sharpness import SOLVERS, check_epsilons
 from sklgap.model_selection._report import RegimeComparison, environment
-from sklgap.model_selection._trials import Measuring, last_step, run_trial, with_parameters
+from sklgap.model_selection._trials import Measuring, Trial, last_step, run_trials, with_parameters
 from sklgap.objective._batch_norm import check_batch_norm
 from sklgap.regimes import check_batch_regime
 
@@ -131,8 +129,8 @@ def compare_regimes(
         solver,
         _sample_rows(len(y), max_samples, rng),
     )
-    tasks = [
-        delayed(run_trial)(estimator, label, dict(parameters), trial, seed, (X, y), (X_test, y_test), measuring)
+    trials = [
+        Trial(label, dict(parameters), trial, seed)
         for trial, seed in enumerate(seeds)
         for label, parameters in overrides.items()
     ]
@@ -151,29 +149,15 @@ def compare_regimes(
         "random_state": random_state if isinstance(random_state, numbers.Integral) else None,
         "environment": environment(),
     }
-    results, interrupted = _run(tasks, n_jobs, verbose)
+    results, interrupted = run_trials(
+        estimator, trials, (X, y), (X_test, y_test), measuring, n_jobs=n_jobs, verbose=verbose
+    )
     return RegimeComparison(results, labels=list(overrides), settings=settings, interrupted=interrupted)
 
 
 def _plain(value: Any) -> Any:
     """Return what JSON knows as it is, anything else as its text."""
     return value if value is None or isinstance(value, str | int | float | bool) else repr(value)
-
-
-def _run(tasks: list[Any], n_jobs: int | None, verbose: int) -> tuple[list[tuple[dict[str, Any], Any]], bool]:
-    """Run all trials; on Ctrl-C return those that have finished."""
-    results = []
-    try:
-        with tqdm(total=len(tasks), unit="fit", disable=not verbose) as bar:
-            for record, model in Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks):
-                results.append((record, model))
-                bar.set_postfix_str(f"{record['regime']}: test accuracy {100 * record['test_accuracy']:.2f} %")
-                bar.update()
-    except KeyboardInterrupt:
-        if not results:
-            raise
-        return results, True
-    return results, False
 
 
 def _check_regimes(regimes: Any, reference: str) -> dict[str, Mapping[str, Any]]:

@@ -1,16 +1,30 @@
-"""One trial: fit one regime from one starting point, and measure what the papers report."""
+"""One trial: fit one regime from one starting point, and measure what the papers report; and many of them."""
 
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+from tqdm.auto import tqdm
 
 from sklgap.inspection import sharpness
 from sklgap.objective import check_objective
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fit to make: ``parameters`` of the classifier beside its ``random_state``, which is ``seed``."""
+
+    label: str
+    parameters: dict[str, Any]
+    trial: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -38,18 +52,69 @@ def with_parameters(estimator: Any, parameters: dict[str, Any]) -> Any:
     return clone(estimator).set_params(**{prefix + name: value for name, value in parameters.items()})
 
 
-def run_trial(
+def run_trials(
     estimator: Any,
-    label: str,
-    parameters: dict[str, Any],
-    trial: int,
-    seed: int,
+    trials: Sequence[Trial],
     train: tuple[Any, Any],
     test: tuple[Any, Any],
     measuring: Measuring,
+    *,
+    n_jobs: int | None = None,
+    verbose: int = 1,
+    memory: str | Path | None = None,
+) -> tuple[list[tuple[dict[str, Any], Any]], bool]:
+    """Run all trials under a progress bar.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Cloned for every trial.
+    trials : sequence of Trial
+        What to fit, in this order.
+    train, test : tuple
+        X and y.
+    measuring : Measuring
+        What to measure on each.
+    n_jobs : int, default=None
+        Fits at once, as in joblib.
+    verbose : int, default=1
+        0: no bar.
+    memory : str or Path, default=None
+        Folder that keeps what has finished; see `LBGapClassifier`.
+
+    Returns
+    -------
+    results : list of (record, fitted estimator)
+        In no particular order.
+    interrupted : bool
+        Whether Ctrl-C ended it; the results are then those that had finished.
+    """
+    calls = [delayed(run_trial)(estimator, trial, train, test, measuring, memory) for trial in trials]
+    results = []
+    try:
+        with tqdm(total=len(calls), unit="fit", disable=not verbose) as bar:
+            for record, model in Parallel(n_jobs=n_jobs, return_as="generator_unordered")(calls):
+                results.append((record, model))
+                bar.set_postfix_str(f"{record['regime']}: test accuracy {100 * record['test_accuracy']:.2f} %")
+                bar.update()
+    except KeyboardInterrupt:
+        if not results:
+            raise
+        return results, True
+    return results, False
+
+
+def run_trial(
+    estimator: Any,
+    trial: Trial,
+    train: tuple[Any, Any],
+    test: tuple[Any, Any],
+    measuring: Measuring,
+    memory: str | Path | None = None,
 ) -> tuple[dict[str, Any], Any]:
     """Return the figures of the trial as a flat record, and the fitted estimator."""
-    model = with_parameters(estimator, {**parameters, "random_state": seed})
+    seed = trial.seed
+    model = with_parameters(estimator, {**trial.parameters, "random_state": seed})
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the report says which trials had not converged
@@ -59,8 +124,8 @@ def run_trial(
     on_test = check_objective(model, *test, batch_norm=measuring.batch_norm).evaluate()
     classifier = last_step(model)
     record = {
-        "regime": label,
-        "trial": trial,
+        "regime": trial.label,
+        "trial": trial.trial,
         "seed": seed,
         "batch_size": classifier.history_[-1, "batch_size"],
         "train_accuracy": on_train.accuracy,
