@@ -1,20 +1,21 @@
 """``LBGapClassifier``: scikit-learn's manners around the training net."""
 
 import copy
-import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from sklgap import _evaluation as evaluation
 from sklgap import _fit_parameters as resolve
+from sklgap._fit_ending import finish_fit
+from sklgap._fit_memory import fit_checkpoint
 from sklgap._nested_parameters import NestedParametersMixin, hide_kwargs
 from sklgap._typing import Criterion
 from sklgap.training._encoding import DataEncoding, to_numpy
@@ -120,6 +121,11 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         Continue from the last fit instead of starting anew. ``lr`` and its schedule, batch sizes and regime, remedies,
         ``max_epochs`` and the stopping rule may have changed in between; net, criterion, optimiser, callbacks and
         ``random_state`` remain those of the first fit.
+    memory : str or Path, default=None
+        Folder that keeps fits, for any number of processes at once: a finished fit of equal parameters, data, seed,
+        versions and device is loaded instead of repeated, an unfinished one goes on from its last saved epoch to the
+        same weights, bit for bit. Callbacks' side effects are not repeated. Nothing is kept while ``random_state`` is
+        None. Take a new folder after a change of code that the parameters' own functions and classes call.
     **kwargs
         skorch's nested parameters: ``module__``, ``criterion__``, ``optimizer__``, ``iterator_train__``,
         ``iterator_valid__``, ``callbacks__``, ``dataset__``; and ``iterator_train``, ``iterator_valid``, ``dataset``
@@ -214,6 +220,7 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         callbacks: Any = None,
         verbose: int = 0,
         warm_start: bool = False,
+        memory: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
         self.net = net
@@ -247,6 +254,7 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         self.callbacks = callbacks
         self.verbose = verbose
         self.warm_start = warm_start
+        self.memory = memory
         self._set_nested(kwargs)
 
     # -- fitting ---------------------------------------------------------------------------------------------------
@@ -302,51 +310,18 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
             self.classes_ = classes
             self._inference_dtype = resolve.check_fit(net, net.encoding_.rows(X[:2]), len(classes))
             self.net_ = net
+            net.checkpoint_ = fit_checkpoint(self, net, X, encoded)
         else:
             if not np.isin(classes, self.classes_).all():
                 raise ValueError(f"y must have the classes of the first fit, {self.classes_}; got {classes}.")
             encoded = np.searchsorted(self.classes_, y)
             self.net_.adopt(resolve.make_net(self, X, n_classes=len(self.classes_)))
         rows = self.net_.encoding_.rows(X)
-        with resolve.deterministic(self.random_state is not None):
-            self.net_.partial_fit(rows, encoded.astype(np.int64))
-        self._finish(rows, encoded)
+        if not (self.net_.checkpoint_ and self.net_.checkpoint_.load(self.net_)):
+            with resolve.deterministic(self.random_state is not None):
+                self.net_.partial_fit(rows, encoded.astype(np.int64))
+        finish_fit(self, rows, encoded)
         return self
-
-    def _finish(self, X: np.ndarray, encoded: np.ndarray) -> None:
-        """Set the fitted attributes; then tell how the training ended."""
-        net = self.net_
-        if len(net.history) and "train_loss" not in net.history[-1]:
-            del net.history[-1]  # the epoch that Ctrl-C cut short
-        rows, target = net.pop_training_data(X, encoded)
-        self.n_iter_ = len(net.history)
-        self.n_updates_ = net.n_updates_
-        if not self.n_iter_:
-            raise KeyboardInterrupt  # in the first epoch: there is nothing to keep yet
-        self.train_loss_ = net.history[-1, "train_loss"]
-        if self.recompute_batch_norm or net.weights_averaged_:
-            evaluation.recompute_batch_norm(net.module_, rows, target)
-        # In float32, unlike predict: a second pass over all the data should not cost more than it must.
-        self.train_score_ = evaluation.accuracy(net.module_, rows, target)
-        reason = net.stopping_reason_
-        self.converged_ = reason in ("loss ceased to improve", "target loss reached")
-        if net.interrupted_:
-            raise KeyboardInterrupt
-        if reason == "loss not finite":
-            warnings.warn(
-                f"The training loss was no longer a finite number after {self.n_iter_} epochs; "
-                f"a smaller learning rate than lr={self.lr} may help.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        elif self.tol is not None and reason in (None, "budget spent"):
-            warnings.warn(
-                f"The training loss was still falling after max_epochs={self.max_epochs} with batches of "
-                f"{net.history[-1, 'batch_size']}; "
-                "train longer, or set tol=None if that is meant.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
 
     # -- predicting ------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import sklgap
 
 ROOT = Path(sklgap.__file__).parent
 FLOORS = [
-    {"_checks", "_typing", "_version"},
+    {"_checks", "_memory", "_typing", "_version"},
     {"objective", "nets", "regimes", "datasets"},
     {"remedies", "inspection"},
     {"training"},
@@ -17,10 +17,16 @@ FLOORS = [
     {"model_selection", "metrics"},
     {"__main__"},
 ]
-# Private helpers of the classifier, which are part of it.
-ALIASES = {part: "_classifier" for part in ("_evaluation", "_fit_parameters", "_nested_parameters")}
+# Private helpers of a part, which belong to it.
+ALIASES = {
+    part: "_classifier"
+    for part in ("_evaluation", "_fit_ending", "_fit_memory", "_fit_parameters", "_nested_parameters")
+}
+ALIASES["_fingerprint"] = "_memory"
 SKORCH = {
     "training/_callbacks.py",
+    "training/_checkpoint.py",
+    "training/_datasets.py",
     "training/_net.py",
     "training/_recorder.py",
     "training/_weight_averaging.py",

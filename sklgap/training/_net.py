@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.exceptions import NotFittedError
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EpochScoring, EpochTimer, PassthroughScoring
-from skorch.dataset import Dataset, unpack_data
+from skorch.dataset import unpack_data
 from skorch.utils import to_tensor
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from sklgap._typing import Batch, Criterion
 from sklgap.nets import convert_to_ghost_batch_norm, initialize_weights
@@ -26,6 +25,8 @@ from sklgap.objective._tensors import as_tensor
 from sklgap.regimes import BatchRegime, LRSchedule, default_base_batch_size, n_batches, updates_of_epochs
 from sklgap.remedies import Remedy
 from sklgap.training._callbacks import EpochRecorder, StoppingRule, TrainingProgress
+from sklgap.training._checkpoint import Checkpoint
+from sklgap.training._datasets import tensors_of
 from sklgap.training._encoding import DataEncoding
 from sklgap.training._gradient_variance import measure_gradients
 from sklgap.training._loaders import ResidentLoader, SequentialLoader, make_loader
@@ -113,6 +114,7 @@ class TrainingNet(NeuralNetClassifier):
         self.weights_averaged_ = False
         self.stopping_reason_: str | None = None
         self.interrupted_ = False
+        self.checkpoint_: Checkpoint | None = None
         with seeded(derive_seed(self.seed, 0), torch.device(self.device)):
             return super().initialize()
 
@@ -168,7 +170,7 @@ class TrainingNet(NeuralNetClassifier):
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         """Slice tensors; a user's own dataset or iterator takes skorch's way."""
-        tensors = _tensors_of(dataset)
+        tensors = tensors_of(dataset)
         name = "iterator_train" if training else "iterator_valid"
         if training:
             self._check_sizes(len(dataset))
@@ -233,7 +235,7 @@ class TrainingNet(NeuralNetClassifier):
         if self.regime_adaptation:
             steps = self.step_.inner_steps
             budget = updates_of_epochs(self.max_epochs, self.base_batch_size_, n_samples)
-            self.max_updates_ = self.n_updates_ + budget * steps
+            self.max_updates_ = self.updates_before_ + budget * steps
             self.patience_updates_ = self.stopping[1] * steps * n_batches(n_samples, self.base_batch_size_)
 
     def pop_training_data(self, X: Any, y: Any) -> Any:
@@ -258,8 +260,11 @@ class TrainingNet(NeuralNetClassifier):
         """Train; the global random state is as before afterwards."""
         if not hasattr(self, "step_"):  # unpickled
             self._build_step()
-        if self.regime_adaptation and epochs is None:
-            epochs = sys.maxsize  # the number of updates ends it
+        resumes = self.checkpoint_ is not None  # a fit that is kept starts from the initial weights
+        self.updates_before_ = 0 if resumes else self.n_updates_
+        if epochs is None:
+            epochs = self.max_epochs - (len(self.history) if resumes else 0)
+            epochs = sys.maxsize if self.regime_adaptation else epochs  # the number of updates ends it
         self.interrupted_ = False
         try:
             with seeded(self.seed, torch.device(self.device)):
@@ -280,8 +285,12 @@ class TrainingNet(NeuralNetClassifier):
                 raise
             self.stopping_reason_ = "stopped by a callback"
             raise StopTraining from stop
+        if method_name == "on_train_begin" and self.checkpoint_ is not None:
+            self.checkpoint_.after_train_begin(self)
         if method_name == "on_epoch_end" and self.stopping_reason_ is not None:
             raise StopTraining
+        if method_name == "on_epoch_end" and self.checkpoint_ is not None:
+            self.checkpoint_.after_epoch(self)
 
     def run_single_epoch(self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any) -> None:
         """Run over the batches without a host sync per batch; the recorder writes the history at the end."""
@@ -379,6 +388,7 @@ class TrainingNet(NeuralNetClassifier):
         state = super().__getstate__()
         state.pop("step_", None)
         state.pop("trained_on_", None)
+        state.pop("checkpoint_", None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -388,19 +398,3 @@ class TrainingNet(NeuralNetClassifier):
             kept = self.optimizer_.state_dict()
             super().initialize_optimizer()
             self.optimizer_.load_state_dict(kept)
-
-
-def _tensors_of(dataset: Any) -> tuple[Tensor, Tensor] | None:
-    """Return X and y of a plain skorch dataset, or of a subset of one, as tensors; None for anything else."""
-    if isinstance(dataset, Subset):
-        whole = _tensors_of(dataset.dataset)
-        if whole is None:
-            return None
-        index = torch.as_tensor(np.asarray(dataset.indices))
-        return whole[0][index], whole[1][index]
-    if type(dataset) is not Dataset:
-        return None
-    y = np.zeros(len(dataset), dtype=np.int64) if dataset.y is None else dataset.y  # as skorch's, when it predicts
-    if not all(isinstance(part, np.ndarray | Tensor) for part in (dataset.X, y)):
-        return None
-    return as_tensor(dataset.X), as_tensor(y)

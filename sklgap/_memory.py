@@ -1,0 +1,203 @@
+"""The folder that keeps finished work: whole files or none, checked before they are believed.
+
+Every file is one line that names the format, one with the SHA-256 of the rest, and the rest: tensors and plain values
+as ``torch.save`` writes them, read with ``weights_only=True``, which runs no code.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import platform
+import time
+import uuid
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sklgap._fingerprint import fingerprint
+from sklgap._version import __version__
+
+MAGIC = b"sklgap memory 1\n"
+# A file that is still being written is younger than this.
+STALE_SECONDS = 3600
+
+
+class Memory:
+    """Entries by key and kind in one folder, which any number of processes may share.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Made if it does not exist.
+
+    Raises
+    ------
+    ValueError
+        If it is no folder and cannot become one.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = check_memory(folder)
+        self.failed = False
+
+    def read(self, key: str, kind: str) -> Any:
+        """Return what was kept, or None: also, with a warning, for a file that cannot be trusted."""
+        path = self._path(key, kind)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.distrust(key, kind, f"could not be read ({error.strerror})")
+            return None
+        header, body = content[: len(MAGIC) + 65], content[len(MAGIC) + 65 :]
+        if not header.startswith(MAGIC):
+            self.distrust(key, kind, "is not a file that sklgap wrote")
+        elif hashlib.sha256(body).hexdigest().encode() + b"\n" != header[len(MAGIC) :]:
+            self.distrust(key, kind, "is damaged")
+        else:
+            try:
+                entry = torch.load(io.BytesIO(body), weights_only=True, map_location="cpu")
+                if entry["key"] == key and entry["kind"] == kind:
+                    return entry["value"]
+                self.distrust(key, kind, "belongs to other work")
+            except Exception:
+                self.distrust(key, kind, "holds what sklgap does not write")
+        return None
+
+    def write(self, key: str, kind: str, value: Any, *, sync: bool = True) -> bool:
+        """Keep a value, whole or not at all; say whether it was kept. A full disk is a warning, once.
+
+        Parameters
+        ----------
+        key, kind : str
+            What to find it by.
+        value : object
+            Tensors, numbers, texts, None, and lists, tuples, sets and dicts of them; see `plain`.
+        sync : bool, default=True
+            Wait until it is on the disk, not only in the system's cache.
+        """
+        buffer = io.BytesIO()
+        torch.save({"key": key, "kind": kind, "value": value}, buffer)
+        body = buffer.getbuffer()
+        path = self._path(key, kind)
+        unfinished = path.with_name(f"{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            with open(unfinished, "xb") as file:
+                file.write(MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n")
+                file.write(body)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            if not self.failed:
+                warnings.warn(
+                    f"memory={str(self.folder)!r} could not be written to ({error.strerror}): "
+                    "the work goes on, and what it finds is not kept there.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            self.failed = True
+            return False
+        self.failed = False
+        return True
+
+    def forget(self, key: str, kind: str) -> None:
+        """Remove an entry, and what dead processes have left of it."""
+        path = self._path(key, kind)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        for left in self.folder.glob(f"{path.name}.*.tmp"):
+            with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                    left.unlink()
+
+    def _path(self, key: str, kind: str) -> Path:
+        return self.folder / f"{key}.{kind}"
+
+    def distrust(self, key: str, kind: str, what: str) -> None:
+        """Warn of an entry that is not believed."""
+        warnings.warn(f"memory: {self._path(key, kind)} {what}; the work is done again.", UserWarning, stacklevel=3)
+
+
+def check_memory(folder: Any) -> Path:
+    """Return the folder, made where it does not exist; ValueError for what cannot be one."""
+    if not isinstance(folder, str | os.PathLike) or not str(folder):
+        raise ValueError(f"memory must be None or the path of a folder; got {folder!r}.")
+    path = Path(folder).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"memory must be None or the path of a folder; got {str(folder)!r}: {error.strerror}."
+        ) from error
+    return path.absolute()
+
+
+def surroundings(device: str) -> tuple[str, ...]:
+    """Return what beside parameters and data decides the last bit of a result: versions and kind of device."""
+    kind = torch.device(device).type
+    name = torch.cuda.get_device_name(device) if kind == "cuda" else kind
+    packages = ("skorch", "scikit-learn", "numpy", "scipy")
+    return __version__, torch.__version__, platform.python_version(), name, *(version(package) for package in packages)
+
+
+def key_of(*values: Any) -> str:
+    """Return the key of work that these values decide.
+
+    Raises
+    ------
+    ValueError
+        For a value that cannot be recognised again.
+    """
+    try:
+        return fingerprint(*values)
+    except Exception as error:
+        raise ValueError(f"memory must be None here: a parameter cannot be recognised again ({error}).") from error
+
+
+class NotPlain(TypeError):
+    """A value that only a pickle could hold."""
+
+
+def plain(value: Any) -> Any:
+    """Return the value as `Memory.write` takes it, arrays as tensors and NumPy's numbers as Python's.
+
+    Raises
+    ------
+    NotPlain
+        For anything but numbers, texts, None, tensors, numeric arrays, and containers of them.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return {"__array__": torch.from_numpy(np.array(value))}
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        return value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
+    if isinstance(value, dict):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple, set):
+        return type(value)(plain(item) for item in value)
+    raise NotPlain(type(value).__name__)
+
+
+def unplain(value: Any) -> Any:
+    """Return what `plain` was given, but for containers' subclasses."""
+    if isinstance(value, dict):
+        if value.keys() == {"__array__"}:
+            return value["__array__"].numpy()
+        return {key: unplain(item) for key, item in value.items()}
+    if type(value) in (list, tuple, set):
+        return type(value)(unplain(item) for item in value)
+    return value

@@ -1,0 +1,325 @@
+"""A fit that was killed goes on to the same weights, bit for bit; a finished one is loaded."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import GridSearchCV
+from skorch.callbacks import Callback, EarlyStopping, EpochScoring, GradientNormClipping, LRScheduler
+from skorch.dataset import ValidSplit
+from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from sklgap import (
+    SAM,
+    Adversarial,
+    DynamicSampling,
+    EntropySGD,
+    GrowingBatch,
+    LBGapClassifier,
+    SampleNoise,
+    SwitchBatch,
+    TrainingRecorder,
+    WeightAveraging,
+)
+from sklgap.training import _checkpoint
+from tests.tiny import Mlp, blobs
+
+X, Y = blobs()
+EPOCHS = 6
+
+
+class Killed(BaseException):
+    """What nothing catches."""
+
+
+class Kill(Callback):
+    """Dies at the n-th batch of the process."""
+
+    def __init__(self, at=None):
+        self.at = at
+
+    def initialize(self):
+        self.count = 0
+        return self
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        self.count += training
+        if LEFT and self.count == LEFT[-1]:
+            LEFT.pop()
+            raise Killed
+
+
+# Not in the estimator, whose parameters are the key: after how many batches each coming fit is killed.
+LEFT: list[int] = []
+
+
+class Dropping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.3), nn.Linear(6, 3))
+
+    def forward(self, X):
+        return self.layers(X)
+
+
+def estimator(memory=None, **parameters):
+    parameters = {"net": Dropping, "batch_size": 10, "tol": None, "random_state": 3, "max_epochs": EPOCHS, **parameters}
+    parameters["callbacks"] = [*parameters.get("callbacks", ()), ("kill", Kill())]
+    return LBGapClassifier(memory=memory, device="cpu", **parameters)
+
+
+def everything(model):
+    """Return weights, buffers, optimiser and history, the clock aside."""
+    net = model.net_
+    rows = [{k: v for k, v in row.items() if k not in ("dur", "batches")} for row in net.history]
+    tensors = {**dict(net.module_.named_parameters()), **dict(net.module_.named_buffers())}
+    return {n: t.detach().clone() for n, t in tensors.items()}, net.optimizer_.state_dict()["state"], rows
+
+
+def assert_same(model, other):
+    tensors, state, rows = everything(model)
+    expected_tensors, expected_state, expected_rows = everything(other)
+    assert rows == expected_rows
+    for name, tensor in expected_tensors.items():
+        assert torch.equal(tensors[name], tensor), name
+    torch.testing.assert_close(state, expected_state, rtol=0, atol=0)
+    assert (model.train_score_, model.n_updates_, model.n_iter_) == (
+        other.train_score_,
+        other.n_updates_,
+        other.n_iter_,
+    )
+    assert model.train_loss_ == other.train_loss_
+    assert model.converged_ == other.converged_
+
+
+CASES = {
+    "plain": {},
+    "sgd": {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
+    "lbfgs": {"optimizer": torch.optim.LBFGS, "lr": 0.1},
+    "switch": {"batch_regime": SwitchBatch(3, first=10, then=30), "batch_size": None},
+    "growing": {"batch_regime": GrowingBatch(initial=8, every=2, largest=40), "batch_size": None},
+    "dynamic": {"batch_regime": DynamicSampling(initial=8, largest=40), "batch_size": None},
+    "adaptation": {"regime_adaptation": True, "base_batch_size": 10, "batch_size": 20, "lr_scaling": "sqrt"},
+    "schedule": {"lr_warmup_epochs": 2, "lr_milestones": [4], "lr_scaling": "linear", "base_batch_size": 5},
+    "remedies": {"remedies": [Adversarial(), SAM(), SampleNoise(0.3)], "proximal_lambda": 0.1},
+    "entropy": {"remedies": [EntropySGD(n_steps=3)]},
+    "ghost": {"ghost_batch_size": 5, "micro_batch_size": None},
+    "averaging": {"callbacks": [("average", WeightAveraging(start=0.3))]},
+    "averaging from an epoch": {"callbacks": [("average", WeightAveraging(start=2, every=2))]},
+    "recorder": {"callbacks": [("recorder", TrainingRecorder({"train": (X, Y)}, at_updates=[0, 3, 9, 30]))]},
+    "steps": {"callbacks": [("lr", LRScheduler("StepLR", step_size=2, gamma=0.5))]},
+    "cycle": {"callbacks": [("lr", LRScheduler(OneCycleLR, step_every="batch", max_lr=0.1, total_steps=100))]},
+    "plateau": {"callbacks": [("lr", LRScheduler("ReduceLROnPlateau", patience=0, threshold=0.9))]},
+    "clipping": {"callbacks": [("clip", GradientNormClipping(0.1))]},
+    "early stopping": {
+        "train_split": ValidSplit(4),
+        "callbacks": [("stop", EarlyStopping(patience=2, load_best=True)), ("f1", EpochScoring("f1_macro"))],
+    },
+    "stopping rule": {"tol": 0.02, "n_iter_no_change": 2, "max_epochs": 60, "lr": 0.1},
+    "own iterator": {"iterator_train__shuffle": True, "iterator_train__drop_last": True},
+}
+
+
+@pytest.fixture(autouse=True)
+def _every_epoch_is_saved(monkeypatch):
+    monkeypatch.setattr(_checkpoint, "SHARE", 1e9)
+    LEFT.clear()
+
+
+@pytest.fixture(autouse=True)
+def _not_about_convergence():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The training loss was still falling")
+        yield
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_killed_fit_goes_on_to_the_same_weights(case, tmp_path):
+    parameters = CASES[case]
+    uninterrupted = estimator(**parameters).fit(X, Y)
+    n_batches = sum(uninterrupted.history_[:, "train_batch_count"])
+    LEFT.extend([n_batches // 3, n_batches // 3])
+    for _ in range(2):
+        with pytest.raises(Killed):
+            estimator(tmp_path, **parameters).fit(X, Y)
+    assert len(list(tmp_path.glob("*.part"))) == 1
+    model = estimator(tmp_path, **parameters).fit(X, Y)
+    assert_same(model, uninterrupted)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".fit"]
+    # It has made fewer batches than a whole training: it did go on.
+    assert dict(model.net_.callbacks_)["kill"].count < n_batches or case == "own iterator"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_finished_fit_is_loaded(case, tmp_path):
+    first = estimator(tmp_path, **CASES[case]).fit(X, Y)
+    LEFT.append(1)  # training again would die in its first batch
+    again = estimator(tmp_path, **CASES[case]).fit(X, Y)
+    assert_same(again, first)
+    np.testing.assert_array_equal(again.predict_proba(X), first.predict_proba(X))
+
+
+def test_what_decides_a_fit_is_in_its_key(tmp_path):
+    cases = [
+        {},
+        {"random_state": 4},
+        {"lr": 0.002},
+        {"max_epochs": 2},
+        {"batch_size": 11},
+        {"remedies": [SAM()]},
+        {"remedies": [SAM(rho=0.06)]},
+        {"callbacks": [("average", WeightAveraging())]},
+        {"net": Mlp},
+        {"net": Mlp, "module__width": 9},
+        {"net": Mlp()},
+        {"optimizer__weight_decay": 0.1},
+        {"init": "torch"},
+    ]
+    for parameters in cases:
+        estimator(tmp_path, **{"max_epochs": 1, **parameters}).fit(X, Y)
+    estimator(tmp_path, max_epochs=1).fit(X[:-1], Y[:-1])
+    estimator(tmp_path, max_epochs=1).fit(X + np.float32(1e-6), Y)
+    estimator(tmp_path, max_epochs=1).fit(X, (Y + 1) % 3)
+    assert len(list(tmp_path.iterdir())) == len(cases) + 3
+    estimator(tmp_path, max_epochs=1, verbose=0).fit(X.astype(np.float64).tolist(), [f"class {label}" for label in Y])
+    assert len(list(tmp_path.iterdir())) == len(cases) + 3  # the same rows, and the names of classes train nothing
+
+
+def test_a_random_state_object_is_known_by_what_it_draws(tmp_path):
+    rng = np.random.RandomState(0)
+    first = estimator(tmp_path, random_state=rng).fit(X, Y)
+    second = estimator(tmp_path, random_state=rng).fit(X, Y)
+    assert len(list(tmp_path.iterdir())) == 2
+    LEFT.append(1)
+    again = estimator(tmp_path, random_state=np.random.RandomState(0)).fit(X, Y)
+    assert_same(again, first)
+    assert again.train_loss_ != second.train_loss_
+
+
+def test_nothing_is_kept_without_a_random_state(tmp_path):
+    with pytest.warns(UserWarning, match="memory keeps nothing while random_state is None"):
+        estimator(tmp_path, random_state=None).fit(X, Y)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_search_keeps_its_candidates_apart(tmp_path, monkeypatch):
+    grid = {"lr": [1e-3, 1e-2], "batch_size": [6, 20]}
+    plain = GridSearchCV(estimator(max_epochs=2), grid, cv=2).fit(X, Y)
+    with monkeypatch.context() as patch:
+        patch.setattr(Kill, "on_batch_begin", _dies_once(at=30, error=Killed))
+        with pytest.raises(Killed):
+            GridSearchCV(estimator(tmp_path, max_epochs=2), grid, cv=2).fit(X, Y)
+    assert 1 <= len(list(tmp_path.glob("*.fit"))) < 8
+    resumed = GridSearchCV(estimator(tmp_path, max_epochs=2), grid, cv=2).fit(X, Y)
+    np.testing.assert_array_equal(resumed.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"])
+    assert len(list(tmp_path.glob("*.fit"))) == 4 * 2 + 1
+    LEFT.append(1)
+    GridSearchCV(estimator(tmp_path, max_epochs=2), grid, cv=2).fit(X, Y)
+
+
+def test_a_further_fit_of_a_warm_start_is_never_loaded(tmp_path):
+    model = estimator(tmp_path, warm_start=True).fit(X, Y)
+    loaded = estimator(tmp_path, warm_start=True).fit(X, Y)
+    model.fit(X, Y)
+    loaded.fit(X, Y)
+    assert model.n_iter_ == loaded.n_iter_ == 2 * EPOCHS
+    assert_same(loaded, model)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("kind", ["fit", "part"])
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda content: content[: len(content) // 2], "is damaged"),
+        (lambda content: content[:-9] + b"x" + content[-8:], "is damaged"),
+        (lambda content: b"", "is not a file that sklgap wrote"),
+        (lambda content: b"\x80\x04." + content, "is not a file that sklgap wrote"),
+    ],
+)
+def test_a_damaged_file_is_refused_and_the_fit_made_again(kind, damage, says, tmp_path):
+    expected = estimator().fit(X, Y)
+    if kind == "part":
+        LEFT.append(20)
+        with pytest.raises(Killed):
+            estimator(tmp_path).fit(X, Y)
+    else:
+        estimator(tmp_path).fit(X, Y)
+    (path,) = tmp_path.glob(f"*.{kind}")
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.warns(UserWarning, match=f"memory: {path} {says}; the work is done again"):
+        model = estimator(tmp_path).fit(X, Y)
+    assert_same(model, expected)
+    assert_same(estimator(tmp_path).fit(X, Y), expected)
+
+
+@pytest.mark.parametrize("kind", ["fit", "part"])
+def test_a_file_of_other_work_is_refused(kind, tmp_path):
+    if kind == "part":
+        LEFT.extend([20, 20])
+        for width in (8, 9):
+            with pytest.raises(Killed):
+                estimator(tmp_path, net=Mlp, module__width=width).fit(X, Y)
+    else:
+        for width in (8, 9):
+            estimator(tmp_path, net=Mlp, module__width=width).fit(X, Y)
+    one, other = tmp_path.glob(f"*.{kind}")
+    one.write_bytes(other.read_bytes())
+    LEFT.clear()
+    told = []
+    for width in (8, 9):
+        expected = estimator(net=Mlp, module__width=width).fit(X, Y)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert_same(estimator(tmp_path, net=Mlp, module__width=width).fit(X, Y), expected)
+        told += [str(w.message) for w in caught if "memory" in str(w.message)]
+    assert told == [f"memory: {one} belongs to other work; the work is done again."]
+
+
+class Holding(Callback):
+    """Comes to hold what only a pickle could keep."""
+
+    def on_epoch_end(self, net, **kwargs):
+        self.thing_ = object()
+
+
+def test_a_callback_that_cannot_be_told_is_a_sentence(tmp_path):
+    with pytest.warns(UserWarning, match="this fit is not kept.*the callback 'holding' holds a object in thing_"):
+        model = estimator(tmp_path, callbacks=[("holding", Holding())]).fit(X, Y)
+    assert not list(tmp_path.iterdir())
+    assert_same(model, estimator(callbacks=[("holding", Holding())]).fit(X, Y))
+
+
+def test_the_interrupted_fit_of_ctrl_c_goes_on(tmp_path, monkeypatch):
+    expected = estimator().fit(X, Y)
+    monkeypatch.setattr(Kill, "on_batch_begin", _dies_once(at=20, error=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        estimator(tmp_path).fit(X, Y)
+    assert_same(estimator(tmp_path).fit(X, Y), expected)
+
+
+def _dies_once(at, error):
+    seen = []
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        seen.append(1)
+        if len(seen) == at:
+            raise error
+
+    return on_batch_begin
+
+
+@pytest.mark.parametrize("memory", [3, "", object()])
+def test_bad_memory(memory):
+    with pytest.raises(ValueError, match="memory must be None or the path of a folder; got"):
+        estimator(memory).fit(X, Y)
+
+
+def test_memory_that_is_a_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("mine")
+    with pytest.raises(ValueError, match="memory must be None or the path of a folder"):
+        estimator(path).fit(X, Y)
+    assert path.read_text() == "mine"
