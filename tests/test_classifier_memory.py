@@ -34,11 +34,19 @@ class Killed(BaseException):
     """What nothing catches."""
 
 
-class Kill(Callback):
-    """Dies at the n-th batch of the process."""
+# How the coming fits die. Not in the callback: its parameters, and its code, are part of the key.
+DEATHS: list[tuple[int, type[BaseException]]] = []
+SEEN = [0]
 
-    def __init__(self, at=None):
-        self.at = at
+
+def kill_after(*counts, error=Killed):
+    """Let the coming fits die at this batch, counted from now on and anew after every death."""
+    SEEN[0] = 0
+    DEATHS[:] = [(count, error) for count in reversed(counts)]
+
+
+class Kill(Callback):
+    """Dies where it is told to; counts the batches of its own net."""
 
     def initialize(self):
         self.count = 0
@@ -46,13 +54,10 @@ class Kill(Callback):
 
     def on_batch_begin(self, net, training=False, **kwargs):
         self.count += training
-        if LEFT and self.count == LEFT[-1]:
-            LEFT.pop()
-            raise Killed
-
-
-# Not in the estimator, whose parameters are the key: after how many batches each coming fit is killed.
-LEFT: list[int] = []
+        SEEN[0] += training
+        if DEATHS and SEEN[0] == DEATHS[-1][0]:
+            SEEN[0] = 0
+            raise DEATHS.pop()[1]
 
 
 class Dropping(nn.Module):
@@ -125,7 +130,7 @@ CASES = {
 @pytest.fixture(autouse=True)
 def _every_epoch_is_saved(monkeypatch):
     monkeypatch.setattr(_checkpoint, "SHARE", 1e9)
-    LEFT.clear()
+    kill_after()
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +145,7 @@ def test_a_killed_fit_goes_on_to_the_same_weights(case, tmp_path):
     parameters = CASES[case]
     uninterrupted = estimator(**parameters).fit(X, Y)
     n_batches = sum(uninterrupted.history_[:, "train_batch_count"])
-    LEFT.extend([n_batches // 3, n_batches // 3])
+    kill_after(n_batches // 3, n_batches // 3)
     for _ in range(2):
         with pytest.raises(Killed):
             estimator(tmp_path, **parameters).fit(X, Y)
@@ -155,7 +160,7 @@ def test_a_killed_fit_goes_on_to_the_same_weights(case, tmp_path):
 @pytest.mark.parametrize("case", CASES)
 def test_a_finished_fit_is_loaded(case, tmp_path):
     first = estimator(tmp_path, **CASES[case]).fit(X, Y)
-    LEFT.append(1)  # training again would die in its first batch
+    kill_after(1)  # training again would die in its first batch
     again = estimator(tmp_path, **CASES[case]).fit(X, Y)
     assert_same(again, first)
     np.testing.assert_array_equal(again.predict_proba(X), first.predict_proba(X))
@@ -192,7 +197,7 @@ def test_a_random_state_object_is_known_by_what_it_draws(tmp_path):
     first = estimator(tmp_path, random_state=rng).fit(X, Y)
     second = estimator(tmp_path, random_state=rng).fit(X, Y)
     assert len(list(tmp_path.iterdir())) == 2
-    LEFT.append(1)
+    kill_after(1)
     again = estimator(tmp_path, random_state=np.random.RandomState(0)).fit(X, Y)
     assert_same(again, first)
     assert again.train_loss_ != second.train_loss_
@@ -204,18 +209,17 @@ def test_nothing_is_kept_without_a_random_state(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_search_keeps_its_candidates_apart(tmp_path, monkeypatch):
+def test_a_search_keeps_its_candidates_apart(tmp_path):
     grid = {"lr": [1e-3, 1e-2], "batch_size": [6, 20]}
     plain = GridSearchCV(estimator(max_epochs=2), grid, cv=2).fit(X, Y)
-    with monkeypatch.context() as patch:
-        patch.setattr(Kill, "on_batch_begin", _dies_once(at=30, error=Killed))
-        with pytest.raises(Killed):
-            GridSearchCV(estimator(tmp_path, max_epochs=2), grid, cv=2).fit(X, Y)
+    kill_after(30)
+    with pytest.raises(Killed):
+        GridSearchCV(estimator(tmp_path, max_epochs=2), grid, cv=2).fit(X, Y)
     assert 1 <= len(list(tmp_path.glob("*.fit"))) < 8
     resumed = GridSearchCV(estimator(tmp_path, max_epochs=2), grid, cv=2).fit(X, Y)
     np.testing.assert_array_equal(resumed.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"])
     assert len(list(tmp_path.glob("*.fit"))) == 4 * 2 + 1
-    LEFT.append(1)
+    kill_after(1)
     GridSearchCV(estimator(tmp_path, max_epochs=2), grid, cv=2).fit(X, Y)
 
 
@@ -242,7 +246,7 @@ def test_a_further_fit_of_a_warm_start_is_never_loaded(tmp_path):
 def test_a_damaged_file_is_refused_and_the_fit_made_again(kind, damage, says, tmp_path):
     expected = estimator().fit(X, Y)
     if kind == "part":
-        LEFT.append(20)
+        kill_after(20)
         with pytest.raises(Killed):
             estimator(tmp_path).fit(X, Y)
     else:
@@ -258,7 +262,7 @@ def test_a_damaged_file_is_refused_and_the_fit_made_again(kind, damage, says, tm
 @pytest.mark.parametrize("kind", ["fit", "part"])
 def test_a_file_of_other_work_is_refused(kind, tmp_path):
     if kind == "part":
-        LEFT.extend([20, 20])
+        kill_after(20, 20)
         for width in (8, 9):
             with pytest.raises(Killed):
                 estimator(tmp_path, net=Mlp, module__width=width).fit(X, Y)
@@ -267,7 +271,7 @@ def test_a_file_of_other_work_is_refused(kind, tmp_path):
             estimator(tmp_path, net=Mlp, module__width=width).fit(X, Y)
     one, other = tmp_path.glob(f"*.{kind}")
     one.write_bytes(other.read_bytes())
-    LEFT.clear()
+    kill_after()
     told = []
     for width in (8, 9):
         expected = estimator(net=Mlp, module__width=width).fit(X, Y)
@@ -292,23 +296,12 @@ def test_a_callback_that_cannot_be_told_is_a_sentence(tmp_path):
     assert_same(model, estimator(callbacks=[("holding", Holding())]).fit(X, Y))
 
 
-def test_the_interrupted_fit_of_ctrl_c_goes_on(tmp_path, monkeypatch):
+def test_the_interrupted_fit_of_ctrl_c_goes_on(tmp_path):
     expected = estimator().fit(X, Y)
-    monkeypatch.setattr(Kill, "on_batch_begin", _dies_once(at=20, error=KeyboardInterrupt))
+    kill_after(20, error=KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         estimator(tmp_path).fit(X, Y)
     assert_same(estimator(tmp_path).fit(X, Y), expected)
-
-
-def _dies_once(at, error):
-    seen = []
-
-    def on_batch_begin(self, net, training=False, **kwargs):
-        seen.append(1)
-        if len(seen) == at:
-            raise error
-
-    return on_batch_begin
 
 
 @pytest.mark.parametrize("memory", [3, "", object()])
