@@ -55,7 +55,7 @@ def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
         callbacks=copy.deepcopy(model.callbacks),
         verbose=model.verbose,
         warm_start=model.warm_start,
-        device=_device(model.device),
+        device=check_device(model.device),
         regime=regime,
         remedies=_remedies(model, X),
         init=None if isinstance(model.net, nn.Module) else init,
@@ -196,7 +196,8 @@ def _remedies(model: Any, X: np.ndarray) -> tuple[Remedy, ...]:
     return tuple(copy.deepcopy(remedies))
 
 
-def _device(device: str) -> str:
+def check_device(device: str) -> str:
+    """Return the device that the parameter stands for; ValueError for one that is not there."""
     if device == "auto":
         if torch.cuda.is_available():
             return "cuda"

@@ -62,7 +62,9 @@ class Memory:
             self.distrust(key, kind, "is damaged")
         else:
             try:
-                entry = torch.load(io.BytesIO(body), weights_only=True, map_location="cpu")
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of torch, about pickles that it then refuses
+                    entry = torch.load(io.BytesIO(body), weights_only=True, map_location="cpu")
                 if entry["key"] == key and entry["kind"] == kind:
                     return entry["value"]
                 self.distrust(key, kind, "belongs to other work")

@@ -9,7 +9,8 @@ import sklgap
 
 ROOT = Path(sklgap.__file__).parent
 FLOORS = [
-    {"_checks", "_memory", "_typing", "_version"},
+    {"_version"},
+    {"_checks", "_memory", "_typing"},
     {"objective", "nets", "regimes", "datasets"},
     {"remedies", "inspection"},
     {"training"},

@@ -2,6 +2,7 @@
 
 import numbers
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ def compare_regimes(
     solver: str = "auto",
     random_state: int | np.random.RandomState | None = None,
     n_jobs: int | None = None,
+    memory: str | Path | None = None,
     verbose: int = 1,
 ) -> RegimeComparison:
     """Train every regime from the same starting points, and report what batch size does.
@@ -68,6 +70,9 @@ def compare_regimes(
         An int makes the whole comparison repeatable, whatever ``n_jobs``, at equal thread count.
     n_jobs : int, default=None
         Fits at once, as in scikit-learn. On one GPU keep it at 1.
+    memory : str or Path, default=None
+        Folder that keeps finished work: a finished fit, or what was measured on it, is loaded instead of repeated, an
+        unfinished fit goes on from its last saved epoch; see `LBGapClassifier`. Needs ``random_state``.
     verbose : int, default=1
         0: silent; 1: a progress bar.
 
@@ -110,6 +115,8 @@ def compare_regimes(
     check_batch_norm(batch_norm)
     if solver not in SOLVERS:
         raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {solver!r}.")
+    if memory is not None and random_state is None:
+        raise ValueError("memory must be None while random_state is None: no other comparison could be the same.")
     X, y = indexable(X, y)
     X_test, y_test = indexable(X_test, y_test)
     unseen = np.setdiff1d(np.asarray(y_test), np.asarray(y))
@@ -150,7 +157,7 @@ def compare_regimes(
         "environment": environment(),
     }
     results, interrupted = run_trials(
-        estimator, trials, (X, y), (X_test, y_test), measuring, n_jobs=n_jobs, verbose=verbose
+        estimator, trials, (X, y), (X_test, y_test), measuring, n_jobs=n_jobs, verbose=verbose, memory=memory
     )
     return RegimeComparison(results, labels=list(overrides), settings=settings, interrupted=interrupted)
 

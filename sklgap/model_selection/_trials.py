@@ -13,6 +13,8 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from tqdm.auto import tqdm
 
+from sklgap._fit_parameters import check_device
+from sklgap._memory import Memory, key_of, plain, surroundings
 from sklgap.inspection import sharpness
 from sklgap.objective import check_objective
 
@@ -113,20 +115,35 @@ def run_trial(
     memory: str | Path | None = None,
 ) -> tuple[dict[str, Any], Any]:
     """Return the figures of the trial as a flat record, and the fitted estimator."""
-    seed = trial.seed
-    model = with_parameters(estimator, {**trial.parameters, "random_state": seed})
-    started = time.perf_counter()
+    parameters = {**trial.parameters, "random_state": trial.seed}
+    model = with_parameters(estimator, parameters)
+    store, key = None, ""
+    if memory is not None:
+        device = check_device(last_step(model).device)
+        store = Memory(memory)
+        unkept = {"memory": None, "verbose": 0, "device": device}
+        key = key_of("trial", with_parameters(model, unkept), train, test, measuring, surroundings(device))
+        if last_step(model).memory is None:
+            model = with_parameters(model, {"memory": memory})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the report says which trials had not converged
         model.fit(*train)
-    fitted = time.perf_counter()
+    measured = None if store is None else store.read(key, "trial")
+    if measured is None:
+        measured = _measure(model, train, test, measuring, trial.seed)
+        if store is not None:
+            store.write(key, "trial", plain(measured))
+    return {"regime": trial.label, "trial": trial.trial, "seed": trial.seed, **measured}, model
+
+
+def _measure(
+    model: Any, train: tuple[Any, Any], test: tuple[Any, Any], measuring: Measuring, seed: int
+) -> dict[str, Any]:
+    started = time.perf_counter()
     on_train = check_objective(model, *train, batch_norm=measuring.batch_norm).evaluate()
     on_test = check_objective(model, *test, batch_norm=measuring.batch_norm).evaluate()
     classifier = last_step(model)
     record = {
-        "regime": trial.label,
-        "trial": trial.trial,
-        "seed": seed,
         "batch_size": classifier.history_[-1, "batch_size"],
         "train_accuracy": on_train.accuracy,
         "test_accuracy": on_test.accuracy,
@@ -136,7 +153,8 @@ def run_trial(
         "n_epochs": classifier.n_iter_,
         "n_updates": classifier.n_updates_,
         "converged": classifier.converged_ if _has_stopping_rule(classifier) else None,
-        "fit_seconds": fitted - started,
+        # Of the epochs themselves: a fit may have been stopped and gone on, or be loaded.
+        "fit_seconds": sum(classifier.history_[:, "dur"]),
     }
     X, y = (_take(part, measuring.rows) for part in train)
     objective = check_objective(model, X, y, batch_norm=measuring.batch_norm)
@@ -149,8 +167,8 @@ def run_trial(
         )
         for measured in found:
             record[sharpness_key(measured.epsilon, dim)] = measured.value
-    record["measure_seconds"] = time.perf_counter() - fitted
-    return record, model
+    record["measure_seconds"] = time.perf_counter() - started
+    return record
 
 
 def sharpness_key(epsilon: float, subspace_dim: int | None) -> str:

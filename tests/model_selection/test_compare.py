@@ -398,3 +398,44 @@ def test_test_data_that_are_not_finite():
 def test_a_wrong_parameter_of_the_estimator_is_a_sentence():
     with pytest.raises(ValueError, match=re.escape("max_epochs must be")):
         compare(clone(small()).set_params(max_epochs=-1))
+
+
+def test_memory_loses_no_finished_work(tmp_path, monkeypatch):
+    from sklgap.model_selection import _trials
+
+    plain = compare()
+    calls = []
+
+    def measure(*args):
+        if len(calls) == 2:
+            raise MemoryError
+        calls.append(1)
+        return real(*args)
+
+    real = _trials._measure
+    monkeypatch.setattr(_trials, "_measure", measure)
+    with pytest.raises(MemoryError):
+        compare(memory=tmp_path)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".fit"] * 3 + [".trial"] * 2
+    calls.clear()
+    assert _figures(compare(memory=tmp_path)) == _figures(plain)
+    assert len(calls) == 2
+    monkeypatch.setattr(_trials, "_measure", None)
+    again = compare(memory=tmp_path)
+    assert _figures(again) == _figures(plain)
+    assert again.records[0]["fit_seconds"] > 0
+    np.testing.assert_array_equal(again.estimators_["50"][1].predict(X), plain.estimators_["50"][1].predict(X))
+
+
+def test_memory_tells_what_is_measured_apart(tmp_path):
+    one = compare(memory=tmp_path)
+    other = compare(memory=tmp_path, batch_norm="running", epsilons=[1e-2])
+    assert "sharpness_0.01" in other.records[0]
+    assert "sharpness_0.001" in one.records[0]
+    assert len(list(tmp_path.glob("*.fit"))) == 4
+    assert len(list(tmp_path.glob("*.trial"))) == 8
+
+
+def test_memory_needs_a_random_state(tmp_path):
+    with pytest.raises(ValueError, match="memory must be None while random_state is None"):
+        compare(memory=tmp_path, random_state=None)
