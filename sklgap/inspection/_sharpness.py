@@ -270,6 +270,15 @@ def maximize(objective: AnyObjective, unit: Tensor, search: Search, name: str = 
     return [records[epsilon] for epsilon in search.epsilons]
 
 
+def most_gradients(solver: str, in_subspace: bool) -> int:
+    """Return about how many gradients a measurement at one epsilon may spend, by the defaults of the solver."""
+    defaults = _SUBSPACE if in_subspace else _FULL_SPACE
+    if solver == "auto":
+        return (defaults["max_iter"] + defaults["max_extension"]) * (1 + defaults["n_restarts"])
+    # An iteration of L-BFGS-B takes a gradient or two.
+    return defaults["max_iter"] if solver == "power" else 2 * _PAPER_ITERATIONS
+
+
 def _solver(objective: AnyObjective, search: Search, gradient: Tensor) -> Callable[[Tensor], Maximum]:
     """Return the solver as a function of the bounds."""
     solver, max_iter, n_restarts = search.solver, search.max_iter, search.n_restarts

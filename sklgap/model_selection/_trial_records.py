@@ -139,16 +139,16 @@ class TrialRecords:
 
     # -- statistics ------------------------------------------------------------------------------------------------
 
-    def values(self, label: str, key: str) -> np.ndarray:
+    def values(self, label: Any, key: str) -> np.ndarray:
         """Return one quantity of one regime in its finished trials, an array of shape (n_finished,)."""
         return self.by_trial(label, key)[self.finished(label)]
 
-    def paired(self, label: str, key: str) -> tuple[np.ndarray, np.ndarray]:
+    def paired(self, label: Any, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Return a quantity of the reference and of a regime in the trials that both finished."""
         both = self.finished(self.settings["reference"]) & self.finished(label)
         return self.by_trial(self.settings["reference"], key)[both], self.by_trial(label, key)[both]
 
-    def by_trial(self, label: str, key: str) -> np.ndarray:
+    def by_trial(self, label: Any, key: str) -> np.ndarray:
         """Return one quantity of one regime, an array of shape (n_trials,), NaN where the fit had not finished."""
         values = np.full(self.settings["n_trials"], np.nan)
         for record in self.records:
@@ -156,7 +156,7 @@ class TrialRecords:
                 values[record["trial"]] = record[key]
         return values
 
-    def finished(self, label: str) -> np.ndarray:
+    def finished(self, label: Any) -> np.ndarray:
         """Return which trials of a regime had finished, a boolean array of shape (n_trials,)."""
         return ~np.isnan(self.by_trial(label, "trial"))
 
