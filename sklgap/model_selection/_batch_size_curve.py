@@ -315,10 +315,10 @@ def _check_reference(reference: Any, sizes: list[int], n_samples: int) -> int:
 
 
 def _different_seeds(n: int, rng: np.random.RandomState) -> list[int]:
-    seeds: list[int] = []
+    seeds: dict[int, None] = {}
     while len(seeds) < n:
-        seeds += [s for s in rng.randint(2**31 - 1, size=n - len(seeds)).tolist() if s not in seeds]
-    return seeds
+        seeds |= dict.fromkeys(rng.randint(2**31 - 1, size=n - len(seeds)).tolist())
+    return list(seeds)
 
 
 def _hold_out(X: Any, y: Any, fraction: Any, rng: np.random.RandomState) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
