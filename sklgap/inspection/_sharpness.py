@@ -270,13 +270,15 @@ def maximize(objective: AnyObjective, unit: Tensor, search: Search, name: str = 
     return [records[epsilon] for epsilon in search.epsilons]
 
 
-def most_gradients(solver: str, in_subspace: bool) -> int:
-    """Return about how many gradients a measurement at one epsilon may spend, by the defaults of the solver."""
+def usual_gradients(solver: str, in_subspace: bool) -> tuple[int, int]:
+    """Return from how many to how many gradients a measurement at one epsilon spends, by the solver's defaults."""
     defaults = _SUBSPACE if in_subspace else _FULL_SPACE
     if solver == "auto":
-        return (defaults["max_iter"] + defaults["max_extension"]) * (1 + defaults["n_restarts"])
-    # An iteration of L-BFGS-B takes a gradient or two.
-    return defaults["max_iter"] if solver == "power" else 2 * _PAPER_ITERATIONS
+        starts, steps = 1 + defaults["n_restarts"], defaults["max_iter"]
+        n_sign = steps - round(_maximizers.VERTEX_SHARE * steps)  # vertex steps end where nothing rises any more
+        return 1 + starts * n_sign, 1 + starts * (steps + defaults["max_extension"])
+    # Both end where they find no ascent; an iteration of L-BFGS-B takes a gradient or two.
+    return 2, 1 + (defaults["max_iter"] if solver == "power" else 2 * _PAPER_ITERATIONS)
 
 
 def _solver(objective: AnyObjective, search: Search, gradient: Tensor) -> Callable[[Tensor], Maximum]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import joblib
 
-from sklgap.inspection._sharpness import most_gradients
+from sklgap.inspection._sharpness import usual_gradients
 from sklgap.model_selection._recorded_training import without_head
 from sklgap.model_selection._trial_records import count
 from sklgap.model_selection._trials import Measuring, take, with_parameters
@@ -44,8 +44,10 @@ class SweepCost:
         Of one fit, if no stopping rule ends it early, by batch size.
     n_fits : list of int
         Fits of each batch size.
-    fit_seconds, measure_seconds : float
-        All fits, and all their evaluations and measurements of sharpness, one after the other.
+    fit_seconds : float
+        Of all fits, one after the other.
+    measure_seconds : tuple of float
+        Of all their evaluations and measurements of sharpness: from, to. A search for a maximum ends when it ends.
     n_jobs : int
         Fits at once.
     """
@@ -55,20 +57,21 @@ class SweepCost:
     updates: list[int]
     n_fits: list[int]
     fit_seconds: float
-    measure_seconds: float
+    measure_seconds: tuple[float, float]
     n_jobs: int
 
     @property
-    def seconds(self) -> float:
-        """Time until the end, if fits at once are as fast as one."""
-        return (self.fit_seconds + self.measure_seconds) / self.n_jobs
+    def seconds(self) -> tuple[float, float]:
+        """Time until the end, from and to, if fits at once are as fast as one."""
+        low, high = ((self.fit_seconds + measuring) / self.n_jobs for measuring in self.measure_seconds)
+        return low, high
 
     def __str__(self) -> str:
         total = sum(n * updates for n, updates in zip(self.n_fits, self.updates, strict=True))
         at_once = "" if self.n_jobs == 1 else f", if {self.n_jobs} fits at once are as fast as one"
         lines = [
-            f"cost: {count(sum(self.n_fits), 'fit')}, at most {total:,} updates, about {duration(self.seconds)}"
-            f"{at_once} (training {duration(self.fit_seconds)}, measuring {duration(self.measure_seconds)}); less "
+            f"cost: {count(sum(self.n_fits), 'fit')}, at most {total:,} updates, about {between(*self.seconds)}"
+            f"{at_once} (training {duration(self.fit_seconds)}, measuring {between(*self.measure_seconds)}); less "
             "where training stops early, and for what memory has kept"
         ]
         for size, n, updates, seconds in zip(
@@ -118,17 +121,21 @@ def measure_cost(
         updates.append(batches * timer.updates_per_batch_)
         fit_seconds += (n_fits + n_tuning_fits) * batches * timer.seconds_
     row_seconds = _gradient_seconds(next(iter(timers.values())).net_, X, train[1], measuring) / len(measuring.rows)
-    gradients = sum(most_gradients(measuring.solver, dim is not None) for dim in measuring.subspace_dims)
+    searches = [usual_gradients(measuring.solver, dim is not None) for dim in measuring.subspace_dims]
     # After a fit: batch-norm statistics, training accuracy, and the report's evaluation; a third of a gradient each.
     evaluation = (3 * len(train[1]) + n_evaluated) * row_seconds / 3
-    sharpness = len(measuring.epsilons) * gradients * len(measuring.rows) * row_seconds
+    n_rows = len(measuring.epsilons) * len(measuring.rows)
+    low, high = (
+        len(timers) * (n_fits * (evaluation + n_rows * sum(ends) * row_seconds) + n_tuning_fits * evaluation)
+        for ends in ([search[i] for search in searches] for i in (0, 1))
+    )
     return SweepCost(
         batch_sizes=list(timers),
         step_seconds=[timer.seconds_ / timer.updates_per_batch_ for timer in timers.values()],
         updates=updates,
         n_fits=[n_fits + n_tuning_fits] * len(timers),
         fit_seconds=fit_seconds,
-        measure_seconds=len(timers) * (n_fits * (evaluation + sharpness) + n_tuning_fits * evaluation),
+        measure_seconds=(low, high),
         n_jobs=joblib.effective_n_jobs(n_jobs),
     )
 
@@ -139,6 +146,11 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * unit:
             return f"{seconds / unit:.{0 if seconds >= 20 * unit else 1}f} {name}"
     return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def between(low: float, high: float) -> str:
+    """Return "2.0 min to 5.6 h", or one duration where both are as good as equal."""
+    return duration(high) if high < 1.2 * low else f"{duration(low)} to {duration(high)}"
 
 
 def _time_steps(classifier: Any, parameters: dict[str, Any], X: Any, y: Any) -> StepTimer:

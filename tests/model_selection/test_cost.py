@@ -6,7 +6,7 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 
 from sklgap import TrainingRecorder
-from sklgap.model_selection._cost import SweepCost, duration, measure_cost
+from sklgap.model_selection._cost import SweepCost, between, duration, measure_cost
 from sklgap.model_selection._trials import Measuring
 from tests.tiny import Mlp, blobs, images, small
 
@@ -74,7 +74,7 @@ def test_time_of_a_real_fit():
 
 def test_fits_at_once_share_the_time():
     found = cost(small(), {10: {}}, n_jobs=2)
-    assert found.seconds == (found.fit_seconds + found.measure_seconds) / 2
+    assert found.seconds == tuple((found.fit_seconds + seconds) / 2 for seconds in found.measure_seconds)
     assert "if 2 fits at once are as fast as one" in str(found)
 
 
@@ -83,7 +83,9 @@ def test_measuring_grows_with_what_is_measured():
     images_, labels = images(400, side=16)
     model, data = small(net="C1", batch_size=50), (images_, labels)
     less, more = (cost(model, {50: {}}, m, data) for m in (none, MEASURING))
-    assert more.measure_seconds > 3 * less.measure_seconds > 0
+    assert more.measure_seconds[0] > 3 * less.measure_seconds[0] > 0
+    assert less.measure_seconds[0] == less.measure_seconds[1]
+    assert more.measure_seconds[0] < more.measure_seconds[1]
 
 
 def test_nothing_is_changed_or_cached(tmp_path):
@@ -122,11 +124,15 @@ def test_durations(seconds, text):
     assert duration(seconds) == text
 
 
+def test_a_narrow_range_is_one_duration():
+    assert (between(10, 11), between(10, 40)) == ("11 s", "10 s to 40 s")
+
+
 def test_print():
-    found = SweepCost([256, 1024], [0.002, 0.01], [2000, 500], [5, 5], 45.0, 15.0, 1)
+    found = SweepCost([256, 1024], [0.002, 0.01], [2000, 500], [5, 5], 45.0, (15.0, 75.0), 1)
     lines = str(found).splitlines()
     assert lines[0].startswith(
-        "cost: 10 fits, at most 12,500 updates, about 60 s (training 45 s, measuring 15 s); less"
+        "cost: 10 fits, at most 12,500 updates, about 60 s to 2.0 min (training 45 s, measuring 15 s to 75 s); less"
     )
     assert lines[1:] == [
         "  batches of    256: 5 fits of 2,000 updates, 2 ms each as measured now",
