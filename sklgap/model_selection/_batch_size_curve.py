@@ -165,6 +165,7 @@ def batch_size_curve(
         "lr": lr,
         "lrs": lrs,
         "budget": budget,
+        "max_epochs": last_step(estimator).max_epochs,
         "target_loss": last_step(estimator).target_loss if budget == "loss" else None,
         "estimator": repr(estimator),
         **measuring_settings(measuring),

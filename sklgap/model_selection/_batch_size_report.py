@@ -9,9 +9,9 @@ from sklgap.model_selection._trial_records import LOSS_RATIO, Gap, TrialRecords,
 from sklgap.model_selection._trials import sharpness_key
 
 _BUDGETS = {
-    "epochs": "max_epochs epochs for every size",
-    "updates": "as many updates as the reference makes in max_epochs epochs",
-    "loss": "to a training loss of {target_loss:g}, within max_epochs epochs",
+    "epochs": "{max_epochs} epochs for every size",
+    "updates": "as many updates for every size as the reference makes in {max_epochs} epochs",
+    "loss": "to a training loss of {target_loss}, within {max_epochs} epochs",
 }
 _RATES = {
     "fixed": "the same for all sizes",
@@ -127,7 +127,7 @@ class BatchSizeCurve(TrialRecords):
 
     def __str__(self) -> str:
         s = self.settings
-        budget = _BUDGETS[s["budget"]].format(target_loss=s["target_loss"] or 0)
+        budget = _BUDGETS[s["budget"]].format(**s)
         head = [
             f"{s['n_train']:,} training, {s['n_valid']:,} validation and {s['n_test']:,} test samples, "
             f"{self._trials()}",

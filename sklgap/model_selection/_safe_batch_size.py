@@ -146,8 +146,8 @@ class SafeBatchSize:
             lines.append("Not confirmed on other seeds: see the parameter confirm.")
         if self.sampling_error > self.margin / 2:
             lines.append(
-                f"The margin is small for {self.n_valid:,} validation samples: on other data the loss may well exceed "
-                "it. Hold out more, and confirm on test data."
+                f"The margin is small for {self.n_valid:,} validation samples: on other data more may well be lost. "
+                "Hold out more."
             )
         return lines
 

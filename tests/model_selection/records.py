@@ -84,6 +84,7 @@ def curve(valid, test=None, *, interrupted=False, first_seed=10, tuning=None, sk
         "lr": "fixed",
         "lrs": [],
         "budget": "epochs",
+        "max_epochs": 20,
         "target_loss": None,
         "subspace_dims": [None],
         "epsilons": [1e-3],

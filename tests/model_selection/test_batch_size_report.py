@@ -70,8 +70,9 @@ def test_the_reading():
         ({"lr": "sqrt"}, "square root of the batch size"),
         ({"lr": "linear"}, "in proportion to the batch size"),
         ({"lr": "tuned"}, "on the validation data, by seeds that the trials below do not use"),
-        ({"budget": "updates"}, "as many updates as the reference makes"),
-        ({"budget": "loss", "target_loss": 0.05}, "to a training loss of 0.05"),
+        ({}, "(budget='epochs'): 20 epochs for every size"),
+        ({"budget": "updates"}, "as many updates for every size as the reference makes in 20 epochs"),
+        ({"budget": "loss", "target_loss": 0.05}, "to a training loss of 0.05, within 20 epochs"),
     ],
 )
 def test_the_question_is_printed(settings, words):
