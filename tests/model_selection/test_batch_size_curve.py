@@ -172,6 +172,15 @@ def test_rates_are_chosen_on_validation_data_and_other_seeds():
         assert [model.lr for model in curve.estimators_[str(size)]] == [0.03, 0.03]
 
 
+def test_what_a_rate_is_chosen_by():
+    curve = compute(lr="tuned", lrs=[0.01], batch_sizes=[9])
+    train, valid = _hold_out(*DATA[:2], 0.1, np.random.RandomState(0))
+    for record in curve.tuning:
+        model = small(batch_size=9, lr=0.01, random_state=record["seed"]).fit(*train)
+        expected = check_objective(model, *valid).evaluate()
+        assert (record["valid_loss"], record["valid_accuracy"]) == expected
+
+
 def test_test_data_decide_nothing():
     wrong = (*DATA[:3], (DATA[3] + 1) % 3)
     curve, other = (compute(data=data, lr="tuned", lrs=[1e-5, 1e-3, 0.03]) for data in (DATA, wrong))
