@@ -14,7 +14,14 @@ from sklgap.metrics import (
     neg_sharpness_scorer,
     sharpness_score,
 )
-from sklgap.model_selection import RegimeComparisonDisplay, compare_regimes, critical_batch_size
+from sklgap.model_selection import (
+    BatchSizeCurveDisplay,
+    RegimeComparisonDisplay,
+    batch_size_curve,
+    compare_regimes,
+    critical_batch_size,
+    largest_safe_batch_size,
+)
 from sklgap.objective import Objective, check_objective
 from sklgap.regimes import BatchRegime, ConstantBatch, DynamicSampling, GrowingBatch, SwitchBatch
 from sklgap.remedies import SAM, Adversarial, Augmentation, EntropySGD, Proximal, Remedy, SampleNoise, Stability
@@ -24,6 +31,7 @@ __all__ = [
     "Adversarial",
     "Augmentation",
     "BatchRegime",
+    "BatchSizeCurveDisplay",
     "ConstantBatch",
     "DynamicSampling",
     "EntropySGD",
@@ -41,10 +49,12 @@ __all__ = [
     "TrainingRecorder",
     "WeightAveraging",
     "__version__",
+    "batch_size_curve",
     "check_objective",
     "compare_regimes",
     "critical_batch_size",
     "generalization_gap_score",
+    "largest_safe_batch_size",
     "loss_along_line",
     "make_sharpness_scorer",
     "neg_generalization_gap_scorer",

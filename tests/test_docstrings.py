@@ -15,6 +15,7 @@ PACKAGES = [name for name in MODULES if hasattr(importlib.import_module(name), "
 
 # Public names that need no example of their own.
 RECORDS = {
+    "BatchSizeCurve",
     "CriticalBatchSize",
     "GradientNoise",
     "GradientStandardError",
@@ -27,12 +28,15 @@ RECORDS = {
     "HessianTrace",
     "LossCurve",
     "LossSurface",
+    "NonInferiority",
     "RegimeComparison",
     "RitzValues",
+    "SafeBatchSize",
     "Sharpness",
     "SpectralDensity",
 }  # returned, not built by users
 DISPLAYS = {
+    "BatchSizeCurveDisplay",
     "LearningCurvesDisplay",
     "SharpnessTrajectoryDisplay",
     "SpectrumDisplay",

@@ -30,6 +30,7 @@ SKORCH = {
     "training/_datasets.py",
     "training/_net.py",
     "training/_recorder.py",
+    "training/_step_timer.py",
     "training/_weight_averaging.py",
 }
 FLOOR = {part: height for height, parts in enumerate(FLOORS) for part in parts}

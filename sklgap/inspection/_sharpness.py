@@ -270,6 +270,17 @@ def maximize(objective: AnyObjective, unit: Tensor, search: Search, name: str = 
     return [records[epsilon] for epsilon in search.epsilons]
 
 
+def usual_gradients(solver: str, in_subspace: bool) -> tuple[int, int]:
+    """Return from how many to how many gradients a measurement at one epsilon spends, by the solver's defaults."""
+    defaults = _SUBSPACE if in_subspace else _FULL_SPACE
+    if solver == "auto":
+        starts, steps = 1 + defaults["n_restarts"], defaults["max_iter"]
+        n_sign = steps - round(_maximizers.VERTEX_SHARE * steps)  # vertex steps end where nothing rises any more
+        return 1 + starts * n_sign, 1 + starts * (steps + defaults["max_extension"])
+    # Both end where they find no ascent; an iteration of L-BFGS-B takes a gradient or two.
+    return 2, 1 + (defaults["max_iter"] if solver == "power" else 2 * _PAPER_ITERATIONS)
+
+
 def _solver(objective: AnyObjective, search: Search, gradient: Tensor) -> Callable[[Tensor], Maximum]:
     """Return the solver as a function of the bounds."""
     solver, max_iter, n_restarts = search.solver, search.max_iter, search.n_restarts

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.utils import indexable
 
-from sklgap._checks import check_random_state
-from sklgap.inspection._sharpness import SOLVERS, check_epsilons
-from sklgap.model_selection._report import RegimeComparison, environment
-from sklgap.model_selection._trials import Measuring, Trial, last_step, run_trials, with_parameters
-from sklgap.objective._batch_norm import check_batch_norm
+from sklgap._checks import check_integer, check_random_state
+from sklgap.model_selection._experiment import check_data, check_keepable, check_measuring, measuring_settings
+from sklgap.model_selection._report import RegimeComparison
+from sklgap.model_selection._trial_records import environment
+from sklgap.model_selection._trials import Trial, last_step, run_trials, with_parameters
 from sklgap.regimes import check_batch_regime
 
 
@@ -110,32 +109,15 @@ def compare_regimes(
     """
     reference = str(reference)
     overrides = _check_regimes(regimes, reference)
-    if isinstance(n_trials, bool) or not isinstance(n_trials, numbers.Integral) or n_trials < 1:
-        raise ValueError(f"n_trials must be an integer of at least 1; got {n_trials!r}.")
-    check_batch_norm(batch_norm)
-    if solver not in SOLVERS:
-        raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {solver!r}.")
-    if memory is not None and random_state is None:
-        raise ValueError("memory must be None while random_state is None: no other comparison could be the same.")
-    X, y = indexable(X, y)
-    X_test, y_test = indexable(X_test, y_test)
-    unseen = np.setdiff1d(np.asarray(y_test), np.asarray(y))
-    if len(unseen):
-        raise ValueError(f"y_test must have labels that y has; got {unseen} beside them.")
-    if np.shape(X)[1:] != np.shape(X_test)[1:]:
-        raise ValueError(f"X_test must have rows like those of X, {np.shape(X)[1:]}; got {np.shape(X_test)[1:]}.")
+    check_integer("n_trials", n_trials)
+    X, y, X_test, y_test = check_data(X, y, X_test, y_test)
+    check_keepable(memory, random_state)
     for parameters in overrides.values():  # what is wrong is found before hours of training
         candidate = last_step(with_parameters(estimator, dict(parameters)))
         check_batch_regime(candidate.batch_regime, len(y)).batch_size(0, len(y))
     rng = check_random_state(random_state)
     seeds = [int(seed) for seed in rng.randint(2**31 - 1, size=n_trials)]
-    measuring = Measuring(
-        _check_epsilons(epsilons),
-        _check_dims(subspace_dims) if len(epsilons) else (),
-        batch_norm,
-        solver,
-        _sample_rows(len(y), max_samples, rng),
-    )
+    measuring = check_measuring(len(y), epsilons, subspace_dims, batch_norm, max_samples, solver, rng)
     trials = [
         Trial(label, dict(parameters), trial, seed)
         for trial, seed in enumerate(seeds)
@@ -148,11 +130,7 @@ def compare_regimes(
         "reference": reference,
         "regimes": {label: {k: _plain(v) for k, v in parameters.items()} for label, parameters in overrides.items()},
         "estimator": repr(estimator),
-        "epsilons": list(measuring.epsilons),
-        "subspace_dims": list(measuring.subspace_dims),
-        "batch_norm": batch_norm,
-        "n_samples_sharpness": len(measuring.rows),
-        "solver": solver,
+        **measuring_settings(measuring),
         "random_state": random_state if isinstance(random_state, numbers.Integral) else None,
         "environment": environment(),
     }
@@ -189,28 +167,3 @@ def _check_regimes(regimes: Any, reference: str) -> dict[str, Mapping[str, Any]]
     if reference not in overrides:
         raise ValueError(f"reference must be one of the regimes, {', '.join(overrides)}; got {reference!r}.")
     return overrides
-
-
-def _check_epsilons(epsilons: Any) -> tuple[float, ...]:
-    if np.ndim(epsilons) != 1:
-        raise ValueError(f"epsilons must be a sequence of numbers above 0; got {epsilons!r}.")
-    return tuple(check_epsilons(epsilons)) if len(epsilons) else ()
-
-
-def _check_dims(dims: Any) -> tuple[int | None, ...]:
-    allowed = isinstance(dims, Sequence) and all(
-        dim is None or (isinstance(dim, int | np.integer) and not isinstance(dim, bool) and dim >= 1) for dim in dims
-    )
-    if not allowed:
-        raise ValueError(f"subspace_dims must be a sequence of None and integers of at least 1; got {dims!r}.")
-    return tuple(dims)
-
-
-def _sample_rows(n_samples: int, max_samples: int | None, rng: np.random.RandomState) -> np.ndarray:
-    if max_samples is not None and (
-        isinstance(max_samples, bool) or not isinstance(max_samples, numbers.Integral) or max_samples < 1
-    ):
-        raise ValueError(f"max_samples must be None or an integer of at least 1; got {max_samples!r}.")
-    if max_samples is None or max_samples >= n_samples:
-        return np.arange(n_samples)
-    return np.sort(rng.choice(n_samples, int(max_samples), replace=False))

@@ -1,53 +1,14 @@
 """The result of a comparison: its statistics, its printed form, its files."""
 
-import json
-import os
-import platform
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
-import scipy
-import sklearn
-import torch
-from scipy import stats
 
-from sklgap._version import __version__
+from sklgap.model_selection._trial_records import LOSS_RATIO, TrialRecords, count, mean_std, table
 from sklgap.model_selection._trials import sharpness_key
 
-CONFIDENCE = 0.95
-# Beyond this ratio the mean training losses of two regimes are called clearly unequal.
-LOSS_RATIO = 2.0
 
-
-@dataclass(frozen=True)
-class Gap:
-    """The regime gap: test accuracy of the reference minus that of a regime, over paired trials.
-
-    Attributes
-    ----------
-    regime : str
-        The regime compared with the reference.
-    mean : float
-        Mean difference, as a fraction of 1.
-    low, high : float
-        Its 95 % interval by Student's t over the paired differences; NaN with fewer than two trials. It covers the
-        seeds, not the draw of the test set.
-    n_trials : int
-        Trials in which both were fitted.
-    """
-
-    regime: str
-    mean: float
-    low: float
-    high: float
-    n_trials: int
-
-
-class RegimeComparison:
+class RegimeComparison(TrialRecords):
     """What `compare_regimes` found; ``print`` it.
 
     Parameters
@@ -69,63 +30,12 @@ class RegimeComparison:
         The fitted estimators by regime, in the order of the trials.
     """
 
-    def __init__(
-        self, results: list[tuple[dict[str, Any], Any]], labels: list[str], settings: dict[str, Any], interrupted: bool
-    ) -> None:
-        results = sorted(results, key=lambda result: (result[0]["trial"], labels.index(result[0]["regime"])))
-        self.records = [record for record, _ in results]
-        self.labels = labels
-        self.settings = settings
-        self.interrupted = interrupted
-        self.estimators_ = {
-            label: [estimator for record, estimator in results if record["regime"] == label] for label in labels
-        }
-
     # -- statistics ------------------------------------------------------------------------------------------------
-
-    def values(self, label: str, key: str) -> np.ndarray:
-        """Return one quantity of one regime in its finished trials, an array of shape (n_finished,)."""
-        return self.by_trial(label, key)[self.finished(label)]
-
-    def paired(self, label: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return a quantity of the reference and of a regime in the trials that both finished."""
-        both = self.finished(self.settings["reference"]) & self.finished(label)
-        return self.by_trial(self.settings["reference"], key)[both], self.by_trial(label, key)[both]
-
-    def by_trial(self, label: str, key: str) -> np.ndarray:
-        """Return one quantity of one regime, an array of shape (n_trials,), NaN where the fit had not finished."""
-        values = np.full(self.settings["n_trials"], np.nan)
-        for record in self.records:
-            if record["regime"] == label:
-                values[record["trial"]] = record[key]
-        return values
-
-    def finished(self, label: str) -> np.ndarray:
-        """Return which trials of a regime had finished, a boolean array of shape (n_trials,)."""
-        return ~np.isnan(self.by_trial(label, "trial"))
-
-    def gaps(self) -> list[Gap]:
-        """Return the regime gap of every regime beside the reference."""
-        others = [label for label in self.labels if label != self.settings["reference"]]
-        return [self._gap(label) for label in others if len(self.paired(label, "trial")[0])]
-
-    def _gap(self, label: str) -> Gap:
-        reference, other = self.paired(label, "test_accuracy")
-        differences = reference - other
-        n = len(differences)
-        if n < 2:
-            return Gap(label, float(differences.mean()), float("nan"), float("nan"), n)
-        half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * differences.std(ddof=1) / np.sqrt(n)
-        mean = float(differences.mean())
-        return Gap(label, mean, mean - float(half), mean + float(half), n)
 
     def warnings(self) -> list[str]:
         """Return, in plain sentences, what a reader must know before believing the figures."""
         reference = self.settings["reference"]
-        found = []
-        if self.interrupted:
-            total = self.settings["n_trials"] * len(self.labels)
-            found.append(f"Interrupted: {len(self.records)} of {total} fits had finished and are reported.")
+        found = self._interrupted()
         finished = [label for label in self.labels if len(self.values(label, "trial"))]
         for label in finished:
             converged = self.values(label, "converged")
@@ -174,51 +84,34 @@ class RegimeComparison:
 
     def __str__(self) -> str:
         s = self.settings
-        policy = {
-            "batch": "batch statistics of fixed chunks",
-            "population": "population statistics",
-            "running": "running averages",
-        }[s["batch_norm"]]
-        trials = "one trial" if s["n_trials"] == 1 else f"{s['n_trials']} paired trials, mean ± std"
-        head = [
-            f"{s['n_train']:,} training and {s['n_test']:,} test samples, {trials}",
-            f"losses and accuracies with {policy} in batch norm (batch_norm={s['batch_norm']!r}), dropout off",
-        ]
-        if s["epsilons"]:
-            head.append(f"sharpness in %, on {s['n_samples_sharpness']:,} training samples, solver {s['solver']!r}")
-        lines = [*head, "", *self._table(), "", *self._gap_lines()]
-        found = self.warnings()
-        return "\n".join([*lines, *(["", "Please note:"] if found else []), *(f"* {sentence}" for sentence in found)])
+        head = f"{s['n_train']:,} training and {s['n_test']:,} test samples, {self._trials()}"
+        lines = [head, *self._measured_how(), "", *self._table(), "", *self._gap_lines(), *self._notes()]
+        return "\n".join(lines)
 
     __repr__ = __str__
 
     def _table(self) -> list[str]:
         columns = [label for label in self.labels if len(self.values(label, "trial"))]
         quantities = [
-            ("batch size", "batch_size", lambda v: f"{v[0]:,.0f}" if np.ptp(v) == 0 else _mean_std(v, ",.0f")),
-            ("train accuracy (%)", "train_accuracy", lambda v: _mean_std(100 * v, ".2f")),
-            ("test accuracy (%)", "test_accuracy", lambda v: _mean_std(100 * v, ".2f")),
-            ("train loss", "train_loss", lambda v: _mean_std(v, ".2e")),
-            ("test loss", "test_loss", lambda v: _mean_std(v, ".4f")),
+            ("batch size", "batch_size", lambda v: f"{v[0]:,.0f}" if np.ptp(v) == 0 else mean_std(v, ",.0f")),
+            ("train accuracy (%)", "train_accuracy", lambda v: mean_std(100 * v, ".2f")),
+            ("test accuracy (%)", "test_accuracy", lambda v: mean_std(100 * v, ".2f")),
+            ("train loss", "train_loss", lambda v: mean_std(v, ".2e")),
+            ("test loss", "test_loss", lambda v: mean_std(v, ".4f")),
         ]
         for dim in self.settings["subspace_dims"]:
             for epsilon in self.settings["epsilons"]:
                 name = f"sharpness {epsilon:g}" + ("" if dim is None else f", {dim} dims") + " (%)"
-                quantities.append((name, sharpness_key(epsilon, dim), lambda v: _mean_std(v, ".3g")))
+                quantities.append((name, sharpness_key(epsilon, dim), lambda v: mean_std(v, ".3g")))
         quantities += [
-            ("distance from start", "weight_distance", lambda v: _mean_std(v, ".2f")),
-            ("epochs", "n_epochs", lambda v: _mean_std(v, ".0f")),
-            ("updates", "n_updates", lambda v: _mean_std(v, ",.0f")),
-            ("seconds to fit", "fit_seconds", lambda v: _mean_std(v, ".1f")),
+            ("distance from start", "weight_distance", lambda v: mean_std(v, ".2f")),
+            ("epochs", "n_epochs", lambda v: mean_std(v, ".0f")),
+            ("updates", "n_updates", lambda v: mean_std(v, ",.0f")),
+            ("seconds to fit", "fit_seconds", lambda v: mean_std(v, ".1f")),
         ]
         rows = [["", *columns]]
         rows += [[name, *(show(self.values(label, key)) for label in columns)] for name, key, show in quantities]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        return [
-            row[0].ljust(widths[0])
-            + "".join("   " + cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))
-            for row in rows
-        ]
+        return table(rows)
 
     def _gap_lines(self) -> list[str]:
         reference = self.settings["reference"]
@@ -227,79 +120,20 @@ class RegimeComparison:
             interval = "" if np.isnan(gap.low) else f", 95 % interval [{100 * gap.low:+.2f}, {100 * gap.high:+.2f}]"
             lines.append(
                 f"regime gap, test accuracy {reference} - {gap.regime}: {100 * gap.mean:+.2f} points{interval} "
-                f"over {_count(gap.n_trials, 'paired trial')} (seeds, not the draw of the test set)"
+                f"over {count(gap.n_trials, 'paired trial')} (seeds, not the draw of the test set)"
             )
             one, other = self.paired(gap.regime, "weight_distance")
-            lines.append(f"distance from start, {reference} / {gap.regime}: {_mean_std(one / other, '.2f')}")
+            lines.append(f"distance from start, {reference} / {gap.regime}: {mean_std(one / other, '.2f')}")
         for label in self.labels:
             gap_of_one = self.values(label, "train_accuracy") - self.values(label, "test_accuracy")
             if len(gap_of_one):
-                lines.append(f"train-test gap of {label}: {_mean_std(100 * gap_of_one, '.2f')} points")
+                lines.append(f"train-test gap of {label}: {mean_std(100 * gap_of_one, '.2f')} points")
         return lines
 
     # -- leaving ---------------------------------------------------------------------------------------------------
-
-    def to_frame(self) -> Any:
-        """Return a pandas DataFrame with one row per fit; needs pandas."""
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_frame needs pandas: pip install pandas; to_json and records do not.") from error
-        return pd.DataFrame(self.records)
-
-    def to_json(self, path: str | Path | None = None) -> str:
-        """Return settings, records, gaps and warnings as JSON; write it to ``path`` if given."""
-        content = {
-            "settings": self.settings,
-            "interrupted": self.interrupted,
-            "gaps": [asdict(gap) for gap in self.gaps()],
-            "warnings": self.warnings(),
-            "records": self.records,
-        }
-        text = json.dumps(_plain(content), indent=2, ensure_ascii=False)
-        if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
-        return text
 
     def plot(self, axes: Any = None) -> Any:
         """Draw test accuracy and sharpness of every trial; return a `RegimeComparisonDisplay`."""
         from sklgap.model_selection._plot._compare import RegimeComparisonDisplay
 
         return RegimeComparisonDisplay.from_comparison(self, axes=axes)
-
-
-def environment() -> dict[str, Any]:
-    """Return versions and hardware, for the record."""
-    return {
-        "sklgap": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "scikit-learn": sklearn.__version__,
-        "skorch": version("skorch"),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "joblib": joblib.__version__,
-        "machine": platform.machine(),
-        "n_cpus": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def _mean_std(values: np.ndarray, spec: str) -> str:
-    mean = format(values.mean(), spec)
-    return mean if len(values) < 2 else f"{mean} ± {format(values.std(ddof=1), spec)}"
-
-
-def _plain(value: Any) -> Any:
-    """Return JSON's own types; numbers that JSON does not know become null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value

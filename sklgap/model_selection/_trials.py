@@ -64,6 +64,7 @@ def run_trials(
     n_jobs: int | None = None,
     verbose: int = 1,
     memory: str | Path | None = None,
+    test_name: str = "test",
 ) -> tuple[list[tuple[dict[str, Any], Any]], bool]:
     """Run all trials under a progress bar.
 
@@ -83,6 +84,8 @@ def run_trials(
         0: no bar.
     memory : str or Path, default=None
         Folder that keeps what has finished; see `LBGapClassifier`.
+    test_name : str, default="test"
+        What the bar calls the data of ``test``.
 
     Returns
     -------
@@ -97,7 +100,7 @@ def run_trials(
         with tqdm(total=len(calls), unit="fit", disable=not verbose) as bar:
             for record, model in Parallel(n_jobs=n_jobs, return_as="generator_unordered")(calls):
                 results.append((record, model))
-                bar.set_postfix_str(f"{record['regime']}: test accuracy {100 * record['test_accuracy']:.2f} %")
+                bar.set_postfix_str(f"{record['regime']}: {test_name} accuracy {100 * record['test_accuracy']:.2f} %")
                 bar.update()
     except KeyboardInterrupt:
         if not results:
@@ -156,7 +159,7 @@ def _measure(
         # Of the epochs themselves: a fit may have been stopped and gone on, or be loaded.
         "fit_seconds": sum(classifier.history_[:, "dur"]),
     }
-    X, y = (_take(part, measuring.rows) for part in train)
+    X, y = (take(part, measuring.rows) for part in train)
     objective = check_objective(model, X, y, batch_norm=measuring.batch_norm)
     for dim in measuring.subspace_dims:
         if not np.isfinite(objective.value()):  # a regime that diverged must not cost the others
@@ -180,7 +183,8 @@ def _has_stopping_rule(classifier: Any) -> bool:
     return classifier.tol is not None or classifier.target_loss is not None
 
 
-def _take(data: Any, rows: np.ndarray) -> Any:
+def take(data: Any, rows: np.ndarray) -> Any:
+    """Return the rows of an array, a DataFrame, a Series, a tensor or a list."""
     if hasattr(data, "iloc"):
         return data.iloc[rows]
     return data[rows] if hasattr(data, "shape") else np.asarray(data)[rows]

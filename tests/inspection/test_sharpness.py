@@ -15,7 +15,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sklgap.inspection import Sharpness, _maximizers, sharpness
-from sklgap.inspection._sharpness import SOLVERS, half_widths
+from sklgap.inspection._sharpness import SOLVERS, half_widths, usual_gradients
 from sklgap.objective import Objective, Subspace, random_subspace
 from tests.cases import DOUBLE, PROBLEMS, WITH_BATCH_NORM, no_global_random_numbers, seeded_module, vectors
 from tests.landscapes import box, concave, coupled_convex, indefinite, landscape, linear, separable_convex, vector
@@ -211,6 +211,17 @@ def test_the_policy_moves_the_metric(name):
         sharpness((module, criterion), X, y, batch_norm=policy, random_state=0).value for policy in ("batch", "running")
     ]
     assert values[0] != pytest.approx(values[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("dim", [None, 3])
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("problem", ["tanh", "relu", "batch_norm"])
+def test_usual_gradients(problem, solver, dim):
+    module, criterion, X, y = PROBLEMS[problem]()
+    low, high = usual_gradients(solver, dim is not None)
+    for epsilon in (1e-3, 0.1):
+        found = sharpness((module, criterion), X, y, epsilon=epsilon, solver=solver, subspace_dim=dim, random_state=0)
+        assert low <= found.n_evaluations <= high
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

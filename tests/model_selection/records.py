@@ -1,6 +1,6 @@
 """Made-up results of a comparison."""
 
-from sklgap.model_selection import RegimeComparison
+from sklgap.model_selection import BatchSizeCurve, RegimeComparison
 
 SETTINGS = {
     "n_train": 1000,
@@ -29,7 +29,7 @@ def record(regime, trial, **values):
         "seed": 10 + trial,
         "batch_size": 25 if small else 100,
         "train_accuracy": 0.99,
-        "test_accuracy": (SB_ACCURACY if small else LB_ACCURACY)[trial],
+        "test_accuracy": (SB_ACCURACY if small else LB_ACCURACY)[trial % 3],
         "train_loss": 0.010,
         "test_loss": 0.20,
         "weight_distance": 12.0 if small else 4.0,
@@ -51,3 +51,43 @@ def comparison(records=None, labels=("SB", "LB"), interrupted=False, **settings)
         records = [record(label, trial) for trial in range(3) for label in labels]
     results = [(r, f"model {r['regime']} {r['trial']}") for r in records]
     return RegimeComparison(results, list(labels), {**SETTINGS, **settings}, interrupted)
+
+
+def curve(valid, test=None, *, interrupted=False, first_seed=10, tuning=None, skip=(), values=None, **settings):
+    """A curve with these validation (and test) accuracies, by batch size; the smallest is the reference.
+
+    ``skip``: pairs of size and trial that had not finished; ``values``: further values of the records, by size.
+    """
+    n_trials = len(next(iter(valid.values())))
+    results = []
+    for size, accuracies in valid.items():
+        for trial in range(n_trials):
+            if (size, trial) in skip:
+                continue
+            extra = {
+                "batch_size": size,
+                "seed": first_seed + trial,
+                "lr": 1e-3,
+                "n_updates": 8000 // size,
+                "valid_accuracy": accuracies[trial],
+                "valid_loss": 0.2,
+                "test_accuracy": (test or valid)[size][trial],
+                **((values or {}).get(size, {})),
+            }
+            results.append((record(str(size), trial, **extra), f"model {size} {trial}"))
+    sizes = sorted(valid)
+    own = {
+        "n_valid": 1000,
+        "n_trials": n_trials,
+        "batch_sizes": sizes,
+        "reference": str(sizes[0]),
+        "lr": "fixed",
+        "lrs": [],
+        "budget": "epochs",
+        "max_epochs": 20,
+        "target_loss": None,
+        "subspace_dims": [None],
+        "epsilons": [1e-3],
+        "tuning_seeds": [],
+    }
+    return BatchSizeCurve(results, {**SETTINGS, **own, **settings}, interrupted, tuning)
