@@ -5,14 +5,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.utils import indexable
 
 from sklgap._checks import check_random_state
-from sklgap.inspection._sharpness import SOLVERS, check_epsilons
-from sklgap.model_selection._report import RegimeComparison, environment
-from sklgap.model_selection._trials import Measuring, Trial, last_step, run_trials, with_parameters
-from sklgap.objective._batch_norm import check_batch_norm
-from sklgap.regimes import check_batch_regime
+from sklgap.model_selection._experiment import (
+    check_candidate,
+    check_data,
+    check_measuring,
+    check_regimes,
+    described,
+)
+from sklgap.model_selection._recorded_training import draw_seeds
+from sklgap.model_selection._report import RegimeComparison
+from sklgap.model_selection._result import environment
+from sklgap.model_selection._trials import Trial, run_trials
 
 
 def compare_regimes(
@@ -104,31 +109,15 @@ def compare_regimes(
     4
     """
     reference = str(reference)
-    overrides = _check_regimes(regimes, reference)
-    if isinstance(n_trials, bool) or not isinstance(n_trials, numbers.Integral) or n_trials < 1:
-        raise ValueError(f"n_trials must be an integer of at least 1; got {n_trials!r}.")
-    check_batch_norm(batch_norm)
-    if solver not in SOLVERS:
-        raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {solver!r}.")
-    X, y = indexable(X, y)
-    X_test, y_test = indexable(X_test, y_test)
-    unseen = np.setdiff1d(np.asarray(y_test), np.asarray(y))
-    if len(unseen):
-        raise ValueError(f"y_test must have labels that y has; got {unseen} beside them.")
-    if np.shape(X)[1:] != np.shape(X_test)[1:]:
-        raise ValueError(f"X_test must have rows like those of X, {np.shape(X)[1:]}; got {np.shape(X_test)[1:]}.")
+    overrides = check_regimes(regimes)
+    if reference not in overrides:
+        raise ValueError(f"reference must be one of the regimes, {', '.join(overrides)}; got {reference!r}.")
+    X, y, X_test, y_test = check_data(X, y, X_test, y_test)
     for parameters in overrides.values():  # what is wrong is found before hours of training
-        candidate = last_step(with_parameters(estimator, dict(parameters)))
-        check_batch_regime(candidate.batch_regime, len(y)).batch_size(0, len(y))
+        check_candidate(estimator, parameters, len(y))
     rng = check_random_state(random_state)
-    seeds = [int(seed) for seed in rng.randint(2**31 - 1, size=n_trials)]
-    measuring = Measuring(
-        _check_epsilons(epsilons),
-        _check_dims(subspace_dims) if len(epsilons) else (),
-        batch_norm,
-        solver,
-        _sample_rows(len(y), max_samples, rng),
-    )
+    seeds = draw_seeds(n_trials, rng)
+    measuring = check_measuring(epsilons, subspace_dims, batch_norm, solver, max_samples, len(y), rng)
     trials = [
         Trial(label, dict(parameters), trial, seed)
         for trial, seed in enumerate(seeds)
@@ -139,7 +128,7 @@ def compare_regimes(
         "n_test": len(y_test),
         "n_trials": int(n_trials),
         "reference": reference,
-        "regimes": {label: {k: _plain(v) for k, v in parameters.items()} for label, parameters in overrides.items()},
+        "regimes": described(overrides),
         "estimator": repr(estimator),
         "epsilons": list(measuring.epsilons),
         "subspace_dims": list(measuring.subspace_dims),
@@ -153,57 +142,3 @@ def compare_regimes(
         estimator, trials, (X, y), (X_test, y_test), measuring, n_jobs=n_jobs, verbose=verbose
     )
     return RegimeComparison(results, labels=list(overrides), settings=settings, interrupted=interrupted)
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON knows as it is, anything else as its text."""
-    return value if value is None or isinstance(value, str | int | float | bool) else repr(value)
-
-
-def _check_regimes(regimes: Any, reference: str) -> dict[str, Mapping[str, Any]]:
-    if isinstance(regimes, str) or not isinstance(regimes, Mapping | Sequence) or not len(regimes):
-        raise ValueError(f"regimes must be a sequence of batch regimes or a dict label -> parameters; got {regimes!r}.")
-    if isinstance(regimes, Mapping):
-        overrides = {str(label): parameters for label, parameters in regimes.items()}
-        for label, parameters in overrides.items():
-            if not isinstance(parameters, Mapping):
-                raise ValueError(f"regimes[{label!r}] must be a dict of parameters; got {parameters!r}.")
-    else:
-        overrides = {str(regime): {"batch_regime": regime} for regime in regimes}
-    # An estimator's own batch_size would override every regime.
-    overrides = {
-        label: {"batch_size": None, **parameters} if "batch_regime" in parameters else parameters
-        for label, parameters in overrides.items()
-    }
-    if len(overrides) < len(regimes):
-        raise ValueError(f"regimes must have different labels; got {regimes!r}.")
-    if any("random_state" in parameters for parameters in overrides.values()):
-        raise ValueError("regimes must not set random_state: each trial starts all of them from its own.")
-    if reference not in overrides:
-        raise ValueError(f"reference must be one of the regimes, {', '.join(overrides)}; got {reference!r}.")
-    return overrides
-
-
-def _check_epsilons(epsilons: Any) -> tuple[float, ...]:
-    if np.ndim(epsilons) != 1:
-        raise ValueError(f"epsilons must be a sequence of numbers above 0; got {epsilons!r}.")
-    return tuple(check_epsilons(epsilons)) if len(epsilons) else ()
-
-
-def _check_dims(dims: Any) -> tuple[int | None, ...]:
-    allowed = isinstance(dims, Sequence) and all(
-        dim is None or (isinstance(dim, int | np.integer) and not isinstance(dim, bool) and dim >= 1) for dim in dims
-    )
-    if not allowed:
-        raise ValueError(f"subspace_dims must be a sequence of None and integers of at least 1; got {dims!r}.")
-    return tuple(dims)
-
-
-def _sample_rows(n_samples: int, max_samples: int | None, rng: np.random.RandomState) -> np.ndarray:
-    if max_samples is not None and (
-        isinstance(max_samples, bool) or not isinstance(max_samples, numbers.Integral) or max_samples < 1
-    ):
-        raise ValueError(f"max_samples must be None or an integer of at least 1; got {max_samples!r}.")
-    if max_samples is None or max_samples >= n_samples:
-        return np.arange(n_samples)
-    return np.sort(rng.choice(n_samples, int(max_samples), replace=False))

@@ -1,21 +1,13 @@
 """The result of a comparison: its statistics, its printed form, its files."""
 
-import json
-import os
-import platform
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
-import scipy
-import sklearn
-import torch
 from scipy import stats
 
-from sklgap._version import __version__
+from sklgap.model_selection._result import aligned, count, describe_policy, mean_std, to_frame, to_json
 from sklgap.model_selection._trials import sharpness_key
 
 CONFIDENCE = 0.95
@@ -174,15 +166,10 @@ class RegimeComparison:
 
     def __str__(self) -> str:
         s = self.settings
-        policy = {
-            "batch": "batch statistics of fixed chunks",
-            "population": "population statistics",
-            "running": "running averages",
-        }[s["batch_norm"]]
         trials = "one trial" if s["n_trials"] == 1 else f"{s['n_trials']} paired trials, mean ± std"
         head = [
             f"{s['n_train']:,} training and {s['n_test']:,} test samples, {trials}",
-            f"losses and accuracies with {policy} in batch norm (batch_norm={s['batch_norm']!r}), dropout off",
+            describe_policy(s["batch_norm"]),
         ]
         if s["epsilons"]:
             head.append(f"sharpness in %, on {s['n_samples_sharpness']:,} training samples, solver {s['solver']!r}")
@@ -195,30 +182,25 @@ class RegimeComparison:
     def _table(self) -> list[str]:
         columns = [label for label in self.labels if len(self.values(label, "trial"))]
         quantities = [
-            ("batch size", "batch_size", lambda v: f"{v[0]:,.0f}" if np.ptp(v) == 0 else _mean_std(v, ",.0f")),
-            ("train accuracy (%)", "train_accuracy", lambda v: _mean_std(100 * v, ".2f")),
-            ("test accuracy (%)", "test_accuracy", lambda v: _mean_std(100 * v, ".2f")),
-            ("train loss", "train_loss", lambda v: _mean_std(v, ".2e")),
-            ("test loss", "test_loss", lambda v: _mean_std(v, ".4f")),
+            ("batch size", "batch_size", lambda v: f"{v[0]:,.0f}" if np.ptp(v) == 0 else mean_std(v, ",.0f")),
+            ("train accuracy (%)", "train_accuracy", lambda v: mean_std(100 * v, ".2f")),
+            ("test accuracy (%)", "test_accuracy", lambda v: mean_std(100 * v, ".2f")),
+            ("train loss", "train_loss", lambda v: mean_std(v, ".2e")),
+            ("test loss", "test_loss", lambda v: mean_std(v, ".4f")),
         ]
         for dim in self.settings["subspace_dims"]:
             for epsilon in self.settings["epsilons"]:
                 name = f"sharpness {epsilon:g}" + ("" if dim is None else f", {dim} dims") + " (%)"
-                quantities.append((name, sharpness_key(epsilon, dim), lambda v: _mean_std(v, ".3g")))
+                quantities.append((name, sharpness_key(epsilon, dim), lambda v: mean_std(v, ".3g")))
         quantities += [
-            ("distance from start", "weight_distance", lambda v: _mean_std(v, ".2f")),
-            ("epochs", "n_epochs", lambda v: _mean_std(v, ".0f")),
-            ("updates", "n_updates", lambda v: _mean_std(v, ",.0f")),
-            ("seconds to fit", "fit_seconds", lambda v: _mean_std(v, ".1f")),
+            ("distance from start", "weight_distance", lambda v: mean_std(v, ".2f")),
+            ("epochs", "n_epochs", lambda v: mean_std(v, ".0f")),
+            ("updates", "n_updates", lambda v: mean_std(v, ",.0f")),
+            ("seconds to fit", "fit_seconds", lambda v: mean_std(v, ".1f")),
         ]
         rows = [["", *columns]]
         rows += [[name, *(show(self.values(label, key)) for label in columns)] for name, key, show in quantities]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        return [
-            row[0].ljust(widths[0])
-            + "".join("   " + cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))
-            for row in rows
-        ]
+        return aligned(rows)
 
     def _gap_lines(self) -> list[str]:
         reference = self.settings["reference"]
@@ -227,25 +209,21 @@ class RegimeComparison:
             interval = "" if np.isnan(gap.low) else f", 95 % interval [{100 * gap.low:+.2f}, {100 * gap.high:+.2f}]"
             lines.append(
                 f"regime gap, test accuracy {reference} - {gap.regime}: {100 * gap.mean:+.2f} points{interval} "
-                f"over {_count(gap.n_trials, 'paired trial')} (seeds, not the draw of the test set)"
+                f"over {count(gap.n_trials, 'paired trial')} (seeds, not the draw of the test set)"
             )
             one, other = self.paired(gap.regime, "weight_distance")
-            lines.append(f"distance from start, {reference} / {gap.regime}: {_mean_std(one / other, '.2f')}")
+            lines.append(f"distance from start, {reference} / {gap.regime}: {mean_std(one / other, '.2f')}")
         for label in self.labels:
             gap_of_one = self.values(label, "train_accuracy") - self.values(label, "test_accuracy")
             if len(gap_of_one):
-                lines.append(f"train-test gap of {label}: {_mean_std(100 * gap_of_one, '.2f')} points")
+                lines.append(f"train-test gap of {label}: {mean_std(100 * gap_of_one, '.2f')} points")
         return lines
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame with one row per fit; needs pandas."""
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_frame needs pandas: pip install pandas; to_json and records do not.") from error
-        return pd.DataFrame(self.records)
+        return to_frame(self.records)
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return settings, records, gaps and warnings as JSON; write it to ``path`` if given."""
@@ -256,50 +234,10 @@ class RegimeComparison:
             "warnings": self.warnings(),
             "records": self.records,
         }
-        text = json.dumps(_plain(content), indent=2, ensure_ascii=False)
-        if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
-        return text
+        return to_json(content, path)
 
     def plot(self, axes: Any = None) -> Any:
         """Draw test accuracy and sharpness of every trial; return a `RegimeComparisonDisplay`."""
         from sklgap.model_selection._plot._compare import RegimeComparisonDisplay
 
         return RegimeComparisonDisplay.from_comparison(self, axes=axes)
-
-
-def environment() -> dict[str, Any]:
-    """Return versions and hardware, for the record."""
-    return {
-        "sklgap": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "scikit-learn": sklearn.__version__,
-        "skorch": version("skorch"),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "joblib": joblib.__version__,
-        "machine": platform.machine(),
-        "n_cpus": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def _mean_std(values: np.ndarray, spec: str) -> str:
-    mean = format(values.mean(), spec)
-    return mean if len(values) < 2 else f"{mean} ± {format(values.std(ddof=1), spec)}"
-
-
-def _plain(value: Any) -> Any:
-    """Return JSON's own types; numbers that JSON does not know become null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value

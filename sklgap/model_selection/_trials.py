@@ -62,6 +62,7 @@ def run_trials(
     n_jobs: int | None = None,
     verbose: int = 1,
     memory: str | Path | None = None,
+    keep_estimators: bool = True,
 ) -> tuple[list[tuple[dict[str, Any], Any]], bool]:
     """Run all trials under a progress bar.
 
@@ -81,6 +82,8 @@ def run_trials(
         0: no bar.
     memory : str or Path, default=None
         Folder that keeps what has finished; see `LBGapClassifier`.
+    keep_estimators : bool, default=True
+        False: None in place of every fitted estimator, for experiments of hundreds of fits.
 
     Returns
     -------
@@ -89,7 +92,8 @@ def run_trials(
     interrupted : bool
         Whether Ctrl-C ended it; the results are then those that had finished.
     """
-    calls = [delayed(run_trial)(estimator, trial, train, test, measuring, memory) for trial in trials]
+    run = run_trial if keep_estimators else _run_for_record
+    calls = [delayed(run)(estimator, trial, train, test, measuring, memory) for trial in trials]
     results = []
     try:
         with tqdm(total=len(calls), unit="fit", disable=not verbose) as bar:
@@ -138,7 +142,7 @@ def run_trial(
         "converged": classifier.converged_ if _has_stopping_rule(classifier) else None,
         "fit_seconds": fitted - started,
     }
-    X, y = (_take(part, measuring.rows) for part in train)
+    X, y = (take(part, measuring.rows) for part in train)
     objective = check_objective(model, X, y, batch_norm=measuring.batch_norm)
     for dim in measuring.subspace_dims:
         if not np.isfinite(objective.value()):  # a regime that diverged must not cost the others
@@ -153,6 +157,10 @@ def run_trial(
     return record, model
 
 
+def _run_for_record(*arguments: Any) -> tuple[dict[str, Any], None]:
+    return run_trial(*arguments)[0], None
+
+
 def sharpness_key(epsilon: float, subspace_dim: int | None) -> str:
     """Return the name of a sharpness in a record."""
     return f"sharpness_{epsilon:g}" + ("" if subspace_dim is None else f"_dim{subspace_dim}")
@@ -162,7 +170,8 @@ def _has_stopping_rule(classifier: Any) -> bool:
     return classifier.tol is not None or classifier.target_loss is not None
 
 
-def _take(data: Any, rows: np.ndarray) -> Any:
+def take(data: Any, rows: np.ndarray) -> Any:
+    """Return some rows of an array, a data frame or a list."""
     if hasattr(data, "iloc"):
         return data.iloc[rows]
     return data[rows] if hasattr(data, "shape") else np.asarray(data)[rows]
