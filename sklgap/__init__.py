@@ -14,7 +14,13 @@ from sklgap.metrics import (
     neg_sharpness_scorer,
     sharpness_score,
 )
-from sklgap.model_selection import RegimeComparisonDisplay, compare_regimes, critical_batch_size
+from sklgap.model_selection import (
+    RegimeComparisonDisplay,
+    WarmStartDisplay,
+    compare_regimes,
+    critical_batch_size,
+    warm_start_curve,
+)
 from sklgap.objective import Objective, check_objective
 from sklgap.regimes import BatchRegime, ConstantBatch, DynamicSampling, GrowingBatch, SwitchBatch
 from sklgap.remedies import SAM, Adversarial, Augmentation, EntropySGD, Proximal, Remedy, SampleNoise, Stability
@@ -39,6 +45,7 @@ __all__ = [
     "Stability",
     "SwitchBatch",
     "TrainingRecorder",
+    "WarmStartDisplay",
     "WeightAveraging",
     "__version__",
     "check_objective",
@@ -51,4 +58,5 @@ __all__ = [
     "neg_sharpness_scorer",
     "sharpness",
     "sharpness_score",
+    "warm_start_curve",
 ]

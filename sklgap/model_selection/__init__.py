@@ -3,9 +3,12 @@
 from sklgap.model_selection._compare import compare_regimes
 from sklgap.model_selection._critical_batch_size import CriticalBatchSize, critical_batch_size
 from sklgap.model_selection._plot._compare import RegimeComparisonDisplay
+from sklgap.model_selection._plot._warm_start import WarmStartDisplay
 from sklgap.model_selection._report import Gap, RegimeComparison
 from sklgap.model_selection._steps_to_loss import StepsToLoss, steps_to_loss
 from sklgap.model_selection._steps_tradeoff import StepsTradeoff, fit_steps_to_loss
+from sklgap.model_selection._warm_start import warm_start_curve
+from sklgap.model_selection._warm_start_result import WarmStartCurve
 
 __all__ = [
     "CriticalBatchSize",
@@ -14,8 +17,11 @@ __all__ = [
     "RegimeComparisonDisplay",
     "StepsToLoss",
     "StepsTradeoff",
+    "WarmStartCurve",
+    "WarmStartDisplay",
     "compare_regimes",
     "critical_batch_size",
     "fit_steps_to_loss",
     "steps_to_loss",
+    "warm_start_curve",
 ]
