@@ -19,6 +19,8 @@ from sklgap.model_selection import (
     WarmStartDisplay,
     compare_regimes,
     critical_batch_size,
+    minima_census,
+    sharpness_trajectory,
     warm_start_curve,
 )
 from sklgap.objective import Objective, check_objective
@@ -54,9 +56,11 @@ __all__ = [
     "generalization_gap_score",
     "loss_along_line",
     "make_sharpness_scorer",
+    "minima_census",
     "neg_generalization_gap_scorer",
     "neg_sharpness_scorer",
     "sharpness",
     "sharpness_score",
+    "sharpness_trajectory",
     "warm_start_curve",
 ]

@@ -15,7 +15,9 @@ PACKAGES = [name for name in MODULES if hasattr(importlib.import_module(name), "
 
 # Public names that need no example of their own.
 RECORDS = {
+    "Contrast",
     "CriticalBatchSize",
+    "Estimate",
     "GradientNoise",
     "GradientStandardError",
     "StepsToLoss",
@@ -27,15 +29,20 @@ RECORDS = {
     "HessianTrace",
     "LossCurve",
     "LossSurface",
+    "MinimaCensus",
     "RegimeComparison",
     "RitzValues",
     "Sharpness",
+    "SharpnessTrajectory",
     "SpectralDensity",
+    "WarmStartCurve",
 }  # returned, not built by users
 DISPLAYS = {
     "LearningCurvesDisplay",
+    "MinimaCensusDisplay",
     "SharpnessTrajectoryDisplay",
     "SpectrumDisplay",
+    "WarmStartDisplay",
     "WeightDistanceDisplay",
     "ParametricPlotDisplay",
     "RegimeComparisonDisplay",
