@@ -6,9 +6,9 @@ How many small-batch epochs does it take to leave the region of sharp minima?
 
 Figure 5 of Keskar et al. (2017): a small-batch training (SB) keeps its weights after every k-th epoch, and from each of
 them a large-batch training (LB) starts, with nothing but the weights. Left: test accuracy of SB, and of the LB that
-starts from it; 0 epochs is LB from scratch. Right: how sharp those LB solutions are. In the paper a few epochs leave
-LB sharp and less accurate; after some more it ends as flat and as accurate as SB. The paper makes 100 epochs of either;
-this script does F1 on MNIST with fewer small-batch epochs, on the first 10,000 images unless ``--full`` is given.
+starts from it; 0 epochs is LB from scratch. Right: how sharp those LB solutions are. In the paper a few epochs do
+not help; after some more the accuracy of LB rises and its sharpness drops. The paper makes 100 epochs of either; this
+script does F1 on MNIST with fewer small-batch epochs, on the first 10,000 images unless ``--full`` is given.
 
 ``--quick`` does it with the digits that ship with scikit-learn, in under a minute: not the paper's setting, and not its
 result.

@@ -80,18 +80,22 @@ def rank_correlation(first: Any, second: Any) -> Estimate:
 
     Fisher's z has the standard error sqrt((1 + rho^2 / 2) / (n - 3)) for ranks: Bonett and Wright, Sample size
     requirements for estimating Pearson, Kendall and Spearman correlations, Psychometrika 65 (2000), equation 3. Pairs
-    with a NaN are left out; not defined where one of the two is constant, or for fewer than 3 pairs.
+    with a NaN are left out; not defined where one of the two is constant, or for fewer than 3 pairs. A perfect order
+    has the inner end of the order next to it, two neighbours exchanged.
     """
     pairs = np.array([first, second], dtype=float)
     pairs = pairs[:, ~np.isnan(pairs).any(axis=0)]
     n = pairs.shape[1]
     if n < 3 or (np.ptp(pairs, axis=1) == 0).any():
         return Estimate(math.nan, math.nan, math.nan, n)
-    rho = float(stats.spearmanr(*pairs).statistic)
-    if n < 4 or abs(rho) >= 1:
+    rho = round(float(stats.spearmanr(*pairs).statistic), 12)  # a perfect order is 1 but for rounding
+    if n < 4:
         return Estimate(rho, math.nan, math.nan, n)
-    z, half = math.atanh(rho), stats.norm.ppf((1 + CONFIDENCE) / 2) * math.sqrt((1 + rho**2 / 2) / (n - 3))
-    return Estimate(rho, math.tanh(z - half), math.tanh(z + half), n)
+    inner = math.copysign(min(abs(rho), 1 - 12 / (n**3 - n)), rho)
+    z = math.atanh(inner)
+    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * math.sqrt((1 + inner**2 / 2) / (n - 3))
+    low, high = math.tanh(z - half), math.tanh(z + half)
+    return Estimate(rho, -1.0 if rho == -1 else low, 1.0 if rho == 1 else high, n)
 
 
 def share_larger(first: Any, second: Any) -> float:

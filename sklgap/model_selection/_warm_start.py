@@ -116,7 +116,9 @@ def warm_start_curve(
     -----
     As in the paper's "piggyback", a large-batch training starts from weights alone: the state of the optimiser, the
     number of updates and the schedule of the learning rate start anew. Its ``weight_distance`` is from where it
-    started. It has had the small-batch epochs besides, which is why the table has plain small-batch training too.
+    started. It has had the small-batch epochs besides, which is why the table has plain small-batch training too. With
+    ``batch_norm="running"`` the small batch is measured with the averages as its training left them, the large batch
+    with those that ``fit`` recomputes at its end.
 
     Costs ``n_trials`` small-batch trainings of ``max_small_epochs`` epochs and
     ``n_trials * (1 + max_small_epochs // every)`` large-batch ones; all kept weights are in memory at once. The
@@ -160,8 +162,8 @@ def warm_start_curve(
         "n_test": len(y_test),
         "n_trials": int(n_trials),
         "regimes": described({"small": of_small, "large": of_large}),
-        "small": str(small),
-        "large": str(large),
+        "small": small if isinstance(small, str) else f"small batch ({small})",
+        "large": large if isinstance(large, str) else f"large batch ({large})",
         "small_epochs": [0, *range(every, max_small_epochs + 1, every)],
         "estimator": repr(estimator),
         "epsilons": list(measuring.epsilons),
