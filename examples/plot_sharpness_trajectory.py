@@ -19,13 +19,13 @@ import argparse
 import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
 
-from sklgap import LBGapClassifier, TrainingRecorder, sharpness
+from sklgap import LBGapClassifier, sharpness_trajectory
 from sklgap.datasets import fetch_mnist
-from sklgap.inspection import SharpnessTrajectoryDisplay, recorded
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--quick", action="store_true", help="digits, not the paper's setting")
 parser.add_argument("--epsilon", type=float, default=1e-3, help="size of the box (the paper: 1e-3 and 5e-4)")
+parser.add_argument("--trials", type=int, default=1, help="starting points (default: 1)")
 parser.add_argument("--output", help="file to save the figure to")
 arguments = parser.parse_args()
 
@@ -38,39 +38,23 @@ else:
 
 # %%
 # Loss and sharpness are measured on the same 1,000 training rows, with batch statistics, at logarithmically spaced
-# updates and at every fifth epoch. Compare sharpness at equal losses only.
-X_measured, y_measured = X[:1000], y[:1000]
-
-
-def measure_sharpness(net):
-    """Return Metric 2.1 in percent."""
-    return sharpness(net, X_measured, y_measured, epsilon=arguments.epsilon, random_state=0).value
-
-
-models = {}
-for regime in ("SB", "LB"):
-    recorder = TrainingRecorder(
-        {"train": (X_measured, y_measured)}, {"sharpness": measure_sharpness}, every=5, at_updates="log"
-    )
-    model = LBGapClassifier(
-        "F1",
-        batch_regime=regime,
-        max_epochs=epochs[regime],
-        tol=None,
-        random_state=0,
-        verbose=1,
-        callbacks=[("recorder", recorder)],
-        **setting,
-    )
-    models[regime] = model.fit(X, y)
-    print(f"{regime}\n  updates       loss  sharpness (%)")
-    columns = recorded(model)
-    for row in zip(columns["n_updates"], columns["train_loss"], columns["sharpness"], strict=True):
-        print("  {:7d}  {:9.2e}  {:13.4g}".format(*row))
+# updates and at every fifth epoch. Compare sharpness at equal losses only, as the table does.
+found = sharpness_trajectory(
+    LBGapClassifier("F1", tol=None, **setting),
+    X,
+    y,
+    regimes={regime: {"batch_regime": regime, "max_epochs": epochs[regime]} for regime in ("SB", "LB")},
+    n_trials=arguments.trials,
+    epsilon=arguments.epsilon,
+    random_state=0,
+)
+if arguments.quick:
+    print("scikit-learn's digits, 64 units a layer: not the paper's setting")
+print(found)
 
 # %%
-# Training goes from right to left.
-display = SharpnessTrajectoryDisplay.from_estimators(models)
+# Training goes from right to left. With several trials: thin lines, and their means.
+display = found.plot()
 display.ax_.set_title(f"F1 on {'digits' if arguments.quick else 'MNIST'}, epsilon = {arguments.epsilon:g}")
 if arguments.quick:
     display.figure_.supxlabel("scikit-learn's digits, 64 units a layer: not the paper's setting", fontsize="x-small")

@@ -17,10 +17,14 @@ from sklgap.metrics import (
 from sklgap.model_selection import (
     BatchSizeCurveDisplay,
     RegimeComparisonDisplay,
+    WarmStartDisplay,
     batch_size_curve,
     compare_regimes,
     critical_batch_size,
     largest_safe_batch_size,
+    minima_census,
+    sharpness_trajectory,
+    warm_start_curve,
 )
 from sklgap.objective import Objective, check_objective
 from sklgap.regimes import BatchRegime, ConstantBatch, DynamicSampling, GrowingBatch, SwitchBatch
@@ -47,6 +51,7 @@ __all__ = [
     "Stability",
     "SwitchBatch",
     "TrainingRecorder",
+    "WarmStartDisplay",
     "WeightAveraging",
     "__version__",
     "batch_size_curve",
@@ -57,8 +62,11 @@ __all__ = [
     "largest_safe_batch_size",
     "loss_along_line",
     "make_sharpness_scorer",
+    "minima_census",
     "neg_generalization_gap_scorer",
     "neg_sharpness_scorer",
     "sharpness",
     "sharpness_score",
+    "sharpness_trajectory",
+    "warm_start_curve",
 ]

@@ -16,7 +16,9 @@ PACKAGES = [name for name in MODULES if hasattr(importlib.import_module(name), "
 # Public names that need no example of their own.
 RECORDS = {
     "BatchSizeCurve",
+    "Contrast",
     "CriticalBatchSize",
+    "Estimate",
     "GradientNoise",
     "GradientStandardError",
     "StepsToLoss",
@@ -29,17 +31,22 @@ RECORDS = {
     "LossCurve",
     "LossSurface",
     "NonInferiority",
+    "MinimaCensus",
     "RegimeComparison",
     "RitzValues",
     "SafeBatchSize",
     "Sharpness",
+    "SharpnessTrajectory",
     "SpectralDensity",
+    "WarmStartCurve",
 }  # returned, not built by users
 DISPLAYS = {
     "BatchSizeCurveDisplay",
     "LearningCurvesDisplay",
+    "MinimaCensusDisplay",
     "SharpnessTrajectoryDisplay",
     "SpectrumDisplay",
+    "WarmStartDisplay",
     "WeightDistanceDisplay",
     "ParametricPlotDisplay",
     "RegimeComparisonDisplay",

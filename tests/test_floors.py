@@ -32,6 +32,7 @@ SKORCH = {
     "training/_recorder.py",
     "training/_step_timer.py",
     "training/_weight_averaging.py",
+    "training/_weights_keeper.py",
 }
 FLOOR = {part: height for height, parts in enumerate(FLOORS) for part in parts}
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))

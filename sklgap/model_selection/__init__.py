@@ -1,32 +1,51 @@
-"""What batch size does to training: regimes and remedies compared, and the critical batch size."""
+"""What batch size does to training: regimes and remedies compared, the largest safe batch, and the critical one."""
 
 from sklgap.model_selection._batch_size_curve import batch_size_curve
 from sklgap.model_selection._batch_size_report import BatchSizeCurve
+from sklgap.model_selection._census import minima_census
+from sklgap.model_selection._census_result import Contrast, MinimaCensus
 from sklgap.model_selection._compare import compare_regimes
 from sklgap.model_selection._critical_batch_size import CriticalBatchSize, critical_batch_size
 from sklgap.model_selection._plot._batch_size_curve import BatchSizeCurveDisplay
+from sklgap.model_selection._plot._census import MinimaCensusDisplay
 from sklgap.model_selection._plot._compare import RegimeComparisonDisplay
+from sklgap.model_selection._plot._warm_start import WarmStartDisplay
 from sklgap.model_selection._report import RegimeComparison
 from sklgap.model_selection._safe_batch_size import NonInferiority, SafeBatchSize, largest_safe_batch_size
+from sklgap.model_selection._sharpness_trajectory import sharpness_trajectory
+from sklgap.model_selection._sharpness_trajectory_result import SharpnessTrajectory
+from sklgap.model_selection._statistics import Estimate
 from sklgap.model_selection._steps_to_loss import StepsToLoss, steps_to_loss
 from sklgap.model_selection._steps_tradeoff import StepsTradeoff, fit_steps_to_loss
 from sklgap.model_selection._trial_records import Gap
+from sklgap.model_selection._warm_start import warm_start_curve
+from sklgap.model_selection._warm_start_result import WarmStartCurve
 
 __all__ = [
     "BatchSizeCurve",
     "BatchSizeCurveDisplay",
+    "Contrast",
     "CriticalBatchSize",
+    "Estimate",
     "Gap",
+    "MinimaCensus",
+    "MinimaCensusDisplay",
     "NonInferiority",
     "RegimeComparison",
     "RegimeComparisonDisplay",
     "SafeBatchSize",
+    "SharpnessTrajectory",
     "StepsToLoss",
     "StepsTradeoff",
+    "WarmStartCurve",
+    "WarmStartDisplay",
     "batch_size_curve",
     "compare_regimes",
     "critical_batch_size",
     "fit_steps_to_loss",
     "largest_safe_batch_size",
+    "minima_census",
+    "sharpness_trajectory",
     "steps_to_loss",
+    "warm_start_curve",
 ]

@@ -12,7 +12,7 @@ from sklgap._checks import check_integer, check_positive, check_random_state, is
 from sklgap.model_selection._batch_size_report import BatchSizeCurve
 from sklgap.model_selection._cost import measure_cost
 from sklgap.model_selection._experiment import check_data, check_keepable, check_measuring, measuring_settings
-from sklgap.model_selection._trial_records import environment
+from sklgap.model_selection._result import environment
 from sklgap.model_selection._trials import Measuring, Trial, last_step, run_trials, take, with_parameters
 from sklgap.objective import check_objective
 from sklgap.regimes import check_batch_size, default_base_batch_size
@@ -154,7 +154,7 @@ def batch_size_curve(
     base = _check_reference(reference, sizes, len(train[1]))
     seeds = _different_seeds(n_trials + TUNING_TRIALS, rng)
     seeds, tuning_seeds = seeds[:n_trials], seeds[n_trials:] if lr == "tuned" else []
-    measuring = check_measuring(len(train[1]), epsilons, subspace_dims, batch_norm, max_samples, solver, rng)
+    measuring = check_measuring(epsilons, subspace_dims, batch_norm, solver, max_samples, len(train[1]), rng)
     parameters = {size: _parameters(size, base, lr, budget) for size in sizes}
     settings = {
         "n_train": len(train[1]),

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from sklgap.model_selection._trial_records import LOSS_RATIO, Gap, TrialRecords, count, mean_std, table
+from sklgap.model_selection._result import count, mean_std
+from sklgap.model_selection._trial_records import LOSS_RATIO, Gap, TrialRecords
 from sklgap.model_selection._trials import sharpness_key
 
 _BUDGETS = {
@@ -125,21 +126,18 @@ class BatchSizeCurve(TrialRecords):
             )
         return found
 
-    def __str__(self) -> str:
+    def _head(self) -> list[str]:
         s = self.settings
         budget = _BUDGETS[s["budget"]].format(**s)
-        head = [
+        return [
             f"{s['n_train']:,} training, {s['n_valid']:,} validation and {s['n_test']:,} test samples, "
             f"{self._trials()}",
             f"learning rate (lr={s['lr']!r}): {_RATES[s['lr']]}",
             f"budget (budget={s['budget']!r}): {budget}",
             *self._measured_how(),
         ]
-        return "\n".join([*head, "", *self._table(), "", *self._reading(), *self._notes()])
 
-    __repr__ = __str__
-
-    def _table(self) -> list[str]:
+    def _table(self) -> list[list[str]]:
         columns: list[tuple[str, str, Callable[[np.ndarray], str]]] = [
             ("lr", "lr", lambda v: f"{v[0]:.3g}"),
             ("updates", "n_updates", lambda v: f"{v.mean():,.0f}"),
@@ -159,7 +157,7 @@ class BatchSizeCurve(TrialRecords):
                 cells = [show(self.values(label, key)) for _, key, show in columns]
                 gap = "reference" if size == self.reference else _points(gaps.get(label))
                 rows.append([f"{size:,}", *cells, gap])
-        return table(rows)
+        return rows
 
     def _reading(self) -> list[str]:
         gaps = self.gaps()
@@ -184,8 +182,8 @@ class BatchSizeCurve(TrialRecords):
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 
-    def _content(self) -> dict[str, Any]:
-        return {**super()._content(), "tuning": self.tuning}
+    def _statistics(self) -> dict[str, Any]:
+        return {**super()._statistics(), "tuning": self.tuning}
 
     def plot(self, ax: Any = None, *, safe: Any = None) -> Any:
         """Draw Figure 4 of Keskar et al.; return a `BatchSizeCurveDisplay`.

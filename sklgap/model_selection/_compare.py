@@ -7,12 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from sklgap._checks import check_integer, check_random_state
-from sklgap.model_selection._experiment import check_data, check_keepable, check_measuring, measuring_settings
+from sklgap._checks import check_random_state
+from sklgap.model_selection._experiment import (
+    check_candidate,
+    check_data,
+    check_keepable,
+    check_measuring,
+    check_regimes,
+    described,
+    measuring_settings,
+)
+from sklgap.model_selection._recorded_training import draw_seeds
 from sklgap.model_selection._report import RegimeComparison
-from sklgap.model_selection._trial_records import environment
-from sklgap.model_selection._trials import Trial, last_step, run_trials, with_parameters
-from sklgap.regimes import check_batch_regime
+from sklgap.model_selection._result import environment
+from sklgap.model_selection._trials import Trial, run_trials
 
 
 def compare_regimes(
@@ -108,16 +116,16 @@ def compare_regimes(
     4
     """
     reference = str(reference)
-    overrides = _check_regimes(regimes, reference)
-    check_integer("n_trials", n_trials)
+    overrides = check_regimes(regimes)
+    if reference not in overrides:
+        raise ValueError(f"reference must be one of the regimes, {', '.join(overrides)}; got {reference!r}.")
     X, y, X_test, y_test = check_data(X, y, X_test, y_test)
     check_keepable(memory, random_state)
     for parameters in overrides.values():  # what is wrong is found before hours of training
-        candidate = last_step(with_parameters(estimator, dict(parameters)))
-        check_batch_regime(candidate.batch_regime, len(y)).batch_size(0, len(y))
+        check_candidate(estimator, parameters, len(y))
     rng = check_random_state(random_state)
-    seeds = [int(seed) for seed in rng.randint(2**31 - 1, size=n_trials)]
-    measuring = check_measuring(len(y), epsilons, subspace_dims, batch_norm, max_samples, solver, rng)
+    seeds = draw_seeds(n_trials, rng)
+    measuring = check_measuring(epsilons, subspace_dims, batch_norm, solver, max_samples, len(y), rng)
     trials = [
         Trial(label, dict(parameters), trial, seed)
         for trial, seed in enumerate(seeds)
@@ -128,7 +136,7 @@ def compare_regimes(
         "n_test": len(y_test),
         "n_trials": int(n_trials),
         "reference": reference,
-        "regimes": {label: {k: _plain(v) for k, v in parameters.items()} for label, parameters in overrides.items()},
+        "regimes": described(overrides),
         "estimator": repr(estimator),
         **measuring_settings(measuring),
         "random_state": random_state if isinstance(random_state, numbers.Integral) else None,
@@ -138,32 +146,3 @@ def compare_regimes(
         estimator, trials, (X, y), (X_test, y_test), measuring, n_jobs=n_jobs, verbose=verbose, memory=memory
     )
     return RegimeComparison(results, labels=list(overrides), settings=settings, interrupted=interrupted)
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON knows as it is, anything else as its text."""
-    return value if value is None or isinstance(value, str | int | float | bool) else repr(value)
-
-
-def _check_regimes(regimes: Any, reference: str) -> dict[str, Mapping[str, Any]]:
-    if isinstance(regimes, str) or not isinstance(regimes, Mapping | Sequence) or not len(regimes):
-        raise ValueError(f"regimes must be a sequence of batch regimes or a dict label -> parameters; got {regimes!r}.")
-    if isinstance(regimes, Mapping):
-        overrides = {str(label): parameters for label, parameters in regimes.items()}
-        for label, parameters in overrides.items():
-            if not isinstance(parameters, Mapping):
-                raise ValueError(f"regimes[{label!r}] must be a dict of parameters; got {parameters!r}.")
-    else:
-        overrides = {str(regime): {"batch_regime": regime} for regime in regimes}
-    # An estimator's own batch_size would override every regime.
-    overrides = {
-        label: {"batch_size": None, **parameters} if "batch_regime" in parameters else parameters
-        for label, parameters in overrides.items()
-    }
-    if len(overrides) < len(regimes):
-        raise ValueError(f"regimes must have different labels; got {regimes!r}.")
-    if any("random_state" in parameters for parameters in overrides.values()):
-        raise ValueError("regimes must not set random_state: each trial starts all of them from its own.")
-    if reference not in overrides:
-        raise ValueError(f"reference must be one of the regimes, {', '.join(overrides)}; got {reference!r}.")
-    return overrides

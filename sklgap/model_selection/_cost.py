@@ -8,7 +8,7 @@ import joblib
 
 from sklgap.inspection._sharpness import usual_gradients
 from sklgap.model_selection._recorded_training import without_head
-from sklgap.model_selection._trial_records import count
+from sklgap.model_selection._result import count
 from sklgap.model_selection._trials import Measuring, take, with_parameters
 from sklgap.objective import check_objective
 from sklgap.regimes import n_batches, updates_of_epochs

@@ -1,6 +1,6 @@
-"""What every experiment over trials checks before it trains, and writes into its settings."""
+"""Checks that experiments share: what is wrong is found before anything is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,12 +8,13 @@ from sklearn.utils import indexable
 
 from sklgap._checks import check_integer
 from sklgap.inspection._sharpness import SOLVERS, check_epsilons
-from sklgap.model_selection._trials import Measuring
+from sklgap.model_selection._trials import Measuring, last_step, with_parameters
 from sklgap.objective._batch_norm import check_batch_norm
+from sklgap.regimes import check_batch_regime
 
 
 def check_data(X: Any, y: Any, X_test: Any, y_test: Any) -> tuple[Any, Any, Any, Any]:
-    """Return the data as something that has rows; ValueError where test data do not fit the training data."""
+    """Return training and test data that can be indexed and belong together."""
     X, y = indexable(X, y)
     X_test, y_test = indexable(X_test, y_test)
     unseen = np.setdiff1d(np.asarray(y_test), np.asarray(y))
@@ -30,22 +31,60 @@ def check_keepable(memory: Any, random_state: Any) -> None:
         raise ValueError("memory must be None while random_state is None: no other run could be the same.")
 
 
+def check_candidate(estimator: Any, parameters: Mapping[str, Any], n_samples: int) -> None:
+    """Raise where the estimator has not these parameters, or a regime is none for so many rows."""
+    candidate = last_step(with_parameters(estimator, dict(parameters)))
+    check_batch_regime(candidate.batch_regime, n_samples).batch_size(0, n_samples)
+
+
+def check_regimes(regimes: Any) -> dict[str, Mapping[str, Any]]:
+    """Return the parameters of each regime by its label."""
+    if isinstance(regimes, str) or not isinstance(regimes, Mapping | Sequence) or not len(regimes):
+        raise ValueError(f"regimes must be a sequence of batch regimes or a dict label -> parameters; got {regimes!r}.")
+    if isinstance(regimes, Mapping):
+        overrides = {str(label): parameters for label, parameters in regimes.items()}
+        for label, parameters in overrides.items():
+            if not isinstance(parameters, Mapping):
+                raise ValueError(f"regimes[{label!r}] must be a dict of parameters; got {parameters!r}.")
+    else:
+        overrides = {str(regime): {"batch_regime": regime} for regime in regimes}
+    # An estimator's own batch_size would override every regime.
+    overrides = {
+        label: {"batch_size": None, **parameters} if "batch_regime" in parameters else parameters
+        for label, parameters in overrides.items()
+    }
+    if len(overrides) < len(regimes):
+        raise ValueError(f"regimes must have different labels; got {regimes!r}.")
+    if any("random_state" in parameters for parameters in overrides.values()):
+        raise ValueError("regimes must not set random_state: each trial starts all of them from its own.")
+    return overrides
+
+
+def described(overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the parameters of each label as JSON knows them: what it does not know as its text."""
+    return {label: {name: _plain(value) for name, value in values.items()} for label, values in overrides.items()}
+
+
 def check_measuring(
-    n_samples: int,
-    epsilons: Sequence[float],
-    subspace_dims: Sequence[int | None],
+    epsilons: Any,
+    subspace_dims: Any,
     batch_norm: str,
-    max_samples: int | None,
     solver: str,
+    max_samples: int | None,
+    n_samples: int,
     rng: np.random.RandomState,
 ) -> Measuring:
-    """Check what is measured, and draw the training rows of the sharpness; ValueError for what is not allowed."""
+    """Return what is measured, on rows that are drawn here."""
     check_batch_norm(batch_norm)
     if solver not in SOLVERS:
         raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {solver!r}.")
-    epsilons = _check_epsilons(epsilons)
-    dims = _check_dims(subspace_dims) if len(epsilons) else ()
-    return Measuring(epsilons, dims, batch_norm, solver, _sample_rows(n_samples, max_samples, rng))
+    return Measuring(
+        _check_epsilons(epsilons),
+        _check_dims(subspace_dims) if len(epsilons) else (),
+        batch_norm,
+        solver,
+        _sample_rows(n_samples, max_samples, rng),
+    )
 
 
 def measuring_settings(measuring: Measuring) -> dict[str, Any]:
@@ -79,3 +118,7 @@ def _sample_rows(n_samples: int, max_samples: int | None, rng: np.random.RandomS
     if max_samples is None or max_samples >= n_samples:
         return np.arange(n_samples)
     return np.sort(rng.choice(n_samples, int(max_samples), replace=False))
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, str | int | float | bool) else repr(value)

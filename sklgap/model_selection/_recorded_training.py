@@ -64,12 +64,14 @@ def first_reached(n_updates: np.ndarray, loss: np.ndarray, target_loss: float) -
     return float(n_updates[i - 1] + share * (n_updates[i] - n_updates[i - 1]))
 
 
-def without_head(estimator: Any, X: Any, y: Any) -> tuple[Any, Any]:
-    """Return the classifier at the end of a pipeline, and X as it gets it."""
+def without_head(estimator: Any, X: Any, y: Any, *others: Any) -> tuple[Any, ...]:
+    """Return the classifier at the end of a pipeline, X as it gets it, and other inputs as it gets them."""
     if not hasattr(estimator, "steps"):
-        return estimator, X
-    head = estimator[:-1]
-    return estimator.steps[-1][1], clone(head).fit_transform(X, y) if len(head.steps) else X
+        return estimator, X, *others
+    if len(estimator.steps) == 1:
+        return estimator.steps[-1][1], X, *others
+    head = clone(estimator[:-1])
+    return estimator.steps[-1][1], head.fit_transform(X, y), *(head.transform(other) for other in others)
 
 
 def draw_seeds(n_trials: int, random_state: int | np.random.RandomState | None) -> list[int]:

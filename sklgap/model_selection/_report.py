@@ -4,8 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from sklgap.model_selection._trial_records import LOSS_RATIO, TrialRecords, count, mean_std, table
+from sklgap.model_selection._result import aligned, convergence_warnings, count, mean_std
+from sklgap.model_selection._trial_records import LOSS_RATIO, TrialRecords
 from sklgap.model_selection._trials import sharpness_key
+
+_REGIMES_ABREAST = 6
 
 
 class RegimeComparison(TrialRecords):
@@ -38,14 +41,9 @@ class RegimeComparison(TrialRecords):
         found = self._interrupted()
         finished = [label for label in self.labels if len(self.values(label, "trial"))]
         for label in finished:
-            converged = self.values(label, "converged")
-            if (converged == 0).any():
-                found.append(
-                    f"{label} had not converged under its stopping rule in {int((converged == 0).sum())} "
-                    f"of {len(converged)} trials."
-                )
-            elif np.isnan(converged).any():
-                found.append(f"{label} was trained for max_epochs, without a stopping rule.")
+            found += convergence_warnings(
+                label, [None if np.isnan(v) else bool(v) for v in self.values(label, "converged")]
+            )
         for gap in self.gaps():
             one, other = (losses.mean() for losses in self.paired(gap.regime, "train_loss"))
             if not np.isfinite(one + other):
@@ -82,15 +80,18 @@ class RegimeComparison(TrialRecords):
 
     # -- printing --------------------------------------------------------------------------------------------------
 
-    def __str__(self) -> str:
+    def _head(self) -> list[str]:
         s = self.settings
-        head = f"{s['n_train']:,} training and {s['n_test']:,} test samples, {self._trials()}"
-        lines = [head, *self._measured_how(), "", *self._table(), "", *self._gap_lines(), *self._notes()]
-        return "\n".join(lines)
+        samples = f"{s['n_train']:,} training and {s['n_test']:,} test samples, {self._trials()}"
+        return [samples, *self._measured_how()]
 
-    __repr__ = __str__
+    def _table_lines(self) -> list[str]:
+        rows = self._table()
+        blocks = range(1, len(rows[0]), _REGIMES_ABREAST)
+        parts = [aligned([[row[0], *row[first : first + _REGIMES_ABREAST]] for row in rows]) for first in blocks]
+        return [line for part in parts for line in ["", *part]][1:]
 
-    def _table(self) -> list[str]:
+    def _table(self) -> list[list[str]]:
         columns = [label for label in self.labels if len(self.values(label, "trial"))]
         quantities = [
             ("batch size", "batch_size", lambda v: f"{v[0]:,.0f}" if np.ptp(v) == 0 else mean_std(v, ",.0f")),
@@ -111,9 +112,9 @@ class RegimeComparison(TrialRecords):
         ]
         rows = [["", *columns]]
         rows += [[name, *(show(self.values(label, key)) for label in columns)] for name, key, show in quantities]
-        return table(rows)
+        return rows
 
-    def _gap_lines(self) -> list[str]:
+    def _reading(self) -> list[str]:
         reference = self.settings["reference"]
         lines = []
         for gap in self.gaps():

@@ -9,7 +9,7 @@ from scipy import stats
 
 from sklgap._checks import is_number
 from sklgap.model_selection._batch_size_report import BatchSizeCurve
-from sklgap.model_selection._trial_records import count, table, to_frame, to_strict_json
+from sklgap.model_selection._result import aligned, count, to_frame, to_json
 
 # Accuracies are ratios of integers: what is computed of differences that equal the margin is off by less.
 _ROUNDING = 1e-12
@@ -112,7 +112,7 @@ class SafeBatchSize:
                 numbers = ["" if test.n_trials == 0 else numbers[0], "none", "none"]
             rows.append([f"{test.batch_size:,}", *numbers, str(test.n_trials), "shown" if test.shown else "not shown"])
         rows += [[f"{size:,}", "", "", "", "", "not tested"] for size in self.untested]
-        return table(rows)
+        return aligned(rows)
 
     def _reading(self) -> list[str]:
         margin, lines = _points(self.margin), []
@@ -173,7 +173,7 @@ class SafeBatchSize:
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return everything as JSON; write it to ``path`` if given."""
-        return to_strict_json({**asdict(self), "confirmed": self.confirmed, "assumptions": self._assumptions()}, path)
+        return to_json({**asdict(self), "confirmed": self.confirmed, "assumptions": self._assumptions()}, path)
 
 
 def largest_safe_batch_size(

@@ -65,6 +65,7 @@ def run_trials(
     verbose: int = 1,
     memory: str | Path | None = None,
     test_name: str = "test",
+    keep_estimators: bool = True,
 ) -> tuple[list[tuple[dict[str, Any], Any]], bool]:
     """Run all trials under a progress bar.
 
@@ -86,6 +87,8 @@ def run_trials(
         Folder that keeps what has finished; see `LBGapClassifier`.
     test_name : str, default="test"
         What the bar calls the data of ``test``.
+    keep_estimators : bool, default=True
+        False: None in place of every fitted estimator, for experiments of hundreds of fits.
 
     Returns
     -------
@@ -94,7 +97,8 @@ def run_trials(
     interrupted : bool
         Whether Ctrl-C ended it; the results are then those that had finished.
     """
-    calls = [delayed(run_trial)(estimator, trial, train, test, measuring, memory) for trial in trials]
+    run = run_trial if keep_estimators else _run_for_record
+    calls = [delayed(run)(estimator, trial, train, test, measuring, memory) for trial in trials]
     results = []
     try:
         with tqdm(total=len(calls), unit="fit", disable=not verbose) as bar:
@@ -172,6 +176,10 @@ def _measure(
             record[sharpness_key(measured.epsilon, dim)] = measured.value
     record["measure_seconds"] = time.perf_counter() - started
     return record
+
+
+def _run_for_record(*arguments: Any) -> tuple[dict[str, Any], None]:
+    return run_trial(*arguments)[0], None
 
 
 def sharpness_key(epsilon: float, subspace_dim: int | None) -> str:

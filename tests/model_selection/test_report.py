@@ -106,7 +106,7 @@ def test_regimes_without_a_stopping_rule():
 
 def test_regimes_that_had_not_converged():
     report = comparison([r for t in range(3) for r in _both(t, lb={"converged": t == 1})])
-    _warns(report, "LB had not converged", "in 2 of 3 trials")
+    _warns(report, "LB had not converged", "in 2 of 3 fits")
     assert not any(sentence.startswith("SB") for sentence in report.warnings())
 
 

@@ -18,6 +18,8 @@ class SharpnessTrajectoryDisplay:
         By name of the estimator, in the order of training; sharpness in percent.
     batch_norm : str, default=None
         The batch-norm policy the loss was recorded under, for the label of the axis.
+    trials : dict of lists of tuples (loss, sharpness), default=None
+        By the same names, the single trainings that the curves are means of: drawn thinly where there are several.
 
     Attributes
     ----------
@@ -30,13 +32,21 @@ class SharpnessTrajectoryDisplay:
 
     See Also
     --------
+    sklgap.sharpness_trajectory : Trains, measures and draws in one call.
     sklgap.TrainingRecorder : Records the numbers.
     sharpness : Measures them.
     """
 
-    def __init__(self, curves: dict[str, tuple[np.ndarray, np.ndarray]], *, batch_norm: str | None = None) -> None:
+    def __init__(
+        self,
+        curves: dict[str, tuple[np.ndarray, np.ndarray]],
+        *,
+        batch_norm: str | None = None,
+        trials: dict[str, list[tuple[np.ndarray, np.ndarray]]] | None = None,
+    ) -> None:
         self.curves = curves
         self.batch_norm = batch_norm
+        self.trials = trials
 
     @classmethod
     def from_estimators(
@@ -97,7 +107,11 @@ class SharpnessTrajectoryDisplay:
         for number, (label, (loss, sharpness)) in enumerate(self.curves.items()):
             options = {"color": f"C{number}", "marker": "o", "markersize": 3, "linewidth": 1, "label": label, **kwargs}
             self.lines_ += ax.plot(loss, sharpness, **options)
-            ax.plot(loss[-1:], sharpness[-1:], "*", color=self.lines_[-1].get_color(), markersize=13)
+            colour = self.lines_[-1].get_color()
+            ax.plot(loss[-1:], sharpness[-1:], "*", color=colour, markersize=13)
+            single = (self.trials or {}).get(label, [])
+            for curve in single if len(single) > 1 else []:
+                ax.plot(*curve, color=colour, alpha=0.35, linewidth=0.7)
         ax.set_xscale("log")
         ax.set_yscale("log")
         policy = "" if self.batch_norm is None else f", batch norm: {self.batch_norm}"

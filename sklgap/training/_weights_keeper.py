@@ -1,0 +1,55 @@
+"""The weights along a training: kept at the ends of epochs, to start other trainings from."""
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback
+from torch import nn
+
+
+class WeightsKeeper(Callback):
+    """Keep weights and buffers at the ends of epochs.
+
+    Parameters
+    ----------
+    every : int
+        Epochs from one to the next.
+
+    Attributes
+    ----------
+    weights_ : dict of int to dict of ndarrays
+        By the number of epochs done, then by name as in ``state_dict``.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def initialize(self) -> Self:
+        """Forget the weights of an earlier fit."""
+        self.weights_: dict[int, dict[str, np.ndarray]] = {}
+        return self
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Keep a copy every so many epochs."""
+        epoch = len(net.history)
+        if epoch % self.every == 0:
+            state = net.module_.state_dict()
+            self.weights_[epoch] = {name: value.detach().cpu().numpy().copy() for name, value in state.items()}
+
+
+class KeptWeights:
+    """An ``init`` of a module: the weights and buffers that `WeightsKeeper` kept after some epoch.
+
+    They are arrays, which hash and pickle by their values.
+    """
+
+    def __init__(self, weights: dict[str, np.ndarray], epoch: int) -> None:
+        self.weights = weights
+        self.epoch = epoch
+
+    def __call__(self, module: nn.Module) -> None:
+        module.load_state_dict({name: torch.tensor(value) for name, value in self.weights.items()})
+
+    def __repr__(self) -> str:
+        return f"KeptWeights(epoch={self.epoch})"
