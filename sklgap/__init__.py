@@ -14,7 +14,13 @@ from sklgap.metrics import (
     neg_sharpness_scorer,
     sharpness_score,
 )
-from sklgap.model_selection import RegimeComparisonDisplay, compare_regimes, critical_batch_size
+from sklgap.model_selection import (
+    RegimeComparisonDisplay,
+    compare_regimes,
+    critical_batch_size,
+    gap_report,
+    time_to_accuracy,
+)
 from sklgap.objective import Objective, check_objective
 from sklgap.regimes import BatchRegime, ConstantBatch, DynamicSampling, GrowingBatch, SwitchBatch
 from sklgap.remedies import SAM, Adversarial, Augmentation, EntropySGD, Proximal, Remedy, SampleNoise, Stability
@@ -44,6 +50,7 @@ __all__ = [
     "check_objective",
     "compare_regimes",
     "critical_batch_size",
+    "gap_report",
     "generalization_gap_score",
     "loss_along_line",
     "make_sharpness_scorer",
@@ -51,4 +58,5 @@ __all__ = [
     "neg_sharpness_scorer",
     "sharpness",
     "sharpness_score",
+    "time_to_accuracy",
 ]
