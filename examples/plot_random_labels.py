@@ -9,7 +9,7 @@ what keeps them from doing so with true labels is not their capacity. The same F
 labels, on labels half of which are random, and on labels that are all random; test labels are the true ones, so that
 chance is 10 %. Then the sharpness (Keskar et al. 2017, Metric 2.1) of the three minima, on the labels each was trained
 on: sharpness is a fact about the training loss, and the question is whether it says anything about the test error here.
-One training each: a look, not a test.
+Read it beside the loss, with which it falls. One training each: a look, not a test.
 
 ``--quick`` does it with the digits that ship with scikit-learn, in a minute: not the papers' setting.
 """
@@ -19,6 +19,7 @@ One training each: a look, not a test.
 import argparse
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -37,7 +38,7 @@ if arguments.quick:
     digits, labels = load_digits(return_X_y=True)
     X, X_test, y, y_test = train_test_split(digits / 16, labels, test_size=0.3, random_state=0)
     X, y = X[:800], y[:800]
-    epochs, setting = arguments.epochs or 80, {"module__width": 128}
+    epochs, setting = arguments.epochs or 80, {"module__width": 128, "batch_size": 40}
 else:
     X, y = (part[: arguments.samples] for part in fetch_mnist(return_X_y=True, flat=True))
     X_test, y_test = fetch_mnist(subset="test", return_X_y=True, flat=True)
@@ -67,13 +68,18 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4), layout="constraine
 LearningCurvesDisplay.from_estimators(models, ax=left)
 left.axhline(10, color="0.6", linewidth=0.9, linestyle=":")
 left.set_ylim(0, 102)
-left.legend(loc="center right", frameon=False, fontsize="small")
+left.legend(loc="center", bbox_to_anchor=(0.5, 0.3), ncols=3, frameon=False, fontsize="small")
 left.set_title(f"F1 on {len(y):,} {'digits' if arguments.quick else 'images of MNIST'}")
 names = list(measured)
-right.bar(range(len(names)), [measured[name].value for name in names], color=[f"C{i}" for i in range(len(names))])
+for i, name in enumerate(names):
+    right.plot(i, measured[name].value, "o", color=f"C{i}", markersize=9)
 right.set_xticks(range(len(names)), names)
-right.set(yscale="log", ylabel="sharpness (%), epsilon 1e-3")
-right.set_title("of the minimum found")
+right.set(yscale="log", xlim=(-0.5, 2.5), ylabel="sharpness (%), epsilon 1e-3")
+right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+right.yaxis.set_major_formatter("{x:g}")
+right.minorticks_off()
+right.grid(axis="y", alpha=0.3)
+right.set_title("the minima found")
 if arguments.quick:
     figure.supxlabel("scikit-learn's digits, 128 units a layer: not the papers' setting", fontsize="x-small")
 if arguments.output:

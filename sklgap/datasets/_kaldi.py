@@ -48,6 +48,8 @@ def read_integers(path: str | os.PathLike[str]) -> Iterator[tuple[str, np.ndarra
 def _kaldiio() -> Any:
     # Of kaldiio only the readers of binary matrices and integer vectors are used. Its load_scp, load_ark and load_mat
     # run commands that an scp file names, and load pickles that an ark file holds.
+    if not __debug__:
+        raise RuntimeError("Kaldi's files cannot be read under python -O: kaldiio reads within assert statements.")
     try:
         from kaldiio import matio
     except ImportError as error:

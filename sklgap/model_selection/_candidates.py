@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import NotFittedError
 
 from sklgap.inspection._records import net_of
 from sklgap.regimes._base import BatchRegime, check_batch_size
 from sklgap.regimes._check import check_batch_regime
 
 # Sizes that training sets may have where a search does not say how large its own were.
-_ANY_SIZE = 1_000, 10_000_000
+_ANY_SIZE = 100, 10_000_000
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,10 @@ def _training_sizes(search: Any) -> tuple[int, int]:
     """Return the least and the largest size that the training sets of the folds may have had."""
     if not hasattr(search, "best_estimator_") or getattr(search, "resource", None) == "n_samples":
         return _ANY_SIZE
-    n_samples = getattr(net_of(search), "n_samples_", None)
+    try:
+        n_samples = getattr(net_of(search), "n_samples_", None)
+    except NotFittedError:  # an ensemble of nets, say
+        n_samples = None
     return _ANY_SIZE if n_samples is None else (max(1, n_samples // 2), n_samples)
 
 
@@ -174,9 +178,10 @@ def _rows(value: Any, n_samples: int) -> float:
         return check_batch_size(None, n_samples)
     if isinstance(value, BatchRegime | str):
         return check_batch_regime(value, n_samples).batch_size(0, n_samples)
-    # Not cut off at the size of the data, which is not known.
-    whole = isinstance(value, int | np.integer) and value > 0
-    return int(value) if whole else check_batch_size(value, n_samples)
+    # Not cut off at the size of the data, which may not be known: no batch is larger than all of them.
+    if isinstance(value, int | np.integer) and value > 0:
+        return int(value)
+    return np.inf if value in (-1, 1.0) else check_batch_size(value, n_samples)
 
 
 # -- folds -------------------------------------------------------------------------------------------------------------

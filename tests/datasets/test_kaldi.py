@@ -3,6 +3,8 @@
 import gzip
 import pickle
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import kaldiio
@@ -104,12 +106,10 @@ class _Bomb:
         "touch {mark} |",
         "cat {ark} |",
         "| cat {ark}",
-        "touch {mark};:14",
         "touch {mark} |:14",
         "|touch {mark}:14",
         "{ark}",
         "-",
-        "-:14",
         "{ark}:2[0:1]",
         "{ark}[0]:2",
         "{ark}:-2",
@@ -122,8 +122,16 @@ def test_an_scp_file_runs_nothing_and_names_files_only(tmp_path, entry):
     ark, mark, scp = tmp_path / "feats.ark", tmp_path / "mark", tmp_path / "feats.scp"
     write_ark(ark, {"a": matrix_bytes(MATRIX)})
     scp.write_text(f"good {ark}:2\nbad {entry.format(ark=ark, mark=mark)}\n")
-    with pytest.raises((ValueError, FileNotFoundError), match=r"must have lines 'utterance|no such file\.$"):
+    with pytest.raises(
+        ValueError, match=r"must have lines 'utterance path:offset', without commands.*; line 2 is 'bad"
+    ):
         list(read_matrices(scp))
+    assert not mark.exists()
+    # What looks like a path is one.
+    for path in (f"touch {mark};", "-"):
+        scp.write_text(f"bad {path}:14\n")
+        with pytest.raises(FileNotFoundError, match=r"there is no such file\.$"):
+            list(read_matrices(scp))
     assert not mark.exists()
 
 
@@ -232,3 +240,11 @@ def test_an_offset_beyond_the_file(tmp_path):
         (tmp_path / "feats.scp").write_text(f"a {tmp_path / 'feats.ark'}:{offset}\n")
         with pytest.raises(ValueError, match="utterance 'a'"):
             list(read_matrices(tmp_path / "feats.scp"))
+
+
+@pytest.mark.slow
+def test_not_under_python_o(tmp_path):
+    write_ark(tmp_path / "feats.ark", {"a": matrix_bytes(MATRIX)})
+    code = f"from sklgap.datasets._kaldi import read_matrices; list(read_matrices({str(tmp_path / 'feats.ark')!r}))"
+    done = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, check=False)
+    assert "cannot be read under python -O: kaldiio reads within assert" in done.stderr

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.ensemble import BaggingClassifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import (
     GridSearchCV,
@@ -203,7 +204,7 @@ def grid(values, name="batch_size", **attributes):
         (["LB", "SB"], "batch_regime", 1),
         (["LB", None], "batch_regime", 1),
         ([0.5, SwitchBatch()], "clf__batch_regime", 1),
-        ([64, 0.5], "a__b__batch_size", 0),
+        ([32, 0.5], "a__b__batch_size", 0),
     ],
 )
 def test_the_smallest_batch(values, name, smallest):
@@ -220,6 +221,18 @@ def test_a_smallest_batch_that_depends_on_the_size_of_the_data():
     assert gap_report(grid([0.1, 256], best_estimator_=net)).settings["reference"] == "batch_size=256"
     net = SimpleNamespace(n_samples_=1000)
     assert gap_report(grid([0.1, 256], best_estimator_=net)).settings["reference"] == "batch_size=0.1"
+
+
+def test_the_size_of_the_data_is_known_from_the_refitted_net():
+    X, y = blobs(n=90)
+    model = make_pipeline(StandardScaler(), small(max_epochs=1))
+    search = GridSearchCV(model, {"lbgapclassifier__batch_size": [20, 0.1]}, cv=3, return_train_score=True).fit(X, y)
+    assert gap_report(search).settings["reference"] == "batch_size=0.1"
+    ensemble = BaggingClassifier(model, n_estimators=1, random_state=0)
+    grid_ = {"estimator__lbgapclassifier__batch_size": [20, 0.1]}
+    search = GridSearchCV(ensemble, grid_, cv=3, return_train_score=True).fit(X, y)
+    with pytest.raises(ValueError, match="reference must be given"):
+        gap_report(search)
 
 
 def test_several_with_the_smallest_batch():

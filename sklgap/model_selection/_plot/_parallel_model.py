@@ -101,7 +101,7 @@ class ParallelModelDisplay:
             self._draw_speed_up(axes[1], name)
         for ax in axes[:n_axes]:
             ax.grid(alpha=0.3)
-            ax.legend(frameon=False, fontsize="small", loc="best")
+            ax.legend(framealpha=0.8, edgecolor="none", fontsize="small", loc="best")
         self.ax_, self.figure_ = axes, axes[0].figure
         return self
 
@@ -115,17 +115,26 @@ class ParallelModelDisplay:
         for colour, i in enumerate(self._others()):
             ratio = self.efficiency_needed[i]
             ax.plot(own, ratio * own, color=f"C{colour}", label=f"batches of {self.batch_sizes[i]:,.0f}")
-            ax.fill_between(own, np.minimum(ratio * own, 101), 101, color=f"C{colour}", alpha=0.07, linewidth=0)
+            ends = [0, 100 / ratio, 100] if ratio > 1 else [0, 100]
+            ax.fill_between(
+                ends, np.minimum(ratio * np.array(ends), 100), 100, color=f"C{colour}", alpha=0.1, linewidth=0
+            )
         ax.set(xlim=(0, 100), ylim=(0, 100))
         ax.set_xlabel(f"parallel efficiency of {name} (%)")
         ax.set_ylabel("parallel efficiency; wins above its line (%)")
 
     def _draw_speed_up(self, ax: Any, name: str) -> None:
+        from matplotlib.ticker import LogLocator
+
         ax.axhline(1, linestyle="--", color="0.5", linewidth=1, label=name)
         assert self.speed_up is not None
         for colour, i in enumerate(self._others()):
             label = f"batches of {self.batch_sizes[i]:,.0f}"
             ax.plot(self.n_processors, self.speed_up[i], color=f"C{colour}", label=label)
         ax.set(xscale="log", yscale="log")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if axis is ax.yaxis else (1,)))
+            axis.set_major_formatter("{x:,g}")
+        ax.minorticks_off()
         ax.set_xlabel("processors")
         ax.set_ylabel("speed-up, efficiencies as assumed")
