@@ -21,9 +21,11 @@ from sklgap.model_selection import (
     batch_size_curve,
     compare_regimes,
     critical_batch_size,
+    gap_report,
     largest_safe_batch_size,
     minima_census,
     sharpness_trajectory,
+    time_to_accuracy,
     warm_start_curve,
 )
 from sklgap.objective import Objective, check_objective
@@ -58,6 +60,7 @@ __all__ = [
     "check_objective",
     "compare_regimes",
     "critical_batch_size",
+    "gap_report",
     "generalization_gap_score",
     "largest_safe_batch_size",
     "loss_along_line",
@@ -68,5 +71,6 @@ __all__ = [
     "sharpness",
     "sharpness_score",
     "sharpness_trajectory",
+    "time_to_accuracy",
     "warm_start_curve",
 ]

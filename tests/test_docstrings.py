@@ -26,12 +26,14 @@ RECORDS = {
     "DiffusionFit",
     "Evaluation",
     "Gap",
+    "GapReport",
     "HessianEigenvalues",
     "HessianTrace",
     "LossCurve",
     "LossSurface",
     "NonInferiority",
     "MinimaCensus",
+    "ParallelModel",
     "RegimeComparison",
     "RitzValues",
     "SafeBatchSize",
@@ -39,6 +41,7 @@ RECORDS = {
     "SharpnessTrajectory",
     "SpectralDensity",
     "WarmStartCurve",
+    "TimeToAccuracy",
 }  # returned, not built by users
 DISPLAYS = {
     "BatchSizeCurveDisplay",
@@ -48,6 +51,7 @@ DISPLAYS = {
     "SpectrumDisplay",
     "WarmStartDisplay",
     "WeightDistanceDisplay",
+    "ParallelModelDisplay",
     "ParametricPlotDisplay",
     "RegimeComparisonDisplay",
 }  # they draw

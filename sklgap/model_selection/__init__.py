@@ -6,9 +6,13 @@ from sklgap.model_selection._census import minima_census
 from sklgap.model_selection._census_result import Contrast, MinimaCensus
 from sklgap.model_selection._compare import compare_regimes
 from sklgap.model_selection._critical_batch_size import CriticalBatchSize, critical_batch_size
+from sklgap.model_selection._gap_report import gap_report
+from sklgap.model_selection._gap_result import GapReport
+from sklgap.model_selection._parallel_model import ParallelModel, overhead_efficiency, parallel_model
 from sklgap.model_selection._plot._batch_size_curve import BatchSizeCurveDisplay
 from sklgap.model_selection._plot._census import MinimaCensusDisplay
 from sklgap.model_selection._plot._compare import RegimeComparisonDisplay
+from sklgap.model_selection._plot._parallel_model import ParallelModelDisplay
 from sklgap.model_selection._plot._warm_start import WarmStartDisplay
 from sklgap.model_selection._report import RegimeComparison
 from sklgap.model_selection._safe_batch_size import NonInferiority, SafeBatchSize, largest_safe_batch_size
@@ -17,6 +21,7 @@ from sklgap.model_selection._sharpness_trajectory_result import SharpnessTraject
 from sklgap.model_selection._statistics import Estimate
 from sklgap.model_selection._steps_to_loss import StepsToLoss, steps_to_loss
 from sklgap.model_selection._steps_tradeoff import StepsTradeoff, fit_steps_to_loss
+from sklgap.model_selection._time_to_accuracy import TimeToAccuracy, time_to_accuracy
 from sklgap.model_selection._trial_records import Gap
 from sklgap.model_selection._warm_start import warm_start_curve
 from sklgap.model_selection._warm_start_result import WarmStartCurve
@@ -28,24 +33,32 @@ __all__ = [
     "CriticalBatchSize",
     "Estimate",
     "Gap",
+    "GapReport",
     "MinimaCensus",
     "MinimaCensusDisplay",
     "NonInferiority",
+    "ParallelModel",
+    "ParallelModelDisplay",
     "RegimeComparison",
     "RegimeComparisonDisplay",
     "SafeBatchSize",
     "SharpnessTrajectory",
     "StepsToLoss",
     "StepsTradeoff",
+    "TimeToAccuracy",
     "WarmStartCurve",
     "WarmStartDisplay",
     "batch_size_curve",
     "compare_regimes",
     "critical_batch_size",
     "fit_steps_to_loss",
+    "gap_report",
     "largest_safe_batch_size",
     "minima_census",
+    "overhead_efficiency",
+    "parallel_model",
     "sharpness_trajectory",
     "steps_to_loss",
+    "time_to_accuracy",
     "warm_start_curve",
 ]

@@ -126,8 +126,8 @@ def to_frame(records: list[dict[str, Any]]) -> Any:
 
 
 def to_json(content: dict[str, Any], path: str | Path | None) -> str:
-    """Return the content as JSON; write it to ``path`` if given."""
-    text = json.dumps(_plain(content), indent=2, ensure_ascii=False)
+    """Return the content as JSON, what JSON does not know as its text; write it to ``path`` if given."""
+    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, default=repr)
     if path is not None:
         Path(path).write_text(text + "\n", encoding="utf-8")
     return text

@@ -1,0 +1,219 @@
+"""What a fitted search, or `cross_validate`, measured: candidate by candidate, fold by fold."""
+
+import copy
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import NotFittedError
+
+from sklgap.inspection._records import net_of
+from sklgap.regimes._base import BatchRegime, check_batch_size
+from sklgap.regimes._check import check_batch_regime
+
+# Sizes that training sets may have where a search does not say how large its own were.
+_ANY_SIZE = 100, 10_000_000
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One candidate of a search.
+
+    Attributes
+    ----------
+    index : int
+        Its row in ``cv_results_``.
+    label : str
+        The parameters that tell it from the others.
+    parameters : dict
+        All parameters that were searched.
+    iteration : int or None
+        Of a halving search.
+    resources : int or None
+        What it was given of the resource of a halving search.
+    scores : dict of str to ndarray
+        ``train_{metric}`` and ``test_{metric}``, one value per fold.
+    fit_time, fit_time_std : float
+        Seconds of a fit: mean and standard deviation over the folds (by n, as scikit-learn has it).
+    """
+
+    index: int
+    label: str
+    parameters: dict[str, Any]
+    iteration: int | None
+    resources: int | None
+    scores: dict[str, np.ndarray]
+    fit_time: float
+    fit_time_std: float
+
+
+def candidates_of(search: Any) -> list[Candidate]:
+    """Return the candidates of a fitted search, of ``cross_validate``'s dict, or of a dict of such dicts by label."""
+    if hasattr(search, "cv_results_"):
+        return _of_search(search)
+    if isinstance(search, Mapping) and "fit_time" in search:
+        return [_of_dict(0, "cross_validate", search)]
+    if isinstance(search, Mapping) and search and all(_is_result(value) for value in search.values()):
+        return [_of_dict(i, str(label), result) for i, (label, result) in enumerate(search.items())]
+    raise TypeError(
+        "search must be a fitted GridSearchCV, RandomizedSearchCV or HalvingGridSearchCV, the dict of cross_validate, "
+        f"or a dict of such dicts by label; got {type(search).__name__}{_why_not(search)}."
+    )
+
+
+def _is_result(value: Any) -> bool:
+    return isinstance(value, Mapping) and "fit_time" in value
+
+
+def _why_not(search: Any) -> str:
+    if hasattr(search, "fit") and hasattr(search, "scoring"):
+        return ", which is not fitted"
+    return f" with the keys {', '.join(map(repr, search)) or 'of nothing'}" if isinstance(search, Mapping) else ""
+
+
+def _of_search(search: Any) -> list[Candidate]:
+    results = search.cv_results_
+    columns: dict[str, list[np.ndarray]] = {}
+    for key in results:
+        found = re.fullmatch(r"split(\d+)_((?:train|test)_.+)", key)
+        if found:
+            columns.setdefault(found[2], []).append(np.asarray(results[key], dtype=float))
+    labels = _labels(results["params"])
+    return [
+        Candidate(
+            index=i,
+            label=labels[i],
+            parameters=dict(parameters),
+            iteration=int(results["iter"][i]) if "iter" in results else None,
+            resources=int(results["n_resources"][i]) if "n_resources" in results else None,
+            scores={name: np.array([fold[i] for fold in folds]) for name, folds in columns.items()},
+            fit_time=float(results["mean_fit_time"][i]),
+            fit_time_std=float(results["std_fit_time"][i]),
+        )
+        for i, parameters in enumerate(results["params"])
+    ]
+
+
+def _of_dict(index: int, label: str, result: Mapping[str, Any]) -> Candidate:
+    scores = {
+        key: np.asarray(values, dtype=float)
+        for key, values in result.items()
+        if key.startswith(("train_", "test_")) and np.ndim(values) == 1
+    }
+    times = np.asarray(result["fit_time"], dtype=float)
+    return Candidate(index, label, {}, None, None, scores, float(times.mean()), float(times.std()))
+
+
+def _labels(parameters: list[dict[str, Any]]) -> list[str]:
+    """Return what tells the candidates apart, in short: no parameter all share, no prefix that is not needed."""
+    keys = list(dict.fromkeys(key for candidate in parameters for key in candidate))
+    shown = {key: [repr(candidate[key]) if key in candidate else "" for candidate in parameters] for key in keys}
+    telling = [key for key in keys if len(set(shown[key])) > 1] or keys
+    short = {key: key.rsplit("__", 1)[-1] for key in telling}
+    names = {key: short[key] if list(short.values()).count(short[key]) == 1 else key for key in telling}
+    labels = [
+        ", ".join(f"{names[key]}={_value(candidate[key])}" for key in telling if key in candidate)
+        for candidate in parameters
+    ]
+    candidates = [tuple(shown[key][i] for key in keys) for i in range(len(parameters))]
+    alike = {label: {c for own, c in zip(labels, candidates, strict=True) if own == label} for label in set(labels)}
+    return [f"{label} #{i}" if not label or len(alike[label]) > 1 else label for i, label in enumerate(labels)]
+
+
+def _value(value: Any) -> str:
+    text = value if isinstance(value, str) else getattr(value, "__name__", None) or repr(value)
+    text = " ".join(text.split())
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+# -- batch sizes -------------------------------------------------------------------------------------------------------
+
+
+def batch_parameter(candidate: Candidate) -> Any:
+    """Return the ``batch_size`` or ``batch_regime`` of a candidate, whatever its prefix; None where it has none."""
+    by_name: dict[str, Any] = {}
+    for key, value in candidate.parameters.items():
+        by_name.setdefault(key.rsplit("__", 1)[-1], value)
+    size = by_name.get("batch_size")
+    return size if size is not None else by_name.get("batch_regime")
+
+
+def smallest_batch(search: Any, candidates: list[Candidate]) -> tuple[Candidate | None, int]:
+    """Return the first candidate with the smallest batches, and how many have such; None where batches do not vary.
+
+    Batch sizes that are ordered one way on small data and another way on large data (256 and 10 %) cannot be ordered
+    where the size of the data is not known, and the reference must be named.
+    """
+    values = [batch_parameter(candidate) for candidate in candidates]
+    if len({repr(value) for value in values}) < 2:
+        return None, 0
+    rows = [np.array([_rows(value, n_samples) for value in values]) for n_samples in _training_sizes(search)]
+    smallest = np.flatnonzero(np.logical_and.reduce([sizes == sizes.min() for sizes in rows]))
+    if not len(smallest):
+        named = ", ".join(dict.fromkeys(map(repr, values)))
+        raise ValueError(
+            "reference must be given where it depends on the size of the data which batch is the smallest; the "
+            f"candidates have {named}."
+        )
+    return candidates[smallest[0]], len(smallest)
+
+
+def _training_sizes(search: Any) -> tuple[int, int]:
+    """Return the least and the largest size that the training sets of the folds may have had."""
+    if not hasattr(search, "best_estimator_") or getattr(search, "resource", None) == "n_samples":
+        return _ANY_SIZE
+    try:
+        n_samples = getattr(net_of(search), "n_samples_", None)
+    except NotFittedError:  # an ensemble of nets, say
+        n_samples = None
+    return _ANY_SIZE if n_samples is None else (max(1, n_samples // 2), n_samples)
+
+
+def _rows(value: Any, n_samples: int) -> float:
+    """Return the rows of a batch in the first epoch; None is the classifier's own default, the small batch."""
+    if value is None or value == "SB":
+        return check_batch_size(None, n_samples)
+    if isinstance(value, BatchRegime | str):
+        return check_batch_regime(value, n_samples).batch_size(0, n_samples)
+    # Not cut off at the size of the data, which may not be known: no batch is larger than all of them.
+    if isinstance(value, int | np.integer) and value > 0:
+        return int(value)
+    return np.inf if value in (-1, 1.0) else check_batch_size(value, n_samples)
+
+
+# -- folds -------------------------------------------------------------------------------------------------------------
+
+
+def test_to_train_ratio(search: Any, n_folds: int) -> tuple[float, bool]:
+    """Return the rows of a test fold by those of its training set, and whether that is known, not taken for k-fold."""
+    splits = _splits(search)
+    if splits is not None:
+        return float(np.mean([len(test) / len(train) for train, test in splits])), True
+    cv = getattr(search, "cv", n_folds)
+    test_size = getattr(cv, "test_size", 0)
+    if hasattr(cv, "test_size") and not isinstance(test_size, int | np.integer):  # shuffle splits
+        return _shuffled_ratio(cv), True
+    folds = n_folds // getattr(cv, "n_repeats", 1)
+    known = hasattr(search, "cv") and not hasattr(cv, "test_size")
+    return 1 / (folds - 1) if folds > 1 else np.nan, known
+
+
+def _splits(search: Any) -> list[tuple[Any, Any]] | None:
+    """Return the splits themselves where they are there: ``return_indices=True``, or a list of splits as ``cv``."""
+    if isinstance(search, Mapping):
+        result = search if "fit_time" in search else next(iter(search.values()))
+        indices = result.get("indices")
+        return None if indices is None else list(zip(indices["train"], indices["test"], strict=True))
+    cv = getattr(search, "cv", None)
+    return [(train, test) for train, test in cv] if isinstance(cv, list | tuple) else None
+
+
+def _shuffled_ratio(cv: Any) -> float:
+    rows = np.arange(10_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train, test = next(iter(copy.deepcopy(cv).split(rows, rows % 2, rows)))  # it may hold a random generator
+    return len(test) / len(train)
