@@ -108,7 +108,10 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
     random_state : int, RandomState or None, default=None
         An int makes ``fit`` repeatable bit for bit at equal device, torch version and thread count.
     device : str, default="auto"
-        ``"auto"``: cuda, else mps, else cpu; or any torch device.
+        ``"auto"``: cuda, else mps, else cpu, parallel workers taking several cuda devices in turn; or any torch device.
+    data_parallel : bool, default=False
+        Share the rows of every batch out between the processes of a ``torchrun``, all of which call ``fit`` with the
+        same arguments: they make the updates of one process with the whole batch. See ``docs/parallel.md``.
     train_split : callable, default=None
         As in skorch, for example ``skorch.dataset.ValidSplit(5)``: held out, scored every epoch, not trained on.
     callbacks : list, default=None
@@ -210,6 +213,7 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         recompute_batch_norm: bool = True,
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
+        data_parallel: bool = False,
         train_split: Any = None,
         callbacks: Any = None,
         verbose: int = 0,
@@ -243,6 +247,7 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         self.recompute_batch_norm = recompute_batch_norm
         self.random_state = random_state
         self.device = device
+        self.data_parallel = data_parallel
         self.train_split = train_split
         self.callbacks = callbacks
         self.verbose = verbose

@@ -26,6 +26,7 @@ from sklgap.objective._tensors import as_tensor
 from sklgap.regimes import BatchRegime, LRSchedule, default_base_batch_size, n_batches, updates_of_epochs
 from sklgap.remedies import Remedy
 from sklgap.training._callbacks import EpochRecorder, StoppingRule, TrainingProgress
+from sklgap.training._data_parallel import check_same_rows, largest_share, share_out
 from sklgap.training._encoding import DataEncoding
 from sklgap.training._gradient_variance import measure_gradients
 from sklgap.training._loaders import ResidentLoader, SequentialLoader, make_loader
@@ -44,6 +45,7 @@ ADOPTED = (
     "base_batch_size",
     "regime_adaptation",
     "stopping",
+    "data_parallel",
     "warm_start",
 )
 
@@ -78,6 +80,7 @@ class TrainingNet(NeuralNetClassifier):
         base_batch_size: int | None = None,
         regime_adaptation: bool = False,
         stopping: tuple[float | None, int, float | None] = (None, 10, None),
+        data_parallel: bool = False,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -90,6 +93,7 @@ class TrainingNet(NeuralNetClassifier):
         self.base_batch_size = base_batch_size
         self.regime_adaptation = regime_adaptation
         self.stopping = stopping
+        self.data_parallel = data_parallel
         self.seed = seed
         super().__init__(module, *args, **kwargs)
 
@@ -146,6 +150,7 @@ class TrainingNet(NeuralNetClassifier):
             self.optimizer_,
             self.remedies,
             micro_batch_size=self.micro_batch_size,
+            spread=share_out(self.module_) if self.data_parallel else None,
             on_grad=self._notify_grad,
         )
 
@@ -174,6 +179,8 @@ class TrainingNet(NeuralNetClassifier):
             self._check_sizes(len(dataset))
             self._settle_budget(len(dataset))
             self.trained_on_ = tensors
+            if self.data_parallel:
+                check_same_rows(tensors or (), len(dataset), torch.device(self.device))
         if tensors is None or getattr(self, name) is not DataLoader or self.get_params_for(name):
             return super().get_iterator(dataset, training)
         device = torch.device(self.device)
@@ -200,8 +207,8 @@ class TrainingNet(NeuralNetClassifier):
 
     def _seen_at_once(self, size: int) -> int:
         """Return how many rows of a batch of that size batch norm sees at once."""
-        parts = [self.micro_batch_size, *(remedy.sub_batch_size for remedy in self.remedies)]
-        return min([size, *(part for part in parts if part is not None)])
+        size = min([size, *(remedy.sub_batch_size or size for remedy in self.remedies)])
+        return min(largest_share(size) if self.data_parallel else size, self.micro_batch_size or size)
 
     def _check_ghosts(self, n_samples: int) -> None:
         """Check that ghost batch norm is not plain batch norm throughout."""
