@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+from sklearn.model_selection import GridSearchCV
 from skorch.dataset import ValidSplit
 from torch import distributed, nn
 
@@ -100,6 +101,7 @@ def fits(parallel):
         }
         warm = small(net=Mlp, batch_size=20, warm_start=True, data_parallel=True).fit(X, y)
         models["warm"] = warm.set_params(batch_size=30).fit(X, y)
+        models["searched"] = GridSearchCV(models["no seed"], {"batch_size": [10, 20]}, cv=2).fit(X, y).best_estimator_
     return {
         name: {
             **{f"weight {key}": value for key, value in model.module_.state_dict().items()},

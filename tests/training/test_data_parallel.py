@@ -15,8 +15,8 @@ from tests.cases import DOUBLE, N_ROWS, WITH_BATCH_NORM
 from tests.tiny import blobs, small
 from tests.training import processes
 
-# Two sums of float32 terms instead of one, carried through up to 24 updates of ADAM, which amplifies rounding.
-FLOAT32 = {"rtol": 1e-3, "atol": 1e-4}
+# Two sums of float32 terms instead of one, carried through up to 32 updates of ADAM: seen, 2e-7; allowed, fifty times.
+FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="this torch has no torch.distributed")
 
 
@@ -26,7 +26,7 @@ def both(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     environment = {
         **os.environ,
-        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "",
+        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(Path(sklgap.__file__).parents[1]),
     }
@@ -67,7 +67,7 @@ def test_fits_and_their_histories_are_those_of_one_process(both, alone):
 def test_both_processes_end_with_the_same_weights_bit_for_bit(both):
     for kind in ("steps", "batch norm", "masks", "fits"):
         torch.testing.assert_close(both[0][kind], both[1][kind], rtol=0, atol=0)
-    assert {"no seed", "instance", "warm", "running", "batch norm and dropout"} <= both[0]["fits"].keys()
+    assert {"no seed", "searched", "instance", "warm", "running", "batch norm and dropout"} <= both[0]["fits"].keys()
 
 
 def test_parameters_that_no_row_uses_have_no_gradient(both):

@@ -72,8 +72,8 @@ def test_workers_of_joblib_have_numbers_of_their_own(monkeypatch):
         found |= set(joblib.Parallel(n_jobs=2)(joblib.delayed(worker_number)() for _ in range(4)))
         if len(found) == 2:
             break
-    first, second = sorted(found)
-    assert second == first + 1
+    assert len(found) == 2
+    assert None not in found
     assert joblib.Parallel(n_jobs=2, backend="threading")(joblib.delayed(worker_number)() for _ in range(2)) == [
         None,
         None,
