@@ -109,7 +109,10 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
     random_state : int, RandomState or None, default=None
         An int makes ``fit`` repeatable bit for bit at equal device, torch version and thread count.
     device : str, default="auto"
-        ``"auto"``: cuda, else mps, else cpu; or any torch device.
+        ``"auto"``: cuda, else mps, else cpu, parallel workers taking several cuda devices in turn; or any torch device.
+    data_parallel : bool, default=False
+        Share the rows of every batch out between the processes of a ``torchrun``, all of which call ``fit`` with the
+        same arguments: they make the updates of one process with the whole batch. See ``docs/parallel.md``.
     train_split : callable, default=None
         As in skorch, for example ``skorch.dataset.ValidSplit(5)``: held out, scored every epoch, not trained on.
     callbacks : list, default=None
@@ -123,9 +126,10 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         ``random_state`` remain those of the first fit.
     memory : str or Path, default=None
         Folder that keeps fits, for any number of processes at once: a finished fit of equal parameters, data, seed,
-        versions and device is loaded instead of repeated, an unfinished one goes on from its last saved epoch to the
-        same weights, bit for bit. Callbacks' side effects are not repeated. Nothing is kept while ``random_state`` is
-        None. Take a new folder after a change of code that the parameters' own functions and classes call.
+        versions and device is loaded instead of repeated; an unfinished one goes on from its last saved epoch to the
+        same weights, bit for bit (at equal thread count). Callbacks' side effects are not repeated. Nothing is kept
+        while ``random_state`` is None. Take a new folder after a change of code that the parameters' own functions
+        and classes call.
     **kwargs
         skorch's nested parameters: ``module__``, ``criterion__``, ``optimizer__``, ``iterator_train__``,
         ``iterator_valid__``, ``callbacks__``, ``dataset__``; and ``iterator_train``, ``iterator_valid``, ``dataset``
@@ -216,6 +220,7 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         recompute_batch_norm: bool = True,
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
+        data_parallel: bool = False,
         train_split: Any = None,
         callbacks: Any = None,
         verbose: int = 0,
@@ -250,6 +255,7 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         self.recompute_batch_norm = recompute_batch_norm
         self.random_state = random_state
         self.device = device
+        self.data_parallel = data_parallel
         self.train_split = train_split
         self.callbacks = callbacks
         self.verbose = verbose

@@ -17,6 +17,8 @@ def fit_checkpoint(model: Any, net: TrainingNet, X: np.ndarray, y: np.ndarray) -
     """Return what keeps the fit of ``model`` to X and the class numbers y; None where nothing is to be kept."""
     if model.memory is None:
         return None
+    if model.data_parallel:
+        raise ValueError("memory must be None beside data_parallel=True: one process may find a fit, another not.")
     memory = Memory(model.memory)
     if model.random_state is None:
         warnings.warn(

@@ -25,6 +25,8 @@ from sklgap.regimes import (
 )
 from sklgap.remedies import Proximal, Remedy, check_augmentation, check_remedies, check_together
 from sklgap.training import TrainingNet
+from sklgap.training._data_parallel import agreed_seed
+from sklgap.training._placement import default_device
 
 # Arguments by which a DataLoader is told the order of the rows.
 ORDER = ("shuffle", "sampler", "batch_sampler")
@@ -37,6 +39,7 @@ def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
     module = check_net(model.net)
     init = check_init(model.init)
     regime = _regime(model, len(X))
+    device = check_device(model.device)
     if any(name.startswith(("iterator_train", "dataset")) for name in extra):
         if regime.varies or model.regime_adaptation:
             raise ValueError(
@@ -55,7 +58,7 @@ def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
         callbacks=copy.deepcopy(model.callbacks),
         verbose=model.verbose,
         warm_start=model.warm_start,
-        device=check_device(model.device),
+        device=device,
         regime=regime,
         remedies=_remedies(model, X),
         init=None if isinstance(model.net, nn.Module) else init,
@@ -65,7 +68,8 @@ def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
         base_batch_size=model.base_batch_size,
         regime_adaptation=model.regime_adaptation,
         stopping=(model.tol, model.n_iter_no_change, model.target_loss),
-        seed=_seed(model.random_state),
+        seed=agreed_seed(_seed(model.random_state), X, device) if model.data_parallel else _seed(model.random_state),
+        data_parallel=bool(model.data_parallel),
         **_module_arguments(model, module, X, n_classes),
         **extra,
     )
@@ -199,9 +203,7 @@ def _remedies(model: Any, X: np.ndarray) -> tuple[Remedy, ...]:
 def check_device(device: str) -> str:
     """Return the device that the parameter stands for; ValueError for one that is not there."""
     if device == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        return default_device()
     try:
         kind = torch.device(device).type
     except (RuntimeError, TypeError) as error:
@@ -238,7 +240,7 @@ def _check_numbers(model: Any) -> None:
             isinstance(value, bool) or not isinstance(value, numbers.Real) or not float(value) >= 0
         ):
             raise ValueError(f"{name} must be None or a number of at least 0; got {value!r}.")
-    for name in ("regime_adaptation", "recompute_batch_norm", "warm_start"):
+    for name in ("regime_adaptation", "recompute_batch_norm", "data_parallel", "warm_start"):
         if not isinstance(getattr(model, name), bool | np.bool_):
             raise ValueError(f"{name} must be True or False; got {getattr(model, name)!r}.")
     if model.train_split is not None and not callable(model.train_split):

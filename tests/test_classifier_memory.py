@@ -316,3 +316,8 @@ def test_memory_that_is_a_file(tmp_path):
     with pytest.raises(ValueError, match="memory must be None or the path of a folder"):
         estimator(path).fit(X, Y)
     assert path.read_text() == "mine"
+
+
+def test_memory_and_data_parallel(tmp_path):
+    with pytest.raises(ValueError, match="data_parallel"):
+        estimator(tmp_path, data_parallel=True).fit(X, Y)

@@ -2,8 +2,6 @@
 
 import numbers
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,9 +24,11 @@ from sklgap.regimes import BatchRegime, LRSchedule, default_base_batch_size, n_b
 from sklgap.remedies import Remedy
 from sklgap.training._callbacks import EpochRecorder, StoppingRule, TrainingProgress
 from sklgap.training._checkpoint import Checkpoint
+from sklgap.training._data_parallel import check_same_rows, largest_share, share_out
 from sklgap.training._datasets import tensors_of
 from sklgap.training._encoding import DataEncoding
 from sklgap.training._gradient_variance import measure_gradients
+from sklgap.training._learning_rate import multiplied_lr
 from sklgap.training._loaders import ResidentLoader, SequentialLoader, make_loader
 from sklgap.training._random import derive_seed, seed_generators, seeded
 from sklgap.training._step import TrainStep
@@ -45,6 +45,7 @@ ADOPTED = (
     "base_batch_size",
     "regime_adaptation",
     "stopping",
+    "data_parallel",
     "warm_start",
 )
 
@@ -79,6 +80,7 @@ class TrainingNet(NeuralNetClassifier):
         base_batch_size: int | None = None,
         regime_adaptation: bool = False,
         stopping: tuple[float | None, int, float | None] = (None, 10, None),
+        data_parallel: bool = False,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -91,6 +93,7 @@ class TrainingNet(NeuralNetClassifier):
         self.base_batch_size = base_batch_size
         self.regime_adaptation = regime_adaptation
         self.stopping = stopping
+        self.data_parallel = data_parallel
         self.seed = seed
         super().__init__(module, *args, **kwargs)
 
@@ -148,6 +151,7 @@ class TrainingNet(NeuralNetClassifier):
             self.optimizer_,
             self.remedies,
             micro_batch_size=self.micro_batch_size,
+            spread=share_out(self.module_) if self.data_parallel else None,
             on_grad=self._notify_grad,
         )
 
@@ -176,6 +180,8 @@ class TrainingNet(NeuralNetClassifier):
             self._check_sizes(len(dataset))
             self._settle_budget(len(dataset))
             self.trained_on_ = tensors
+            if self.data_parallel:
+                check_same_rows(tensors or (), len(dataset), torch.device(self.device))
         if tensors is None or getattr(self, name) is not DataLoader or self.get_params_for(name):
             return super().get_iterator(dataset, training)
         device = torch.device(self.device)
@@ -202,8 +208,8 @@ class TrainingNet(NeuralNetClassifier):
 
     def _seen_at_once(self, size: int) -> int:
         """Return how many rows of a batch of that size batch norm sees at once."""
-        parts = [self.micro_batch_size, *(remedy.sub_batch_size for remedy in self.remedies)]
-        return min([size, *(part for part in parts if part is not None)])
+        size = min([size, *(remedy.sub_batch_size or size for remedy in self.remedies)])
+        return min(largest_share(size) if self.data_parallel else size, self.micro_batch_size or size)
 
     def _check_ghosts(self, n_samples: int) -> None:
         """Check that ghost batch norm is not plain batch norm throughout."""
@@ -322,21 +328,8 @@ class TrainingNet(NeuralNetClassifier):
         self.progress_[1] += 1
         if self.lr_factor_ == 1:
             return self.step_(Batch(X, y))
-        with self._scaled_lr():
+        with multiplied_lr(self.optimizer_, self.lr_factor_):
             return self.step_(Batch(X, y))
-
-    @contextmanager
-    def _scaled_lr(self) -> Iterator[None]:
-        """Multiply the learning rates for one step: whatever a scheduler makes of them stays its own."""
-        groups = self.optimizer_.param_groups
-        rates = [group["lr"] for group in groups]
-        for group, lr in zip(groups, rates, strict=True):
-            group["lr"] = lr * self.lr_factor_
-        try:
-            yield
-        finally:
-            for group, lr in zip(groups, rates, strict=True):
-                group["lr"] = lr
 
     def _begin_epoch(self, iterator: Any) -> None:
         """Set what depends on the epoch: order of the rows, random streams, batch size, learning rate."""
@@ -388,7 +381,7 @@ class TrainingNet(NeuralNetClassifier):
         state = super().__getstate__()
         state.pop("step_", None)
         state.pop("trained_on_", None)
-        state.pop("checkpoint_", None)
+        state["checkpoint_"] = None
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

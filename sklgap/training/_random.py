@@ -1,10 +1,14 @@
 """Randomness that comes from a seed and leaves the global generators as they were."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+# Torch has one default generator per process: threads that train take turns with it.
+_TURN = threading.RLock()
 
 
 def derive_seed(*words: int) -> int:
@@ -26,10 +30,11 @@ def seed_generators(seed: int, device: torch.device) -> None:
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Within it the global generators that training draws from start at ``seed``; afterwards they are as before.
 
-    Dropout and the initialisation of modules draw from the global generators; there is no other way to seed them.
+    Dropout and the initialisation of modules draw from the global generators; there is no other way to seed them. Other
+    threads wait.
     """
-    mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with _TURN, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
         try:
             seed_generators(seed, device)
             yield

@@ -30,6 +30,8 @@ class TrainStep:
     micro_batch_size : int, optional
         Largest number of rows evaluated at once. The gradient function that remedies transform is that of the whole
         batch, exactly so without batch norm (which sees micro-batches) and class weights.
+    spread : callable, optional
+        Turns a gradient function into one that evaluates a batch over several processes; see `share_out`.
     on_grad : callable, optional
         Called with the batch whenever ``.grad`` of the parameters has been filled, before the optimiser uses it.
 
@@ -48,6 +50,7 @@ class TrainStep:
         *,
         rng: torch.Generator | None = None,
         micro_batch_size: int | None = None,
+        spread: Callable[[GradFn], GradFn] | None = None,
         on_grad: Callable[[Batch], None] | None = None,
     ) -> None:
         self.loss_fn = loss_fn
@@ -57,6 +60,7 @@ class TrainStep:
         self.remedies = tuple(remedies)
         self.rng = rng or torch.Generator()
         self.micro_batch_size = micro_batch_size
+        self.spread = spread
         self.on_grad = on_grad
         self.inner_steps = max((remedy.inner_steps for remedy in self.remedies), default=1)
 
@@ -109,7 +113,9 @@ class TrainStep:
 
     def _differentiate(self, loss_fn: LossFn) -> GradFn:
         grad_fn = value_and_grad(loss_fn)
-        return grad_fn if self.micro_batch_size is None else accumulate(grad_fn, self.micro_batch_size)
+        if self.micro_batch_size is not None:
+            grad_fn = accumulate(grad_fn, self.micro_batch_size)
+        return grad_fn if self.spread is None else self.spread(grad_fn)
 
     def _keep_buffers(self, buffers: Buffers) -> None:
         if buffers is not self.buffers:

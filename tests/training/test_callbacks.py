@@ -167,7 +167,7 @@ def test_silent_by_default(capsys):
 
 def test_progress_pickles_while_it_runs(capsys):
     progress = TrainingProgress()
-    progress.on_train_begin(SimpleNamespace(regime_adaptation=False, max_epochs=2))
+    progress.on_train_begin(SimpleNamespace(checkpoint_=None, regime_adaptation=False, max_epochs=2))
     with contextlib.closing(progress.bar_):
         assert "bar_" not in vars(pickle.loads(pickle.dumps(progress)))
     capsys.readouterr()

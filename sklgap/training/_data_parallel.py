@@ -1,0 +1,144 @@
+"""One model over several processes: each evaluates its share of every batch, and the gradients are summed.
+
+All processes hold all the data, draw the same batches from the same seed, and make the same updates: the gradient
+function that the remedies transform is that of the whole batch, as with micro-batches. Starting the processes and
+connecting them is torch's own business (``torchrun``, ``torch.distributed.init_process_group``).
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+from functools import reduce
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+
+from sklgap._typing import Aux, Batch, Buffers, GradFn, Params
+from sklgap.objective._batch_norm import batch_norm_layers
+from sklgap.training._random import derive_seed, seeded
+
+
+def share_out(module: nn.Module) -> Callable[[GradFn], GradFn]:
+    """Let the processes start from the weights of the first, and return what shares its batches out between them.
+
+    Parameters
+    ----------
+    module : nn.Module
+        On the device it is trained on.
+
+    Returns
+    -------
+    spread : callable
+        Turns a gradient function into one that evaluates a share of the batch in each process and returns, in all of
+        them, gradients, loss and outputs of the whole batch.
+
+    Notes
+    -----
+    Exact, to rounding, without batch norm and class weights, as micro-batches are. Batch norm normalises each share by
+    its own statistics; the running ones are those of the shares, averaged by their numbers of rows. Dropout draws
+    other numbers in every process. One exchange per gradient.
+    """
+    check_process_group()
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            distributed.broadcast(tensor, 0)
+    averaged = [
+        f"{layer}.{name}" if layer else name
+        for layer, norm in batch_norm_layers(module).items()
+        for name in ("running_mean", "running_var")
+        if getattr(norm, name) is not None
+    ]
+
+    def spread(grad_fn: GradFn) -> GradFn:
+        return grad_fn if distributed.get_world_size() == 1 else _summed(grad_fn, averaged)
+
+    return spread
+
+
+def share_of(n_rows: int, process: int, n_processes: int) -> slice:
+    """Return the rows of a batch that a process evaluates: consecutive, as many as the others do, or one more.
+
+    At least two, which batch norm needs: the last processes have none of a batch that is too small for all.
+    """
+    n_sharing = min(n_processes, max(1, n_rows // 2))
+    start, stop = (n_rows * min(number, n_sharing) // n_sharing for number in (process, process + 1))
+    return slice(start, stop)
+
+
+def largest_share(n_rows: int) -> int:
+    """Return the number of rows of the largest share of a batch."""
+    shares = (share_of(n_rows, process, n) for n in [distributed.get_world_size()] for process in range(n))
+    return max(share.stop - share.start for share in shares)
+
+
+def check_process_group() -> None:
+    """Raise a ValueError unless this process is one of a group."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        raise ValueError(
+            "data_parallel must be False outside a process group of torch.distributed, which a program started by "
+            "torchrun opens with init_process_group(); got True."
+        )
+
+
+def agreed_seed(seed: int, X: np.ndarray, device: str) -> int:
+    """Return the seed of the first process, in all of them, for training on the same X."""
+    check_process_group()
+    check_same_rows([torch.from_numpy(X)], len(X), torch.device(device))
+    agreed = torch.tensor(seed, device=device)
+    distributed.broadcast(agreed, 0)
+    return int(agreed)
+
+
+def check_same_rows(tensors: Sequence[Tensor], n_rows: int, device: torch.device) -> None:
+    """Raise a ValueError, in all processes, unless all of them have the same rows to train on."""
+    parts = [part.detach().cpu().contiguous().numpy() for part in tensors]
+    checksums = [zlib.crc32(part.data, zlib.crc32(str(part.shape).encode())) for part in parts]
+    found = torch.tensor([n_rows, *checksums], device=device)
+    extremes = torch.cat([found, -found])
+    distributed.all_reduce(extremes, distributed.ReduceOp.MAX)
+    largest, negated_least = extremes.chunk(2)
+    if not torch.equal(largest, -negated_least):
+        raise ValueError(
+            "X and y, and what train_split leaves of them, must be the same in all processes with data_parallel=True, "
+            "which shares every batch out between them; got different rows."
+        )
+
+
+def _summed(grad_fn: GradFn, averaged: Sequence[str]) -> GradFn:
+    rank, n_processes = distributed.get_rank(), distributed.get_world_size()
+
+    def summed(params: Params, buffers: Buffers, batch: Batch) -> tuple[Params, Aux]:
+        n_rows = len(batch.X)
+        rows = share_of(n_rows, rank, n_processes)
+        share = (rows.stop - rows.start) / n_rows
+        # The same draw everywhere leaves the generators of all processes alike.
+        seed = derive_seed(int(torch.randint(2**62, ())), rank)
+        with seeded(seed, batch.X.device):
+            # A process without a share evaluates the few rows all the same, and counts them as nothing.
+            gradients, aux = grad_fn(params, buffers, batch.rows(rows) if share else batch)
+        y_pred = aux.y_pred.new_zeros(n_rows, *aux.y_pred.shape[1:])
+        if share:
+            y_pred[rows] = aux.y_pred
+        present = torch.tensor([float(name in gradients) for name in params], device=batch.X.device)
+        own = [gradients[name] * share if name in gradients else torch.zeros_like(p) for name, p in params.items()]
+        statistics = [aux.buffers[name] for name in averaged]
+        present, loss, y_pred, *sums = _sum(
+            [present, aux.loss * share, y_pred, *own, *(buffer * share for buffer in statistics)]
+        )
+        for buffer, mean in zip(statistics, sums[len(own) :], strict=True):
+            buffer.copy_(mean)
+        found = dict(zip(params, sums, strict=False))
+        if len(gradients) < len(params):  # unless the other processes' rows have led to them, to be left out
+            found = {name: found[name] for name, n in zip(params, present.tolist(), strict=True) if n}
+        return found, Aux(loss, y_pred, aux.buffers)
+
+    return summed
+
+
+def _sum(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the sums of the tensors over the processes, made in one exchange: the same in all of them, bit for bit."""
+    dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
+    flat = torch.cat([tensor.detach().reshape(-1).to(dtype) for tensor in tensors])
+    distributed.all_reduce(flat)
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.reshape(tensor.shape).to(tensor.dtype) for part, tensor in zip(parts, tensors, strict=True)]
