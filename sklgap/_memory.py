@@ -68,7 +68,7 @@ class Memory:
                 if entry["key"] == key and entry["kind"] == kind:
                     return entry["value"]
                 self.distrust(key, kind, "belongs to other work")
-            except Exception:
+            except Exception:  # whatever it holds, it is nothing that `write` wrote
                 self.distrust(key, kind, "holds what sklgap does not write")
         return None
 
@@ -162,7 +162,7 @@ def key_of(*values: Any) -> str:
     """
     try:
         return fingerprint(*values)
-    except Exception as error:
+    except Exception as error:  # a pickle of the user's object may raise anything
         raise ValueError(f"memory must be None here: a parameter cannot be recognised again ({error}).") from error
 
 

@@ -1,12 +1,14 @@
 """Offline stand-ins: images drawn at random whose classes can be learnt, though not by heart."""
 
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from sklearn.utils import check_random_state
+
+from sklgap._checks import check_integer
 
 
 def make_image_classification(
@@ -64,8 +66,8 @@ def make_image_classification(
     >>> sorted(y.tolist()) == sorted(5 * [0, 1, 2, 3])
     True
     """
-    _check_integer("n_samples", n_samples, 1)
-    _check_integer("n_classes", n_classes, 2)
+    check_integer("n_samples", n_samples, 1)
+    check_integer("n_classes", n_classes, 2)
     channels, height, width = _check_shape(shape)
     if isinstance(noise, bool) or not isinstance(noise, Real):
         raise TypeError(f"noise must be a number of at least 0, got {noise!r}.")
@@ -155,16 +157,9 @@ def _smooth_fields(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[
     return gaussian_filter(white, sigma=[size / 8 for size in shape[2:]], axes=(2, 3), mode="wrap")
 
 
-def _check_integer(name: str, value: object, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
-    if value < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
-
-
 def _check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     if not isinstance(shape, (tuple, list)) or len(shape) != 3:
         raise ValueError(f"shape must be three integers (channels, height, width), got {shape!r}.")
     for name, size in zip(("channels", "height", "width"), shape, strict=True):
-        _check_integer(f"shape: {name}", size, 1)
+        check_integer(f"shape: {name}", size, 1)
     return shape[0], shape[1], shape[2]

@@ -179,7 +179,7 @@ def _pairs(module: nn.Module) -> dict[str, str]:
     """Return the pairs that can be rescaled, first layer -> second, by name, in the order of the forward pass."""
     try:
         graph = _Tracer().trace(module)
-    except Exception as error:
+    except Exception as error:  # torch.fx runs the user's forward pass, which may raise anything
         raise ValueError(
             f"The order of the layers of {type(module).__name__} cannot be known, since its forward pass cannot be "
             f"traced: {error}"

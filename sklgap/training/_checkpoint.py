@@ -55,7 +55,7 @@ class Checkpoint:
             try:
                 load_training_state(net, state)
                 return state
-            except Exception as error:
+            except Exception as error:  # whatever the file holds, the fit is made anew
                 self.memory.distrust(self.key, kind, f"does not hold the state of this net ({error})")
                 net.initialize()
                 net.checkpoint_ = self

@@ -208,7 +208,7 @@ class TrainingRecorder(Callback):
         what = f"{'datasets' if name in (self.datasets or ()) else 'measurements'}[{name!r}]"
         try:
             values = _named(name, measure(_snapshot(net)))
-        except Exception as error:
+        except Exception as error:  # a user's function may raise anything, and must not end a long training
             if n_updates == 0:
                 raise ValueError(f"{what} fails on the initial weights: {error}") from error
             if name not in self.warned_:
