@@ -51,7 +51,7 @@ if arguments.samples is not None:
 
 # %%
 # Trial i starts all sizes from the same weights. ``lr="sqrt"`` and ``budget="updates"`` would ask the question of
-# Hoffer et al. (2017) instead: is it the batch, or are it the updates that are missing?
+# Hoffer et al. (2017) instead: is it the batch, or the missing updates?
 estimator = LBGapClassifier("F1", max_epochs=epochs, tol=None, **setting)
 options = {"max_samples": 5000, "n_jobs": arguments.jobs, "memory": arguments.memory}
 curve = batch_size_curve(estimator, X, y, X_test, y_test, n_trials=n_trials, random_state=0, **options)

@@ -40,10 +40,12 @@ class RegimeComparison(TrialRecords):
         reference = self.settings["reference"]
         found = self._interrupted()
         finished = [label for label in self.labels if len(self.values(label, "trial"))]
-        for label in finished:
-            found += convergence_warnings(
-                label, [None if np.isnan(v) else bool(v) for v in self.values(label, "converged")]
-            )
+        ruled = [label for label in finished if not np.isnan(self.values(label, "converged")).all()]
+        if finished and not ruled:
+            found.append("All were trained for max_epochs, without a stopping rule.")
+        for label in finished if ruled else []:
+            converged = [None if np.isnan(value) else bool(value) for value in self.values(label, "converged")]
+            found += convergence_warnings(label, converged)
         for gap in self.gaps():
             one, other = (losses.mean() for losses in self.paired(gap.regime, "train_loss"))
             if not np.isfinite(one + other):
