@@ -149,7 +149,7 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         The labels.
     n_features_in_ : int
         Size of axis 1 of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, where X had them.
     n_iter_ : int
         Epochs trained.

@@ -100,7 +100,7 @@ def fetch_cifar10(
     ValueError
         If a parameter is not allowed, or a file is truncated, damaged or of another format.
     OSError
-        If files are missing and `download_if_missing` is False, only some of the files are there, or the download
+        If files are missing and ``download_if_missing`` is False, only some of the files are there, or the download
         fails.
 
     Notes

@@ -24,7 +24,7 @@ def make_image_classification(
     Parameters
     ----------
     n_samples : int, default=1000
-        The number of images. Classes are as equal in size as `n_samples` allows.
+        The number of images. Classes are as equal in size as ``n_samples`` allows.
     shape : tuple of int, default=(3, 32, 32)
         (channels, height, width).
     n_classes : int, default=10
@@ -55,7 +55,7 @@ def make_image_classification(
     The image is ``clip(1/2 + (template[y] shifted + noise * field) / 5, 0, 1)``, where templates and fields are white
     noise under the same Gaussian filter (an eighth of the image wide) and shifts are up to a sixteenth of the image,
     with wrap-around. Noise as smooth as the signal cannot be averaged away over pixels, so test accuracy stays
-    below 1. Training and test set must come out of one call: another `random_state` has other templates.
+    below 1. Training and test set must come out of one call: another ``random_state`` has other templates.
 
     Examples
     --------

@@ -11,7 +11,7 @@ class FullyConnected(nn.Module):
     Parameters
     ----------
     n_features : int
-        Inputs; X of shape (n, *features) is flattened.
+        Inputs; X of shape ``(n, *features)`` is flattened.
     n_classes : int
         Outputs.
     n_layers : int
