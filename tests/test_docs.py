@@ -17,7 +17,7 @@ PAGES = [
     ),
 ]
 # Pages that take more than some ten seconds.
-SLOW = {"README.md"}
+SLOW = {"README.md", "docs/get_started.md", "docs/guide/too_large.md"}
 # What needs data from outside, or hours, is compiled only.
 ONLY_COMPILED = re.compile(r"fetch_(mnist|cifar10|cifar100)\(|load_timit\(")
 

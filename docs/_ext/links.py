@@ -11,6 +11,8 @@ from sphinx.environment import BuildEnvironment
 
 # Other projects' names keep their text: the build fetches no inventory.
 FOREIGN = ("torch", "sklearn", "skorch", "numpy", "scipy", "pandas", "matplotlib", "joblib")
+# Docstrings name what these hold by its last name.
+FOREIGN_MODULES = ("sklearn.model_selection", "sklearn.preprocessing", "sklearn.pipeline", "skorch", "torch.nn")
 
 
 def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.Element) -> Any:
@@ -27,7 +29,12 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: no
             full = ".".join([known[part], *parts[i:]])
             found = env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, "obj", full, node, contnode)
             return found if found is not None or not _exists(known[part], parts[i:]) else contnode
-    return contnode if _is_internal(target) else None
+    return contnode if _is_internal(target) or _is_foreign(target) else None
+
+
+def _is_foreign(name: str) -> bool:
+    """Say whether another project has the name."""
+    return any(hasattr(importlib.import_module(module), name) for module in FOREIGN_MODULES)
 
 
 def _exists(package: str, path: list[str]) -> bool:

@@ -1,6 +1,7 @@
 """Equations as MathML, which browsers draw themselves: no script, no font, no network."""
 
 import html
+import re
 from typing import Any
 
 from docutils import nodes
@@ -9,14 +10,16 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
-
 logger = logging.getLogger(__name__)
+
+# Sizes of brackets, which MathML finds by itself.
+SIZES = re.compile(r"\\[Bb]igg?[lr]?\s*([()\[\]|])")
 
 
 def mathml(node: nodes.Element, tex: str, *, as_block: bool) -> str:
     """Return MathML; a warning, and the text itself, for what the converter does not know."""
     try:
-        return tex2mathml(tex, as_block=as_block)
+        return tex2mathml(SIZES.sub(r"\1", tex), as_block=as_block)
     except MathError as error:
         logger.warning("%s in: %s", error, tex, location=node)
         return f"<code>{html.escape(tex)}</code>"

@@ -74,7 +74,14 @@ def gap() -> list[str]:
     names = ("batch 256", "batch 6,000")
     return [
         panel("The large batch tests lower", "test accuracy (%)", pairs("test_accuracy", 100), names, digits=".2f"),
-        panel("Its minimum is sharper", "sharpness (%), log scale", pairs("sharpness_0.001"), names, log=True, digits=".3g"),
+        panel(
+            "Its minimum is sharper",
+            "sharpness (%), log scale",
+            pairs("sharpness_0.001"),
+            names,
+            log=True,
+            digits=".3g",
+        ),
         panel(
             "It stayed near its start",
             "distance of the weights, log scale",

@@ -79,7 +79,7 @@ def gradient_standard_error(
 ) -> GradientStandardError:
     r"""Standard error of mini-batch gradients: measured, and as the variance of single rows predicts it.
 
-    .. math:: \sqrt{E \|g_B - g\|^2} = \sqrt{\frac{\mathrm{tr}(\Sigma)}{B} \left(1 - \frac{B}{n}\right)}
+    .. math:: \sqrt{E \|g_B - g\|^2} = \sqrt{\frac{\mathrm{tr}(\Sigma)}{B} \Big(1 - \frac{B}{n}\Big)}
 
     for B of n rows drawn without replacement, with Sigma as in `gradient_noise_scale`: a hundred times the rows make a
     gradient ten times more accurate.

@@ -60,8 +60,8 @@ class StepsTradeoff:
 def fit_steps_to_loss(batch_sizes: Any, n_steps: Any) -> StepsTradeoff:
     r"""Fit the trade-off between updates and examples to measured trainings.
 
-    .. math:: \left(\frac{S}{S_{min}} - 1\right) \left(\frac{E}{E_{min}} - 1\right) = 1, \quad E = B S
-        \quad \Longleftrightarrow \quad S = S_{min} \left(1 + \frac{B_{crit}}{B}\right),
+    .. math:: \Big(\frac{S}{S_{min}} - 1\Big) \Big(\frac{E}{E_{min}} - 1\Big) = 1, \quad E = B S
+        \quad \Longleftrightarrow \quad S = S_{min} \Big(1 + \frac{B_{crit}}{B}\Big),
         \quad B_{crit} = \frac{E_{min}}{S_{min}}
 
     Parameters

@@ -16,7 +16,8 @@ from sklgap.regimes._base import LARGE_BATCH_FRACTION, BatchRegime, check_batch_
 class DynamicSampling(BatchRegime):
     r"""Batch size by the norm test: as large as it takes for the noise to be a fraction of the gradient.
 
-    At the end of every epoch the variance of a row's gradient is measured. Where a batch of :math:`|S|` rows fails the test
+    At the end of every epoch the variance of a row's gradient is measured. Where a batch of :math:`|S|` rows
+    fails the test
 
     .. math:: \|\mathrm{Var}\|_1 / |S| \le \theta^2 \|g_S\|^2
 
