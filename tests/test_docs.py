@@ -18,8 +18,8 @@ PAGES = [
 ]
 # Pages that take more than some ten seconds.
 SLOW = {"README.md", "docs/get_started.md", "docs/guide/too_large.md"}
-# What needs data from outside, or hours, is compiled only.
-ONLY_COMPILED = re.compile(r"fetch_(mnist|cifar10|cifar100)\(|load_timit\(")
+# What needs data from outside, hours, or other processes (tests/test_parallel.py has those) is compiled only.
+ONLY_COMPILED = re.compile(r"fetch_(mnist|cifar10|cifar100)\(|load_timit\(|import Client|init_process_group\(")
 
 
 def blocks(page):

@@ -31,7 +31,7 @@ class TrainStep:
         Largest number of rows evaluated at once. The gradient function that remedies transform is that of the whole
         batch, exactly so without batch norm (which sees micro-batches) and class weights.
     spread : callable, optional
-        Turns a gradient function into one that evaluates a batch over several processes; see `share_out`.
+        Turns a gradient function into one that evaluates a batch over several processes; see ``share_out``.
     on_grad : callable, optional
         Called with the batch whenever ``.grad`` of the parameters has been filled, before the optimiser uses it.
 
