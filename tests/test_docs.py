@@ -16,8 +16,15 @@ PAGES = [
         if not WRITTEN_BY_THE_BUILD & set(path.relative_to(ROOT / "docs").parts)
     ),
 ]
-# Pages that take more than some ten seconds.
-SLOW = {"README.md", "docs/get_started.md", "docs/guide/too_large.md"}
+# Pages that take more than some eight seconds.
+SLOW = {
+    "README.md",
+    "docs/get_started.md",
+    "docs/guide/too_large.md",
+    "docs/guide/why.md",
+    "docs/guide/sweep.md",
+    "docs/guide/remedies.md",
+}
 # What needs data from outside, hours, or other processes (tests/test_parallel.py has those) is compiled only.
 ONLY_COMPILED = re.compile(r"fetch_(mnist|cifar10|cifar100)\(|load_timit\(|import Client|init_process_group\(")
 
