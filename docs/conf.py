@@ -25,6 +25,7 @@ extensions = [
     "links",
     "mathml",
     "pictures",
+    "quick_mode",
 ]
 exclude_patterns = ["_ext", "_static", "_templates", "_build", "architecture.md"]  # developer/architecture.md has it
 templates_path = ["_templates"]
@@ -48,7 +49,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"[\\/]plot_",
-    "ignore_pattern": r"[\\/](_|study_|benchmarks[\\/])",
+    "ignore_pattern": r"(^|[\\/])(?!plot_)\w+\.py$",
     "within_subsection_order": "FileNameSortKey",
     "reset_argv": "quick_mode.reset_argv",
     "abort_on_example_error": True,
