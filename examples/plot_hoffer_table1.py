@@ -6,8 +6,8 @@ Is it the large batch that costs accuracy, or the updates that it does not make?
 
 Table 1 of Hoffer et al. (2017): test accuracy with small batches of 128 rows (SB) and large ones of 4,096 (LB), and
 what comes back step by step: the learning rate scaled by the square root of the batch size, ghost batch norm over
-128 rows, and regime adaptation, as many updates as the small batch makes. In the paper (F1 on MNIST): 98.27 / 97.05 / 97.55 /
-97.60 / 98.53 %. Here F1 on MNIST, with gradients clipped, as in the paper.
+128 rows, and regime adaptation, as many updates as the small batch makes. In the paper (F1 on MNIST): 98.27 / 97.05 /
+97.55 / 97.60 / 98.53 %. Here F1 on MNIST, with gradients clipped, as in the paper.
 
 At full size it takes hours on a CPU; with ``--memory`` it goes on from the last finished fit. ``--quick`` does it with
 the digits that ship with scikit-learn: not the paper's setting.

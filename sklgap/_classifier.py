@@ -48,7 +48,8 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
     batch_size : int or float, default=None
         Rows, a fraction in (0, 1] of the training samples, or -1 for all of them; overrides a constant regime, and is
         an error beside one that varies. Larger than the data: all of them, with a warning. A partial last batch is
-        kept; a single last row joins the batch before it.
+        kept, but a rest of fewer than 8 rows (of 1, where batches have fewer than 16) joins the batch before it: the
+        statistics of a few rows spoil a fit under batch norm.
     max_epochs : int, default=100
         Largest number of passes over the data (100: Keskar et al., Figure 4).
     tol : float, default=1e-4
@@ -85,7 +86,7 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         Replace batch norm by ghost batch norm over so many rows (128 in Hoffer et al.), at least 2 and at most the
         largest batch. None: plain batch norm.
     micro_batch_size : int, default=None
-        Evaluate so many rows at once (a single last row joins them) and add up the gradients, for batches that do not
+        Evaluate so many rows at once (a rest of a few joins them) and add up the gradients, for batches that do not
         fit in memory: the exact gradient without batch norm; with it, batch norm sees micro-batches.
     augmentation : None, str, callable or Remedy, default=None
         ``"paper"``: random flips, rotations up to 10 degrees, translations up to 0.2 of the side (Keskar et al.);
