@@ -18,6 +18,15 @@ PLAIN = (type(None), bool, int, float, complex, str, bytes)
 # What a repr tells in full.
 BY_REPR = (torch.dtype, torch.device, torch.Size, range, slice, np.dtype, PurePath)
 
+# What belongs to a class as a class and tells nothing of what it does.
+MACHINERY = (
+    *("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__firstlineno__", "__slots__"),
+    *("__static_attributes__", "__abstractmethods__", "_abc_impl", "__dataclass_fields__", "__dataclass_params__"),
+)
+DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType, types.WrapperDescriptorType)
+# Not lists and dicts, which often hold what changes while a program runs.
+TOLD_AS_GLOBALS = (*PLAIN, tuple, np.ndarray, np.generic, Tensor, types.FunctionType, type)
+
 
 def fingerprint(*values: Any) -> str:
     """Return 32 hexadecimal digits that are equal for equal values, in any process, and differ for others.
@@ -35,8 +44,8 @@ def fingerprint(*values: Any) -> str:
 
     Notes
     -----
-    Nothing is unpickled. The code a user's function calls is not followed beyond the function, its closure and, for a
-    class, its bases.
+    Nothing is unpickled. Of a user's function its closure counts, and the global numbers, texts, tuples, arrays,
+    functions and classes that it reads, but no other objects; of a class its bases.
     """
     digest = _Digest()
     digest.feed(values)
@@ -96,7 +105,10 @@ class _Digest:
             names = list(value.columns) if hasattr(value, "columns") else value.name
             self._feed_all(_name(type(value)), [names, value.to_numpy()])
         elif hasattr(value, "__dict__"):
-            self._feed_all("object", [type(value), vars(value)])
+            slots = [
+                name for base in type(value).__mro__ for name in vars(base).get("__slots__", ()) if name[:2] != "__"
+            ]
+            self._feed_all("object", [type(value), vars(value), [getattr(value, name, None) for name in slots]])
         else:
             self.put("pickle", pickle.dumps(value, protocol=4))
 
@@ -114,21 +126,24 @@ class _Digest:
 
     def _feed_tensor(self, tensor: Tensor) -> None:
         plain = tensor.detach().cpu().contiguous().reshape(-1)
-        self.put("tensor", tensor.dtype, tuple(tensor.shape))
+        self.put("tensor", tensor.dtype, tuple(tensor.shape), tensor.requires_grad)
         self.hash.update(plain.view(torch.uint8).numpy().data)
 
     def _feed_function(self, function: types.FunctionType) -> None:
         self.put("function", _name(function))
-        if not _from_library(function):
+        # A function made by another one, such as a closure, is not known by its name, even in a library.
+        if not _from_library(function) or "<" in function.__qualname__:
             cells = [cell.cell_contents for cell in function.__closure__ or ()]
             self._feed_all("body", [function.__code__, function.__defaults__, function.__kwdefaults__, cells])
+            if not _from_library(function):
+                self._feed_all("globals", _globals_read(function))
 
     def _feed_class(self, cls: type) -> None:
         self.put("class", _name(cls))
         for base in cls.__mro__:
             if not _from_library(base):
-                members = [(n, _code_of(m)) for n, m in sorted(vars(base).items()) if n != "__firstlineno__"]
-                self._feed_all(_name(base), [member for member in members if member[1] is not None])
+                members = [(name, member) for name, member in sorted(vars(base).items()) if name not in MACHINERY]
+                self._feed_all(_name(base), [(n, _unwrapped(m)) for n, m in members if not isinstance(m, DESCRIPTORS)])
 
 
 def _name(thing: Any) -> str:
@@ -139,9 +154,21 @@ def _from_library(thing: Any) -> bool:
     return str(thing.__module__).split(".")[0] in LIBRARIES
 
 
-def _code_of(member: Any) -> Any:
-    """Return what a class member does: its functions or its plain value; None for the machinery of a class."""
+def _unwrapped(member: Any) -> Any:
+    """Return what a class member does, out of what a class wraps around it."""
     if isinstance(member, property):
         return [member.fget, member.fset]
-    member = getattr(member, "__func__", member)  # of a static or class method
-    return member if isinstance(member, (types.FunctionType, *PLAIN, list, tuple, dict)) else None
+    if isinstance(member, functools.cached_property):
+        return member.func
+    return getattr(member, "__func__", getattr(member, "__wrapped__", member))
+
+
+def _globals_read(function: types.FunctionType) -> list[tuple[str, Any]]:
+    """Return the global values, functions and classes that a function may read; of objects it has no more to say."""
+    codes, names = [function.__code__], set()
+    while codes:
+        code = codes.pop()
+        names |= set(code.co_names)
+        codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    found = ((name, function.__globals__[name]) for name in sorted(names) if name in function.__globals__)
+    return [(name, value) for name, value in found if isinstance(value, TOLD_AS_GLOBALS)]

@@ -28,4 +28,6 @@ def fit_checkpoint(model: Any, net: TrainingNet, X: np.ndarray, y: np.ndarray) -
         )
         return None
     params = {name: value for name, value in model.get_params(deep=False).items() if name not in LEFT_OUT}
-    return Checkpoint(memory, key_of("fit", type(model), params, X, y, net.seed, surroundings(str(net.device))))
+    # The labels train nothing, but callbacks may measure on labelled data.
+    data = (X, y, net.encoding_.classes)
+    return Checkpoint(memory, key_of("fit", type(model), params, data, net.seed, surroundings(str(net.device))))

@@ -40,6 +40,7 @@ def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
     init = check_init(model.init)
     regime = _regime(model, len(X))
     device = check_device(model.device)
+    seed = agreed_seed(_seed(model.random_state), X, device) if model.data_parallel else _seed(model.random_state)
     if any(name.startswith(("iterator_train", "dataset")) for name in extra):
         if regime.varies or model.regime_adaptation:
             raise ValueError(
@@ -54,7 +55,7 @@ def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
         lr=model.lr,
         max_epochs=model.max_epochs,
         batch_size=regime.batch_size(0, len(X)),
-        train_split=copy.deepcopy(model.train_split),
+        train_split=_train_split(model.train_split, seed),
         callbacks=copy.deepcopy(model.callbacks),
         verbose=model.verbose,
         warm_start=model.warm_start,
@@ -68,7 +69,7 @@ def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
         base_batch_size=model.base_batch_size,
         regime_adaptation=model.regime_adaptation,
         stopping=(model.tol, model.n_iter_no_change, model.target_loss),
-        seed=agreed_seed(_seed(model.random_state), X, device) if model.data_parallel else _seed(model.random_state),
+        seed=seed,
         data_parallel=bool(model.data_parallel),
         **_module_arguments(model, module, X, n_classes),
         **extra,
@@ -223,6 +224,14 @@ def _seed(random_state: int | np.random.RandomState | None) -> int:
     if isinstance(random_state, numbers.Integral) and not isinstance(random_state, bool) and int(random_state) >= 0:
         return int(random_state)
     raise ValueError(f"random_state must be None, an integer of at least 0 or a RandomState; got {random_state!r}.")
+
+
+def _train_split(split: Any, seed: int) -> Any:
+    """Return a copy; one of skorch's that draws its rows, from NumPy's global state without a seed, gets the fit's."""
+    split = copy.deepcopy(split)
+    if getattr(split, "random_state", seed) is None and isinstance(getattr(split, "cv", None), float):
+        split.random_state = seed % 2**32
+    return split
 
 
 def _check_numbers(model: Any) -> None:

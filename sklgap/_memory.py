@@ -12,6 +12,7 @@ import platform
 import time
 import uuid
 import warnings
+from collections import OrderedDict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         return value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
-    if isinstance(value, dict):
+    if type(value) in (dict, OrderedDict):
         return {plain(key): plain(item) for key, item in value.items()}
     if type(value) in (list, tuple, set):
         return type(value)(plain(item) for item in value)
@@ -195,7 +196,7 @@ def plain(value: Any) -> Any:
 
 
 def unplain(value: Any) -> Any:
-    """Return what `plain` was given, but for containers' subclasses."""
+    """Return what `plain` was given, an OrderedDict as a dict."""
     if isinstance(value, dict):
         if value.keys() == {"__array__"}:
             return value["__array__"].numpy()

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import subprocess
 import sys
@@ -163,3 +164,60 @@ def test_equal_in_another_process():
 def test_what_cannot_be_told_is_an_error():
     with pytest.raises(TypeError, match="cannot pickle"):
         fingerprint(threading.Lock())
+
+
+SCALE = 1
+
+
+def scaled(x):
+    return x * SCALE
+
+
+def test_globals_that_a_function_reads_matter(monkeypatch):
+    before = fingerprint(scaled)
+    monkeypatch.setitem(globals(), "SCALE", 2)
+    assert fingerprint(scaled) != before
+
+
+def test_closures_of_a_library_matter():
+    namespace = {"__name__": "sklgap.inspection"}
+    exec("def make(a):\n    return lambda x: x + a", namespace)
+    assert fingerprint(namespace["make"](1)) != fingerprint(namespace["make"](2))
+
+
+def test_class_attributes_matter():
+    def make(**members):
+        return type("Net", (nn.Module,), {"__module__": "mine", **members})
+
+    different = [
+        make(act=torch.tanh),
+        make(act=torch.relu),
+        make(act=nn.ReLU),
+        make(act=nn.Tanh),
+        make(scale=torch.ones(1)),
+        make(scale=torch.zeros(1)),
+        make(twice=functools.cached_property(lambda self: 2)),
+        make(twice=functools.cached_property(lambda self: 3)),
+    ]
+    assert len({fingerprint(net) for net in different}) == len(different)
+
+
+def test_a_frozen_layer_is_another():
+    module, frozen = Mlp(), Mlp()
+    frozen.load_state_dict(module.state_dict())
+    frozen.layers[0].weight.requires_grad_(False)
+    assert fingerprint(module) != fingerprint(frozen)
+
+
+def test_dataclasses_and_slots():
+    @dataclasses.dataclass
+    class Setting:
+        size: int = 1
+
+    class Slotted:
+        __slots__ = ("__dict__", "a")
+
+    one, other = Slotted(), Slotted()
+    one.a, other.a = 1, 2
+    assert fingerprint(Setting(1)) != fingerprint(Setting(2))
+    assert fingerprint(one) != fingerprint(other)

@@ -98,7 +98,7 @@ def batch_size_curve(
         Fits at once, as in scikit-learn. On one GPU keep it at 1.
     memory : str or Path, default=None
         Folder that keeps finished work: a finished fit is loaded instead of repeated, an unfinished one goes on from
-        its last saved epoch; see `LBGapClassifier`.
+        its last saved epoch; see `LBGapClassifier`. Needs ``random_state``.
     verbose : int, default=1
         0: silent. 1: first the cost (fits, updates, and the time they will take by some steps measured with every
         batch size), then a progress bar.

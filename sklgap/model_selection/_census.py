@@ -10,7 +10,14 @@ from torch import nn
 
 from sklgap._checks import check_integer, check_random_state
 from sklgap.model_selection._census_result import MinimaCensus
-from sklgap.model_selection._experiment import check_candidate, check_data, check_measuring, check_regimes, described
+from sklgap.model_selection._experiment import (
+    check_candidate,
+    check_data,
+    check_keepable,
+    check_measuring,
+    check_regimes,
+    described,
+)
 from sklgap.model_selection._recorded_training import check_target_loss, draw_seeds
 from sklgap.model_selection._result import environment
 from sklgap.model_selection._trials import Trial, last_step, run_trials
@@ -73,7 +80,7 @@ def minima_census(
         Fits at once, as in scikit-learn. On one GPU keep it at 1.
     memory : str or Path, default=None
         Folder that keeps finished work: a finished fit is loaded instead of repeated, an unfinished one goes on from
-        its last saved epoch; see `LBGapClassifier`.
+        its last saved epoch; see `LBGapClassifier`. Needs ``random_state``.
     verbose : int, default=1
         0: silent; 1: a progress bar.
 
@@ -130,6 +137,7 @@ def minima_census(
     for parameters in overrides.values():
         check_candidate(estimator, parameters, len(y))
     stop = {} if target_loss is None else {"target_loss": float(target_loss), "tol": None}
+    check_keepable(memory, random_state)
     rng = check_random_state(random_state)
     seeds = draw_seeds(n_seeds, rng)
     measuring = check_measuring([epsilon], (None,), batch_norm, solver, max_samples, len(y), rng)

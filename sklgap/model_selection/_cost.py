@@ -19,6 +19,7 @@ _GRADIENT_SECONDS, _MOST_GRADIENTS = 0.3, 5
 # What a training step is not changed by; the sweep sets the rest.
 _TIMED = {
     "max_epochs": 1,
+    "memory": None,
     "tol": None,
     "target_loss": None,
     "regime_adaptation": False,

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.utils import indexable
 
 from sklgap._checks import check_integer
+from sklgap._memory import check_memory
 from sklgap.inspection._sharpness import SOLVERS, check_epsilons
 from sklgap.model_selection._trials import Measuring, last_step, with_parameters
 from sklgap.objective._batch_norm import check_batch_norm
@@ -27,7 +28,10 @@ def check_data(X: Any, y: Any, X_test: Any, y_test: Any) -> tuple[Any, Any, Any,
 
 def check_keepable(memory: Any, random_state: Any) -> None:
     """Raise a ValueError for a memory of work that cannot be the same twice."""
-    if memory is not None and random_state is None:
+    if memory is None:
+        return
+    check_memory(memory)
+    if random_state is None:
         raise ValueError("memory must be None while random_state is None: no other run could be the same.")
 
 

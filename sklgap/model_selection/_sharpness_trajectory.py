@@ -15,7 +15,13 @@ from tqdm.auto import tqdm
 
 from sklgap._checks import check_integer, check_random_state
 from sklgap.inspection import recorded, sharpness
-from sklgap.model_selection._experiment import check_candidate, check_measuring, check_regimes, described
+from sklgap.model_selection._experiment import (
+    check_candidate,
+    check_keepable,
+    check_measuring,
+    check_regimes,
+    described,
+)
 from sklgap.model_selection._recorded_training import draw_seeds, without_head
 from sklgap.model_selection._result import environment
 from sklgap.model_selection._sharpness_trajectory_result import SharpnessTrajectory
@@ -77,7 +83,7 @@ def sharpness_trajectory(
         Fits at once, as in scikit-learn. On one GPU keep it at 1.
     memory : str or Path, default=None
         Folder that keeps finished work: a finished fit is loaded instead of repeated, an unfinished one goes on from
-        its last saved epoch; see `LBGapClassifier`.
+        its last saved epoch; see `LBGapClassifier`. Needs ``random_state``.
     verbose : int, default=1
         0: silent; 1: a progress bar.
 
@@ -126,6 +132,7 @@ def sharpness_trajectory(
     X, y = indexable(X, y)
     for parameters in overrides.values():
         check_candidate(estimator, parameters, len(y))
+    check_keepable(memory, random_state)
     rng = check_random_state(random_state)
     seeds = draw_seeds(n_trials, rng)
     measuring = check_measuring([epsilon], (None,), batch_norm, solver, max_samples, len(y), rng)

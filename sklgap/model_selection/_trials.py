@@ -128,7 +128,7 @@ def run_trial(
     if memory is not None:
         device = check_device(last_step(model).device)
         store = Memory(memory)
-        unkept = {"memory": None, "verbose": 0, "device": device}
+        unkept = {"memory": None, "verbose": 0, "device": "auto"}
         key = key_of("trial", with_parameters(model, unkept), train, test, measuring, surroundings(device))
         if last_step(model).memory is None:
             model = with_parameters(model, {"memory": memory})

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from sklgap._checks import check_integer, check_random_state
 from sklgap.inspection import recorded
-from sklgap.model_selection._experiment import check_candidate, check_data, check_measuring, described
+from sklgap.model_selection._experiment import check_candidate, check_data, check_keepable, check_measuring, described
 from sklgap.model_selection._recorded_training import draw_seeds, without_head
 from sklgap.model_selection._result import environment
 from sklgap.model_selection._trials import Trial, run_trials
@@ -92,8 +92,7 @@ def warm_start_curve(
         Fits at once, as in scikit-learn. On one GPU keep it at 1.
     memory : str or Path, default=None
         Folder that keeps finished work: a finished fit is loaded instead of repeated, an unfinished one goes on from
-        its last saved epoch; see `LBGapClassifier`. Here it keeps the large-batch trainings; the small-batch ones, one
-        a trial, are repeated.
+        its last saved epoch; see `LBGapClassifier`. Needs ``random_state``.
     verbose : int, default=1
         0: silent; 1: progress bars, one of the small-batch and one of the large-batch trainings.
 
@@ -154,6 +153,7 @@ def warm_start_curve(
     of_large |= {} if large_epochs is None else {"max_epochs": int(large_epochs)}
     for name, parameters in (("small", of_small), ("large", of_large)):
         _check_regime(name, estimator, parameters, len(y))
+    check_keepable(memory, random_state)
     rng = check_random_state(random_state)
     seeds = draw_seeds(n_trials, rng)
     measuring = check_measuring(epsilons, (None,), batch_norm, solver, max_samples, len(y), rng)
@@ -175,7 +175,8 @@ def warm_start_curve(
     }
     classifier, X, X_test = without_head(estimator, X, y, X_test)
     train, test = (X, y), (X_test, y_test)
-    of_trials = [{**of_small, "random_state": seed} for seed in seeds]
+    kept = {} if memory is None else {"memory": memory}
+    of_trials = [{**of_small, **kept, "random_state": seed} for seed in seeds]
     calls = [delayed(_train_small)(classifier, train, test, of_trial, every, batch_norm) for of_trial in of_trials]
     trained = Parallel(n_jobs=n_jobs, return_as="generator")(calls)
     small_fits = list(tqdm(trained, total=len(calls), unit=" small-batch fits", disable=not verbose))

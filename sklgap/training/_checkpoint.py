@@ -5,6 +5,7 @@ Random streams are no part of it: they come from the seed and the epoch.
 
 import time
 import warnings
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from skorch.history import History
 
 from sklgap._memory import Memory, NotPlain, plain, unplain
 
+# What a net learns of its data when it trains.
+SIZES = ("n_samples_", "base_batch_size_", "size_")
 # Saving may take this share of the time of a training: it waits until the last save has paid off.
 SHARE = 0.05
 
@@ -36,6 +39,7 @@ class Checkpoint:
         self.memory, self.key = memory, key
         self.train_score: float | None = None
         self.resumed: dict[str, Any] | None = None
+        self.before: dict[str, dict[str, Any]] = {}
         self.made_anew: dict[str, set[str]] = {}
         self.next_save = 0.0
         self.refused = False
@@ -61,9 +65,17 @@ class Checkpoint:
                 net.checkpoint_ = self
         return None
 
+    def before_train_begin(self, net: Any) -> None:
+        """Note what the callbacks hold before they make themselves ready."""
+        self.before = {name: dict(vars(callback)) for name, callback in net.callbacks_}
+
     def after_train_begin(self, net: Any) -> None:
-        """Put back what the callbacks have made anew, and note what they make."""
-        self.made_anew = {name: set(vars(callback)) for name, callback in net.callbacks_}
+        """Note what the callbacks have made anew, and put back the state of the rest."""
+        for name, callback in net.callbacks_:
+            before = self.before.get(name, {})
+            made = {key for key, value in vars(callback).items() if key not in before or before[key] is not value}
+            self.made_anew[name] = made
+        self.before = {}
         if self.resumed is not None:
             load_helpers_state(net, self.resumed)
 
@@ -117,6 +129,7 @@ def training_state(net: Any, made_anew: dict[str, set[str]]) -> dict[str, Any]:
         "n_updates": net.n_updates_,
         "stopping_reason": net.stopping_reason_,
         "weights_averaged": net.weights_averaged_,
+        "sizes": {name: plain(getattr(net, name, None)) for name in SIZES},
         "callbacks": {n: _callback_state(n, callback, made_anew.get(n, set())) for n, callback in net.callbacks_},
     }
 
@@ -129,20 +142,18 @@ def load_training_state(net: Any, state: dict[str, Any]) -> None:
     Exception
         Of any kind, if the state is that of another net; the net is to be initialised anew then.
     """
-    tensors = _tensors(net)
-    kept = state["module"]
-    if {name: (t.shape, t.dtype) for name, t in tensors.items()} != {
-        name: (t.shape, t.dtype) for name, t in kept.items()
-    }:
-        raise ValueError("the state is that of another net")
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            tensor.copy_(kept[name])
+    tensors, kept = _tensors(net), state["module"]
+    if _shapes(tensors) != _shapes(kept):
+        raise ValueError("it is that of another net")
     net.history_ = History(unplain(state["history"]))
     net.n_updates_ = state["n_updates"]
     net.stopping_reason_ = state["stopping_reason"]
     net.weights_averaged_ = state["weights_averaged"]
+    vars(net).update({name: size for name, size in state["sizes"].items() if size is not None})
     load_helpers_state(net, state)
+    with torch.no_grad():  # at last: initialising anew would keep the weights of a module that is an instance
+        for name, tensor in tensors.items():
+            tensor.copy_(kept[name])
 
 
 def load_helpers_state(net: Any, state: dict[str, Any]) -> None:
@@ -166,17 +177,18 @@ def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def _callback_state(name: str, callback: Any, made_anew: set[str]) -> dict[str, Any]:
-    """Return what a callback has noted in attributes that end in an underscore, skorch's convention.
+    """Return what a callback has noted beside its parameters.
 
-    What is not plain is left out where ``on_train_begin`` makes it: classes, functions, progress bars.
+    Left out are classes and functions, what ``on_train_begin`` makes (a progress bar), and what the callback itself
+    does not pickle.
     """
+    parameters, pickled = callback.get_params(deep=False), callback.__getstate__()
     state: dict[str, Any] = {}
     for key, value in vars(callback).items():
-        if not key.endswith("_") or key.endswith("__"):
+        if key in parameters or key not in pickled or isinstance(value, type | FunctionType):
             continue
         try:
-            has_state = hasattr(value, "state_dict") and not isinstance(value, type)
-            state[key] = {"__state__": plain(value.state_dict())} if has_state else plain(value)
+            state[key] = {"__state__": plain(value.state_dict())} if hasattr(value, "state_dict") else plain(value)
         except NotPlain as error:
             if key not in made_anew:
                 raise NotPlain(f"the callback {name!r} holds a {error} in {key}") from None

@@ -22,7 +22,7 @@ from sklgap.objective._parameters import copy_of, trainable_parameters
 from sklgap.objective._tensors import as_tensor
 from sklgap.regimes import BatchRegime, LRSchedule, default_base_batch_size, n_batches, updates_of_epochs
 from sklgap.remedies import Remedy
-from sklgap.training._callbacks import EpochRecorder, StoppingRule, TrainingProgress
+from sklgap.training._callbacks import EpochRecorder, StoppingRule, TrainingProgress, raised_by_code
 from sklgap.training._checkpoint import Checkpoint
 from sklgap.training._data_parallel import check_same_rows, largest_share, share_out
 from sklgap.training._datasets import tensors_of
@@ -283,11 +283,13 @@ class TrainingNet(NeuralNetClassifier):
         return self
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
-        """Call the callbacks; a KeyboardInterrupt at the end of an epoch is skorch's early stopping, not Ctrl-C."""
+        """Call the callbacks; a KeyboardInterrupt that one raises at the end of an epoch is skorch's early stopping."""
+        if method_name == "on_train_begin" and self.checkpoint_ is not None:
+            self.checkpoint_.before_train_begin(self)
         try:
             super().notify(method_name, **kwargs)
         except KeyboardInterrupt as stop:
-            if method_name != "on_epoch_end":
+            if method_name != "on_epoch_end" or not raised_by_code(stop):
                 raise
             self.stopping_reason_ = "stopped by a callback"
             raise StopTraining from stop
