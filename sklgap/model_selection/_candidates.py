@@ -9,6 +9,15 @@ from typing import Any
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    PredefinedSplit,
+    RepeatedKFold,
+    RepeatedStratifiedKFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+)
 
 from sklgap.inspection._records import net_of
 from sklgap.regimes._base import BatchRegime, check_batch_size
@@ -16,6 +25,8 @@ from sklgap.regimes._check import check_batch_regime
 
 # Sizes that training sets may have where a search does not say how large its own were.
 _ANY_SIZE = 100, 10_000_000
+# Splitters whose folds have equal parts of the rows.
+_K_FOLDS = KFold, StratifiedKFold, GroupKFold, StratifiedGroupKFold, RepeatedKFold, RepeatedStratifiedKFold
 
 
 @dataclass(frozen=True)
@@ -192,13 +203,12 @@ def test_to_train_ratio(search: Any, n_folds: int) -> tuple[float, bool]:
     splits = _splits(search)
     if splits is not None:
         return float(np.mean([len(test) / len(train) for train, test in splits])), True
-    cv = getattr(search, "cv", n_folds)
-    test_size = getattr(cv, "test_size", 0)
-    if hasattr(cv, "test_size") and not isinstance(test_size, int | np.integer):  # shuffle splits
+    cv = getattr(search, "cv", None)
+    if hasattr(cv, "test_size") and hasattr(cv, "train_size"):  # shuffle splits
         return _shuffled_ratio(cv), True
     folds = n_folds // getattr(cv, "n_repeats", 1)
-    known = hasattr(search, "cv") and not hasattr(cv, "test_size")
-    return 1 / (folds - 1) if folds > 1 else np.nan, known
+    k_fold = isinstance(cv, (int, *_K_FOLDS)) or (cv is None and hasattr(search, "cv"))
+    return 1 / (folds - 1) if folds > 1 else np.nan, k_fold
 
 
 def _splits(search: Any) -> list[tuple[Any, Any]] | None:
@@ -208,6 +218,8 @@ def _splits(search: Any) -> list[tuple[Any, Any]] | None:
         indices = result.get("indices")
         return None if indices is None else list(zip(indices["train"], indices["test"], strict=True))
     cv = getattr(search, "cv", None)
+    if isinstance(cv, PredefinedSplit):
+        return list(cv.split())
     return [(train, test) for train, test in cv] if isinstance(cv, list | tuple) else None
 
 

@@ -14,9 +14,11 @@ from sklearn.model_selection import (
     GridSearchCV,
     HalvingGridSearchCV,
     KFold,
+    PredefinedSplit,
     RandomizedSearchCV,
     RepeatedKFold,
     ShuffleSplit,
+    TimeSeriesSplit,
     cross_validate,
 )
 from sklearn.pipeline import make_pipeline
@@ -134,8 +136,9 @@ def test_the_interval_covers_where_the_plain_one_does_not():
         (RepeatedKFold(n_splits=4, n_repeats=2), 1 / 3),
         (ShuffleSplit(3, test_size=0.2, random_state=np.random.RandomState(0)), 0.25),
         ([(np.arange(90), np.arange(90, 120)), (np.arange(30, 120), np.arange(30))], 1 / 3),
+        (PredefinedSplit([-1] * 60 + [0] * 30 + [1] * 30), 1 / 3),
     ],
-    ids=["int", "default", "k-fold", "repeated", "shuffled", "list"],
+    ids=["int", "default", "k-fold", "repeated", "shuffled", "list", "predefined"],
 )
 def test_rows_of_the_folds(cv, ratio):
     search = GridSearchCV(Remembers(), {"batch_size": [1, 5]}, cv=cv, return_train_score=True).fit(*rows())
@@ -145,6 +148,14 @@ def test_rows_of_the_folds(cv, ratio):
     assert not [sentence for sentence in report.warnings if "test_ratio" in sentence]
     if before is not None:
         np.testing.assert_array_equal(cv.random_state.get_state()[1], before)
+
+
+@pytest.mark.parametrize(
+    "cv", [TimeSeriesSplit(3), iter(list(KFold(3).split(np.arange(120))))], ids=["time", "iterator"]
+)
+def test_folds_that_are_not_known_are_said_to_be_taken_for_k_fold(cv):
+    search = GridSearchCV(Remembers(), {"batch_size": [1, 5]}, cv=cv, return_train_score=True, refit=False)
+    assert "are taken for those of k-fold" in str(gap_report(search.fit(*rows())))
 
 
 def test_rows_of_the_folds_of_cross_validate():
