@@ -36,7 +36,7 @@ def test_grows_on_digits_until_the_largest():
     assert sizes[-1] == 180
     assert len(set(sizes)) > 3
     assert all(a <= b <= 2 * a for a, b in itertools.pairwise(sizes))
-    assert model.history_[:, "train_batch_count"] == [-(-1797 // size) for size in sizes]
+    assert model.history_[:, "train_batch_count"] == [n_batches(1797, size) for size in sizes]
 
 
 def test_history_has_the_measurements_that_the_sizes_follow():

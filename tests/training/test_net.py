@@ -21,10 +21,10 @@ FLOAT32 = 1e-5
 
 @pytest.mark.parametrize(
     ("n", "batch_size", "updates"),
-    [(60, 10, 6), (60, 8, 8), (57, 8, 7), (58, 8, 8), (60, 59, 1), (60, 58, 2), (60, -1, 1), (60, 0.5, 2)],
+    [(60, 10, 6), (60, 8, 8), (57, 8, 7), (58, 8, 8), (60, 59, 1), (60, 53, 1), (60, 52, 2), (60, -1, 1), (60, 0.5, 2)],
 )
 def test_updates_per_epoch(n, batch_size, updates):
-    """A partial batch is kept; a single last row (57 = 7 * 8 + 1) joins the batch before it."""
+    """A partial batch is kept; a single last row (57 = 7 * 8 + 1), or fewer than 8 (60 - 53), join the batch before."""
     model = small(batch_size=batch_size, max_epochs=3).fit(X[:n], Y[:n])
     assert model.n_updates_ == 3 * updates
     assert model.history_[:, "n_updates"] == [updates, 2 * updates, 3 * updates]
