@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, EarlyStopping
 from skorch.dataset import ValidSplit
 
-from sklgap.regimes import BatchRegime, ConstantBatch, DynamicSampling
+from sklgap.regimes import BatchRegime, ConstantBatch, DynamicSampling, n_batches
 from sklgap.remedies import SAM, Augmentation
 from tests.tiny import Mlp, TinyC1, blobs, images, same_weights, small
 
