@@ -2,12 +2,12 @@
 
 import math
 import numbers
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 
-def is_integer(value: Any, least: int) -> bool:
+def is_integer(value: Any, least: int) -> TypeGuard[int]:
     """Say whether ``value`` is an integer of at least ``least``; True and False are none."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
 

@@ -76,7 +76,7 @@ def compare_backends(n_jobs, n_epochs):
         f"threading, {n_jobs} threads": workers("threading", n_jobs),
     }
     with contextlib.suppress(ImportError):
-        import distributed  # noqa: F401
+        import distributed  # noqa: F401  whether it is there
 
         backends[f"Dask, {n_jobs} workers"] = dask_cluster(n_jobs)
     for name, backend in backends.items():

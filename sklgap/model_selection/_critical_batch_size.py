@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
-from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import indexable
 from tqdm.auto import tqdm
@@ -22,10 +21,10 @@ from sklgap.model_selection._recorded_training import (
     train_recorded,
     without_head,
 )
+from sklgap.model_selection._statistics import mean_estimate
 from sklgap.objective._batch_norm import check_batch_norm
 from sklgap.training._recorder import log_spaced_updates
 
-CONFIDENCE = 0.95
 # Measurements of the noise for every doubling of the updates.
 _PER_DOUBLING = 4
 
@@ -252,9 +251,10 @@ def _average(inverses: np.ndarray) -> tuple[float, float, float]:
 
     The inverse is finite, and may fall below 0, where a trial's gradients are lost in their noise.
     """
-    mean, n = float(inverses.mean()), len(inverses)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * inverses.std(ddof=1) / n**0.5) if n > 1 else math.inf
-    value, low, high = (1 / inverse if inverse > 0 else math.inf for inverse in (mean, mean + half, mean - half))
+    found = mean_estimate(inverses)
+    # Without an interval, from a single trial, the inverse may be anything.
+    ends = (found.high, found.low) if found.has_interval else (math.inf, -math.inf)
+    value, low, high = (1 / inverse if inverse > 0 else math.inf for inverse in (found.value, *ends))
     return value, low, high
 
 

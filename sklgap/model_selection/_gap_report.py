@@ -243,8 +243,8 @@ def _choose_reference(
         if len(first) == 1:
             return None, 0
         return (first[0], 1) if not hasattr(search, "cv_results_") else smallest_batch(search, first)
-    if is_integer(reference, 0) and int(reference) < len(candidates):  # type: ignore[arg-type]
-        return candidates[int(reference)], 1  # type: ignore[arg-type]
+    if is_integer(reference, 0) and reference < len(candidates):
+        return candidates[reference], 1
     if isinstance(reference, str):
         found = [c for c in first if c.label == reference]
     elif isinstance(reference, dict) and reference:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,7 @@ _POLICIES = {
 }
 
 
-class ExperimentResult:
+class ExperimentResult(ABC):
     """Records of the fits of an experiment, their printed form and their files; subclasses know what they mean.
 
     Parameters
@@ -41,9 +42,9 @@ class ExperimentResult:
         self.settings = settings
         self.interrupted = interrupted
 
+    @abstractmethod
     def warnings(self) -> list[str]:
         """Return, in plain sentences, what a reader must know before believing the figures."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         lines = [*self._head(), "", *self._table_lines(), "", *self._reading()]
@@ -52,21 +53,24 @@ class ExperimentResult:
 
     __repr__ = __str__
 
+    @abstractmethod
     def _head(self) -> list[str]:
-        raise NotImplementedError
+        """Return the lines above the table: what was trained and measured."""
 
+    @abstractmethod
     def _table(self) -> list[list[str]]:
-        raise NotImplementedError
+        """Return the rows of the table, its header first."""
 
     def _table_lines(self) -> list[str]:
         return aligned(self._table())
 
+    @abstractmethod
     def _reading(self) -> list[str]:
-        raise NotImplementedError
+        """Return the lines below the table: what it says."""
 
+    @abstractmethod
     def _statistics(self) -> dict[str, Any]:
         """Return what is said of the records, for the file."""
-        raise NotImplementedError
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame with one row per record; needs pandas."""

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
-CONFIDENCE = 0.95
+from sklgap.model_selection._statistics import CONFIDENCE
+
 # Critical batch sizes tried: so many powers of e beyond the smallest and the largest batch, so many steps to a power.
 _BEYOND, _PER_E = 12, 300
 

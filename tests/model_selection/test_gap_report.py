@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import BaggingClassifier
-from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401  scikit-learn's switch
 from sklearn.model_selection import (
     GridSearchCV,
     HalvingGridSearchCV,

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from sklgap.inspection._plot._axes import axes_for
 from sklgap.inspection._records import recorded_by_name
 
 
@@ -104,13 +105,7 @@ class LearningCurvesDisplay:
         -------
         self
         """
-        from sklearn.utils._optional_dependencies import check_matplotlib_support
-
-        check_matplotlib_support("LearningCurvesDisplay.plot")
-        import matplotlib.pyplot as plt
-
-        if ax is None:
-            _, ax = plt.subplots(layout="constrained")
+        ax = axes_for(ax, "LearningCurvesDisplay.plot")
         self.lines_ = []
         scale = 100 if self.quantity == "accuracy" else 1
         for number, (label, columns) in enumerate(self.curves.items()):

@@ -3,6 +3,7 @@
 from typing import Any, Self
 
 from sklgap.inspection._parametric import LossCurve, loss_along_arc, loss_along_line
+from sklgap.inspection._plot._axes import axes_for
 
 _PATHS = {"line": loss_along_line, "arc": loss_along_arc}
 
@@ -113,13 +114,7 @@ class ParametricPlotDisplay:
         -------
         self
         """
-        from sklearn.utils._optional_dependencies import check_matplotlib_support
-
-        check_matplotlib_support("ParametricPlotDisplay.plot")
-        import matplotlib.pyplot as plt
-
-        if ax is None:
-            _, ax = plt.subplots(layout="constrained")
+        ax = axes_for(ax, "ParametricPlotDisplay.plot")
         twin = ax.twinx()
         self.lines_ = []
         for axes, quantity, scale, colour in ((ax, "loss", 1, "tab:blue"), (twin, "accuracy", 100, "tab:red")):

@@ -4,6 +4,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from sklgap.inspection._plot._axes import axes_for
 from sklgap.inspection._records import recorded_by_name
 
 
@@ -96,13 +97,7 @@ class SharpnessTrajectoryDisplay:
         -------
         self
         """
-        from sklearn.utils._optional_dependencies import check_matplotlib_support
-
-        check_matplotlib_support("SharpnessTrajectoryDisplay.plot")
-        import matplotlib.pyplot as plt
-
-        if ax is None:
-            _, ax = plt.subplots(layout="constrained")
+        ax = axes_for(ax, "SharpnessTrajectoryDisplay.plot")
         self.lines_ = []
         for number, (label, (loss, sharpness)) in enumerate(self.curves.items()):
             options = {"color": f"C{number}", "marker": "o", "markersize": 3, "linewidth": 1, "label": label, **kwargs}

@@ -7,6 +7,7 @@ import numpy as np
 
 from sklgap._checks import check_random_state
 from sklgap.inspection._hessian import HessianEigenvalues, hessian_eigenvalues
+from sklgap.inspection._plot._axes import axes_for
 from sklgap.inspection._spectral_density import SpectralDensity, hessian_spectral_density
 from sklgap.objective import check_objective
 
@@ -156,13 +157,7 @@ class SpectrumDisplay:
         -------
         self
         """
-        from sklearn.utils._optional_dependencies import check_matplotlib_support
-
-        check_matplotlib_support("SpectrumDisplay.plot")
-        import matplotlib.pyplot as plt
-
-        if ax is None:
-            _, ax = plt.subplots(layout="constrained")
+        ax = axes_for(ax, "SpectrumDisplay.plot")
         self.lines_, self.marks_ = {}, {}
         single = {name: 1 / (d.n_params * d.width * np.sqrt(2 * np.pi)) for name, d in self.densities.items()}
         for name, density in self.densities.items():

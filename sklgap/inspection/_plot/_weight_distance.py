@@ -5,6 +5,7 @@ from typing import Any, Self
 import numpy as np
 
 from sklgap.inspection._diffusion import DiffusionFit, fit_diffusion
+from sklgap.inspection._plot._axes import axes_for
 from sklgap.inspection._records import recorded_by_name
 
 
@@ -91,13 +92,7 @@ class WeightDistanceDisplay:
         -------
         self
         """
-        from sklearn.utils._optional_dependencies import check_matplotlib_support
-
-        check_matplotlib_support("WeightDistanceDisplay.plot")
-        import matplotlib.pyplot as plt
-
-        if ax is None:
-            _, ax = plt.subplots(layout="constrained")
+        ax = axes_for(ax, "WeightDistanceDisplay.plot")
         self.lines_, self.fit_lines_ = [], []
         for number, (label, (n_updates, distance)) in enumerate(self.curves.items()):
             moved = n_updates > 0

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from sklgap.inspection._plot._axes import axes_for
+
 if TYPE_CHECKING:
     from sklgap.model_selection._batch_size_report import BatchSizeCurve
 
@@ -87,14 +89,9 @@ class BatchSizeCurveDisplay:
         -------
         self
         """
-        from sklearn.utils._optional_dependencies import check_matplotlib_support
-
-        check_matplotlib_support("BatchSizeCurveDisplay.plot")
-        import matplotlib.pyplot as plt
+        ax = axes_for(ax, "BatchSizeCurveDisplay.plot", figsize=(6.4, 4.4))
         from matplotlib.ticker import NullLocator
 
-        if ax is None:
-            _, ax = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
         handles = []
         for (name, values), style in zip(self.accuracy.items(), ("-", "--", ":"), strict=False):
             options = {"linestyle": style, "marker": "o", "color": _ACCURACY_COLOUR}

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from sklgap.inspection._plot._axes import axes_for
+
 if TYPE_CHECKING:
     from sklgap.model_selection._census_result import MinimaCensus
 
@@ -51,13 +53,7 @@ class MinimaCensusDisplay:
         -------
         self
         """
-        from sklearn.utils._optional_dependencies import check_matplotlib_support
-
-        check_matplotlib_support("MinimaCensusDisplay.plot")
-        import matplotlib.pyplot as plt
-
-        if ax is None:
-            _, ax = plt.subplots(layout="constrained")
+        ax = axes_for(ax, "MinimaCensusDisplay.plot")
         regimes, inits = (list(dict.fromkeys(group[i] for group in self.groups)) for i in (0, 1))
         positive = True
         for (regime, init), (sharpness, accuracy) in self.groups.items():

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from sklgap.inspection._plot._axes import axes_for
 from sklgap.model_selection._trials import sharpness_key
 
 if TYPE_CHECKING:
@@ -67,14 +68,8 @@ class RegimeComparisonDisplay:
         -------
         self
         """
-        from sklearn.utils._optional_dependencies import check_matplotlib_support
-
-        check_matplotlib_support("RegimeComparisonDisplay.plot")
-        import matplotlib.pyplot as plt
-
-        if axes is None:
-            n_axes = 2 if self.sharpness else 1
-            _, axes = plt.subplots(1, n_axes, figsize=(4.5 * n_axes, 3.6), layout="constrained", squeeze=False)
+        n_axes = 2 if self.sharpness else 1
+        axes = axes_for(axes, "RegimeComparisonDisplay.plot", 1, n_axes, figsize=(4.5 * n_axes, 3.6), squeeze=False)
         axes = np.ravel(axes)
         positions = np.arange(len(self.labels))
         accuracies = [100 * self.accuracy[label] for label in self.labels]

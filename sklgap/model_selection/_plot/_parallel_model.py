@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from sklgap.inspection._plot._axes import axes_for
+
 if TYPE_CHECKING:
     from sklgap.model_selection._parallel_model import Efficiency, ParallelModel
 
@@ -86,14 +88,8 @@ class ParallelModelDisplay:
         -------
         self
         """
-        from sklearn.utils._optional_dependencies import check_matplotlib_support
-
-        check_matplotlib_support("ParallelModelDisplay.plot")
-        import matplotlib.pyplot as plt
-
         n_axes = 1 if self.speed_up is None else 2
-        if axes is None:
-            _, axes = plt.subplots(1, n_axes, figsize=(5 * n_axes, 4), layout="constrained", squeeze=False)
+        axes = axes_for(axes, "ParallelModelDisplay.plot", 1, n_axes, figsize=(5 * n_axes, 4), squeeze=False)
         axes = np.ravel(axes)
         name = f"batches of {self.batch_sizes[self.reference]:,.0f}"
         self._draw_needed(axes[0], name)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from sklgap.inspection._plot._axes import axes_for
 from sklgap.model_selection._trials import sharpness_key
 
 if TYPE_CHECKING:
@@ -63,16 +64,11 @@ class WarmStartDisplay:
         -------
         self
         """
-        from sklearn.utils._optional_dependencies import check_matplotlib_support
-
-        check_matplotlib_support("WarmStartDisplay.plot")
-        import matplotlib.pyplot as plt
+        n_axes = 2 if self.sharpness else 1
+        axes = axes_for(axes, "WarmStartDisplay.plot", 1, n_axes, figsize=(4.8 * n_axes, 3.8), squeeze=False)
         from matplotlib.ticker import MaxNLocator
 
-        if axes is None:
-            n_axes = 2 if self.sharpness else 1
-            _, axes = plt.subplots(1, n_axes, figsize=(4.8 * n_axes, 3.8), layout="constrained", squeeze=False)
-        axes = np.ravel(axes)[: 2 if self.sharpness else 1]
+        axes = np.ravel(axes)[:n_axes]
         (small, small_accuracy), (large, large_accuracy) = self.accuracy.items()
         # Before its first epoch the small batch has learnt nothing: that point would squeeze all others.
         trained = np.where(self.small_epochs > 0, small_accuracy, np.nan)
