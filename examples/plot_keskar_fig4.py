@@ -5,10 +5,10 @@ Test accuracy and sharpness against batch size
 How large may a batch be before accuracy drops, and do its minima get sharper as it does?
 
 Figure 4 of Keskar et al. (2017): test accuracy falls and sharpness rises with the batch size, past a threshold (about
-500 rows for C1 on CIFAR-10, 15,000 for F2 on TIMIT). Here F1 on MNIST: batches from 256 rows, doubled up to 20 % of the
-data, five paired trials of 100 epochs with ADAM at its default rate, as in the paper. Part of the training data is
-held out: the largest batch that costs less than half a point is chosen on it, and then confirmed by trials with other
-seeds on the test data.
+500 rows for C1 on CIFAR-10, 15,000 for F2 on TIMIT). Here F1 on MNIST, or C1 or C2 on CIFAR-10: batches from 256 rows,
+doubled up to 20 % of the data, five paired trials of 100 epochs with ADAM at its default rate, as in the paper. Part of
+the training data is held out: the largest batch that costs less than half a point is chosen on it, and then confirmed
+by trials with other seeds on the test data.
 
 At full size it takes hours: ``--samples 10000`` takes a part of the images, and with ``--memory`` it goes on from the
 last finished fit. ``--quick`` does it with the digits that ship with scikit-learn: not the paper's setting.
@@ -25,13 +25,16 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from sklgap import LBGapClassifier, batch_size_curve, largest_safe_batch_size
-from sklgap.datasets import fetch_mnist
+from sklgap.datasets import fetch_cifar10, fetch_mnist
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--quick", action="store_true", help="digits, not the paper's setting")
+parser.add_argument("--net", choices=["F1", "C1", "C2"], default="F1", help="F1 on MNIST, C1 or C2 on CIFAR-10 (F1)")
 parser.add_argument("--samples", type=int, help="train on so many images only; default: all")
+parser.add_argument("--batch-sizes", type=int, nargs="+", help="default: 256, doubled up to 20 %% of the rows")
 parser.add_argument("--epochs", type=int, help="default: 100; 20 with --quick")
 parser.add_argument("--trials", type=int, help="default: 5; 4 with --quick")
+parser.add_argument("--rows", type=int, default=5000, help="rows that sharpness is measured on (5000)")
 parser.add_argument("--jobs", type=int, default=1, help="fits at once (1)")
 parser.add_argument("--memory", help="folder that keeps finished fits")
 parser.add_argument("--output", type=Path, help="file to save the figure to; the numbers go beside it, as JSON")
@@ -40,11 +43,13 @@ arguments = parser.parse_args()
 if arguments.quick:
     digits, labels = load_digits(return_X_y=True)
     X, X_test, y, y_test = train_test_split(digits / 16, labels, test_size=0.3, random_state=0)
-    epochs, n_trials, setting = arguments.epochs or 20, arguments.trials or 4, {"module__width": 32}
+    name, epochs, n_trials, setting = "digits", 20, 4, {"module__width": 32}
 else:
-    X, y = fetch_mnist(return_X_y=True, flat=True)
-    X_test, y_test = fetch_mnist(subset="test", return_X_y=True, flat=True)
-    epochs, n_trials, setting = arguments.epochs or 100, arguments.trials or 5, {}
+    name, fetch = ("MNIST", fetch_mnist) if arguments.net == "F1" else ("CIFAR-10", fetch_cifar10)
+    X, y = fetch(return_X_y=True)
+    X_test, y_test = fetch(subset="test", return_X_y=True)
+    epochs, n_trials, setting = 100, 5, {}
+n_images, epochs, n_trials = len(X), arguments.epochs or epochs, arguments.trials or n_trials
 if arguments.samples is not None:
     rows = np.random.RandomState(0).permutation(len(X))[: arguments.samples]
     X, y = X[rows], y[rows]
@@ -52,9 +57,9 @@ if arguments.samples is not None:
 # %%
 # Trial i starts all sizes from the same weights. ``lr="sqrt"`` and ``budget="updates"`` would ask the question of
 # Hoffer et al. (2017) instead: is it the batch, or the missing updates?
-estimator = LBGapClassifier("F1", max_epochs=epochs, tol=None, **setting)
-options = {"max_samples": 5000, "n_jobs": arguments.jobs, "memory": arguments.memory}
-curve = batch_size_curve(estimator, X, y, X_test, y_test, n_trials=n_trials, random_state=0, **options)
+estimator = LBGapClassifier(arguments.net, max_epochs=epochs, tol=None, **setting)
+options = {"max_samples": arguments.rows, "n_jobs": arguments.jobs, "memory": arguments.memory, "n_trials": n_trials}
+curve = batch_size_curve(estimator, X, y, X_test, y_test, batch_sizes=arguments.batch_sizes, random_state=0, **options)
 print(curve, end="\n\n")
 
 # %%
@@ -64,7 +69,7 @@ safe = largest_safe_batch_size(curve, margin=margin)
 if int(safe) != curve.reference:
     sizes = [curve.reference, int(safe)]
     second = batch_size_curve(
-        estimator, X, y, X_test, y_test, batch_sizes=sizes, n_trials=n_trials, epsilons=[], random_state=1, **options
+        estimator, X, y, X_test, y_test, batch_sizes=sizes, epsilons=[], random_state=1, **options
     )
     safe = largest_safe_batch_size(curve, margin=margin, confirm=second)
 print(safe)
@@ -72,13 +77,13 @@ print(safe)
 # %%
 # Accuracy on the left, sharpness on the right, as in the paper.
 display = curve.plot(safe=safe)
-title = f"F1 on {'digits' if arguments.quick else 'MNIST'}, {len(X):,} images, {n_trials} trials of {epochs} epochs"
+title = f"{arguments.net} on {name}, {len(X):,} images, {n_trials} trials of {epochs} epochs"
 display.figure_.suptitle(title, fontsize="medium")
 stamp = ""
 if arguments.quick:
     stamp = "scikit-learn's digits, 32 units a layer: not the paper's setting"
-elif arguments.samples is not None or epochs < 100:
-    stamp = f"{len(X):,} of 60,000 images, {epochs} epochs: not the paper's setting"
+elif len(X) < n_images or epochs < 100:
+    stamp = f"{len(X):,} of {n_images:,} images, {epochs} epochs: not the paper's setting"
 if stamp:
     print(f"\n{stamp}")
     display.figure_.supxlabel(stamp, fontsize="x-small")
