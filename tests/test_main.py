@@ -53,7 +53,7 @@ def test_the_digits(tmp_path, capsys):
     out, err = capsys.readouterr()
     for words in ("200 training and 450 test samples, 2 paired trials", "sharpness 0.001", "regime gap, test accuracy"):
         assert words in out
-    assert "train-test gap of SB" in out
+    assert "train-test gap (points)" in out
     assert f"written: {folder / 'report.json'}, {folder / 'report.png'}" in out
     assert "4/4" in err  # the progress bar
     report = _report(folder)

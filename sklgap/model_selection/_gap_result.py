@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sklgap.model_selection._candidates import Candidate
-from sklgap.model_selection._result import aligned, count, to_frame, to_json
+from sklgap.model_selection._result import aligned, count, listed, to_frame, to_json
 
 # A search may have thousands of candidates; the printed table has no more than this.
 _MOST_ROWS = 50
@@ -95,7 +95,7 @@ def sentences_on(
     found = []
     failed = [f"{n_folds - r['n_finished']} of {_named(r)}" for r in records if r["n_finished"] < n_folds]
     if failed:
-        found.append(f"Fits failed or have scores that are NaN, and are left out: {_some(failed)}.")
+        found.append(f"Fits failed or have scores that are NaN, and are left out: {listed(failed)}.")
     if len(records) == 1:
         found.append("There is one candidate: nothing to compare it with, and no regime gap.")
     elif reference is None:
@@ -130,15 +130,15 @@ def _of_gaps(gaps: list[dict[str, Any]], records: list[dict[str, Any]], settings
         found.append("A gap has no interval where fewer than two folds have both scores.")
     undecided = [_named(r) for r in gaps if r["regime_gap_low"] <= 0 <= r["regime_gap_high"]]
     if undecided:
-        found.append(f"The interval of the gap contains 0, and shows no difference, for {_some(undecided)}.")
+        found.append(f"The interval of the gap contains 0, and shows no difference, for {listed(undecided)}.")
     better = [_named(r) for r in gaps if r["regime_gap_high"] < 0]
     if better:
-        found.append(f"More accurate than {reference} here: {_some(better)}.")
+        found.append(f"More accurate than {reference} here: {listed(better)}.")
     by_iteration = {r.get("iteration"): r["train_accuracy"] for r in records if r.get("is_reference")}
     less = [_named(r) for r in gaps if r["train_accuracy"] < by_iteration[r.get("iteration")] - _LESS_FAR]
     if less:
         found.append(
-            f"Training accuracy more than {100 * _LESS_FAR:g} point below that of {reference}: {_some(less)}. Part of "
+            f"Training accuracy more than {100 * _LESS_FAR:g} point below that of {reference}: {listed(less)}. Part of "
             "the gap may be that it is not trained as far."
         )
     if len(gaps) > 2:
@@ -148,11 +148,6 @@ def _of_gaps(gaps: list[dict[str, Any]], records: list[dict[str, Any]], settings
 
 def _named(record: dict[str, Any]) -> str:
     return record["label"] + (f" (iteration {record['iteration']})" if "iteration" in record else "")
-
-
-def _some(labels: list[str], most: int = 6) -> str:
-    more = f" and {len(labels) - most} more" if len(labels) > most else ""
-    return "; ".join(labels[:most]) + more
 
 
 def _mean_std(record: dict[str, Any], name: str, scale: float, spec: str) -> str:

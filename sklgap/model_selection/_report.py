@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from sklgap.model_selection._result import aligned, convergence_warnings, count, mean_std
-from sklgap.model_selection._trial_records import LOSS_RATIO, TrialRecords
+from sklgap.model_selection._result import aligned, convergence_warnings, count, listed, mean_std
+from sklgap.model_selection._trial_records import LOSS_RATIO, Gap, TrialRecords
 from sklgap.model_selection._trials import sharpness_key
 
-_REGIMES_ABREAST = 6
+# Characters of a line of the table: regimes beyond them stand in a table below.
+_LINE = 120
 
 
 class RegimeComparison(TrialRecords):
@@ -46,38 +47,48 @@ class RegimeComparison(TrialRecords):
         for label in finished if ruled else []:
             converged = [None if np.isnan(value) else bool(value) for value in self.values(label, "converged")]
             found += convergence_warnings(label, converged)
-        for gap in self.gaps():
-            one, other = (losses.mean() for losses in self.paired(gap.regime, "train_loss"))
-            if not np.isfinite(one + other):
-                found.append(f"The loss of {reference} or {gap.regime} is not finite: that training diverged.")
-            elif max(one, other) > LOSS_RATIO * min(one, other):
-                found.append(
-                    f"Training losses of {reference} ({one:.1e}) and {gap.regime} ({other:.1e}) differ by more than a "
-                    f"factor of {LOSS_RATIO:g}: part of any difference may be that one is trained further."
-                )
-            if gap.n_trials < 2:
-                found.append(f"The gap of {gap.regime} has no interval: it needs at least 2 paired trials.")
-            elif gap.low <= 0 <= gap.high:
-                found.append(
-                    f"The interval of the gap of {gap.regime} contains 0: these trials do not show that the batch size "
-                    "costs accuracy here."
-                )
-            elif gap.high < 0:
-                found.append(f"{gap.regime} is the more accurate one here: on these data {reference} wins nothing.")
-            found += self._flatter(gap.regime)
-        return found
+        gaps = self.gaps()
+        losses = {gap.regime: [loss.mean() for loss in self.paired(gap.regime, "train_loss")] for gap in gaps}
+        diverged = [label for label, (one, other) in losses.items() if not np.isfinite(one + other)]
+        unequal = [
+            f"{label} ({other:.1e})"
+            for label, (one, other) in losses.items()
+            if label not in diverged and max(one, other) > LOSS_RATIO * min(one, other)
+        ]
+        if diverged:
+            found.append(f"The loss of {reference} or {listed(diverged)} is not finite: that training diverged.")
+        if unequal:
+            mean = self.values(reference, "train_loss").mean()
+            found.append(
+                f"Training losses of {reference} ({mean:.1e}) and {listed(unequal)} differ by more than a factor of "
+                f"{LOSS_RATIO:g}: part of any difference may be that one is trained further."
+            )
+        single = [gap.regime for gap in gaps if gap.n_trials < 2]
+        if single:
+            found.append(f"The gap of {listed(single)} has no interval: it needs at least 2 paired trials.")
+        undecided = [gap.regime for gap in gaps if gap.low <= 0 <= gap.high]
+        if undecided:
+            found.append(
+                f"The interval of the gap contains 0 for {listed(undecided)}: these trials do not show a difference in "
+                f"accuracy from {reference}."
+            )
+        better = [gap.regime for gap in gaps if gap.high < 0]
+        if better:
+            found.append(f"More accurate than {reference} here: {listed(better)}.")
+        return found + self._flatter([gap.regime for gap in gaps])
 
-    def _flatter(self, label: str) -> list[str]:
+    def _flatter(self, labels: list[str]) -> list[str]:
         """Say so where the sharpness of a regime is below the reference's: the papers find the opposite for LB."""
         if not self.settings["epsilons"]:
             return []
         key = sharpness_key(max(self.settings["epsilons"]), self.settings["subspace_dims"][0])
-        one, other = (values.mean() for values in self.paired(label, key))
-        if not other < one:
+        means = {label: [values.mean() for values in self.paired(label, key)] for label in labels}
+        flatter = [label for label, (one, other) in means.items() if other < one]
+        if not flatter:
             return []
         return [
-            f"{label} is not sharper than {self.settings['reference']} here. Sharpness also falls as the training loss "
-            "does: read it beside the losses."
+            f"Not sharper than {self.settings['reference']} here: {listed(flatter)}. Sharpness also falls as the "
+            "training loss does: read it beside the losses."
         ]
 
     # -- printing --------------------------------------------------------------------------------------------------
@@ -89,9 +100,14 @@ class RegimeComparison(TrialRecords):
 
     def _table_lines(self) -> list[str]:
         rows = self._table()
-        blocks = range(1, len(rows[0]), _REGIMES_ABREAST)
-        parts = [aligned([[row[0], *row[first : first + _REGIMES_ABREAST]] for row in rows]) for first in blocks]
-        return [line for part in parts for line in ["", *part]][1:]
+        lines: list[str] = []
+        while len(rows[0]) > 1:
+            n = len(rows[0]) - 1
+            while n > 1 and len(aligned([row[: n + 1] for row in rows])[0]) > _LINE:
+                n -= 1
+            lines += ["", *aligned([row[: n + 1] for row in rows])]
+            rows = [[row[0], *row[n + 1 :]] for row in rows]
+        return lines[1:]
 
     def _table(self) -> list[list[str]]:
         columns = [label for label in self.labels if len(self.values(label, "trial"))]
@@ -114,24 +130,32 @@ class RegimeComparison(TrialRecords):
         ]
         rows = [["", *columns]]
         rows += [[name, *(show(self.values(label, key)) for label in columns)] for name, key, show in quantities]
-        return rows
+        return [*rows, *self._gap_rows(columns)]
+
+    def _gap_rows(self, columns: list[str]) -> list[list[str]]:
+        """Return the rows that compare training with test data, and each regime with the reference."""
+        gaps = {gap.regime: gap for gap in self.gaps()}
+        rows: dict[str, list[str]] = {"train-test gap (points)": [], "regime gap (points)": [], "distance ratio": []}
+        own, regime, distance = rows.values()
+        for label in columns:
+            gap_of_one = self.values(label, "train_accuracy") - self.values(label, "test_accuracy")
+            own.append(mean_std(100 * gap_of_one, ".2f"))
+            gap = gaps.get(label)
+            regime.append("" if gap is None else _points(gap))
+            one, other = self.paired(label, "weight_distance")
+            distance.append("" if gap is None else mean_std(one / other, ".2f"))
+        return [[name, *cells] for name, cells in rows.items() if any(cells)]
 
     def _reading(self) -> list[str]:
-        reference = self.settings["reference"]
-        lines = []
-        for gap in self.gaps():
-            interval = "" if np.isnan(gap.low) else f", 95 % interval [{100 * gap.low:+.2f}, {100 * gap.high:+.2f}]"
-            lines.append(
-                f"regime gap, test accuracy {reference} - {gap.regime}: {100 * gap.mean:+.2f} points{interval} "
-                f"over {count(gap.n_trials, 'paired trial')} (seeds, not the draw of the test set)"
-            )
-            one, other = self.paired(gap.regime, "weight_distance")
-            lines.append(f"distance from start, {reference} / {gap.regime}: {mean_std(one / other, '.2f')}")
-        for label in self.labels:
-            gap_of_one = self.values(label, "train_accuracy") - self.values(label, "test_accuracy")
-            if len(gap_of_one):
-                lines.append(f"train-test gap of {label}: {mean_std(100 * gap_of_one, '.2f')} points")
-        return lines
+        reference, n_trials = self.settings["reference"], sorted({gap.n_trials for gap in self.gaps()})
+        if not n_trials:
+            return []
+        fewest = "" if len(n_trials) == 1 else f"{n_trials[0]} to "
+        return [
+            f"regime gap, test accuracy: {reference} minus the regime, with its 95 % interval over {fewest}"
+            f"{count(n_trials[-1], 'paired trial')} (seeds, not the draw of the test set)",
+            f"distance ratio: distance from start of {reference} divided by that of the regime",
+        ]
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 
@@ -140,3 +164,8 @@ class RegimeComparison(TrialRecords):
         from sklgap.model_selection._plot._compare import RegimeComparisonDisplay
 
         return RegimeComparisonDisplay.from_comparison(self, axes=axes)
+
+
+def _points(gap: Gap) -> str:
+    interval = "" if np.isnan(gap.low) else f" [{100 * gap.low:+.2f}, {100 * gap.high:+.2f}]"
+    return f"{100 * gap.mean:+.2f}{interval}"

@@ -112,6 +112,14 @@ def count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Return the names in one phrase, of many the first ones."""
+    separator = "; " if any("," in name for name in names) else ", "
+    shown, rest = list(names[:most]), len(names) - most
+    last = f"{rest} more" if rest > 0 else shown.pop()
+    return f"{separator.join(shown)} and {last}" if shown else last
+
+
 def mean_std(values: np.ndarray, spec: str) -> str:
     """Return mean ± standard deviation; the mean alone of a single value, and "-" of none."""
     if not len(values):

@@ -198,8 +198,8 @@ def largest_safe_batch_size(
         One-sided confidence of the bounds, above 0.5 and below 1.
     confirm : BatchSizeCurve, default=None
         A second curve over at least the reference and the size chosen, made with another ``random_state``, and with the
-        same ``lr`` and ``budget``. The same test is repeated there, on test accuracy; the choice stays, and whether it
-        is confirmed is told.
+        same ``lr``, ``budget`` and ``max_epochs`` on as many rows. The same test is repeated there, on test accuracy;
+        the choice stays, and whether it is confirmed is told.
 
     Returns
     -------
@@ -307,7 +307,7 @@ def _check_second(curve: BatchSizeCurve, second: Any, chosen: int) -> None:
             f"confirm must have the reference {curve.reference} and the batch size chosen, {chosen}; got the reference "
             f"{second.reference} and batch sizes {second.batch_sizes}."
         )
-    for name in ("lr", "budget", "target_loss"):
+    for name in ("lr", "budget", "max_epochs", "target_loss", "n_train", "batch_norm"):
         if second.settings[name] != curve.settings[name]:
             raise ValueError(
                 f"confirm must have the {name} of the first curve, {curve.settings[name]!r}; "

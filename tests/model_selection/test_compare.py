@@ -439,12 +439,3 @@ def test_memory_tells_what_is_measured_apart(tmp_path):
 def test_memory_needs_a_random_state(tmp_path):
     with pytest.raises(ValueError, match="memory must be None while random_state is None"):
         compare(memory=tmp_path, random_state=None)
-
-
-def test_many_regimes_stand_in_several_tables():
-    report = compare(regimes=(4, 5, 6, 7, 8, 9, 10, 50), n_trials=1, epsilons=[], estimator=small(max_epochs=1))
-    lines = str(report).splitlines()
-    heads = [line.split() for line in lines if line.split() and line.split()[0] in ("4", "10")]
-    assert heads == [["4", "5", "6", "7", "8", "9"], ["10", "50"]]
-    assert sum(line.startswith("test accuracy (%)") for line in lines) == 2
-    assert max(map(len, lines[:40])) <= 120

@@ -77,13 +77,13 @@ def test_a_gap_whose_interval_contains_0():
     report = comparison([r for t in range(3) for r in _both(t, lb={"test_accuracy": accuracies[t]})])
     gap = report.gaps()[0]
     assert gap.low < 0 < gap.high
-    _warns(report, "interval of the gap of LB contains 0")
+    _warns(report, "interval of the gap contains 0 for LB:")
 
 
 def test_equal_accuracies_in_all_trials():
     report = comparison([r for t in range(3) for r in _both(t, lb={"test_accuracy": SB_ACCURACY[t]})])
     assert (report.gaps()[0].low, report.gaps()[0].high) == (0, 0)
-    _warns(report, "interval of the gap of LB contains 0")
+    _warns(report, "interval of the gap contains 0 for LB:")
 
 
 @pytest.mark.parametrize(("loss", "warned"), [(0.021, True), (0.019, False), (0.0049, True), (0.0051, False)])
@@ -152,15 +152,10 @@ def test_the_print_names_policy_sample_and_both_gaps():
     assert "batch_norm='batch'" in text
     assert "batch statistics" in text
     assert "on 800 training samples, solver 'auto'" in text
-    gap = comparison().gaps()[0]
     assert (
-        f"regime gap, test accuracy SB - LB: +{100 * gap.mean:.2f} points, 95 % interval "
-        f"[+{100 * gap.low:.2f}, +{100 * gap.high:.2f}] over 3 paired trials (seeds, not the draw of the test set)"
-    ) in text
-    assert "distance from start, SB / LB: 3.00" in text
-    # 99 minus the mean test accuracies of 95.5 and 91.33.
-    assert "train-test gap of SB: 3.50 ± 0.50 points" in text
-    assert "train-test gap of LB: 7.67 ± 1.26 points" in text
+        "SB minus the regime, with its 95 % interval over 3 paired trials (seeds, not the draw of the test set)" in text
+    )
+    assert "Please note" not in text
 
 
 @pytest.mark.parametrize(
@@ -186,6 +181,30 @@ def test_the_table():
     assert cells("epochs") == ["20 ± 0", "20 ± 0"]
     assert cells("updates") == ["800 ± 0", "200 ± 0"]
     assert cells("seconds to fit") == ["1.5 ± 0.0", "1.5 ± 0.0"]
+    # 99 minus the mean test accuracies of 95.5 and 91.33.
+    assert cells("train-test gap (points)") == ["3.50 ± 0.50", "7.67 ± 1.26"]
+    gap = comparison().gaps()[0]
+    assert cells("regime gap (points)") == [f"+{100 * gap.mean:.2f} [+{100 * gap.low:.2f}, +{100 * gap.high:.2f}]"]
+    assert cells("distance ratio") == ["3.00 ± 0.00"]
+
+
+def test_many_regimes_stand_in_several_tables():
+    labels = tuple(f"LB {number}" for number in range(9))
+    report = comparison([record(label, t) for t in range(3) for label in ("SB", *labels)], labels=("SB", *labels))
+    lines = str(report).splitlines()
+    first = next(i for i, line in enumerate(lines) if line.split()[:1] == ["SB"])
+    heads = [line.split() for line in lines[first:] if line.startswith(" ")]
+    assert len(heads) == sum(line.startswith("regime gap (points)") for line in lines) > 1
+    assert " ".join(word for head in heads for word in head) == " ".join(("SB", *labels))
+    assert max(len(line) for line in lines if line.startswith(("train ", "regime gap (points)"))) <= 120
+
+
+def test_warnings_of_one_kind_are_one_sentence():
+    labels = ("SB", *(f"LB {number}" for number in range(9)))
+    report = comparison(
+        [record(label, t, test_accuracy=SB_ACCURACY[t]) for t in range(3) for label in labels], labels=labels
+    )
+    _warns(report, "interval of the gap contains 0 for LB 0, LB 1, LB 2, LB 3, LB 4, LB 5 and 3 more:")
 
 
 def test_without_sharpness():
@@ -232,5 +251,5 @@ def test_infinities_and_nan_become_null():
 def test_a_large_batch_that_is_not_sharper_is_pointed_out():
     flat = [record("LB", trial, **{"sharpness_0.001": 0.1}) for trial in range(3)]
     found = comparison([*(record("SB", trial) for trial in range(3)), *flat]).warnings()
-    assert any("LB is not sharper than SB here" in sentence for sentence in found)
-    assert not any("not sharper" in sentence for sentence in comparison().warnings())
+    assert any("Not sharper than SB here: LB." in sentence for sentence in found)
+    assert not any("sharper" in sentence for sentence in comparison().warnings())

@@ -184,6 +184,12 @@ BAD_SECOND = {
         ValueError,
         "the budget of the first",
     ),
+    "other epochs": (
+        lambda: _second({100: SMALL, 200: SMALL}, max_epochs=7),
+        ValueError,
+        "the max_epochs of the first curve, .*; got 7",
+    ),
+    "other data": (lambda: _second({100: SMALL, 200: SMALL}, n_train=500), ValueError, "the n_train of .*; got 500"),
 }
 
 

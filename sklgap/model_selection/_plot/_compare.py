@@ -11,6 +11,9 @@ from sklgap.model_selection._trials import sharpness_key
 if TYPE_CHECKING:
     from sklgap.model_selection._report import RegimeComparison
 
+# More characters than these in all names of regimes, and the names would run into one another: they are slanted.
+_LABEL_CHARACTERS = 40
+
 
 class RegimeComparisonDisplay:
     """Test accuracy, and sharpness on a logarithmic scale, of every trial of every regime.
@@ -69,7 +72,8 @@ class RegimeComparisonDisplay:
         self
         """
         n_axes = 2 if self.sharpness else 1
-        axes = axes_for(axes, "RegimeComparisonDisplay.plot", 1, n_axes, figsize=(4.5 * n_axes, 3.6), squeeze=False)
+        width = max(4.5, 0.6 * len(self.labels))
+        axes = axes_for(axes, "RegimeComparisonDisplay.plot", 1, n_axes, figsize=(width * n_axes, 3.6), squeeze=False)
         axes = np.ravel(axes)
         positions = np.arange(len(self.labels))
         accuracies = [100 * self.accuracy[label] for label in self.labels]
@@ -82,7 +86,8 @@ class RegimeComparisonDisplay:
             axes[1].set_ylabel("sharpness (%)")
             axes[1].legend(title="epsilon", frameon=False, fontsize="small")
         for ax in axes[: 2 if self.sharpness else 1]:
-            ax.set_xticks(positions, self.labels)
+            crowded = sum(map(len, self.labels)) > _LABEL_CHARACTERS
+            ax.set_xticks(positions, self.labels, **({"rotation": 30, "ha": "right"} if crowded else {}))
             ax.set_xlim(-0.5, len(self.labels) - 0.5)
             ax.grid(axis="y", alpha=0.3)
         self.ax_, self.figure_ = axes, axes[0].figure
