@@ -12,7 +12,7 @@ from sklgap._checks import check_integer, check_positive, check_random_state, is
 from sklgap.model_selection._batch_size_report import BatchSizeCurve
 from sklgap.model_selection._cost import measure_cost
 from sklgap.model_selection._experiment import check_data, check_keepable, check_measuring, measuring_settings
-from sklgap.model_selection._result import environment
+from sklgap.model_selection._result import environment, text_of
 from sklgap.model_selection._trials import Measuring, Trial, last_step, run_trials, take, with_parameters
 from sklgap.objective import check_objective
 from sklgap.regimes import check_batch_size, default_base_batch_size
@@ -168,7 +168,7 @@ def batch_size_curve(
         "budget": budget,
         "max_epochs": last_step(estimator).max_epochs,
         "target_loss": last_step(estimator).target_loss if budget == "loss" else None,
-        "estimator": repr(estimator),
+        "estimator": text_of(estimator),
         **measuring_settings(measuring),
         "tuning_seeds": tuning_seeds,
         "random_state": random_state if isinstance(random_state, numbers.Integral) else None,

@@ -19,7 +19,7 @@ from sklgap.model_selection._experiment import (
     described,
 )
 from sklgap.model_selection._recorded_training import check_target_loss, draw_seeds
-from sklgap.model_selection._result import environment
+from sklgap.model_selection._result import environment, text_of
 from sklgap.model_selection._trials import Trial, last_step, run_trials
 from sklgap.nets._check import check_init
 
@@ -146,9 +146,9 @@ def minima_census(
         "n_test": len(y_test),
         "n_seeds": int(n_seeds),
         "regimes": described(overrides),
-        "inits": {label: value if isinstance(value, str) else repr(value) for label, value in starts.items()},
+        "inits": {label: value if isinstance(value, str) else text_of(value) for label, value in starts.items()},
         "target_loss": None if target_loss is None else float(target_loss),
-        "estimator": repr(estimator),
+        "estimator": text_of(estimator),
         "epsilon": measuring.epsilons[0],
         "batch_norm": batch_norm,
         "n_samples_sharpness": len(measuring.rows),

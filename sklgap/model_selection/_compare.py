@@ -19,7 +19,7 @@ from sklgap.model_selection._experiment import (
 )
 from sklgap.model_selection._recorded_training import draw_seeds
 from sklgap.model_selection._report import RegimeComparison
-from sklgap.model_selection._result import environment
+from sklgap.model_selection._result import environment, text_of
 from sklgap.model_selection._trials import Trial, run_trials
 
 
@@ -137,7 +137,7 @@ def compare_regimes(
         "n_trials": int(n_trials),
         "reference": reference,
         "regimes": described(overrides),
-        "estimator": repr(estimator),
+        "estimator": text_of(estimator),
         **measuring_settings(measuring),
         "random_state": random_state if isinstance(random_state, numbers.Integral) else None,
         "environment": environment(),

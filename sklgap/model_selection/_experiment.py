@@ -9,6 +9,7 @@ from sklearn.utils import indexable
 from sklgap._checks import check_integer
 from sklgap._memory import check_memory
 from sklgap.inspection._sharpness import SOLVERS, check_epsilons
+from sklgap.model_selection._result import text_of
 from sklgap.model_selection._trials import Measuring, last_step, with_parameters
 from sklgap.objective._batch_norm import check_batch_norm
 from sklgap.regimes import check_batch_regime
@@ -125,4 +126,4 @@ def _sample_rows(n_samples: int, max_samples: int | None, rng: np.random.RandomS
 
 
 def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, str | int | float | bool) else repr(value)
+    return value if value is None or isinstance(value, str | int | float | bool) else text_of(value)

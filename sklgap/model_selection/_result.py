@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -139,10 +140,15 @@ def to_frame(records: list[dict[str, Any]]) -> Any:
 
 def to_json(content: dict[str, Any], path: str | Path | None) -> str:
     """Return the content as JSON, what JSON does not know as its text; write it to ``path`` if given."""
-    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, default=repr)
+    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, default=text_of)
     if path is not None:
         Path(path).write_text(text + "\n", encoding="utf-8")
     return text
+
+
+def text_of(value: Any) -> str:
+    """Return the repr without addresses in memory, which say nothing to another process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def environment() -> dict[str, Any]:

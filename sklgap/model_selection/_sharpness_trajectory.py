@@ -23,7 +23,7 @@ from sklgap.model_selection._experiment import (
     described,
 )
 from sklgap.model_selection._recorded_training import draw_seeds, without_head
-from sklgap.model_selection._result import environment
+from sklgap.model_selection._result import environment, text_of
 from sklgap.model_selection._sharpness_trajectory_result import SharpnessTrajectory
 from sklgap.model_selection._trials import Measuring, Trial, take
 from sklgap.training import TrainingRecorder
@@ -140,7 +140,7 @@ def sharpness_trajectory(
         "n_train": len(y),
         "n_trials": int(n_trials),
         "regimes": described(overrides),
-        "estimator": repr(estimator),
+        "estimator": text_of(estimator),
         "epsilon": measuring.epsilons[0],
         "batch_norm": batch_norm,
         "n_samples_sharpness": len(measuring.rows),

@@ -17,7 +17,7 @@ from sklgap._checks import check_integer, check_random_state
 from sklgap.inspection import recorded
 from sklgap.model_selection._experiment import check_candidate, check_data, check_keepable, check_measuring, described
 from sklgap.model_selection._recorded_training import draw_seeds, without_head
-from sklgap.model_selection._result import environment
+from sklgap.model_selection._result import environment, text_of
 from sklgap.model_selection._trials import Trial, run_trials
 from sklgap.model_selection._warm_start_result import WarmStartCurve
 from sklgap.training import TrainingRecorder
@@ -165,7 +165,7 @@ def warm_start_curve(
         "small": small if isinstance(small, str) else f"small batch ({small})",
         "large": large if isinstance(large, str) else f"large batch ({large})",
         "small_epochs": [0, *range(every, max_small_epochs + 1, every)],
-        "estimator": repr(estimator),
+        "estimator": text_of(estimator),
         "epsilons": list(measuring.epsilons),
         "batch_norm": batch_norm,
         "n_samples_sharpness": len(measuring.rows),

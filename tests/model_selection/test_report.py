@@ -242,6 +242,11 @@ def test_to_json_is_strict_json_and_holds_everything(tmp_path):
     assert content["interrupted"] is False
 
 
+def test_no_address_in_memory_in_what_is_written():
+    content = json.loads(comparison(regimes={"SB": {"callbacks": [object()]}}).to_json())
+    assert content["settings"]["regimes"]["SB"]["callbacks"] == ["<object object>"]
+
+
 def test_infinities_and_nan_become_null():
     report = comparison(_both(0, lb={"train_loss": float("inf"), "test_loss": np.float32("nan")}))
     content = _strictly(report.to_json())
