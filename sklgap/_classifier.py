@@ -128,8 +128,9 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
     memory : str or Path, default=None
         Folder that keeps fits, for any number of processes at once: a finished fit of equal parameters, data, seed,
         versions and device is loaded instead of repeated; an unfinished one goes on from its last saved epoch to the
-        same weights, bit for bit (at equal thread count). Callbacks' side effects are not repeated. Nothing is kept
-        while ``random_state`` is None. Take a new folder after a change of code that the parameters' own functions
+        same weights, bit for bit (at equal thread count). Callbacks' side effects are not repeated, and a search
+        times the loading (``dur`` in ``history_`` is that of the training). Nothing is kept while ``random_state`` is
+        None. Take a new folder after a change of code that the parameters' own functions
         and classes call.
     **kwargs
         skorch's nested parameters: ``module__``, ``criterion__``, ``optimizer__``, ``iterator_train__``,
