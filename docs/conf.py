@@ -74,6 +74,6 @@ html_theme_options = {
     "footer_end": ["sphinx-version"],
     "secondary_sidebar_items": ["page-toc"],
 }
-html_sidebars = {name: [] for name in ("index", "get_started", "papers", "changelog", "results/README")}
+html_sidebars = {name: [] for name in ("index", "get_started", "papers", "peers", "changelog", "results/README")}
 html_copy_source = False
 html_show_sourcelink = False
