@@ -44,7 +44,14 @@ def check_fraction(name: str, value: Any, *, above: float | None = None) -> None
 
 def check_random_state(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
     """Return a RandomState; for None a fresh one, never NumPy's global one as scikit-learn's function of this name."""
-    return random_state if isinstance(random_state, np.random.RandomState) else np.random.RandomState(random_state)
+    if isinstance(random_state, np.random.RandomState):
+        return random_state
+    try:
+        return np.random.RandomState(random_state)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"random_state must be None, an integer from 0 to 2**32 - 1 or a RandomState; got {random_state!r}."
+        ) from None
 
 
 def _or_none(allowed: bool) -> str:

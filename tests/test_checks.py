@@ -60,3 +60,9 @@ def test_a_fresh_random_state_for_none():
     rng = np.random.RandomState(3)
     assert check_random_state(rng) is rng
     assert check_random_state(3).rand() == np.random.RandomState(3).rand()
+
+
+@pytest.mark.parametrize("random_state", ["seed", -1, 2**32, 0.5, np.random.default_rng(0)], ids=str)
+def test_what_is_no_random_state(random_state):
+    with pytest.raises(ValueError, match=r"random_state must be None, an integer from 0 to 2\*\*32 - 1 or .*; got "):
+        check_random_state(random_state)

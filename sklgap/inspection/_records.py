@@ -104,14 +104,14 @@ def net_of(estimator: Any) -> Any:
     return estimator
 
 
-def module_of(estimator: Any) -> nn.Module:
+def module_of(estimator: Any, name: str = "estimator") -> nn.Module:
     """Return the module of an estimator, of a pair (module, criterion), or the one given."""
     if isinstance(estimator, tuple) and len(estimator) == 2:
         estimator = estimator[0]
     module = estimator if isinstance(estimator, nn.Module) else getattr(net_of(estimator), "module_", None)
     if not isinstance(module, nn.Module):
         raise TypeError(
-            "estimator must be a torch module, a fitted LBGapClassifier or skorch net, a pipeline or a search that "
+            f"{name} must be a torch module, a fitted LBGapClassifier or skorch net, a pipeline or a search that "
             f"ends in one, or a pair (module, criterion); got {type(estimator).__name__}."
         )
     return module

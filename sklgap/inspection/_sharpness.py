@@ -164,6 +164,8 @@ def sharpness(
     -----
     sklearn.exceptions.ConvergenceWarning
         When a solver stops at its start, so that the value is zero and means nothing.
+    UserWarning
+        For a negative loss, such as that of ``NLLLoss`` on probabilities.
 
     See Also
     --------
@@ -254,6 +256,14 @@ def maximize(objective: AnyObjective, unit: Tensor, search: Search, name: str = 
     f0, gradient = objective.gradient()
     if not np.isfinite(f0):
         raise ValueError(f"The loss must be finite at the point measured; got {f0}.")
+    if f0 <= -1:
+        raise ValueError(f"The loss must be above -1 at the point measured: the metric divides by 1 + f0; got {f0}.")
+    if f0 < 0:
+        warnings.warn(
+            f"The loss is negative at the point measured ({f0:.3g}), and the metric divides by 1 + f0: the value means "
+            "little. NLLLoss, for one, takes log-probabilities.",
+            stacklevel=3,
+        )
     solve = _solver(objective, search, gradient)
     records: dict[float, Sharpness] = {}
     smaller = Maximum(f0, torch.zeros_like(unit), 1, "", True)

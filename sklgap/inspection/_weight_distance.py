@@ -61,7 +61,7 @@ def weight_distance(estimator: Any, reference: Any = None, *, per_layer: bool = 
     """
     params = trainable_parameters(module_of(estimator))
     if reference is not None:
-        start = trainable_parameters(module_of(reference))
+        start = trainable_parameters(module_of(reference, "reference"))
     elif hasattr(net_of(estimator), "module_start_"):
         start = {name: value for name, value in net_of(estimator).module_start_.items() if name in params}
     else:

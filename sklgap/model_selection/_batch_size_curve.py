@@ -11,7 +11,13 @@ import numpy as np
 from sklgap._checks import check_integer, check_positive, check_random_state, is_number
 from sklgap.model_selection._batch_size_report import BatchSizeCurve
 from sklgap.model_selection._cost import measure_cost
-from sklgap.model_selection._experiment import check_data, check_keepable, check_measuring, measuring_settings
+from sklgap.model_selection._experiment import (
+    check_classifier,
+    check_data,
+    check_keepable,
+    check_measuring,
+    measuring_settings,
+)
 from sklgap.model_selection._result import environment, text_of
 from sklgap.model_selection._trials import Measuring, Trial, last_step, run_trials, take, with_parameters
 from sklgap.objective import check_objective
@@ -112,6 +118,8 @@ def batch_size_curve(
     ------
     ValueError
         For a parameter outside its allowed values, before anything is trained.
+    TypeError
+        For an estimator that is no `LBGapClassifier` and does not end in one.
 
     See Also
     --------
@@ -144,7 +152,8 @@ def batch_size_curve(
     >>> bool(curve.values(20, "test_accuracy").mean() > curve.values(200, "test_accuracy").mean())
     True
     """
-    lrs = _check_rules(lr, lrs, budget, last_step(estimator))
+    classifier = check_classifier(estimator)
+    lrs = _check_rules(lr, lrs, budget, classifier)
     check_integer("n_trials", n_trials)
     check_keepable(memory, random_state)
     X, y, X_test, y_test = check_data(X, y, X_test, y_test)
@@ -166,8 +175,8 @@ def batch_size_curve(
         "lr": lr,
         "lrs": lrs,
         "budget": budget,
-        "max_epochs": last_step(estimator).max_epochs,
-        "target_loss": last_step(estimator).target_loss if budget == "loss" else None,
+        "max_epochs": classifier.max_epochs,
+        "target_loss": classifier.target_loss if budget == "loss" else None,
         "estimator": text_of(estimator),
         **measuring_settings(measuring),
         "tuning_seeds": tuning_seeds,

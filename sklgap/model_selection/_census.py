@@ -12,6 +12,7 @@ from sklgap._checks import check_integer, check_random_state
 from sklgap.model_selection._census_result import MinimaCensus
 from sklgap.model_selection._experiment import (
     check_candidate,
+    check_classifier,
     check_data,
     check_keepable,
     check_measuring,
@@ -20,7 +21,7 @@ from sklgap.model_selection._experiment import (
 )
 from sklgap.model_selection._recorded_training import check_target_loss, draw_seeds
 from sklgap.model_selection._result import environment, text_of
-from sklgap.model_selection._trials import Trial, last_step, run_trials
+from sklgap.model_selection._trials import Trial, run_trials
 from sklgap.nets._check import check_init
 
 
@@ -94,6 +95,8 @@ def minima_census(
     ------
     ValueError
         For a parameter outside its allowed values, before anything is trained.
+    TypeError
+        For an estimator that is no `LBGapClassifier` and does not end in one.
 
     See Also
     --------
@@ -124,7 +127,7 @@ def minima_census(
     """
     overrides = check_regimes(regimes)
     starts = _check_inits(inits)
-    if isinstance(last_step(estimator).net, nn.Module):
+    if isinstance(check_classifier(estimator).net, nn.Module):
         raise ValueError("net must be a name, a class or a function: a module instance keeps its weights at any init.")
     if any("init" in parameters for parameters in overrides.values()):
         raise ValueError("regimes must not set init: every regime starts from all of inits.")

@@ -93,6 +93,8 @@ def compare_regimes(
     ValueError
         For a parameter outside its allowed values, or one that a regime overrides and the estimator does not have;
         before anything is trained.
+    TypeError
+        For an estimator that is no `LBGapClassifier` and does not end in one.
 
     Notes
     -----

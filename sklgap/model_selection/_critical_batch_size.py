@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from sklgap._checks import check_integer
 from sklgap.inspection import gradient_noise_scale
 from sklgap.inspection._gradient_noise import LEAST_BATCHES
+from sklgap.model_selection._experiment import check_classifier
 from sklgap.model_selection._recorded_training import (
     check_target_loss,
     draw_seeds,
@@ -183,6 +184,7 @@ def critical_batch_size(
     if target_loss is not None:
         check_target_loss(target_loss)
     X, y = indexable(X, y)
+    check_classifier(estimator)
     estimator, X = without_head(estimator, X, y)
     seeds = draw_seeds(n_trials, random_state)
 

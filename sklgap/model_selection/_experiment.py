@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.utils import indexable
 
 from sklgap._checks import check_integer
+from sklgap._classifier import LBGapClassifier
 from sklgap._memory import check_memory
 from sklgap.inspection._sharpness import SOLVERS, check_epsilons
 from sklgap.model_selection._result import text_of
@@ -36,8 +37,18 @@ def check_keepable(memory: Any, random_state: Any) -> None:
         raise ValueError("memory must be None while random_state is None: no other run could be the same.")
 
 
+def check_classifier(estimator: Any) -> LBGapClassifier:
+    """Return the classifier that an experiment trains; TypeError for what has none to set a batch size of."""
+    classifier = last_step(estimator)
+    if not isinstance(classifier, LBGapClassifier):
+        got = f"the class {estimator.__name__}" if isinstance(estimator, type) else type(classifier).__name__
+        raise TypeError(f"estimator must be an LBGapClassifier or a pipeline that ends in one; got {got}.")
+    return classifier
+
+
 def check_candidate(estimator: Any, parameters: Mapping[str, Any], n_samples: int) -> None:
     """Raise where the estimator has not these parameters, or a regime is none for so many rows."""
+    check_classifier(estimator)
     candidate = last_step(with_parameters(estimator, dict(parameters)))
     check_batch_regime(candidate.batch_regime, n_samples).batch_size(0, n_samples)
 

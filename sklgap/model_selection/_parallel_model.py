@@ -153,7 +153,10 @@ def parallel_model(batch_sizes: Any, n_updates: Any, *, reference: int | None = 
     >>> model.speed_up(lambda batch_size, P: 1 / (1 + P / batch_size), n_processors=512)[1].round(2)
     np.float64(1.33)
     """
-    sizes, updates = np.asarray(batch_sizes, dtype=float), np.asarray(n_updates, dtype=float)
+    try:
+        sizes, updates = np.asarray(batch_sizes, dtype=float), np.asarray(n_updates, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"batch_sizes and n_updates must be numbers; got {batch_sizes!r} and {n_updates!r}.") from None
     if sizes.ndim != 1 or len(sizes) < 2 or updates.ndim not in (1, 2) or len(updates) != len(sizes):
         raise ValueError(
             "batch_sizes must have shape (n_sizes,), at least two, and n_updates (n_sizes,) or (n_sizes, n_trials); "

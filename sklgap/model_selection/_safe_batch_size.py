@@ -1,6 +1,6 @@
 """``largest_safe_batch_size``: the largest batch that is shown to cost no more accuracy than a margin."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,8 @@ class SafeBatchSize:
         Mean validation accuracy of the reference.
     tuned : bool
         Whether the learning rates were chosen on the same validation data.
+    notes : list of str
+        What the curve warns of: unequal training losses, fits that had not converged or finished.
     """
 
     batch_size: int
@@ -81,6 +83,7 @@ class SafeBatchSize:
     n_valid: int
     valid_accuracy: float
     tuned: bool
+    notes: list[str] = field(default_factory=list)
 
     def __int__(self) -> int:
         return self.batch_size
@@ -99,7 +102,9 @@ class SafeBatchSize:
 
     def __str__(self) -> str:
         head = f"largest batch size shown to be safe: {self.batch_size:,} rows (reference {self.reference:,})"
-        return "\n".join([head, "", *self._table(), "", *self._reading(), "", "Assumptions:", *self._assumptions()])
+        notes = ["Please note of the curve:", *(f"* {note}" for note in self.notes), ""] if self.notes else []
+        body = [*self._table(), "", *self._reading(), "", *notes, "Assumptions:", *self._assumptions()]
+        return "\n".join([head, "", *body])
 
     __repr__ = __str__
 
@@ -272,6 +277,7 @@ def largest_safe_batch_size(
         n_valid=curve.settings["n_valid"],
         valid_accuracy=float(reference_accuracy.mean()),
         tuned=curve.settings["lr"] == "tuned",
+        notes=curve.warnings(),
     )
 
 

@@ -97,6 +97,8 @@ def sharpness_trajectory(
     ------
     ValueError
         For a parameter outside its allowed values, before anything is trained.
+    TypeError
+        For an estimator that is no `LBGapClassifier` and does not end in one.
 
     See Also
     --------

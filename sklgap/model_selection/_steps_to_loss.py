@@ -10,6 +10,7 @@ from joblib import Parallel, delayed
 from sklearn.utils import indexable
 from tqdm.auto import tqdm
 
+from sklgap.model_selection._experiment import check_classifier
 from sklgap.model_selection._recorded_training import (
     check_target_loss,
     draw_seeds,
@@ -152,6 +153,7 @@ def steps_to_loss(
     if len(np.unique(sizes)) < len(sizes) or len(sizes) < 2:
         raise ValueError(f"batch_sizes must have at least two sizes, all different; got {batch_sizes!r}.")
     check_target_loss(target_loss)
+    check_classifier(estimator)
     estimator, X = without_head(estimator, X, y)
     seeds = draw_seeds(n_trials, random_state)
 

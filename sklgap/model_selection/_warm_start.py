@@ -106,6 +106,8 @@ def warm_start_curve(
     ------
     ValueError
         For a parameter outside its allowed values, before anything is trained.
+    TypeError
+        For an estimator that is no `LBGapClassifier` and does not end in one.
 
     See Also
     --------

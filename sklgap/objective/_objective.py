@@ -368,6 +368,8 @@ def _wide(device: torch.device) -> torch.dtype:
 
 
 def _double_precision(criterion: Criterion, device: torch.device) -> Criterion:
+    if isinstance(criterion, type) or not callable(criterion):
+        raise TypeError(f"criterion must be a function of (y_pred, y), such as CrossEntropyLoss(); got {criterion!r}.")
     if not isinstance(criterion, nn.Module):
         return criterion
     if getattr(criterion, "reduction", "mean") != "mean":

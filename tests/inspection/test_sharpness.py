@@ -624,6 +624,22 @@ def test_a_loss_that_is_not_finite(value):
         sharpness(_objective(problem))
 
 
+def _constant(value):
+    return _objective(landscape(lambda theta: theta.sum().square() + value, torch.ones(2)))
+
+
+def test_a_negative_loss_is_told():
+    """NLLLoss on probabilities is one: 1 + f0 then shrinks as the fit gets better."""
+    with pytest.warns(UserWarning, match=r"loss is negative at the point measured \(-0.5\), .* log-probabilities"):
+        assert sharpness(_constant(-4.5)).value > 0
+
+
+@pytest.mark.parametrize("value", [-5.0, -6.0])
+def test_a_loss_that_the_metric_cannot_divide_by(value):
+    with pytest.raises(ValueError, match=f"loss must be above -1 at the point measured: .*; got {value + 4}"):
+        sharpness(_constant(value))
+
+
 def test_labels_never_seen(fitted):
     model, X, y = fitted
     with pytest.raises(ValueError, match="y must have the labels seen in fit"):

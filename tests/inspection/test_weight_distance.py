@@ -143,3 +143,9 @@ def test_a_pair_is_its_module():
     a, b = (torch.nn.Linear(3, 2) for _ in range(2))
     loss = torch.nn.CrossEntropyLoss()
     assert weight_distance((a, loss), (b, loss)) == weight_distance(a, b) > 0
+
+
+def test_a_reference_that_is_no_model():
+    module = torch.nn.Linear(3, 1)
+    with pytest.raises(TypeError, match=r"^reference must be a torch module, .*; got dict\.$"):
+        weight_distance(module, dict(module.named_parameters()))

@@ -78,6 +78,8 @@ def test_it_prints():
         ([1, 2], [2, -3], None, "must be above 0"),
         ([1, 2], [2, np.inf], None, "must be above 0"),
         ([1, np.nan], [2, 3], None, "must be above 0"),
+        (["small", "large"], [2, 3], None, r"must be numbers; got \['small', 'large'\] and \[2, 3\]"),
+        ([1, 2], [None, [3]], None, "must be numbers; got"),
         ([1, 2], [np.nan, 3], None, "reference must be the position of a batch size that got there, below 2; got 0"),
         ([1, 2], [2, 3], 2, "reference must be"),
         ([1, 2], [2, 3], -1, "reference must be"),

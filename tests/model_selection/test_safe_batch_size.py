@@ -221,6 +221,18 @@ def test_few_validation_samples_are_pointed_out():
     assert "small for" not in str(largest_safe_batch_size(c, 0.0132))
 
 
+def test_what_the_curve_warns_of_stands_beside_the_decision():
+    """A batch size that is trained less far is not judged as a batch size."""
+    equal = curve({100: SMALL, 200: LARGE})
+    unequal = curve({100: SMALL, 200: LARGE}, values={200: {"train_loss": 0.1}})
+    assert largest_safe_batch_size(equal).notes == equal.warnings() == []
+    assert "Please note" not in str(largest_safe_batch_size(equal))
+    safe = largest_safe_batch_size(unequal)
+    assert safe.notes == unequal.warnings()
+    assert "Please note of the curve:\n* Training losses of batches of 200 differ" in str(safe)
+    assert json.loads(safe.to_json())["notes"] == safe.notes
+
+
 def test_it_serves_as_an_integer(tmp_path):
     safe = largest_safe_batch_size(curve({100: SMALL, 200: LARGE}))
     assert isinstance(safe, SafeBatchSize)

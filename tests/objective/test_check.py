@@ -182,6 +182,12 @@ def test_unknown_things(thing):
         check_objective(thing, *_data())
 
 
+@pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss, "CrossEntropyLoss", None])
+def test_a_criterion_that_is_no_function(criterion):
+    with pytest.raises(TypeError, match=r"criterion must be a function of \(y_pred, y\), such as .*; got "):
+        check_objective((nn.Linear(4, 3), criterion), *_data())
+
+
 # -- max_samples -----------------------------------------------------------------------------------------------------
 
 

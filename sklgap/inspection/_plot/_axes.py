@@ -21,3 +21,26 @@ def axes_for(ax: Any, caller: str, *shape: int, **options: Any) -> Any:
     import matplotlib.pyplot as plt
 
     return plt.subplots(*shape, layout="constrained", **options)[1] if ax is None else ax
+
+
+def plain_log_labels(*axes: Any) -> None:
+    """Write 0.6 and 200 beside the ticks of logarithmic axes, for 6 times a power of ten: where numbers are short.
+
+    Parameters
+    ----------
+    *axes : matplotlib Axis
+        Such as ``ax.yaxis``, with everything drawn. One that is not logarithmic, or that goes below 0.001 or to 10,000
+        and above, keeps its labels.
+    """
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            # The parent's text is empty for ticks that would crowd the axis.
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    for axis in axes:
+        low, high = axis.get_view_interval()
+        if axis.get_scale() == "log" and low >= 1e-3 and high < 1e4:
+            axis.set_major_formatter(Plain())
+            axis.set_minor_formatter(Plain(labelOnlyBase=False, minor_thresholds=(1, 0.5)))

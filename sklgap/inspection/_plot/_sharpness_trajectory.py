@@ -4,7 +4,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._axes import axes_for, plain_log_labels
 from sklgap.inspection._records import recorded_by_name
 
 
@@ -109,6 +109,7 @@ class SharpnessTrajectoryDisplay:
                 ax.plot(*curve, color=colour, alpha=0.35, linewidth=0.7)
         ax.set_xscale("log")
         ax.set_yscale("log")
+        plain_log_labels(ax.xaxis, ax.yaxis)
         policy = "" if self.batch_norm is None else f", batch norm: {self.batch_norm}"
         ax.set_xlabel(f"mean loss{policy} (training goes to the left; star: its end)")
         ax.set_ylabel("sharpness (%)")

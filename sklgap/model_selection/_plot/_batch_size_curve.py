@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._axes import axes_for, plain_log_labels
 
 if TYPE_CHECKING:
     from sklgap.model_selection._batch_size_report import BatchSizeCurve
@@ -104,6 +104,7 @@ class BatchSizeCurveDisplay:
             positive = all((values[np.isfinite(values)] > 0).all() for values in self.sharpness.values())
             scale: dict[str, Any] = {"value": "log"} if positive else {"value": "symlog", "linthresh": 1e-2}
             self.sharpness_ax_.set_yscale(**scale)
+            plain_log_labels(self.sharpness_ax_.yaxis)
             self.sharpness_ax_.set_ylabel("sharpness (%)", color=_SHARPNESS_COLOURS[0])
             self.sharpness_ax_.tick_params(axis="y", which="both", labelcolor=_SHARPNESS_COLOURS[0])
         if self.safe is not None:

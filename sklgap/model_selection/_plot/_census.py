@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._axes import axes_for, plain_log_labels
 
 if TYPE_CHECKING:
     from sklgap.model_selection._census_result import MinimaCensus
@@ -62,6 +62,7 @@ class MinimaCensusDisplay:
             ax.plot(sharpness, 100 * accuracy, marker, color=colour, alpha=0.6, markersize=6, label=label)
             positive = positive and bool((sharpness > 0).all())
         ax.set_xscale("log") if positive else ax.set_xscale("symlog", linthresh=1e-2)
+        plain_log_labels(ax.xaxis)
         ax.set_xlabel("sharpness (%)")
         ax.set_ylabel("test accuracy (%)")
         ax.grid(alpha=0.3)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._axes import axes_for, plain_log_labels
 from sklgap.model_selection._trials import sharpness_key
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class RegimeComparisonDisplay:
             for colour, (name, values) in enumerate(self.sharpness.items()):
                 _draw(axes[1], positions, [values[label] for label in self.labels], f"C{colour}", name)
             axes[1].set_yscale("symlog", linthresh=1e-2) if self._not_positive() else axes[1].set_yscale("log")
+            plain_log_labels(axes[1].yaxis)
             axes[1].set_ylabel("sharpness (%)")
             axes[1].legend(title="epsilon", frameon=False, fontsize="small")
         for ax in axes[: 2 if self.sharpness else 1]:

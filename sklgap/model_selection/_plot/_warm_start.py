@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._axes import axes_for, plain_log_labels
 from sklgap.model_selection._trials import sharpness_key
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class WarmStartDisplay:
             for number, (epsilon, values) in enumerate(self.sharpness.items()):
                 self._draw(axes[1], values, f"C{number + 3}", epsilon, "-", logarithmic=True)
             axes[1].set_yscale("log" if self._positive() else "symlog")
+            plain_log_labels(axes[1].yaxis)
             axes[1].set_ylabel("sharpness after the large batch (%)")
             axes[1].legend(title="epsilon", frameon=False, fontsize="small")
         for ax in axes:
