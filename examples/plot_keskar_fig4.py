@@ -40,7 +40,7 @@ parser.add_argument("--rows", type=int, default=5000, help="rows that sharpness 
 parser.add_argument("--average", action="store_true", help="average the weights of the last quarter of the epochs")
 parser.add_argument("--jobs", type=int, default=1, help="fits at once (1)")
 parser.add_argument("--memory", help="folder that keeps finished fits")
-parser.add_argument("--output", type=Path, help="file to save the figure to; the numbers go beside it, as JSON")
+parser.add_argument("--output", type=Path, help="file to save the figure to; curve and answer go beside it, as JSON")
 arguments = parser.parse_args()
 
 if arguments.quick:
@@ -96,4 +96,5 @@ if stamp:
 if arguments.output:
     display.figure_.savefig(arguments.output, dpi=150)
     curve.to_json(arguments.output.with_suffix(".json"))
+    safe.to_json(arguments.output.with_suffix(".safe.json"))
 plt.show()
