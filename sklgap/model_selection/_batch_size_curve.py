@@ -70,7 +70,7 @@ def batch_size_curve(
     X_test, y_test : array-like
         Test data: evaluated once per fitted model, never used for a choice.
     batch_sizes : sequence of int or float, default=None
-        Rows, or fractions of the rows trained on. None: ``"SB"`` (256 rows, or n // 40 for few data), doubled up to
+        Rows, at most those trained on, or fractions of them. None: ``"SB"`` (256 rows, or n // 40 for few data), doubled up to
         twice ``"LB"``, that is at most 20 % of the rows.
     reference : int or float, default=None
         The size that the others are compared with, one of ``batch_sizes``; None: the smallest.
@@ -309,10 +309,10 @@ def _check_sizes(batch_sizes: Any, n_samples: int) -> list[int]:
     if isinstance(batch_sizes, str) or np.ndim(batch_sizes) != 1 or not len(batch_sizes):
         raise ValueError(f"batch_sizes must be None or a sequence of batch sizes; got {batch_sizes!r}.")
     sizes = sorted(check_batch_size(size, n_samples, "batch_sizes") for size in batch_sizes)
+    if max(batch_sizes) > n_samples:
+        raise ValueError(f"batch_sizes must be at most the {n_samples} rows trained on; got {batch_sizes!r}.")
     if len(set(sizes)) < len(sizes):
-        raise ValueError(
-            f"batch_sizes must all be different, within the {n_samples} rows trained on; got {batch_sizes!r}."
-        )
+        raise ValueError(f"batch_sizes must all be different; got {batch_sizes!r}.")
     return sizes
 
 
