@@ -70,8 +70,8 @@ def batch_size_curve(
     X_test, y_test : array-like
         Test data: evaluated once per fitted model, never used for a choice.
     batch_sizes : sequence of int or float, default=None
-        Rows, at most those trained on, or fractions of them. None: ``"SB"`` (256 rows, or n // 40 for few data), doubled up to
-        twice ``"LB"``, that is at most 20 % of the rows.
+        Rows, at most those trained on, or fractions of them. None: ``"SB"`` (256 rows, or n // 40 for few data),
+        doubled up to twice ``"LB"``, that is at most 20 % of the rows.
     reference : int or float, default=None
         The size that the others are compared with, one of ``batch_sizes``; None: the smallest.
     lr : {"fixed", "sqrt", "linear", "tuned"}, default="fixed"
