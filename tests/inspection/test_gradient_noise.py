@@ -1,4 +1,5 @@
 import copy
+from functools import cache
 
 import numpy as np
 import pytest
@@ -74,6 +75,7 @@ def test_linear_regression_in_closed_form(chunk_size):
 CASES = [(name, "batch") for name in PLAIN] + [(name, "running") for name in PROBLEMS]
 
 
+@cache
 def _rows_one_by_one(name):
     module, criterion, X, y = PROBLEMS[name]()
     theta = Objective(module, criterion, (X, y), batch_norm="running").theta0
