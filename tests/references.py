@@ -85,6 +85,13 @@ def gradient(f, theta):
     return torch.autograd.grad(f(theta), theta)[0]
 
 
+def hessian_product(f, theta, v):
+    """The Hessian times a vector: the gradient of the gradient's product with it."""
+    theta = theta.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(f(theta), theta, create_graph=True)
+    return torch.autograd.grad(slope @ v, theta)[0]
+
+
 def dense_hessian(f, theta):
     return torch.autograd.functional.hessian(f, theta)
 

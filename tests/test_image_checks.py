@@ -22,8 +22,8 @@ from tests.tiny import images, same_weights, weights
 # scikit-learn's own bound in check_methods_subset_invariance and check_methods_sample_order_invariance.
 INVARIANCE = {"atol": 1e-7}
 
-SMALL_C1 = {"net": "C1", "module__n_filters": 3, "module__hidden": (12,), "max_epochs": 3, "tol": None}
-SMALL_C2 = {"net": "C2", "module__stacks": ((3, 3), (4, 4)), "module__hidden": 8, "max_epochs": 3, "tol": None}
+SMALL_C1 = {"net": "C1", "module__n_filters": 3, "module__hidden": (12,), "max_epochs": 2, "tol": None}
+SMALL_C2 = {"net": "C2", "module__stacks": ((3, 3), (4, 4)), "module__hidden": 8, "max_epochs": 2, "tol": None}
 CASES = {
     "C1": SMALL_C1,
     "C2": SMALL_C2,
@@ -34,7 +34,7 @@ CASES = {
         "module__n_blocks": 1,
         "module__widths": (2, 3),
         "augmentation": Augmentation(flip=False, degrees=0, translate=0, crop_padding=1, cutout=3),
-        "max_epochs": 3,
+        "max_epochs": 2,
         "tol": None,
     },
     "C1, LB and remedies": {
@@ -54,20 +54,31 @@ def model(request):
     return LBGapClassifier(**request.param, random_state=0)
 
 
-def test_clone(model):
+FITTED = {}
+
+
+@pytest.fixture
+def fitted(model):
+    """Return a copy of the model after its fit to X and Y, which is made once."""
+    key = repr(model.get_params())
+    if key not in FITTED:
+        FITTED[key] = clone(model).fit(X, Y)
+    return copy.deepcopy(FITTED[key])
+
+
+def test_clone(model, fitted):
     copied = clone(model)
     assert repr(copied) == repr(model)
     assert copied.get_params(deep=False).keys() == model.get_params(deep=False).keys()
-    assert same_weights(copied.fit(X, Y), model.fit(X, Y))
-    assert not hasattr(clone(model), "net_")
+    assert same_weights(copied.fit(X, Y), fitted)
+    assert not hasattr(clone(fitted), "net_")
 
 
-def test_pickle(model):
-    model.fit(X, Y)
-    copied = pickle.loads(pickle.dumps(model))
-    np.testing.assert_array_equal(copied.predict_proba(X), model.predict_proba(X))
-    assert pickle.loads(pickle.dumps(copied)).score(X, Y) == model.score(X, Y)
-    assert same_weights(copied.fit(X, Y), model)  # a fit anew
+def test_pickle(fitted):
+    copied = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(copied.predict_proba(X), fitted.predict_proba(X))
+    assert pickle.loads(pickle.dumps(copied)).score(X, Y) == fitted.score(X, Y)
+    assert same_weights(copied.fit(X, Y), fitted)  # a fit anew
 
 
 def test_fit_is_idempotent(model):
@@ -75,8 +86,8 @@ def test_fit_is_idempotent(model):
     assert all(torch.equal(value, first[name]) for name, value in weights(model.fit(X, Y)).items())
 
 
-def test_fit_forgets_other_data(model):
-    expected = weights(clone(model).fit(X, Y))
+def test_fit_forgets_other_data(model, fitted):
+    expected = weights(fitted)
     model.fit(X[::2, :, :4], np.array(["a", "b", "c", "d", "e"])[np.arange(20) % 5])
     model.fit(X, Y)
     assert all(torch.equal(value, expected[name]) for name, value in weights(model).items())
@@ -98,43 +109,41 @@ def test_fit_overwrites_no_attribute_but_fitted_ones(model):
     assert model.n_features_in_ == 1
 
 
-def test_predicting_leaves_the_dict_unchanged(model):
-    model.fit(X, Y)
-    before = {name: id(value) for name, value in vars(model).items()}
-    stored = weights(model)
-    model.predict(X)
-    model.predict_proba(X)
-    model.score(X, Y)
-    assert {name: id(value) for name, value in vars(model).items()} == before
-    assert all(torch.equal(value, stored[name]) for name, value in weights(model).items())
+def test_predicting_leaves_the_dict_unchanged(fitted):
+    before = {name: id(value) for name, value in vars(fitted).items()}
+    stored = weights(fitted)
+    fitted.predict(X)
+    fitted.predict_proba(X)
+    fitted.score(X, Y)
+    assert {name: id(value) for name, value in vars(fitted).items()} == before
+    assert all(torch.equal(value, stored[name]) for name, value in weights(fitted).items())
 
 
-def test_subset_and_order_invariance(model):
-    model.fit(X, Y)
-    together = model.predict_proba(X)
+def test_subset_and_order_invariance(fitted):
+    together, labels = fitted.predict_proba(X), fitted.predict(X)
     np.testing.assert_allclose(together.sum(axis=1), 1, rtol=1e-12)
     for rows in (np.array_split(np.arange(40), 3), np.arange(40)[:, None], [np.random.default_rng(0).permutation(40)]):
         for some in rows:
-            np.testing.assert_allclose(model.predict_proba(X[some]), together[some], **INVARIANCE)
-            np.testing.assert_array_equal(model.predict(X[some]), model.predict(X)[some])
+            np.testing.assert_allclose(fitted.predict_proba(X[some]), together[some], **INVARIANCE)
+            np.testing.assert_array_equal(fitted.predict(X[some]), labels[some])
 
 
-def test_containers_and_dtypes(model):
-    expected = clone(model).fit(X, Y).predict_proba(X)
+def test_containers_and_dtypes(model, fitted):
+    expected = fitted.predict_proba(X)
     for other in (X.astype(np.float64), np.asfortranarray(X), torch.from_numpy(X), X.tolist()):
         np.testing.assert_array_equal(clone(model).fit(other, pd.Series(Y)).predict_proba(other), expected)
 
 
-def test_labels_of_any_kind(model):
-    expected = clone(model).fit(X, Y).predict(X)
+def test_labels_of_any_kind(model, fitted):
+    expected = fitted.predict(X)
     for labels in (np.array(["no", "yes"]), np.array([False, True]), np.array([-7, 12])):
         np.testing.assert_array_equal(clone(model).fit(X, labels[Y]).predict(X), labels[expected])
 
 
-def test_shape_mismatch_is_an_error(model):
+def test_shape_mismatch_is_an_error(model, fitted):
     with pytest.raises(NotFittedError):
         model.predict(X)
-    model.fit(X, Y)
+    model = fitted
     check_is_fitted(model)
     for bad in (X[:, :, :, :7], X[:, :, :6], np.concatenate([X, X], axis=1), X.reshape(40, -1), X[0], X[:, 0]):
         with pytest.raises(ValueError, match=r"X must have rows of shape|X has .* features|Expected"):
@@ -144,14 +153,13 @@ def test_shape_mismatch_is_an_error(model):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_no_numbers(model, value):
+def test_values_that_are_no_numbers(model, fitted, value):
     bad = X.copy()
     bad[3, 0, 2, 5] = value
     with pytest.raises(ValueError, match=r"contains NaN|contains infinity"):
         model.fit(bad, Y)
-    model.fit(X, Y)
     with pytest.raises(ValueError, match=r"contains NaN|contains infinity"):
-        model.predict(bad)
+        fitted.predict(bad)
 
 
 def test_other_bad_data(model):

@@ -1,10 +1,7 @@
 """A process that is killed, and two that share one memory; examples/benchmarks/faults.py does it many times."""
 
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,29 +9,29 @@ import torch
 from sklearn.datasets import load_digits
 
 from sklgap import SAM, LBGapClassifier
+from tests.fresh import FRESH
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
-
-PROGRAM = """
-import sys
-import numpy as np
-from tests.test_killed import fit
-np.savez(sys.argv[2], **fit(sys.argv[1]))
-"""
 
 
 def fit(memory):
     """A fit that takes a second or two, and what came of it."""
     torch.set_num_threads(1)  # in every process alike
-    X, y = load_digits(return_X_y=True)
+    X, y = (part[:900] for part in load_digits(return_X_y=True))
     model = LBGapClassifier(
         module__width=64, max_epochs=25, tol=None, remedies=[SAM()], random_state=0, device="cpu", memory=memory
     ).fit(X / 16, y)
     return {"losses": model.history_[:, "train_loss"], "outputs": model.predict_proba(X / 16)}
 
 
+def save(memory, output):
+    np.savez(output, **fit(memory))
+
+
 def start(memory, output):
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(memory), str(output)], cwd=Path(__file__).parents[1])
+    process = FRESH.Process(target=save, args=(memory, output))
+    process.start()
+    return process
 
 
 def kept(folder):
@@ -46,10 +43,11 @@ def kill_after_a_save(memory, output):
     before = kept(memory)
     process = start(memory, output)
     deadline = time.monotonic() + 60
-    while kept(memory) == before and process.poll() is None and time.monotonic() < deadline:
+    while kept(memory) == before and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.005)
     process.kill()
-    return process.wait() == -signal.SIGKILL
+    process.join()
+    return process.exitcode == -signal.SIGKILL
 
 
 def test_killed_and_shared(tmp_path):
@@ -60,7 +58,9 @@ def test_killed_and_shared(tmp_path):
     assert not (tmp_path / "killed.npz").exists()
     both = [start(memory, tmp_path / f"{name}.npz") for name in ("one", "other")]  # the same fit twice, at once
     expected = fit(None)
-    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    for process in both:
+        process.join(timeout=120)
+    assert [process.exitcode for process in both] == [0, 0]
     assert [path.suffix for path in memory.iterdir()] == [".fit"]
     for name in ("one", "other"):
         result = np.load(tmp_path / f"{name}.npz")

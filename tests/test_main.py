@@ -1,7 +1,7 @@
 """The command line."""
 
 import json
-import subprocess
+import runpy
 import sys
 
 import matplotlib as mpl
@@ -260,16 +260,20 @@ def test_without_matplotlib(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
-def test_help():
-    done = subprocess.run(
-        [sys.executable, "-m", "sklgap", "--help"], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage: python -m sklgap")
+def test_help(monkeypatch, capsys):
+    # As python -m would: the module has not been imported then.
+    monkeypatch.delitem(sys.modules, "sklgap.__main__")
+    monkeypatch.setattr(sys, "argv", ["sklgap", "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("sklgap", run_name="__main__", alter_sys=True)
+    assert not stop.value.code
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith("usage: python -m sklgap")
     names = ["dataset", "net", "regimes", "trials", "epochs", "epsilon", "device", "seed", "jobs"]
     for option in [*names, "data-home", "output"]:
-        assert f"--{option}" in done.stdout
-    assert "sharpness (1e-3 5e-4)" in " ".join(done.stdout.split())
+        assert f"--{option}" in out
+    assert "sharpness (1e-3 5e-4)" in " ".join(out.split())
 
 
 def test_digits_are_split_once_and_for_all():

@@ -1,4 +1,5 @@
 import copy
+from functools import cache
 
 import numpy as np
 import pytest
@@ -20,37 +21,23 @@ from tests.cases import (
     WITH_BATCH_NORM,
     no_global_random_numbers,
 )
+from tests.inspection.noisy_gradients import (
+    CASES,
+    EXACT,
+    N_REPEATS,
+    N_SIGMA,
+    assert_honest,
+    gradients_of,
+    half_squared_error,
+    moments,
+    regression,
+    repeats,
+)
 from tests.references import gradient, loss_of_flat
 from tests.tiny import blobs, small
 
-EXACT = 1e-10
 # Gradients in float32, some digits lost where the trace is a difference.
 SINGLE = 1e-4
-# Means over independent repeats are compared at so many of their standard errors; the seeds are fixed.
-N_SIGMA = 4
-N_REPEATS = 64
-
-
-def half_squared_error(y_pred, y):
-    return (y_pred - y).square().mean() / 2
-
-
-def regression(n=60, d=3, seed=0, at_minimum=False):
-    """Return a linear regression as a problem, and its single-row gradients (x w - y) x."""
-    rng = np.random.default_rng(seed)
-    X, noise = rng.normal(size=(n, d)), rng.normal(size=n)
-    y = X @ np.arange(1.0, d + 1) + noise
-    X, y = X[np.argsort(y)], np.sort(y)  # sorted, as data may be
-    w = np.linalg.lstsq(X, y, rcond=None)[0] if at_minimum else np.arange(1.0, d + 1) + 0.4
-    net = nn.Linear(d, 1, bias=False).double()
-    net.weight.data = torch.from_numpy(w)[None]
-    problem = ((net, half_squared_error), torch.from_numpy(X), torch.from_numpy(y)[:, None])
-    return problem, (X @ w - y)[:, None] * X
-
-
-def moments(rows):
-    """Return tr(Sigma) and the squared norm of the mean."""
-    return rows.var(axis=0, ddof=1).sum(), (rows.mean(axis=0) ** 2).sum()
 
 
 # -- single rows ---------------------------------------------------------------------------------------------------
@@ -71,9 +58,7 @@ def test_linear_regression_in_closed_form(chunk_size):
     assert "exact for these rows" in str(found)
 
 
-CASES = [(name, "batch") for name in PLAIN] + [(name, "running") for name in PROBLEMS]
-
-
+@cache
 def _rows_one_by_one(name):
     module, criterion, X, y = PROBLEMS[name]()
     theta = Objective(module, criterion, (X, y), batch_norm="running").theta0
@@ -123,29 +108,20 @@ def test_two_rows():
 # -- a part of the rows --------------------------------------------------------------------------------------------
 
 
-def _repeats(n, measure):
-    return [measure(seed) for seed in range(n)]
-
-
 def _assert_unbiased(values, expected):
     values = np.array(values)
     assert abs(values.mean() - expected) < N_SIGMA * values.std(ddof=1) / len(values) ** 0.5
-
-
-def _assert_honest(values, errors):
-    """The scatter of the repeats, known to 9 % itself, is the standard error stated (root mean square)."""
-    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(values, ddof=1), rel=N_SIGMA * 0.09)
 
 
 @pytest.mark.parametrize("at_minimum", [False, True])
 def test_a_sample_of_rows_is_corrected_for_what_it_leaves_out(at_minimum):
     problem, rows = regression(n=200, d=5, at_minimum=at_minimum)
     trace, square = moments(rows)
-    found = _repeats(N_REPEATS, lambda seed: gradient_noise_scale(*problem, max_samples=120, random_state=seed))
+    found = repeats(N_REPEATS, lambda seed: gradient_noise_scale(*problem, max_samples=120, random_state=seed))
     assert {record.n_samples for record in found} == {120}
     _assert_unbiased([record.trace for record in found], trace)
     _assert_unbiased([record.squared_gradient_norm for record in found], square)
-    _assert_honest([record.trace for record in found], [record.trace_standard_error for record in found])
+    assert_honest([record.trace for record in found], [record.trace_standard_error for record in found])
     if at_minimum:  # the estimate must be able to fall below zero, and then says so
         below = [record for record in found if record.squared_gradient_norm < 0]
         assert 0.1 * N_REPEATS < len(below) < 0.9 * N_REPEATS
@@ -153,7 +129,7 @@ def test_a_sample_of_rows_is_corrected_for_what_it_leaves_out(at_minimum):
         assert all(record.low > 0 for record in below)
     else:
         errors = [record.squared_gradient_norm_standard_error for record in found]
-        _assert_honest([record.squared_gradient_norm for record in found], errors)
+        assert_honest([record.squared_gradient_norm for record in found], errors)
     covered = np.mean([record.low <= (np.inf if at_minimum else trace / square) <= record.high for record in found])
     assert covered > 0.9
 
@@ -166,12 +142,12 @@ def test_mini_batches_against_the_exact_values():
     trace, square = moments(rows)
     objective = check_objective(*problem)
     options = {"method": "batches", "batch_size": 6, "n_batches": 40}
-    found = _repeats(N_REPEATS, lambda seed: gradient_noise_scale(objective, random_state=seed, **options))
+    found = repeats(N_REPEATS, lambda seed: gradient_noise_scale(objective, random_state=seed, **options))
     _assert_unbiased([record.trace for record in found], trace)
     _assert_unbiased([record.squared_gradient_norm for record in found], square)
-    _assert_honest([record.trace for record in found], [record.trace_standard_error for record in found])
+    assert_honest([record.trace for record in found], [record.trace_standard_error for record in found])
     errors = [record.squared_gradient_norm_standard_error for record in found]
-    _assert_honest([record.squared_gradient_norm for record in found], errors)
+    assert_honest([record.squared_gradient_norm for record in found], errors)
     assert np.mean([record.low <= trace / square <= record.high for record in found]) > 0.9
     assert (found[0].method, found[0].batch_size, found[0].n_batches) == ("batches", 6, 40)
 
@@ -179,7 +155,7 @@ def test_mini_batches_against_the_exact_values():
 def test_mini_batches_of_a_sample_are_corrected_likewise():
     problem, rows = regression(n=60, d=5, at_minimum=True)
     options = {"method": "batches", "batch_size": 5, "n_batches": 40, "max_samples": 20}
-    found = _repeats(N_REPEATS, lambda seed: gradient_noise_scale(*problem, random_state=seed, **options))
+    found = repeats(N_REPEATS, lambda seed: gradient_noise_scale(*problem, random_state=seed, **options))
     trace, square = moments(rows)
     _assert_unbiased([record.trace for record in found], trace)
     _assert_unbiased([record.squared_gradient_norm for record in found], square)
@@ -199,10 +175,6 @@ def test_both_methods_agree(name):
     assert found.low <= exact.noise_scale <= found.high
 
 
-def _gradients(objective, batches):
-    return np.array([objective.batch_gradient(rows)[1].numpy() for rows in batches])
-
-
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", ["tanh", *WITH_BATCH_NORM])
 def test_the_estimator_is_that_of_mccandlish_for_data_parallel_training(name, policy, monkeypatch):
@@ -212,7 +184,7 @@ def test_the_estimator_is_that_of_mccandlish_for_data_parallel_training(name, po
     left = iter(batches)
     monkeypatch.setattr("sklgap.inspection._gradient_noise.draw", lambda n, size, rng: next(left))
     found = gradient_noise_scale(objective, method="batches", batch_size=5, n_batches=12)
-    gradients = _gradients(objective, batches)
+    gradients = gradients_of(objective, batches)
     # Equations (A.2): the mean of the small batches' gradients is the big batch's.
     small, big = (gradients**2).sum(axis=1).mean(), (gradients.mean(axis=0) ** 2).sum()
     b_small, b_big = 5, 5 * 12
@@ -328,69 +300,6 @@ def test_progress_goes_to_stderr(capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert "100%" in err
-
-
-# -- the standard error --------------------------------------------------------------------------------------------
-
-
-def test_the_prediction_in_closed_form():
-    problem, rows = regression()
-    sizes = [1, 2, 10, 59, 60]
-    found = gradient_standard_error(*problem, batch_sizes=sizes, n_batches=4, random_state=0)
-    trace, square = moments(rows)
-    expected = [np.sqrt(trace / b * (1 - b / 60)) for b in sizes]
-    np.testing.assert_allclose(found.predicted, expected, rtol=EXACT, atol=1e-12)
-    assert found.predicted[-1] == 0
-    assert found.gradient_norm == pytest.approx(square**0.5, rel=EXACT)
-    assert found.batch_sizes.tolist() == sizes
-
-
-@pytest.mark.parametrize(("name", "policy"), CASES)
-def test_measured_as_predicted(name, policy):
-    module, criterion, X, y = PROBLEMS[name]()
-    found = gradient_standard_error(
-        (module, criterion), X, y, batch_norm=policy, batch_sizes=[2, 8, 20, N_ROWS], n_batches=100, random_state=0
-    )
-    off = abs(found.measured - found.predicted)
-    assert (off[:-1] < N_SIGMA * found.measured_standard_error[:-1]).all()
-    assert (found.measured_standard_error[:-1] < 0.15 * found.measured[:-1]).all()
-    # All rows: the gradient itself, in another order.
-    assert found.measured[-1] < 1e-12
-    assert found.predicted[-1] == 0
-
-
-def test_its_own_standard_error_is_the_scatter_of_repeats():
-    problem, _ = regression()
-    objective = check_objective(*problem)
-    found = _repeats(
-        N_REPEATS, lambda seed: gradient_standard_error(objective, batch_sizes=[6], n_batches=20, random_state=seed)
-    )
-    _assert_honest([r.measured[0] for r in found], [r.measured_standard_error[0] for r in found])
-
-
-@pytest.mark.parametrize("policy", ["batch", "population"])
-@pytest.mark.parametrize("name", WITH_BATCH_NORM)
-def test_under_batch_statistics_it_is_measured_from_the_gradient_of_the_objective(name, policy, monkeypatch):
-    module, criterion, X, y = PROBLEMS[name]()
-    objective = Objective(module, criterion, (X, y), batch_norm=policy, chunk_size=FOUR_CHUNKS)
-    batches = [np.random.default_rng(i).choice(N_ROWS, 5, replace=False) for i in range(8)]
-    left = iter(batches)
-    monkeypatch.setattr("sklgap.inspection._gradient_standard_error.draw", lambda n, size, rng: next(left))
-    found = gradient_standard_error(objective, batch_sizes=[5], n_batches=8)
-    squares = ((_gradients(objective, batches) - objective.gradient()[1].numpy()) ** 2).sum(axis=1)
-    assert found.measured[0] == pytest.approx(squares.mean() ** 0.5, rel=EXACT)
-    assert (found.batch_norm, found.n_batches) == (policy, 8)
-
-
-def test_default_sizes_and_the_table():
-    problem, _ = regression(n=700)
-    found = gradient_standard_error(*problem, n_batches=4, random_state=0)
-    assert found.batch_sizes.tolist() == [4, 16, 64]
-    lines = str(found).splitlines()
-    assert len(lines) == 5
-    assert "predicted" in lines[1]
-    few = gradient_standard_error(problem[0], problem[1][:9], problem[2][:9], n_batches=4)
-    assert few.batch_sizes.tolist() == [4]
 
 
 # -- bad input -----------------------------------------------------------------------------------------------------

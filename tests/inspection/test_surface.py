@@ -8,42 +8,16 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sklgap.inspection import LossSurface, loss_along_line, loss_on_plane
-from sklgap.objective import Objective, random_subspace
-from tests.cases import (
-    DOUBLE,
-    FOUR_CHUNKS,
-    POLICIES,
-    PROBLEMS,
-    no_global_random_numbers,
-    seeded_module,
-)
-from tests.landscapes import Landscape, landscape, mean_output, separable_convex, vector
-from tests.tiny import blobs, small
-
-GRID = {"alphas": [-1.0, 0.0, 0.5, 1.0], "betas": [0.0, 1.0, 2.0]}
+from sklgap.objective import Objective
+from tests.cases import DOUBLE, FOUR_CHUNKS, POLICIES, PROBLEMS, no_global_random_numbers, seeded_module
+from tests.inspection.planes import GRID, objective_of, objective_of_model, three_models, three_solutions
+from tests.landscapes import Landscape, landscape, mean_output, vector
+from tests.tiny import small
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def models():
-    X, y = blobs(60)
-    settings = ({"batch_regime": 10}, {"batch_regime": 60}, {"batch_regime": 10, "random_state": 1})
-    return *(small(**kwargs).fit(X, y) for kwargs in settings), X, y
-
-
-def _objective(model, X, y, **kwargs):
-    return Objective(model.module_, nn.CrossEntropyLoss(), (X, torch.from_numpy(y)), **kwargs)
-
-
-def _problem(name, **kwargs):
-    module, criterion, X, y = PROBLEMS[name]()
-    return Objective(module, criterion, (X, y), **kwargs)
-
-
-def _three(seed=0, n=6):
-    """A quadratic, and three solutions on it as pairs, data and parameters."""
-    (module, criterion, X, y), *_ = separable_convex(n, seed)
-    thetas = [vector(n, 10 * seed + i, -2, 2) for i in range(3)]
-    return module.function, [(landscape(module.function, theta)[0], criterion) for theta in thetas], (X, y), thetas
+    return three_models()
 
 
 # -- through solutions ------------------------------------------------------------------------------------------------
@@ -51,7 +25,7 @@ def _three(seed=0, n=6):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_quadratic_through_three_solutions(seed):
-    f, (one, *others), data, (o, s, t) = _three(seed)
+    f, (one, *others), data, (o, s, t) = three_solutions(seed)
     surface = loss_on_plane(one, *data, towards=tuple(others), **GRID)
     expected = [[f(o + a * (s - o) + b * (t - o)).item() for b in GRID["betas"]] for a in GRID["alphas"]]
     np.testing.assert_allclose(surface.loss, expected, **DOUBLE)
@@ -70,10 +44,10 @@ def test_the_models_are_on_the_plane_bit_for_bit(models, policy, dtype):
     *three, X, y = models
     options = {"batch_norm": policy, "chunk_size": 25, "dtype": dtype}
     surface = loss_on_plane(three[0], X, y, towards=three[1:], alphas=[-0.5, 0, 1], betas=[1, 0], **options)
-    objective = _objective(three[0], X, y, **options)
+    objective = objective_of_model(three[0], X, y, **options)
     for model, (i, j) in zip(three, ((1, 1), (2, 1), (1, 0)), strict=True):
         # The buffers are those of the estimator.
-        expected = objective.evaluate(_objective(model, X, y, dtype=dtype).theta0)
+        expected = objective.evaluate(objective_of_model(model, X, y, dtype=dtype).theta0)
         assert (surface.loss[i, j], surface.accuracy[i, j]) == expected
     assert (surface.batch_norm, surface.n_samples) == (policy, 60)
     assert len(np.unique(surface.loss)) == 6
@@ -92,7 +66,7 @@ def test_an_edge_is_the_line_between_two_solutions(models):
 
 
 def test_towards_one_solution_the_other_direction_is_random():
-    f, (one, second, _), data, (o, s, _) = _three()
+    f, (one, second, _), data, (o, s, _) = three_solutions()
     surface = loss_on_plane(one, *data, towards=(second,), directions="gaussian", random_state=0, **GRID)
     assert surface.directions == ("towards", "gaussian")
     assert surface.positions.tolist() == [[0, 0], [1, 0]]
@@ -101,7 +75,7 @@ def test_towards_one_solution_the_other_direction_is_random():
 
 
 def test_the_default_grid_holds_the_models():
-    _, (one, *others), data, _ = _three()
+    _, (one, *others), data, _ = three_solutions()
     through, around = loss_on_plane(one, *data, towards=others), loss_on_plane(one, *data, directions="gaussian")
     for surface, low, high in ((through, -0.5, 1.5), (around, -1, 1)):
         assert surface.loss.shape == (21, 21)
@@ -112,7 +86,7 @@ def test_the_default_grid_holds_the_models():
 
 
 def test_a_grid_is_taken_as_given():
-    _, (one, *others), data, _ = _three()
+    _, (one, *others), data, _ = three_solutions()
     surface = loss_on_plane(one, *data, towards=others, alphas=(3, -1, 3), betas=np.float32([0.25]))
     assert surface.alphas.tolist() == [3, -1, 3]
     assert surface.betas.tolist() == [0.25]
@@ -186,7 +160,7 @@ def test_gaussian_directions_have_the_norm_of_the_whole_vector():
 @pytest.mark.parametrize("name", list(PROBLEMS))
 @pytest.mark.parametrize("directions", ["filter", "gaussian"])
 def test_the_centre_is_the_model_on_every_problem(name, directions):
-    objective = _problem(name, chunk_size=FOUR_CHUNKS)
+    objective = objective_of(name, chunk_size=FOUR_CHUNKS)
     surface = loss_on_plane(objective, directions=directions, alphas=[0, 1], betas=[-1, 0], random_state=0)
     assert (surface.loss[0, 1], surface.accuracy[0, 1]) == objective.evaluate()
     assert surface.directions == (directions, directions)
@@ -230,7 +204,7 @@ def test_single_and_double_precision_agree(models):
 def test_estimators_and_pipelines(models):
     sb, *_, X, y = models
     options = {"alphas": [-0.5, 0], "betas": [0, 0.5], "random_state": 0}
-    expected = loss_on_plane(_objective(sb, X, y), **options)
+    expected = loss_on_plane(objective_of_model(sb, X, y), **options)
     np.testing.assert_array_equal(loss_on_plane(sb, X, y, **options).loss, expected.loss)
     pipeline = make_pipeline(StandardScaler(), small()).fit(X, y)
     expected = loss_on_plane(pipeline[-1], pipeline[0].transform(X), y, **options)
@@ -247,131 +221,12 @@ def test_the_models_are_left_as_they_were(models):
     assert [model.module_.training for model in three] == training
 
 
-# -- what can go wrong ------------------------------------------------------------------------------------------------
-
-
-def _infinite_outside(theta):
-    return torch.where(theta.abs().max() > 1, torch.inf, theta.sum())
-
-
-def test_losses_that_are_not_finite_are_kept_with_a_warning():
-    solutions = [(Landscape(_infinite_outside, theta), mean_output) for theta in ([0.0, 0], [1.0, 0], [0.0, 1])]
-    data = torch.zeros(3, 1), torch.zeros(3, 1)
-    message = r"not finite at 3 of 4 points: \(alpha, beta\) = \(0, 2\), \(1.5, 0\), \(1.5, 2\)\.$"
-    with pytest.warns(RuntimeWarning, match=message) as caught:
-        surface = loss_on_plane(solutions[0], *data, towards=solutions[1:], alphas=[0, 1.5], betas=[0, 2])
-    assert surface.loss.tolist() == [[0, np.inf], [np.inf, np.inf]]
-    assert caught[0].filename == __file__
-
-
-def test_accuracy_is_nan_where_the_loss_is():
-    objective = _problem("tanh")
-    with torch.no_grad(), pytest.warns(RuntimeWarning, match="not finite at 1 of 2 points"):
-        surface = loss_on_plane(_NotANumber(objective), alphas=[0, 1], betas=[0], random_state=0)
-    assert np.isnan(surface.loss[:, 0]).tolist() == np.isnan(surface.accuracy[:, 0]).tolist() == [False, True]
-
-
-class _NotANumber(Objective):
-    """An objective whose loss is NaN everywhere but at the model."""
-
-    def __init__(self, objective):
-        self.__dict__ = objective.__dict__
-
-    def evaluate(self, theta=None):
-        at_model = torch.equal(theta, self.theta0)
-        return super().evaluate(theta)._replace(**({} if at_model else {"loss": np.nan}))
-
-
-@pytest.mark.parametrize(("broken", "point"), [(0, "(0, 0)"), (1, "(1, 0)"), (2, "(0, 1)")])
-def test_a_model_whose_loss_is_not_finite(broken, point):
-    _, solutions, data, _ = _three()
-    with torch.no_grad():
-        solutions[broken][0].theta[0] = torch.nan
-    with pytest.raises(ValueError) as caught:
-        loss_on_plane(solutions[0], *data, towards=solutions[1:], **GRID)
-    assert str(caught.value) == f"The loss must be finite at the models; it is nan at (alpha, beta) = {point}."
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("where", [0.3, -2.0, 1.0])
-def test_three_solutions_on_one_line(where, dtype):
-    _, (one, second, third), data, (o, s, _) = _three()
-    with torch.no_grad():
-        third[0].theta.copy_(torch.lerp(o, s, where))
-    with pytest.raises(ValueError, match="The directions of the plane must not be parallel; estimator and the solutio"):
-        loss_on_plane(one, *data, towards=(second, third), dtype=dtype)
-
-
-def test_almost_one_line_is_a_plane():
-    _, (one, second, third), data, (o, s, t) = _three()
-    with torch.no_grad():
-        third[0].theta.copy_(torch.lerp(o, s, 0.5) + 1e-3 * (t - o))
-    surface = loss_on_plane(one, *data, towards=(second, third), **GRID)
-    assert 0.99 < surface.cosine < 1
-
-
-def test_directions_of_no_length():
-    _, (one, second, _), data, _ = _three()
-    with pytest.raises(ValueError, match="must not be zero; their lengths are 0 and "):
-        loss_on_plane(one, *data, towards=(one, second))
-    # A landscape has one parameter of one dimension.
-    with pytest.raises(ValueError, match=r"must not be zero; their lengths are 0 and 0 .*'filter' does not move"):
-        loss_on_plane(one, *data)
-
-
-def test_one_parameter_makes_no_plane():
-    problem = landscape(torch.sum, [1.0])
-    with pytest.raises(ValueError, match="estimator must have at least two parameters to lie on a plane; it has 1"):
-        loss_on_plane(problem[:2], *problem[2:], directions="gaussian")
-
-
-def test_another_architecture(models):
-    sb, lb, _, X, y = models
-    other = small(module__width=5).fit(X, y)
-    with pytest.raises(ValueError, match="estimator and towards must have the same architecture"):
-        loss_on_plane(sb, X, y, towards=(lb, other))
-
-
-@pytest.mark.parametrize("towards", ["SB", (), (1, 2, 3), nn.Linear(1, 1)], ids=str)
-def test_bad_towards(towards):
-    with pytest.raises(TypeError, match="towards must be None or a tuple of one or two other solutions, such as"):
-        loss_on_plane(_problem("tanh"), towards=towards)
-
-
-@pytest.mark.parametrize("directions", ["random", None])
-def test_bad_directions(directions):
-    with pytest.raises(ValueError, match=f"directions must be one of 'filter', 'gaussian'; got {directions!r}"):
-        loss_on_plane(_problem("tanh"), directions=directions)
-
-
-@pytest.mark.parametrize("axis", ["alphas", "betas"])
-@pytest.mark.parametrize("values", [[], 0.5, [np.nan], [[0, 1]]], ids=str)
-def test_bad_grids(axis, values):
-    with pytest.raises(ValueError, match=f"{axis} must be a sequence of finite numbers; got"):
-        loss_on_plane(_problem("tanh"), **{axis: values})
-
-
-def test_an_objective_in_a_subspace():
-    full = _problem("tanh")
-    restricted = full.restrict(random_subspace(full.theta0, 3))
-    with pytest.raises(TypeError, match="estimator and towards must be in the full space"):
-        loss_on_plane(restricted)
-
-
-def test_data_are_needed(models):
-    sb, lb, _, X, y = models
-    with pytest.raises(TypeError, match="X and y must be given"):
-        loss_on_plane(sb)
-    with pytest.raises(TypeError, match="X and y must be given unless estimator and towards are all Objectives"):
-        loss_on_plane(_objective(sb, X, y), towards=(lb,))
-
-
 # -- manners ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("verbose", [0, 1])
 def test_progress(verbose, capsys):
-    loss_on_plane(_problem("tanh"), alphas=[0, 1], betas=[0, 1, 2], verbose=verbose)
+    loss_on_plane(objective_of("tanh"), alphas=[0, 1], betas=[0, 1, 2], verbose=verbose)
     out, err = capsys.readouterr()
     assert out == ""
     assert ("6/6" in err) == bool(verbose)
@@ -393,7 +248,7 @@ def test_interrupted(capsys):
     assert "2/4" in capsys.readouterr().err
     # The objective can be used on.
     again = loss_on_plane(objective, alphas=[0, 1], betas=[0, 1], random_state=0)
-    expected = loss_on_plane(_problem("batch_norm"), alphas=[0, 1], betas=[0, 1], random_state=0)
+    expected = loss_on_plane(objective_of("batch_norm"), alphas=[0, 1], betas=[0, 1], random_state=0)
     np.testing.assert_allclose(again.loss, expected.loss, **DOUBLE)
 
 
@@ -411,7 +266,7 @@ def test_evaluates_in_row_order_after_the_model():
 
 
 def test_the_record():
-    surface = loss_on_plane(_problem("tanh"), alphas=[0, 1], betas=[-0.5, 0, 1], random_state=0)
+    surface = loss_on_plane(objective_of("tanh"), alphas=[0, 1], betas=[-0.5, 0, 1], random_state=0)
     assert isinstance(surface, LossSurface)
     assert str(surface) == (
         "loss at 2 x 3 points, alpha from 0 to 1 and beta from -0.5 to 1 (directions: filter, filter): "

@@ -1,35 +1,20 @@
 import json
-import re
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from sklgap import LBGapClassifier, SwitchBatch, compare_regimes, sharpness
+from sklgap import SwitchBatch, sharpness
 from sklgap.model_selection import RegimeComparison
 from sklgap.objective import Objective
 from tests.cases import no_global_random_numbers
-from tests.tiny import TinyF1, blobs, small
-
-X, Y = blobs(75)
-DATA = (X[:50], Y[:50], X[50:], Y[50:])
-SIZES = {"regimes": (10, 50), "reference": "10"}
-
-
-def compare(estimator=None, data=DATA, **kwargs):
-    defaults = {**SIZES, "n_trials": 2, "epsilons": [1e-3], "random_state": 0, "verbose": 0}
-    return compare_regimes(small() if estimator is None else estimator, *data, **{**defaults, **kwargs})
-
-
-def _figures(report):
-    """The records without the seconds."""
-    return [{k: v for k, v in record.items() if not k.endswith("_seconds")} for record in report.records]
+from tests.model_selection.comparisons import DATA, X, compare, figures
+from tests.tiny import small
 
 
 def _start(model):
@@ -107,7 +92,7 @@ def test_a_stopping_rule_says_whether_it_ended_the_training():
 
 
 def test_the_label_of_a_number_is_its_text():
-    assert _figures(compare(n_trials=1, reference=10)) == _figures(compare(n_trials=1))
+    assert figures(compare(n_trials=1, reference=10)) == figures(compare(n_trials=1))
 
 
 def test_a_pipeline():
@@ -115,7 +100,7 @@ def test_a_pipeline():
     report = compare(model, n_trials=1)
     scaler = StandardScaler().fit(DATA[0])
     scaled = (scaler.transform(DATA[0]), DATA[1], scaler.transform(DATA[2]), DATA[3])
-    assert _figures(report) == _figures(compare(data=scaled, n_trials=1))
+    assert figures(report) == figures(compare(data=scaled, n_trials=1))
     fitted = report.estimators_["50"][0]
     assert fitted[-1].batch_regime == 50
     assert fitted.score(*DATA[2:]) > 0
@@ -123,19 +108,19 @@ def test_a_pipeline():
 
 def test_lists_and_pandas():
     pd = pytest.importorskip("pandas")
-    expected = _figures(compare(n_trials=1, max_samples=20))
+    expected = figures(compare(n_trials=1, max_samples=20))
     lists = [part.tolist() for part in DATA]
-    assert _figures(compare(data=lists, n_trials=1, max_samples=20)) == expected
+    assert figures(compare(data=lists, n_trials=1, max_samples=20)) == expected
     frames = [pd.DataFrame(p) if p.ndim == 2 else pd.Series(p, index=np.arange(len(p))[::-1]) for p in DATA]
     for frame in frames[::2]:
         frame.columns = list("abcd")
-    assert _figures(compare(data=frames, n_trials=1, max_samples=20)) == expected
+    assert figures(compare(data=frames, n_trials=1, max_samples=20)) == expected
 
 
 def test_labels_that_are_strings():
     names = np.array(["no", "perhaps", "yes"])
     data = (DATA[0], names[DATA[1]], DATA[2], names[DATA[3]])
-    assert _figures(compare(data=data, n_trials=1)) == _figures(compare(n_trials=1))
+    assert figures(compare(data=data, n_trials=1)) == figures(compare(n_trials=1))
 
 
 def test_the_estimator_is_not_changed():
@@ -224,12 +209,12 @@ def test_statistics_of_real_trials(report):
 
 def test_repeatable_from_random_state():
     with torch.random.fork_rng(devices=[]), no_global_random_numbers():
-        first = _figures(compare(subspace_dims=[3]))
+        first = figures(compare(subspace_dims=[3]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(99)
-        assert _figures(compare(subspace_dims=[3])) == first
-    assert _figures(compare(subspace_dims=[3], random_state=np.random.RandomState(0))) == first
-    assert _figures(compare(subspace_dims=[3], random_state=1)) != first
+        assert figures(compare(subspace_dims=[3])) == first
+    assert figures(compare(subspace_dims=[3], random_state=np.random.RandomState(0))) == first
+    assert figures(compare(subspace_dims=[3], random_state=1)) != first
 
 
 def test_no_random_state_leaves_the_global_generators_alone():
@@ -241,7 +226,7 @@ def test_no_random_state_leaves_the_global_generators_alone():
 @pytest.mark.slow
 def test_two_processes_find_what_one_finds(report):
     parallel = compare(n_trials=3, epsilons=[1e-3, 1e-2], subspace_dims=[None, 3], n_jobs=2)
-    assert _figures(parallel) == _figures(report)
+    assert figures(parallel) == figures(report)
     for label, models in parallel.estimators_.items():
         for one, other in zip(models, report.estimators_[label], strict=True):
             assert _equal(one.module_.state_dict(), other.module_.state_dict())
@@ -254,188 +239,3 @@ def test_verbose(capsys):
     shown = capsys.readouterr().err
     assert "2/2" in shown
     assert "test accuracy" in shown
-
-
-# -- Ctrl-C and failures -----------------------------------------------------------------------------------------------
-
-
-class Interrupting(TinyF1):
-    """Raises KeyboardInterrupt, as Ctrl-C does, in the training step of that number, counted over all fits."""
-
-    steps, last = 0, 0
-
-    def forward(self, X):
-        if self.training:
-            Interrupting.steps += 1
-            if Interrupting.steps == Interrupting.last:
-                raise KeyboardInterrupt
-        return super().forward(X)
-
-
-def _interrupted_at(step, monkeypatch):
-    monkeypatch.setattr(Interrupting, "steps", 0)
-    monkeypatch.setattr(Interrupting, "last", step)
-    return compare(small(net=Interrupting))
-
-
-# In two epochs, 10 steps with batches of 10 rows and 2 with one of 50: the third fit's epochs begin with 13 and 18.
-@pytest.mark.parametrize("step", [13, 19])
-def test_ctrl_c_reports_what_had_finished(monkeypatch, step):
-    report = _interrupted_at(step, monkeypatch)
-    assert report.interrupted
-    assert [(r["trial"], r["regime"]) for r in report.records] == [(0, "10"), (0, "50")]
-    assert _figures(report) == _figures(compare(small(net=TinyF1)))[:2]
-    assert "Interrupted: 2 of 4 fits had finished and are reported." in str(report)
-    assert json.loads(report.to_json(), parse_constant=pytest.fail)["interrupted"] is True
-
-
-@pytest.mark.parametrize("step", [1, 7])
-def test_ctrl_c_in_the_first_fit(monkeypatch, step):
-    with pytest.raises(KeyboardInterrupt):
-        _interrupted_at(step, monkeypatch)
-
-
-def test_a_regime_that_diverges_does_not_lose_the_others():
-    regimes = {"SB": {"batch_regime": 10}, "LB": {"batch_regime": 50, "lr": float("1e30")}}
-    report = compare(regimes=regimes, reference="SB")
-    assert len(report.records) == 4
-    assert _figures(report)[0] == {**_figures(compare(regimes={"SB": regimes["SB"]}, reference="SB"))[0]}
-    lb = report.records[1]
-    assert np.isnan(lb["sharpness_0.001"])
-    assert not lb["converged"]
-    assert "LB" in " ".join(report.warnings())
-    json.loads(report.to_json(), parse_constant=pytest.fail)
-    str(report)
-
-
-# -- bad input: found before anything is trained -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def _no_training(monkeypatch):
-    def fit(self, *args):
-        pytest.fail("trained before the error was found")
-
-    monkeypatch.setattr(LBGapClassifier, "fit", fit)
-
-
-BAD = {
-    "regimes: a string": ({"regimes": "SB"}, "regimes must be a sequence of batch regimes or a dict .*; got 'SB'"),
-    "regimes: none": ({"regimes": ()}, r"regimes must be a sequence .*; got \(\)"),
-    "regimes: a number": ({"regimes": 5}, "regimes must be a sequence .*; got 5"),
-    "overrides: no dict": ({"regimes": {"10": 10}}, r"regimes\['10'\] must be a dict of parameters; got 10"),
-    "reference": ({"reference": "SB"}, "reference must be one of the regimes, 10, 50; got 'SB'"),
-    "n_trials 0": ({"n_trials": 0}, "n_trials must be an integer of at least 1; got 0"),
-    "n_trials True": ({"n_trials": True}, "n_trials must be an integer of at least 1; got True"),
-    "n_trials 2.5": ({"n_trials": 2.5}, "n_trials must be an integer of at least 1; got 2.5"),
-    "batch_norm": ({"batch_norm": "train"}, "batch_norm must be one of 'batch', 'population', 'running'; got 'train'"),
-    "solver": ({"solver": "best"}, "solver must be one of .*; got 'best'"),
-    "epsilon 0": ({"epsilons": [0]}, r"epsilon must be a number above 0, .*; got \[0\]"),
-    "epsilon text": ({"epsilons": ["big"]}, "epsilon must be a number above 0"),
-    "max_samples 0": ({"max_samples": 0}, "max_samples must be None or an integer of at least 1; got 0"),
-    "max_samples True": ({"max_samples": True}, "max_samples must be None or .*; got True"),
-    "subspace_dims 0": ({"subspace_dims": [0]}, "subspace_dim.* must be .*; got "),
-    "subspace_dims True": ({"subspace_dims": [True]}, "subspace_dim.* must be .*; got "),
-    "misspelt": (
-        {"regimes": {"10": {}, "LB": {"proximal_lamda": 1}}},
-        "no parameter 'proximal_lamda'; did you mean 'proximal_lambda'",
-    ),
-    "misspelt and nested": ({"regimes": {"10": {}, "LB": {"modul__width": 1}}}, "no parameter 'modul__width'"),
-    "unknown regime": ({"regimes": ("10", "XL")}, "batch_regime must be .*; got"),
-    "regime out of range": ({"regimes": ("SB", -3), "reference": "SB"}, "batch.* must be .*; got -3"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-@pytest.mark.usefixtures("_no_training")
-def test_bad_values(case):
-    kwargs, sentence = BAD[case]
-    with pytest.raises(ValueError, match=sentence):
-        compare(**kwargs)
-
-
-@pytest.mark.parametrize("kwargs", [{"epsilons": 1e-3}, {"subspace_dims": 100}, {"subspace_dims": "all"}], ids=str)
-@pytest.mark.usefixtures("_no_training")
-def test_a_value_where_a_sequence_belongs(kwargs):
-    (name,) = kwargs
-    with pytest.raises((ValueError, TypeError), match=name.removesuffix("s")):
-        compare(**kwargs)
-
-
-@pytest.mark.usefixtures("_no_training")
-def test_misspelt_override_of_a_pipeline():
-    with pytest.raises(ValueError, match="proximal_lamda"):
-        compare(make_pipeline(StandardScaler(), small()), regimes={"10": {"proximal_lamda": 1}})
-
-
-@pytest.mark.usefixtures("_no_training")
-def test_unequal_lengths():
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        compare(data=(X[:10], Y[:9], X, Y))
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        compare(data=(X, Y, X[:10], Y[:9]))
-
-
-BAD_TEST_DATA = {
-    "label": (X[50:], Y[50:] + 7, r"y_test must have labels that y has; got \[7 8 9\] beside them\."),
-    "columns": (X[50:, :3], Y[50:], r"X_test must have rows like those of X, \(4,\); got \(3,\)\."),
-}
-
-
-@pytest.mark.parametrize("case", BAD_TEST_DATA)
-@pytest.mark.usefixtures("_no_training")
-def test_bad_test_data(case):
-    X_test, y_test, sentence = BAD_TEST_DATA[case]
-    with pytest.raises(ValueError, match=sentence):
-        compare(data=(*DATA[:2], X_test, y_test))
-
-
-def test_test_data_that_are_not_finite():
-    with pytest.raises(ValueError, match="NaN"):
-        compare(data=(*DATA[:2], X[50:] * np.nan, Y[50:]))
-
-
-def test_a_wrong_parameter_of_the_estimator_is_a_sentence():
-    with pytest.raises(ValueError, match=re.escape("max_epochs must be")):
-        compare(clone(small()).set_params(max_epochs=-1))
-
-
-def test_memory_loses_no_finished_work(tmp_path, monkeypatch):
-    from sklgap.model_selection import _trials
-
-    plain = compare()
-    calls = []
-
-    def measure(*args):
-        if len(calls) == 2:
-            raise MemoryError
-        calls.append(1)
-        return real(*args)
-
-    real = _trials._measure
-    monkeypatch.setattr(_trials, "_measure", measure)
-    with pytest.raises(MemoryError):
-        compare(memory=tmp_path)
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".fit"] * 3 + [".trial"] * 2
-    calls.clear()
-    assert _figures(compare(memory=tmp_path)) == _figures(plain)
-    assert len(calls) == 2
-    monkeypatch.setattr(_trials, "_measure", None)
-    again = compare(memory=tmp_path)
-    assert _figures(again) == _figures(plain)
-    assert again.records[0]["fit_seconds"] > 0
-    np.testing.assert_array_equal(again.estimators_["50"][1].predict(X), plain.estimators_["50"][1].predict(X))
-
-
-def test_memory_tells_what_is_measured_apart(tmp_path):
-    one = compare(memory=tmp_path)
-    other = compare(memory=tmp_path, batch_norm="running", epsilons=[1e-2])
-    assert "sharpness_0.01" in other.records[0]
-    assert "sharpness_0.001" in one.records[0]
-    assert len(list(tmp_path.glob("*.fit"))) == 4
-    assert len(list(tmp_path.glob("*.trial"))) == 8
-
-
-def test_memory_needs_a_random_state(tmp_path):
-    with pytest.raises(ValueError, match="memory must be None while random_state is None"):
-        compare(memory=tmp_path, random_state=None)

@@ -1,81 +1,21 @@
 import json
 import math
-import warnings
-from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.ensemble import BaggingClassifier
-from sklearn.experimental import enable_halving_search_cv  # noqa: F401  scikit-learn's switch
 from sklearn.model_selection import (
     GridSearchCV,
-    HalvingGridSearchCV,
     KFold,
     PredefinedSplit,
-    RandomizedSearchCV,
     RepeatedKFold,
     ShuffleSplit,
     TimeSeriesSplit,
     cross_validate,
 )
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from sklgap import SwitchBatch, gap_report, neg_sharpness_scorer, sharpness_score
-from tests.tiny import blobs, small
-
-TEST = {"32": [0.95, 0.96, 0.94, 0.97], "256": [0.90, 0.93, 0.92, 0.91]}
-TRAIN = {"32": [0.99, 0.98, 1.0, 0.99], "256": [0.97, 0.98, 0.96, 0.97]}
-
-
-class Remembers(ClassifierMixin, BaseEstimator):
-    """A classifier whose accuracy is chosen by its parameters and by the rows it got."""
-
-    def __init__(self, batch_size=1, batch_regime="SB", lr=0.1, max_epochs=1):
-        self.batch_size = batch_size
-        self.batch_regime = batch_regime
-        self.lr = lr
-        self.max_epochs = max_epochs
-
-    def fit(self, X, y):
-        if self.lr is None and y[0] == 1:
-            raise RuntimeError("fails on some folds")
-        self.classes_ = np.unique(y)
-        return self
-
-    def predict(self, X):
-        right = X[:, 0] > (0.1 if self.batch_size in (1, 8) else 0.4) * self.lr if self.lr else X[:, 0] > 0.5
-        return np.where(right, X[:, 1], 1 - X[:, 1]).astype(int)
-
-
-def rows(n=120):
-    rng = np.random.default_rng(0)
-    y = rng.integers(2, size=n)
-    return np.stack([rng.uniform(size=n), y], axis=1), y
-
-
-def made_up(parameters, scores, **attributes):
-    """Return a finished search with these scores: ``{"train_accuracy": (n_candidates, n_folds)}``."""
-    results = {
-        "params": parameters,
-        "mean_fit_time": np.ones(len(parameters)),
-        "std_fit_time": np.full(len(parameters), 0.3),
-        **{key: attributes.pop(key) for key in ("iter", "n_resources") if key in attributes},
-    }
-    for name, values in scores.items():
-        for fold, column in enumerate(np.array(values, dtype=float).T):
-            results[f"split{fold}_{name}"] = column
-    return SimpleNamespace(cv_results_=results, **attributes)
-
-
-def two(**more):
-    parameters = [{"batch_size": 256}, {"batch_size": 32}]
-    scores = {"train_accuracy": [TRAIN["256"], TRAIN["32"]], "test_accuracy": [TEST["256"], TEST["32"]]}
-    return made_up(parameters, {**scores, **more})
-
+from sklgap import gap_report
+from tests.model_selection.searches import TEST, TRAIN, Remembers, grid, made_up, rows, two
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
@@ -177,91 +117,6 @@ def test_rows_of_the_folds_of_cross_validate():
     assert "are taken for those of k-fold" not in str(report)
 
 
-# -- the reference -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "reference",
-    [1, "batch_size=32", {"batch_size": 32}, None, np.int64(1)],
-    ids=["index", "label", "dict", "None", "np"],
-)
-def test_the_reference(reference):
-    assert gap_report(two(), reference=reference).settings["reference"] == "batch_size=32"
-
-
-def test_another_reference_turns_the_sign():
-    one, other = (gap_report(two(), reference=i).records[1 - i] for i in (0, 1))
-    assert one["regime_gap"] == -other["regime_gap"]
-    assert one["regime_gap_low"] == -other["regime_gap_high"]
-
-
-@pytest.mark.parametrize("reference", [2, -1, True, "batch_size=3", {"batch_size": 3}, {}, {"lr": 1}, 1.0])
-def test_no_such_reference(reference):
-    with pytest.raises(ValueError, match=r"^reference must be the index, the label or the parameters of one of 2"):
-        gap_report(two(), reference=reference)
-
-
-def grid(values, name="batch_size", **attributes):
-    scores = np.full((len(values), 3), 0.9)
-    return made_up([{name: value} for value in values], {"train_score": scores, "test_score": scores}, **attributes)
-
-
-@pytest.mark.parametrize(
-    ("values", "name", "smallest"),
-    [
-        ([5000, 256, 1000], "batch_size", 1),
-        ([0.5, 0.1, -1], "batch_size", 1),
-        ([-1, 128], "batch_size", 1),
-        (["LB", "SB"], "batch_regime", 1),
-        (["LB", None], "batch_regime", 1),
-        ([0.5, SwitchBatch()], "clf__batch_regime", 1),
-        ([32, 0.5], "a__b__batch_size", 0),
-    ],
-)
-def test_the_smallest_batch(values, name, smallest):
-    report = gap_report(grid(values, name))
-    assert [record["is_reference"] for record in report.records].index(True) == smallest
-    assert report.records[0]["label"].startswith(name.rsplit("__", 1)[-1] + "=")
-
-
-def test_a_smallest_batch_that_depends_on_the_size_of_the_data():
-    with pytest.raises(ValueError, match=r"^reference must be given where it depends .*; the candidates have 256, 0.1"):
-        gap_report(grid([256, 0.1]))
-    assert gap_report(grid([256, 0.1]), reference=1).settings["reference"] == "batch_size=0.1"
-    net = SimpleNamespace(n_samples_=60_000)
-    assert gap_report(grid([0.1, 256], best_estimator_=net)).settings["reference"] == "batch_size=256"
-    net = SimpleNamespace(n_samples_=1000)
-    assert gap_report(grid([0.1, 256], best_estimator_=net)).settings["reference"] == "batch_size=0.1"
-
-
-def test_the_size_of_the_data_is_known_from_the_refitted_net():
-    X, y = blobs(n=90)
-    model = make_pipeline(StandardScaler(), small(max_epochs=1))
-    search = GridSearchCV(model, {"lbgapclassifier__batch_size": [20, 0.1]}, cv=3, return_train_score=True).fit(X, y)
-    assert gap_report(search).settings["reference"] == "batch_size=0.1"
-    ensemble = BaggingClassifier(model, n_estimators=1, random_state=0)
-    grid_ = {"estimator__lbgapclassifier__batch_size": [20, 0.1]}
-    search = GridSearchCV(ensemble, grid_, cv=3, return_train_score=True).fit(X, y)
-    with pytest.raises(ValueError, match="reference must be given"):
-        gap_report(search)
-
-
-def test_several_with_the_smallest_batch():
-    parameters = [{"batch_size": size, "lr": lr} for lr in (0.1, 0.2) for size in (20, 10)]
-    scores = np.full((4, 3), 0.9)
-    report = gap_report(made_up(parameters, {"train_score": scores, "test_score": scores}))
-    assert report.settings["reference"] == "batch_size=10, lr=0.1"
-    assert "2 candidates share the smallest batch" in str(report)
-
-
-def test_no_reference_where_batches_do_not_vary():
-    report = gap_report(grid([0.1, 0.2], "lr"))
-    assert report.settings["reference"] is None
-    assert "regime_gap" not in report.records[0]
-    assert "The batch size does not vary" in str(report)
-    assert gap_report(grid([0.1, 0.2], "lr"), reference={"lr": 0.2}).records[0]["regime_gap"] == 0
-
-
 # -- sharpness ---------------------------------------------------------------------------------------------------------
 
 
@@ -329,97 +184,6 @@ def test_one_candidate():
     report = gap_report(cross_validate(Remembers(), *rows(), cv=3, return_train_score=True))
     assert report.settings["reference"] is None
     assert "There is one candidate" in str(report)
-
-
-# -- real searches -----------------------------------------------------------------------------------------------------
-
-
-def test_a_grid_search_with_sharpness_and_its_files(tmp_path):
-    X, y = blobs(n=90)
-    scoring = {"accuracy": "accuracy", "sharpness": sharpness_score, "flatness_of_sharpness": neg_sharpness_scorer}
-    search = GridSearchCV(
-        make_pipeline(StandardScaler(), small()),
-        {"lbgapclassifier__batch_size": [10, 0.5]},
-        scoring=scoring,
-        refit="accuracy",
-        cv=3,
-        return_train_score=True,
-    ).fit(X, y)
-    report = gap_report(search, reference={"batch_size": 10})
-    results = search.cv_results_
-    for i, record in enumerate(report.records):
-        assert record["test_accuracy"] == pytest.approx(results["mean_test_accuracy"][i])
-        assert record["sharpness"] == pytest.approx(results["mean_train_sharpness"][i])
-        assert record["flatness_of_sharpness"] == pytest.approx(record["sharpness"])
-        assert record["param_lbgapclassifier__batch_size"] == results["params"][i]["lbgapclassifier__batch_size"]
-    text = str(report)
-    assert "sharpness (%)" in text
-    assert "regime gap [95 %]" in text
-    frame = report.to_frame()
-    assert isinstance(frame, pd.DataFrame)
-    assert len(frame) == 2
-    content = json.loads(report.to_json(tmp_path / "report.json"))
-    assert content == json.loads((tmp_path / "report.json").read_text())
-    assert content["records"][1]["label"] == "batch_size=0.5"
-
-
-def test_a_halving_search_is_compared_within_iterations():
-    search = HalvingGridSearchCV(
-        Remembers(), {"batch_size": [8, 20, 30, 40], "lr": [1.0]}, cv=3, factor=2, random_state=0, min_resources=30,
-        return_train_score=True,
-    ).fit(*rows(240))  # fmt: skip
-    report = gap_report(search)
-    assert report.settings["reference"] == "batch_size=8"
-    results = search.cv_results_
-    for i, record in enumerate(report.records):
-        beside = [
-            j
-            for j, parameters in enumerate(results["params"])
-            if parameters["batch_size"] == 8 and results["iter"][j] == results["iter"][i]
-        ]
-        if beside and not record["is_reference"]:
-            expected = results["mean_test_score"][beside[0]] - results["mean_test_score"][i]
-            assert record["regime_gap"] == pytest.approx(expected)
-    assert {record["iteration"] for record in report.records} == set(results["iter"])
-    assert "compare candidates within an iteration only" in str(report)
-    assert "0 (30 rows)" in str(report)
-
-
-def test_a_reference_that_dropped_out():
-    parameters = [{"batch_size": 8}, {"batch_size": 9}, {"batch_size": 9}]
-    scores = [[0.8, 0.9], [0.9, 0.95], [0.9, 0.95]]
-    search = made_up(
-        parameters, {"train_score": scores, "test_score": scores}, iter=[0, 0, 1], n_resources=[5, 5, 10],
-        resource="max_epochs",
-    )  # fmt: skip
-    report = gap_report(search)
-    assert report.records[1]["regime_gap"] == pytest.approx(-0.075)
-    assert (report.records[2]["n_pairs"], report.records[2]["is_reference"]) == (0, False)
-    assert "1 (10 max_epochs)" in str(report)
-
-
-def test_a_randomized_search_with_failures():
-    search = RandomizedSearchCV(
-        Remembers(), {"batch_size": [1, 5], "lr": [None, 0.5]}, n_iter=4, cv=KFold(4), return_train_score=True,
-        random_state=0, refit=False,
-    )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scikit-learn's, of the failures
-        search.fit(*rows())
-    report = gap_report(search, reference={"batch_size": 1, "lr": 0.5})
-    assert any("Fits failed" in sentence for sentence in report.warnings)
-    assert len(report.records) == 4
-
-
-def test_a_thousand_candidates_print_as_a_page():
-    text = str(gap_report(grid(range(1, 1001))))
-    assert len(text.splitlines()) < 80
-    assert "... and 950 more: to_frame() has them all" in text
-
-
-def test_values_that_print_alike_get_a_number():
-    labels = [r["label"] for r in gap_report(grid(["x" * 50 + "a", "x" * 50 + "b"], "init"), reference=0).records]
-    assert len(set(labels)) == 2
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------

@@ -15,39 +15,24 @@ from tests.cases import (
     FOUR_CHUNKS,
     N_ROWS,
     ONE_CHUNK,
-    PLAIN,
     POLICIES,
     PROBLEMS,
     SINGLE,
     WITH_BATCH_NORM,
-    images,
     no_global_random_numbers,
     seeded_module,
     vectors,
 )
-from tests.references import central_differences, dense_hessian, flat, gradient, loss_of_flat, permuted_chunks
-
-# Every problem under every policy that means something for it, in one chunk and in four unequal ones.
-CONFIGURATIONS = [
-    (name, policy, chunk_size)
-    for name in PROBLEMS
-    for policy in (POLICIES if name in WITH_BATCH_NORM else ("batch",))
-    for chunk_size in (ONE_CHUNK, FOUR_CHUNKS)
-]
-everywhere = pytest.mark.parametrize(("name", "policy", "chunk_size"), CONFIGURATIONS)
-
-
-def _both(name, policy, chunk_size, dtype=torch.float64):
-    """Return the objective, the reference f, and a point that is not theta0."""
-    module, criterion, X, y = PROBLEMS[name]()
-    objective = Objective(module, criterion, (X, y), batch_norm=policy, chunk_size=chunk_size, dtype=dtype)
-    theta = flat(module) + 0.1 * torch.from_numpy(np.random.default_rng(1).normal(size=objective.n_params))
-    return objective, loss_of_flat(module, criterion, X, y, policy, chunk_size), theta
-
-
-def _direction(objective):
-    return torch.from_numpy(np.random.default_rng(2).normal(size=objective.n_params))
-
+from tests.objective.configurations import direction_for, everywhere, objective_and_reference
+from tests.references import (
+    central_differences,
+    dense_hessian,
+    flat,
+    gradient,
+    hessian_product,
+    loss_of_flat,
+    permuted_chunks,
+)
 
 # -- against plain torch ------------------------------------------------------------------------------------------
 
@@ -88,7 +73,7 @@ def test_population_is_evaluation_mode_with_recomputed_buffers():
 
 
 def test_policies_differ():
-    values = {_both("batch_norm", policy, FOUR_CHUNKS)[0].value() for policy in POLICIES}
+    values = {objective_and_reference("batch_norm", policy, FOUR_CHUNKS)[0].value() for policy in POLICIES}
     assert min(abs(a - b) for a in values for b in values if a != b) > 1e-4
     assert len(values) == 3
 
@@ -98,7 +83,7 @@ def test_policies_differ():
 
 @everywhere
 def test_value(name, policy, chunk_size):
-    objective, f, theta = _both(name, policy, chunk_size)
+    objective, f, theta = objective_and_reference(name, policy, chunk_size)
     assert objective.value(theta) == pytest.approx(f(theta).item(), rel=1e-12)
     assert objective.value() == pytest.approx(f(objective.theta0).item(), rel=1e-12)
     assert objective.value(objective.theta0.numpy()) == objective.value()
@@ -106,7 +91,7 @@ def test_value(name, policy, chunk_size):
 
 @everywhere
 def test_gradient(name, policy, chunk_size):
-    objective, f, theta = _both(name, policy, chunk_size)
+    objective, f, theta = objective_and_reference(name, policy, chunk_size)
     value, g = objective.gradient(theta)
     assert value == pytest.approx(objective.value(theta), rel=1e-12)
     torch.testing.assert_close(g, gradient(f, theta), **DOUBLE)
@@ -117,28 +102,30 @@ def test_gradient(name, policy, chunk_size):
 
 @everywhere
 def test_hessian_vector_product(name, policy, chunk_size):
-    objective, f, theta = _both(name, policy, chunk_size)
-    v = _direction(objective)
-    torch.testing.assert_close(objective.hvp(v, theta), dense_hessian(f, theta) @ v, **DOUBLE)
-    torch.testing.assert_close(objective.hvp(v.numpy()), dense_hessian(f, objective.theta0) @ v, **DOUBLE)
+    objective, f, theta = objective_and_reference(name, policy, chunk_size)
+    v = direction_for(objective)
+    torch.testing.assert_close(objective.hvp(v, theta), hessian_product(f, theta, v), **DOUBLE)
+    torch.testing.assert_close(objective.hvp(v.numpy()), hessian_product(f, objective.theta0, v), **DOUBLE)
 
 
 @everywhere
 def test_float32(name, policy, chunk_size):
-    objective, f, theta = _both(name, policy, chunk_size, dtype=torch.float32)
-    v = _direction(objective)
+    objective, f, theta = objective_and_reference(name, policy, chunk_size, dtype=torch.float32)
+    v = direction_for(objective)
     value, g = objective.gradient(theta)
     product = objective.hvp(v, theta)
     assert {objective.theta0.dtype, g.dtype, product.dtype} == {torch.float32}
     assert value == pytest.approx(f(theta).item(), rel=1e-5)
     torch.testing.assert_close(g.double(), gradient(f, theta), **SINGLE)
-    torch.testing.assert_close(product.double(), dense_hessian(f, theta) @ v, **SINGLE)
+    torch.testing.assert_close(product.double(), hessian_product(f, theta, v), **SINGLE)
 
 
 @pytest.mark.parametrize("name", WITH_BATCH_NORM)
 def test_with_one_chunk_batch_and_population_are_the_same_function(name):
-    (batch, _, theta), (population, _, _) = (_both(name, policy, ONE_CHUNK) for policy in ("batch", "population"))
-    v = _direction(batch)
+    (batch, _, theta), (population, _, _) = (
+        objective_and_reference(name, policy, ONE_CHUNK) for policy in ("batch", "population")
+    )
+    v = direction_for(batch)
     assert batch.value(theta) == pytest.approx(population.value(theta), rel=1e-12)
     torch.testing.assert_close(batch.gradient(theta)[1], population.gradient(theta)[1], **DOUBLE)
     torch.testing.assert_close(batch.hvp(v, theta), population.hvp(v, theta), **DOUBLE)
@@ -242,7 +229,7 @@ def test_frozen_parameters_are_constants(freeze):
     assert objective.n_params == sum(p.numel() for p in module.parameters() if p.requires_grad)
     f = loss_of_flat(module, criterion, X, y)
     torch.testing.assert_close(objective.gradient()[1], gradient(f, flat(module)), **DOUBLE)
-    v = _direction(objective)
+    v = direction_for(objective)
     torch.testing.assert_close(objective.hvp(v), dense_hessian(f, flat(module)) @ v, **DOUBLE)
 
 
@@ -263,7 +250,7 @@ def _dropout_net():
 
 
 def _exercise(objective):
-    v = _direction(objective)
+    v = direction_for(objective)
     theta = objective.theta0 + v
     subspace = Subspace(objective.theta0, torch.stack([v, theta]).to(objective.dtype))
     for f, at, along in ((objective, theta, v), (objective.restrict(subspace), torch.ones(2), torch.ones(2))):
@@ -324,108 +311,3 @@ def test_later_training_of_the_module_does_not_move_the_objective():
     value = objective.value()
     nn.init.zeros_(module[0].weight)
     assert objective.value() == value
-
-
-# -- in a subspace ---------------------------------------------------------------------------------------------------
-
-
-@everywhere
-def test_restricted_is_the_chain_rule(name, policy, chunk_size):
-    objective, f, _ = _both(name, policy, chunk_size)
-    rng = np.random.default_rng(3)
-    A = torch.from_numpy(rng.normal(size=(objective.n_params, 3)))
-    z, v = torch.from_numpy(0.1 * rng.normal(size=(2, 3)))
-    restricted = objective.restrict(Subspace(objective.theta0, A.T))
-    point = objective.theta0 + A @ z
-    assert restricted.n_params == 3
-    assert restricted.n_samples == objective.n_samples
-    assert (restricted.batch_norm, restricted.dtype) == (policy, torch.float64)
-    assert restricted.theta0.tolist() == [0, 0, 0]
-    assert restricted.value() == pytest.approx(objective.value(), rel=1e-12)
-    assert restricted.value(z) == pytest.approx(f(point).item(), rel=1e-12)
-    assert restricted.evaluate(z.numpy()) == objective.evaluate(point)
-    value, g = restricted.gradient(z)
-    assert value == pytest.approx(f(point).item(), rel=1e-12)
-    torch.testing.assert_close(g, A.T @ gradient(f, point), **DOUBLE)
-    torch.testing.assert_close(restricted.hvp(v, z), A.T @ dense_hessian(f, point) @ A @ v, **DOUBLE)
-
-
-# -- input ---------------------------------------------------------------------------------------------------------
-
-
-def test_arrays_lists_and_tensors_are_the_same_data():
-    module, criterion, X, y = PROBLEMS["tanh"]()
-    values = [
-        Objective(module, criterion, data).value()
-        for data in ((X, y), (X.numpy(), y.numpy()), (X.tolist(), y.tolist()), (X, y.to(torch.uint8)))
-    ]
-    assert len(set(values)) == 1
-
-
-def test_dtype_of_the_data_follows_the_module():
-    module, criterion, X, y = PROBLEMS["conv"]()
-    single = Objective(module.float(), criterion, (X, y))
-    assert single.dtype == torch.float32
-    assert single.value() == pytest.approx(Objective(module.double(), criterion, (X, y)).value(), rel=1e-5)
-
-
-def _make(module=None, criterion=None, X=None, y=None, **kwargs):
-    default_X, default_y = vectors()
-    module = seeded_module(lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))) if module is None else module
-    data = (default_X if X is None else X, default_y if y is None else y)
-    return Objective(module, nn.CrossEntropyLoss() if criterion is None else criterion, data, **kwargs)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"batch_norm": "none"}, "batch_norm must be one of 'batch', 'population', 'running'; got 'none'"),
-        ({"chunk_size": 0}, "chunk_size must be an integer of at least 1; got 0"),
-        ({"chunk_size": 2.0}, r"chunk_size must be an integer of at least 1; got 2\.0"),
-        ({"chunk_size": True}, "chunk_size must be an integer of at least 1; got True"),
-        ({"dtype": torch.float16}, r"dtype must be torch\.float32 or torch\.float64; got torch\.float16"),
-        ({"module": nn.Linear(4, 3).half()}, r"dtype must be torch\.float32 or torch\.float64; got torch\.float16"),
-        ({"module": nn.Linear(4, 3).requires_grad_(False)}, "module must have at least one parameter that requires a"),
-        ({"module": nn.ReLU()}, "module must have at least one parameter that requires a gradient; it has none"),
-        ({"y": torch.zeros(3)}, "X and y must have the same number of rows; got 23 and 3"),
-        ({"X": torch.zeros(0, 4), "y": torch.zeros(0)}, "X must have at least one row; got none"),
-        ({"chunk_size": 1}, "batch_norm='batch' needs at least two rows in every chunk; got 23 rows in 23 chunks"),
-        ({"chunk_size": 1, "batch_norm": "population"}, "batch_norm='population' needs at least two rows in every"),
-        (
-            {"criterion": nn.CrossEntropyLoss(reduction="sum")},
-            "criterion must have reduction='mean'; got reduction='su",
-        ),
-        (
-            {"criterion": nn.CrossEntropyLoss(reduction="none")},
-            "criterion must have reduction='mean'; got reduction='n",
-        ),
-    ],
-)
-def test_bad_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        _make(**arguments)
-
-
-@pytest.mark.parametrize("method", ["value", "evaluate", "gradient"])
-def test_a_criterion_that_is_no_mean(method):
-    objective = _make(criterion=lambda y_pred, y: nn.functional.cross_entropy(y_pred, y, reduction="none"))
-    with pytest.raises(ValueError, match="criterion must return the mean loss as a scalar; got shape"):
-        getattr(objective, method)()
-
-
-def test_bad_theta():
-    objective = _make()
-    for call in (objective.value, objective.gradient, objective.hvp):
-        with pytest.raises(ValueError, match=rf"theta must have shape \({objective.n_params},\); got \(2,\)"):
-            call(torch.zeros(2))
-
-
-def test_running_statistics_allow_chunks_of_one_row():
-    assert _make(chunk_size=1, batch_norm="running").value() == pytest.approx(
-        _make(batch_norm="running").value(), rel=1e-12
-    )
-
-
-def test_four_dimensional_data():
-    X, y = images()
-    assert _make(module=PLAIN["conv"]()[0], X=X, y=y, chunk_size=4).n_samples == N_ROWS

@@ -2,9 +2,10 @@
 
     torchrun --nproc_per_node 2 -m tests.training.processes FOLDER
 
-leaves the results of process i in FOLDER/i.pt.
+leaves the results of process i in FOLDER/i.pt; ``run_as`` does the same in a process that torchrun has not started.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -149,9 +150,16 @@ def batch_norm_updates():
     return found
 
 
-def main(folder):
+def run_as(rank, n_processes, folder, interface):
+    """Do what ``main`` does in one of several processes on this machine."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n_processes)}
+    os.environ["GLOO_SOCKET_IFNAME"] = interface
+    main(folder, init_method=f"file://{folder}/store", rank=rank, world_size=n_processes)
+
+
+def main(folder, **group):
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo")
+    distributed.init_process_group("gloo", **group)
     rank = distributed.get_rank()
     found = {
         "steps": steps(parallel=True),

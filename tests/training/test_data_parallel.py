@@ -1,4 +1,4 @@
-"""Two processes that share every batch make the updates of one: run by torchrun on the loopback interface."""
+"""Two processes that share every batch make the updates of one, on the loopback interface."""
 
 import os
 import subprocess
@@ -12,6 +12,7 @@ from torch import distributed
 import sklgap
 from sklgap.training._data_parallel import share_of
 from tests.cases import DOUBLE, N_ROWS, WITH_BATCH_NORM
+from tests.fresh import FRESH
 from tests.tiny import blobs, small
 from tests.training import processes
 
@@ -20,13 +21,33 @@ FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="this torch has no torch.distributed")
 
 
+LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
+
+
+def results_in(folder):
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """Return what the two processes found."""
     folder = tmp_path_factory.mktemp("processes")
+    started = [FRESH.Process(target=processes.run_as, args=(rank, 2, folder, LOOPBACK)) for rank in (0, 1)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(timeout=240)
+    assert [process.exitcode for process in started] == [0, 0]
+    return results_in(folder)
+
+
+@pytest.fixture(scope="module")
+def by_torchrun(tmp_path_factory):
+    """Return the same, of processes that torchrun has started."""
+    folder = tmp_path_factory.mktemp("torchrun")
     environment = {
         **os.environ,
-        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
+        "GLOO_SOCKET_IFNAME": LOOPBACK,
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(Path(sklgap.__file__).parents[1]),
     }
@@ -41,7 +62,7 @@ def both(tmp_path_factory):
         check=False,
     )
     assert result.returncode == 0, result.stderr[-4000:]
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return results_in(folder)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +78,19 @@ def test_the_updates_are_those_of_one_process(both, alone):
     assert len(alone["steps"]) > 15
     for name, expected in alone["steps"].items():
         torch.testing.assert_close(both[0]["steps"][name], expected, **DOUBLE, msg=lambda text, name=name: name + text)
+
+
+@pytest.mark.slow
+def test_by_torchrun_the_same(both, by_torchrun):
+    for expected, found in zip(both, by_torchrun, strict=True):
+        assert found["refusals"] == expected["refusals"]
+        for name in ("no seed", "searched", "instance"):  # no two runs of these are alike
+            assert found["fits"].pop(name).keys() == expected["fits"][name].keys()
+        seeded = {name: expected["fits"][name] for name in found["fits"]}
+        torch.testing.assert_close(found["fits"], seeded, rtol=0, atol=0)
+        assert found["masks"].keys() == expected["masks"].keys()  # the net is not seeded: runs differ
+        for kind in ("steps", "batch norm"):
+            torch.testing.assert_close(found[kind], expected[kind], rtol=0, atol=0)
 
 
 def test_fits_and_their_histories_are_those_of_one_process(both, alone):

@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import warnings
 
 import numpy as np
 import pytest
@@ -14,102 +13,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EarlyStopping
-from skorch.dataset import ValidSplit
 from torch import nn
 
 from sklgap import SwitchBatch, TrainingRecorder, check_objective, sharpness
 from sklgap.inspection import recorded, weight_distance
-from tests.cases import no_global_random_numbers
-from tests.tiny import Mlp, TinyC1, blobs, images, same_weights, small
+from tests.tiny import Mlp, TinyC1, blobs, small
+from tests.training.recordings import IMAGE_LABELS, IMAGES, LABELS, X, Y, recording
 
-X, Y = blobs()
-LABELS = np.array(["no", "perhaps", "yes"])[Y]
 X_TEST, Y_TEST = blobs(30, seed=1)
-
-
-def recording(*args, **kwargs):
-    """Return the callbacks of a fit with one recorder."""
-    return [("recorder", TrainingRecorder(*args, **kwargs))]
-
-
-def disturb(net):
-    """Do all that a measurement should not do."""
-    net.module_.train()
-    torch.rand(7)
-    with torch.no_grad():
-        for parameter in net.module_.parameters():
-            parameter.zero_()
-    for buffer in net.module_.buffers():
-        buffer.zero_()
-    net.predict_proba(np.zeros((2, *net.encoding_.net_shape), dtype=np.float32))
-    net.module_(torch.zeros(2, *net.encoding_.net_shape)).sum().backward()
-    return 1.0
-
-
-# -- training does not notice ------------------------------------------------------------------------------------------
-
-IMAGES, IMAGE_LABELS = images()
-
-
-def _noise(batch):
-    return batch + 0.1 * torch.rand_like(batch)  # from torch's global generator
-
-
-FITS = {
-    "plain": lambda **kwargs: small(**kwargs).fit(X, Y),
-    "labels": lambda **kwargs: small(**kwargs).fit(X, LABELS),
-    "switch": lambda **kwargs: small(batch_regime=SwitchBatch(1, 8, 30), **kwargs).fit(X, Y),
-    "ghost batch norm": lambda **kwargs: small(ghost_batch_size=4, **kwargs).fit(X, Y),
-    "micro-batches": lambda **kwargs: small(micro_batch_size=5, **kwargs).fit(X, Y),
-    "proximal": lambda **kwargs: small(proximal_lambda=1e-3, **kwargs).fit(X, Y),
-    "dropout and flat images": lambda **kwargs: small(net=TinyC1, input_shape=(1, 8, 8), **kwargs).fit(
-        IMAGES.reshape(40, -1), IMAGE_LABELS
-    ),
-    "augmentation": lambda **kwargs: small(net=TinyC1, augmentation=_noise, **kwargs).fit(IMAGES, IMAGE_LABELS),
-    "train split": lambda **kwargs: small(train_split=ValidSplit(3), **kwargs).fit(X, Y),
-    "skorch's data path": lambda **kwargs: small(iterator_train__shuffle=True, **kwargs).fit(X, Y),
-    "momentum, lr scaling": lambda **kwargs: small(
-        optimizer=torch.optim.SGD, optimizer__momentum=0.9, lr_scaling="sqrt", batch_size=16, **kwargs
-    ).fit(X, Y),
-    "regime adaptation": lambda **kwargs: small(regime_adaptation=True, batch_size=30, **kwargs).fit(X, Y),
-    "early stopping": lambda **kwargs: small(max_epochs=9, target_loss=0.8, **kwargs).fit(X, Y),
-}
-WHEN = [{"at_updates": "log"}, {"every": 2}, {"every": None, "at_updates": [0, 3, 7]}]
-
-
-def _rows(history):
-    return [{key: value for key, value in row.items() if key != "dur"} for row in history]
-
-
-@pytest.mark.parametrize("when", WHEN, ids=str)
-@pytest.mark.parametrize("fit", FITS)
-def test_training_is_bit_for_bit_the_same(fit, when):
-    plain = FITS[fit]()
-    rows = X if plain.n_features_in_ == 4 else IMAGES.reshape(40, -1) if "flat" in fit else IMAGES
-    labels = IMAGE_LABELS if plain.n_features_in_ != 4 else LABELS if fit == "labels" else Y
-    with no_global_random_numbers():
-        measured = FITS[fit](callbacks=recording({"train": (rows, labels)}, {"disturbance": disturb}, **when))
-    assert len(recorded(measured)["disturbance"]) >= 1
-    assert same_weights(plain, measured)
-    assert _rows(plain.history_) == _rows(measured.history_)
-    assert plain.n_updates_ == measured.n_updates_
-    first, second = (model.net_.optimizer_.state_dict()["state"] for model in (plain, measured))
-    assert first.keys() == second.keys()
-    for number, state in first.items():
-        for name, value in state.items():
-            assert torch.equal(torch.as_tensor(value), torch.as_tensor(second[number][name])), name
-    for p, q in zip(plain.module_.parameters(), measured.module_.parameters(), strict=True):
-        assert torch.equal(p.grad, q.grad)
-
-
-def test_measurements_that_draw_are_repeatable_and_leave_the_global_generator_alone():
-    with no_global_random_numbers():
-        first, again = (small(callbacks=recording(None, {"draw": lambda net: torch.rand(())})).fit(X, Y) for _ in "12")
-    draws = recorded(first)["draw"]
-    np.testing.assert_array_equal(draws, recorded(again)["draw"])
-    assert len(set(draws)) == 2
-    other = small(callbacks=recording(None, {"draw": lambda net: torch.rand(())}, random_state=1)).fit(X, Y)
-    assert set(draws).isdisjoint(recorded(other)["draw"])
 
 
 # -- the values are right ----------------------------------------------------------------------------------------------
@@ -365,138 +276,7 @@ def test_a_plain_skorch_net():
     assert recorded(net)["weight_distance"][-1] == weight_distance(net, start)
 
 
-# -- measurements that fail --------------------------------------------------------------------------------------------
-
-
-class Fails:
-    """Raises in its calls number ``at``, counted from 1."""
-
-    def __init__(self, at, error, values=2.0):
-        self.at, self.error, self.values, self.calls = at, error, values, 0
-
-    def __call__(self, net):
-        self.calls += 1
-        if self.calls in self.at:
-            raise self.error
-        return self.values
-
-
-def test_a_measurement_that_fails_while_training_is_nan():
-    failing = {
-        "one": Fails([2, 3], RuntimeError("no luck")),
-        "many": Fails([2], KeyError("x"), {"a": 1, "b": 2}),
-        "never": Fails([1, 2, 3, 4], OSError("gone")),
-        "good": lambda net: 3,
-    }
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model = small(callbacks=recording(None, failing), max_epochs=4).fit(X, Y)
-    assert [str(warning.message) for warning in caught] == [
-        "measurements['never'] failed after 8 updates, and is recorded as NaN: OSError: gone",
-        "measurements['one'] failed after 16 updates, and is recorded as NaN: RuntimeError: no luck",
-        "measurements['many'] failed after 16 updates, and is recorded as NaN: KeyError: 'x'",
-    ]
-    columns = recorded(model)
-    assert "many" not in columns
-    np.testing.assert_array_equal(columns["one"], [2, np.nan, np.nan, 2])
-    np.testing.assert_array_equal(columns["many_a"], [1, np.nan, 1, 1])
-    np.testing.assert_array_equal(columns["many_b"], [2, np.nan, 2, 2])
-    assert np.isnan(columns["never"]).all()
-    assert columns["good"].tolist() == [3] * 4
-    assert same_weights(model, small(max_epochs=4).fit(X, Y))
-
-
-@pytest.mark.parametrize("value", [None, "much", [1.0, 2.0], {"a": "much"}, np.zeros(2)], ids=repr)
-def test_a_measurement_that_is_no_number(value):
-    with pytest.warns(UserWarning, match="must return a number or a dict of numbers; got"):
-        model = small(callbacks=recording(None, {"m": lambda net: value})).fit(X, Y)
-    assert np.isnan(recorded(model)["m"]).all()
-
-
-@pytest.mark.parametrize("value", [1, True, np.float32(1), torch.ones(1)], ids=repr)
-def test_what_counts_as_a_number(value):
-    assert recorded(small(callbacks=recording(None, {"m": lambda net: value})).fit(X, Y))["m"].tolist() == [1, 1]
-
-
-class NoBatches(Callback):
-    def on_batch_begin(self, net, **kwargs):
-        pytest.fail("a batch")
-
-
-def test_a_measurement_that_fails_on_the_initial_weights_fails_the_fit_before_training():
-    failing = recording(None, {"mine": Fails([1], RuntimeError("no luck"))}, at_updates=[0])
-    model = small(callbacks=[NoBatches(), *failing])
-    with pytest.raises(ValueError, match=r"^measurements\['mine'\] fails on the initial weights: no luck$"):
-        model.fit(X, Y)
-    with pytest.raises(NotFittedError):
-        model.predict(X)
-
-
-@pytest.mark.parametrize(
-    ("when", "at", "n_epochs", "n_records"),
-    [
-        ({"every": None, "at_updates": [3, 11, 13]}, 2, 1, 1),  # within the second epoch
-        ({}, 2, 2, 1),  # at the end of the second epoch
-        ({}, 4, 4, 3),  # at the end of the last epoch
-        ({"every": 3}, 2, 4, 1),  # at the end of the fit
-    ],
-)
-def test_ctrl_c_while_measuring(when, at, n_epochs, n_records):
-    """It is Ctrl-C, not skorch's way of stopping early: raised by fit, which keeps the epochs that are done."""
-    model = small(callbacks=recording(None, {"m": Fails([at], KeyboardInterrupt())}, **when), max_epochs=4)
-    with pytest.raises(KeyboardInterrupt):
-        model.fit(X, Y)
-    assert model.n_iter_ == n_epochs
-    assert len(recorded(model)["m"]) == n_records
-    assert model.score(X, Y) == model.train_score_
-    model.set_params(warm_start=True, max_epochs=1).fit(X, Y)
-    assert model.n_iter_ == n_epochs + 1
-
-
 # -- bad parameters ----------------------------------------------------------------------------------------------------
-
-BAD = {
-    "every=0": ({"every": 0}, ValueError, "every must be None or an integer of at least 1; got 0."),
-    "every=1.0": ({"every": 1.0}, ValueError, "every must be None or an integer of at least 1; got 1.0."),
-    "every=True": ({"every": True}, ValueError, "every must be None or an integer of at least 1; got True."),
-    "at_updates=lin": ({"at_updates": "lin"}, ValueError, "at_updates must be None, 'log' or a sequence of integers"),
-    "at_updates=5": ({"at_updates": 5}, ValueError, "at_updates must be None, 'log' or a sequence of integers"),
-    "at_updates=[]": ({"at_updates": []}, ValueError, "at_updates must be None, 'log' or a sequence of integers"),
-    "at_updates=[-1]": ({"at_updates": [1, -1]}, ValueError, "sequence of integers of at least 0; got"),
-    "at_updates=[0.5]": ({"at_updates": [0.5]}, ValueError, "sequence of integers of at least 0; got"),
-    "never": ({"every": None}, ValueError, "every and at_updates must not both be None"),
-    "datasets": ({"datasets": (X, Y)}, TypeError, "datasets must be None or a dict with names as keys; got"),
-    "datasets names": ({"datasets": {1: (X, Y)}}, TypeError, "datasets must have names as keys; got the key 1."),
-    "datasets pairs": ({"datasets": {"a": X}}, TypeError, r"datasets\['a'\] must be a pair \(X, y\); got ndarray"),
-    "columns": ({"datasets": {"a": (X[:, :3], Y)}}, ValueError, r"datasets\['a'\]: X must have rows of shape \(4,\)"),
-    "labels": ({"datasets": {"a": (X, Y + 1)}}, ValueError, r"datasets\['a'\]: y must have the labels seen in fit"),
-    "rows": ({"datasets": {"a": (X, Y[1:])}}, ValueError, r"datasets\['a'\]: X and y must have the same number of"),
-    "nan": ({"datasets": {"a": (X * np.nan, Y)}}, ValueError, r"datasets\['a'\]: Input X contains NaN"),
-    "batch_norm": ({"datasets": {"a": (X, Y)}, "batch_norm": "mean"}, ValueError, "batch_norm must be one of"),
-    "chunk_size": ({"datasets": {"a": (X, Y)}, "chunk_size": 0}, ValueError, "chunk_size must be an integer of at"),
-    "chunks of 1": ({"datasets": {"a": (X, Y)}, "chunk_size": 1}, ValueError, "needs at least two rows in every chunk"),
-    "max_samples": ({"datasets": {"a": (X, Y)}, "max_samples": 0}, ValueError, "max_samples must be None, an integer"),
-    "random_state": ({"random_state": None}, ValueError, "random_state must be an integer of at least 0; got None."),
-    "measurements": ({"measurements": [len]}, TypeError, "measurements must be None or a dict with names as keys"),
-    "no function": ({"measurements": {"a": 1}}, TypeError, r"measurements\['a'\] must be a function of the net; got 1"),
-    "reserved": ({"measurements": {"epoch": len}}, ValueError, "must not have a name that is recorded anyway; got 'e"),
-    "twice": (
-        {"datasets": {"a": (X, Y)}, "measurements": {"a_loss": len}},
-        ValueError,
-        "measurements must not have a name that is recorded anyway; got 'a_loss'",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_parameters_are_one_sentence_before_training(case):
-    given, kind, sentence = BAD[case]
-    model = small(callbacks=[NoBatches(), *recording(**given)])
-    with pytest.raises(kind, match=sentence) as caught:
-        model.fit(X, Y)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(NotFittedError):
-        model.predict(X)
 
 
 def test_array_of_updates():

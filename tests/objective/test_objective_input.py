@@ -1,0 +1,86 @@
+"""What an objective takes, and what it refuses."""
+
+import pytest
+import torch
+from torch import nn
+
+from sklgap.objective import Objective
+from tests.cases import N_ROWS, PLAIN, PROBLEMS, images, seeded_module, vectors
+
+
+def test_arrays_lists_and_tensors_are_the_same_data():
+    module, criterion, X, y = PROBLEMS["tanh"]()
+    values = [
+        Objective(module, criterion, data).value()
+        for data in ((X, y), (X.numpy(), y.numpy()), (X.tolist(), y.tolist()), (X, y.to(torch.uint8)))
+    ]
+    assert len(set(values)) == 1
+
+
+def test_dtype_of_the_data_follows_the_module():
+    module, criterion, X, y = PROBLEMS["conv"]()
+    single = Objective(module.float(), criterion, (X, y))
+    assert single.dtype == torch.float32
+    assert single.value() == pytest.approx(Objective(module.double(), criterion, (X, y)).value(), rel=1e-5)
+
+
+def _make(module=None, criterion=None, X=None, y=None, **kwargs):
+    default_X, default_y = vectors()
+    module = seeded_module(lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))) if module is None else module
+    data = (default_X if X is None else X, default_y if y is None else y)
+    return Objective(module, nn.CrossEntropyLoss() if criterion is None else criterion, data, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_norm": "none"}, "batch_norm must be one of 'batch', 'population', 'running'; got 'none'"),
+        ({"chunk_size": 0}, "chunk_size must be an integer of at least 1; got 0"),
+        ({"chunk_size": 2.0}, r"chunk_size must be an integer of at least 1; got 2\.0"),
+        ({"chunk_size": True}, "chunk_size must be an integer of at least 1; got True"),
+        ({"dtype": torch.float16}, r"dtype must be torch\.float32 or torch\.float64; got torch\.float16"),
+        ({"module": nn.Linear(4, 3).half()}, r"dtype must be torch\.float32 or torch\.float64; got torch\.float16"),
+        ({"module": nn.Linear(4, 3).requires_grad_(False)}, "module must have at least one parameter that requires a"),
+        ({"module": nn.ReLU()}, "module must have at least one parameter that requires a gradient; it has none"),
+        ({"y": torch.zeros(3)}, "X and y must have the same number of rows; got 23 and 3"),
+        ({"X": torch.zeros(0, 4), "y": torch.zeros(0)}, "X must have at least one row; got none"),
+        ({"chunk_size": 1}, "batch_norm='batch' needs at least two rows in every chunk; got 23 rows in 23 chunks"),
+        ({"chunk_size": 1, "batch_norm": "population"}, "batch_norm='population' needs at least two rows in every"),
+        (
+            {"criterion": nn.CrossEntropyLoss(reduction="sum")},
+            "criterion must have reduction='mean'; got reduction='su",
+        ),
+        (
+            {"criterion": nn.CrossEntropyLoss(reduction="none")},
+            "criterion must have reduction='mean'; got reduction='n",
+        ),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        _make(**arguments)
+
+
+@pytest.mark.parametrize("method", ["value", "evaluate", "gradient"])
+def test_a_criterion_that_is_no_mean(method):
+    objective = _make(criterion=lambda y_pred, y: nn.functional.cross_entropy(y_pred, y, reduction="none"))
+    with pytest.raises(ValueError, match="criterion must return the mean loss as a scalar; got shape"):
+        getattr(objective, method)()
+
+
+def test_bad_theta():
+    objective = _make()
+    for call in (objective.value, objective.gradient, objective.hvp):
+        with pytest.raises(ValueError, match=rf"theta must have shape \({objective.n_params},\); got \(2,\)"):
+            call(torch.zeros(2))
+
+
+def test_running_statistics_allow_chunks_of_one_row():
+    assert _make(chunk_size=1, batch_norm="running").value() == pytest.approx(
+        _make(batch_norm="running").value(), rel=1e-12
+    )
+
+
+def test_four_dimensional_data():
+    X, y = images()
+    assert _make(module=PLAIN["conv"]()[0], X=X, y=y, chunk_size=4).n_samples == N_ROWS
