@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sklgap.model_selection._result import count, mean_std
-from sklgap.model_selection._trial_records import LOSS_RATIO, Gap, TrialRecords
+from sklgap.model_selection._trial_records import LOSS_RATIO, TrialRecords
 from sklgap.model_selection._trials import sharpness_key
 
 _BUDGETS = {
@@ -155,8 +155,8 @@ class BatchSizeCurve(TrialRecords):
         for size, label in zip(self.batch_sizes, self.labels, strict=True):
             if len(self.values(label, "trial")):
                 cells = [show(self.values(label, key)) for _, key, show in columns]
-                gap = "reference" if size == self.reference else _points(gaps.get(label))
-                rows.append([f"{size:,}", *cells, gap])
+                own = gaps[label].in_points() if label in gaps else ""
+                rows.append([f"{size:,}", *cells, "reference" if size == self.reference else own])
         return rows
 
     def _reading(self) -> list[str]:
@@ -178,7 +178,8 @@ class BatchSizeCurve(TrialRecords):
         for key, name in list(self.sharpness_names().items())[:1]:
             one, other = (values.mean() for values in self.paired(gap.regime, key))
             sentence += f"; {name} is {other:.3g} % instead of {one:.3g} %"
-        return [many, sentence + ".", "How large a batch is safe: largest_safe_batch_size(curve)."]
+        advice = ["How large a batch is safe: largest_safe_batch_size(curve)."] if self.settings["n_trials"] > 1 else []
+        return [many, sentence + ".", *advice]
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 
@@ -198,10 +199,3 @@ class BatchSizeCurve(TrialRecords):
         from sklgap.model_selection._plot._batch_size_curve import BatchSizeCurveDisplay
 
         return BatchSizeCurveDisplay.from_curve(self, ax=ax, safe=safe)
-
-
-def _points(gap: Gap | None) -> str:
-    if gap is None:
-        return ""
-    interval = "" if np.isnan(gap.low) else f" [{100 * gap.low:+.2f}, {100 * gap.high:+.2f}]"
-    return f"{100 * gap.mean:+.2f}{interval}"

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from sklgap.model_selection._report import LOSS_RATIO
 from sklgap.model_selection._result import ExperimentResult, convergence_warnings, count, describe_policy, mean_std
 from sklgap.model_selection._statistics import (
     CONFIDENCE,
@@ -18,6 +17,7 @@ from sklgap.model_selection._statistics import (
     ratio_estimate,
     share_larger,
 )
+from sklgap.model_selection._trial_records import LOSS_RATIO
 from sklgap.model_selection._trials import sharpness_key
 
 Group = tuple[str, str]
@@ -86,15 +86,16 @@ class MinimaCensus(ExperimentResult):
         return sharpness_key(self.settings["epsilon"], None)
 
     def by_seed(self, group: Group, key: str) -> np.ndarray:
-        """Return one quantity of a group, an array of shape (n_seeds,), NaN where the fit had not finished."""
+        """Return one quantity of a group, of shape (n_seeds,), NaN where a fit had not finished or had diverged."""
         values = np.full(self.settings["n_seeds"], np.nan)
         for record in self.records:
-            if (record["regime"], record["init"]) == group:
+            # The accuracy of weights that are no numbers is one, and no minimum's.
+            if (record["regime"], record["init"]) == group and math.isfinite(record["train_loss"]):
                 values[record["trial"]] = record[key]
         return values
 
     def values(self, group: Group, key: str) -> np.ndarray:
-        """Return one quantity of a group, of its finished fits where it is a number."""
+        """Return one quantity of a group, of the fits that finished and did not diverge, where it is a number."""
         values = self.by_seed(group, key)
         return values[np.isfinite(values)]
 

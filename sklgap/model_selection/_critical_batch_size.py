@@ -140,6 +140,8 @@ def critical_batch_size(
     ------
     ValueError
         For a parameter outside its allowed values, or a target that the initial weights have reached.
+    TypeError
+        For an estimator that is no `LBGapClassifier` and does not end in one.
 
     Warns
     -----

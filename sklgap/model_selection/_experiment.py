@@ -121,11 +121,18 @@ def _check_epsilons(epsilons: Any) -> tuple[float, ...]:
 
 
 def _check_dims(dims: Any) -> tuple[int | None, ...]:
-    allowed = isinstance(dims, Sequence) and all(
-        dim is None or (isinstance(dim, int | np.integer) and not isinstance(dim, bool) and dim >= 1) for dim in dims
+    allowed = (
+        isinstance(dims, Sequence)
+        and len(dims)
+        and all(
+            dim is None or (isinstance(dim, int | np.integer) and not isinstance(dim, bool) and dim >= 1)
+            for dim in dims
+        )
     )
     if not allowed:
-        raise ValueError(f"subspace_dims must be a sequence of None and integers of at least 1; got {dims!r}.")
+        raise ValueError(
+            f"subspace_dims must be a sequence of None and integers of at least 1, not empty; got {dims!r}."
+        )
     return tuple(dims)
 
 

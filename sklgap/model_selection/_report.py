@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from sklgap.model_selection._result import aligned, convergence_warnings, count, listed, mean_std
-from sklgap.model_selection._trial_records import LOSS_RATIO, Gap, TrialRecords
+from sklgap.model_selection._trial_records import LOSS_RATIO, TrialRecords
 from sklgap.model_selection._trials import sharpness_key
 
 # Characters of a line of the table: regimes beyond them stand in a table below.
@@ -58,7 +58,8 @@ class RegimeComparison(TrialRecords):
         if diverged:
             found.append(f"The loss of {reference} or {listed(diverged)} is not finite: that training diverged.")
         if unequal:
-            mean = self.values(reference, "train_loss").mean()
+            trained = self.values(reference, "train_loss")
+            mean = trained[np.isfinite(trained)].mean()
             found.append(
                 f"Training losses of {reference} ({mean:.1e}) and {listed(unequal)} differ by more than a factor of "
                 f"{LOSS_RATIO:g}: part of any difference may be that one is trained further."
@@ -141,7 +142,7 @@ class RegimeComparison(TrialRecords):
             gap_of_one = self.values(label, "train_accuracy") - self.values(label, "test_accuracy")
             own.append(mean_std(100 * gap_of_one, ".2f"))
             gap = gaps.get(label)
-            regime.append("" if gap is None else _points(gap))
+            regime.append("" if gap is None else gap.in_points())
             one, other = self.paired(label, "weight_distance")
             distance.append("" if gap is None else mean_std(one / other, ".2f"))
         return [[name, *cells] for name, cells in rows.items() if any(cells)]
@@ -151,8 +152,9 @@ class RegimeComparison(TrialRecords):
         if not n_trials:
             return []
         fewest = "" if len(n_trials) == 1 else f"{n_trials[0]} to "
+        interval = ", with its 95 % interval" if n_trials[-1] > 1 else ""
         return [
-            f"regime gap, test accuracy: {reference} minus the regime, with its 95 % interval over {fewest}"
+            f"regime gap, test accuracy: {reference} minus the regime{interval} over {fewest}"
             f"{count(n_trials[-1], 'paired trial')} (seeds, not the draw of the test set)",
             f"distance ratio: distance from start of {reference} divided by that of the regime",
         ]
@@ -164,8 +166,3 @@ class RegimeComparison(TrialRecords):
         from sklgap.model_selection._plot._compare import RegimeComparisonDisplay
 
         return RegimeComparisonDisplay.from_comparison(self, axes=axes)
-
-
-def _points(gap: Gap) -> str:
-    interval = "" if np.isnan(gap.low) else f" [{100 * gap.low:+.2f}, {100 * gap.high:+.2f}]"
-    return f"{100 * gap.mean:+.2f}{interval}"

@@ -48,7 +48,8 @@ class ExperimentResult(ABC):
         """Return, in plain sentences, what a reader must know before believing the figures."""
 
     def __str__(self) -> str:
-        lines = [*self._head(), "", *self._table_lines(), "", *self._reading()]
+        reading = self._reading()
+        lines = [*self._head(), "", *self._table_lines(), *(["", *reading] if reading else [])]
         found = self.warnings()
         return "\n".join([*lines, *(["", "Please note:"] if found else []), *(f"* {sentence}" for sentence in found)])
 

@@ -115,6 +115,8 @@ def steps_to_loss(
     ------
     ValueError
         For a parameter outside its allowed values, or when fewer than two batch sizes reach the loss.
+    TypeError
+        For an estimator that is no `LBGapClassifier` and does not end in one.
 
     See Also
     --------

@@ -75,7 +75,8 @@ class TimeToAccuracy:
                 notes.append(
                     f"{label} did not reach it in {n - reached.sum()} of {n} trainings: its figures are of the others."
                 )
-        ratios = [self._ratio_line(label) for label in self.labels if label != self.reference]
+        others = [label for label in self.labels if label != self.reference]
+        ratios = [self._ratio_line(label) for label in others]
         name = self.quantity.replace("_", " ")
         lines = [
             f"first record with a {name} of {100 * self.target:g} %",
@@ -84,6 +85,8 @@ class TimeToAccuracy:
             "",
             *filter(None, ratios),
         ]
+        if not all(math.isnan(self.ratio(label, key)[1]) for label in others for key in COSTS):
+            notes.append("Ratios are geometric means over paired trainings, in brackets their 95 % intervals.")
         if max(len(self.values(label, "best")) for label in self.labels) == 1:
             notes.append("One training each: the figures have no spread to judge a difference by.")
         notes.append(

@@ -35,6 +35,11 @@ class Gap:
     high: float
     n_trials: int
 
+    def in_points(self) -> str:
+        """Return the gap and its interval, where there is one, in points."""
+        interval = "" if np.isnan(self.low) else f" [{100 * self.low:+.2f}, {100 * self.high:+.2f}]"
+        return f"{100 * self.mean:+.2f}{interval}"
+
 
 class TrialRecords(ExperimentResult):
     """One flat record and one fitted estimator per finished fit of a comparison, and their statistics.

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from sklgap.model_selection._report import LOSS_RATIO
 from sklgap.model_selection._result import ExperimentResult, convergence_warnings, count, describe_policy, mean_std
 from sklgap.model_selection._statistics import Estimate, mean_estimate, ratio_estimate
+from sklgap.model_selection._trial_records import LOSS_RATIO
 from sklgap.model_selection._trials import sharpness_key
 
 
@@ -96,7 +96,8 @@ class WarmStartCurve(ExperimentResult):
                 f"Each interval is one of its own: of {last} intervals some may miss the truth, and the best of "
                 "the points is best partly by chance."
             )
-        scratch, warm = (losses[~np.isnan(losses[:, last] + losses[:, 0]), i].mean() for i in (0, last))
+        both = np.isfinite(losses[:, last] + losses[:, 0])
+        scratch, warm = (losses[both, i].mean() if both.any() else np.nan for i in (0, last))
         if s["epsilons"] and max(scratch, warm) > LOSS_RATIO * min(scratch, warm):
             found.append(
                 f"Training losses of {s['large']} from scratch ({scratch:.1e}) and after {self.small_epochs[last]} "

@@ -112,6 +112,8 @@ def test_one_trial():
     c = curve({size: accuracies[:1] for size, accuracies in VALID.items()})
     _warned(c, "One trial has no interval")
     assert "nan" not in str(c)
+    assert "largest_safe_batch_size" not in str(c)  # it takes two
+    assert str(curve(VALID)).count("largest_safe_batch_size(curve)") == 1
 
 
 def test_interrupted():

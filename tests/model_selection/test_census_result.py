@@ -103,6 +103,18 @@ def test_diverged_and_interrupted():
     _strictly(found.to_json())
 
 
+def test_the_accuracy_of_a_diverged_fit_is_no_minimum_s():
+    lost = {"train_loss": math.nan, "sharpness_0.001": math.nan, "test_accuracy": 0.1}
+    records = [census_record(*group, i, **(lost if (group, i) == (GROUPS[0], 0) else {})) for group, i in ALL]
+    found = census(records)
+    np.testing.assert_array_equal(
+        found.by_seed(GROUPS[0], "test_accuracy"), [math.nan, *[0.96, 0.95, 0.96, 0.95, 0.96]]
+    )
+    of_regimes = found.contrasts()[0]
+    assert of_regimes.accuracy_difference.n == 5
+    assert of_regimes.accuracy_difference.value == pytest.approx(np.mean(LB_ACCURACIES[1:]) - 0.956)
+
+
 def test_one_seed():
     text = str(census([census_record(*group, 0) for group in GROUPS], n_seeds=1))
     assert text.startswith("1 minimum a regime")

@@ -92,6 +92,7 @@ BAD = {
     "max_samples 0": ({"max_samples": 0}, "max_samples must be None or an integer of at least 1; got 0"),
     "max_samples True": ({"max_samples": True}, "max_samples must be None or .*; got True"),
     "subspace_dims 0": ({"subspace_dims": [0]}, "subspace_dim.* must be .*; got "),
+    "subspace_dims of nothing": ({"subspace_dims": ()}, r"subspace_dims must be .* not empty; got \(\)"),
     "subspace_dims True": ({"subspace_dims": [True]}, "subspace_dim.* must be .*; got "),
     "misspelt": (
         {"regimes": {"10": {}, "LB": {"proximal_lamda": 1}}},

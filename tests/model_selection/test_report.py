@@ -115,8 +115,26 @@ def test_one_trial():
     report = comparison(_both(0), n_trials=1)
     _warns(report, "gap of LB has no interval", "at least 2 paired trials")
     assert "nan" not in str(report)
+    assert "SB minus the regime over 1 paired trial (seeds, not the draw of the test set)" in str(report)
     gap = _strictly(report.to_json())["gaps"][0]
     assert (gap["low"], gap["high"]) == (None, None)
+
+
+def test_one_regime_leaves_no_gap_to_read():
+    report = comparison([record("SB", trial) for trial in range(3)], labels=("SB",))
+    assert report.gaps() == []
+    assert "regime gap" not in str(report)
+    assert "\n\n\n" not in str(report)
+
+
+def test_unequal_losses_where_another_trial_of_the_reference_diverged():
+    records = [
+        *_both(0, lb={"train_loss": 1e-5}),
+        *_both(1, lb={"train_loss": 1e-5}),
+        record("SB", 2, train_loss=np.nan),
+    ]
+    (sentence,) = [s for s in comparison(records, interrupted=True).warnings() if "Training losses" in s]
+    assert "nan" not in sentence
 
 
 def test_interrupted():

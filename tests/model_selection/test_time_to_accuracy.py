@@ -35,6 +35,7 @@ def test_ratios_over_pairs_that_both_reached():
     assert (mean, low, high) == pytest.approx(tuple(np.exp([logs.mean(), interval.low, interval.high])))
     assert found.ratio("LB", "epochs")[0] == pytest.approx(math.sqrt(2 * 1.5))
     assert found.ratio("LB", "n_updates")[0] == pytest.approx(math.sqrt(2 / 10 * 3 / 20))
+    assert "* Ratios are geometric means over paired trainings, in brackets their 95 % intervals." in str(found)
     other = time_to_accuracy(models, 0.9, quantity="valid_acc", reference="LB")
     assert other.ratio("SB")[0] == pytest.approx(1 / mean)
 
@@ -59,6 +60,7 @@ def test_reached_sometimes_is_said():
     text = str(time_to_accuracy(models, 0.9, quantity="valid_acc"))
     assert "* LB did not reach it in 1 of 2 trainings" in text
     assert "LB against SB: 1 times the seconds, 1 times the updates, 1 times the epochs" in text
+    assert "95 %" not in text
     assert "One training each" not in text
 
 

@@ -98,6 +98,13 @@ def test_a_training_that_diverged():
     _strictly(curve.to_json())
 
 
+def test_trainings_that_all_diverged_at_the_end():
+    records = [warm_record(t, e, **({"train_loss": np.nan} if e == 10 else {})) for t, e in ALL]
+    sentences = warm_start(records).warnings()
+    assert any("not finite" in sentence for sentence in sentences)
+    assert not any("Training losses" in sentence for sentence in sentences)
+
+
 def test_no_sharpness():
     text = str(warm_start(epsilons=[]))
     assert "sharpness" not in text.lower()

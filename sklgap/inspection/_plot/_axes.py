@@ -32,6 +32,14 @@ def plain_log_labels(*axes: Any) -> None:
         Such as ``ax.yaxis``, with everything drawn. One that is not logarithmic, or that goes below 0.001 or to 10,000
         and above, keeps its labels.
     """
+    for axis in axes:
+        low, high = axis.get_view_interval()
+        if axis.get_scale() == "log" and low >= 1e-3 and high < 1e4:
+            axis.set_major_formatter(_plain_formatter())
+            axis.set_minor_formatter(_plain_formatter(labelOnlyBase=False, minor_thresholds=(1, 0.5)))
+
+
+def _plain_formatter(**options: Any) -> Any:
     from matplotlib.ticker import LogFormatter
 
     class Plain(LogFormatter):
@@ -39,8 +47,8 @@ def plain_log_labels(*axes: Any) -> None:
             # The parent's text is empty for ticks that would crowd the axis.
             return f"{x:g}" if super().__call__(x, pos) else ""
 
-    for axis in axes:
-        low, high = axis.get_view_interval()
-        if axis.get_scale() == "log" and low >= 1e-3 and high < 1e4:
-            axis.set_major_formatter(Plain())
-            axis.set_minor_formatter(Plain(labelOnlyBase=False, minor_thresholds=(1, 0.5)))
+        def __reduce__(self) -> Any:
+            # A pickle of a figure does not find a class that is made in a function.
+            return _plain_formatter, (), self.__dict__
+
+    return Plain(**options)

@@ -1,5 +1,7 @@
 """The labels of logarithmic axes."""
 
+import pickle
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -33,3 +35,16 @@ def test_long_numbers_keep_their_powers(low, high):
 
 def test_other_scales_are_left():
     assert _labels(0, 20, "linear") == ["0.0", "2.5", "5.0", "7.5", "10.0", "12.5", "15.0", "17.5", "20.0"]
+
+
+def test_a_figure_is_pickled_with_its_labels():
+    ax = Figure().subplots()
+    ax.plot([0, 1], [150, 270])
+    ax.set_yscale("log")
+    plain_log_labels(ax.yaxis)
+    texts = []
+    for figure in (ax.figure, pickle.loads(pickle.dumps(ax.figure))):
+        figure.draw_without_rendering()
+        texts.append([label.get_text() for label in figure.axes[0].get_yticklabels(which="both")])
+    assert "200" in texts[0]
+    assert texts[1] == texts[0]
