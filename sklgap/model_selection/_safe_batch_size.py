@@ -203,8 +203,8 @@ def largest_safe_batch_size(
         One-sided confidence of the bounds, above 0.5 and below 1.
     confirm : BatchSizeCurve, default=None
         A second curve over at least the reference and the size chosen, made with another ``random_state``, and with the
-        same ``lr``, ``budget`` and ``max_epochs`` on as many rows. The same test is repeated there, on test accuracy;
-        the choice stays, and whether it is confirmed is told.
+        same ``lr``, ``budget`` and ``max_epochs``, at the same learning rate, on as many rows. The same test is
+        repeated there, on test accuracy; the choice stays, and whether it is confirmed is told.
 
     Returns
     -------
@@ -319,6 +319,12 @@ def _check_second(curve: BatchSizeCurve, second: Any, chosen: int) -> None:
                 f"confirm must have the {name} of the first curve, {curve.settings[name]!r}; "
                 f"got {second.settings[name]!r}."
             )
+    rates = [c.values(c.reference, "lr")[:1].tolist() for c in (curve, second)]
+    if curve.settings["lr"] != "tuned" and all(rates) and rates[0] != rates[1]:
+        raise ValueError(
+            f"confirm must have the learning rate of the first curve, {rates[0][0]:g} at batches of "
+            f"{curve.reference}; got {rates[1][0]:g}."
+        )
 
 
 def _seeds(curve: BatchSizeCurve) -> set[int]:

@@ -97,9 +97,11 @@ class SharpnessTrajectory(ExperimentResult):
             finished, total = sum(len(self.curves(label)) for label in self.labels), self.n_regimes
             total *= self.settings["n_trials"]
             found.append(f"Interrupted: {finished} of {total} fits had finished and are reported.")
-        failed = sum(not math.isfinite(record["sharpness"]) for record in self.records)
+        failed = sum(not 0 < record["sharpness"] < math.inf for record in self.records)
         if failed:
-            found.append(f"{failed} of {len(self.records)} measurements of sharpness failed and are left out.")
+            found.append(
+                f"{failed} of {len(self.records)} measurements of sharpness failed, or found no rise, and are left out."
+            )
         if not self.levels():
             found.append("There is no loss that all regimes passed between their records: they cannot be compared.")
         elif self.settings["n_trials"] == 1:
@@ -175,5 +177,5 @@ def _value_at(loss: np.ndarray, values: np.ndarray, level: float) -> float:
     tiny = np.finfo(float).tiny
     before, after = (math.log(max(loss[j], tiny)) for j in (i - 1, i))
     share = (before - math.log(level)) / (before - after)
-    low, high = (math.log(max(values[j], tiny)) if not math.isnan(values[j]) else math.nan for j in (i - 1, i))
+    low, high = (math.log(values[j]) if values[j] > 0 else math.nan for j in (i - 1, i))
     return math.exp(low + share * (high - low))

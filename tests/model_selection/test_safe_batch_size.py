@@ -179,6 +179,11 @@ BAD_SECOND = {
         ValueError,
         "confirm must have the lr of the first curve, 'fixed'; got 'sqrt'",
     ),
+    "other learning rate": (
+        lambda: _second({100: SMALL, 200: SMALL}, values={100: {"lr": 0.01}, 200: {"lr": 0.01}}),
+        ValueError,
+        "confirm must have the learning rate of the first curve, 0.001 at batches of 100; got 0.01",
+    ),
     "other budget": (
         lambda: _second({100: SMALL, 200: SMALL}, budget="updates"),
         ValueError,

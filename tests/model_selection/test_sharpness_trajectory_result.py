@@ -72,11 +72,13 @@ def test_warnings():
         _strictly(found.to_json())
 
 
-def test_a_measurement_that_failed():
+@pytest.mark.parametrize("failed", [np.nan, 0.0])  # 0: the solver stopped where it started
+def test_a_measurement_that_failed(failed):
     records = power_law("SB", 0, 10.0, 0.5) + power_law("LB", 0, 5.0, 0.5)
-    records[2]["sharpness"] = np.nan
+    records[2]["sharpness"] = failed
     found = trajectory(records, n_trials=1)
-    assert "1 of 8 measurements of sharpness failed and are left out." in found.warnings()
+    sentence = "1 of 8 measurements of sharpness failed, or found no rise, and are left out."
+    assert sentence in found.warnings()
     assert found.levels() == pytest.approx([1, 10**-0.5])
 
 
