@@ -41,15 +41,15 @@ class StepsToLoss:
         The rate chosen for each size; NaN where the estimator's own was used.
     target_loss : float
         The loss.
-    tradeoff : StepsTradeoff
-        The trade-off fitted to them.
+    tradeoff : StepsTradeoff or None
+        The trade-off fitted to them; None where fewer than two sizes reached the loss.
     """
 
     batch_sizes: np.ndarray
     n_steps: np.ndarray
     learning_rates: np.ndarray
     target_loss: float
-    tradeoff: StepsTradeoff
+    tradeoff: StepsTradeoff | None
 
     def __str__(self) -> str:
         lines = [f"updates to a training loss of {self.target_loss:g}:"]
@@ -60,7 +60,8 @@ class StepsToLoss:
             missed = f", {len(steps) - len(reached)} trials missed it" if 0 < len(reached) < len(steps) else ""
             chosen = "" if math.isnan(rate) else f" (learning rate {rate:g})"
             lines.append(f"  batches of {size:>6,}: {mean}{spread}{missed}{chosen}")
-        return "\n".join([*lines, str(self.tradeoff)])
+        fitted = "no trade-off: fewer than two batch sizes reached the loss" if self.tradeoff is None else self.tradeoff
+        return "\n".join([*lines, str(fitted)])
 
 
 def steps_to_loss(
@@ -114,7 +115,7 @@ def steps_to_loss(
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, or when fewer than two batch sizes reach the loss.
+        For a parameter outside its allowed values.
     TypeError
         For an estimator that is no `LBGapClassifier` and does not end in one.
 
@@ -173,12 +174,13 @@ def steps_to_loss(
     steps = steps.reshape(len(sizes), len(rates), len(seeds))
     chosen = [_best_rate(of_size) for of_size in steps]
     n_steps = np.array([of_size[i] for of_size, i in zip(steps, chosen, strict=True)])
+    enough = np.isfinite(n_steps).any(axis=1).sum() > 1
     return StepsToLoss(
         batch_sizes=sizes,
         n_steps=n_steps,
         learning_rates=np.array([rates[i] for i in chosen]),
         target_loss=float(target_loss),
-        tradeoff=fit_steps_to_loss(sizes, n_steps),
+        tradeoff=fit_steps_to_loss(sizes, n_steps) if enough else None,
     )
 
 

@@ -234,8 +234,13 @@ def test_a_batch_size_that_does_not_get_there():
     assert np.isfinite(found.n_steps[:2]).all()
     assert np.isnan(found.n_steps[2]).all()
     assert "not reached" in str(found)
-    with pytest.raises(ValueError, match="at least two different sizes that reached the loss"):
-        steps_to_loss(mlp(max_epochs=1), X, Y, batch_sizes=[40, 80], target_loss=1e-3, n_trials=1, **QUIET)
+
+
+def test_what_was_measured_is_kept_where_no_trade_off_can_be_fitted():
+    found = steps_to_loss(mlp(max_epochs=1), X, Y, batch_sizes=[40, 80], target_loss=1e-3, n_trials=1, **QUIET)
+    assert found.n_steps.shape == (2, 1)
+    assert found.tradeoff is None
+    assert "no trade-off: fewer than two batch sizes reached the loss" in str(found)
 
 
 @pytest.mark.slow
