@@ -37,6 +37,7 @@ parser.add_argument("--batch-sizes", type=int, nargs="+", help="default: 256, do
 parser.add_argument("--epochs", type=int, help="default: 100; 20 with --quick")
 parser.add_argument("--trials", type=int, help="default: 5; 4 with --quick")
 parser.add_argument("--rows", type=int, default=5000, help="rows that sharpness is measured on (5000)")
+parser.add_argument("--margin", type=float, help="accuracy that a batch may cost; default: 0.005; 0.02 with --quick")
 parser.add_argument("--average", action="store_true", help="average the weights of the last quarter of the epochs")
 parser.add_argument("--jobs", type=int, default=1, help="fits at once (1)")
 parser.add_argument("--memory", help="folder that keeps finished fits")
@@ -69,7 +70,7 @@ print(curve, end="\n\n")
 
 # %%
 # The choice is made on validation data. What it costs on test data is looked at with other seeds, once.
-margin = 0.02 if arguments.quick else 0.005
+margin = arguments.margin or (0.02 if arguments.quick else 0.005)
 safe = largest_safe_batch_size(curve, margin=margin)
 if int(safe) != curve.reference:
     sizes = [curve.reference, int(safe)]
