@@ -335,6 +335,15 @@ class Interrupting(Callback):
             sum(range(1000))  # the interpreter looks for signals here
 
 
+@pytest.fixture
+def _listening():
+    """Ctrl-C is heard, also where pytest was started in the background and would ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_listening")
 def test_ctrl_c_at_the_end_of_an_epoch_is_not_early_stopping(tmp_path):
     callbacks = {"callbacks": [("interrupting", Interrupting())]}
     expected = estimator(**callbacks).fit(X, Y)
