@@ -7,7 +7,7 @@ Does the large batch lose, or does it win? With batch norm the same weights can 
 A network with batch norm is usually judged by running averages of the statistics of its batches. They lag behind
 weights that still move, as those of ADAM do at a constant rate, and more so the fewer rows a batch has. Here every
 trained network is judged on test data in two ways: by its running averages as the training left them, and by the
-statistics of the whole training set, which `fit` computes at its end.
+statistics of the whole training set, which ``fit`` computes at its end.
 
 C1 on CIFAR-10, or F1 on MNIST. ``--quick`` does it with the digits that ship with scikit-learn.
 """
@@ -56,7 +56,7 @@ epochs = tuple(arguments.epochs or epochs)
 
 # %%
 # The recorder judges the network when its last epoch ends, by the running averages; the report by the statistics that
-# `fit` computes after that (``batch_norm="running"`` takes the buffers, which are those by then).
+# ``fit`` computes after that (``batch_norm="running"`` takes the buffers, which are those by then).
 recorder = TrainingRecorder({"test": (X_test, y_test)}, every=max(epochs), batch_norm="running")
 report = compare_regimes(
     LBGapClassifier(net, tol=None, callbacks=[("recorder", recorder)], **setting),
