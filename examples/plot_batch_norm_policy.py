@@ -5,9 +5,9 @@ Judged by which batch-norm statistics?
 Does the large batch lose, or does it win? With batch norm the same weights can do both.
 
 A network with batch norm is usually judged by running averages of the statistics of its batches. They lag behind
-weights that still move, as those of ADAM do at a constant rate, and more so the fewer rows a batch has. Here every
-trained network is judged on test data in two ways: by its running averages as the training left them, and by the
-statistics of the whole training set, which ``fit`` computes at its end.
+weights that still move, as those of ADAM do at a constant rate. Whether that matters differs from net to net. Here
+every trained network is judged on test data in two ways: by its running averages as the training left them, and by
+the statistics of the whole training set, which ``fit`` computes at its end.
 
 C1 on CIFAR-10, or F1 on MNIST. ``--quick`` does it with the digits that ship with scikit-learn.
 """

@@ -7,8 +7,8 @@ Does the error of large batches level off above that of small ones, or has it no
 Figures 1 and 3 of Hoffer et al. (2017): validation error against the epoch for growing batches, and for the large batch
 with the remedies of the paper. Larger batches stop at larger errors after the same epochs. Regime adaptation gives them
 the updates of the small batch, with the drops of the learning rate at the same updates, and the error comes down to
-that of the small batch. The paper has ResNet-44 on CIFAR-10, momentum SGD, batches of 128 to 2,048 rows; ``--net F1``
-takes F1 on MNIST, which a CPU can do.
+that of the small batch. Here ResNet-44 on CIFAR-10, momentum SGD, batches of 128 to 2,048 rows; ``--net F1`` takes F1
+on MNIST, which a CPU can do.
 
 ``--quick`` does it with the digits that ship with scikit-learn: not the paper's setting.
 """

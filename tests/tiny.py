@@ -32,6 +32,22 @@ class TinyF1(F1):
         super().__init__(n_features, n_classes, n_layers=2, width=16)
 
 
+def interrupting_at(step):
+    """Return a TinyF1 that raises KeyboardInterrupt, as Ctrl-C does, in that training step, counted over all fits."""
+
+    class Interrupting(TinyF1):
+        n_steps = 0
+
+        def forward(self, X):
+            if self.training:
+                Interrupting.n_steps += 1
+                if Interrupting.n_steps == step:
+                    raise KeyboardInterrupt
+            return super().forward(X)
+
+    return Interrupting
+
+
 class TinyC1(C1):
     """C1 with few filters: sizes still come from the data."""
 

@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import ctypes
 import gc
+import importlib.util
 import logging
 import resource
 import time
@@ -75,9 +76,7 @@ def compare_backends(n_jobs, n_epochs):
         f"loky, {n_jobs} workers": workers("loky", n_jobs),
         f"threading, {n_jobs} threads": workers("threading", n_jobs),
     }
-    with contextlib.suppress(ImportError):
-        import distributed  # noqa: F401  whether it is there
-
+    if importlib.util.find_spec("distributed") is not None:
         backends[f"Dask, {n_jobs} workers"] = dask_cluster(n_jobs)
     for name, backend in backends.items():
         with backend:

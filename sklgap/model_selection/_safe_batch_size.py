@@ -1,6 +1,6 @@
 """``largest_safe_batch_size``: the largest batch that is shown to cost no more accuracy than a margin."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class SafeBatchSize:
     n_valid: int
     valid_accuracy: float
     tuned: bool
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
 
     def __int__(self) -> int:
         return self.batch_size

@@ -9,7 +9,7 @@ from sklgap.model_selection import BatchSizeCurve
 from sklgap.model_selection._batch_size_curve import _best_rate, _different_seeds, _hold_out, ladder
 from sklgap.objective import check_objective
 from tests.cases import no_global_random_numbers
-from tests.tiny import TinyF1, blobs, small
+from tests.tiny import blobs, interrupting_at, small
 
 X, Y = blobs(85)
 DATA = (X[:60], Y[:60], X[60:], Y[60:])
@@ -273,29 +273,13 @@ def test_the_cost_is_told_first(capsys):
 # -- Ctrl-C and bad input ----------------------------------------------------------------------------------------------
 
 
-class Interrupting(TinyF1):
-    """Raises KeyboardInterrupt, as Ctrl-C does, in the training step of that number, counted over all fits."""
-
-    steps, last = 0, 0
-
-    def forward(self, X):
-        if self.training:
-            Interrupting.steps += 1
-            if Interrupting.steps == Interrupting.last:
-                raise KeyboardInterrupt
-        return super().forward(X)
-
-
-def test_ctrl_c(monkeypatch):
-    monkeypatch.setattr(Interrupting, "steps", 0)
-    monkeypatch.setattr(Interrupting, "last", 19)  # 12 and 6 steps before it
-    curve = compute(small(net=Interrupting))
+def test_ctrl_c():
+    curve = compute(small(net=interrupting_at(19)))  # 12 and 6 steps before it
     assert [(r["trial"], r["batch_size"]) for r in curve.records] == [(0, 9), (0, 18)]
     assert curve.interrupted
     assert "Interrupted: 2 of 6 fits had finished" in str(curve)
-    monkeypatch.setattr(Interrupting, "steps", 0)
     with pytest.raises(KeyboardInterrupt):  # before the rates are chosen
-        compute(small(net=Interrupting), lr="tuned")
+        compute(small(net=interrupting_at(19)), lr="tuned")
 
 
 BAD = {

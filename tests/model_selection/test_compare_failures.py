@@ -11,34 +11,15 @@ from sklearn.preprocessing import StandardScaler
 
 from sklgap import LBGapClassifier
 from tests.model_selection.comparisons import DATA, X, Y, compare, figures
-from tests.tiny import TinyF1, small
+from tests.tiny import TinyF1, interrupting_at, small
 
 # -- Ctrl-C and failures -----------------------------------------------------------------------------------------------
 
 
-class Interrupting(TinyF1):
-    """Raises KeyboardInterrupt, as Ctrl-C does, in the training step of that number, counted over all fits."""
-
-    steps, last = 0, 0
-
-    def forward(self, X):
-        if self.training:
-            Interrupting.steps += 1
-            if Interrupting.steps == Interrupting.last:
-                raise KeyboardInterrupt
-        return super().forward(X)
-
-
-def _interrupted_at(step, monkeypatch):
-    monkeypatch.setattr(Interrupting, "steps", 0)
-    monkeypatch.setattr(Interrupting, "last", step)
-    return compare(small(net=Interrupting))
-
-
 # In two epochs, 10 steps with batches of 10 rows and 2 with one of 50: the third fit's epochs begin with 13 and 18.
 @pytest.mark.parametrize("step", [13, 19])
-def test_ctrl_c_reports_what_had_finished(monkeypatch, step):
-    report = _interrupted_at(step, monkeypatch)
+def test_ctrl_c_reports_what_had_finished(step):
+    report = compare(small(net=interrupting_at(step)))
     assert report.interrupted
     assert [(r["trial"], r["regime"]) for r in report.records] == [(0, "10"), (0, "50")]
     assert figures(report) == figures(compare(small(net=TinyF1)))[:2]
@@ -47,9 +28,9 @@ def test_ctrl_c_reports_what_had_finished(monkeypatch, step):
 
 
 @pytest.mark.parametrize("step", [1, 7])
-def test_ctrl_c_in_the_first_fit(monkeypatch, step):
+def test_ctrl_c_in_the_first_fit(step):
     with pytest.raises(KeyboardInterrupt):
-        _interrupted_at(step, monkeypatch)
+        compare(small(net=interrupting_at(step)))
 
 
 def test_a_regime_that_diverges_does_not_lose_the_others():

@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklgap import TrainingRecorder
 from sklgap.model_selection._cost import SweepCost, between, duration, measure_cost
 from sklgap.model_selection._trials import Measuring
-from tests.tiny import Mlp, blobs, images, small
+from tests.tiny import Mlp, blobs, images, interrupting_at, small
 
 X, Y = blobs(60)
 MEASURING = Measuring((1e-3, 1e-2), (None, 2), "batch", "auto", np.arange(30))
@@ -106,14 +106,8 @@ def test_a_pipeline_is_transformed_once(monkeypatch):
 
 
 def test_ctrl_c_is_not_taken_for_the_timer():
-    class Interrupting(Mlp):
-        def forward(self, X):
-            if self.training:
-                raise KeyboardInterrupt
-            return super().forward(X)
-
     with pytest.raises(KeyboardInterrupt):
-        cost(small(net=Interrupting), {10: {}})
+        cost(small(net=interrupting_at(1)), {10: {}})
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import warnings
 
 import pandas as pd
 import pytest
-from sklearn.experimental import enable_halving_search_cv  # noqa: F401  scikit-learn's switch
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, KFold, RandomizedSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from sklgap import LBGapClassifier, sharpness, sharpness_trajectory
 from sklgap.model_selection import SharpnessTrajectory
 from tests.cases import no_global_random_numbers
-from tests.tiny import TinyF1, blobs, small
+from tests.tiny import blobs, interrupting_at, small
 
 X, Y = blobs(50)
 
@@ -78,29 +78,12 @@ def test_two_processes_find_what_one_finds(found):
     assert follow(n_trials=2, n_jobs=2).records == found.records
 
 
-class Interrupting(TinyF1):
-    """Raises KeyboardInterrupt in the training step of that number, counted over all fits."""
-
-    steps, last = 0, 0
-
-    def forward(self, X):
-        if self.training:
-            Interrupting.steps += 1
-            if Interrupting.steps == Interrupting.last:
-                raise KeyboardInterrupt
-        return super().forward(X)
-
-
-def test_ctrl_c_reports_what_had_finished(monkeypatch):
-    monkeypatch.setattr(Interrupting, "steps", 0)
-    monkeypatch.setattr(Interrupting, "last", 11)
-    found = follow(small(net=Interrupting))
+def test_ctrl_c_reports_what_had_finished():
+    found = follow(small(net=interrupting_at(11)))
     assert found.labels == ["10"]
     assert "Interrupted: 1 of 2 fits had finished and are reported." in str(found)
-    monkeypatch.setattr(Interrupting, "steps", 0)
-    monkeypatch.setattr(Interrupting, "last", 3)
     with pytest.raises(KeyboardInterrupt):
-        follow(small(net=Interrupting))
+        follow(small(net=interrupting_at(3)))
 
 
 BAD = {

@@ -12,7 +12,7 @@ from torch import nn
 from sklgap import LBGapClassifier, SwitchBatch, check_objective, compare_regimes, sharpness, warm_start_curve
 from sklgap.model_selection import WarmStartCurve
 from tests.cases import no_global_random_numbers
-from tests.tiny import Mlp, TinyF1, blobs, small
+from tests.tiny import Mlp, blobs, interrupting_at, small
 
 X, Y = blobs(75)
 DATA = (X[:50], Y[:50], X[50:], Y[50:])
@@ -187,30 +187,14 @@ def test_verbose(capsys):
 # -- Ctrl-C and failures -----------------------------------------------------------------------------------------------
 
 
-class Interrupting(TinyF1):
-    """Raises KeyboardInterrupt in the training step of that number, counted over all fits."""
-
-    steps, last = 0, 0
-
-    def forward(self, X):
-        if self.training:
-            Interrupting.steps += 1
-            if Interrupting.steps == Interrupting.last:
-                raise KeyboardInterrupt
-        return super().forward(X)
-
-
-def test_ctrl_c_reports_what_had_finished(monkeypatch):
-    monkeypatch.setattr(Interrupting, "steps", 0)
-    monkeypatch.setattr(Interrupting, "last", 20 + 2 + 1)  # one small training, one large one, and a step
-    curve = warm(small(net=Interrupting), n_trials=1)
+def test_ctrl_c_reports_what_had_finished():
+    step = 20 + 2 + 1  # one small training, one large one, and a step
+    curve = warm(small(net=interrupting_at(step)), n_trials=1)
     assert curve.interrupted
     assert [r["small_epochs"] for r in curve.records] == [0]
     assert "Interrupted: 1 of 3 large-batch fits had finished and are reported." in str(curve)
-    monkeypatch.setattr(Interrupting, "steps", 0)
-    monkeypatch.setattr(Interrupting, "last", 3)
     with pytest.raises(KeyboardInterrupt):
-        warm(small(net=Interrupting), n_trials=1)
+        warm(small(net=interrupting_at(3)), n_trials=1)
 
 
 def test_a_small_batch_training_that_diverges_leaves_the_large_batch_from_scratch():
