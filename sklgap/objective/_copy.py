@@ -1,0 +1,88 @@
+"""Private copies of modules: the one place that copies what a user holds, so that nothing of the user's changes."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
+from torch.overrides import TorchFunctionMode
+
+T = TypeVar("T")
+
+# The complex type with the precision of each real one.
+_COMPLEX = {torch.float16: torch.complex32, torch.float32: torch.complex64, torch.float64: torch.complex128}
+
+
+class _DetachedCopies(TorchFunctionMode):
+    """Within it, ``copy.deepcopy`` of a tensor that is part of a graph returns a copy without the graph.
+
+    torch refuses to copy such tensors. Modules hold them as soon as they keep an activation for a plot, and always
+    with the old weight norm, the old spectral norm and pruning.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__ and args[0].requires_grad and not args[0].is_leaf:
+            tensor, memo = args
+            return memo.setdefault(id(tensor), tensor.detach().clone())
+        return func(*args, **(kwargs or {}))
+
+
+def deepcopy(thing: T) -> T:
+    """Return a deep copy of a module, or of what holds modules, also where they hold tensors with a graph."""
+    with _DetachedCopies():
+        return copy.deepcopy(thing)
+
+
+def check_plain(module: nn.Module, name: str = "module") -> nn.Module:
+    """Return the module behind ``torch.compile``; ValueError for what has no parameters that can be replaced.
+
+    Parameters
+    ----------
+    module : nn.Module
+        As the user holds it.
+    name : str, default="module"
+        What the error sentence calls it.
+    """
+    module = getattr(module, "_orig_mod", module)  # torch.compile wraps the module, which shares its parameters
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ValueError(f"{name} must be a plain module; got a {type(module).__name__}: pass its .module instead.")
+    for path, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            where = f"; its part {path!r} is one" if path else ""
+            raise ValueError(
+                f"{name} must not be a scripted or traced module, whose parameters cannot be replaced{where}: "
+                "pass the module that it was made from."
+            )
+    return module
+
+
+def lazy_parameters(module: nn.Module) -> list[str]:
+    """Return the names of parameters and buffers that get their shape from the first batch they see."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return [name for name, tensor in tensors if isinstance(tensor, UninitializedTensorMixin)]
+
+
+def private_copy(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Return a copy in evaluation mode, on the device, with floating-point tensors in ``dtype``.
+
+    Complex tensors become the complex type of the same precision. ``nn.Module.to`` would drop their imaginary part.
+    """
+    copied = deepcopy(module).eval()
+    for part in copied.modules():
+        part._compiled_call_impl = None  # compiled code was made for the original
+    return convert(copied, device, dtype)
+
+
+def convert(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Move a module's tensors, in place, to a device and a real type, or the complex type of that precision."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return tensor.to(device, _COMPLEX[dtype])
+        return tensor.to(device, dtype if tensor.is_floating_point() else None)
+
+    return module._apply(moved)
