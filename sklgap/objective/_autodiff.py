@@ -5,8 +5,10 @@ it is the fastest of torch's ways (``torch.func.grad_and_value`` costs twice as 
 used only where it batches over rows.
 """
 
+import contextlib
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,21 +16,45 @@ from torch.func import grad, vmap
 
 from sklgap._typing import Aux, Batch, Buffers, GradFn, LossFn, Params
 
+Standing = Callable[[Params, Buffers], contextlib.AbstractContextManager[None]]
 
-def value_and_grad(loss_fn: LossFn) -> GradFn:
+
+def value_and_grad(loss_fn: LossFn, standing: Standing | None = None) -> GradFn:
     """Turn a loss function into one that returns its gradient with respect to the parameters.
 
     A parameter the loss does not depend on is left out of the result, as ``backward`` leaves its ``.grad`` alone.
+
+    Parameters
+    ----------
+    loss_fn : callable
+        (params, buffers, batch) -> (loss, Aux).
+    standing : callable, optional
+        (params, buffers) -> context in which the parameters stand in the module; of the `ModuleLoss` that ``loss_fn``
+        is made from. None: its own, if it has one.
     """
+    within = standing or getattr(loss_fn, "standing", None) or (lambda params, buffers: contextlib.nullcontext())
 
     def grad_fn(params: Params, buffers: Buffers, batch: Batch) -> tuple[Params, Aux]:
-        loss, aux = loss_fn(params, buffers, batch)
-        gradients = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
-        return {name: g for name, g in zip(params, gradients, strict=True) if g is not None}, Aux(
-            aux.loss, aux.y_pred.detach(), aux.buffers
-        )
+        with within(params, buffers):
+            loss, aux = loss_fn(params, buffers, batch)
+            gradients = gradients_of(loss, list(params.values()), allow_unused=True)
+        found = {name: g for name, g in zip(params, gradients, strict=True) if g is not None}
+        return found, aux._replace(y_pred=aux.y_pred.detach())
 
     return grad_fn
+
+
+def gradients_of(output: Tensor, inputs: list[Tensor], **options: Any) -> tuple[Tensor, ...]:
+    """Call ``torch.autograd.grad``; ValueError for a module that can only be differentiated by ``backward``."""
+    try:
+        return torch.autograd.grad(output, inputs, **options)
+    except RuntimeError as error:
+        if "heckpointing is not compatible" not in str(error):
+            raise
+        raise ValueError(
+            "module uses reentrant gradient checkpointing, which writes into .grad and gives no other gradients: "
+            "call torch.utils.checkpoint with use_reentrant=False."
+        ) from error
 
 
 def gradient_of(function: Callable[[Tensor], Tensor], theta: Tensor) -> tuple[Tensor, Tensor]:

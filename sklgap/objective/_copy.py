@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ def check_plain(module: nn.Module, name: str = "module") -> nn.Module:
 def lazy_parameters(module: nn.Module) -> list[str]:
     """Return the names of parameters and buffers that get their shape from the first batch they see."""
     tensors = [*module.named_parameters(), *module.named_buffers()]
-    return [name for name, tensor in tensors if isinstance(tensor, UninitializedTensorMixin)]
+    return [name for name, tensor in tensors if is_lazy(tensor)]
 
 
 def private_copy(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -1,85 +1,124 @@
-"""The loss of a module on a batch as a pure function of its parameters: ``make_loss_fn``."""
+"""The loss of a module on a batch as a pure function of its parameters: `ModuleLoss`."""
 
-import copy
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from sklgap._typing import Aux, Batch, Buffers, Criterion, LossFn, Params
+from sklgap._typing import Aux, Batch, Buffers, Criterion, Params
+from sklgap.objective._outputs import logits_of
+from sklgap.objective._row_loss import RowLoss, row_loss
+
+Infer = Callable[[nn.Module, Any], Any]
+# Where a tensor stands: the dict of its layer, its key there, and its name in the module.
+Slot = tuple[dict[str, Any], str, str]
+
+_AS_IT_IS: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 
 
-def make_loss_fn(
-    module: nn.Module, criterion: Criterion, own_params: Params | None = None, row_losses: Criterion | None = None
-) -> LossFn:
-    """Return the mean loss of ``module`` as a function of (params, buffers, batch).
+class ModuleLoss:
+    """The mean loss of ``module`` as a function of (params, buffers, batch), which returns (loss, Aux).
 
     Parameters
     ----------
     module : nn.Module
         Maps X to the outputs that ``criterion`` takes.
-    criterion : callable
-        Maps (y_pred, y) to the mean loss of the rows.
+    criterion : callable or RowLoss
+        Maps (y_pred, y) to the mean loss of the samples.
     own_params : dict of tensors, optional
-        The dict that holds the module's own parameters. Called with this very dict, the loss function calls the
-        module directly, which is a third faster on small nets than ``functional_call``, and batch norm updates the
-        module's buffers as in any training loop. Called with other parameters it leaves module and buffers alone,
-        and returns what the buffers would have become in ``Aux.buffers``.
-
-    row_losses : callable, optional
-        Maps (y_pred, y) to the loss of every row; None: the criterion without its mean. Used with ``batch.weight``.
-
-    Returns
-    -------
-    loss_fn : callable
-        (params, buffers, batch) -> (loss, Aux).
+        The dict that holds the module's own parameters. Called with this very dict, the function calls the module
+        directly, and batch norm updates the module's buffers as in any training loop. Called with other parameters
+        it leaves module and buffers alone, and returns what the buffers would have become in ``Aux.buffers``.
+    infer : callable, optional
+        Maps (module, X) to the outputs; None: `call_module`.
 
     Notes
     -----
-    With ``batch.weight`` the result is ``mean_i weight_i * loss_i``; the criterion must then be a module with a
-    ``reduction``, since a mean cannot be weighted after the fact.
+    With ``batch.weight`` the result is the mean in which sample i counts ``weight[i]`` times; ``batch.factor``
+    multiplies each sample's loss. Both need a criterion whose terms are known.
 
-    A parameter that stands at several places of the module is put at each of them: ``functional_call`` would do so
-    itself (``tie_weights``), but leaves the module changed afterwards (pytorch issue 164759).
+    A parameter that stands at several places of the module is put at each of them.
+
+    Gradient checkpointing evaluates layers again while the gradient is computed. The parameters that the loss was
+    evaluated at must still stand in the module then: take the gradient within ``standing(params, buffers)``.
     """
-    names = {id(p): name for name, p in module.named_parameters()}
-    slots = {
-        f"{path}.{attribute}" if path else attribute: names[id(p)]
-        for path, layer in module.named_modules()
-        for attribute, p in layer.named_parameters(recurse=False, remove_duplicate=False)
-    }
 
-    def loss_fn(params: Params, buffers: Buffers, batch: Batch) -> tuple[Tensor, Aux]:
-        if params is own_params:
-            y_pred = module(batch.X)
-        else:
-            buffers = {name: b.clone() for name, b in buffers.items()}
-            given = {slot: params[name] for slot, name in slots.items() if name in params}
-            y_pred = functional_call(module, (given, buffers), (batch.X,), tie_weights=False)
-        if batch.weight is None:
-            loss = criterion(y_pred, batch.y)
-            return loss, Aux(loss.detach(), y_pred, buffers)
-        losses = (row_losses or per_sample(criterion))(y_pred, batch.y)
-        if losses.shape != batch.weight.shape:
-            raise TypeError(
-                "Sample weights need a criterion that returns the loss of every row with reduction='none'; "
-                f"got a tensor of shape {tuple(losses.shape)} for {len(batch.weight)} rows."
-            )
-        return (batch.weight * losses).mean(), Aux(criterion(y_pred.detach(), batch.y), y_pred, buffers)
+    def __init__(
+        self,
+        module: nn.Module,
+        criterion: Criterion | RowLoss,
+        own_params: Params | None = None,
+        infer: Infer | None = None,
+    ) -> None:
+        self.module = module
+        self.loss = row_loss(criterion)
+        self.infer = call_module if infer is None else infer
+        self._own = self._here = own_params
+        names = {id(p): name for name, p in module.named_parameters()}
+        self._slots: list[Slot] = [
+            (layer._parameters, key, names[id(p)])
+            for layer in module.modules()
+            for key, p in layer._parameters.items()
+            if p is not None
+        ]
+        paths = {id(b): name for name, b in module.named_buffers()}
+        self._buffer_slots: list[Slot] = [
+            (layer._buffers, key, paths[id(b)])
+            for layer in module.modules()
+            for key, b in layer._buffers.items()
+            if b is not None
+        ]
 
-    return loss_fn
+    def __call__(self, params: Params, buffers: Buffers, batch: Batch) -> tuple[Tensor, Aux]:
+        """Evaluate the loss."""
+        with self.standing(params, buffers):
+            if self._here is not self._own:
+                # Clones: what the module writes into them must not reach the tensors given.
+                _put(self._buffer_slots, {name: b.clone() for name, b in buffers.items()})
+            y_pred = self.infer(self.module, batch.X)
+            after = self.buffers()
+        loss = self.loss
+        if batch.weight is None and batch.factor is None and loss.counts is None:
+            mean = loss.mean(y_pred, batch.y)
+            return mean, Aux(mean.detach(), y_pred, after)
+        mean, clean = loss.weighted(y_pred, batch.y, batch.weight, batch.factor)
+        return mean, Aux(clean.detach(), y_pred, after, loss.weights(batch.y, batch.weight, y_pred.dtype))
+
+    def buffers(self) -> Buffers:
+        """Return the buffers that stand in the module now. A module may assign new tensors in its forward pass."""
+        return {name: b for owner, key, name in self._buffer_slots if (b := owner[key]) is not None}
+
+    def standing(self, params: Params, buffers: Buffers) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which ``params`` stand in the module, and after which everything is as before."""
+        return _AS_IT_IS if params is self._here else self._swapped(params)
+
+    @contextlib.contextmanager
+    def _swapped(self, params: Params) -> Iterator[None]:
+        before, slots = self._here, [*self._slots, *self._buffer_slots]
+        saved = [owner[key] for owner, key, _ in slots]
+        try:
+            _put(self._slots, params)
+            self._here = params
+            yield
+        finally:
+            for (owner, key, _), tensor in zip(slots, saved, strict=True):
+                owner[key] = tensor
+            self._here = before
 
 
-def per_sample(criterion: Criterion) -> Criterion:
-    """Return the criterion without its mean over the rows; TypeError for one that is not a torch loss module."""
-    if not isinstance(criterion, nn.Module) or not hasattr(criterion, "reduction"):
-        raise TypeError(
-            "Sample weights need a criterion that is a torch loss module with a 'reduction', "
-            f"such as torch.nn.CrossEntropyLoss; got {type(criterion).__name__}."
-        )
-    unreduced = copy.copy(criterion)
-    unreduced.reduction = "none"  # type: ignore[assignment]
-    return unreduced
+def _put(slots: list[Slot], tensors: Mapping[str, Tensor]) -> None:
+    for owner, key, name in slots:
+        if name in tensors:
+            owner[key] = tensors[name]
+
+
+def call_module(module: nn.Module, X: Any) -> Tensor:
+    """Return the outputs for inputs that are a tensor, a tuple for ``module(*X)`` or a dict for ``module(**X)``."""
+    if isinstance(X, Tensor):
+        return logits_of(module(X))
+    return logits_of(module(**X) if isinstance(X, Mapping) else module(*X))
 
 
 def n_correct(y_pred: Tensor, y: Tensor) -> Tensor:

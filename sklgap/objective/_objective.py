@@ -13,7 +13,7 @@ from sklgap._typing import Aux, Batch, Criterion, Params
 from sklgap.objective import _batch_norm
 from sklgap.objective._autodiff import gradient_of, hessian_operator, hessian_vector_product, row_gradient_norms
 from sklgap.objective._data import Data, Rows
-from sklgap.objective._loss import is_classification, make_loss_fn, n_correct
+from sklgap.objective._loss import ModuleLoss, is_classification, n_correct
 from sklgap.objective._parameters import flatten, trainable_parameters, unflatten
 from sklgap.objective._restricted import RestrictedObjective
 
@@ -157,7 +157,7 @@ class Objective:
                 _batch_norm.use_batch_statistics(self._module)
             elif self.batch_norm == "population":
                 self._tap = _batch_norm.StatisticsTap(self._module)
-        self._loss_fn = make_loss_fn(self._module, self._criterion)
+        self._loss_fn = ModuleLoss(self._module, self._criterion)
 
     def value(self, theta: Vector | None = None) -> float:
         """Return f(theta), at the module's own parameters by default."""

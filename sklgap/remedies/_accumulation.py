@@ -1,28 +1,45 @@
 """Gradients of a batch from parts of it."""
 
 import torch
+from torch import Tensor
 
 from sklgap._typing import Aux, Batch, Buffers, GradFn, Params
 from sklgap.regimes import split_rows
 
 
 def accumulate(grad_fn: GradFn, max_rows: int) -> GradFn:
-    """Return ``grad_fn`` evaluated in parts of at most ``max_rows`` rows, weighted by their shares."""
+    """Return ``grad_fn`` evaluated in parts of at most ``max_rows`` samples, weighted by what their samples count for.
+
+    Class weights, ignored classes and sample weights make the mean loss a ratio of sums: see `RowLoss`.
+    """
 
     def accumulated(params: Params, buffers: Buffers, batch: Batch) -> tuple[Params, Aux]:
         n_rows = len(batch.X)
         if n_rows <= max_rows:
             return grad_fn(params, buffers, batch)
         total: Params = {}
-        losses, outputs = [], []
+        auxs: list[Aux] = []
+        whole: float | Tensor = 0.0
         for part in split_rows(n_rows, max_rows):
             gradients, aux = grad_fn(params, buffers, batch.rows(part))
-            share = (part.stop - part.start) / n_rows
+            mass = aux.mass
             for name, gradient in gradients.items():
-                total[name] = gradient * share if name not in total else total[name].add_(gradient, alpha=share)
-            losses.append(aux.loss * share)
-            outputs.append(aux.y_pred)
+                scaled = gradient * mass
+                total[name] = scaled if name not in total else total[name].add_(scaled)
+            whole = whole + mass
+            auxs.append(aux)
             buffers = aux.buffers
-        return total, Aux(torch.stack(losses).sum(), torch.cat(outputs), buffers)
+        share = 1 / _not_zero(whole)
+        return {name: gradient.mul_(share) for name, gradient in total.items()}, Aux(
+            torch.stack([aux.loss * aux.mass for aux in auxs]).sum() * share,
+            torch.cat([aux.y_pred for aux in auxs]),
+            buffers,
+            None if auxs[0].weights is None else torch.cat([w for aux in auxs if (w := aux.weights) is not None]),
+        )
 
     return accumulated
+
+
+def _not_zero(mass: float | Tensor) -> float | Tensor:
+    """Return the mass, or a tiny number where nothing counts: the gradient is then zero and not NaN."""
+    return mass.clamp_min(torch.finfo(mass.dtype).tiny) if isinstance(mass, Tensor) else mass

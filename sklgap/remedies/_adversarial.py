@@ -70,18 +70,18 @@ class Adversarial(Remedy):
             X = batch.X.detach().requires_grad_()
             loss, aux = loss_fn(params, buffers, batch._replace(X=X))
             # Another dict than the module's own parameters: its buffers stay those of the clean rows.
-            moved = batch._replace(X=self._attack(loss, X, batch.weight))
+            moved = batch._replace(X=self._attack(loss, X, batch.factor))
             adversarial, _ = loss_fn(dict(params), aux.buffers, moved)
             return (1 - self.weight) * loss + self.weight * adversarial, aux
 
         return mixed
 
-    def _attack(self, loss: Tensor, X: Tensor, weight: Tensor | None) -> Tensor:
+    def _attack(self, loss: Tensor, X: Tensor, factor: Tensor | None) -> Tensor:
         """Return the rows moved; the graph of ``loss`` is needed again, for the gradient of the mix."""
         (slope,) = torch.autograd.grad(loss, X, retain_graph=True)
         uphill = slope.sign()
-        if weight is not None:  # a negative weight has turned the row's slope around
-            uphill *= weight.sign().view(-1, *(1,) * (X.ndim - 1))
+        if factor is not None:  # a negative factor has turned the row's slope around
+            uphill *= factor.sign().view(-1, *(1,) * (X.ndim - 1))
         moved = X.detach() + self.epsilon * uphill
         return moved if self.clip is None else moved.clamp(*self.clip)
 

@@ -10,7 +10,7 @@ import torch
 
 from sklgap._checks import check_integer, check_nonnegative
 from sklgap._typing import Batch
-from sklgap.objective._loss import per_sample
+from sklgap.objective._row_loss import per_sample
 from sklgap.regimes._base import SMALL_BATCH
 from sklgap.remedies._base import Remedy, normal_like
 
@@ -31,8 +31,8 @@ class SampleNoise(Remedy):
     Notes
     -----
     The loss in the history is that without the noise. ``lr_scaling="sqrt"`` keeps the covariance of the updates too, by
-    other means: it is one or the other. Needs a criterion that is a torch loss module with a ``reduction``; where it
-    has class weights, the weighted losses are averaged over the rows. Cost: none to speak of.
+    other means: it is one or the other. Needs a criterion that is a torch loss module with a ``reduction``; class
+    weights and sample weights keep their meaning. Cost: none to speak of.
 
     References
     ----------
@@ -68,4 +68,4 @@ class SampleNoise(Remedy):
         if not sigma:
             return batch
         factors = 1 + sigma * normal_like(batch.X.new_empty(n_rows), rng)
-        return batch._replace(weight=factors if batch.weight is None else factors * batch.weight)
+        return batch._replace(factor=factors if batch.factor is None else factors * batch.factor)

@@ -110,27 +110,44 @@ def _summed(grad_fn: GradFn, averaged: Sequence[str]) -> GradFn:
     def summed(params: Params, buffers: Buffers, batch: Batch) -> tuple[Params, Aux]:
         n_rows = len(batch.X)
         rows = share_of(n_rows, rank, n_processes)
-        share = (rows.stop - rows.start) / n_rows
+        has_share = rows.stop > rows.start
         # The same draw everywhere leaves the generators of all processes alike.
         seed = derive_seed(int(torch.randint(2**62, ())), rank)
         with seeded(seed, batch.X.device):
             # A process without a share evaluates the few rows all the same, and counts them as nothing.
-            gradients, aux = grad_fn(params, buffers, batch.rows(rows) if share else batch)
+            gradients, aux = grad_fn(params, buffers, batch.rows(rows) if has_share else batch)
         y_pred = aux.y_pred.new_zeros(n_rows, *aux.y_pred.shape[1:])
-        if share:
+        weights = None if aux.weights is None else aux.weights.new_zeros(n_rows)
+        if has_share:
             y_pred[rows] = aux.y_pred
+            if weights is not None and aux.weights is not None:
+                weights[rows] = aux.weights
+        mass = aux.mass if has_share else 0.0
+        n_own = rows.stop - rows.start
         present = torch.tensor([float(name in gradients) for name in params], device=batch.X.device)
-        own = [gradients[name] * share if name in gradients else torch.zeros_like(p) for name, p in params.items()]
+        own = [gradients[name] * mass if name in gradients else torch.zeros_like(p) for name, p in params.items()]
         statistics = [aux.buffers[name] for name in averaged]
-        present, loss, y_pred, *sums = _sum(
-            [present, aux.loss * share, y_pred, *own, *(buffer * share for buffer in statistics)]
+        whole = torch.as_tensor(mass, device=batch.X.device, dtype=aux.loss.dtype)
+        # Batch norm counts samples, not what they count for in the loss.
+        present, whole, loss, y_pred, weights_sum, *sums = _sum(
+            [
+                present,
+                whole,
+                aux.loss * mass,
+                y_pred,
+                present.new_zeros(0) if weights is None else weights,
+                *own,
+                *(buffer * (n_own / n_rows) for buffer in statistics),
+            ]
         )
+        share = 1 / whole.clamp_min(torch.finfo(whole.dtype).tiny)
+        loss, sums = loss * share, [*(gradient * share for gradient in sums[: len(own)]), *sums[len(own) :]]
         for buffer, mean in zip(statistics, sums[len(own) :], strict=True):
             buffer.copy_(mean)
         found = dict(zip(params, sums, strict=False))
         if len(gradients) < len(params):  # unless the other processes' rows have led to them, to be left out
             found = {name: found[name] for name, n in zip(params, present.tolist(), strict=True) if n}
-        return found, Aux(loss, y_pred, aux.buffers)
+        return found, Aux(loss, y_pred, aux.buffers, None if weights is None else weights_sum)
 
     return summed
 

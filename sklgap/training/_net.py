@@ -17,8 +17,9 @@ from sklgap._typing import Batch, Criterion
 from sklgap.nets import convert_to_ghost_batch_norm, initialize_weights
 from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._check import own_loss
-from sklgap.objective._loss import make_loss_fn, per_sample
+from sklgap.objective._loss import ModuleLoss
 from sklgap.objective._parameters import copy_of, trainable_parameters
+from sklgap.objective._row_loss import row_loss
 from sklgap.objective._tensors import as_tensor
 from sklgap.regimes import BatchRegime, LRSchedule, default_base_batch_size, n_batches, updates_of_epochs
 from sklgap.remedies import Remedy
@@ -145,9 +146,8 @@ class TrainingNet(NeuralNetClassifier):
         for remedy in self.remedies:
             remedy.check_criterion(self.criterion_)
         self.step_ = TrainStep(
-            make_loss_fn(self.module_, self._training_loss, params, self._row_losses),
+            ModuleLoss(self.module_, row_loss(self.criterion_, self._using), params),
             params,
-            dict(self.module_.named_buffers()),
             self.optimizer_,
             self.remedies,
             micro_batch_size=self.micro_batch_size,
@@ -155,17 +155,20 @@ class TrainingNet(NeuralNetClassifier):
             on_grad=self._notify_grad,
         )
 
-    def _training_loss(self, y_pred: Tensor, y: Tensor) -> Tensor:
-        return self.get_loss(y_pred, y, training=True)
+    def _using(self, criterion: Criterion) -> Criterion:
+        """Return ``get_loss`` with another criterion."""
 
-    def _row_losses(self, y_pred: Tensor, y: Tensor) -> Tensor:
-        """Return the loss of every row, for remedies that weigh rows."""
-        whole = self.criterion_
-        try:
-            self.criterion_ = per_sample(whole)
-            return self.get_loss(y_pred, y, training=True)
-        finally:
-            self.criterion_ = whole
+        def loss(y_pred: Tensor, y: Tensor) -> Tensor:
+            whole = self.criterion_
+            if criterion is whole:
+                return self.get_loss(y_pred, y, training=True)
+            try:
+                self.criterion_ = criterion
+                return self.get_loss(y_pred, y, training=True)
+            finally:
+                self.criterion_ = whole
+
+        return loss
 
     def _notify_grad(self, batch: Batch) -> None:
         self.notify("on_grad_computed", named_parameters=self.step_.params.items(), batch=batch, training=True)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sklgap._typing import Aux, Batch, Buffers, GradFn, LossFn, Params
 from sklgap.objective._autodiff import value_and_grad
+from sklgap.objective._loss import ModuleLoss
 from sklgap.remedies import Remedy, accumulate, compose
 
 
@@ -16,11 +17,9 @@ class TrainStep:
     Parameters
     ----------
     loss_fn : callable
-        (params, buffers, batch) -> (loss, Aux), from ``make_loss_fn`` with ``own_params=params``.
+        A `ModuleLoss` with ``own_params=params``.
     params : dict of tensors
         The trained parameters themselves; the optimiser must hold the same tensors.
-    buffers : dict of tensors
-        The module's buffers; they are those of the unmoved weights after the step, whatever the remedies evaluate.
     optimizer : torch.optim.Optimizer
         Any of torch's, also those that call their closure several times.
     remedies : sequence of Remedy
@@ -42,9 +41,8 @@ class TrainStep:
 
     def __init__(
         self,
-        loss_fn: LossFn,
+        loss_fn: ModuleLoss,
         params: Params,
-        buffers: Buffers,
         optimizer: torch.optim.Optimizer,
         remedies: Sequence[Remedy] = (),
         *,
@@ -55,7 +53,6 @@ class TrainStep:
     ) -> None:
         self.loss_fn = loss_fn
         self.params = params
-        self.buffers = buffers
         self.optimizer = optimizer
         self.remedies = tuple(remedies)
         self.rng = rng or torch.Generator()
@@ -77,7 +74,8 @@ class TrainStep:
         first: list[Aux] = []
 
         def closure() -> Tensor:
-            gradients, aux = grad_fn(self.params, self.buffers, batch)
+            buffers = self.loss_fn.buffers()
+            gradients, aux = grad_fn(self.params, buffers, batch)
             first.append(aux)
             for name, parameter in self.params.items():
                 parameter.grad = gradients.get(name)
@@ -103,7 +101,7 @@ class TrainStep:
         """
         batch, grad_fn = self._transform(batch, rng)
         # Another dict than the module's own parameters: batch norm leaves the module's buffers alone.
-        return grad_fn(dict(self.params), self.buffers, batch)[0]
+        return grad_fn(dict(self.params), self.loss_fn.buffers(), batch)[0]
 
     def _transform(self, batch: Batch, rng: torch.Generator) -> tuple[Batch, GradFn]:
         """Return the batch and its gradient function, transformed by the remedies."""
@@ -112,12 +110,13 @@ class TrainStep:
         return batch, compose(self.loss_fn, self.remedies, self.params, self._differentiate, rng)
 
     def _differentiate(self, loss_fn: LossFn) -> GradFn:
-        grad_fn = value_and_grad(loss_fn)
+        grad_fn = value_and_grad(loss_fn, self.loss_fn.standing)
         if self.micro_batch_size is not None:
             grad_fn = accumulate(grad_fn, self.micro_batch_size)
         return grad_fn if self.spread is None else self.spread(grad_fn)
 
     def _keep_buffers(self, buffers: Buffers) -> None:
-        if buffers is not self.buffers:
-            for name, buffer in self.buffers.items():
+        """Leave the module with the buffers of the unmoved weights, whatever the remedies evaluated later."""
+        for name, buffer in self.loss_fn.buffers().items():
+            if buffers[name] is not buffer:
                 buffer.copy_(buffers[name])

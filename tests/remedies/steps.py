@@ -5,7 +5,7 @@ import copy
 import torch
 
 from sklgap._typing import Batch
-from sklgap.objective._loss import make_loss_fn
+from sklgap.objective._loss import ModuleLoss
 from sklgap.objective._parameters import trainable_parameters
 from sklgap.training import TrainStep
 from tests.cases import BIT_FOR_BIT
@@ -17,11 +17,11 @@ def step_of(module, criterion, remedies, *, optimizer=None, seed=3, **kwargs):
     params = trainable_parameters(module)
     optimizer = optimizer or torch.optim.SGD(list(params.values()), lr=0.1)
     rng = torch.Generator().manual_seed(seed)
-    loss_fn = make_loss_fn(module, criterion, params)
-    return TrainStep(loss_fn, params, dict(module.named_buffers()), optimizer, remedies, rng=rng, **kwargs)
+    loss_fn = ModuleLoss(module, criterion, params)
+    return TrainStep(loss_fn, params, optimizer, remedies, rng=rng, **kwargs)
 
 
-def stepped(problem, remedies, *, weight=None, **kwargs):
+def stepped(problem, remedies, *, factor=None, **kwargs):
     """Make one step on all rows; return the gradients of its first evaluation, its result, and the module after it."""
     module, criterion, X, y = problem
     seen = []
@@ -32,7 +32,7 @@ def stepped(problem, remedies, *, weight=None, **kwargs):
         on_grad=lambda batch: seen.append({n: p.grad.clone() for n, p in step.params.items() if p.grad is not None}),
         **kwargs,
     )
-    result = step(Batch(X, y, weight))
+    result = step(Batch(X, y, factor=factor))
     return seen[0], result, module
 
 

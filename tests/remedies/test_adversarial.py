@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sklgap._typing import Batch
-from sklgap.objective._loss import make_loss_fn
+from sklgap.objective._loss import ModuleLoss
 from sklgap.objective._parameters import trainable_parameters
 from sklgap.remedies import Adversarial
 from tests.cases import DOUBLE, PLAIN, PROBLEMS
@@ -42,7 +42,7 @@ def test_closed_form_for_a_linear_net():
     torch.manual_seed(0)
     module, X, y = nn.Linear(4, 2).double(), torch.randn(9, 4, dtype=torch.float64), torch.arange(9) % 2
     params = trainable_parameters(module)
-    loss_fn = Adversarial(0.3, weight=1).transform_loss(make_loss_fn(module, nn.CrossEntropyLoss(), params), None)
+    loss_fn = Adversarial(0.3, weight=1).transform_loss(ModuleLoss(module, nn.CrossEntropyLoss(), params), None)
     loss, aux = loss_fn(params, {}, Batch(X, y))
     slope = module.weight[1] - module.weight[0]
     margin = (2 * y - 1) * (X @ slope + module.bias[1] - module.bias[0])
@@ -54,7 +54,7 @@ def test_closed_form_for_a_linear_net():
 def test_a_row_of_negative_weight_is_attacked_all_the_same(name):
     module, criterion, X, y = PLAIN[name]()
     weight = torch.linspace(-1, 2, len(X), dtype=torch.float64)
-    gradients, _, _ = stepped(PLAIN[name](), [Adversarial(0.2)], weight=weight)
+    gradients, _, _ = stepped(PLAIN[name](), [Adversarial(0.2)], factor=weight)
 
     X.requires_grad_()
     (slope,) = torch.autograd.grad(criterion(module(X), y), X)  # of the rows' own losses
@@ -81,7 +81,7 @@ def test_no_gradient_flows_through_the_attack_and_the_data_need_none():
     module, criterion, X, y = PLAIN["tanh"]()
     params = trainable_parameters(module)
     copied = copy.deepcopy(module)
-    Adversarial().transform_loss(make_loss_fn(module, criterion, params), None)(params, {}, Batch(X, y))
+    Adversarial().transform_loss(ModuleLoss(module, criterion, params), None)(params, {}, Batch(X, y))
     assert not X.requires_grad
     assert all(p.grad is None for p in module.parameters())
     assert_equal(dict(module.state_dict()), dict(copied.state_dict()))

@@ -130,7 +130,7 @@ def test_noise_weighs_the_rows_of_whatever_loss_there_is(name):
     module, _, X, y = PLAIN[name]()
     noise = SampleNoise(0.7)
     gradients, _, _ = stepped(PLAIN[name](), [Adversarial(0.2), SAM(0.3), noise])
-    z, rows = drawn(noise, X).weight, nn.CrossEntropyLoss(reduction="none")
+    z, rows = drawn(noise, X).factor, nn.CrossEntropyLoss(reduction="none")
 
     def mixed(m):
         # The attack is on each row's own loss, the weights are the same at both points.

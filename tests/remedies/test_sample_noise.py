@@ -26,7 +26,7 @@ def test_every_rows_gradient_is_multiplied(name, criterion):
     module, _, X, y = PLAIN[name]()
     remedy = SampleNoise(0.7)
     gradients, _, _ = stepped((PLAIN[name]()[0], criterion, X, y), [remedy])
-    z = drawn(remedy, X).weight
+    z = drawn(remedy, X).factor
     assert z.shape == (len(X),)
     expected = {n: torch.zeros_like(p) for n, p in module.named_parameters()}
     for i in range(len(X)):
@@ -38,7 +38,7 @@ def test_every_rows_gradient_is_multiplied(name, criterion):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_factors_are_normal_with_mean_one(dtype):
     n, sigma = 40_000, 0.7
-    z = drawn(SampleNoise(sigma), torch.zeros(n, 1, dtype=dtype)).weight
+    z = drawn(SampleNoise(sigma), torch.zeros(n, 1, dtype=dtype)).factor
     assert z.dtype == dtype
     # Five standard errors: sigma / sqrt(n), sigma^2 sqrt(2 / n), sqrt(24 / n).
     assert abs(z.mean() - 1) < 5 * sigma / math.sqrt(n)
@@ -48,7 +48,7 @@ def test_the_factors_are_normal_with_mean_one(dtype):
 
 @pytest.mark.parametrize(("base", "n"), [(256, 40_000), (8, 40_000), (None, 40_000), (39_999, 40_000)])
 def test_the_default_gives_the_second_moment_of_the_small_batch(base, n):
-    z = drawn(SampleNoise(base_batch_size=base), torch.zeros(n, 1, dtype=torch.float64)).weight
+    z = drawn(SampleNoise(base_batch_size=base), torch.zeros(n, 1, dtype=torch.float64)).factor
     second = n / (base or 256)  # of z: (1 + sigma^2) / n = 1 / base
     variance = second - 1
     # Var z^2 = 2 sigma^4 + 4 sigma^2: five standard errors.
@@ -62,7 +62,7 @@ def test_covariance_of_the_mean_gradient():
     means = []
     for _ in range(n_draws):
         g = mean + torch.randn(n_rows, generator=rng, dtype=torch.float64)
-        means.append((remedy.transform_batch(Batch(g[:, None], g), rng).weight * g).mean())
+        means.append((remedy.transform_batch(Batch(g[:, None], g), rng).factor * g).mean())
     means = torch.stack(means)
     expected = (1 + mean**2) / base - mean**2 / n_rows
     # A mean of 64 rows is normal to a few per cent in its fourth moment: five standard errors of a variance.
@@ -70,11 +70,11 @@ def test_covariance_of_the_mean_gradient():
     assert abs(means.mean() - mean) < 5 * math.sqrt(expected / n_draws)
 
 
-def test_weights_of_the_rows_are_multiplied():
-    X, weight = torch.zeros(6, 2), torch.arange(6.0)
-    after = SampleNoise(0.5).transform_batch(Batch(X, X, weight), torch.Generator().manual_seed(3))
-    assert_equal(after.weight, drawn(SampleNoise(0.5), X).weight * weight)
-    assert weight.tolist() == [0, 1, 2, 3, 4, 5]
+def test_factors_of_the_rows_are_multiplied():
+    X, factor = torch.zeros(6, 2), torch.arange(6.0)
+    after = SampleNoise(0.5).transform_batch(Batch(X, X, factor=factor), torch.Generator().manual_seed(3))
+    assert_equal(after.factor, drawn(SampleNoise(0.5), X).factor * factor)
+    assert factor.tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(("params", "base"), [({}, 8), ({"base_batch_size": 5}, 5), ({"batch_regime": "LB"}, 8)])

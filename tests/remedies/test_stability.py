@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sklgap._typing import Batch
-from sklgap.objective._loss import make_loss_fn
+from sklgap.objective._loss import ModuleLoss
 from sklgap.objective._parameters import trainable_parameters
 from sklgap.remedies import Stability
 from sklgap.remedies._stability import EXTRA
@@ -39,7 +39,7 @@ def test_without_noise_the_term_is_the_entropy():
     module, criterion, X, y = PLAIN["tanh"]()
     params, remedy = trainable_parameters(module), Stability(0.0, weight=2.0)
     batch = remedy.transform_batch(Batch(X, y), torch.Generator())
-    loss, aux = remedy.transform_loss(make_loss_fn(module, criterion, params), None)(params, {}, batch)
+    loss, aux = remedy.transform_loss(ModuleLoss(module, criterion, params), None)(params, {}, batch)
     entropy = torch.distributions.Categorical(logits=module(X)).entropy().mean()
     assert_equal(loss, criterion(module(X), y) + 2 * entropy, DOUBLE)
     assert_equal(aux.loss, criterion(module(X), y).detach())

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sklgap._typing import Batch
-from sklgap.objective._loss import make_loss_fn
+from sklgap.objective._loss import ModuleLoss
 from sklgap.objective._parameters import trainable_parameters
 from sklgap.regimes import DynamicSampling
 from sklgap.remedies import SAM, Augmentation, Proximal
@@ -38,7 +38,7 @@ def step_of(X, y, remedies=(), **kwargs):
     nn.init.zeros_(module.weight)
     params = trainable_parameters(module)
     optimizer = torch.optim.SGD(params.values(), lr=0.1)
-    return TrainStep(make_loss_fn(module, nn.MSELoss(), params), params, {}, optimizer, remedies, **kwargs)
+    return TrainStep(ModuleLoss(module, nn.MSELoss(), params), params, optimizer, remedies, **kwargs)
 
 
 @pytest.mark.parametrize(("measured", "batch_size"), [(2, 2), (2, 3), (1, 1), (1, 2), (3, 3), (3, 5)])
@@ -122,7 +122,7 @@ def problem_step(name, remedies=()):
     module, criterion, X, y = PROBLEMS[name]()
     params = trainable_parameters(module)
     optimizer = torch.optim.SGD(params.values(), lr=0.1)
-    step = TrainStep(make_loss_fn(module, criterion, params), params, dict(module.named_buffers()), optimizer, remedies)
+    step = TrainStep(ModuleLoss(module, criterion, params), params, optimizer, remedies)
     return module, criterion, X, y, step
 
 

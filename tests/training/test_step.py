@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sklgap._typing import Batch
-from sklgap.objective._loss import make_loss_fn
+from sklgap.objective._loss import ModuleLoss
 from sklgap.objective._parameters import trainable_parameters
 from sklgap.regimes import split_rows
 from sklgap.remedies import SAM, Adversarial, Augmentation, EntropySGD, Proximal, Remedy, SampleNoise, Stability
@@ -51,8 +51,8 @@ def _batches(X, y):
 
 def _train_step(module, criterion, optimizer, remedies=(), **kwargs):
     params = trainable_parameters(module)
-    loss_fn = make_loss_fn(module, criterion, params)
-    return TrainStep(loss_fn, params, dict(module.named_buffers()), optimizer, remedies, **kwargs)
+    loss_fn = ModuleLoss(module, criterion, params)
+    return TrainStep(loss_fn, params, optimizer, remedies, **kwargs)
 
 
 def _pair(name, optimizer, remedies=(), **kwargs):
@@ -226,17 +226,35 @@ def test_batch_norm_sees_every_micro_batch(name):
 
 
 @pytest.mark.parametrize("micro_batch_size", [None, 4])
-def test_weights_of_the_rows(micro_batch_size):
+def test_factors_of_the_rows(micro_batch_size):
     module, criterion, X, y = PLAIN["tanh"]()
     plain = copy.deepcopy(module)
-    weight = torch.linspace(0, 2, len(X), dtype=torch.float64)
+    factor = torch.linspace(0, 2, len(X), dtype=torch.float64)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-    loss = _train_step(module, criterion, optimizer, micro_batch_size=micro_batch_size)(Batch(X, y, weight))["loss"]
-    expected = (weight * nn.functional.cross_entropy(plain(X), y, reduction="none")).mean()
+    loss = _train_step(module, criterion, optimizer, micro_batch_size=micro_batch_size)(Batch(X, y, factor=factor))[
+        "loss"
+    ]
+    expected = (factor * nn.functional.cross_entropy(plain(X), y, reduction="none")).mean()
     expected.backward()
     torch.optim.SGD(plain.parameters(), lr=0.1).step()
     clean = nn.functional.cross_entropy(PLAIN["tanh"]()[0](X), y)
     torch.testing.assert_close(loss, clean.detach(), **DOUBLE)
+    torch.testing.assert_close(dict(module.state_dict()), dict(plain.state_dict()), **DOUBLE)
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 4])
+def test_weights_of_the_rows(micro_batch_size):
+    module, criterion, X, y = PLAIN["tanh"]()
+    plain = copy.deepcopy(module)
+    times = torch.arange(len(X)) % 3
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    step = _train_step(module, criterion, optimizer, micro_batch_size=micro_batch_size)
+    loss = step(Batch(X, y, weight=times.double()))["loss"]
+    rows = torch.arange(len(X)).repeat_interleave(times)
+    expected = nn.functional.cross_entropy(plain(X[rows]), y[rows])
+    expected.backward()
+    torch.optim.SGD(plain.parameters(), lr=0.1).step()
+    torch.testing.assert_close(loss, expected.detach(), **DOUBLE)
     torch.testing.assert_close(dict(module.state_dict()), dict(plain.state_dict()), **DOUBLE)
 
 

@@ -1,0 +1,154 @@
+"""A loss as a ratio of sums over samples: the one form in which it can be averaged over parts of the data.
+
+A criterion with class weights or an ignored class returns sum_i c_i l_i / sum_i c_i, where c_i is what sample i counts
+for. The mean of such means over chunks, micro-batches or processes is not the mean of the whole. The numerators and
+the denominators are added up instead.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from sklgap._typing import Criterion
+
+Counts = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class RowLoss:
+    """A criterion, and what is known of its terms.
+
+    Parameters
+    ----------
+    mean : callable
+        Maps (y_pred, y) to the mean loss of the samples.
+    terms : callable, optional
+        Maps (y_pred, y) to the loss of every sample times what it counts for, of shape (n,). None: not known.
+    counts : callable, optional
+        Maps y to what every sample counts for, of shape (n,). None: all count alike.
+    """
+
+    mean: Criterion
+    terms: Criterion | None = None
+    counts: Counts | None = None
+
+    def alike(self) -> "RowLoss":
+        """Return the loss for samples that are known to count alike: its mean is the criterion itself, to the bit."""
+        return replace(self, counts=None)
+
+    def weights(self, y: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+        """Return what every sample counts for, its own weight included; None where all count alike."""
+        weight = None if weight is None else weight.to(dtype)
+        if self.counts is None:
+            return weight
+        counts = self.counts(y).to(dtype)
+        return counts if weight is None else counts * weight
+
+    def weighted(
+        self, y_pred: Tensor, y: Tensor, weight: Tensor | None = None, factor: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mean loss with its terms multiplied by ``factor``, and the clean mean; 0 where nothing counts."""
+        if self.terms is None:
+            raise TypeError(NO_TERMS)
+        terms = self.terms(y_pred, y)
+        if terms.shape != (len(y),):
+            raise TypeError(
+                "Sample weights need a criterion that returns the loss of every row with reduction='none'; "
+                f"got a tensor of shape {tuple(terms.shape)} for {len(y)} rows."
+            )
+        counted = self.weights(y, weight, terms.dtype)
+        if counted is None:
+            return (terms if factor is None else factor * terms).mean(), self.mean(y_pred.detach(), y)
+        if weight is not None:
+            terms = terms * weight.to(terms.dtype)
+        mass = counted.sum().clamp_min(torch.finfo(counted.dtype).tiny)
+        clean = terms.sum() / mass
+        return (clean if factor is None else (factor * terms).sum() / mass), clean
+
+
+NO_TERMS = (
+    "Sample weights need a criterion that is a torch loss module with a 'reduction', such as "
+    "torch.nn.CrossEntropyLoss; got a function of which only the mean is known."
+)
+
+
+def row_loss(
+    criterion: Criterion | RowLoss,
+    evaluate: Callable[[Criterion], Criterion] = lambda criterion: criterion,
+    *,
+    gaps: bool = False,
+) -> RowLoss:
+    """Return what is known of a criterion: of torch's loss modules the terms, of any other callable the mean only.
+
+    Parameters
+    ----------
+    criterion : callable
+        The loss.
+    evaluate : callable, optional
+        Turns a criterion into the function of (y_pred, y) that uses it, as the ``get_loss`` of a skorch net does.
+    gaps : bool, default=False
+        Whether y may hold a negative ``ignore_index`` (torch's default is -100) beside the class numbers.
+    """
+    if isinstance(criterion, RowLoss):
+        return criterion
+    if not isinstance(criterion, nn.Module) or not hasattr(criterion, "reduction"):
+        return RowLoss(evaluate(criterion))
+    unreduced = evaluate(per_sample(criterion))
+    counts = counts_of(criterion, gaps=gaps)
+
+    def terms(y_pred: Tensor, y: Tensor) -> Tensor:
+        losses = unreduced(y_pred, y)
+        if losses.ndim < 2:
+            return losses
+        # Of an image with a class for every pixel, each pixel counts.
+        return losses.flatten(1).mean(1) if counts is None else losses.flatten(1).sum(1)
+
+    return RowLoss(evaluate(criterion), terms, counts)
+
+
+def counts_of(criterion: Criterion, *, gaps: bool = False) -> Counts | None:
+    """Return what each sample counts for in the mean of a criterion, as a function of y; None where all count alike.
+
+    Only ``CrossEntropyLoss`` and ``NLLLoss`` with class numbers divide by anything but the number of samples: by the
+    summed weights of the classes, without the samples of ``ignore_index``.
+
+    Parameters
+    ----------
+    criterion : callable
+        The loss.
+    gaps : bool, default=False
+        Whether y may hold a negative ``ignore_index`` (torch's default is -100) beside the class numbers.
+    """
+    if not isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss):
+        return None
+    if criterion.weight is None and criterion.ignore_index < 0 and not gaps:
+        return None
+
+    def counts(y: Tensor) -> Tensor:
+        weight, ignored = criterion.weight, criterion.ignore_index
+        if y.is_floating_point():  # class probabilities: torch divides by the number of samples
+            return torch.ones(len(y), device=y.device)
+        counted = y != ignored
+        if weight is None:
+            each = counted
+        else:
+            weight = weight.to(y.device)
+            each = weight[torch.where(counted, y, 0)] * counted
+        return each if each.ndim < 2 else each.flatten(1).sum(1)
+
+    return counts
+
+
+def per_sample(criterion: Criterion) -> Criterion:
+    """Return the criterion without its mean over the rows; TypeError for one that is not a torch loss module."""
+    if not isinstance(criterion, nn.Module) or not hasattr(criterion, "reduction"):
+        raise TypeError(
+            "Sample weights need a criterion that is a torch loss module with a 'reduction', "
+            f"such as torch.nn.CrossEntropyLoss; got {type(criterion).__name__}."
+        )
+    unreduced = copy.copy(criterion)
+    unreduced.reduction = "none"  # type: ignore[assignment]
+    return unreduced
