@@ -10,14 +10,15 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor, nn
+from torch import nn
 
 from sklgap import _evaluation as evaluation
 from sklgap import _fit_parameters as resolve
 from sklgap._fit_ending import finish_fit
 from sklgap._fit_memory import fit_checkpoint
 from sklgap._nested_parameters import NestedParametersMixin, hide_kwargs
-from sklgap._typing import Criterion
+from sklgap.objective._row_loss import RowLoss
+from sklgap.objective._stream import is_stream
 from sklgap.training._encoding import DataEncoding, to_numpy
 
 
@@ -367,9 +368,9 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
 
     # -- measuring -------------------------------------------------------------------------------------------------
 
-    def objective_parts(self, X: Any, y: Any) -> tuple[nn.Module, Criterion, Tensor, Tensor]:
+    def objective_parts(self, X: Any, y: Any) -> tuple[nn.Module, RowLoss, Any, Any]:
         """Return what `sklgap.objective.check_objective` measures: module, own loss, inputs and class numbers."""
-        X = self._check_X(X)
+        X = X if is_stream(X) else self._check_X(X)
         return self.net_.objective_parts(X, y)
 
     @property

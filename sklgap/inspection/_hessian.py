@@ -26,7 +26,7 @@ class HessianEigenvalues:
         Of unit length, one a column.
     residuals : ndarray of shape (n_eigenvalues,)
         ||H v - lambda v||, measured: an eigenvalue of H lies at most so far from lambda.
-    converged : bool
+    converged : numpy.bool
         Whether all residuals met the tolerance and the search for overlooked eigenvalues was finished.
     status : str
         How the search ended, in words.
@@ -43,7 +43,7 @@ class HessianEigenvalues:
     eigenvalues: np.ndarray
     eigenvectors: np.ndarray | None = field(repr=False)
     residuals: np.ndarray
-    converged: bool
+    converged: np.bool
     status: str
     n_products: int
     which: str
@@ -157,7 +157,7 @@ def hessian_eigenvalues(
     >>> net = torch.nn.Linear(3, 1, bias=False).double()
     >>> X, y = torch.diag(torch.tensor([3.0, 3.0, 0.75]).double().sqrt()), torch.zeros(3, 1)
     >>> record = hessian_eigenvalues((net, torch.nn.MSELoss()), X, y, k=2, random_state=0)
-    >>> record.eigenvalues.round(6).tolist(), record.converged
+    >>> record.eigenvalues.round(6).tolist(), bool(record.converged)
     ([2.0, 2.0], True)
     """
     _check_parameters(k, which, tol, max_iter)
@@ -184,7 +184,7 @@ def hessian_eigenvalues(
         eigenvalues=pairs.values[::-1].copy(),
         eigenvectors=pairs.vectors.flip(0).T.cpu().numpy() if return_eigenvectors else None,
         residuals=pairs.residuals[::-1].copy(),
-        converged=pairs.converged,
+        converged=np.bool(pairs.converged),
         status=pairs.status,
         n_products=products.n_products,
         which=which,

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from sklgap._typing import Aux, Batch, Buffers, GradFn, LossFn, Params
+from sklgap.objective._nested import map_tensors
+from sklgap.objective._parameters import real
 
 Standing = Callable[[Params, Buffers], contextlib.AbstractContextManager[None]]
 
@@ -62,7 +64,7 @@ def gradient_of(function: Callable[[Tensor], Tensor], theta: Tensor) -> tuple[Te
     theta = theta.detach().requires_grad_()
     with torch.enable_grad():
         value = function(theta)
-        (gradient,) = torch.autograd.grad(value, theta)
+        (gradient,) = gradients_of(value, [theta])
     return value.detach(), gradient
 
 
@@ -83,7 +85,7 @@ def hessian_operator(function: Callable[[Tensor], Tensor], theta: Tensor) -> Cal
 def _differentiable_gradient(function: Callable[[Tensor], Tensor], theta: Tensor) -> tuple[Tensor, Tensor]:
     theta = theta.detach().requires_grad_()
     with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(function(theta), theta, create_graph=True)
+        (gradient,) = gradients_of(function(theta), [theta], create_graph=True)
     return gradient, theta
 
 
@@ -94,16 +96,19 @@ def _product(gradient: Tensor, theta: Tensor, vector: Tensor, keep: bool) -> Ten
     return torch.zeros_like(theta) if product is None else product
 
 
-def row_gradient_norms(function: Callable[..., Tensor], params: Params, X: Tensor, y: Tensor) -> Tensor:
-    """Return the norm of the gradient of ``function(params, x, y)`` for every row (x, y), of shape (len(X),).
+def row_gradient_norms(
+    function: Callable[..., Tensor], params: Params, X: Any, y: Tensor, alone: Callable[[Any, Tensor], Tensor]
+) -> Tensor:
+    """Return the norm of the gradient of ``function(params, x, y)`` for every row (x, y), of shape (len(y),).
 
-    Row after row where ``torch.func.vmap`` cannot batch what the module does, such as a recurrent layer.
+    Row after row, by ``alone(x, y)``, the gradient of one row, where ``torch.func.vmap`` cannot batch what the module
+    does, such as a recurrent layer or derivatives in the forward pass.
     """
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "There is a performance drop")  # an operation that vmap loops over
             gradients = vmap(grad(function), in_dims=(None, 0, 0))(params, X, y)
+        rows = [real(g).reshape(len(y), -1) for g in gradients.values()]
     except RuntimeError:
-        rows = [grad(function)(params, *row) for row in zip(X, y, strict=True)]
-        gradients = {name: torch.stack([row[name] for row in rows]) for name in params}
-    return torch.stack([torch.linalg.vector_norm(g.reshape(len(X), -1), dim=1) for g in gradients.values()]).norm(dim=0)
+        rows = [torch.stack([alone(map_tensors(lambda t: t[i], X), y[i]) for i in range(len(y))])]  # noqa: B023
+    return torch.stack([torch.linalg.vector_norm(g, dim=1) for g in rows]).norm(dim=0)

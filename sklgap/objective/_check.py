@@ -1,14 +1,20 @@
 """The one door from what a user holds (an estimator, a pipeline, a search, a skorch net) to an `Objective`."""
 
-import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
 from sklgap._typing import Criterion
+from sklgap.objective._copy import deepcopy
+from sklgap.objective._data import tensors
+from sklgap.objective._nested import map_tensors
 from sklgap.objective._objective import Objective, RestrictedObjective
+from sklgap.objective._row_loss import RowLoss, row_loss
+from sklgap.objective._stream import is_stream, length_of, part_of
 from sklgap.objective._tensors import as_tensor
 
 
@@ -26,18 +32,21 @@ def check_objective(
     Parameters
     ----------
     estimator : object
-        An `LBGapClassifier`; any fitted skorch net, measured by its own ``get_loss``; a pipeline that ends in one (X
-        goes through the earlier steps); a fitted search over one; a pair (module, criterion); or an `Objective`,
-        which is returned as it is.
+        An `LBGapClassifier`; any fitted skorch net, measured by its own ``infer`` and ``get_loss``; a pipeline that
+        ends in one (X goes through the earlier steps); a fitted search over one; a pair (module, criterion); or an
+        `Objective`, which is returned as it is.
     X, y : array-like
-        The rows f is the mean over; not allowed beside an `Objective`, which has its data.
+        The samples f is the mean over; not allowed beside an `Objective`, which has its data. Or X is a
+        ``torch.utils.data.Dataset`` or ``DataLoader`` of (inputs, target), and y is None; for an `LBGapClassifier` the
+        targets are its labels.
     max_samples : int, float or None, default=None
-        Use this many rows (int) or this fraction of them (float in (0, 1]), drawn without replacement by
-        ``random_state``; None, or at least as many as there are: all.
+        Use this many samples (int) or this fraction of them (float in (0, 1]), drawn without replacement by
+        ``random_state``; None, or at least as many as there are: all. Not for a DataLoader.
     random_state : int, RandomState or None, default=None
-        Draws the rows.
+        Draws the samples.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype``, ``device`` of `Objective`.
+        ``batch_norm``, ``chunk_size``, ``dtype``, ``device``, ``parameters``, ``sample_weight``, ``num_workers`` and
+        ``check`` of `Objective`.
 
     Returns
     -------
@@ -64,29 +73,48 @@ def check_objective(
         if kwargs:
             raise TypeError(f"An Objective is settled; {', '.join(kwargs)} cannot be given beside it.")
         return estimator
-    if X is None or y is None:
+    if is_stream(X):
+        if y is not None:
+            raise TypeError("y must be None beside a Dataset or a DataLoader, which holds the targets.")
+    elif X is None or y is None:
         raise TypeError("X and y must be given beside an estimator; only an Objective carries its own data.")
     module, criterion, X, y = _parts(estimator, X, y)
+    if is_stream(X):
+        if max_samples is not None:
+            X = part_of(X, _sample(length_of(X), max_samples, random_state).tolist())
+        return Objective(module, criterion, X, **kwargs)
     if max_samples is not None:
         rows = _sample(len(y), max_samples, random_state)
-        X, y = X[rows], y[rows]
+        X, y = _take(X, rows), y[rows]
+        if kwargs.get("sample_weight") is not None:
+            kwargs["sample_weight"] = as_tensor(kwargs["sample_weight"])[rows]
     return Objective(module, criterion, (X, y), **kwargs)
 
 
-def _parts(estimator: Any, X: Any, y: Any) -> tuple[nn.Module, Criterion, Any, Any]:
+def _take(X: Any, rows: np.ndarray) -> Any:
+    return X[rows] if sparse.issparse(X) else map_tensors(lambda t: t[rows], X)
+
+
+def _parts(estimator: Any, X: Any, y: Any) -> tuple[nn.Module, Criterion | RowLoss, Any, Any]:
     """Recognise what the estimator is by what it offers, never by its class."""
     if isinstance(estimator, tuple) and len(estimator) == 2 and isinstance(estimator[0], nn.Module):
-        return *estimator, as_tensor(X), as_tensor(y)
+        return *estimator, *_as_tensors(X, y)
     if hasattr(estimator, "objective_parts"):
         return estimator.objective_parts(X, y)
     if hasattr(estimator, "best_estimator_"):
         return _parts(estimator.best_estimator_, X, y)
     if hasattr(estimator, "steps"):
-        return _parts(estimator.steps[-1][1], estimator[:-1].transform(X) if len(estimator.steps) > 1 else X, y)
+        earlier = [step for _, step in estimator.steps[:-1] if step not in (None, "passthrough")]
+        if is_stream(X) and any(hasattr(step, "transform") for step in earlier):
+            raise TypeError(
+                "X must be an array for a pipeline whose steps transform it; got a Dataset or a DataLoader: apply the "
+                "steps in the dataset, and pass the last step of the pipeline."
+            )
+        return _parts(estimator.steps[-1][1], _through(estimator, X), y)
     if hasattr(estimator, "get_loss") and hasattr(estimator, "module"):
         if not getattr(estimator, "initialized_", False):
             raise NotFittedError(f"This {type(estimator).__name__} is not fitted yet; call 'fit' first.")
-        return estimator.module_, own_loss(estimator), as_tensor(X), as_tensor(y)
+        return estimator.module_, own_loss(estimator), *_as_tensors(X, y)
     if hasattr(estimator, "estimator") and hasattr(estimator, "fit"):
         raise NotFittedError(
             f"This {type(estimator).__name__} is not fitted yet, or was not refitted; call 'fit' first."
@@ -97,25 +125,53 @@ def _parts(estimator: Any, X: Any, y: Any) -> tuple[nn.Module, Criterion, Any, A
     )
 
 
-def own_loss(net: Any) -> Criterion:
-    """Return a skorch net's ``get_loss`` as a function of (y_pred, y) alone: f is then its ``loss_scoring``.
+def _through(pipeline: Any, X: Any) -> Any:
+    """Return X as the last step of a pipeline is given it when it predicts: samplers act in ``fit`` only."""
+    if is_stream(X):
+        return X
+    for _, step in pipeline.steps[:-1]:
+        if step not in (None, "passthrough") and hasattr(step, "transform"):
+            X = step.transform(X)
+    return X
 
-    The loss is evaluated in float64 on the outputs, except for ``NLLLoss``, where skorch adds the rounding unit of
-    the outputs' dtype before it takes the logarithm. ``get_loss`` sees a private copy of the criterion.
+
+def _as_tensors(X: Any, y: Any) -> tuple[Any, Any]:
+    if is_stream(X):
+        return X, None
+    return X if sparse.issparse(X) else tensors(X), as_tensor(y)
+
+
+def own_loss(net: Any) -> RowLoss:
+    """Return a skorch net's ``get_loss`` as a loss of (y_pred, y) alone, of what its own ``infer`` returns.
+
+    f is then its ``loss_scoring``. The loss is evaluated in float64 on the outputs, except for ``NLLLoss``, where
+    skorch adds the rounding unit of the outputs' dtype before it takes the logarithm. ``get_loss`` sees a private copy
+    of the criterion.
     """
     exact = not isinstance(net.criterion_, nn.NLLLoss)
     shadow = object.__new__(type(net))
     vars(shadow).update(vars(net))
-    vars(shadow)["criterion_"] = copy.deepcopy(net.criterion_)
 
-    def loss(y_pred: Tensor, y: Tensor) -> Tensor:
-        vars(shadow)["device"] = y_pred.device
-        if exact and y_pred.device.type != "mps":
-            y_pred = y_pred.double()
-        shadow.criterion_.to(device=y_pred.device, dtype=y_pred.dtype)
-        return shadow.get_loss(y_pred, y)
+    def evaluate(criterion: Criterion) -> Criterion:
+        def loss(y_pred: Any, y: Tensor) -> Tensor:
+            if isinstance(y_pred, Tensor):
+                device = y_pred.device
+                if exact and device.type != "mps":
+                    y_pred = y_pred.double()
+                if isinstance(criterion, nn.Module):
+                    criterion.to(device=device, dtype=y_pred.dtype)
+                vars(shadow)["device"] = device
+            vars(shadow)["criterion_"] = criterion
+            return shadow.get_loss(y_pred, y)
 
-    return loss
+        return loss
+
+    def infer(module: nn.Module, X: Any) -> Any:
+        vars(shadow)["module_"] = module
+        vars(shadow)["device"] = next(module.parameters()).device
+        return shadow.infer(X)
+
+    return replace(row_loss(deepcopy(net.criterion_), evaluate, gaps=True), infer=infer)
 
 
 def _sample(n_samples: int, max_samples: int | float, random_state: int | np.random.RandomState | None) -> np.ndarray:

@@ -1,64 +1,201 @@
 """The fixed data of an `Objective`: checked, on the device, in chunks."""
 
-from typing import Any
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from sklgap._typing import Batch
+from sklgap.objective._nested import map_tensors, n_rows
 from sklgap.objective._tensors import as_tensor
 
 Rows = Tensor | np.ndarray | list[int]
+# Samples that modules and losses are tried on before anything is measured.
+N_TRIED = 32
 
 
-class Data:
-    """X and y in ceil(n_samples / chunk_size) chunks whose sizes differ by at most one row.
-
-    The chunks are drawn by a fixed permutation; one chunk keeps the order of the rows.
+class Data(Protocol):
+    """What an `Objective` asks of its data.
 
     Attributes
     ----------
-    chunks : list of Batch
-        Views of one tensor each of X and y.
-    shares : list of float
-        The share of the rows in each chunk.
     n_samples : int
-        Rows in all.
+        Samples in all.
+    sizes : list of int
+        Samples in each chunk.
+    weighted : bool
+        Whether samples have weights.
     """
 
-    def __init__(self, data: tuple[Any, Any], chunk_size: int, dtype: torch.dtype, device: torch.device) -> None:
-        X, y = _check_data(data, dtype, device)
-        self.n_samples = len(X)
-        n_chunks = -(-self.n_samples // chunk_size)
-        self._places: Tensor | None = None  # where each row went
-        if n_chunks > 1:
-            permutation = torch.from_numpy(np.random.RandomState(0).permutation(self.n_samples))
-            X, y = X[permutation.to(X.device)], y[permutation.to(y.device)]
-            self._places = permutation.argsort().to(X.device)
-        self._whole = Batch(X, y)
-        parts = zip(X.tensor_split(n_chunks), y.tensor_split(n_chunks), strict=True)
-        self.chunks = [Batch(*part) for part in parts]
-        self.shares = [len(chunk.X) / self.n_samples for chunk in self.chunks]
+    n_samples: int
+    sizes: list[int]
+    weighted: bool
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the chunks, the same ones every time."""
 
     def take(self, rows: Rows) -> Batch:
-        """Return the rows at these positions of the data as they were given; ValueError for anything else."""
-        index = torch.as_tensor(rows, device=self._whole.X.device)
+        """Return the samples at these positions of the data as they were given; ValueError for anything else."""
+
+    def few(self) -> Batch:
+        """Return a few samples, of different classes where there are some, to try modules and losses on."""
+
+    def targets(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield the targets and the sample weights of every chunk."""
+
+
+class ArrayData:
+    """X and y in ceil(n_samples / chunk_size) chunks whose sizes differ by at most one sample.
+
+    The chunks are drawn by a fixed permutation; one chunk keeps the order of the samples.
+
+    Parameters
+    ----------
+    data : tuple (X, y)
+        X an array, a tensor, a tuple or dict of these, or a sparse matrix; y an array or a tensor.
+    chunk_size : int
+        Largest number of samples in a chunk.
+    dtype : torch.dtype
+        Floating-point inputs are cast to it.
+    device : torch.device
+        Where dense data are moved, once. The chunks of a sparse matrix are made dense when they are asked for.
+    weight : array-like of shape (n_samples,), optional
+        How often each sample counts.
+    parts : sequence of sequences of int, optional
+        The samples of each chunk, where a loader has decided that.
+    """
+
+    def __init__(
+        self,
+        data: tuple[Any, Any],
+        chunk_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        weight: Any = None,
+        parts: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        self._dtype, self._device = dtype, device
+        X, y = _check_data(data, dtype, device)
+        self.n_samples = len(y)
+        self.weighted = weight is not None
+        weight = None if weight is None else check_weight(weight, self.n_samples).to(device)
+        self._places: Tensor | None = None  # where each sample went
+        order: Tensor | None = None
+        if parts is not None:
+            order = torch.as_tensor([i for part in parts for i in part])
+            sizes = [len(part) for part in parts]
+            self.n_samples = len(order)
+            if torch.equal(order, torch.arange(len(y))):
+                order = None
+        else:
+            n_chunks = -(-self.n_samples // chunk_size)
+            sizes = [len(part) for part in np.array_split(np.empty(self.n_samples), n_chunks)]
+            if n_chunks > 1:
+                order = torch.from_numpy(np.random.RandomState(0).permutation(self.n_samples))
+        self.sizes = sizes
+        self._whole = Batch(X, y, weight)
+        if order is not None:
+            self._whole = rows_of(self._whole, order)
+            self._places = order.argsort().to(device) if parts is None else None
+        bounds = np.cumsum([0, *sizes])
+        self._slices = [slice(int(a), int(b)) for a, b in itertools.pairwise(bounds)]
+        self._chunks = None if sparse.issparse(X) else [rows_of(self._whole, part) for part in self._slices]
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._chunks is not None:
+            return iter(self._chunks)
+        return (self._dense(rows_of(self._whole, part)) for part in self._slices)
+
+    def take(self, rows: Rows) -> Batch:
+        """Return the samples at these positions of the data as they were given; ValueError for anything else."""
+        index = torch.as_tensor(rows, device=self._device)
         whole = index.ndim == 1 and len(index) > 0 and not (index.is_floating_point() or index.dtype == torch.bool)
         if not whole or index.min() < 0 or index.max() >= self.n_samples:
             raise ValueError(f"rows must be a sequence of integers from 0 to {self.n_samples - 1}; got {rows!r}.")
         index = index.long() if self._places is None else self._places[index.long()]
-        return Batch(self._whole.X[index], self._whole.y[index])
+        return self._dense(rows_of(self._whole, index))
+
+    def few(self) -> Batch:
+        """Return samples spread evenly over the data, over the classes where y holds class numbers."""
+        y = self._whole.y
+        order = torch.arange(len(y), device=y.device) if y.ndim != 1 else y.argsort(stable=True)
+        places = torch.linspace(0, len(y) - 1, min(N_TRIED, len(y)), device="cpu").round().long().to(y.device)
+        return self._dense(rows_of(self._whole, order[places]))
+
+    def targets(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield the targets and the sample weights of every chunk."""
+        for part in self._slices:
+            yield self._whole.y[part], None if self._whole.weight is None else self._whole.weight[part]
+
+    def _dense(self, batch: Batch) -> Batch:
+        X: Any = batch.X
+        if not sparse.issparse(X):
+            return batch
+        return batch._replace(X=torch.from_numpy(X.toarray()).to(self._device, self._dtype))
 
 
-def _check_data(data: tuple[Any, Any], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    X, y = (as_tensor(part) for part in data)
-    if torch.is_floating_point(X):
-        X = X.to(dtype)
-    if not torch.is_floating_point(y):
-        y = y.long()
-    if len(X) != len(y):
-        raise ValueError(f"X and y must have the same number of rows; got {len(X)} and {len(y)}.")
-    if len(X) == 0:
+def rows_of(batch: Batch, index: Tensor | slice) -> Batch:
+    """Return some samples; of a sparse matrix as one."""
+    if sparse.issparse(batch.X):
+        X = batch.X[index if isinstance(index, slice) else index.cpu().numpy()]
+    else:
+        X = map_tensors(lambda t: t[index], batch.X)
+    return Batch(X, batch.y[index], None if batch.weight is None else batch.weight[index])
+
+
+def _check_data(data: tuple[Any, Any], dtype: torch.dtype, device: torch.device) -> tuple[Any, Tensor]:
+    X, y = data
+    y = on_device(as_tensor(y), dtype, device, target=True)
+    if sparse.issparse(X):
+        X = X.tocsr()
+        if not np.isfinite(X.data).all():
+            raise ValueError("X must hold finite numbers only; the sparse matrix holds NaN or infinity.")
+        length = X.shape[0]
+    else:
+        X = on_device(tensors(X), dtype, device)
+        if isinstance(X, Tensor):
+            length = len(X)
+        else:
+            length = n_rows(X)
+    if length != len(y):
+        raise ValueError(f"X and y must have the same number of rows; got {length} and {len(y)}.")
+    if length == 0:
         raise ValueError("X must have at least one row; got none.")
-    return X.to(device), y.to(device)
+    return X, y
+
+
+def tensors(X: Any) -> Any:
+    """Return X as a tensor, or as a tuple or dict of tensors where it is one of arrays."""
+    if isinstance(X, Mapping):
+        return {key: tensors(value) for key, value in X.items()}
+    if isinstance(X, tuple):
+        return tuple(tensors(value) for value in X)
+    return as_tensor(X)
+
+
+def on_device(data: Any, dtype: torch.dtype, device: torch.device, *, target: bool = False) -> Any:
+    """Return the tensors on the device: inputs with real numbers in ``dtype``, whole numbers of a target as int64."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        if target:
+            return (tensor if torch.is_floating_point(tensor) else tensor.long()).to(device)
+        return tensor.to(device, dtype if torch.is_floating_point(tensor) else None)
+
+    return map_tensors(moved, data)
+
+
+def check_weight(weight: Any, n_samples: int) -> Tensor:
+    """Return sample weights as a tensor of float64; ValueError for anything but one nonnegative number a sample."""
+    weight = as_tensor(weight).double()
+    if weight.shape != (n_samples,) or not bool((weight >= 0).all()) or not bool(torch.isfinite(weight).all()):
+        raise ValueError(
+            f"sample_weight must hold one finite number of at least 0 for each of the {n_samples} samples; "
+            f"got an array of shape {tuple(weight.shape)}{'' if weight.shape != (n_samples,) else ' with others'}."
+        )
+    if not bool(weight.any()):
+        raise ValueError("sample_weight must have at least one weight above 0; got zeros only.")
+    return weight

@@ -55,7 +55,7 @@ class ModuleLoss:
         self.module = module
         self.loss = row_loss(criterion)
         self.infer = call_module if infer is None else infer
-        self._own = self._here = own_params
+        self._own = self.here = own_params
         names = {id(p): name for name, p in module.named_parameters()}
         self._slots: list[Slot] = [
             (layer._parameters, key, names[id(p)])
@@ -74,7 +74,7 @@ class ModuleLoss:
     def __call__(self, params: Params, buffers: Buffers, batch: Batch) -> tuple[Tensor, Aux]:
         """Evaluate the loss."""
         with self.standing(params, buffers):
-            if self._here is not self._own:
+            if self.here is not self._own:
                 # Clones: what the module writes into them must not reach the tensors given.
                 _put(self._buffer_slots, {name: b.clone() for name, b in buffers.items()})
             y_pred = self.infer(self.module, batch.X)
@@ -92,20 +92,26 @@ class ModuleLoss:
 
     def standing(self, params: Params, buffers: Buffers) -> contextlib.AbstractContextManager[None]:
         """Return a context in which ``params`` stand in the module, and after which everything is as before."""
-        return _AS_IT_IS if params is self._here else self._swapped(params)
+        return _AS_IT_IS if params is self.here else self._swapped(params)
+
+    def place(self, params: Params) -> None:
+        """Let ``params`` stand in the module from now on; ``here`` is what stands there. For a private copy."""
+        if params is not self.here:
+            _put(self._slots, params)
+            self.here = params
 
     @contextlib.contextmanager
     def _swapped(self, params: Params) -> Iterator[None]:
-        before, slots = self._here, [*self._slots, *self._buffer_slots]
+        before, slots = self.here, [*self._slots, *self._buffer_slots]
         saved = [owner[key] for owner, key, _ in slots]
         try:
             _put(self._slots, params)
-            self._here = params
+            self.here = params
             yield
         finally:
             for (owner, key, _), tensor in zip(slots, saved, strict=True):
                 owner[key] = tensor
-            self._here = before
+            self.here = before
 
 
 def _put(slots: list[Slot], tensors: Mapping[str, Tensor]) -> None:
@@ -128,4 +134,4 @@ def n_correct(y_pred: Tensor, y: Tensor) -> Tensor:
 
 def is_classification(y_pred: Tensor, y: Tensor) -> bool:
     """Say whether accuracy means anything: one score per class, and integer classes."""
-    return y_pred.ndim == 2 and y.ndim == 1 and not torch.is_floating_point(y)
+    return isinstance(y_pred, Tensor) and y_pred.ndim == 2 and y.ndim == 1 and not torch.is_floating_point(y)

@@ -1,9 +1,9 @@
 """The loss surface: f(theta) = mean_i loss(net_theta(x_i), y_i) over fixed data, as an object to measure."""
 
-import copy
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -12,10 +12,16 @@ from torch import Tensor, nn
 from sklgap._typing import Aux, Batch, Criterion, Params
 from sklgap.objective import _batch_norm
 from sklgap.objective._autodiff import gradient_of, hessian_operator, hessian_vector_product, row_gradient_norms
-from sklgap.objective._data import Data, Rows
+from sklgap.objective._copy import check_plain, convert, deepcopy, lazy_parameters, private_copy
+from sklgap.objective._data import ArrayData, Data, Rows, rows_of
 from sklgap.objective._loss import ModuleLoss, is_classification, n_correct
-from sklgap.objective._parameters import flatten, trainable_parameters, unflatten
+from sklgap.objective._nested import map_tensors
+from sklgap.objective._parameters import Patterns, flatten, trainable_parameters, unflatten
 from sklgap.objective._restricted import RestrictedObjective
+from sklgap.objective._row_loss import RowLoss, row_loss
+from sklgap.objective._second_derivatives import check_second_derivatives, differentiable_twice
+from sklgap.objective._stream import is_stream, stream_data, undisturbed
+from sklgap.objective._trial import explained, try_loss, try_module
 
 if TYPE_CHECKING:
     from sklgap.objective._subspace import Subspace
@@ -47,15 +53,24 @@ class Objective:
     Parameters
     ----------
     module : torch.nn.Module
-        Maps X to the outputs the criterion takes. ``theta`` holds its parameters with ``requires_grad=True``, in the
-        order of ``module.named_parameters()``; frozen parameters are constants.
+        Maps the inputs to the outputs the criterion takes: a tensor, a tuple whose first element is one, or a dict or
+        an object with ``logits``. ``theta`` holds its parameters with ``requires_grad=True``, in the order of
+        ``module.named_parameters()``, a complex number as its real and imaginary part; frozen parameters are
+        constants.
     criterion : torch.nn.Module or callable
-        Maps (y_pred, y) to the mean loss of the rows. A torch loss module is copied and evaluated in float64 on the
+        Maps (y_pred, y) to the mean loss of the samples. A torch loss module is copied and evaluated in float64 on the
         outputs, so that small losses keep their digits; any other callable is called as it is. A module with
-        ``reduction="sum"`` or ``"none"`` is refused. One with class weights is averaged within each chunk by its
-        weights, and over chunks by their rows, as skorch's ``loss_scoring`` does over batches.
-    data : tuple (X, y) of array-like or tensors
-        X of shape (n_samples, ...), y of shape (n_samples, ...).
+        ``reduction="sum"`` or ``"none"`` is refused. Class weights and ``ignore_index`` are exact: the weighted sum of
+        losses over all data is divided by the sum of the weights over all data.
+
+        Or a function ``loss(module, batch)``, whose first argument is named ``module`` or ``model``: it takes whatever
+        a loader yields and returns the mean loss of the batch, or a pair (mean loss, weight of the batch) where
+        batches do not count by their number of samples, such as (mean over tokens, number of tokens).
+    data : tuple (X, y), torch.utils.data.Dataset or torch.utils.data.DataLoader
+        X of shape (n_samples, ...), or a tuple or dict of such arrays for ``module(*X)`` or ``module(**X)``, or a
+        sparse matrix, which is made dense chunk by chunk; y of shape (n_samples, ...). A Dataset is cut into chunks
+        and loaded when it is needed. The batches of a DataLoader are the chunks. Each of their batches is
+        (inputs, target), or a dict with ``"labels"``.
     batch_norm : {"batch", "population", "running"}, default="batch"
         Batch statistics over fixed chunks of the data (the choice of the paper), statistics recomputed over the whole
         data set at the point measured, or the module's running buffers. See Notes.
@@ -67,7 +82,17 @@ class Objective:
         ``torch.float32`` or ``torch.float64`` for parameters and data; None: as the module's parameters. Sums over
         chunks are accumulated in float64 in either case.
     device : str or torch.device, default=None
-        None: where the module is. The data are moved there once and stay.
+        None: where the module is. Arrays are moved there once and stay; a stream is moved chunk by chunk.
+    parameters : str or list of str, default=None
+        Measure with respect to the parameters whose names match, as file names match (``"encoder.*"``); the others are
+        constants. None: all trainable parameters.
+    sample_weight : array-like of shape (n_samples,), default=None
+        How often each sample counts in the mean. Not for streams.
+    num_workers : int, default=0
+        Processes that load a Dataset. A DataLoader has its own.
+    check : bool, default=True
+        Whether to try module and loss on a few samples first, at the cost of some evaluations of 32 samples: a module
+        that is not a deterministic function of parameters and data is refused.
 
     Attributes
     ----------
@@ -86,7 +111,9 @@ class Objective:
     ------
     ValueError
         For a module without trainable parameters, unequal lengths of X and y, no rows, batch statistics over chunks
-        of one row, or a parameter outside its allowed values.
+        of one row, or a parameter outside its allowed values. For a module whose loss is not a function of
+        parameters and data: one that draws random numbers in evaluation mode, or changes its parameters in its forward
+        pass. For data that are not the same in every pass. For second derivatives that the module computes wrongly.
 
     Notes
     -----
@@ -119,45 +146,155 @@ class Objective:
     def __init__(
         self,
         module: nn.Module,
-        criterion: Criterion,
-        data: tuple[Any, Any],
+        criterion: Criterion | RowLoss,
+        data: Any,
         *,
         batch_norm: str = "batch",
         chunk_size: int = 5000,
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
+        parameters: Patterns | None = None,
+        sample_weight: Any = None,
+        num_workers: int = 0,
+        check: bool = True,
     ) -> None:
         self.batch_norm = _batch_norm.check_batch_norm(batch_norm)
         self.chunk_size = _check_chunk_size(chunk_size)
-        own = trainable_parameters(module)
+        module = check_plain(module)
+        lazy = lazy_parameters(module)
+        if lazy:
+            raise ValueError(
+                f"module must have parameters; {lazy[0]!r} is lazy and gets its shape from the first batch: call the "
+                "module on a few samples before."
+            )
+        own = trainable_parameters(module, parameters)
         if not own:
             raise ValueError("module must have at least one parameter that requires a gradient; it has none.")
         first = next(iter(own.values()))
-        self.dtype = _check_dtype(first.dtype if dtype is None else dtype)
+        self.parameters = parameters
+        self.dtype = _check_dtype(dtype, own)
         self.device = first.device if device is None else torch.device(device)
-        self._module = copy.deepcopy(module).to(device=self.device, dtype=self.dtype).eval()
-        self._criterion = _double_precision(criterion, self.device)
-        self._like = trainable_parameters(self._module)
+        self._module = private_copy(module, self.device, self.dtype)
+        self._like = trainable_parameters(self._module, parameters)
         self.theta0 = flatten(self._like).detach()
         self.n_params = self.theta0.numel()
         self.shapes = [tuple(p.shape) for p in self._like.values()]
-        self._data = Data(data, self.chunk_size, self.dtype, self.device)
-        self._chunks, self._shares, self.n_samples = self._data.chunks, self._data.shares, self._data.n_samples
+
+        has_batch_norm = bool(_batch_norm.batch_norm_layers(self._module))
+        self.batch_statistics = has_batch_norm and self.batch_norm != "running"
+        self._whole: WholeBatchLoss | None = None
+        whole_batches = takes_module(criterion)
+        self._data = self._load(data, sample_weight, num_workers, whole_batches)
+        self.n_samples = self._data.n_samples
+        if self.batch_statistics and min(self._data.sizes) < 2:
+            raise ValueError(
+                f"batch_norm={batch_norm!r} needs at least two rows in every chunk; "
+                f"got {self.n_samples} rows in {len(self._data.sizes)} chunks."
+            )
+        if has_batch_norm and self.batch_norm == "running":
+            _batch_norm.check_running_statistics(self._module)
 
         self._tap = None
-        self.batch_statistics = False
-        if _batch_norm.batch_norm_layers(self._module):
-            self.batch_statistics = self.batch_norm != "running"
-            if self.batch_norm != "running" and min(len(chunk.X) for chunk in self._chunks) < 2:
-                raise ValueError(
-                    f"batch_norm={batch_norm!r} needs at least two rows in every chunk; "
-                    f"got {self.n_samples} rows in {len(self._chunks)} chunks."
-                )
+        if self.batch_statistics:
             if self.batch_norm == "batch":
                 _batch_norm.use_batch_statistics(self._module)
-            elif self.batch_norm == "population":
+            else:
                 self._tap = _batch_norm.StatisticsTap(self._module)
-        self._loss_fn = ModuleLoss(self._module, self._criterion)
+        if whole_batches:
+            self._whole = WholeBatchLoss(cast(Any, criterion))
+            self._fn = ModuleLoss(self._module, RowLoss(_first), infer=self._whole)
+        else:
+            loss = _double_precision(criterion, self.device)
+            self._fn = ModuleLoss(self._module, loss, infer=getattr(criterion, "infer", None))
+        self._buffers: dict[str, Tensor] = {}
+        self._draws = False
+        if check:
+            self._try(criterion, whole_batches)
+        self._settle_weights()
+        self._second_derivatives: str | None = None
+
+    def _load(self, data: Any, sample_weight: Any, num_workers: int, whole_batches: bool) -> Data:
+        if not is_stream(data):
+            if not isinstance(data, tuple | list) or len(data) != 2:
+                raise TypeError(f"data must be a pair (X, y), a Dataset or a DataLoader; got {type(data).__name__}.")
+            if whole_batches:
+                raise TypeError(
+                    "data must be a Dataset or a DataLoader for a function loss(module, batch); got arrays."
+                )
+            return ArrayData(tuple(data), self.chunk_size, self.dtype, self.device, sample_weight)
+        if sample_weight is not None:
+            raise ValueError(
+                "sample_weight must be None for a Dataset or a DataLoader: give a function loss(module, batch) that "
+                "returns (weighted mean, sum of weights)."
+            )
+        return stream_data(
+            data,
+            self.chunk_size,
+            self.dtype,
+            self.device,
+            num_workers=num_workers,
+            whole=whole_batches,
+            rows_meet=self.batch_statistics,
+        )
+
+    def _try(self, criterion: Any, whole_batches: bool) -> None:
+        """Refuse what is not a function of parameters and data."""
+        batch = self._data.few()
+        self._buffers = self._fn.buffers()
+        params = unflatten(self.theta0, self._like)
+        trial = try_module(self._fn, params, batch)
+        self._buffers = self._buffers if trial.moves_buffers else {}
+        self._draws = trial.draws
+        if not whole_batches:
+            with torch.no_grad(), explained(batch), undisturbed(seed=0):
+                y_pred = self._fn(params, self._buffers, batch)[1].y_pred
+            if isinstance(y_pred, Tensor):
+                self._fn.loss = try_loss(self._fn.loss, criterion, y_pred, batch.y, len(self._data.sizes))
+        if self._tap is not None:
+            self._tap.take()
+
+    def _settle_weights(self) -> None:
+        """Find what each chunk counts for; the loss stays the plain criterion where all samples count alike."""
+        self._row_shares = [size / self.n_samples for size in self._data.sizes]
+        self._shares, self._mean_weight, self._n_labelled = self._row_shares, 1.0, self.n_samples
+        masses = self._masses() if self._whole is None else self._masses_of_batches()
+        if masses is None:
+            return
+        whole = float(sum(masses))
+        if not whole > 0:
+            raise ValueError("y must have samples that count in the loss; all are ignored or have weight 0.")
+        self._shares = [mass / whole for mass in masses]
+        self._mean_weight = whole / self.n_samples
+
+    def _masses(self) -> list[float] | None:
+        """Return the summed weights of every chunk, or None where all samples count alike."""
+        loss = self._fn.loss
+        if loss.counts is None and not self._data.weighted:
+            return None
+        found, least, most, self._n_labelled = [], np.inf, 0.0, 0
+        for y, weight in self._data.targets():
+            weights = loss.weights(y, weight, _wide(y.device))
+            assert weights is not None
+            found.append(float(weights.sum()))
+            least, most = min(least, float(weights.min())), max(most, float(weights.max()))
+            # Negative numbers stand for classes that are not known: no output can be right there.
+            self._n_labelled += int((y >= 0).sum()) if y.ndim == 1 else len(y)
+        if not self._data.weighted and least == most > 0:
+            self._fn.loss = loss.alike()
+            return None
+        return found
+
+    def _masses_of_batches(self) -> list[float] | None:
+        """Return the weights that ``loss(module, batch)`` gives to the batches; None where it gives none."""
+        assert self._whole is not None
+        found = []
+        with torch.no_grad():
+            for chunk in self._data:
+                self._forward(self.theta0, chunk)
+                if self._whole.weight is None:
+                    return None
+                found.append(self._whole.weight)
+        return found
 
     def value(self, theta: Vector | None = None) -> float:
         """Return f(theta), at the module's own parameters by default."""
@@ -167,9 +304,9 @@ class Objective:
         """Return mean loss and accuracy at ``theta``, at the module's own parameters by default."""
         theta = self._check_theta(theta)
         with torch.no_grad(), self._statistics_of(theta):
-            results = [self._evaluate_chunk(theta, chunk) for chunk in self._chunks]
+            results = [self._evaluate_chunk(theta, chunk) for chunk in self._data]
         correct = torch.stack([correct for _, correct, _ in results]).sum()
-        accuracy = correct.item() / self.n_samples if all(c for _, _, c in results) else float("nan")
+        accuracy = correct.item() / self._n_labelled if all(c for _, _, c in results) else float("nan")
         return Evaluation(self._mean([loss for loss, _, _ in results]), accuracy)
 
     def gradient(self, theta: Vector | None = None) -> tuple[float, Tensor]:
@@ -179,21 +316,29 @@ class Objective:
             return self._population_gradient(theta)
         losses = []
         total = torch.zeros_like(theta, dtype=_wide(self.device))
-        for share, chunk in zip(self._shares, self._chunks, strict=True):
+        for share, chunk in zip(self._shares, self._data, strict=True):
             loss, gradient = gradient_of(partial(self._loss, chunk=chunk), theta)
             losses.append(loss)
             total.add_(gradient, alpha=share)
         return self._mean(losses), total.to(self.dtype)
 
     def hvp(self, v: Vector, theta: Vector | None = None) -> Tensor:
-        """Return the Hessian at ``theta`` times ``v``, both of shape (n_params,)."""
+        """Return the Hessian at ``theta`` times ``v``, both of shape (n_params,).
+
+        The first product of an objective checks the second derivatives of the module: see `second_derivatives`.
+        """
         theta, v = self._check_theta(theta), self._check_theta(v)
-        if self._tap is not None:
-            return hessian_vector_product(self._population_loss, theta, v)
-        total = torch.zeros_like(theta, dtype=_wide(self.device))
-        for share, chunk in zip(self._shares, self._chunks, strict=True):
-            product = hessian_vector_product(partial(self._loss, chunk=chunk), theta, v)
-            total.add_(product, alpha=share)
+        self.check_second_derivatives()
+        return self._hvp(v, theta)
+
+    def _hvp(self, v: Tensor, theta: Tensor) -> Tensor:
+        with differentiable_twice(self._module):
+            if self._tap is not None:
+                return hessian_vector_product(self._population_loss, theta, v)
+            total = torch.zeros_like(theta, dtype=_wide(self.device))
+            for share, chunk in zip(self._shares, self._data, strict=True):
+                product = hessian_vector_product(partial(self._loss, chunk=chunk), theta, v)
+                total.add_(product, alpha=share)
         return total.to(self.dtype)
 
     def hessian_operator(self, theta: Vector | None = None) -> Callable[[Vector], Tensor]:
@@ -203,42 +348,110 @@ class Objective:
         product costs two thirds of `hvp`; the memory, that of one product, is held until the function is dropped.
         """
         theta = self._check_theta(theta).clone()
-        if self._tap is None and len(self._chunks) > 1:
-            return lambda v: self.hvp(v, theta)
-        loss = partial(self._loss, chunk=self._chunks[0]) if self._tap is None else self._population_loss
-        product = hessian_operator(loss, theta)
-        return lambda v: product(self._check_theta(v))
+        self.check_second_derivatives()
+        if self._tap is None and len(self._data.sizes) > 1:
+            return lambda v: self._hvp(self._check_theta(v), theta)
+        with differentiable_twice(self._module):
+            loss = partial(self._loss, chunk=next(iter(self._data))) if self._tap is None else self._population_loss
+            product = hessian_operator(loss, theta)
+        here = self._fn.here
+        assert here is not None
+
+        def operator(v: Vector) -> Tensor:
+            # Layers with gradient checkpointing are evaluated again, with the parameters of the gradient's graph.
+            self._fn.place(here)
+            with differentiable_twice(self._module):
+                return product(self._check_theta(v))
+
+        return operator
+
+    @property
+    def second_derivatives(self) -> str:
+        """What is known of the module's second derivatives: ``"checked"``, or why they could not be checked."""
+        return self._second_derivatives or "not needed yet"
+
+    def check_second_derivatives(self) -> None:
+        """Compare Hessian products with finite differences of gradients, once; ValueError where they are wrong.
+
+        On a few samples in float64, near the module's own parameters: two products, for the symmetry, and two
+        gradients.
+        """
+        if self._second_derivatives is None:
+            self._second_derivatives = check_second_derivatives(self._few_in_double_precision, self._hvp, self.theta0)
+
+    def _few_in_double_precision(self) -> "Objective":
+        """Return this objective on a few samples in float64; under ``"population"`` with their own statistics."""
+        few = object.__new__(Objective)
+        vars(few).update(vars(self))
+        few.dtype, few._tap = _wide(self.device), None
+        self._fn.place(self._like)  # the leaves
+        module = deepcopy(self._module)
+        if self._tap is not None:
+            for layer in _batch_norm.batch_norm_layers(module).values():
+                del layer.forward
+            _batch_norm.use_batch_statistics(module)
+        few._module = convert(module, self.device, few.dtype)
+        few._like = trainable_parameters(few._module, self.parameters)
+        few.theta0 = flatten(few._like).detach()
+        few._fn = ModuleLoss(few._module, self._fn.loss, infer=self._fn.infer)
+        few._buffers = few._fn.buffers() if self._buffers else {}
+        few._data = _OneChunk(self._data.few(), few.dtype)
+        few._shares = [1.0]
+        return few
 
     def batch_gradient(self, rows: Rows, theta: Vector | None = None) -> tuple[float, Tensor]:
         """Return (mean loss, its gradient of shape (n_params,)) of a mini-batch: the rows at these positions.
 
-        Batch norm uses the statistics of these rows, as in training, or the buffers under ``"running"``.
+        Batch norm uses the statistics of these rows, as in training, or the buffers under ``"running"``. Class weights
+        and sample weights are relative to their mean over all data, so that the mean over all mini-batches is f.
         """
         theta = self._check_theta(theta)
         batch = self._data.take(rows)
+        n_rows = len(batch.y)
         # Only rows that depend on each other need one graph.
-        size = len(batch.X) if self.batch_statistics else self.chunk_size
+        size = n_rows if self.batch_statistics or self._whole else self.chunk_size
         losses, total = [], torch.zeros_like(theta, dtype=_wide(self.device))
-        for part in map(Batch, batch.X.split(size), batch.y.split(size)):
+        for start in range(0, n_rows, size):
+            part = batch if size >= n_rows else rows_of(batch, slice(start, start + size))
             loss, gradient = gradient_of(partial(self._loss, chunk=part), theta)
-            losses.append(len(part.X) / len(batch.X) * loss)
-            total.add_(gradient, alpha=len(part.X) / len(batch.X))
+            share = self._mass_of(part) / (self._mean_weight * n_rows)
+            losses.append(share * loss)
+            total.add_(gradient, alpha=share)
         if self._tap is not None:
             self._tap.take()
         return float(torch.stack(losses).sum()), total.to(self.dtype)
 
     def row_gradient_norms(self, rows: Rows, theta: Vector | None = None) -> Tensor:
-        """Return the Euclidean norm of the gradient of each row's own loss, of shape (len(rows),)."""
+        """Return the Euclidean norm of the gradient of each row's own loss, of shape (len(rows),).
+
+        With class weights or sample weights, of the loss times the row's weight relative to their mean over all data.
+        """
         if self.batch_statistics:
             raise ValueError(f"batch_norm must be 'running' for the gradients of single rows; got {self.batch_norm!r}.")
-        params = unflatten(self._check_theta(theta), self._like)
+        theta = self._check_theta(theta)
+        params = unflatten(theta, self._like)
 
-        def loss(params: Params, x: Tensor, y: Tensor) -> Tensor:
-            return self._loss_fn(params, {}, Batch(x[None], y[None]))[0]
+        def loss(params: Params, X: Any, y: Tensor) -> Tensor:
+            return self._fn(params, self._buffers, Batch(map_tensors(lambda t: t[None], X), y[None]))[0]
+
+        def alone(X: Any, y: Tensor) -> Tensor:
+            return gradient_of(partial(self._loss, chunk=Batch(map_tensors(lambda t: t[None], X), y[None])), theta)[1]
 
         size = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // self.n_params))
-        blocks = (self._data.take(block) for block in torch.as_tensor(rows).split(size))
-        return torch.cat([row_gradient_norms(loss, params, *block[:2]).to(_wide(self.device)) for block in blocks])
+        norms = []
+        for block in torch.as_tensor(rows).split(size):
+            batch = self._data.take(block)
+            found = row_gradient_norms(loss, params, batch.X, batch.y, alone).to(_wide(self.device))
+            weights = self._fn.loss.weights(batch.y, batch.weight, found.dtype)
+            norms.append(found if weights is None else found * weights / self._mean_weight)
+        return torch.cat(norms)
+
+    def _mass_of(self, batch: Batch) -> float:
+        """Return what the samples count for; of a whole batch as its loss has just said."""
+        if self._whole is not None and self._whole.weight is not None:
+            return self._whole.weight
+        weights = self._fn.loss.weights(batch.y, batch.weight, _wide(self.device))
+        return float(len(batch.y)) if weights is None else float(weights.sum())
 
     def restrict(self, subspace: "Subspace") -> RestrictedObjective:
         """Return f on the affine subspace z -> theta0 + A z, with the same methods in z."""
@@ -258,7 +471,14 @@ class Objective:
         return float(np.dot(self._shares, torch.stack(losses).cpu().double().numpy()))
 
     def _forward(self, theta: Tensor, chunk: Batch) -> tuple[Tensor, Aux]:
-        loss, aux = self._loss_fn(unflatten(theta, self._like), {}, chunk)
+        params = unflatten(theta, self._like)
+        # They stay in the module, a private copy, for what is evaluated again while the gradient is computed.
+        self._fn.place(params)
+        if self._draws:
+            with undisturbed():
+                loss, aux = self._fn(params, self._buffers, chunk)
+        else:
+            loss, aux = self._fn(params, self._buffers, chunk)
         if loss.ndim:
             raise ValueError(f"criterion must return the mean loss as a scalar; got shape {tuple(loss.shape)}.")
         return loss, aux
@@ -286,20 +506,20 @@ class Objective:
         assert self._tap is not None
         self._tap.take()  # what an evaluation that was interrupted left behind
         collected = []
-        for chunk in self._chunks:
+        for chunk in self._data:
             self._forward(theta, chunk)
             collected.append(self._tap.take())
         return collected
 
     def _pooled(self, theta: Tensor) -> _batch_norm.Statistics:
-        return _batch_norm.pool(self._collect(theta), self._shares)
+        return _batch_norm.pool(self._collect(theta), self._row_shares)
 
     def _statistics_of(self, theta: Tensor) -> "_Given":
         return _Given(self._tap, None if self._tap is None else self._pooled(theta))
 
     def _population_loss(self, theta: Tensor) -> Tensor:
         with _Given(self._tap, self._pooled(theta)):
-            losses = [self._loss(theta, chunk) for chunk in self._chunks]
+            losses = [self._loss(theta, chunk) for chunk in self._data]
         return torch.stack([share * loss for share, loss in zip(self._shares, losses, strict=True)]).sum()
 
     def _population_gradient(self, theta: Tensor) -> tuple[float, Tensor]:
@@ -314,7 +534,7 @@ class Objective:
         leaves = [
             {k: [(m.requires_grad_(), v.requires_grad_()) for m, v in s] for k, s in c.items()} for c in collected
         ]
-        pooled = _batch_norm.pool(leaves, self._shares)
+        pooled = _batch_norm.pool(leaves, self._row_shares)
         given = {k: (m.detach().requires_grad_(), v.detach().requires_grad_()) for k, (m, v) in pooled.items()}
         point = theta.detach().requires_grad_()
 
@@ -323,7 +543,7 @@ class Objective:
         inputs = [point] + _tensors(given.values())
         from_pool = [torch.zeros_like(t) for t in inputs[1:]]
         with _Given(self._tap, given):
-            for share, chunk in zip(self._shares, self._chunks, strict=True):
+            for share, chunk in zip(self._shares, self._data, strict=True):
                 loss = self._loss(point, chunk)
                 gradients = torch.autograd.grad(loss, inputs)
                 losses.append(loss.detach())
@@ -333,7 +553,7 @@ class Objective:
 
         flat_leaves = [t for c in leaves for s in c.values() for t in _tensors(s)]
         through_pool = iter(torch.autograd.grad(_tensors(pooled.values()), flat_leaves, grad_outputs=from_pool))
-        for chunk in self._chunks:
+        for chunk in self._data:
             self._forward(point, chunk)
             own = [t for s in self._tap.take().values() for t in _tensors(s)]
             pairs = [(t, next(through_pool)) for t in own]
@@ -367,20 +587,78 @@ def _wide(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64  # Apple's devices know no float64
 
 
-def _double_precision(criterion: Criterion, device: torch.device) -> Criterion:
+class _OneChunk:
+    """A few samples as the data of an objective."""
+
+    def __init__(self, batch: Batch, dtype: torch.dtype) -> None:
+        X = map_tensors(lambda t: t.to(dtype) if t.is_floating_point() else t, batch.X)
+        self.batch, self.sizes, self.n_samples = batch._replace(X=X), [len(batch.y)], len(batch.y)
+        self.weighted = batch.weight is not None
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter([self.batch])
+
+    def take(self, rows: Rows) -> Batch:
+        return rows_of(self.batch, torch.as_tensor(rows))
+
+    def few(self) -> Batch:
+        return self.batch
+
+    def targets(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        yield self.batch.y, self.batch.weight
+
+
+def takes_module(criterion: Any) -> bool:
+    """Say whether it is a function ``loss(module, batch)``: its first argument is named ``module`` or ``model``."""
+    if isinstance(criterion, nn.Module | RowLoss) or not callable(criterion):
+        return False
+    try:
+        names = list(inspect.signature(criterion).parameters)
+    except (TypeError, ValueError):
+        return False
+    return bool(names) and names[0] in ("module", "model")
+
+
+class WholeBatchLoss:
+    """A user's ``loss(module, batch)``; ``weight`` is what the last batch counts for, where the function says so."""
+
+    def __init__(self, loss: Callable[[nn.Module, Any], Any]) -> None:
+        self.loss = loss
+        self.weight: float | None = None
+
+    def __call__(self, module: nn.Module, batch: Any) -> Tensor:
+        """Return the mean loss of a batch."""
+        returned = self.loss(module, batch)
+        mean, weight = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
+        self.weight = None if weight is None else float(weight)
+        if not isinstance(mean, Tensor):
+            raise TypeError(
+                "loss(module, batch) must return the mean loss as a tensor, or a pair (mean loss, weight of the "
+                f"batch); got {type(mean).__name__}."
+            )
+        return mean
+
+
+def _first(y_pred: Tensor, y: Tensor) -> Tensor:
+    return y_pred
+
+
+def _double_precision(criterion: Any, device: torch.device) -> RowLoss:
+    if isinstance(criterion, RowLoss):
+        return criterion
     if isinstance(criterion, type) or not callable(criterion):
         raise TypeError(f"criterion must be a function of (y_pred, y), such as CrossEntropyLoss(); got {criterion!r}.")
     if not isinstance(criterion, nn.Module):
-        return criterion
+        return RowLoss(criterion)
     if getattr(criterion, "reduction", "mean") != "mean":
         raise ValueError(f"criterion must have reduction='mean'; got reduction={criterion.reduction!r}.")
     wide = _wide(device)
-    exact = copy.deepcopy(criterion).to(device=device, dtype=wide)
+    exact = convert(deepcopy(criterion), device, wide)
 
-    def in_double_precision(y_pred: Tensor, y: Tensor) -> Tensor:
-        return exact(y_pred.to(wide), y.to(wide) if torch.is_floating_point(y) else y)
+    def evaluate(loss: Criterion) -> Criterion:
+        return lambda y_pred, y: loss(y_pred.to(wide), y.to(wide) if torch.is_floating_point(y) else y)
 
-    return in_double_precision
+    return row_loss(exact, evaluate, gaps=True)
 
 
 def _check_chunk_size(chunk_size: int) -> int:
@@ -389,7 +667,15 @@ def _check_chunk_size(chunk_size: int) -> int:
     return int(chunk_size)
 
 
-def _check_dtype(dtype: torch.dtype) -> torch.dtype:
+def _check_dtype(dtype: torch.dtype | None, params: Params) -> torch.dtype:
+    own = next(iter(params.values())).dtype
+    own = {torch.complex64: torch.float32, torch.complex128: torch.float64}.get(own, own)
+    if dtype is None and own not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"module must have parameters in torch.float32 or torch.float64; got {own}: pass dtype=torch.float32 to "
+            "measure a copy of it in single precision."
+        )
+    dtype = own if dtype is None else dtype
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype must be torch.float32 or torch.float64; got {dtype!r}.")
     return dtype

@@ -8,6 +8,7 @@ the denominators are added up instead.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +30,14 @@ class RowLoss:
         Maps (y_pred, y) to the loss of every sample times what it counts for, of shape (n,). None: not known.
     counts : callable, optional
         Maps y to what every sample counts for, of shape (n,). None: all count alike.
+    infer : callable, optional
+        Maps (module, X) to y_pred, where that is not simply ``module(X)``.
     """
 
     mean: Criterion
     terms: Criterion | None = None
     counts: Counts | None = None
+    infer: Callable[[nn.Module, Any], Any] | None = None
 
     def alike(self) -> "RowLoss":
         """Return the loss for samples that are known to count alike: its mean is the criterion itself, to the bit."""

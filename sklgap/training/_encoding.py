@@ -54,6 +54,16 @@ class DataEncoding:
             raise ValueError(f"y must have the labels seen in fit, {self.classes}; got {unseen} beside them.")
         return rows, np.searchsorted(self.classes, y)
 
+    def encode_batch(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
+        """Return a batch of a loader for the net: rows in its shape, labels as class numbers."""
+        if isinstance(X, Tensor):
+            X = X.reshape(len(X), *self.net_shape)
+        y = column_or_1d(to_numpy(y))
+        unseen = np.setdiff1d(y, self.classes)
+        if len(unseen):
+            raise ValueError(f"y must have the labels seen in fit, {self.classes}; got {unseen} beside them.")
+        return X, np.searchsorted(self.classes, y)
+
 
 def to_numpy(data: Any) -> Any:
     """Return a tensor as an array, anything else as it is."""

@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import torch
+from scipy.sparse import issparse
 from sklearn.exceptions import NotFittedError
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EpochScoring, EpochTimer, PassthroughScoring
@@ -19,7 +20,8 @@ from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._check import own_loss
 from sklgap.objective._loss import ModuleLoss
 from sklgap.objective._parameters import copy_of, trainable_parameters
-from sklgap.objective._row_loss import row_loss
+from sklgap.objective._row_loss import RowLoss, row_loss
+from sklgap.objective._stream import Prepared, is_stream
 from sklgap.objective._tensors import as_tensor
 from sklgap.regimes import BatchRegime, LRSchedule, default_base_batch_size, n_batches, updates_of_epochs
 from sklgap.remedies import Remedy
@@ -372,12 +374,14 @@ class TrainingNet(NeuralNetClassifier):
 
     # -- measuring -------------------------------------------------------------------------------------------------
 
-    def objective_parts(self, X: Any, y: Any) -> tuple[nn.Module, Criterion, Tensor, Tensor]:
+    def objective_parts(self, X: Any, y: Any) -> tuple[nn.Module, RowLoss, Any, Any]:
         """Return what `check_objective` measures, also while training runs: X and y as the estimator takes them."""
         if not hasattr(self, "encoding_"):
             raise NotFittedError("This TrainingNet is not fitted yet; call 'fit' of its estimator first.")
+        if is_stream(X):
+            return self.module_, own_loss(self), Prepared(X, self.encoding_.encode_batch), None
         rows, target = self.encoding_.encode(X, y)
-        return self.module_, own_loss(self), as_tensor(rows), as_tensor(target)
+        return self.module_, own_loss(self), rows if issparse(rows) else as_tensor(rows), as_tensor(target)
 
     # -- pickling --------------------------------------------------------------------------------------------------
 

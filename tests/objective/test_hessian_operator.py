@@ -89,6 +89,7 @@ class Counting(nn.Module):
 @pytest.mark.parametrize(("chunk_size", "n_passes"), [(ONE_CHUNK, 1), (FOUR_CHUNKS, 3 * 4)])
 def test_one_chunk_is_evaluated_once(chunk_size, n_passes):
     objective = _objective((Counting(), nn.CrossEntropyLoss(), *vectors()), chunk_size=chunk_size)
+    objective.check_second_derivatives()
     Counting.n_passes = 0
     product = objective.hessian_operator()
     for _ in range(3):

@@ -39,7 +39,10 @@ def _make(module=None, criterion=None, X=None, y=None, **kwargs):
         ({"chunk_size": 2.0}, r"chunk_size must be an integer of at least 1; got 2\.0"),
         ({"chunk_size": True}, "chunk_size must be an integer of at least 1; got True"),
         ({"dtype": torch.float16}, r"dtype must be torch\.float32 or torch\.float64; got torch\.float16"),
-        ({"module": nn.Linear(4, 3).half()}, r"dtype must be torch\.float32 or torch\.float64; got torch\.float16"),
+        (
+            {"module": nn.Linear(4, 3).half()},
+            r"module must have parameters in torch\.float32 or torch\.float64; got torch\.float16: pass dtype=",
+        ),
         ({"module": nn.Linear(4, 3).requires_grad_(False)}, "module must have at least one parameter that requires a"),
         ({"module": nn.ReLU()}, "module must have at least one parameter that requires a gradient; it has none"),
         ({"y": torch.zeros(3)}, "X and y must have the same number of rows; got 23 and 3"),
@@ -63,9 +66,13 @@ def test_bad_arguments(arguments, message):
 
 @pytest.mark.parametrize("method", ["value", "evaluate", "gradient"])
 def test_a_criterion_that_is_no_mean(method):
-    objective = _make(criterion=lambda y_pred, y: nn.functional.cross_entropy(y_pred, y, reduction="none"))
+    def rows(y_pred, y):
+        return nn.functional.cross_entropy(y_pred, y, reduction="none")
+
     with pytest.raises(ValueError, match="criterion must return the mean loss as a scalar; got shape"):
-        getattr(objective, method)()
+        _make(criterion=rows)
+    with pytest.raises(ValueError, match="criterion must return the mean loss as a scalar; got shape"):
+        getattr(_make(criterion=rows, check=False), method)()
 
 
 def test_bad_theta():

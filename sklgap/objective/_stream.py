@@ -1,0 +1,298 @@
+"""Data that are loaded chunk by chunk: a ``Dataset`` or a ``DataLoader``."""
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
+
+from sklgap._typing import Batch
+from sklgap.objective._data import N_TRIED, ArrayData, Data, Rows, on_device
+from sklgap.objective._nested import equal, map_tensors, n_rows, tensors_in
+
+# (inputs, target) as they are loaded -> as the module and the loss take them.
+Prepare = Callable[[Any, Any], tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A Dataset or DataLoader, and what its batches go through first: the encoding of labels by an estimator."""
+
+    source: Any
+    prepare: Prepare
+
+
+def is_stream(data: Any) -> bool:
+    """Say whether the data are loaded, rather than arrays."""
+    return isinstance(data, Dataset | DataLoader | Prepared)
+
+
+def stream_data(
+    data: Any,
+    chunk_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    num_workers: int = 0,
+    whole: bool = False,
+    rows_meet: bool = False,
+) -> Data:
+    """Return the chunks of a Dataset or a DataLoader.
+
+    Parameters
+    ----------
+    data : Dataset, DataLoader or Prepared
+        A Dataset is cut into chunks by a fixed permutation; the batches of a DataLoader are the chunks.
+    chunk_size : int
+        Samples in a chunk of a Dataset.
+    dtype, device : torch.dtype, torch.device
+        Of inputs with real numbers, and of all tensors.
+    num_workers : int, default=0
+        Processes that load a Dataset. A DataLoader has its own.
+    whole : bool, default=False
+        Whether the loss takes whole batches, of whatever form.
+    rows_meet : bool, default=False
+        Whether the loss of a sample depends on the samples beside it, as with batch statistics.
+    """
+    prepare = None
+    if isinstance(data, Prepared):
+        data, prepare = data.source, data.prepare
+    if isinstance(data, DataLoader):
+        plan = _plan_of(data, rows_meet)
+    else:
+        if isinstance(data, IterableDataset):
+            raise TypeError("data must be a Dataset with a length and an index, or a DataLoader over this one.")
+        n = len(data)
+        if not n:
+            raise ValueError("data must have at least one sample; the Dataset is empty.")
+        n_chunks = -(-n // chunk_size)
+        order = np.random.RandomState(0).permutation(n) if n_chunks > 1 else np.arange(n)
+        parts = [part.tolist() for part in np.array_split(order, n_chunks)]
+        plan = _Plan(data, parts, default_collate, num_workers)
+    arrays = None if prepare or whole else _arrays(plan)
+    if arrays is not None:
+        return ArrayData(arrays, chunk_size, dtype, device, parts=plan.parts)
+    return StreamData(plan, dtype, device, prepare, whole)
+
+
+# How often the first batch is loaded, with other random numbers each time, to see whether it is the same.
+N_LOADED_AGAIN = 4
+_END = object()
+
+
+class _Plan(NamedTuple):
+    """What is loaded: the samples of every batch, or None where only the loader knows."""
+
+    dataset: Any
+    parts: list[list[int]] | None
+    collate: Callable[[list[Any]], Any] | None
+    num_workers: int = 0
+    loader: DataLoader[Any] | None = None
+    options: Mapping[str, Any] = {}
+
+
+def _plan_of(loader: DataLoader[Any], rows_meet: bool) -> _Plan:
+    """Return the batches of a loader, fixed; ValueError for one whose batches change and with them the function."""
+    if isinstance(loader.dataset, IterableDataset):
+        return _Plan(loader.dataset, None, None, loader=loader)
+    options = {"worker_init_fn": loader.worker_init_fn, "multiprocessing_context": loader.multiprocessing_context}
+    with undisturbed():
+        if loader.batch_sampler is None:  # the dataset makes the batches
+            return _Plan(loader.dataset, [[i] for i in loader.sampler], None, loader.num_workers, options=options)
+        drawn = [[list(part) for part in loader.batch_sampler] for _ in range(2)]
+    if drawn[0] != drawn[1]:
+        seen = [sorted(i for part in parts for i in part) for parts in drawn]
+        if seen[0] != seen[1]:
+            raise ValueError(
+                "data must be the same samples in every pass; this DataLoader draws others each time "
+                "(drop_last with shuffle, or sampling with replacement): use a DataLoader with shuffle=False, or pass "
+                "its dataset."
+            )
+        if rows_meet:
+            raise ValueError(
+                "data must be in the same batches in every pass, since batch statistics depend on them; this "
+                "DataLoader shuffles: use shuffle=False, or pass its dataset, which is cut into fixed chunks."
+            )
+    if not drawn[0]:
+        raise ValueError("data must have at least one batch; the DataLoader is empty.")
+    return _Plan(loader.dataset, drawn[0], loader.collate_fn, loader.num_workers, options=options)
+
+
+def _arrays(plan: _Plan) -> tuple[Any, Tensor] | None:
+    """Return (X, y) where the samples are rows of tensors: slices of them are what a loader would stack."""
+    if type(plan.dataset) is not TensorDataset or plan.collate is not default_collate or plan.parts is None:
+        return None
+    return plan.dataset.tensors if len(plan.dataset.tensors) == 2 else None
+
+
+class StreamData:
+    """Chunks that are loaded whenever they are asked for; one is in memory at a time.
+
+    One pass over the data counts the samples, and the first batch is loaded twice: ValueError where it differs.
+    """
+
+    def __init__(
+        self, plan: _Plan, dtype: torch.dtype, device: torch.device, prepare: Prepare | None, whole: bool
+    ) -> None:
+        self._plan, self._dtype, self._device, self._prepare, self._whole = plan, dtype, device, prepare, whole
+        self.weighted = False
+        first = next(self._read(seed=0), None)
+        if first is None:
+            raise ValueError("data must have at least one batch; the loader is empty.")
+        for seed in range(1, N_LOADED_AGAIN):
+            again = next(self._read(seed), None)
+            if again is None or not equal(first, again):
+                raise ValueError(
+                    "data must be the same in every pass; the first batch has other numbers when it is loaded again. "
+                    "Take random augmentation out of the dataset, or use a loader that can be read twice."
+                )
+        self._first = self._batch(first)
+        targets = [batch.y for batch in map(self._batch, self._read())]
+        self.sizes = [len(y) for y in targets]
+        self.n_samples = sum(self.sizes)
+        # Class numbers are held; larger targets, such as images of classes, are loaded again.
+        self._targets = targets if all(y.ndim == 1 for y in targets) else None
+
+    def __iter__(self) -> Iterator[Batch]:
+        sizes = []
+        for batch in map(self._batch, self._read()):
+            sizes.append(len(batch.y))
+            yield batch
+        if sizes != self.sizes:
+            raise ValueError(
+                f"data must be the same in every pass; there were batches of {self.sizes[:5]} samples first, "
+                f"and of {sizes[:5]} now."
+            )
+
+    def targets(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield the targets of every batch."""
+        for y in self._targets if self._targets is not None else (batch.y for batch in self):
+            yield y, None
+
+    def take(self, rows: Rows) -> Batch:
+        """Return the samples at these positions of the dataset; ValueError for anything else."""
+        if self._plan.parts is None or self._plan.collate is None:
+            raise ValueError(
+                "data must be a Dataset, or a DataLoader over one, that gives single samples by their index: "
+                "mini-batches are drawn from it."
+            )
+        n = len(self._plan.dataset)
+        index = torch.as_tensor(rows)
+        whole = index.ndim == 1 and len(index) > 0 and not (index.is_floating_point() or index.dtype == torch.bool)
+        if not whole or index.min() < 0 or index.max() >= n:
+            raise ValueError(f"rows must be a sequence of integers from 0 to {n - 1}; got {rows!r}.")
+        with undisturbed():
+            return self._batch(self._plan.collate([self._plan.dataset[i] for i in index.tolist()]))
+
+    def few(self) -> Batch:
+        """Return the first samples of the first batch, or all of it where the loss takes whole batches."""
+        if self._whole:
+            return self._first
+        part = slice(0, N_TRIED)
+        return Batch(map_tensors(lambda t: t[part], self._first.X), self._first.y[part])
+
+    def _read(self, seed: int | None = None) -> Iterator[Any]:
+        """Yield what is loaded; the global random states are as before after every batch, or ``seed`` decides them."""
+        with undisturbed(seed):
+            loaded = self._load()
+        while True:
+            with undisturbed(seed):
+                batch = next(loaded, _END)
+            if batch is _END:
+                return
+            yield batch
+
+    def _load(self) -> Iterator[Any]:
+        plan = self._plan
+        if plan.loader is not None:
+            return iter(plan.loader)
+        if plan.collate is None:
+            return iter(DataLoader(plan.dataset, batch_size=None, sampler=[i for (i,) in plan.parts or ()],
+                                   num_workers=plan.num_workers, **plan.options))  # fmt: skip
+        return iter(
+            DataLoader(
+                plan.dataset,
+                batch_sampler=plan.parts,
+                collate_fn=plan.collate,
+                num_workers=plan.num_workers,
+                **plan.options,
+            )
+        )
+
+    def _batch(self, loaded: Any) -> Batch:
+        """Return what was loaded as inputs and target on the device."""
+        if self._whole:
+            batch = on_device(loaded, self._dtype, self._device)
+            return Batch(batch, torch.empty(_length(batch), 0, device=self._device))
+        X, y = self._prepare(*inputs_and_target(loaded)) if self._prepare else inputs_and_target(loaded)
+        X = on_device(_as_tensors(X), self._dtype, self._device)
+        y = on_device(torch.as_tensor(y), self._dtype, self._device, target=True)
+        if n_rows(X) != len(y):
+            raise ValueError(f"A batch must have as many inputs as targets; got {n_rows(X)} and {len(y)}.")
+        return Batch(X, y)
+
+
+def _as_tensors(X: Any) -> Any:
+    if isinstance(X, Mapping):
+        return {key: _as_tensors(value) for key, value in X.items()}
+    if isinstance(X, tuple | list):
+        return tuple(_as_tensors(value) for value in X)
+    return torch.as_tensor(X) if isinstance(X, np.ndarray) else X
+
+
+def _length(batch: Any) -> int:
+    lengths = [len(t) for t in tensors_in(batch) if t.ndim]
+    return lengths[0] if lengths else 1
+
+
+def inputs_and_target(batch: Any) -> tuple[Any, Any]:
+    """Return the two parts of a batch; TypeError for one that has others."""
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        return batch[0], batch[1]
+    if isinstance(batch, Mapping) and "labels" in batch:
+        return {key: value for key, value in batch.items() if key != "labels"}, batch["labels"]
+    got = f"{len(batch)} parts" if isinstance(batch, tuple | list) else f"a {type(batch).__name__}"
+    raise TypeError(
+        f"A batch must be (inputs, target), or a dict with 'labels'; got {got}. For any other batch, give a function "
+        "loss(module, batch) in place of the criterion."
+    )
+
+
+def part_of(data: Any, rows: Sequence[int]) -> Any:
+    """Return the samples at these positions of a Dataset; ValueError for what has no positions."""
+    if isinstance(data, Prepared):
+        return Prepared(part_of(data.source, rows), data.prepare)
+    if isinstance(data, DataLoader | IterableDataset):
+        raise ValueError("max_samples must be None for a DataLoader, which decides on its batches: pass its dataset.")
+    return Subset(data, rows)
+
+
+def length_of(data: Any) -> int:
+    """Return the number of samples of a Dataset."""
+    if isinstance(data, Prepared):
+        data = data.source
+    if isinstance(data, DataLoader):
+        data = data.dataset
+    return len(data)
+
+
+@contextlib.contextmanager
+def undisturbed(seed: int | None = None) -> Iterator[None]:
+    """Put the global random states of torch, NumPy and Python back afterwards; start from ``seed`` if there is one."""
+    torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    if seed is not None:
+        # The global generators are what a user's transformation may draw from, and they are put back below.
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(torch_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
