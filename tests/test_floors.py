@@ -30,6 +30,7 @@ SKORCH = {
     "training/_datasets.py",
     "training/_net.py",
     "training/_recorder.py",
+    "training/_splits.py",
     "training/_step_timer.py",
     "training/_weight_averaging.py",
     "training/_weights_keeper.py",

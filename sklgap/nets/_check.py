@@ -1,6 +1,5 @@
 """The one door for ``net``: a name of the papers, a module class, or a module instance."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +28,7 @@ Init = str | Callable[[nn.Module], Any]
 
 
 def check_net(net: str | type[nn.Module] | Callable[..., nn.Module] | nn.Module) -> Any:
-    """Return a class, a factory or an instance (a deep copy); ValueError or TypeError for anything else."""
+    """Return a class, a factory or an instance, which the caller copies; ValueError or TypeError for anything else."""
     if isinstance(net, str):
         if net not in NETS:
             raise ValueError(
@@ -37,7 +36,7 @@ def check_net(net: str | type[nn.Module] | Callable[..., nn.Module] | nn.Module)
             )
         return NETS[net]
     if isinstance(net, nn.Module):
-        return copy.deepcopy(net)
+        return net
     if (isinstance(net, type) and not issubclass(net, nn.Module)) or not callable(net):
         raise TypeError(f"net must be one of {', '.join(map(repr, NETS))}, a torch module or its class; got {net!r}.")
     return net

@@ -17,7 +17,7 @@ from sklgap._typing import Params
 from sklgap.inspection._weight_distance import distance
 from sklgap.objective import Objective, check_objective
 from sklgap.objective._check import own_loss
-from sklgap.objective._parameters import copy_of, trainable_parameters
+from sklgap.objective._parameters import copy_of
 from sklgap.objective._tensors import as_tensor
 from sklgap.training._random import derive_seed, seeded
 
@@ -106,6 +106,8 @@ class TrainingRecorder(Callback):
      'weight_distance']
     """
 
+    reads_batches = False
+
     def __init__(
         self,
         datasets: Mapping[str, tuple[Any, Any]] | None = None,
@@ -146,7 +148,7 @@ class TrainingRecorder(Callback):
         self.warned_: set[str] = set()
         net.interrupted_ = False
         if self.start_ is None and not hasattr(net, "module_start_"):
-            self.start_ = {name: p.cpu() for name, p in copy_of(trainable_parameters(net.module_)).items()}
+            self.start_ = {name: p.cpu() for name, p in copy_of(dict(net.module_.named_parameters())).items()}
         n_updates = self._n_updates(net)
         self.next_ = _next_update(self.at_updates, n_updates)
         if n_updates == 0 and _next_update(self.at_updates, -1) == 0:
@@ -191,7 +193,7 @@ class TrainingRecorder(Callback):
             self.records_[-1]["epoch"] = float(epoch)
             return
         start = self.start_ if self.start_ is not None else net.module_start_
-        moved = distance(trainable_parameters(net.module_), start)
+        moved = distance(dict(net.module_.named_parameters()), start)  # frozen ones too: they may have moved before
         record = {"n_updates": n_updates, "epoch": float(epoch), "weight_distance": moved}
         device = torch.device(net.device or "cpu")
         try:
