@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sklgap import _evaluation as evaluation
 from sklgap import _fit_parameters as resolve
+from sklgap._callback_support import CallbackSupportMixin, epoch_tasks, fit_task, with_callbacks
 from sklgap._fit_ending import finish_fit
 from sklgap._fit_memory import fit_checkpoint
 from sklgap._nested_parameters import NestedParametersMixin, hide_kwargs
@@ -30,7 +31,7 @@ TAKEN: dict[str, Any] = {"accept_sparse": "csr", "dtype": np.float32, "order": "
 
 
 @hide_kwargs
-class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
+class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMixin, BaseEstimator):
     """A neural-network classifier whose batch size is the object of study.
 
     A scikit-learn estimator around a skorch net, with the networks, the small- and large-batch regimes and the remedies
@@ -275,6 +276,7 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
 
     # -- fitting ---------------------------------------------------------------------------------------------------
 
+    @with_callbacks
     def fit(self, X: Any, y: Any) -> Self:
         """Train the net.
 
@@ -299,11 +301,14 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         sklearn.exceptions.ConvergenceWarning
             When ``max_epochs`` ended the training though ``tol`` is set, or the loss was no longer a finite number.
         """
+        task = fit_task(self)
+        if task is not None:
+            task.call_on_fit_task_begin(estimator=self, X=X, y=y)
         before = self.__dict__.copy()
         if self.warm_start and "net_" in before:
             before["net_"] = deepcopy(self.net_)
         try:
-            self._fit(X, y)
+            self._fit(X, y, task)
         except BaseException as error:
             net = self.__dict__.get("net_")
             kept = net is not None and net.interrupted_ and len(net.history) > 0
@@ -313,9 +318,11 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         failed, self.net_.ending_error_ = self.net_.ending_error_, None
         if failed is not None:
             raise failed  # by a callback, after the training: the estimator is fitted
+        if task is not None:
+            task.call_on_fit_task_end(estimator=self, X=X, y=y, reconstruction_attributes={})
         return self
 
-    def _fit(self, X: Any, y: Any) -> None:
+    def _fit(self, X: Any, y: Any, task: Any) -> None:
         X, y = to_numpy(X), to_numpy(y)
         if issparse(y):
             raise TypeError(
@@ -346,7 +353,8 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         rows = self.net_.encoding_.rows(X)
         if not (self.net_.checkpoint_ and self.net_.checkpoint_.load(self.net_)):
             try:
-                with resolve.deterministic(self.random_state is not None):
+                tasks = epoch_tasks(self, task, X, y, rows, encoded)
+                with resolve.deterministic(self.random_state is not None), tasks:
                     self.net_.partial_fit(rows, encoded.astype(np.int64))
             except BaseException as error:
                 if error is not self.net_.ending_error_:

@@ -44,9 +44,8 @@ def make_net(model: Any, X: Any, n_classes: int) -> TrainingNet:
         raise TypeError(NOT_SPARSE.format("beside data_parallel=True"))
     n_samples = X.shape[0]
     extra = {key: deepcopy(v) if key.startswith("callbacks__") else v for key, v in model._nested.items()}
-    module = check_net(model.net)
-    if isinstance(module, nn.Module):
-        module = deepcopy(check_plain(module, "net"))
+    given = model.net
+    module = deepcopy(check_plain(given, "net")) if isinstance(given, nn.Module) else check_net(given)
     init = check_init(model.init)
     regime = _regime(model, n_samples)
     device = check_device(model.device)

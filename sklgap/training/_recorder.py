@@ -17,6 +17,7 @@ from sklgap._typing import Params
 from sklgap.inspection._weight_distance import distance
 from sklgap.objective import Objective, check_objective
 from sklgap.objective._check import own_loss
+from sklgap.objective._copy import deepcopy
 from sklgap.objective._parameters import copy_of
 from sklgap.objective._tensors import as_tensor
 from sklgap.training._random import derive_seed, seeded
@@ -209,7 +210,7 @@ class TrainingRecorder(Callback):
         """Return what a measurement says by name; NaN and a warning where it fails."""
         what = f"{'datasets' if name in (self.datasets or ()) else 'measurements'}[{name!r}]"
         try:
-            values = _named(name, measure(_snapshot(net)))
+            values = _named(name, measure(snapshot(net)))
         except Exception as error:  # a user's function may raise anything, and must not end a long training
             if n_updates == 0:
                 raise ValueError(f"{what} fails on the initial weights: {error}") from error
@@ -283,12 +284,12 @@ class TrainingRecorder(Callback):
         return type(self)(**self.get_params(deep=False))
 
 
-def _snapshot(net: Any) -> Any:
+def snapshot(net: Any) -> Any:
     """Return the net with a copy of its module, in evaluation mode, to do with as one likes."""
-    snapshot = object.__new__(type(net))
-    vars(snapshot).update(vars(net))
-    vars(snapshot)["module_"] = copy.deepcopy(net.module_).eval()
-    return snapshot
+    copied = object.__new__(type(net))
+    vars(copied).update(vars(net))
+    vars(copied)["module_"] = deepcopy(net.module_).eval()
+    return copied
 
 
 def _named(name: str, value: Any) -> dict[str, float]:
