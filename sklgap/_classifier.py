@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sklgap import _evaluation as evaluation
 from sklgap import _fit_parameters as resolve
-from sklgap._callback_support import CallbackSupportMixin, epoch_tasks, fit_task, with_callbacks
+from sklgap._callback_support import CallbackSupportMixin, epoch_tasks, fit_with_callbacks
 from sklgap._fit_ending import finish_fit
 from sklgap._fit_memory import fit_checkpoint
 from sklgap._nested_parameters import NestedParametersMixin, hide_kwargs
@@ -276,7 +276,6 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
 
     # -- fitting ---------------------------------------------------------------------------------------------------
 
-    @with_callbacks
     def fit(self, X: Any, y: Any) -> Self:
         """Train the net.
 
@@ -301,14 +300,14 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         sklearn.exceptions.ConvergenceWarning
             When ``max_epochs`` ended the training though ``tol`` is set, or the loss was no longer a finite number.
         """
-        task = fit_task(self)
-        if task is not None:
-            task.call_on_fit_task_begin(estimator=self, X=X, y=y)
         before = self.__dict__.copy()
         if self.warm_start and "net_" in before:
             before["net_"] = deepcopy(self.net_)
         try:
-            self._fit(X, y, task)
+            if getattr(self, "_skl_callbacks", None):
+                fit_with_callbacks(self, X, y)
+            else:
+                self._fit(X, y)
         except BaseException as error:
             net = self.__dict__.get("net_")
             kept = net is not None and net.interrupted_ and len(net.history) > 0
@@ -318,11 +317,9 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         failed, self.net_.ending_error_ = self.net_.ending_error_, None
         if failed is not None:
             raise failed  # by a callback, after the training: the estimator is fitted
-        if task is not None:
-            task.call_on_fit_task_end(estimator=self, X=X, y=y, reconstruction_attributes={})
         return self
 
-    def _fit(self, X: Any, y: Any, task: Any) -> None:
+    def _fit(self, X: Any, y: Any, task: Any = None) -> None:
         X, y = to_numpy(X), to_numpy(y)
         if issparse(y):
             raise TypeError(
