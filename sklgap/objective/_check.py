@@ -104,13 +104,16 @@ def _parts(estimator: Any, X: Any, y: Any) -> tuple[nn.Module, Criterion | RowLo
     if hasattr(estimator, "best_estimator_"):
         return _parts(estimator.best_estimator_, X, y)
     if hasattr(estimator, "steps"):
-        earlier = [step for _, step in estimator.steps[:-1] if step not in (None, "passthrough")]
-        if is_stream(X) and any(hasattr(step, "transform") for step in earlier):
+        # "passthrough" has no transform, nor have imbalanced-learn's samplers, which act in fit only.
+        earlier = [step for _, step in estimator.steps[:-1] if hasattr(step, "transform")]
+        if is_stream(X) and earlier:
             raise TypeError(
                 "X must be an array for a pipeline whose steps transform it; got a Dataset or a DataLoader: apply the "
                 "steps in the dataset, and pass the last step of the pipeline."
             )
-        return _parts(estimator.steps[-1][1], _through(estimator, X), y)
+        for step in earlier:
+            X = step.transform(X)
+        return _parts(estimator.steps[-1][1], X, y)
     if hasattr(estimator, "get_loss") and hasattr(estimator, "module"):
         if not getattr(estimator, "initialized_", False):
             raise NotFittedError(f"This {type(estimator).__name__} is not fitted yet; call 'fit' first.")
@@ -123,16 +126,6 @@ def _parts(estimator: Any, X: Any, y: Any) -> tuple[nn.Module, Criterion | RowLo
         "estimator must be an LBGapClassifier, a skorch net, a pipeline or a search that ends in one, "
         f"a pair (module, criterion) or an Objective; got {type(estimator).__name__}."
     )
-
-
-def _through(pipeline: Any, X: Any) -> Any:
-    """Return X as the last step of a pipeline is given it when it predicts: samplers act in ``fit`` only."""
-    if is_stream(X):
-        return X
-    for _, step in pipeline.steps[:-1]:
-        if step not in (None, "passthrough") and hasattr(step, "transform"):
-            X = step.transform(X)
-    return X
 
 
 def _as_tensors(X: Any, y: Any) -> tuple[Any, Any]:
