@@ -98,7 +98,8 @@ def gradient_noise_scale(
     .. math:: \mathcal B_{simple} = \frac{\mathrm{tr}(\Sigma)}{\|g\|^2}, \qquad
         \Sigma = \frac{1}{n - 1} \sum_{i=1}^n (g_i - g)(g_i - g)^T
 
-    with g_i the gradient of row i and g their mean. A mini-batch of B rows, drawn without replacement, has
+    with g_i the gradient of row i and g their mean. Where rows have weights (class weights, ``sample_weight``), g_i is
+    the gradient of the row's loss times its weight relative to the mean weight. A mini-batch of B rows, drawn without replacement, has
     :math:`E\|g_B\|^2 = \|g\|^2 + \mathrm{tr}(\Sigma) (1/B - 1/n)`. (The divisor n - 1 makes this formula, and the
     estimate of the trace from a part of the rows, exact.)
 
@@ -189,12 +190,13 @@ def gradient_noise_scale(
     least = 2 if objective.batch_statistics else 1
     size = max(least, min(default_base_batch_size(n), n // 2)) if batch_size is None else batch_size
     check_batch_sizes("batch_size", [size], objective, below=True)
-    if method == "per_sample" and not _independent_rows(objective, rng):
+    independent = method != "batches" and _independent_rows(objective, rng)
+    if method == "per_sample" and not independent:
         raise ValueError(
             "method='per_sample' needs a loss that is a mean over independent rows (no batch norm, or "
-            "batch_norm='running'; a criterion without class weights); use method='batches'."
+            "batch_norm='running'), and a module that takes single rows; use method='batches'."
         )
-    if method == "per_sample" or (method == "auto" and _independent_rows(objective, rng)):
+    if independent:
         return _from_rows(objective, n_all, rng, verbose)
     return _from_batches(objective, n_all, int(size), int(n_batches), rng, verbose)
 
@@ -231,7 +233,10 @@ def _independent_rows(objective: Objective, rng: np.random.RandomState) -> bool:
         return False
     rows = draw(objective.n_samples, _N_PROBED, rng)
     _, together = objective.batch_gradient(rows)
-    alone = torch.stack([objective.batch_gradient([row])[1] for row in rows])
+    try:
+        alone = torch.stack([objective.batch_gradient([row])[1] for row in rows])
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return False  # a module that does not take single rows, as with .squeeze() in its forward pass
     spread = alone.double().norm(dim=1).mean() if objective.device.type != "mps" else alone.norm(dim=1).mean()
     return bool((alone.mean(dim=0) - together).norm() <= _ROUNDING[objective.dtype] * spread)
 

@@ -88,6 +88,8 @@ def check_second_derivatives(
         raise ValueError(
             f"module has no second derivatives, so that nothing about its Hessian can be measured: {error}"
         ) from error
+    if not all(bool(torch.isfinite(t).all()) for t in (*images, *(g for pair in gradients for g in pair))):
+        return "not checked: the gradient or the Hessian is not finite on the samples tried"
     differences = [(up - down) / (2 * step * scale) for step, (up, down) in zip(_STEPS, gradients, strict=True)]
     floor = 1e-6 * float(gradients[0][0].norm()) / scale
     errors = [float((images[1] - d).norm()) for d in differences]

@@ -20,6 +20,7 @@ from tests.cases import (
     PROBLEMS,
     WITH_BATCH_NORM,
     no_global_random_numbers,
+    seeded_module,
 )
 from tests.inspection.noisy_gradients import (
     CASES,
@@ -243,13 +244,101 @@ def test_batch_statistics_need_mini_batches(name):
     assert (batch.batch_norm, population.batch_norm) == ("batch", "population")
 
 
-def test_class_weights_make_rows_depend_on_each_other():
+def _weighted_gradients(module, X, y, weights):
+    """The gradient of every row's loss times its weight relative to the mean weight, one a row."""
+    rows = []
+    for x, target, w in zip(X, y, weights / weights.mean(), strict=True):
+        loss = w * nn.functional.cross_entropy(module(x[None]), target[None])
+        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(module.parameters()))]))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("kind", ["classes", "samples", "ignored", "classes and samples"])
+@pytest.mark.parametrize("policy", ["batch", "running"])
+def test_weights_of_rows_are_part_of_their_gradients(kind, policy):
     module, _, X, y = PROBLEMS["tanh"]()
-    weighted = (module, nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.2])))
-    found = gradient_noise_scale(weighted, X, y, batch_size=6, n_batches=10, random_state=0)
-    assert found.method == "batches"
-    with pytest.raises(ValueError, match=r"method='per_sample' needs .* use method='batches'"):
-        gradient_noise_scale(weighted, X, y, method="per_sample")
+    classes = torch.tensor([1.0, 5.0, 0.2]).double()
+    samples = torch.arange(len(X)).double() % 3
+    loss, weights, options = nn.CrossEntropyLoss(), torch.ones(len(X)).double(), {}
+    if "classes" in kind:
+        loss, weights = nn.CrossEntropyLoss(weight=classes), classes[y]
+    if "samples" in kind:
+        options, weights = {"sample_weight": samples}, weights * samples
+    if kind == "ignored":
+        loss, weights = nn.CrossEntropyLoss(ignore_index=1), (y != 1).double()
+    rows = _weighted_gradients(module, X, y, weights)
+    for seed in range(3):
+        found = gradient_noise_scale((module, loss), X, y, random_state=seed, batch_norm=policy, **options)
+        assert found.method == "per_sample"
+        assert found.trace == pytest.approx(float(rows.var(0).sum()), rel=EXACT)
+        assert found.gradient_norm == pytest.approx(float(rows.mean(0).norm()), rel=EXACT)
+    batches = gradient_noise_scale(
+        (module, loss), X, y, method="batches", batch_size=6, n_batches=4000, random_state=0, **options
+    )
+    assert abs(batches.trace - found.trace) < 4 * batches.trace_standard_error
+
+
+class Squeezing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, X):
+        return self.layer(X.unsqueeze(1)).squeeze()
+
+
+class Doubled(torch.autograd.Function):
+    """Old-style: torch.func cannot batch it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, g):
+        return 2 * g
+
+
+class WithFunction(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, X):
+        return Doubled.apply(self.layer(X))
+
+
+class WithSlope(nn.Module):
+    """Takes a derivative in its forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.out = nn.Linear(4, 1), nn.Linear(4, 3)
+
+    def forward(self, X):
+        with torch.enable_grad():
+            X = X.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(torch.tanh(self.layer(X)).sum(), X, create_graph=True)
+        return self.out(slope)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"), [(Squeezing, "batches"), (WithFunction, "per_sample"), (WithSlope, "per_sample")]
+)
+def test_modules_that_rows_cannot_be_batched_for(kind, method):
+    module = seeded_module(kind).double()
+    _, _, X, y = PROBLEMS["tanh"]()
+    found = gradient_noise_scale((module, nn.CrossEntropyLoss()), X, y, random_state=0, batch_size=6, n_batches=50)
+    assert found.method == method
+    outputs = [module(X)] if kind is Squeezing else [module(x[None]) for x in X]
+    losses = nn.functional.cross_entropy(torch.cat(outputs), y, reduction="none")
+    rows = [torch.autograd.grad(loss, list(module.parameters()), retain_graph=True) for loss in losses]
+    trace = float(torch.stack([torch.cat([g.flatten() for g in row]) for row in rows]).var(0).sum())
+    if method == "per_sample":
+        assert found.trace == pytest.approx(trace, rel=EXACT)
+    else:
+        assert abs(found.trace - trace) < 4 * found.trace_standard_error
 
 
 # -- every measurement ---------------------------------------------------------------------------------------------
