@@ -369,7 +369,7 @@ class TrainingNet(NeuralNetClassifier):
         if not training:
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             return
-        with updating(self.optimizer_):
+        with updating(self):
             self._begin_epoch(iterator)
             if self.own_batches_:
                 self._run_batches(iterator, prefix, step_fn)
