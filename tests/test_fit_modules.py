@@ -233,12 +233,12 @@ def test_modules_that_are_no_plain_copies(case):
 
 def test_a_compiled_module_trains_as_the_module_it_was_made_from():
     module = Mlp()
-    compiled = torch.compile(copy.deepcopy(module))
+    compiled = torch.compile(copy.deepcopy(module), backend="eager")
     model = small(net=compiled).fit(X, Y)
     assert type(model.module_) is Mlp
     assert same_weights(model, small(net=module).fit(X, Y))
     in_place = copy.deepcopy(module)
-    in_place.compile()
+    in_place.compile(backend="eager")
     assert same_weights(small(net=in_place).fit(X, Y), model)
-    factory = small(net=lambda: torch.compile(Mlp())).fit(X, Y)
+    factory = small(net=lambda: torch.compile(Mlp(), backend="eager")).fit(X, Y)
     assert same_weights(factory, small(net=Mlp).fit(X, Y))
