@@ -104,7 +104,14 @@ def scripted():
     return torch.jit.trace(Mlp(), torch.zeros(2, 4))
 
 
+class TwoInputs(Mlp):
+    def forward(self, X, mask):
+        return super().forward(X * mask)
+
+
 REFUSED = {
+    "two inputs": (TwoInputs, "net must take rows of shape .*'mask'"),
+    "no parameters": (nn.Identity, "net must have parameters"),
     "no logits": (Nothing, "net must return 3 outputs.*'out'"),
     "dropout": (DropsAlways, "training=self.training"),
     "a little dropout": (DropsLittle, "training=self.training"),

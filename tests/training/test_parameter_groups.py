@@ -117,6 +117,23 @@ def test_vectors_are_refused_with_the_way_out(optimizer):
     assert small(net=NoBiases, optimizer=optimizer, max_epochs=10).fit(X, Y).score(X, Y) > 0.8
 
 
+class Flagged(torch.optim.SGD):
+    """Asks for a flag that is none of its defaults in every group, as a Muon of pytorch_optimizer does."""
+
+    def __init__(self, params, lr=0.1):
+        if not all("use_muon" in group for group in params):
+            raise ValueError("`use_muon` must be set.")
+        super().__init__(params, lr=lr)
+
+
+def test_options_that_are_no_defaults_of_the_optimiser():
+    with pytest.raises(ValueError, match=r"`use_muon` must be set; .* optimizer__param_groups"):
+        small(net=Mlp, optimizer=Flagged).fit(X, Y)
+    groups = [("*.weight", {"use_muon": True}), ("*", {"use_muon": False})]
+    model = small(net=Mlp, optimizer=Flagged, optimizer__param_groups=groups).fit(X, Y)
+    assert [group["use_muon"] for group in model.net_.optimizer_.param_groups] == [True, False]
+
+
 def test_another_error_of_the_optimiser_is_its_own():
     with pytest.raises(ValueError, match=r"^Invalid momentum value"):
         small(net=Mlp, optimizer=torch.optim.SGD, optimizer__momentum=-1.0).fit(X, Y)
