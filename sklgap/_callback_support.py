@@ -16,8 +16,11 @@ except ImportError:  # older: there is no set_callbacks, and nothing to support
         """Stands in for scikit-learn's."""
 
 
-def fit_with_callbacks(model: Any, X: Any, y: Any) -> None:
-    """Fit the model, and tell its callbacks; one that fails when the training is done does not undo it."""
+def fit_with_callbacks(model: Any, X: Any, y: Any, **metadata: Any) -> None:
+    """Fit the model, and tell its callbacks; one that fails when the training is done does not undo it.
+
+    ``metadata`` are the further arguments of the fit.
+    """
     from sklearn.callback import with_callbacks
 
     ended = False
@@ -26,10 +29,11 @@ def fit_with_callbacks(model: Any, X: Any, y: Any) -> None:
         nonlocal ended
         epochs = None if model.regime_adaptation else model.max_epochs  # as many as the number of updates takes
         task = model._init_callback_context(max_subtasks=epochs)
-        task.call_on_fit_task_begin(estimator=model, X=X, y=y)
-        model._fit(X, y, task)
+        given = {"estimator": model, "X": X, "y": y, "metadata": metadata}
+        task.call_on_fit_task_begin(**given)
+        model._fit(X, y, task=task, **metadata)
         ended = True
-        task.call_on_fit_task_end(estimator=model, X=X, y=y, reconstruction_attributes={})
+        task.call_on_fit_task_end(**given, reconstruction_attributes={})
 
     try:
         with_callbacks(fit)(model)
