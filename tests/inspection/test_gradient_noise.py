@@ -275,7 +275,7 @@ def test_weights_of_rows_are_part_of_their_gradients(kind, policy):
     batches = gradient_noise_scale(
         (module, loss), X, y, method="batches", batch_size=6, n_batches=4000, random_state=0, **options
     )
-    assert abs(batches.trace - found.trace) < 4 * batches.trace_standard_error
+    assert batches.trace == pytest.approx(found.trace, rel=0.05)  # some standard errors
 
 
 class Squeezing(nn.Module):
