@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from sklgap._checks import check_integer, check_random_state
 from sklgap.inspection._points import full_space_objective
 from sklgap.objective import Objective
+from sklgap.objective._stream import is_stream, length_of
 from sklgap.regimes import default_base_batch_size
 
 METHODS = ("auto", "per_sample", "batches")
@@ -99,7 +100,8 @@ def gradient_noise_scale(
         \Sigma = \frac{1}{n - 1} \sum_{i=1}^n (g_i - g)(g_i - g)^T
 
     with g_i the gradient of row i and g their mean. Where rows have weights (class weights, ``sample_weight``), g_i is
-    the gradient of the row's loss times its weight relative to the mean weight. A mini-batch of B rows, drawn without replacement, has
+    the gradient of the row's loss times its weight relative to the mean weight. A mini-batch of B rows, drawn without
+    replacement, has
     :math:`E\|g_B\|^2 = \|g\|^2 + \mathrm{tr}(\Sigma) (1/B - 1/n)`. (The divisor n - 1 makes this formula, and the
     estimate of the trace from a part of the rows, exact.)
 
@@ -185,7 +187,8 @@ def gradient_noise_scale(
         raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}; got {method!r}.")
     rng = check_random_state(random_state)
     objective = noisy_objective(estimator, X, y, max_samples=max_samples, random_state=rng, **kwargs)
-    n, n_all = objective.n_samples, objective.n_samples if X is None else len(y)
+    n = objective.n_samples
+    n_all = n if X is None else length_of(X) if is_stream(X) else len(y)
     check_integer("n_batches", n_batches, least=LEAST_BATCHES)
     least = 2 if objective.batch_statistics else 1
     size = max(least, min(default_base_batch_size(n), n // 2)) if batch_size is None else batch_size

@@ -38,6 +38,8 @@ class HessianEigenvalues:
         Rows that the loss is the mean over.
     batch_norm : str
         The batch-norm policy.
+    second_derivatives : str
+        ``"checked"`` against finite differences, or why that was not possible; see `Objective`.
     """
 
     eigenvalues: np.ndarray
@@ -49,6 +51,7 @@ class HessianEigenvalues:
     which: str
     n_samples: int
     batch_norm: str
+    second_derivatives: str
 
     def __str__(self) -> str:
         values = ", ".join(f"{value:.4g}" for value in self.eigenvalues)
@@ -190,6 +193,7 @@ def hessian_eigenvalues(
         which=which,
         n_samples=objective.n_samples,
         batch_norm=objective.batch_norm,
+        second_derivatives=objective.second_derivatives,
     )
 
 

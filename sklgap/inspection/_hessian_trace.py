@@ -32,6 +32,8 @@ class HessianTrace:
         Rows that the loss is the mean over.
     batch_norm : str
         The batch-norm policy.
+    second_derivatives : str
+        ``"checked"`` against finite differences, or why that was not possible; see `Objective`.
     """
 
     value: float
@@ -41,6 +43,7 @@ class HessianTrace:
     method: str
     n_samples: int
     batch_norm: str
+    second_derivatives: str
 
     def __str__(self) -> str:
         return (
@@ -147,6 +150,7 @@ def hessian_trace(
         method=method,
         n_samples=objective.n_samples,
         batch_norm=objective.batch_norm,
+        second_derivatives=objective.second_derivatives,
     )
 
 

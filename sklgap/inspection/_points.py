@@ -9,6 +9,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sklgap.objective import Objective, RestrictedObjective, check_objective
+from sklgap.objective._check import first_rows, module_to_measure
+from sklgap.objective._parameters import flatten, trainable_parameters
+from sklgap.objective._stream import is_stream
 
 Point = TypeVar("Point", bound=Hashable)
 # A warning lists so many points by name.
@@ -85,22 +88,23 @@ def full_space_objective(estimator: Any, X: Any, y: Any, names: str, **kwargs: A
 
 def parameters_of(other: Any, objective: Objective, X: Any, y: Any, names: str) -> Tensor:
     """Return the parameters of another solution; ValueError unless it has the architecture of ``objective``."""
-    if not isinstance(other, Objective | RestrictedObjective):
-        if X is None or y is None:
+    if isinstance(other, Objective | RestrictedObjective):
+        point = full_space_objective(other, None, None, names)
+        theta, shapes = point.theta0, point.shapes
+    else:
+        if X is None or (y is None and not is_stream(X)):
             raise TypeError(f"X and y must be given unless {names} are all Objectives.")
         # Only its parameters are wanted: a row or two are enough.
-        X, y = X[:2], y[:2]
-        kwargs = {"batch_norm": "running", "dtype": objective.dtype, "device": objective.device}
-    else:
-        X, y, kwargs = None, None, {}
-    other = full_space_objective(other, X, y, names, **kwargs)
-    if other.shapes != objective.shapes:
+        few = (X, y) if is_stream(X) else (first_rows(X, 2), y[:2])
+        params = trainable_parameters(module_to_measure(other, *few), objective.parameters)
+        theta, shapes = flatten(params).detach(), [tuple(p.shape) for p in params.values()]
+    if shapes != objective.shapes:
         raise ValueError(
             f"{names} must have the same architecture; their parameters have different shapes: "
-            f"{objective.n_params} and {other.n_params} numbers in {len(objective.shapes)} and {len(other.shapes)} "
+            f"{objective.n_params} and {theta.numel()} numbers in {len(objective.shapes)} and {len(shapes)} "
             "tensors."
         )
-    return other.theta0.to(objective.theta0)
+    return theta.to(objective.theta0)
 
 
 def check_positions(name: str, values: Sequence[float]) -> np.ndarray:

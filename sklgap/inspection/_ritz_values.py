@@ -28,6 +28,8 @@ class RitzValues:
         Rows that the loss is the mean over.
     batch_norm : str
         The batch-norm policy.
+    second_derivatives : str
+        ``"checked"`` against finite differences, or why that was not possible; see `Objective`.
     """
 
     values: np.ndarray
@@ -35,6 +37,7 @@ class RitzValues:
     n_products: int
     n_samples: int
     batch_norm: str
+    second_derivatives: str
 
 
 def ritz_values(
@@ -122,6 +125,7 @@ def ritz_values(
         n_products=products.n_products,
         n_samples=restricted.n_samples,
         batch_norm=restricted.batch_norm,
+        second_derivatives=restricted.second_derivatives,
     )
 
 

@@ -41,6 +41,8 @@ class SpectralDensity:
         Rows that the loss is the mean over.
     batch_norm : str
         The batch-norm policy.
+    second_derivatives : str
+        ``"checked"`` against finite differences, or why that was not possible; see `Objective`.
     """
 
     nodes: np.ndarray = field(repr=False)
@@ -53,6 +55,7 @@ class SpectralDensity:
     n_products: int
     n_samples: int
     batch_norm: str
+    second_derivatives: str
 
     @property
     def trace(self) -> float:
@@ -170,6 +173,7 @@ def hessian_spectral_density(
         n_products=products.n_products,
         n_samples=objective.n_samples,
         batch_norm=objective.batch_norm,
+        second_derivatives=objective.second_derivatives,
     )
 
 

@@ -4,8 +4,11 @@ from typing import Any
 
 from sklearn.metrics import accuracy_score
 
+from sklgap.objective import check_objective
+from sklgap.objective._stream import is_stream
 
-def generalization_gap_score(estimator: Any, X: Any, y: Any) -> float:
+
+def generalization_gap_score(estimator: Any, X: Any, y: Any = None) -> float:
     """Training accuracy minus accuracy on X, y: the train-test gap of one model.
 
     Parameters
@@ -13,7 +16,7 @@ def generalization_gap_score(estimator: Any, X: Any, y: Any) -> float:
     estimator : estimator
         A fitted `LBGapClassifier`, a pipeline or a search that ends in one: it knows its ``train_score_``.
     X, y : array-like
-        Data the estimator was not fitted on.
+        Data the estimator was not fitted on. Or X is a Dataset or a DataLoader, and y is None.
 
     Returns
     -------
@@ -45,6 +48,8 @@ def generalization_gap_score(estimator: Any, X: Any, y: Any) -> float:
                 "generalization_gap_score needs a fitted estimator with a train_score_, such as LBGapClassifier; "
                 f"{type(last).__name__} has none."
             )
+    if is_stream(X):  # accuracy with the statistics that predict uses
+        return float(last.train_score_ - check_objective(estimator, X, batch_norm="running").evaluate().accuracy)
     return float(last.train_score_ - accuracy_score(y, estimator.predict(X)))
 
 

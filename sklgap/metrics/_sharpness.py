@@ -12,7 +12,7 @@ from sklgap.inspection import sharpness
 def sharpness_score(
     estimator: Any,
     X: Any,
-    y: Any,
+    y: Any = None,
     *,
     epsilon: float = 1e-3,
     subspace_dim: int | None = None,
@@ -31,7 +31,7 @@ def sharpness_score(
     estimator : estimator
         A fitted `LBGapClassifier` or skorch net, or a pipeline or a search that ends in one.
     X, y : array-like
-        Rows that f is the mean over.
+        Samples that f is the mean over. Or X is a Dataset or a DataLoader, and y is None.
     epsilon, subspace_dim, solver, batch_norm, max_samples, random_state
         As in `sklgap.inspection.sharpness`; ``random_state`` is 0 by default, so that all candidates of a search are
         measured in the same subspace.

@@ -1,5 +1,6 @@
 """The one door from what a user holds (an estimator, a pipeline, a search, a skorch net) to an `Objective`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
 from sklgap._typing import Criterion
-from sklgap.objective._copy import deepcopy
+from sklgap.objective._copy import check_plain, deepcopy
 from sklgap.objective._data import tensors
 from sklgap.objective._nested import map_tensors
 from sklgap.objective._objective import Objective, RestrictedObjective
@@ -89,6 +90,18 @@ def check_objective(
         if kwargs.get("sample_weight") is not None:
             kwargs["sample_weight"] = as_tensor(kwargs["sample_weight"])[rows]
     return Objective(module, criterion, (X, y), **kwargs)
+
+
+def module_to_measure(estimator: Any, X: Any, y: Any) -> nn.Module:
+    """Return the module that `check_objective` would measure on a few rows, or on a stream, which is not read."""
+    return check_plain(_parts(estimator, X, y)[0])
+
+
+def first_rows(X: Any, n: int) -> Any:
+    """Return the first rows of an array, of a tuple or dict of arrays, or of a table."""
+    if isinstance(X, Mapping):
+        return {key: value[:n] for key, value in X.items()}
+    return tuple(value[:n] for value in X) if isinstance(X, tuple) else X[:n]
 
 
 def _take(X: Any, rows: np.ndarray) -> Any:

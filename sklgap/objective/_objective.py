@@ -20,7 +20,7 @@ from sklgap.objective._parameters import Patterns, flatten, trainable_parameters
 from sklgap.objective._restricted import RestrictedObjective
 from sklgap.objective._row_loss import RowLoss, row_loss
 from sklgap.objective._second_derivatives import check_second_derivatives, differentiable_twice
-from sklgap.objective._stream import is_stream, stream_data, undisturbed
+from sklgap.objective._stream import StreamData, is_stream, stream_data, undisturbed
 from sklgap.objective._trial import explained, try_loss, try_module
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ class Objective:
         Shapes of the parameters that theta holds, in order.
     batch_norm, chunk_size, dtype, device
         As given, resolved.
+    data : ArrayData or StreamData
+        The chunks. Another objective takes them in place of ``data``, and shares their memory.
     batch_statistics : bool
         Whether batch norm makes the loss of a row depend on the rows beside it.
 
@@ -184,12 +186,12 @@ class Objective:
         self.batch_statistics = has_batch_norm and self.batch_norm != "running"
         self._whole: WholeBatchLoss | None = None
         whole_batches = takes_module(criterion)
-        self._data = self._load(data, sample_weight, num_workers, whole_batches)
-        self.n_samples = self._data.n_samples
-        if self.batch_statistics and min(self._data.sizes) < 2:
+        self.data = self._load(data, sample_weight, num_workers, whole_batches)
+        self.n_samples = self.data.n_samples
+        if self.batch_statistics and min(self.data.sizes) < 2:
             raise ValueError(
                 f"batch_norm={batch_norm!r} needs at least two rows in every chunk; "
-                f"got {self.n_samples} rows in {len(self._data.sizes)} chunks."
+                f"got {self.n_samples} rows in {len(self.data.sizes)} chunks."
             )
         if has_batch_norm and self.batch_norm == "running":
             _batch_norm.check_running_statistics(self._module)
@@ -214,6 +216,8 @@ class Objective:
         self._second_derivatives: str | None = None
 
     def _load(self, data: Any, sample_weight: Any, num_workers: int, whole_batches: bool) -> Data:
+        if isinstance(data, ArrayData | StreamData):
+            return data
         if not is_stream(data):
             if not isinstance(data, tuple | list) or len(data) != 2:
                 raise TypeError(f"data must be a pair (X, y), a Dataset or a DataLoader; got {type(data).__name__}.")
@@ -239,7 +243,7 @@ class Objective:
 
     def _try(self, criterion: Any, whole_batches: bool) -> None:
         """Refuse what is not a function of parameters and data."""
-        batch = self._data.few()
+        batch = self.data.few()
         self._buffers = self._fn.buffers()
         params = unflatten(self.theta0, self._like)
         trial = try_module(self._fn, params, batch)
@@ -249,13 +253,13 @@ class Objective:
             with torch.no_grad(), explained(batch), undisturbed(seed=0):
                 y_pred = self._fn(params, self._buffers, batch)[1].y_pred
             if isinstance(y_pred, Tensor):
-                self._fn.loss = try_loss(self._fn.loss, criterion, y_pred, batch.y, len(self._data.sizes))
+                self._fn.loss = try_loss(self._fn.loss, criterion, y_pred, batch.y, len(self.data.sizes))
         if self._tap is not None:
             self._tap.take()
 
     def _settle_weights(self) -> None:
         """Find what each chunk counts for; the loss stays the plain criterion where all samples count alike."""
-        self._row_shares = [size / self.n_samples for size in self._data.sizes]
+        self._row_shares = [size / self.n_samples for size in self.data.sizes]
         self._shares, self._mean_weight, self._n_labelled = self._row_shares, 1.0, self.n_samples
         masses = self._masses() if self._whole is None else self._masses_of_batches()
         if masses is None:
@@ -269,17 +273,17 @@ class Objective:
     def _masses(self) -> list[float] | None:
         """Return the summed weights of every chunk, or None where all samples count alike."""
         loss = self._fn.loss
-        if loss.counts is None and not self._data.weighted:
+        if loss.counts is None and not self.data.weighted:
             return None
         found, least, most, self._n_labelled = [], np.inf, 0.0, 0
-        for y, weight in self._data.targets():
+        for y, weight in self.data.targets():
             weights = loss.weights(y, weight, _wide(y.device))
             assert weights is not None
             found.append(float(weights.sum()))
             least, most = min(least, float(weights.min())), max(most, float(weights.max()))
             # Negative numbers stand for classes that are not known: no output can be right there.
             self._n_labelled += int((y >= 0).sum()) if y.ndim == 1 else len(y)
-        if not self._data.weighted and least == most > 0:
+        if not self.data.weighted and least == most > 0:
             self._fn.loss = loss.alike()
             return None
         return found
@@ -289,7 +293,7 @@ class Objective:
         assert self._whole is not None
         found = []
         with torch.no_grad():
-            for chunk in self._data:
+            for chunk in self.data:
                 self._forward(self.theta0, chunk)
                 if self._whole.weight is None:
                     return None
@@ -304,7 +308,7 @@ class Objective:
         """Return mean loss and accuracy at ``theta``, at the module's own parameters by default."""
         theta = self._check_theta(theta)
         with torch.no_grad(), self._statistics_of(theta):
-            results = [self._evaluate_chunk(theta, chunk) for chunk in self._data]
+            results = [self._evaluate_chunk(theta, chunk) for chunk in self.data]
         correct = torch.stack([correct for _, correct, _ in results]).sum()
         accuracy = correct.item() / self._n_labelled if all(c for _, _, c in results) else float("nan")
         return Evaluation(self._mean([loss for loss, _, _ in results]), accuracy)
@@ -316,7 +320,7 @@ class Objective:
             return self._population_gradient(theta)
         losses = []
         total = torch.zeros_like(theta, dtype=_wide(self.device))
-        for share, chunk in zip(self._shares, self._data, strict=True):
+        for share, chunk in zip(self._shares, self.data, strict=True):
             loss, gradient = gradient_of(partial(self._loss, chunk=chunk), theta)
             losses.append(loss)
             total.add_(gradient, alpha=share)
@@ -336,7 +340,7 @@ class Objective:
             if self._tap is not None:
                 return hessian_vector_product(self._population_loss, theta, v)
             total = torch.zeros_like(theta, dtype=_wide(self.device))
-            for share, chunk in zip(self._shares, self._data, strict=True):
+            for share, chunk in zip(self._shares, self.data, strict=True):
                 product = hessian_vector_product(partial(self._loss, chunk=chunk), theta, v)
                 total.add_(product, alpha=share)
         return total.to(self.dtype)
@@ -349,10 +353,10 @@ class Objective:
         """
         theta = self._check_theta(theta).clone()
         self.check_second_derivatives()
-        if self._tap is None and len(self._data.sizes) > 1:
+        if self._tap is None and len(self.data.sizes) > 1:
             return lambda v: self._hvp(self._check_theta(v), theta)
         with differentiable_twice(self._module):
-            loss = partial(self._loss, chunk=next(iter(self._data))) if self._tap is None else self._population_loss
+            loss = partial(self._loss, chunk=next(iter(self.data))) if self._tap is None else self._population_loss
             product = hessian_operator(loss, theta)
         here = self._fn.here
         assert here is not None
@@ -395,7 +399,7 @@ class Objective:
         few.theta0 = flatten(few._like).detach()
         few._fn = ModuleLoss(few._module, self._fn.loss, infer=self._fn.infer)
         few._buffers = few._fn.buffers() if self._buffers else {}
-        few._data = _OneChunk(self._data.few(), few.dtype)
+        few.data = _OneChunk(self.data.few(), few.dtype)
         few._shares = [1.0]
         return few
 
@@ -406,7 +410,7 @@ class Objective:
         and sample weights are relative to their mean over all data, so that the mean over all mini-batches is f.
         """
         theta = self._check_theta(theta)
-        batch = self._data.take(rows)
+        batch = self.data.take(rows)
         n_rows = len(batch.y)
         # Only rows that depend on each other need one graph.
         size = n_rows if self.batch_statistics or self._whole else self.chunk_size
@@ -440,7 +444,7 @@ class Objective:
         size = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // self.n_params))
         norms = []
         for block in torch.as_tensor(rows).split(size):
-            batch = self._data.take(block)
+            batch = self.data.take(block)
             found = row_gradient_norms(loss, params, batch.X, batch.y, alone).to(_wide(self.device))
             weights = self._fn.loss.weights(batch.y, batch.weight, found.dtype)
             norms.append(found if weights is None else found * weights / self._mean_weight)
@@ -506,7 +510,7 @@ class Objective:
         assert self._tap is not None
         self._tap.take()  # what an evaluation that was interrupted left behind
         collected = []
-        for chunk in self._data:
+        for chunk in self.data:
             self._forward(theta, chunk)
             collected.append(self._tap.take())
         return collected
@@ -519,7 +523,7 @@ class Objective:
 
     def _population_loss(self, theta: Tensor) -> Tensor:
         with _Given(self._tap, self._pooled(theta)):
-            losses = [self._loss(theta, chunk) for chunk in self._data]
+            losses = [self._loss(theta, chunk) for chunk in self.data]
         return torch.stack([share * loss for share, loss in zip(self._shares, losses, strict=True)]).sum()
 
     def _population_gradient(self, theta: Tensor) -> tuple[float, Tensor]:
@@ -543,7 +547,7 @@ class Objective:
         inputs = [point] + _tensors(given.values())
         from_pool = [torch.zeros_like(t) for t in inputs[1:]]
         with _Given(self._tap, given):
-            for share, chunk in zip(self._shares, self._data, strict=True):
+            for share, chunk in zip(self._shares, self.data, strict=True):
                 loss = self._loss(point, chunk)
                 gradients = torch.autograd.grad(loss, inputs)
                 losses.append(loss.detach())
@@ -553,7 +557,7 @@ class Objective:
 
         flat_leaves = [t for c in leaves for s in c.values() for t in _tensors(s)]
         through_pool = iter(torch.autograd.grad(_tensors(pooled.values()), flat_leaves, grad_outputs=from_pool))
-        for chunk in self._data:
+        for chunk in self.data:
             self._forward(point, chunk)
             own = [t for s in self._tap.take().values() for t in _tensors(s)]
             pairs = [(t, next(through_pool)) for t in own]

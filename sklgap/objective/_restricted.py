@@ -47,6 +47,11 @@ class RestrictedObjective:
         product = self.objective.hessian_operator(self._lift(theta))
         return lambda v: self.subspace.transpose(product(self._direction(v)))
 
+    @property
+    def second_derivatives(self) -> str:
+        """What is known of the module's second derivatives; see `Objective.second_derivatives`."""
+        return self.objective.second_derivatives
+
     def _direction(self, v: "Vector") -> Tensor:
         return self.subspace.directions(torch.as_tensor(v, dtype=self.dtype, device=self.device))
 

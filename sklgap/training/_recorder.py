@@ -10,7 +10,6 @@ from typing import Any, Self
 import torch
 from skorch.callbacks import Callback
 from skorch.dataset import get_len
-from torch import Tensor
 
 from sklgap._checks import is_integer
 from sklgap._typing import Params
@@ -19,7 +18,7 @@ from sklgap.objective import Objective, check_objective
 from sklgap.objective._check import own_loss
 from sklgap.objective._copy import deepcopy
 from sklgap.objective._parameters import copy_of
-from sklgap.objective._tensors import as_tensor
+from sklgap.objective._stream import is_stream
 from sklgap.training._optimizer_mode import evaluating
 from sklgap.training._random import derive_seed, seeded
 
@@ -37,10 +36,10 @@ class TrainingRecorder(Callback):
 
     Parameters
     ----------
-    datasets : dict of str to (X, y), default=None
-        Rows as they would be given to ``score``: ``{"train": (X, y), "test": (X_test, y_test)}`` records
-        ``train_loss``, ``train_accuracy``, ``test_loss`` and ``test_accuracy``, in evaluation mode. (In a pipeline: as
-        the earlier steps leave them.)
+    datasets : dict of str to (X, y), Dataset or DataLoader, default=None
+        Samples as they would be given to ``score``, or what loads them:
+        ``{"train": (X, y), "test": (X_test, y_test)}`` records ``train_loss``, ``train_accuracy``, ``test_loss`` and
+        ``test_accuracy``, in evaluation mode. (In a pipeline: as the earlier steps leave them.)
     measurements : dict of str to callable, default=None
         Called with the net as it is then, each with a copy of its own; what they return, a number or a dict of numbers,
         is recorded as ``{name}``, or ``{name}_{key}``. The net is taken by ``check_objective(net, X, y)``,
@@ -112,7 +111,7 @@ class TrainingRecorder(Callback):
 
     def __init__(
         self,
-        datasets: Mapping[str, tuple[Any, Any]] | None = None,
+        datasets: Mapping[str, Any] | None = None,
         measurements: Mapping[str, Measurement] | None = None,
         *,
         every: int | None = 1,
@@ -145,7 +144,7 @@ class TrainingRecorder(Callback):
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Check the parameters; record the initial weights where asked."""
         self._check()
-        evaluations = {name: self._evaluation(net, name, *rows) for name, rows in (self.datasets or {}).items()}
+        evaluations = {name: self._evaluation(net, name, rows) for name, rows in (self.datasets or {}).items()}
         self.measures_: dict[str, Measurement] = {**evaluations, **(self.measurements or {})}
         self.warned_: set[str] = set()
         net.interrupted_ = False
@@ -230,28 +229,30 @@ class TrainingRecorder(Callback):
         self.keys_[name] = list(values)
         return values
 
-    def _evaluation(self, net: Any, name: str, X: Any, y: Any) -> Measurement:
-        """Return the measurement of loss and accuracy on rows, which are checked and encoded here, once."""
+    def _evaluation(self, net: Any, name: str, rows: Any) -> Measurement:
+        """Return the measurement of loss and accuracy on samples, which are checked and encoded here, once."""
+        X, y = (rows, None) if is_stream(rows) else rows
         try:
-            rows, target = net.objective_parts(X, y)[2:] if hasattr(net, "objective_parts") else map(as_tensor, (X, y))
-            self._objective(net, rows, target)
+            first = check_objective(
+                net,
+                X,
+                y,
+                max_samples=self.max_samples,
+                random_state=self.random_state,
+                batch_norm=self.batch_norm,
+                chunk_size=self.chunk_size,
+            )
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"datasets[{name!r}]: {error}") from error
-        return lambda snapshot: self._objective(snapshot, rows, target).evaluate()._asdict()
+        assert isinstance(first, Objective)
 
-    def _objective(self, net: Any, X: Tensor, y: Tensor) -> Objective:
-        objective = check_objective(
-            (net.module_, own_loss(net)),
-            X,
-            y,
-            max_samples=self.max_samples,
-            random_state=self.random_state,
-            batch_norm=self.batch_norm,
-            chunk_size=self.chunk_size,
-        )
-        assert isinstance(objective, Objective)
-        return objective
+        def evaluate(snapshot: Any) -> dict[str, float]:
+            module, loss = snapshot.module_, own_loss(snapshot)
+            objective = Objective(module, loss, first.data, batch_norm=self.batch_norm, check=False)
+            return objective.evaluate()._asdict()
+
+        return evaluate
 
     # -- parameters and copies -------------------------------------------------------------------------------------
 
@@ -264,8 +265,10 @@ class TrainingRecorder(Callback):
         if not is_integer(self.random_state, least=0):
             raise ValueError(f"random_state must be an integer of at least 0; got {self.random_state!r}.")
         for name, rows in _check_named("datasets", self.datasets):
-            if not isinstance(rows, tuple | list) or len(rows) != 2:
-                raise TypeError(f"datasets[{name!r}] must be a pair (X, y); got {type(rows).__name__}.")
+            if not is_stream(rows) and (not isinstance(rows, tuple | list) or len(rows) != 2):
+                raise TypeError(
+                    f"datasets[{name!r}] must be a pair (X, y), a Dataset or a DataLoader; got {type(rows).__name__}."
+                )
         for name, measure in _check_named("measurements", self.measurements):
             if not callable(measure):
                 raise TypeError(f"measurements[{name!r}] must be a function of the net; got {measure!r}.")

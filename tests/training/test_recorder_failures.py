@@ -115,7 +115,11 @@ BAD = {
     "never": ({"every": None}, ValueError, "every and at_updates must not both be None"),
     "datasets": ({"datasets": (X, Y)}, TypeError, "datasets must be None or a dict with names as keys; got"),
     "datasets names": ({"datasets": {1: (X, Y)}}, TypeError, "datasets must have names as keys; got the key 1."),
-    "datasets pairs": ({"datasets": {"a": X}}, TypeError, r"datasets\['a'\] must be a pair \(X, y\); got ndarray"),
+    "datasets pairs": (
+        {"datasets": {"a": X}},
+        TypeError,
+        r"datasets\['a'\] must be a pair \(X, y\), a Dataset or a DataLoader; got ndarray",
+    ),
     "columns": ({"datasets": {"a": (X[:, :3], Y)}}, ValueError, r"datasets\['a'\]: X must have rows of shape \(4,\)"),
     "labels": ({"datasets": {"a": (X, Y + 1)}}, ValueError, r"datasets\['a'\]: y must have the labels seen in fit"),
     "rows": ({"datasets": {"a": (X, Y[1:])}}, ValueError, r"datasets\['a'\]: X and y must have the same number of"),
