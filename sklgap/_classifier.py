@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -14,15 +15,23 @@ from torch import Tensor, nn
 
 from sklgap import _evaluation as evaluation
 from sklgap import _fit_parameters as resolve
+from sklgap._callback_support import CallbackSupportMixin, epoch_tasks, fit_task, with_callbacks
 from sklgap._fit_ending import finish_fit
 from sklgap._fit_memory import fit_checkpoint
 from sklgap._nested_parameters import NestedParametersMixin, hide_kwargs
 from sklgap._typing import Criterion
+from sklgap.objective._copy import deepcopy
+from sklgap.objective._tensors import as_tensor
+from sklgap.training._datasets import Rows
 from sklgap.training._encoding import DataEncoding, to_numpy
+from sklgap.training._loaders import dense
+
+# What is made of X: float32, sparse rows as a CSR matrix.
+TAKEN: dict[str, Any] = {"accept_sparse": "csr", "dtype": np.float32, "order": "C", "allow_nd": True}
 
 
 @hide_kwargs
-class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
+class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMixin, BaseEstimator):
     """A neural-network classifier whose batch size is the object of study.
 
     A scikit-learn estimator around a skorch net, with the networks, the small- and large-batch regimes and the remedies
@@ -267,13 +276,14 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
 
     # -- fitting ---------------------------------------------------------------------------------------------------
 
+    @with_callbacks
     def fit(self, X: Any, y: Any) -> Self:
         """Train the net.
 
         Parameters
         ----------
-        X : array-like or tensor of shape (n_samples, n_features) or (n_samples, channels, height, width)
-            Training inputs, finite numbers.
+        X : array-like, sparse matrix or tensor of shape (n_samples, n_features) or (n_samples, channels, height, width)
+            Training inputs, finite numbers. What is sparse is made dense by batch, never as a whole.
         y : array-like of shape (n_samples,)
             Labels: numbers, strings or booleans of at least two classes.
 
@@ -291,32 +301,48 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         sklearn.exceptions.ConvergenceWarning
             When ``max_epochs`` ended the training though ``tol`` is set, or the loss was no longer a finite number.
         """
+        task = fit_task(self)
+        if task is not None:
+            task.call_on_fit_task_begin(estimator=self, X=X, y=y)
         before = self.__dict__.copy()
         if self.warm_start and "net_" in before:
-            before["net_"] = copy.deepcopy(self.net_)
+            before["net_"] = deepcopy(self.net_)
         try:
-            return self._fit(X, y)
+            self._fit(X, y, task)
         except BaseException as error:
             net = self.__dict__.get("net_")
             kept = net is not None and net.interrupted_ and len(net.history) > 0
             if not (isinstance(error, KeyboardInterrupt) and kept):  # else Ctrl-C leaves what the finished epochs made
                 self.__dict__ = before  # as it was: neither half fitted nor half refitted
             raise
+        failed, self.net_.ending_error_ = self.net_.ending_error_, None
+        if failed is not None:
+            raise failed  # by a callback, after the training: the estimator is fitted
+        if task is not None:
+            task.call_on_fit_task_end(estimator=self, X=X, y=y, reconstruction_attributes={})
+        return self
 
-    def _fit(self, X: Any, y: Any) -> Self:
+    def _fit(self, X: Any, y: Any, task: Any) -> None:
         X, y = to_numpy(X), to_numpy(y)
+        if issparse(y):
+            raise TypeError(
+                "y must be dense, one label per row; got a sparse matrix: use y.toarray().ravel(), or "
+                "sparse_output=False in the step that made it."
+            )
         first = not (self.warm_start and hasattr(self, "net_"))
-        X, y = validate_data(self, X, y, dtype=np.float32, order="C", allow_nd=True, ensure_min_samples=2, reset=first)
+        X, y = validate_data(self, X, y, **TAKEN, ensure_min_samples=2, reset=first)
         check_classification_targets(y)
         classes, encoded = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(f"y must have at least 2 classes; got only one class, {classes.tolist()[0]!r}.")
         if first:
-            net = resolve.make_net(self, X, n_classes=len(classes)).initialize()
+            net = resolve.make_net(self, X, n_classes=len(classes))
             names = getattr(self, "feature_names_in_", None)
             net.encoding_ = DataEncoding(classes, X.shape[1:], resolve.net_shape(self, X), names)
+            net.example_ = example = as_tensor(dense(net.encoding_.rows(X[:2])))
+            net.initialize()
             self.classes_ = classes
-            self._inference_dtype = resolve.check_fit(net, net.encoding_.rows(X[:2]), len(classes))
+            self._inference_dtype = resolve.check_fit(net, example, len(classes))
             self.net_ = net
             net.checkpoint_ = fit_checkpoint(self, net, X, encoded)
         else:
@@ -326,10 +352,14 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
             self.net_.adopt(resolve.make_net(self, X, n_classes=len(self.classes_)))
         rows = self.net_.encoding_.rows(X)
         if not (self.net_.checkpoint_ and self.net_.checkpoint_.load(self.net_)):
-            with resolve.deterministic(self.random_state is not None):
-                self.net_.partial_fit(rows, encoded.astype(np.int64))
+            try:
+                tasks = epoch_tasks(self, task, X, y, rows, encoded)
+                with resolve.deterministic(self.random_state is not None), tasks:
+                    self.net_.partial_fit(rows, encoded.astype(np.int64))
+            except BaseException as error:
+                if error is not self.net_.ending_error_:
+                    raise
         finish_fit(self, rows, encoded)
-        return self
 
     # -- predicting ------------------------------------------------------------------------------------------------
 
@@ -361,13 +391,13 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         X = self._check_X(X)
         return evaluation.outputs(self.net_.module_, self.net_.encoding_.rows(X), self._inference_dtype)
 
-    def _check_X(self, X: Any) -> np.ndarray:
+    def _check_X(self, X: Any) -> Any:
         check_is_fitted(self)
-        return validate_data(self, to_numpy(X), dtype=np.float32, order="C", allow_nd=True, reset=False)
+        return validate_data(self, to_numpy(X), **TAKEN, reset=False)
 
     # -- measuring -------------------------------------------------------------------------------------------------
 
-    def objective_parts(self, X: Any, y: Any) -> tuple[nn.Module, Criterion, Tensor, Tensor]:
+    def objective_parts(self, X: Any, y: Any) -> tuple[nn.Module, Criterion, Rows, Tensor]:
         """Return what `sklgap.objective.check_objective` measures: module, own loss, inputs and class numbers."""
         X = self._check_X(X)
         return self.net_.objective_parts(X, y)
@@ -381,6 +411,21 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
     def history_(self) -> Any:
         """The history of ``net_``."""
         return self.net_.history
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def __sklearn_clone__(self) -> Self:
+        """Return an unfitted copy; a module that is no plain deep copy is copied as ``fit`` copies it."""
+        if not isinstance(self.net, nn.Module):
+            return super().__sklearn_clone__()
+        shell = copy.copy(self)
+        shell.net = None
+        cloned = super(LBGapClassifier, shell).__sklearn_clone__()
+        cloned.net = deepcopy(self.net)
+        return cloned
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "train_loss_")

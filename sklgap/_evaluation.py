@@ -1,6 +1,6 @@
 """The final weights at work: batch-norm statistics recomputed, accuracy, outputs."""
 
-import copy
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,30 +8,34 @@ from torch import Tensor, nn
 
 from sklgap.objective import Objective
 from sklgap.objective._batch_norm import batch_norm_layers, set_buffers
+from sklgap.objective._copy import private_copy
+from sklgap.objective._outputs import logits_of
 from sklgap.objective._tensors import as_tensor
+from sklgap.training._loaders import dense
 
 # Rows evaluated at once.
 _ROWS = 1000
 
 
-def recompute_batch_norm(module: nn.Module, X: np.ndarray | Tensor, y: np.ndarray | Tensor) -> None:
+def recompute_batch_norm(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> None:
     """Set the running statistics of batch norm to those of all rows, in one pass."""
     if batch_norm_layers(module):
         set_buffers(module, Objective(module, _no_loss, (X, y), batch_norm="population").population_statistics())
 
 
-def accuracy(module: nn.Module, X: np.ndarray | Tensor, y: np.ndarray | Tensor) -> float:
+def accuracy(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> float:
     """Return the accuracy in evaluation mode, in the module's own dtype."""
     return Objective(module, _no_loss, (X, y), batch_norm="running", chunk_size=_ROWS).evaluate().accuracy
 
 
-def outputs(module: nn.Module, X: np.ndarray, dtype: torch.dtype) -> np.ndarray:
-    """Return the module's outputs in evaluation mode, evaluated in ``dtype``, as float64."""
+def outputs(module: nn.Module, X: Any, dtype: torch.dtype) -> np.ndarray:
+    """Return the module's outputs in evaluation mode, evaluated in ``dtype``, as float64; X may be a CSR matrix."""
     device = next(module.parameters()).device
     device = torch.device("cpu") if device.type == "mps" else device  # which knows no float64
-    module = copy.deepcopy(module).to(device=device, dtype=dtype).eval()
+    module = private_copy(module, device, dtype)
+    blocks = (X[start : start + _ROWS] for start in range(0, X.shape[0], _ROWS))
     with torch.no_grad():
-        parts = [module(rows.to(device, dtype)).cpu() for rows in as_tensor(X).split(_ROWS)]
+        parts = [logits_of(module(as_tensor(dense(rows)).to(device, dtype))).cpu() for rows in blocks]
     return torch.cat(parts).double().numpy()
 
 

@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklgap._evaluation import accuracy, recompute_batch_norm
 
 
-def finish_fit(model: Any, X: np.ndarray, encoded: np.ndarray) -> None:
+def finish_fit(model: Any, X: Any, encoded: np.ndarray) -> None:
     """Set the fitted attributes; then tell how the training ended."""
     net = model.net_
     if len(net.history) and "train_loss" not in net.history[-1]:
@@ -28,7 +28,7 @@ def finish_fit(model: Any, X: np.ndarray, encoded: np.ndarray) -> None:
             recompute_batch_norm(net.module_, rows, target)
         # In float32, unlike predict: a second pass over all the data should not cost more than it must.
         model.train_score_ = accuracy(net.module_, rows, target)
-        if checkpoint and not net.interrupted_:
+        if checkpoint and not net.interrupted_ and net.ending_error_ is None:
             checkpoint.finish(net, model.train_score_)
     reason = net.stopping_reason_
     model.converged_ = reason in ("loss ceased to improve", "target loss reached")

@@ -4,6 +4,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
 from sklgap._memory import Memory, key_of, surroundings
 from sklgap.training import TrainingNet
@@ -13,7 +14,7 @@ from sklgap.training._checkpoint import Checkpoint
 LEFT_OUT = ("memory", "random_state", "device", "verbose", "warm_start")
 
 
-def fit_checkpoint(model: Any, net: TrainingNet, X: np.ndarray, y: np.ndarray) -> Checkpoint | None:
+def fit_checkpoint(model: Any, net: TrainingNet, X: Any, y: np.ndarray) -> Checkpoint | None:
     """Return what keeps the fit of ``model`` to X and the class numbers y; None where nothing is to be kept."""
     if model.memory is None:
         return None
@@ -28,6 +29,8 @@ def fit_checkpoint(model: Any, net: TrainingNet, X: np.ndarray, y: np.ndarray) -
         )
         return None
     params = {name: value for name, value in model.get_params(deep=False).items() if name not in LEFT_OUT}
+    # A sparse matrix notes in its attributes whether its indices are sorted, once somebody has asked.
+    rows = (X.shape, X.data, X.indices, X.indptr) if issparse(X) else X
     # The labels train nothing, but callbacks may measure on labelled data.
-    data = (X, y, net.encoding_.classes)
+    data = (rows, y, net.encoding_.classes)
     return Checkpoint(memory, key_of("fit", type(model), params, data, net.seed, surroundings(str(net.device))))

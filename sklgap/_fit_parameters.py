@@ -1,7 +1,6 @@
 """From the parameters of `LBGapClassifier` to the net that trains: shorthands are resolved here, once, in ``fit``."""
 
 import contextlib
-import copy
 import inspect
 import numbers
 import warnings
@@ -9,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.base import clone
 from torch import nn
 
 from sklgap._checks import check_integer
 from sklgap._nested_parameters import check_nested, suggestion
 from sklgap.nets._check import check_init, check_input_shape, check_net, net_arguments
-from sklgap.objective._tensors import as_tensor
+from sklgap.objective._batch_norm import batch_norm_layers
+from sklgap.objective._copy import check_plain, deepcopy, private_copy
+from sklgap.objective._outputs import logits_of
 from sklgap.regimes import (
     ConstantBatch,
     check_batch_regime,
@@ -26,19 +28,26 @@ from sklgap.regimes import (
 from sklgap.remedies import Proximal, Remedy, check_augmentation, check_remedies, check_together
 from sklgap.training import TrainingNet
 from sklgap.training._data_parallel import agreed_seed
+from sklgap.training._dtypes import check_precision, in_dtype
+from sklgap.training._encoding import NOT_SPARSE
 from sklgap.training._placement import default_device
+from sklgap.training._random import seeded
 
 # Arguments by which a DataLoader is told the order of the rows.
 ORDER = ("shuffle", "sampler", "batch_sampler")
 
 
-def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
-    """Return the net that ``model`` describes, for these data, not yet initialised."""
+def make_net(model: Any, X: Any, n_classes: int) -> TrainingNet:
+    """Return the net that ``model`` describes, for these data (an array or a CSR matrix), not yet initialised."""
     _check_numbers(model)
-    extra = {key: copy.deepcopy(v) if key.startswith("callbacks__") else v for key, v in model._nested.items()}
-    module = check_net(model.net)
+    if issparse(X) and model.data_parallel:
+        raise TypeError(NOT_SPARSE.format("beside data_parallel=True"))
+    n_samples = X.shape[0]
+    extra = {key: deepcopy(v) if key.startswith("callbacks__") else v for key, v in model._nested.items()}
+    given = model.net
+    module = deepcopy(check_plain(given, "net")) if isinstance(given, nn.Module) else check_net(given)
     init = check_init(model.init)
-    regime = _regime(model, len(X))
+    regime = _regime(model, n_samples)
     device = check_device(model.device)
     seed = agreed_seed(_seed(model.random_state), X, device) if model.data_parallel else _seed(model.random_state)
     if any(name.startswith(("iterator_train", "dataset")) for name in extra):
@@ -54,9 +63,9 @@ def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
         optimizer=model.optimizer,
         lr=model.lr,
         max_epochs=model.max_epochs,
-        batch_size=regime.batch_size(0, len(X)),
+        batch_size=regime.batch_size(0, n_samples),
         train_split=_train_split(model.train_split, seed),
-        callbacks=copy.deepcopy(model.callbacks),
+        callbacks=deepcopy(model.callbacks),
         verbose=model.verbose,
         warm_start=model.warm_start,
         device=device,
@@ -78,20 +87,20 @@ def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
     return net
 
 
-def check_fit(net: TrainingNet, X: np.ndarray, n_classes: int) -> torch.dtype:
+def check_fit(net: TrainingNet, X: torch.Tensor, n_classes: int) -> torch.dtype:
     """Check on two rows that net, criterion and callbacks fit the data and each other, before training.
 
     Returns the dtype to predict in: float64, or float32 for a module that makes tensors of its own in that dtype.
     """
-    module = copy.deepcopy(net.module_).cpu().eval()
-    try:
-        with torch.no_grad():
-            outputs = module(as_tensor(X))
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise ValueError(f"net must take rows of shape {X.shape[1:]}; the module says: {error}") from error
-    if not isinstance(outputs, torch.Tensor) or outputs.shape != (len(X), n_classes):
-        got = tuple(outputs.shape[1:]) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-        raise ValueError(f"net must return {n_classes} outputs, one per class; got {got}.")
+    dtype = check_precision(net.module_)
+    module = deepcopy(net.module_).cpu().eval()
+    with torch.no_grad(), seeded(net.seed, torch.device("cpu")):
+        outputs = _check_outputs(module, in_dtype(X, dtype), n_classes)
+    if isinstance(net.criterion_, nn.NLLLoss) and outputs.isfinite().all() and not _are_probabilities(outputs):
+        raise ValueError(
+            "net must return probabilities for criterion=NLLLoss, as in skorch, which takes their logarithm itself: "
+            "let it return logits and use CrossEntropyLoss, or end it with Softmax in place of LogSoftmax."
+        )
     try:
         # More rows than classes: a loss that takes no class numbers must not fit by broadcasting.
         outputs = outputs.repeat(n_classes, 1)
@@ -109,14 +118,56 @@ def check_fit(net: TrainingNet, X: np.ndarray, n_classes: int) -> torch.dtype:
         if name.split("__")[0] not in names:
             raise TypeError(f"callbacks__{name} names none of the callbacks {names}{suggestion(name, names)}")
     try:
-        with torch.no_grad():
-            module.double()(as_tensor(X).double())
+        with torch.no_grad(), seeded(net.seed, torch.device("cpu")):
+            private_copy(net.module_, torch.device("cpu"), torch.float64)(X.double())
     except RuntimeError:
         return torch.float32
     return torch.float64
 
 
-def net_shape(model: Any, X: np.ndarray) -> tuple[int, ...]:
+def _check_outputs(module: nn.Module, X: torch.Tensor, n_classes: int) -> torch.Tensor:
+    """Return the outputs of two rows; ValueError unless they are one per class, repeatable, and each row's alone."""
+    # An instance-wise layer without statistics is no batch norm.
+    if any(layer.running_mean is None for layer in batch_norm_layers(module).values()):
+        raise ValueError(
+            "net must have batch normalisation with running statistics: with track_running_stats=False the prediction "
+            "for a row would depend on the rows beside it; use track_running_stats=True."
+        )
+    before = torch.get_rng_state()
+    try:
+        first, second = module(X), module(X)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ValueError(f"net must take rows of shape {tuple(X.shape[1:])}; the module says: {error}") from error
+    try:
+        outputs, again = logits_of(first), logits_of(second)
+    except TypeError as error:
+        raise ValueError(f"net must return {n_classes} outputs, one per class: {error}") from error
+    if outputs.shape != (len(X), n_classes):
+        raise ValueError(f"net must return {n_classes} outputs, one per class; got {tuple(outputs.shape[1:])}.")
+    repeatable = torch.allclose(outputs, again, equal_nan=True)
+    if repeatable and not torch.equal(before, torch.get_rng_state()):
+        # It draws random numbers: a dropout with a small rate may have missed two rows.
+        many = X[:1].expand(64, *X.shape[1:])
+        repeatable = torch.allclose(logits_of(module(many)), outputs[:1], rtol=1e-3, atol=1e-5, equal_nan=True)
+    if not repeatable:
+        raise ValueError(
+            "net must return the same outputs for the same rows in evaluation mode, or its predictions would be "
+            "random: give functional dropout training=self.training."
+        )
+    alone = logits_of(module(torch.cat([X[:1], X[:1]])))[:1]
+    if not torch.allclose(alone, outputs[:1], rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise ValueError(
+            "net must evaluate every row by itself in evaluation mode; got another output for a row beside other "
+            "rows: take no mean, softmax or normalisation over the batch (dim 0) then."
+        )
+    return outputs
+
+
+def _are_probabilities(outputs: torch.Tensor) -> bool:
+    return bool((outputs >= 0).all()) and bool(((outputs.sum(dim=1) - 1).abs() < 1e-3).all())
+
+
+def net_shape(model: Any, X: Any) -> tuple[int, ...]:
     """Return the shape of a row as the net takes it."""
     net = check_net(model.net) if isinstance(model.net, str) else model.net
     takes_images = getattr(net, "takes_images", model.input_shape is not None)
@@ -132,7 +183,7 @@ def deterministic(on: bool) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext()
 
 
-def _module_arguments(model: Any, module: Any, X: np.ndarray, n_classes: int) -> dict[str, Any]:
+def _module_arguments(model: Any, module: Any, X: Any, n_classes: int) -> dict[str, Any]:
     if isinstance(module, nn.Module) or not hasattr(module, "takes_images"):
         return {}
     shape = net_shape(model, X)
@@ -159,7 +210,7 @@ def _check_nested_names(net: TrainingNet, model: Any, module: Any) -> None:
 
 
 def _regime(model: Any, n_samples: int) -> Any:
-    regime = copy.deepcopy(check_batch_regime(model.batch_regime, n_samples))
+    regime = deepcopy(check_batch_regime(model.batch_regime, n_samples))
     if model.batch_size is not None:
         check_batch_size(model.batch_size, n_samples)
         if regime.varies:
@@ -178,8 +229,8 @@ def _regime(model: Any, n_samples: int) -> Any:
     return regime
 
 
-def _remedies(model: Any, X: np.ndarray) -> tuple[Remedy, ...]:
-    base = default_base_batch_size(len(X)) if model.base_batch_size is None else model.base_batch_size
+def _remedies(model: Any, X: Any) -> tuple[Remedy, ...]:
+    base = default_base_batch_size(X.shape[0]) if model.base_batch_size is None else model.base_batch_size
 
     def ready(remedy: Any) -> Remedy | None:
         if getattr(remedy, "base_batch_size", base) is None:
@@ -187,6 +238,8 @@ def _remedies(model: Any, X: np.ndarray) -> tuple[Remedy, ...]:
         return check_augmentation(remedy, image_shape, row_shape=net_shape(model, X))
 
     def image_shape() -> tuple[int, ...]:
+        if issparse(X):
+            raise TypeError(NOT_SPARSE.format("for an augmentation"))
         shape = check_input_shape(model.input_shape, X.shape, needed=True)
         assert shape is not None
         return shape
@@ -198,7 +251,7 @@ def _remedies(model: Any, X: np.ndarray) -> tuple[Remedy, ...]:
     for remedy in remedies:
         remedy.check()
     check_together(remedies)
-    return tuple(copy.deepcopy(remedies))
+    return tuple(deepcopy(remedies))
 
 
 def check_device(device: str) -> str:
@@ -228,7 +281,7 @@ def _seed(random_state: int | np.random.RandomState | None) -> int:
 
 def _train_split(split: Any, seed: int) -> Any:
     """Return a copy; one of skorch's that draws its rows, from NumPy's global state without a seed, gets the fit's."""
-    split = copy.deepcopy(split)
+    split = deepcopy(split)
     if getattr(split, "random_state", seed) is None and isinstance(getattr(split, "cv", None), float):
         split.random_state = seed % 2**32
     return split

@@ -21,15 +21,24 @@ FLOORS = [
 # Private helpers of a part, which belong to it.
 ALIASES = {
     part: "_classifier"
-    for part in ("_evaluation", "_fit_ending", "_fit_memory", "_fit_parameters", "_nested_parameters")
+    for part in (
+        "_callback_support",
+        "_evaluation",
+        "_fit_ending",
+        "_fit_memory",
+        "_fit_parameters",
+        "_nested_parameters",
+    )
 }
 ALIASES["_fingerprint"] = "_memory"
 SKORCH = {
     "training/_callbacks.py",
     "training/_checkpoint.py",
     "training/_datasets.py",
+    "training/_epoch_tasks.py",
     "training/_net.py",
     "training/_recorder.py",
+    "training/_splits.py",
     "training/_step_timer.py",
     "training/_weight_averaging.py",
     "training/_weights_keeper.py",

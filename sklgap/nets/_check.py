@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from sklgap.nets._computed_weights import plain_weights
 from sklgap.nets._deep_conv import C2, C4
 from sklgap.nets._fully_connected import F1, F2
 from sklgap.nets._residual import WRN16_4, ResNet44
@@ -99,12 +100,17 @@ def initialize_weights(module: nn.Module, init: Init = "glorot_uniform") -> None
     ``"glorot_uniform"`` (the default of Keras 1, and so of the released code of Keskar et al.): weights of dense and
     convolutional layers uniform in +-sqrt(6 / (fan_in + fan_out)), biases zero; other layers keep their own default.
     ``"torch"``: each layer's own default. A callable is called with the module.
+
+    Weights that a layer computes from other parameters (weight norm, pruning) are reached through these; a UserWarning
+    names a layer that then has other weights.
     """
     if callable(init):
-        init(module)
+        with plain_weights(module):
+            init(module)
     elif init == "glorot_uniform":
-        for layer in module.modules():
-            if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
-                nn.init.xavier_uniform_(layer.weight)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        with plain_weights(module):
+            for layer in module.modules():
+                if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
+                    nn.init.xavier_uniform_(layer.weight)
+                    if layer.bias is not None:
+                        nn.init.zeros_(layer.bias)

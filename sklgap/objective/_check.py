@@ -82,7 +82,10 @@ def _parts(estimator: Any, X: Any, y: Any) -> tuple[nn.Module, Criterion, Any, A
     if hasattr(estimator, "best_estimator_"):
         return _parts(estimator.best_estimator_, X, y)
     if hasattr(estimator, "steps"):
-        return _parts(estimator.steps[-1][1], estimator[:-1].transform(X) if len(estimator.steps) > 1 else X, y)
+        for _, step in estimator.steps[:-1]:
+            # "passthrough" has none, nor have imbalanced-learn's samplers, which act in fit only.
+            X = step.transform(X) if hasattr(step, "transform") else X
+        return _parts(estimator.steps[-1][1], X, y)
     if hasattr(estimator, "get_loss") and hasattr(estimator, "module"):
         if not getattr(estimator, "initialized_", False):
             raise NotFittedError(f"This {type(estimator).__name__} is not fitted yet; call 'fit' first.")

@@ -16,16 +16,22 @@ from sklgap.objective._parameters import squared_distance
 class EpochRecorder(Callback):
     """Writes the history once per epoch; until then losses and hits stay on the device.
 
-    Records ``train_loss`` (clean, mean over the rows as they were trained on), ``train_accuracy`` (likewise),
-    ``batch_size``, ``lr``, ``n_updates`` (optimiser steps so far), and ``weight_distance`` (Euclidean, from the initial
-    weights).
+    Records ``train_loss`` (clean, mean over the rows as they were trained on), ``train_loss_best`` (whether it is the
+    least so far), ``train_accuracy`` (likewise over the rows), ``batch_size``, ``lr`` (of the last update),
+    ``n_updates`` (optimiser steps so far), and ``weight_distance`` (Euclidean, from the initial weights). Where other
+    callbacks may read them, the rows of the batches hold ``train_loss`` and ``train_batch_size``, as skorch's do.
     """
+
+    writes_batches_ = False
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         self.losses_: list[Tensor] = []
         self.sizes_: list[int] = []
         self.predicted_: list[Tensor] = []
         self.labels_: list[Tensor] = []
+        own = {name for name, _ in net.get_default_callbacks()}
+        others = [callback for name, callback in net.callbacks_ if name not in own]
+        self.writes_batches_ = any(getattr(callback, "reads_batches", True) for callback in others)
 
     def on_batch_end(
         self, net: Any, batch: Any = None, training: bool = False, loss: Any = None, y_pred: Any = None, **kwargs: Any
@@ -35,6 +41,12 @@ class EpochRecorder(Callback):
         y = batch[1]
         self.losses_.append(loss.detach())
         self.sizes_.append(len(y))
+        # Here, before a scheduler sets the rate of the next batch. The parameters that no group names come last.
+        self.lr_ = net.optimizer_.param_groups[-1]["lr"] * net.lr_factor_
+        if self.writes_batches_ and net.own_batches_:  # else skorch writes them
+            # A tensor on a device is as good as a number to what reads it now, and costs no host sync.
+            net.history.record_batch("train_loss", loss.item() if loss.device.type == "cpu" else loss.detach())
+            net.history.record_batch("train_batch_size", len(y))
         if is_classification(y_pred, y):
             # Compared once per epoch: on a small net three more operations a batch would be felt.
             self.predicted_.append(y_pred.argmax(dim=1))
@@ -45,15 +57,23 @@ class EpochRecorder(Callback):
         n_rows = sum(self.sizes_)
         losses = torch.stack(self.losses_).cpu().double()
         shares = torch.tensor(self.sizes_, dtype=torch.float64) / n_rows
-        history.record("train_loss", float((losses * shares).sum()))
+        if self.writes_batches_ and net.own_batches_:
+            for row, value in zip(history[-1]["batches"], losses.tolist(), strict=False):
+                row["train_loss"] = value
+        train_loss = float((losses * shares).sum())
+        before = [row["train_loss"] for row in list(history)[:-1] if "train_loss" in row]
+        history.record("train_loss", train_loss)
+        history.record("train_loss_best", train_loss < min((v for v in before if v == v), default=math.inf))
         if self.predicted_:
             predicted = torch.cat(self.predicted_)
             correct = (predicted == torch.cat(self.labels_).to(predicted.device)).sum()
             history.record("train_accuracy", correct.item() / n_rows)
         history.record("batch_size", max(self.sizes_) if net.epoch_batch_size_ is None else net.epoch_batch_size_)
-        history.record("lr", net.optimizer_.param_groups[0]["lr"] * net.lr_factor_)
+        history.record("lr", float(self.lr_))
         history.record("n_updates", net.n_updates_)
-        history.record("weight_distance", math.sqrt(squared_distance(net.step_.params, net.module_start_).item()))
+        # Frozen parameters included: they may have moved before they were frozen.
+        weights = dict(net.module_.named_parameters())
+        history.record("weight_distance", math.sqrt(squared_distance(weights, net.module_start_).item()))
         del self.losses_, self.predicted_, self.labels_
 
     def __getstate__(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from skorch.history import History
 
 from sklgap._memory import Memory, NotPlain, plain, unplain
+from sklgap.objective._parameters import trainable_parameters
 
 # What a net learns of its data when it trains.
 SIZES = ("n_samples_", "base_batch_size_", "size_")
@@ -124,6 +125,7 @@ def training_state(net: Any, made_anew: dict[str, set[str]]) -> dict[str, Any]:
     """
     return {
         "module": {name: plain(tensor) for name, tensor in _tensors(net).items()},
+        "trainable": list(trainable_parameters(net.module_)),
         "optimizer": plain(net.optimizer_.state_dict()),
         "history": plain(list(net.history)),
         "n_updates": net.n_updates_,
@@ -154,6 +156,8 @@ def load_training_state(net: Any, state: dict[str, Any]) -> None:
     with torch.no_grad():  # at last: initialising anew would keep the weights of a module that is an instance
         for name, tensor in tensors.items():
             tensor.copy_(kept[name])
+    for name, parameter in net.module_.named_parameters():  # callbacks may have frozen or thawed some
+        parameter.requires_grad_(name in state["trainable"])
 
 
 def load_helpers_state(net: Any, state: dict[str, Any]) -> None:

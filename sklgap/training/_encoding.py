@@ -4,8 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from scipy.sparse import issparse
 from sklearn.utils.validation import check_array, column_or_1d
 from torch import Tensor
+
+# What is sparse is made dense by batch and by block of rows, never as a whole.
+NOT_SPARSE = (
+    "X must be dense {}; got a sparse matrix: use sparse_output=False in the step that made it, or X.toarray()."
+)
 
 
 class DataEncoding:
@@ -34,21 +41,30 @@ class DataEncoding:
         self.net_shape = net_shape
         self.feature_names = None if feature_names is None else list(feature_names)
 
-    def rows(self, X: np.ndarray) -> np.ndarray:
+    def rows(self, X: Any) -> Any:
         """Return X in the shape the net takes; ValueError for rows of another shape than in fit."""
         if X.shape[1:] != self.row_shape:
             raise ValueError(f"X must have rows of shape {self.row_shape} as in fit; got {X.shape[1:]}.")
-        return X.reshape(len(X), *self.net_shape)
+        if not issparse(X):
+            return X.reshape(len(X), *self.net_shape)
+        if self.net_shape != self.row_shape:
+            raise TypeError(NOT_SPARSE.format("for a net that works on images"))
+        return X
+
+    def given_rows(self, X: Any) -> Any:
+        """Return rows in the shape ``fit`` was given them."""
+        return X if issparse(X) else X.reshape(len(X), *self.row_shape)
 
     def encode(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return float32 rows for the net, and class numbers; ValueError for what ``score`` would not take either."""
         names = getattr(X, "columns", None)
         if self.feature_names is not None and names is not None and list(names) != self.feature_names:
             raise ValueError(f"X must have the columns {self.feature_names} of fit, in their order; got {list(names)}.")
-        rows = self.rows(check_array(to_numpy(X), dtype=np.float32, order="C", allow_nd=True, input_name="X"))
+        X = check_array(to_numpy(X), accept_sparse="csr", dtype=np.float32, order="C", allow_nd=True, input_name="X")
+        rows = self.rows(X)
         y = column_or_1d(to_numpy(y))
-        if len(rows) != len(y):
-            raise ValueError(f"X and y must have the same number of rows; got {len(rows)} and {len(y)}.")
+        if rows.shape[0] != len(y):
+            raise ValueError(f"X and y must have the same number of rows; got {rows.shape[0]} and {len(y)}.")
         unseen = np.setdiff1d(y, self.classes)
         if len(unseen):
             raise ValueError(f"y must have the labels seen in fit, {self.classes}; got {unseen} beside them.")
@@ -57,4 +73,11 @@ class DataEncoding:
 
 def to_numpy(data: Any) -> Any:
     """Return a tensor as an array, anything else as it is."""
-    return data.detach().cpu().numpy() if isinstance(data, Tensor) else data
+    if not isinstance(data, Tensor):
+        return data
+    if data.layout != torch.strided:
+        raise TypeError(
+            f"X and y must not be sparse tensors, got {data.layout}: pass data.to_dense(), or a SciPy CSR matrix as X "
+            "(steps of scikit-learn return dense arrays with sparse_output=False)."
+        )
+    return data.detach().cpu().numpy()

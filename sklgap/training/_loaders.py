@@ -1,13 +1,15 @@
 """Loaders that slice tensors: no per-sample ``__getitem__``, no worker processes.
 
-Both look like a ``DataLoader`` (``__iter__``, ``__len__``, ``batch_size``), both draw the batches of `plan_epoch`; they
-differ in where the data live.
+They look like a ``DataLoader`` (``__iter__``, ``__len__``, ``batch_size``), and draw the batches of `plan_epoch`; they
+differ in where the data live, and in what form.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from torch import Tensor
 
 from sklgap.regimes import n_batches
@@ -37,7 +39,7 @@ class ResidentLoader:
 
     def __init__(
         self,
-        X: Tensor,
+        X: Any,
         y: Tensor,
         batch_size_of_epoch: BatchSizeOfEpoch,
         *,
@@ -46,7 +48,7 @@ class ResidentLoader:
         max_batches: int | None = None,
     ) -> None:
         home = torch.device("cpu") if self.keeps_data_on_host else device
-        self.X = X.to(home)
+        self.X = X if issparse(X) else X.to(home)
         self.y = y.to(home)
         self.device = device
         self.seed = seed
@@ -110,22 +112,35 @@ class HostLoader(ResidentLoader):
         return parts[0].to(self.device, non_blocking=True), parts[1].to(self.device, non_blocking=True)
 
 
+class SparseLoader(HostLoader):
+    """The same batches from a SciPy CSR matrix: the rows of a batch are made dense, never the whole."""
+
+    def _gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        return dense(self.X[index.numpy()]).to(self.device), self.y.index_select(0, index).to(self.device)
+
+
 class SequentialLoader:
     """All rows in order, in batches: for validation and for the net's own predictions."""
 
-    def __init__(self, X: Tensor, y: Tensor, batch_size: int, device: torch.device) -> None:
+    def __init__(self, X: Any, y: Tensor, batch_size: int, device: torch.device) -> None:
         self.X, self.y, self.batch_size, self.device = X, y, batch_size, device
 
     def __len__(self) -> int:
         return -(-len(self.y) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for X, y in zip(self.X.split(self.batch_size), self.y.split(self.batch_size), strict=True):
-            yield X.to(self.device), y.to(self.device)
+        for start in range(0, len(self.y), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            yield dense(self.X[rows]).to(self.device), self.y[rows].to(self.device)
+
+
+def dense(X: Any) -> Tensor:
+    """Return rows of a sparse matrix as a tensor, a tensor as it is."""
+    return torch.from_numpy(X.toarray()) if issparse(X) else X
 
 
 def make_loader(
-    X: Tensor,
+    X: Any,
     y: Tensor,
     batch_size_of_epoch: BatchSizeOfEpoch,
     *,
@@ -133,7 +148,12 @@ def make_loader(
     device: torch.device,
     max_batches: int | None,
 ) -> ResidentLoader:
-    """Return the resident loader if the data fit into a third of the device's free memory, else the host loader."""
+    """Return the resident loader if the data fit into a third of the device's free memory, else the host loader.
+
+    A SciPy CSR matrix gets the sparse loader.
+    """
+    if issparse(X):
+        return SparseLoader(X, y, batch_size_of_epoch, seed=seed, device=device, max_batches=max_batches)
     fits = True
     if device.type == "cuda" and X.device.type != "cuda":
         fits = X.numel() * X.element_size() < torch.cuda.mem_get_info(device)[0] / 3

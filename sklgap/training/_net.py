@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import torch
+from scipy.sparse import issparse
 from sklearn.exceptions import NotFittedError
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EpochScoring, EpochTimer, PassthroughScoring
@@ -17,7 +18,9 @@ from sklgap._typing import Batch, Criterion
 from sklgap.nets import convert_to_ghost_batch_norm, initialize_weights
 from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._check import own_loss
+from sklgap.objective._copy import check_plain, lazy_parameters
 from sklgap.objective._loss import ModuleLoss
+from sklgap.objective._outputs import logits_of
 from sklgap.objective._parameters import copy_of, trainable_parameters
 from sklgap.objective._row_loss import row_loss
 from sklgap.objective._tensors import as_tensor
@@ -26,12 +29,17 @@ from sklgap.remedies import Remedy
 from sklgap.training._callbacks import EpochRecorder, StoppingRule, TrainingProgress, raised_by_code
 from sklgap.training._checkpoint import Checkpoint
 from sklgap.training._data_parallel import check_same_rows, largest_share, share_out
-from sklgap.training._datasets import tensors_of
+from sklgap.training._datasets import Rows, tensors_of
+from sklgap.training._dtypes import floating_dtype, in_dtype
 from sklgap.training._encoding import DataEncoding
 from sklgap.training._gradient_variance import measure_gradients
 from sklgap.training._learning_rate import multiplied_lr
 from sklgap.training._loaders import ResidentLoader, SequentialLoader, make_loader
+from sklgap.training._materialize import materialize
+from sklgap.training._optimizer_mode import updating
+from sklgap.training._parameter_groups import check_options, check_parameter_groups, refusal, set_learning_rate
 from sklgap.training._random import derive_seed, seed_generators, seeded
+from sklgap.training._splits import split_as_given
 from sklgap.training._step import TrainStep
 
 # What a further fit of a warm start takes from the estimator's parameters as they are then.
@@ -67,6 +75,9 @@ class TrainingNet(NeuralNetClassifier):
     step_: TrainStep
     n_updates_: int
     encoding_: DataEncoding
+    # Two rows as the net takes them: lazy modules get their shapes from them.
+    example_: Tensor | None = None
+    ending_error_: BaseException | None = None
 
     def __init__(
         self,
@@ -125,6 +136,11 @@ class TrainingNet(NeuralNetClassifier):
     def initialize_module(self) -> "TrainingNet":
         """Build the module and draw its weights; an instance keeps its own."""
         super().initialize_module()
+        self.module_ = check_plain(self.module_, "net")
+        if lazy_parameters(self.module_) and self.example_ is not None:
+            materialize(self.module_, self.example_)
+        else:
+            self.example_ = None
         if self.init is not None:
             initialize_weights(self.module_, self.init)
         if self.ghost_batch_size is not None:
@@ -133,11 +149,28 @@ class TrainingNet(NeuralNetClassifier):
 
     def initialize_optimizer(self, *args: Any) -> "TrainingNet":
         """Build the optimiser, and the training step around it."""
-        super().initialize_optimizer(*args)
+        groups = self.get_params_for("optimizer").get("param_groups", [])
+        check_parameter_groups(groups, [name for name, _ in self.get_all_learnable_params()])
+        try:
+            super().initialize_optimizer(*args)
+        except ValueError as error:
+            self._refuse_vectors(error)
+            raise
+        check_options(self.optimizer_, groups)
         self._build_step()
         # skorch moves what starts with "module_" between devices when it unpickles.
-        self.module_start_ = copy_of(self.step_.params)
+        self.module_start_ = copy_of(dict(self.module_.named_parameters()))
         return self
+
+    def _refuse_vectors(self, error: Exception) -> None:
+        """Say so if the optimiser would take the matrices, and not the other parameters."""
+        parameters = list(self.get_all_learnable_params())
+        args, kwargs = self.get_params_for_optimizer("optimizer", [item for item in parameters if item[1].ndim == 2])
+        try:
+            self.optimizer(*args, **kwargs)
+        except ValueError:
+            return
+        raise refusal(self.optimizer, parameters, error) from error
 
     def _build_step(self) -> None:
         params = trainable_parameters(self.module_)
@@ -145,11 +178,17 @@ class TrainingNet(NeuralNetClassifier):
             raise ValueError("criterion must not have trainable parameters.")
         for remedy in self.remedies:
             remedy.check_criterion(self.criterion_)
+        self.dtype_ = floating_dtype(self.module_)
+        self.watched_ = list(self.module_.parameters())
+        self.trained_ = [p.requires_grad for p in self.watched_]
+        for parameter in self.watched_:
+            parameter.grad = None  # optimisers pass over a parameter that has been frozen since
         self.step_ = TrainStep(
             ModuleLoss(self.module_, row_loss(self.criterion_, self._using), params),
             params,
             self.optimizer_,
             self.remedies,
+            rng=self.step_.rng if hasattr(self, "step_") else None,
             micro_batch_size=self.micro_batch_size,
             spread=share_out(self.module_) if self.data_parallel else None,
             on_grad=self._notify_grad,
@@ -173,7 +212,18 @@ class TrainingNet(NeuralNetClassifier):
     def _notify_grad(self, batch: Batch) -> None:
         self.notify("on_grad_computed", named_parameters=self.step_.params.items(), batch=batch, training=True)
 
+    def infer(self, x: Any, **fit_params: Any) -> Tensor:
+        """Return the logits of rows, which are cast to the type the module computes in."""
+        rows = to_tensor(x, device=self.device)
+        return logits_of(super().infer(in_dtype(rows, floating_dtype(self.module_)), **fit_params))
+
     # -- the data path ---------------------------------------------------------------------------------------------
+
+    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> tuple[Any, Any]:
+        """Return the rows to train on and those to validate on, both encoded."""
+        if not self.train_split or not hasattr(self, "encoding_"):
+            return super().get_split_datasets(X, y, **fit_params)
+        return split_as_given(self, X, y, **fit_params)
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         """Slice tensors; a user's own dataset or iterator takes skorch's way."""
@@ -255,8 +305,8 @@ class TrainingNet(NeuralNetClassifier):
     def adopt(self, other: "TrainingNet") -> None:
         """Go on with the parameters of ``other`` from here on: for a warm start."""
         if other.lr != self.lr:
-            for group in self.optimizer_.param_groups:
-                group["lr"] = other.lr
+            groups = self.get_params_for_optimizer("optimizer", self.get_all_learnable_params())[0][0]
+            set_learning_rate(self.optimizer_, other.lr, groups)
         for name in ADOPTED:
             setattr(self, name, getattr(other, name))
         rule = dict(self.callbacks_)["stopping_rule"]
@@ -287,6 +337,9 @@ class TrainingNet(NeuralNetClassifier):
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Call the callbacks; a KeyboardInterrupt that one raises at the end of an epoch is skorch's early stopping."""
+        if method_name == "on_train_end":
+            self._notify_end(**kwargs)
+            return
         if method_name == "on_train_begin" and self.checkpoint_ is not None:
             self.checkpoint_.before_train_begin(self)
         try:
@@ -303,13 +356,31 @@ class TrainingNet(NeuralNetClassifier):
         if method_name == "on_epoch_end" and self.checkpoint_ is not None:
             self.checkpoint_.after_epoch(self)
 
+    def _notify_end(self, **kwargs: Any) -> None:
+        """Call every callback, also after one that fails: the training is done, and must not be lost."""
+        self.ending_error_ = None
+        for hooks in (self, *(callback for _, callback in self.callbacks_)):
+            try:
+                hooks.on_train_end(self, **kwargs)
+            except BaseException as error:
+                self.ending_error_ = self.ending_error_ or error
+        if self.ending_error_ is not None:
+            raise self.ending_error_
+
     def run_single_epoch(self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any) -> None:
-        """Run over the batches without a host sync per batch; the recorder writes the history at the end."""
-        if training:
-            self._begin_epoch(iterator)
-        if not training or not self.own_batches_:
+        """Run over the batches; the optimiser is in evaluation mode afterwards."""
+        if not training:
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             return
+        with updating(self.optimizer_):
+            self._begin_epoch(iterator)
+            if self.own_batches_:
+                self._run_batches(iterator, prefix, step_fn)
+            else:
+                super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+
+    def _run_batches(self, iterator: Any, prefix: str, step_fn: Any) -> None:
+        """Run over the batches without a host sync per batch; the recorder writes the history at the end."""
         count = 0
         for count, batch in enumerate(iterator, start=1):  # noqa: B007
             self.notify("on_batch_begin", batch=batch, training=True)
@@ -325,8 +396,13 @@ class TrainingNet(NeuralNetClassifier):
         X, y = unpack_data(batch)
         if not self.own_batches_:
             X, y = to_tensor(X, device=self.device), to_tensor(y, device=self.device)
+        X = in_dtype(X, self.dtype_)
         if not self.module_.training:
             self._set_training(True)
+        if self.trained_ != [p.requires_grad for p in self.watched_]:
+            self._build_step()  # a callback has frozen or thawed parameters
+        if not self.step_.params:
+            raise ValueError("net must have a parameter that is trained; all of them are frozen (requires_grad=False).")
         self.n_updates_ += self.step_.inner_steps
         if self.lr_schedule.follows_progress:
             self._set_lr_factor()
@@ -370,22 +446,29 @@ class TrainingNet(NeuralNetClassifier):
             for name, value in measure_gradients(self.step_, loader, wanted, self.size_, seed).items():
                 self.history.record(name, value)
 
+    def load_params(self, *args: Any, **kwargs: Any) -> None:
+        """Load what was saved, and with a history the number of updates it stands at."""
+        history = self.history
+        super().load_params(*args, **kwargs)
+        if self.history is not history and self.history:
+            self.n_updates_ = self.history[-1].get("n_updates", self.n_updates_)
+
     # -- measuring -------------------------------------------------------------------------------------------------
 
-    def objective_parts(self, X: Any, y: Any) -> tuple[nn.Module, Criterion, Tensor, Tensor]:
+    def objective_parts(self, X: Any, y: Any) -> tuple[nn.Module, Criterion, Rows, Tensor]:
         """Return what `check_objective` measures, also while training runs: X and y as the estimator takes them."""
         if not hasattr(self, "encoding_"):
             raise NotFittedError("This TrainingNet is not fitted yet; call 'fit' of its estimator first.")
         rows, target = self.encoding_.encode(X, y)
-        return self.module_, own_loss(self), as_tensor(rows), as_tensor(target)
+        return self.module_, own_loss(self), rows if issparse(rows) else as_tensor(rows), as_tensor(target)
 
     # -- pickling --------------------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the step, which holds the same tensors again; ``fit_loop`` builds it anew."""
         state = super().__getstate__()
-        state.pop("step_", None)
-        state.pop("trained_on_", None)
+        for name in ("step_", "watched_", "trained_on_"):
+            state.pop(name, None)
         state["checkpoint_"] = None
         return state
 

@@ -17,7 +17,8 @@ from sklgap._typing import Params
 from sklgap.inspection._weight_distance import distance
 from sklgap.objective import Objective, check_objective
 from sklgap.objective._check import own_loss
-from sklgap.objective._parameters import copy_of, trainable_parameters
+from sklgap.objective._copy import deepcopy
+from sklgap.objective._parameters import copy_of
 from sklgap.objective._tensors import as_tensor
 from sklgap.training._random import derive_seed, seeded
 
@@ -106,6 +107,8 @@ class TrainingRecorder(Callback):
      'weight_distance']
     """
 
+    reads_batches = False
+
     def __init__(
         self,
         datasets: Mapping[str, tuple[Any, Any]] | None = None,
@@ -146,7 +149,7 @@ class TrainingRecorder(Callback):
         self.warned_: set[str] = set()
         net.interrupted_ = False
         if self.start_ is None and not hasattr(net, "module_start_"):
-            self.start_ = {name: p.cpu() for name, p in copy_of(trainable_parameters(net.module_)).items()}
+            self.start_ = {name: p.cpu() for name, p in copy_of(dict(net.module_.named_parameters())).items()}
         n_updates = self._n_updates(net)
         self.next_ = _next_update(self.at_updates, n_updates)
         if n_updates == 0 and _next_update(self.at_updates, -1) == 0:
@@ -191,7 +194,7 @@ class TrainingRecorder(Callback):
             self.records_[-1]["epoch"] = float(epoch)
             return
         start = self.start_ if self.start_ is not None else net.module_start_
-        moved = distance(trainable_parameters(net.module_), start)
+        moved = distance(dict(net.module_.named_parameters()), start)  # frozen ones too: they may have moved before
         record = {"n_updates": n_updates, "epoch": float(epoch), "weight_distance": moved}
         device = torch.device(net.device or "cpu")
         try:
@@ -207,7 +210,7 @@ class TrainingRecorder(Callback):
         """Return what a measurement says by name; NaN and a warning where it fails."""
         what = f"{'datasets' if name in (self.datasets or ()) else 'measurements'}[{name!r}]"
         try:
-            values = _named(name, measure(_snapshot(net)))
+            values = _named(name, measure(snapshot(net)))
         except Exception as error:  # a user's function may raise anything, and must not end a long training
             if n_updates == 0:
                 raise ValueError(f"{what} fails on the initial weights: {error}") from error
@@ -281,12 +284,12 @@ class TrainingRecorder(Callback):
         return type(self)(**self.get_params(deep=False))
 
 
-def _snapshot(net: Any) -> Any:
+def snapshot(net: Any) -> Any:
     """Return the net with a copy of its module, in evaluation mode, to do with as one likes."""
-    snapshot = object.__new__(type(net))
-    vars(snapshot).update(vars(net))
-    vars(snapshot)["module_"] = copy.deepcopy(net.module_).eval()
-    return snapshot
+    copied = object.__new__(type(net))
+    vars(copied).update(vars(net))
+    vars(copied)["module_"] = deepcopy(net.module_).eval()
+    return copied
 
 
 def _named(name: str, value: Any) -> dict[str, float]:

@@ -27,6 +27,8 @@ class StepTimer(Callback):
         The net in training.
     """
 
+    reads_batches = False
+
     def __init__(self) -> None:
         self.stopped_ = False
 

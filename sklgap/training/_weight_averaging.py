@@ -68,6 +68,8 @@ class WeightAveraging(Callback):
     3
     """
 
+    reads_batches = False
+
     def __init__(self, start: int | float = 0.75, every: int = 1) -> None:
         self.start = start
         self.every = every

@@ -22,6 +22,8 @@ class WeightsKeeper(Callback):
         By the number of epochs done, then by name as in ``state_dict``.
     """
 
+    reads_batches = False
+
     def __init__(self, every: int) -> None:
         self.every = every
 

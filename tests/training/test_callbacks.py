@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from skorch.callbacks import Callback
+from skorch.history import History
 
 from sklgap.training._callbacks import EpochRecorder, StoppingRule, TrainingProgress
 from tests.tiny import blobs, small
@@ -110,14 +111,17 @@ def test_a_second_training_starts_with_fresh_patience():
 
 def test_recorder_weights_unequal_batches_by_their_rows():
     net = SimpleNamespace(
-        history=SimpleNamespace(row={}, record=lambda name, value: net.history.row.__setitem__(name, value)),
+        history=History(),
+        callbacks_=[],
+        get_default_callbacks=list,
         epoch_batch_size_=None,
         optimizer_=SimpleNamespace(param_groups=[{"lr": 0.25}]),
         lr_factor_=1.0,
         n_updates_=7,
-        step_=SimpleNamespace(params={"w": torch.tensor([3.0, 4.0])}),
+        module_=SimpleNamespace(named_parameters=lambda: [("w", torch.tensor([3.0, 4.0]))]),
         module_start_={"w": torch.zeros(2)},
     )
+    net.history.new_epoch()
     recorder = EpochRecorder()
     recorder.on_epoch_begin(net)
     logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
@@ -127,8 +131,10 @@ def test_recorder_weights_unequal_batches_by_their_rows():
     )
     recorder.on_batch_end(net, (None, torch.tensor([0])), training=False, loss=torch.tensor(99.0), y_pred=logits[:1])
     recorder.on_epoch_end(net)
-    assert net.history.row == {
+    assert net.history[-1] == {
+        "batches": [],
         "train_loss": (3 * 1.0 + 1 * 5.0) / 4,
+        "train_loss_best": True,
         "train_accuracy": 3 / 4,
         "batch_size": 3,
         "lr": 0.25,

@@ -96,10 +96,15 @@ class WriteBatches(Callback):
         net.history.record_batch("mine", 1)
 
 
-def test_history_has_rows_of_batches_only_where_a_callback_wrote_some():
+def test_history_has_rows_of_batches_only_where_a_callback_may_read_them():
     plain, writing = (small(callbacks=callbacks).fit(X, Y) for callbacks in (None, [WriteBatches()]))
     assert plain.history_[:, "batches"] == [[], []]
-    assert writing.history_[:, "batches"] == [[{"mine": 1}] * 8] * 2
+    rows = writing.history_[:, "batches"]
+    assert [[row["mine"] for row in epoch] for epoch in rows] == [[1] * 8] * 2
+    assert [[row["train_batch_size"] for row in epoch] for epoch in rows] == [[8] * 7 + [4]] * 2
+    for epoch, row in enumerate(writing.history_):
+        losses, sizes = zip(*((b["train_loss"], b["train_batch_size"]) for b in rows[epoch]), strict=True)
+        assert np.average(losses, weights=sizes) == pytest.approx(row["train_loss"], rel=1e-6)
     assert plain.history_[:, "train_batch_count"] == writing.history_[:, "train_batch_count"] == [8, 8]
 
 

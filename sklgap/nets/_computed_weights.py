@@ -1,0 +1,131 @@
+"""Weights that a layer computes from other parameters, made plain for as long as they are initialised.
+
+Parametrisations (``torch.nn.utils.parametrizations``), the older weight norm and spectral norm, and pruning: what is
+written into ``layer.weight`` in place would be forgotten at the next forward pass.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """One tensor of a layer: ``store`` writes it into the parameters it is computed from, ``compute`` computes it."""
+
+    layer: nn.Module
+    name: str
+    path: str
+    store: Callable[[Tensor], None]
+    compute: Callable[[], Tensor]
+    parameters: list[Tensor]
+
+
+@contextmanager
+def plain_weights(module: nn.Module) -> Iterator[None]:
+    """Within it computed weights are plain tensors; what has been written into them then is what the layers compute.
+
+    Warns
+    -----
+    UserWarning
+        That names ``init`` and the layer, where a layer computes other weights than were written.
+    """
+    with parametrize.cached():
+        with torch.no_grad():
+            tensors = [(computed, _make_plain(computed)) for computed in _computed(module)]
+            before = [tensor.clone() for _, tensor in tensors]
+        yield
+    with torch.no_grad():
+        for (computed, tensor), old in zip(tensors, before, strict=True):
+            written = _written(computed, tensor)
+            if torch.equal(written, old):
+                computed.compute()
+            else:
+                _write(computed, written)
+
+
+def _make_plain(computed: _Computed) -> Tensor:
+    tensor: Tensor = computed.compute()
+    if not parametrize.is_parametrized(computed.layer, computed.name):  # else it is in the cache
+        tensor = tensor.detach().clone()
+        setattr(computed.layer, computed.name, tensor)
+    return tensor
+
+
+def _written(computed: _Computed, tensor: Tensor) -> Tensor:
+    """Return what has been written, in place or by assignment."""
+    if parametrize.is_parametrized(computed.layer, computed.name):
+        return tensor.detach()
+    assigned = computed.layer._parameters.pop(computed.name, None)
+    return getattr(computed.layer, computed.name).detach() if assigned is None else assigned.detach()
+
+
+def _write(computed: _Computed, value: Tensor) -> None:
+    old = [parameter.detach().clone() for parameter in computed.parameters]
+    try:
+        computed.store(value)
+        result = computed.compute()
+        reached = torch.allclose(result, _expected(computed, value), rtol=1e-4, atol=1e-6)
+        usable = bool(result.isfinite().all())
+    except (RuntimeError, ValueError, NotImplementedError):
+        reached = usable = False
+    if not usable:
+        for parameter, values in zip(computed.parameters, old, strict=True):
+            parameter.copy_(values)
+        computed.compute()
+    if not reached:
+        where = f"the layer {computed.path!r}" if computed.path else "the module"
+        what = "other weights than it wrote" if usable else "weights that it cannot be given"
+        warnings.warn(
+            f"init does not reach {where}, which computes its {computed.name} from other parameters: it has {what}.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _expected(computed: _Computed, value: Tensor) -> Tensor:
+    mask = getattr(computed.layer, f"{computed.name}_mask", None)
+    return value if mask is None else value * mask  # pruned weights stay zero
+
+
+def _computed(module: nn.Module) -> Iterator[_Computed]:
+    for path, layer in module.named_modules():
+        if parametrize.is_parametrized(layer):
+            for name, parametrisation in layer.parametrizations.items():
+                yield _Computed(
+                    layer,
+                    name,
+                    path,
+                    parametrisation.right_inverse,
+                    lambda layer=layer, name=name: getattr(layer, name),  # type: ignore[misc]
+                    [*parametrisation.parameters(), *parametrisation.buffers()],
+                )
+        for hook in layer._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm | SpectralNorm | BasePruningMethod):
+                yield _of_hook(layer, path, hook)
+
+
+def _of_hook(layer: nn.Module, path: str, hook: WeightNorm | SpectralNorm | BasePruningMethod) -> _Computed:
+    name: str = hook._tensor_name if isinstance(hook, BasePruningMethod) else hook.name
+    ends = ("_g", "_v") if isinstance(hook, WeightNorm) else ("_orig",)
+    parameters: list[Tensor] = [getattr(layer, name + end) for end in ends]
+
+    def store(value: Tensor) -> None:
+        if isinstance(hook, WeightNorm):
+            parameters[0].copy_(torch.norm_except_dim(value, 2, hook.dim))
+        parameters[-1].copy_(value)
+
+    def compute() -> Tensor:
+        hook(layer, None)
+        tensor: Tensor = getattr(layer, name)
+        return tensor
+
+    return _Computed(layer, name, path, store, compute, parameters)

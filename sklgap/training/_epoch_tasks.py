@@ -1,0 +1,40 @@
+"""A callback that reports every epoch to scikit-learn's own callbacks, as a subtask of the fit."""
+
+from collections.abc import Callable
+from typing import Any
+
+from skorch.callbacks import Callback
+
+
+class EpochTasks(Callback):
+    """Reports the epochs of one fit.
+
+    Parameters
+    ----------
+    task : sklearn.callback.CallbackContext
+        Of the fit.
+    told : dict
+        ``estimator``, ``X`` and ``y`` of the fit.
+    fitted : callable
+        Returns the attributes of an estimator whose fit has ended with the epoch.
+    """
+
+    reads_batches = False
+
+    def __init__(self, task: Any, told: dict[str, Any], fitted: Callable[[], dict[str, Any]]) -> None:
+        self.task = task
+        self.told = told
+        self.fitted = fitted
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        self.epoch_ = self.task.subcontext(task_name=f"epoch {len(net.history)}")
+        self.epoch_.call_on_fit_task_begin(**self.told)
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        stop = self.epoch_.call_on_fit_task_end(**self.told, reconstruction_attributes=self.fitted)
+        if stop and net.stopping_reason_ is None:
+            net.stopping_reason_ = "stopped by a callback"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the fit, which is over when somebody pickles the net."""
+        return {}

@@ -1,0 +1,83 @@
+"""Parameter groups by name, as skorch takes them: ``optimizer__param_groups=[("*.bias", {"lr": 0.1})]``."""
+
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from typing import Any
+
+from torch import Tensor
+
+
+def check_parameter_groups(groups: Any, names: Iterable[str]) -> None:
+    """Raise a ValueError for groups that are no pairs (pattern, options), or that hold no parameter.
+
+    Parameters
+    ----------
+    groups : list of pairs (str, dict)
+        Each takes the parameters it matches from those that are left.
+    names : iterable of str
+        Of the module's parameters.
+    """
+    pairs = isinstance(groups, list | tuple) and all(
+        isinstance(item, list | tuple) and len(item) == 2 for item in groups
+    )
+    if not pairs or not all(isinstance(item[0], str) and isinstance(item[1], dict) for item in groups):
+        raise ValueError(
+            "optimizer__param_groups must be a list of pairs (pattern, options) such as ('*.bias', {'lr': 0.1}); "
+            f"got {groups!r}."
+        )
+    names = list(names)
+    left = names
+    for pattern, _ in groups:
+        rest = [name for name in left if not fnmatch(name, pattern)]
+        if len(rest) == len(left):
+            raise ValueError(
+                f"optimizer__param_groups: the pattern {pattern!r} matches none of the parameters that the groups "
+                f"before it have left, {left or 'none'}; the module has {names}."
+            )
+        left = rest
+
+
+def _is_group(item: Any) -> bool:
+    pair = isinstance(item, list | tuple) and len(item) == 2
+    return pair and isinstance(item[0], str) and isinstance(item[1], dict)
+
+
+def check_options(optimizer: Any, groups: Any) -> None:
+    """Raise a ValueError for an option that the optimiser does not have: torch would keep it and never read it."""
+    known = set(getattr(optimizer, "defaults", ()))
+    for pattern, options in groups:
+        unknown = sorted(set(options) - known)
+        if known and unknown:
+            raise ValueError(
+                f"optimizer__param_groups: {unknown[0]!r} in the group {pattern!r} is no option of "
+                f"{type(optimizer).__name__}, which has {', '.join(sorted(known))}."
+            )
+
+
+def refusal(optimizer: Any, parameters: Iterable[tuple[str, Tensor]], error: Exception) -> ValueError:
+    """Return the sentence for an optimiser that does not take the parameters, such as one for matrices."""
+    name = getattr(optimizer, "__name__", optimizer)
+    vectors = [(name, tuple(p.shape)) for name, p in parameters if p.ndim != 2]
+    where = f" ({vectors[0][0]!r} has the shape {vectors[0][1]})" if vectors else ""
+    return ValueError(
+        f"optimizer={name} does not take the parameters of the module{where}: {str(error).rstrip('.')}; an optimiser "
+        "with an option for parameters that are no matrices gets them in a group by name, "
+        "optimizer__param_groups=[('*.bias', {...})]."
+    )
+
+
+def set_learning_rate(optimizer: Any, lr: float, groups: Iterable[dict[str, Any]]) -> None:
+    """Set the rate of the groups that have none of their own.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Whose rates are set.
+    lr : float
+        The rate.
+    groups : iterable of dict
+        The groups as the optimiser was given them.
+    """
+    for group, given in zip(optimizer.param_groups, groups, strict=True):
+        if "lr" not in given:
+            group["lr"] = lr

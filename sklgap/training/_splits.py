@@ -1,0 +1,67 @@
+"""The rows held out for validation: a user's own go through the same encoding as the rows of ``fit``."""
+
+from typing import Any
+
+import numpy as np
+from skorch.dataset import Dataset
+from torch.utils.data import Subset
+
+from sklgap.training._encoding import to_numpy
+
+
+def split_as_given(net: Any, X: Any, y: np.ndarray, **kwargs: Any) -> tuple[Any, Any]:
+    """Show ``train_split`` the rows and labels as ``fit`` is given them; return both parts as the net takes them.
+
+    Parameters
+    ----------
+    net : TrainingNet
+        With its ``encoding_``.
+    X : ndarray or sparse matrix
+        Encoded rows.
+    y : ndarray
+        Class numbers.
+    **kwargs
+        For ``train_split``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a part that ``score`` would not take either, in one sentence.
+    """
+    encoding = net.encoding_
+    labels = encoding.classes[y]
+    whole, shown = net.get_dataset(X, y), net.get_dataset(encoding.given_rows(X), labels)
+
+    def encoded(part: Any) -> Any:
+        if part is None or part is shown:
+            return None if part is None else whole
+        if type(part) is Subset and _root(part) is shown:
+            return Subset(encoded(part.dataset), part.indices)
+        try:
+            return net.get_dataset(*encoding.encode(*_rows_and_labels(part)))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"train_split must return rows and labels like those of fit: {error}") from error
+
+    train, valid = net.train_split(shown, labels, **kwargs)
+    return encoded(train), encoded(valid)
+
+
+def _root(part: Any) -> Any:
+    while type(part) is Subset:
+        part = part.dataset
+    return part
+
+
+def _rows_and_labels(dataset: Any) -> tuple[Any, Any]:
+    """Return all rows and labels of a dataset."""
+    if type(dataset) is Dataset:
+        if dataset.y is None:
+            raise ValueError("the dataset holds no labels")
+        return dataset.X, dataset.y
+    if not hasattr(dataset, "__len__"):
+        raise TypeError(f"a {type(dataset).__name__} has no length")
+    items = [dataset[i] for i in range(len(dataset))]
+    if not all(isinstance(item, tuple | list) and len(item) == 2 for item in items):
+        raise TypeError(f"a {type(dataset).__name__} must hold pairs (row, label)")
+    labels = [label.item() if hasattr(label, "item") else label for _, label in items]
+    return np.stack([np.asarray(to_numpy(row)) for row, _ in items]), np.asarray(labels)
