@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -40,7 +39,9 @@ def check_sample_weight(sample_weight: Any, X: Any) -> np.ndarray | None:
 def class_weights(
     class_weight: Any, classes: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None
 ) -> np.ndarray | None:
-    """Return the weight of every class, as scikit-learn's ``compute_class_weight`` does; None for None.
+    """Return the weight of every class, with scikit-learn's meaning; None for None.
+
+    In a dict, a label that is left out has the weight 1.
 
     ``"balanced"`` counts the samples by ``sample_weight``, so that a weight of 2 is a sample given twice here too.
     """
@@ -53,12 +54,16 @@ def class_weights(
     if not isinstance(class_weight, Mapping):
         raise ValueError(f"class_weight must be None, 'balanced' or a dict from label to weight; got {class_weight!r}.")
     labels = classes.tolist()
+    missing = [label for label in labels if label not in class_weight]
     unknown = [label for label in class_weight if label not in labels]
+    if unknown and missing:  # scikit-learn's sentence
+        raise ValueError(f"The classes, {missing}, are not in class_weight; it has {unknown} instead.")
     if unknown:
         raise ValueError(f"class_weight must have labels of y, {labels}, as keys; got {unknown} beside them.")
-    if not all(_is_weight(value) for value in class_weight.values()):
-        raise ValueError(f"class_weight must hold finite numbers of at least 0; got {class_weight!r}.")
-    return np.asarray(compute_class_weight(dict(class_weight), classes=classes, y=y), dtype=np.float64)
+    weights = [class_weight.get(label, 1.0) for label in labels]
+    if not (all(_is_weight(value) for value in weights) and any(weights)):
+        raise ValueError(f"class_weight must hold finite numbers of at least 0, not all 0; got {dict(class_weight)!r}.")
+    return np.array(weights, dtype=np.float64)
 
 
 def criterion_weight(weight: Any, criterion: Any, n_classes: int) -> Any:
