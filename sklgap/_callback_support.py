@@ -1,6 +1,6 @@
 """scikit-learn's own callbacks (``set_callbacks``), where the library has them: from 1.9 on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,26 +9,34 @@ from sklgap.training._epoch_tasks import EpochTasks
 from sklgap.training._recorder import snapshot
 
 try:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
-except ImportError:  # older: there is nothing to support
+    from sklearn.callback import CallbackSupportMixin as CallbackSupportMixin
+except ImportError:  # older: there is no set_callbacks, and nothing to support
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
         """Stands in for scikit-learn's."""
 
-    def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
-        """Stand in for scikit-learn's."""
-        return method
 
+def fit_with_callbacks(model: Any, X: Any, y: Any, sample_weight: Any = None) -> None:
+    """Fit the model, and tell its callbacks; one that fails when the training is done does not undo it."""
+    from sklearn.callback import with_callbacks
 
-__all__ = ["CallbackSupportMixin", "epoch_tasks", "fit_task", "with_callbacks"]
+    ended = False
 
+    def fit(model: Any) -> None:
+        nonlocal ended
+        epochs = None if model.regime_adaptation else model.max_epochs  # as many as the number of updates takes
+        task = model._init_callback_context(max_subtasks=epochs)
+        task.call_on_fit_task_begin(estimator=model, X=X, y=y)
+        model._fit(X, y, sample_weight, task)
+        ended = True
+        task.call_on_fit_task_end(estimator=model, X=X, y=y, reconstruction_attributes={})
 
-def fit_task(model: Any) -> Any:
-    """Return scikit-learn's context of a fit; None where nothing listens."""
-    if not getattr(model, "_skl_callbacks", None):
-        return None
-    epochs = None if model.regime_adaptation else model.max_epochs  # as many as the number of updates takes
-    return model._init_callback_context(max_subtasks=epochs)
+    try:
+        with_callbacks(fit)(model)
+    except BaseException as error:
+        if not ended:
+            raise
+        model.net_.ending_error_ = model.net_.ending_error_ or error
 
 
 @contextmanager
@@ -39,8 +47,8 @@ def epoch_tasks(model: Any, task: Any, X: Any, y: Any, rows: Any, encoded: Any) 
     ----------
     model : LBGapClassifier
         In its fit.
-    task : CallbackContext or None
-        From `fit_task`.
+    task : sklearn.callback.CallbackContext or None
+        Of the fit; None where nothing listens.
     X, y : array-like
         As the callbacks see them.
     rows, encoded : array-like

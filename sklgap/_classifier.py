@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sklgap import _evaluation as evaluation
 from sklgap import _fit_parameters as resolve
-from sklgap._callback_support import CallbackSupportMixin, epoch_tasks, fit_task, with_callbacks
+from sklgap._callback_support import CallbackSupportMixin, epoch_tasks, fit_with_callbacks
 from sklgap._fit_ending import finish_fit
 from sklgap._fit_memory import fit_checkpoint
 from sklgap._nested_parameters import NestedParametersMixin, hide_kwargs
@@ -43,14 +43,16 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
     net : str, type, callable or torch.nn.Module, default="F1"
         ``"F1"``, ``"F2"`` (dense), ``"C1"``, ``"C2"``, ``"C3"``, ``"C4"`` (convolutional): the nets of Keskar et al.;
         ``"ResNet44"``, ``"WRN16-4"``: the residual nets of Hoffer et al.; all with inputs from X and outputs from the
-        classes; or a module class (arguments by ``module__...``; it must return logits); or a module instance,
-        deep-copied and trained from its weights.
+        classes; or a module class (arguments by ``module__...``; it must return logits, or a tuple that starts with
+        them, or a dict or an object with ``logits``); or a module instance, copied and trained from its weights. A
+        compiled module is trained as the module it was made from.
     input_shape : tuple (channels, height, width), default=None
         Shape of an image for convolutional nets and augmentation. None: from a 4-D X, or from 784 = 1x28x28 and
         3,072 = 3x32x32 columns.
     init : {"glorot_uniform", "torch"} or callable, default="glorot_uniform"
         Starting weights of dense and convolutional layers: Glorot-uniform with zero biases (the released code of
         Keskar et al.), each layer's own default, or a function of the module. A module instance keeps its weights.
+        A warning names a layer that computes its weights from other parameters (spectral norm) and then has others.
     batch_regime : {"SB", "LB"}, int, float or BatchRegime, default="SB"
         ``"SB"``: 256 rows, or n // 40 (at least 8) for fewer than 10,240 training samples. ``"LB"``: 10 % of the
         training samples. An int is a number of rows, a float in (0, 1] a fraction; or `ConstantBatch`,
@@ -71,15 +73,17 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
     target_loss : float, default=None
         Stop once the training loss of an epoch is at most this: for comparisons at equal loss.
     optimizer : type, default=torch.optim.Adam
-        Any torch optimiser class (ADAM: Keskar et al.); its arguments by ``optimizer__...``. With
+        Any torch optimiser class (ADAM: Keskar et al.); its arguments by ``optimizer__...``, those of parameters by
+        name by ``optimizer__param_groups=[("*.bias", {"lr": 0.1}), ...]``. A schedule-free one (with ``train()`` and
+        ``eval()``) is evaluated, measured and saved at its average. With
         ``pip install sklgap[optimizers]`` also ``pytorch_optimizer.LARS``, and ``pytorch_optimizer.Lamb``, which needs
         ``optimizer__adam_debias=True`` and ``optimizer__weight_decouple=False`` to be the LAMB of its paper.
     lr : float, default=1e-3
         Learning rate (the default of ADAM).
     criterion : type, default=torch.nn.CrossEntropyLoss
-        Loss of (logits, class numbers), a mean over the rows; its arguments by ``criterion__...``.
-        ``criterion__weight`` may be a list, a tuple, an array or a tensor with one number for each class, in the order
-        of ``classes_``.
+        Loss of (logits, class numbers), a mean over the rows; its arguments by ``criterion__...``. ``NLLLoss`` is, as
+        in skorch, one of (probabilities, class numbers). ``criterion__weight`` may be a list, a tuple, an array or a
+        tensor with one number for each class, in the order of ``classes_``.
     class_weight : None, "balanced" or dict, default=None
         Weight of each class, label to weight, as in scikit-learn; it multiplies the weights of the samples.
         ``"balanced"``: n_samples / (n_classes * number of samples of the class), on the data of ``fit``, the samples
@@ -132,9 +136,11 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         Share the rows of every batch out between the processes of a ``torchrun``, all of which call ``fit`` with the
         same arguments: they make the updates of one process with the whole batch. See ``docs/parallel.md``.
     train_split : callable, default=None
-        As in skorch, for example ``skorch.dataset.ValidSplit(5)``: held out, scored every epoch, not trained on.
+        As in skorch, for example ``skorch.dataset.ValidSplit(5)``: held out, scored every epoch, not trained on. It
+        sees rows and labels as ``fit`` does, and so does ``predefined_split`` of a validation set of one's own.
     callbacks : list, default=None
-        skorch callbacks; copied, never changed. They see class numbers, not labels. `WeightAveraging` is one;
+        skorch callbacks; copied, never changed. They see class numbers, not labels. One that fails at the end of the
+        training leaves the estimator fitted, and its error is raised then. `WeightAveraging` is one;
         ``skorch.callbacks.GradientNormClipping(5.0)`` clips the gradient of the whole batch, after all remedies.
     verbose : int, default=0
         1: a progress bar.
@@ -162,8 +168,9 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
     module_ : torch.nn.Module
         The trained module.
     history_ : skorch.history.History
-        Per epoch: ``train_loss`` (clean: without penalties), ``train_accuracy``, ``batch_size``, ``lr`` (of the last
-        update), ``n_updates``, ``weight_distance`` (Euclidean, from the initial weights), ``dur`` (seconds).
+        Per epoch: ``train_loss`` (clean: without penalties), ``train_loss_best`` (whether it is the least so far),
+        ``train_accuracy``, ``batch_size``, ``lr`` (of the last update), ``n_updates``, ``weight_distance`` (Euclidean,
+        from the initial weights), ``dur`` (seconds).
     classes_ : ndarray of shape (n_classes,)
         The labels.
     n_features_in_ : int
@@ -189,10 +196,10 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
 
     Notes
     -----
-    Inputs are cast to float32 and trained on as such; predictions are evaluated in float64 (where the module can), so
-    that the prediction for a row does not depend on the rows beside it. Ctrl-C during ``fit`` leaves the estimator
-    fitted with the weights reached and raises KeyboardInterrupt; with ``warm_start=True`` a further ``fit`` goes on
-    from there.
+    Inputs are cast to float32 and trained on as such, in float64 by a module in double precision; predictions are
+    evaluated in float64 (where the module can), so that the prediction for a row does not depend on the rows beside
+    it. Ctrl-C during ``fit`` leaves the estimator fitted with the weights reached and raises KeyboardInterrupt; with
+    ``warm_start=True`` a further ``fit`` goes on from there.
 
     References
     ----------
@@ -287,7 +294,6 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
 
     # -- fitting ---------------------------------------------------------------------------------------------------
 
-    @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the net.
 
@@ -317,14 +323,14 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         sklearn.exceptions.ConvergenceWarning
             When ``max_epochs`` ended the training though ``tol`` is set, or the loss was no longer a finite number.
         """
-        task = fit_task(self)
-        if task is not None:
-            task.call_on_fit_task_begin(estimator=self, X=X, y=y)
         before = self.__dict__.copy()
         if self.warm_start and "net_" in before:
             before["net_"] = deepcopy(self.net_)
         try:
-            self._fit(X, y, sample_weight, task)
+            if getattr(self, "_skl_callbacks", None):
+                fit_with_callbacks(self, X, y, sample_weight)
+            else:
+                self._fit(X, y, sample_weight)
         except BaseException as error:
             net = self.__dict__.get("net_")
             kept = net is not None and net.interrupted_ and len(net.history) > 0
@@ -334,11 +340,9 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         failed, self.net_.ending_error_ = self.net_.ending_error_, None
         if failed is not None:
             raise failed  # by a callback, after the training: the estimator is fitted
-        if task is not None:
-            task.call_on_fit_task_end(estimator=self, X=X, y=y, reconstruction_attributes={})
         return self
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, task: Any) -> None:
+    def _fit(self, X: Any, y: Any, sample_weight: Any, task: Any = None) -> None:
         X, y = to_numpy(X), to_numpy(y)
         if issparse(y):
             raise TypeError(

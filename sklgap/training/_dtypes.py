@@ -13,8 +13,14 @@ def floating_dtype(module: nn.Module) -> torch.dtype:
 
 
 def check_precision(module: nn.Module) -> torch.dtype:
-    """Return the type the module computes in; ValueError for less than single precision."""
+    """Return the type the module computes in; ValueError for several, and for less than single precision."""
     dtype = floating_dtype(module)
+    for name, parameter in module.named_parameters():
+        if (parameter.is_floating_point() or parameter.is_complex()) and parameter.dtype.to_real() != dtype:
+            raise ValueError(
+                f"net must have all its parameters in one precision; got {dtype}, and {parameter.dtype} for {name!r}: "
+                "pass net.float() or net.double()."
+            )
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"net must have parameters in float32 or float64; got {dtype}: in lower precision the updates of the "

@@ -37,7 +37,13 @@ from sklgap.training._learning_rate import multiplied_lr
 from sklgap.training._loaders import ResidentLoader, SequentialLoader, make_loader
 from sklgap.training._materialize import materialize
 from sklgap.training._optimizer_mode import updating
-from sklgap.training._parameter_groups import check_options, check_parameter_groups, refusal, set_learning_rate
+from sklgap.training._parameter_groups import (
+    check_options,
+    check_parameter_groups,
+    is_of_torch,
+    refusal,
+    set_learning_rate,
+)
 from sklgap.training._random import derive_seed, seed_generators, seeded
 from sklgap.training._splits import split_as_given
 from sklgap.training._step import TrainStep
@@ -160,7 +166,10 @@ class TrainingNet(NeuralNetClassifier):
     def initialize_optimizer(self, *args: Any) -> "TrainingNet":
         """Build the optimiser, and the training step around it."""
         groups = self.get_params_for("optimizer").get("param_groups", [])
-        check_parameter_groups(groups, [name for name, _ in self.get_all_learnable_params()])
+        names = [name for name, _ in self.get_all_learnable_params()]
+        if not names:
+            raise ValueError("net must have parameters to train; the module has none.")
+        check_parameter_groups(groups, names)
         try:
             super().initialize_optimizer(*args)
         except ValueError as error:
@@ -179,7 +188,8 @@ class TrainingNet(NeuralNetClassifier):
         try:
             self.optimizer(*args, **kwargs)
         except ValueError:
-            return
+            if is_of_torch(self.optimizer):
+                return
         raise refusal(self.optimizer, parameters, error) from error
 
     def _build_step(self) -> None:
@@ -419,7 +429,7 @@ class TrainingNet(NeuralNetClassifier):
         if not training:
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             return
-        with updating(self.optimizer_):
+        with updating(self):
             self._begin_epoch(iterator)
             if self.own_batches_:
                 self._run_batches(iterator, prefix, step_fn)

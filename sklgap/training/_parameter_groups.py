@@ -43,8 +43,8 @@ def _is_group(item: Any) -> bool:
 
 
 def check_options(optimizer: Any, groups: Any) -> None:
-    """Raise a ValueError for an option that the optimiser does not have: torch would keep it and never read it."""
-    known = set(getattr(optimizer, "defaults", ()))
+    """Raise a ValueError for an option that an optimiser of torch does not have: it would be kept and never read."""
+    known = set(optimizer.defaults) if is_of_torch(type(optimizer)) else set()
     for pattern, options in groups:
         unknown = sorted(set(options) - known)
         if known and unknown:
@@ -54,15 +54,20 @@ def check_options(optimizer: Any, groups: Any) -> None:
             )
 
 
+def is_of_torch(optimizer: Any) -> bool:
+    """Say whether the class is torch's: others may read options that are not among their defaults."""
+    return str(getattr(optimizer, "__module__", "")).startswith("torch.")
+
+
 def refusal(optimizer: Any, parameters: Iterable[tuple[str, Tensor]], error: Exception) -> ValueError:
-    """Return the sentence for an optimiser that does not take the parameters, such as one for matrices."""
-    name = getattr(optimizer, "__name__", optimizer)
-    vectors = [(name, tuple(p.shape)) for name, p in parameters if p.ndim != 2]
-    where = f" ({vectors[0][0]!r} has the shape {vectors[0][1]})" if vectors else ""
+    """Return the sentence for an optimiser that does not take the parameters as they are, as one for matrices."""
+    kind = getattr(optimizer, "__name__", optimizer)
+    vectors = [f"{name!r} has the shape {tuple(p.shape)}" for name, p in parameters if p.ndim != 2]
+    where = f" ({vectors[0]})" if vectors else ""
     return ValueError(
-        f"optimizer={name} does not take the parameters of the module{where}: {str(error).rstrip('.')}; an optimiser "
-        "with an option for parameters that are no matrices gets them in a group by name, "
-        "optimizer__param_groups=[('*.bias', {...})]."
+        f"optimizer={kind} does not take the parameters of the module{where}: {str(error).rstrip('.')}; an optimiser "
+        "with options for some of them, such as those that are no matrices, gets these by name: "
+        "optimizer__param_groups=[('*.bias', {...}), ...]."
     )
 
 

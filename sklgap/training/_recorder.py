@@ -20,6 +20,7 @@ from sklgap.objective._check import own_loss
 from sklgap.objective._copy import deepcopy
 from sklgap.objective._parameters import copy_of
 from sklgap.objective._tensors import as_tensor
+from sklgap.training._optimizer_mode import evaluating
 from sklgap.training._random import derive_seed, seeded
 
 Measurement = Callable[[Any], Any]
@@ -193,6 +194,10 @@ class TrainingRecorder(Callback):
         if self.records_ and self.records_[-1]["n_updates"] == n_updates:
             self.records_[-1]["epoch"] = float(epoch)
             return
+        with evaluating(net):
+            self._record_now(net, epoch, n_updates)
+
+    def _record_now(self, net: Any, epoch: float, n_updates: int) -> None:
         start = self.start_ if self.start_ is not None else net.module_start_
         moved = distance(dict(net.module_.named_parameters()), start)  # frozen ones too: they may have moved before
         record = {"n_updates": n_updates, "epoch": float(epoch), "weight_distance": moved}

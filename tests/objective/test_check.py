@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -132,6 +134,46 @@ def test_a_pipeline_transforms_X(name):
     value = check_objective(pipeline, X * 3 + 1, y).value()
     assert value == check_objective(pipeline[-1], scaled, y).value()
     assert value != check_objective(pipeline[-1], X, y).value()
+
+
+class Sampler:
+    """Acts in fit only, as imbalanced-learn's steps do: it has no transform."""
+
+    def fit_resample(self, X, y):
+        raise AssertionError("measuring does not resample")
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [Sampler()],
+        [StandardScaler(), Sampler()],
+        [Sampler(), StandardScaler()],
+        ["passthrough", Sampler(), StandardScaler(), None],
+    ],
+    ids=["first", "after a step", "before a step", "among steps that do nothing"],
+)
+def test_a_pipeline_passes_over_steps_that_resample(steps):
+    X, y = _data()
+    net = NETS["CrossEntropyLoss"]()
+    scalers = [step.fit(X) for step in steps if isinstance(step, StandardScaler)]
+    pipeline = SimpleNamespace(steps=[(str(i), step) for i, step in enumerate([*steps, net])])
+    given = scalers[0].transform(X) if scalers else X
+    assert check_objective(pipeline, X, y).value() == check_objective(net, given, y).value()
+
+
+def test_a_pipeline_of_imbalanced_learn():
+    imblearn = pytest.importorskip("imblearn")
+    samplers = pytest.importorskip("imblearn.over_sampling")
+    X, y = _data()
+    model = LBGapClassifier(module__width=8, max_epochs=2, tol=None, random_state=0)
+    sampler = samplers.RandomOverSampler(random_state=0)
+    rare = (y == 0).astype(int)
+    pipeline = imblearn.pipeline.make_pipeline(StandardScaler(), sampler, model).fit(X, rare)
+    assert pipeline[-1].net_.n_samples_ > len(X)
+    scaled = pipeline[0].transform(X)
+    assert check_objective(pipeline, X, rare).value() == check_objective(pipeline[-1], scaled, rare).value()
+    assert pipeline.score(X, rare) == pipeline[-1].score(scaled, rare)
 
 
 def test_a_pipeline_of_one_step():

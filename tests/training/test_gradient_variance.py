@@ -133,9 +133,9 @@ def test_samples_that_do_not_count_alike(by):
     mean = (weight[:, None] * rows).sum(0) / weight.sum()
     influence = (weight[:, None] * (rows - mean) / weight.mean()).numpy()
     variance, _ = moments_of_rows(influence, 50)
-    found = [measure_gradients(step, loader, 40, 50, seed=seed) for seed in range(5)]
-    # Second-order terms are of the order of 1 / b = 2 %; the mean over the five partitions scatters by 2 %.
-    assert np.mean([f["gradient_variance"] for f in found]) == pytest.approx(variance, rel=0.08)
+    found = [measure_gradients(step, loader, 40, 50, seed=seed) for seed in range(12)]
+    # Seen: one partition of the rows scatters by 10 %, the mean of twelve by 3 %; the next order is 1 / b = 2 %.
+    assert np.mean([f["gradient_variance"] for f in found]) == pytest.approx(variance, rel=0.1)
     expected = float(mean.square().sum()) + variance * (1 / 50 - 1 / 2000)
     assert np.mean([f["squared_gradient_norm"] for f in found]) == pytest.approx(expected, rel=0.05)
 
