@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sklgap import _evaluation as evaluation
 from sklgap import _fit_parameters as resolve
-from sklgap._callback_support import CallbackSupportMixin, epoch_tasks, fit_with_callbacks
+from sklgap._callback_support import CallbackSupportMixin, epoch_tasks, fit_with_callbacks, told_of
 from sklgap._fit_ending import finish_fit
 from sklgap._fit_memory import fit_checkpoint
 from sklgap._nested_parameters import NestedParametersMixin, hide_kwargs
@@ -378,7 +378,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         rows = self.net_.encoding_.rows(X)
         if not (self.net_.checkpoint_ and self.net_.checkpoint_.load(self.net_)):
             try:
-                tasks = epoch_tasks(self, task, X, y, rows, encoded)
+                tasks = epoch_tasks(self, task, told_of(self, X, y, sample_weight), rows, encoded)
                 with resolve.deterministic(self.random_state is not None), tasks:
                     self.net_.partial_fit(*self.net_.training_data(rows, encoded.astype(np.int64), weight))
             except BaseException as error:

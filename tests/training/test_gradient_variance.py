@@ -14,7 +14,7 @@ from sklgap.regimes import DynamicSampling
 from sklgap.remedies import SAM, Augmentation, Proximal
 from sklgap.training import ResidentLoader, TrainStep
 from sklgap.training._gradient_variance import gradient_moments, measure_gradients
-from tests.cases import BIT_FOR_BIT, DOUBLE, PROBLEMS, no_global_random_numbers
+from tests.cases import BIT_FOR_BIT, DOUBLE, PROBLEMS, no_global_random_numbers, seeded_module
 from tests.references import plain_training
 
 CPU = torch.device("cpu")
@@ -122,7 +122,7 @@ def test_samples_that_do_not_count_alike(by):
     X, y = torch.from_numpy(rng.normal(size=(2000, 3))), torch.from_numpy(rng.integers(2, size=2000))
     by_class = torch.tensor([1.0, 3.0], dtype=torch.float64)
     weight = torch.from_numpy(rng.integers(4, size=2000).astype(float)) if by == "weights" else by_class[y]
-    module = nn.Linear(3, 2).double()
+    module = seeded_module(lambda: nn.Linear(3, 2))
     params = trainable_parameters(module)
     criterion = nn.CrossEntropyLoss(weight=by_class if by == "classes" else None)
     step = TrainStep(ModuleLoss(module, criterion, params), params, torch.optim.SGD(params.values()))
