@@ -238,6 +238,20 @@ def test_the_model_is_measured_as_it_was_trained():
     assert check_objective(model.net_, X, y).value() == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_the_net_says_of_its_loss(dtype):
+    """Numerators and denominators: what a mean over parts of the data is made of."""
+    model = small(class_weight={1: 0.1, 2: 5.0}, criterion__weight=[2, 1, 1], criterion__ignore_index=2).fit(X, Y)
+    loss, counted = model.net_.row_loss(), np.array([2.0, 0.1, 0.0])[Y]
+    y, y_pred = torch.from_numpy(Y), torch.from_numpy(model.net_.forward(X).numpy()).to(dtype)
+    model.net_.criterion_.to(dtype)
+    torch.testing.assert_close(loss.counts(y).to(dtype), torch.tensor(counted, dtype=dtype), rtol=1e-6, atol=0)
+    terms = torch.tensor(counted, dtype=dtype) * nn.functional.cross_entropy(y_pred, y, reduction="none")
+    torch.testing.assert_close(loss.terms(y_pred, y), terms, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(loss.mean(y_pred, y), terms.sum() / counted.sum(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(model.net_.get_loss(y_pred, y), loss.mean(y_pred, y), rtol=0, atol=0)
+
+
 def test_a_warm_start_has_the_class_weights_of_the_first_fit():
     model = whole(class_weight={0: 4.0}, warm_start=True).fit(X, Y)
     changed = clone(model).fit(X, Y).set_params(class_weight={0: 0.5})
@@ -352,10 +366,13 @@ def test_a_validation_set_of_the_user_beside_weights():
 
 
 def test_a_fit_that_is_kept_is_that_of_its_weights(tmp_path):
-    fits = [small(memory=tmp_path).fit(X, Y, w) for w in (None, COUNTS, COUNTS + 1, COUNTS)]
-    assert same_weights(fits[1], fits[3])
-    assert fits[1].history_[:, "dur"] == fits[3].history_[:, "dur"]  # loaded
-    assert len({tuple(model.history_[:, "train_loss"]) for model in fits}) == 3
+    kinds = [({}, None), ({}, COUNTS), ({}, COUNTS + 1), ({"class_weight": {0: 3.0}}, None)]
+    kinds += [({"criterion__weight": [3, 1, 1.5]}, None), ({"class_weight": "balanced"}, COUNTS)]
+    fits, again = ([small(memory=tmp_path, **params).fit(X, Y, w) for params, w in kinds] for _ in range(2))
+    for first, second in zip(fits, again, strict=True):
+        assert first.history_[:, "dur"] == second.history_[:, "dur"]  # loaded
+        assert same_weights(first, second)
+    assert len({tuple(model.history_[:, "train_loss"]) for model in fits}) == len(kinds)
 
 
 def test_without_weights_batches_are_pairs():

@@ -219,7 +219,8 @@ class TrainingNet(NeuralNetClassifier):
         loss = self.criterion_loss(training)
         if self.class_weight is None:
             return loss
-        return loss.by_class(torch.as_tensor(self.class_weight, dtype=floating_dtype(self.module_)))
+        dtype = floating_dtype(self.module_)
+        return loss.by_class(torch.as_tensor(self.class_weight, dtype=dtype, device=torch.device(self.device)))
 
     def criterion_loss(self, training: bool = False) -> RowLoss:
         """Return what is known of the criterion as skorch evaluates it: the loss without ``class_weight``."""
