@@ -83,9 +83,9 @@ def _write(computed: _Computed, value: Tensor) -> None:
         computed.compute()
     if not reached:
         where = f"the layer {computed.path!r}" if computed.path else "the module"
-        what = "other weights than it wrote" if usable else "weights that it cannot be given"
+        what = "has other values than init wrote" if usable else "cannot have the values that init wrote"
         warnings.warn(
-            f"init does not reach {where}, which computes its {computed.name} from other parameters: it has {what}.",
+            f"init does not reach {where}: it computes its {computed.name} from other parameters, and {what}.",
             UserWarning,
             stacklevel=2,
         )

@@ -135,7 +135,7 @@ def test_a_layer_that_keeps_other_weights_is_named(wrap):
 
 def test_zeros_that_a_norm_cannot_have():
     net = nn.Sequential(parametrizations.weight_norm(nn.Linear(6, 4)))
-    with pytest.warns(UserWarning, match="cannot be given"):
+    with pytest.warns(UserWarning, match="cannot have the values"):
         initialize_weights(net, lambda module: nn.init.zeros_(module[0].weight))
     assert forward(net[0]).isfinite().all()
 
