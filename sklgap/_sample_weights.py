@@ -1,7 +1,7 @@
 """What each sample counts for, as the user says it: ``sample_weight``, ``class_weight``, ``criterion__weight``."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -67,18 +67,16 @@ def class_weights(
 
 
 def criterion_weight(weight: Any, criterion: Any, n_classes: int) -> Any:
-    """Return a list, a tuple, an array or a tensor as a tensor of its own, anything else as it is.
+    """Return the class weights of one of torch's criteria, any sort of array, as a tensor of their own.
 
-    ValueError, for a criterion of torch that has a weight for every class, unless it holds such weights.
+    Of another criterion ``weight`` may mean anything: it is returned as it is. ValueError for what are no weights.
     """
-    if isinstance(weight, str | bytes) or not isinstance(weight, Iterable):
+    if weight is None or not (isinstance(criterion, type) and issubclass(criterion, BY_CLASS)):
         return weight
     try:
         tensor = torch.tensor(np.asarray(to_numpy(weight), dtype=np.float64))
     except (TypeError, ValueError) as error:
         raise ValueError(f"criterion__weight must hold numbers; got {weight!r}.") from error
-    if not (isinstance(criterion, type) and issubclass(criterion, BY_CLASS)):
-        return tensor
     if tensor.shape != (n_classes,):
         raise ValueError(
             f"criterion__weight must hold one number for each of the {n_classes} classes; got {tuple(tensor.shape)}."
@@ -91,8 +89,11 @@ def criterion_weight(weight: Any, criterion: Any, n_classes: int) -> Any:
 def check_data_path(nested: Mapping[str, Any]) -> None:
     """Raise a ValueError for a user's own part of skorch's data path that would not hand weights on."""
     for name, value in nested.items():
-        plain = value is DataLoader and name in ("iterator_train", "iterator_valid")
-        if not plain and (name.split("__")[0] == "dataset" or name.endswith(("_train", "_valid", "__collate_fn"))):
+        part, _, argument = name.partition("__")
+        own_loader = part in ("iterator_train", "iterator_valid") and (
+            argument == "collate_fn" or (not argument and value is not DataLoader)
+        )
+        if own_loader or part == "dataset":
             raise ValueError(
                 f"sample_weight must be None beside a user's own {name}, which hands on pairs (X, y) and would lose "
                 "the weights; class_weight and criterion__weight can be used with it."

@@ -199,6 +199,27 @@ def test_class_weights_of_the_criterion_are_any_array(given):
     assert single.net_.criterion_.weight.dtype == torch.float32
 
 
+class Focal(nn.Module):
+    """A user's loss: what its weight means is its own business."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.reduction, self.given = "mean", weight
+        self.register_buffer("by_class", torch.tensor(weight, dtype=torch.float64))
+
+    def forward(self, y_pred, y):
+        losses = y_pred.softmax(1).neg().add(1)[range(len(y)), y] * self.by_class[y]
+        return losses.mean() if self.reduction == "mean" else losses
+
+
+def test_weights_of_a_criterion_of_the_user_are_as_given():
+    model = small(net=Mlp, batch_size=-1, criterion=Focal, criterion__weight=[1, 2, 3])
+    weighted = clone(model).fit(X, Y, COUNTS)
+    assert weighted.net_.criterion_.given == [1, 2, 3]
+    assert weighted.net_.criterion_.by_class.dtype == torch.float32
+    torch.testing.assert_close(weights(weighted), weights(model.fit(X[REPEATED], Y[REPEATED])), rtol=1e-4, atol=1e-6)
+
+
 def test_class_weights_of_probabilities():
     options = {"net": Probabilities, "criterion": nn.NLLLoss, "batch_size": -1, "max_epochs": 5}
     by_class = small(**options, class_weight={0: 4.0}).fit(X, Y)
@@ -351,7 +372,8 @@ def test_callbacks_see_batches_as_without_weights(iterator):
         ("again", EpochScoring("accuracy", name="again", lower_is_better=False, use_caching=False)),
         ("train", BatchScoring("accuracy", name="on_train", on_train=True, lower_is_better=False)),
     ]
-    model = small(train_split=ValidSplit(3), callbacks=callbacks, **iterator).fit(X, Y, COUNTS)
+    model = small(train_split=ValidSplit(3), callbacks=callbacks, callbacks__train__on_train=True, **iterator)
+    model.fit(X, Y, COUNTS)
     assert dict(model.net_.callbacks_)["seen"].parts == {2}
     assert model.history_[-1, "cached"] == model.history_[-1, "again"] == model.history_[-1, "valid_acc"]
 
@@ -502,6 +524,7 @@ def test_class_weights_that_mean_nothing(given, sentence):
         ([1, 2, -1], "criterion__weight must hold finite numbers of at least 0"),
         (torch.tensor([1, 2, torch.nan]), "criterion__weight must hold finite numbers of at least 0"),
         ([0, 0, 0], "not all 0"),
+        (2.0, r"one number for each of the 3 classes; got \(\)"),
         (["a", "b", "c"], "criterion__weight must hold numbers"),
     ],
 )
