@@ -332,6 +332,7 @@ def test_ensembles(ensemble):
         {"batch_regime": "LB", "lr_scaling": "sqrt", "regime_adaptation": True},
         {"batch_regime": SwitchBatch(switch_epoch=1, first=8, then=0.5)},
         {"batch_regime": DynamicSampling(initial=8, largest=0.5, theta=0.3)},
+        {"batch_regime": DynamicSampling(initial=8, largest=0.5, theta=0.3), "net": Double},
         {"ghost_batch_size": 4, "batch_size": 20},
         {"augmentation": lambda rows: rows + 1},
         {"remedies": ["samplenoise", "stability"]},

@@ -8,6 +8,7 @@ from torch import Tensor
 from sklgap._typing import Batch, Params
 from sklgap.objective._parameters import flatten
 from sklgap.training._datasets import unpacked
+from sklgap.training._dtypes import floating_dtype, in_dtype
 from sklgap.training._loaders import ResidentLoader
 from sklgap.training._random import seeded
 from sklgap.training._step import TrainStep
@@ -48,9 +49,13 @@ def measure_gradients(
     rng = torch.Generator().manual_seed(seed)
     with seeded(seed, loader.device):
         batches = loader.sample(min(n_batches, n_samples // size), size, seed)
-        gradients = (step.gradient(Batch(*unpacked(batch)), rng) for batch in batches)
+        gradients = (step.gradient(_in_dtype_of(step, *unpacked(batch)), rng) for batch in batches)
         variance, squared_norm = gradient_moments(gradients, size, batch_size)
     return {"gradient_variance": variance, "squared_gradient_norm": squared_norm}
+
+
+def _in_dtype_of(step: TrainStep, X: Tensor, y: Tensor, weight: Tensor | None) -> Batch:
+    return Batch(in_dtype(X, floating_dtype(step.loss_fn.module)), y, weight)
 
 
 def gradient_moments(gradients: Iterable[Params], measured_size: int, batch_size: int) -> tuple[float, float]:
