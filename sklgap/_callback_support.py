@@ -16,11 +16,8 @@ except ImportError:  # older: there is no set_callbacks, and nothing to support
         """Stands in for scikit-learn's."""
 
 
-def fit_with_callbacks(model: Any, X: Any, y: Any, **metadata: Any) -> None:
-    """Fit the model, and tell its callbacks; one that fails when the training is done does not undo it.
-
-    ``metadata`` are the further arguments of the fit.
-    """
+def fit_with_callbacks(model: Any, X: Any, y: Any, sample_weight: Any = None) -> None:
+    """Fit the model, and tell its callbacks; one that fails when the training is done does not undo it."""
     from sklearn.callback import with_callbacks
 
     ended = False
@@ -29,11 +26,11 @@ def fit_with_callbacks(model: Any, X: Any, y: Any, **metadata: Any) -> None:
         nonlocal ended
         epochs = None if model.regime_adaptation else model.max_epochs  # as many as the number of updates takes
         task = model._init_callback_context(max_subtasks=epochs)
-        given = {"estimator": model, "X": X, "y": y, "metadata": metadata}
-        task.call_on_fit_task_begin(**given)
-        model._fit(X, y, task=task, **metadata)
+        told = told_of(model, X, y, sample_weight)
+        task.call_on_fit_task_begin(**told)
+        model._fit(X, y, sample_weight, task)
         ended = True
-        task.call_on_fit_task_end(**given, reconstruction_attributes={})
+        task.call_on_fit_task_end(**told, reconstruction_attributes={})
 
     try:
         with_callbacks(fit)(model)
@@ -43,8 +40,14 @@ def fit_with_callbacks(model: Any, X: Any, y: Any, **metadata: Any) -> None:
         model.net_.ending_error_ = model.net_.ending_error_ or error
 
 
+def told_of(model: Any, X: Any, y: Any, sample_weight: Any = None) -> dict[str, Any]:
+    """Return what callbacks learn of a fit."""
+    weights = {} if sample_weight is None else {"metadata": {"sample_weight": sample_weight}}
+    return {"estimator": model, "X": X, "y": y, **weights}
+
+
 @contextmanager
-def epoch_tasks(model: Any, task: Any, X: Any, y: Any, rows: Any, encoded: Any) -> Iterator[None]:
+def epoch_tasks(model: Any, task: Any, told: dict[str, Any], rows: Any, encoded: Any) -> Iterator[None]:
     """Within it every epoch of ``model.net_`` is a subtask of ``task``.
 
     Parameters
@@ -53,8 +56,8 @@ def epoch_tasks(model: Any, task: Any, X: Any, y: Any, rows: Any, encoded: Any) 
         In its fit.
     task : sklearn.callback.CallbackContext or None
         Of the fit; None where nothing listens.
-    X, y : array-like
-        As the callbacks see them.
+    told : dict
+        From `told_of`.
     rows, encoded : array-like
         As the net sees them.
     """
@@ -71,9 +74,9 @@ def epoch_tasks(model: Any, task: Any, X: Any, y: Any, rows: Any, encoded: Any) 
         last = net.history[-1]
         return {"net_": now, "train_loss_": last["train_loss"], "n_iter_": len(net.history)}
 
-    told = EpochTasks(task, {"estimator": model, "X": X, "y": y}, fitted)
-    net.callbacks_.append(("epoch_tasks", told))
+    tasks = EpochTasks(task, told, fitted)
+    net.callbacks_.append(("epoch_tasks", tasks))
     try:
         yield
     finally:
-        net.callbacks_ = [item for item in net.callbacks_ if item[1] is not told]
+        net.callbacks_ = [item for item in net.callbacks_ if item[1] is not tasks]

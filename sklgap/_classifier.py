@@ -15,10 +15,11 @@ from torch import nn
 
 from sklgap import _evaluation as evaluation
 from sklgap import _fit_parameters as resolve
-from sklgap._callback_support import CallbackSupportMixin, epoch_tasks, fit_with_callbacks
+from sklgap._callback_support import CallbackSupportMixin, epoch_tasks, fit_with_callbacks, told_of
 from sklgap._fit_ending import finish_fit
 from sklgap._fit_memory import fit_checkpoint
 from sklgap._nested_parameters import NestedParametersMixin, hide_kwargs
+from sklgap._sample_weights import check_data_path, check_sample_weight, check_terms, class_weights
 from sklgap.objective._copy import deepcopy
 from sklgap.objective._row_loss import RowLoss
 from sklgap.objective._stream import is_stream
@@ -81,7 +82,13 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         Learning rate (the default of ADAM).
     criterion : type, default=torch.nn.CrossEntropyLoss
         Loss of (logits, class numbers), a mean over the rows; its arguments by ``criterion__...``. ``NLLLoss`` is, as
-        in skorch, one of (probabilities, class numbers).
+        in skorch, one of (probabilities, class numbers). ``criterion__weight`` may be a list, a tuple, an array or a
+        tensor with one number for each class, in the order of ``classes_``.
+    class_weight : None, "balanced" or dict, default=None
+        Weight of each class, label to weight, as in scikit-learn; it multiplies the weights of the samples.
+        ``"balanced"``: n_samples / (n_classes * number of samples of the class), on the data of ``fit``, the samples
+        counted by ``sample_weight``. The model is measured with the same weights (`sklgap.sharpness` and the like).
+        ``train_score_``, ``train_accuracy`` and ``score`` count all samples alike.
     lr_scaling : {None, "sqrt", "linear"}, default=None
         Multiply ``lr`` by sqrt(B / B_base) (Hoffer et al., Section 4) or B / B_base, epoch by epoch.
     lr_warmup_epochs : float, default=0
@@ -139,8 +146,8 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         1: a progress bar.
     warm_start : bool, default=False
         Continue from the last fit instead of starting anew. ``lr`` and its schedule, batch sizes and regime, remedies,
-        ``max_epochs`` and the stopping rule may have changed in between; net, criterion, optimiser, callbacks and
-        ``random_state`` remain those of the first fit.
+        ``max_epochs`` and the stopping rule may have changed in between; net, criterion, class weights, optimiser,
+        callbacks and ``random_state`` remain those of the first fit.
     memory : str or Path, default=None
         Folder that keeps fits, for any number of processes at once: a finished fit of equal parameters, data, seed,
         versions and device is loaded instead of repeated; an unfinished one goes on from its last saved epoch to the
@@ -175,9 +182,10 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
     n_updates_ : int
         Optimiser steps made.
     train_loss_ : float
-        Training loss of the last epoch, in training mode: the mean over the epoch's batches.
+        Training loss of the last epoch, in training mode: the mean over the epoch's batches, in which samples count by
+        their weights.
     train_score_ : float
-        Accuracy of the final weights on the rows trained on, in evaluation mode.
+        Accuracy of the final weights on the rows trained on, in evaluation mode; all samples count alike.
     converged_ : bool
         Whether the stopping rule ended the training, rather than ``max_epochs``.
 
@@ -224,6 +232,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         optimizer: Any = torch.optim.Adam,
         lr: float = 1e-3,
         criterion: Any = nn.CrossEntropyLoss,
+        class_weight: Any = None,
         lr_scaling: str | None = None,
         lr_warmup_epochs: float = 0,
         lr_milestones: Sequence[float] = (),
@@ -259,6 +268,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         self.optimizer = optimizer
         self.lr = lr
         self.criterion = criterion
+        self.class_weight = class_weight
         self.lr_scaling = lr_scaling
         self.lr_warmup_epochs = lr_warmup_epochs
         self.lr_milestones = lr_milestones
@@ -284,7 +294,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
 
     # -- fitting ---------------------------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the net.
 
         Parameters
@@ -293,6 +303,11 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
             Training inputs, finite numbers. What is sparse is made dense by batch, never as a whole.
         y : array-like of shape (n_samples,)
             Labels: numbers, strings or booleans of at least two classes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts, at least 0: a weight of 2 is a sample given twice, a sample of weight 0 counts
+            for nothing. None: all count alike. The loss of a batch is the sum of weight times loss over the sum of the
+            weights. Weights do not change which samples make a batch, nor how many. Batch normalisation counts
+            samples, not weights. Samples that ``train_split`` holds out keep their weights in ``valid_loss``.
 
         Returns
         -------
@@ -313,9 +328,9 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
             before["net_"] = deepcopy(self.net_)
         try:
             if getattr(self, "_skl_callbacks", None):
-                fit_with_callbacks(self, X, y)
+                fit_with_callbacks(self, X, y, sample_weight)
             else:
-                self._fit(X, y)
+                self._fit(X, y, sample_weight)
         except BaseException as error:
             net = self.__dict__.get("net_")
             kept = net is not None and net.interrupted_ and len(net.history) > 0
@@ -327,7 +342,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
             raise failed  # by a callback, after the training: the estimator is fitted
         return self
 
-    def _fit(self, X: Any, y: Any, task: Any = None) -> None:
+    def _fit(self, X: Any, y: Any, sample_weight: Any, task: Any = None) -> None:
         X, y = to_numpy(X), to_numpy(y)
         if issparse(y):
             raise TypeError(
@@ -337,11 +352,14 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         first = not (self.warm_start and hasattr(self, "net_"))
         X, y = validate_data(self, X, y, **TAKEN, ensure_min_samples=2, reset=first)
         check_classification_targets(y)
+        weight = check_sample_weight(sample_weight, X)
+        if weight is not None:
+            check_data_path(self._nested)
         classes, encoded = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(f"y must have at least 2 classes; got only one class, {classes.tolist()[0]!r}.")
         if first:
-            net = resolve.make_net(self, X, n_classes=len(classes))
+            net = resolve.make_net(self, X, len(classes), class_weights(self.class_weight, classes, y, weight))
             names = getattr(self, "feature_names_in_", None)
             net.encoding_ = DataEncoding(classes, X.shape[1:], resolve.net_shape(self, X), names)
             net.example_ = example = as_tensor(dense(net.encoding_.rows(X[:2])))
@@ -349,18 +367,20 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
             self.classes_ = classes
             self._inference_dtype = resolve.check_fit(net, example, len(classes))
             self.net_ = net
-            net.checkpoint_ = fit_checkpoint(self, net, X, encoded)
+            net.checkpoint_ = fit_checkpoint(self, net, X, encoded, weight)
         else:
             if not np.isin(classes, self.classes_).all():
                 raise ValueError(f"y must have the classes of the first fit, {self.classes_}; got {classes}.")
             encoded = np.searchsorted(self.classes_, y)
             self.net_.adopt(resolve.make_net(self, X, n_classes=len(self.classes_)))
+        if weight is not None or self.net_.class_weight is not None:
+            check_terms(self.net_.criterion_loss(), len(self.classes_), next(self.module_.parameters()))
         rows = self.net_.encoding_.rows(X)
         if not (self.net_.checkpoint_ and self.net_.checkpoint_.load(self.net_)):
             try:
-                tasks = epoch_tasks(self, task, X, y, rows, encoded)
+                tasks = epoch_tasks(self, task, told_of(self, X, y, sample_weight), rows, encoded)
                 with resolve.deterministic(self.random_state is not None), tasks:
-                    self.net_.partial_fit(rows, encoded.astype(np.int64))
+                    self.net_.partial_fit(*self.net_.training_data(rows, encoded.astype(np.int64), weight))
             except BaseException as error:
                 if error is not self.net_.ending_error_:
                     raise

@@ -14,7 +14,9 @@ from sklgap.training._checkpoint import Checkpoint
 LEFT_OUT = ("memory", "random_state", "device", "verbose", "warm_start")
 
 
-def fit_checkpoint(model: Any, net: TrainingNet, X: Any, y: np.ndarray) -> Checkpoint | None:
+def fit_checkpoint(
+    model: Any, net: TrainingNet, X: Any, y: np.ndarray, sample_weight: np.ndarray | None = None
+) -> Checkpoint | None:
     """Return what keeps the fit of ``model`` to X and the class numbers y; None where nothing is to be kept."""
     if model.memory is None:
         return None
@@ -32,5 +34,5 @@ def fit_checkpoint(model: Any, net: TrainingNet, X: Any, y: np.ndarray) -> Check
     # A sparse matrix notes in its attributes whether its indices are sorted, once somebody has asked.
     rows = (X.shape, X.data, X.indices, X.indptr) if issparse(X) else X
     # The labels train nothing, but callbacks may measure on labelled data.
-    data = (rows, y, net.encoding_.classes)
+    data = (rows, y, net.encoding_.classes, *(() if sample_weight is None else (sample_weight,)))
     return Checkpoint(memory, key_of("fit", type(model), params, data, net.seed, surroundings(str(net.device))))

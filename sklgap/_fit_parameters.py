@@ -14,6 +14,7 @@ from torch import nn
 
 from sklgap._checks import check_integer
 from sklgap._nested_parameters import check_nested, suggestion
+from sklgap._sample_weights import criterion_weight
 from sklgap.nets._check import check_init, check_input_shape, check_net, net_arguments
 from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._copy import check_plain, deepcopy, private_copy
@@ -37,13 +38,18 @@ from sklgap.training._random import seeded
 ORDER = ("shuffle", "sampler", "batch_sampler")
 
 
-def make_net(model: Any, X: Any, n_classes: int) -> TrainingNet:
-    """Return the net that ``model`` describes, for these data (an array or a CSR matrix), not yet initialised."""
+def make_net(model: Any, X: Any, n_classes: int, class_weight: np.ndarray | None = None) -> TrainingNet:
+    """Return the net that ``model`` describes, for these data (an array or a CSR matrix), not yet initialised.
+
+    ``class_weight`` holds what ``model.class_weight`` stands for, by class number.
+    """
     _check_numbers(model)
     if issparse(X) and model.data_parallel:
         raise TypeError(NOT_SPARSE.format("beside data_parallel=True"))
     n_samples = X.shape[0]
     extra = {key: deepcopy(v) if key.startswith("callbacks__") else v for key, v in model._nested.items()}
+    if "criterion__weight" in extra:
+        extra["criterion__weight"] = criterion_weight(extra["criterion__weight"], model.criterion, n_classes)
     given = model.net
     module = deepcopy(check_plain(given, "net")) if isinstance(given, nn.Module) else check_net(given)
     init = check_init(model.init)
@@ -80,6 +86,7 @@ def make_net(model: Any, X: Any, n_classes: int) -> TrainingNet:
         stopping=(model.tol, model.n_iter_no_change, model.target_loss),
         seed=seed,
         data_parallel=bool(model.data_parallel),
+        class_weight=class_weight,
         **_module_arguments(model, module, X, n_classes),
         **extra,
     )
@@ -103,10 +110,11 @@ def check_fit(net: TrainingNet, X: torch.Tensor, n_classes: int) -> torch.dtype:
         )
     try:
         # More rows than classes: a loss that takes no class numbers must not fit by broadcasting.
-        outputs = outputs.repeat(n_classes, 1)
+        outputs = outputs.repeat(n_classes, 1).to(net.device)
+        target = torch.arange(len(outputs), device=net.device) % n_classes
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            loss = net.get_loss(outputs.to(net.device), torch.arange(len(outputs)) % n_classes)
+            loss = net.criterion_loss().mean(outputs, target)
         mean = getattr(net.criterion_, "reduction", "mean") == "mean" and loss.ndim == 0
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(f"criterion must take (outputs, class numbers); it says: {error}") from error

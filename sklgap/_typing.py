@@ -7,6 +7,7 @@ Everything below the estimator speaks of parameters as a dict of named tensors i
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 Params = dict[str, Tensor]
@@ -60,6 +61,12 @@ class Aux(NamedTuple):
     def mass(self) -> float | Tensor:
         """What the samples count for together: by this, the means of several parts are averaged."""
         return float(len(self.y_pred)) if self.weights is None else self.weights.sum()
+
+    def average(self, rows: Tensor) -> Tensor:
+        """Return the mean of a quantity of the samples, of shape (n,), in which they count as they do in the loss."""
+        if self.weights is None:
+            return rows.mean()
+        return (self.weights * rows).sum() / self.weights.sum().clamp_min(torch.finfo(self.weights.dtype).tiny)
 
 
 LossFn = Callable[[Params, Buffers, Batch], tuple[Tensor, Aux]]

@@ -85,6 +85,20 @@ def test_one_that_fails_before_leaves_the_estimator_as_it_was():
     assert model.fit(X, Y).n_iter_ == 2
 
 
+def test_weights_of_samples_are_told():
+    from sklearn.callback import ScoringMonitor
+
+    class Weights(Record):
+        def on_fit_task_begin(self, estimator, context, *, X=None, y=None, metadata=None):
+            told.append(metadata)
+
+    told = []
+    weight = np.arange(len(Y)) % 3
+    small().set_callbacks(Weights(), ScoringMonitor(scoring="accuracy")).fit(X, Y, sample_weight=weight)
+    assert len(told) == 3  # the fit, and two epochs
+    assert all(metadata["sample_weight"] is weight for metadata in told)
+
+
 def test_nothing_of_it_stays_on_the_net():
     model = small(warm_start=True).set_callbacks(Record()).fit(X, Y)
     assert "epoch_tasks" not in dict(model.net_.callbacks_)

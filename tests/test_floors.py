@@ -28,6 +28,7 @@ ALIASES = {
         "_fit_memory",
         "_fit_parameters",
         "_nested_parameters",
+        "_sample_weights",
     )
 }
 ALIASES["_fingerprint"] = "_memory"

@@ -56,6 +56,22 @@ def test_both_loaders_yield_the_same_batches_on_the_device(data):
         assert torch.equal(y1, y2)
 
 
+@pytest.mark.parametrize("kind", [HostLoader, ResidentLoader])
+def test_weights_go_with_their_rows(data, kind):
+    X, y = (torch.as_tensor(part) for part in data)
+    for batch in kind(X, y, lambda epoch: 100, seed=0, device=torch.device("cuda"), weight=0.5 * y):
+        assert batch.weight.is_cuda
+        assert torch.equal(batch.weight, 0.5 * batch.y)
+
+
+def test_weights_of_samples_and_classes_agree_with_the_cpu(data):
+    options = {"class_weight": "balanced", "criterion__weight": np.arange(1, 11), "batch_size": -1, "lr": 0.1}
+    options |= {"optimizer": torch.optim.SGD, "max_epochs": 2, "micro_batch_size": 500}
+    fits = [_fit((*data, data[1] % 3), device, **options) for device in ("cpu", "cuda")]
+    # Some thousand float32 terms, summed in another order and carried through two updates.
+    np.testing.assert_allclose(fits[0].train_loss_, fits[1].train_loss_, rtol=1e-3)
+
+
 def test_sharpness_agrees_with_the_cpu(data):
     model = _fit(data, "cuda")
     values = [

@@ -16,8 +16,9 @@ from sklgap.model_selection import batch_size_curve, warm_start_curve
 from tests.tiny import TinyF1, blobs
 
 PINNED = Path(__file__).parent / "pinned_numbers.json"
-# Other processors round differently in the last digits of float32.
-DIGITS = 2e-3
+# Processors and thread counts round differently in the last digits of float32. ADAM makes visible steps of what
+# rounding leaves of the zero gradients of biases before batch norm: they move the weights and nothing else.
+DIGITS = {"weight_distance": 2e-2}
 
 
 def _data():
@@ -57,6 +58,6 @@ def test_the_numbers_of_every_trial_are_the_pinned_ones(name):
     for record, expected in zip(found, pinned, strict=True):
         for key, value in expected.items():
             if isinstance(value, float):
-                assert record[key] == pytest.approx(value, rel=DIGITS), (key, record["regime"])
+                assert record[key] == pytest.approx(value, rel=DIGITS.get(key, 2e-3)), (key, record["regime"])
             else:
                 assert record[key] == value, (key, record["regime"])

@@ -21,7 +21,7 @@ def generalization_gap_score(estimator: Any, X: Any, y: Any = None) -> float:
     Returns
     -------
     float
-        In [-1, 1]; larger is worse.
+        In [-1, 1]; larger is worse. All samples count alike in both accuracies, whatever weights they had in ``fit``.
 
     Raises
     ------

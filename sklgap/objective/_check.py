@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
@@ -157,6 +158,9 @@ def own_loss(net: Any) -> RowLoss:
     exact = not isinstance(net.criterion_, nn.NLLLoss)
     shadow = object.__new__(type(net))
     vars(shadow).update(vars(net))
+    # Ours has class weights around the criterion; they are put around it again below.
+    class_weight = getattr(net, "class_weight", None)
+    get_loss = shadow.get_loss if class_weight is None else shadow.loss_by_criterion
 
     def evaluate(criterion: Criterion) -> Criterion:
         def loss(y_pred: Any, y: Tensor) -> Tensor:
@@ -168,7 +172,7 @@ def own_loss(net: Any) -> RowLoss:
                     criterion.to(device=device, dtype=y_pred.dtype)
                 vars(shadow)["device"] = device
             vars(shadow)["criterion_"] = criterion
-            return shadow.get_loss(y_pred, y)
+            return get_loss(y_pred, y)
 
         return loss
 
@@ -177,7 +181,10 @@ def own_loss(net: Any) -> RowLoss:
         vars(shadow)["device"] = next(module.parameters()).device
         return shadow.infer(X)
 
-    return replace(row_loss(deepcopy(net.criterion_), evaluate, gaps=True), infer=infer)
+    loss = row_loss(deepcopy(net.criterion_), evaluate, gaps=True)
+    if class_weight is not None:
+        loss = loss.by_class(torch.as_tensor(class_weight))
+    return replace(loss, infer=infer)
 
 
 def _sample(n_samples: int, max_samples: int | float, random_state: int | np.random.RandomState | None) -> np.ndarray:

@@ -43,6 +43,23 @@ class RowLoss:
         """Return the loss for samples that are known to count alike: its mean is the criterion itself, to the bit."""
         return replace(self, counts=None)
 
+    def by_class(self, class_weight: Tensor) -> "RowLoss":
+        """Return the loss in which a sample of class k counts ``class_weight[k]`` times; y holds class numbers."""
+        if self.terms is None:
+            raise TypeError(NO_TERMS.replace("Sample weights need", "class_weight needs"))
+        plain_terms, plain_counts = self.terms, self.counts
+
+        def counts(y: Tensor) -> Tensor:
+            by_class = class_weight.to(y.device)[y]
+            return by_class if plain_counts is None else by_class * plain_counts(y)
+
+        def terms(y_pred: Tensor, y: Tensor) -> Tensor:
+            losses = plain_terms(y_pred, y)
+            return losses * class_weight.to(losses)[y.to(losses.device)]
+
+        loss = RowLoss(self.mean, terms, counts)
+        return replace(loss, mean=lambda y_pred, y: loss.weighted(y_pred, y)[0])
+
     def weights(self, y: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Tensor | None:
         """Return what every sample counts for, its own weight included; None where all count alike."""
         weight = None if weight is None else weight.to(dtype)

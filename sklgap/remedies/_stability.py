@@ -34,7 +34,8 @@ class Stability(Remedy):
     Both defaults are a place to start from, not the paper's: tune them. The gradient flows through both probabilities.
     Outputs are taken for logits, as the nets of the papers return them; ``NLLLoss``, whose nets return probabilities,
     is refused. Batch norm sees the noisy rows as a batch of their own, and its running statistics are those of the
-    clean rows; dropout draws anew for them. Cost: about two plain steps.
+    clean rows; dropout draws anew for them. Samples count in the stability term as they do in the loss, by class
+    weights and sample weights. Cost: about two plain steps.
 
     References
     ----------
@@ -78,6 +79,6 @@ class Stability(Remedy):
             # Another dict than the module's own parameters: its buffers stay those of the clean rows.
             _, other = loss_fn(dict(params), aux.buffers, noisy)
             rows = (softmax(aux.y_pred, dim=1) * log_softmax(other.y_pred, dim=1)).sum(dim=1)
-            return loss - self.weight * rows.mean(), aux
+            return loss - self.weight * aux.average(rows), aux
 
         return stable

@@ -4,8 +4,9 @@ import dis
 import math
 from typing import Any
 
+import numpy as np
 import torch
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, PassthroughScoring
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -16,10 +17,11 @@ from sklgap.objective._parameters import squared_distance
 class EpochRecorder(Callback):
     """Writes the history once per epoch; until then losses and hits stay on the device.
 
-    Records ``train_loss`` (clean, mean over the rows as they were trained on), ``train_loss_best`` (whether it is the
-    least so far), ``train_accuracy`` (likewise over the rows), ``batch_size``, ``lr`` (of the last update),
-    ``n_updates`` (optimiser steps so far), and ``weight_distance`` (Euclidean, from the initial weights). Where other
-    callbacks may read them, the rows of the batches hold ``train_loss`` and ``train_batch_size``, as skorch's do.
+    Records ``train_loss`` (clean, mean over the samples as they were trained on, by what they count for),
+    ``train_loss_best`` (whether it is the least so far), ``train_accuracy`` (all samples counting alike),
+    ``batch_size``, ``lr`` (of the last update), ``n_updates`` (optimiser steps so far), and ``weight_distance``
+    (Euclidean, from the initial weights). Where other callbacks may read them, the rows of the batches hold
+    ``train_loss`` and ``train_batch_size``, as skorch's do.
     """
 
     writes_batches_ = False
@@ -27,6 +29,7 @@ class EpochRecorder(Callback):
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         self.losses_: list[Tensor] = []
         self.sizes_: list[int] = []
+        self.masses_: list[Tensor] = []
         self.predicted_: list[Tensor] = []
         self.labels_: list[Tensor] = []
         own = {name for name, _ in net.get_default_callbacks()}
@@ -34,11 +37,20 @@ class EpochRecorder(Callback):
         self.writes_batches_ = any(getattr(callback, "reads_batches", True) for callback in others)
 
     def on_batch_end(
-        self, net: Any, batch: Any = None, training: bool = False, loss: Any = None, y_pred: Any = None, **kwargs: Any
+        self,
+        net: Any,
+        batch: Any = None,
+        training: bool = False,
+        loss: Any = None,
+        y_pred: Any = None,
+        mass: Any = None,
+        **kwargs: Any,
     ) -> None:
         if not training:
             return
         y = batch[1]
+        if mass is not None:
+            self.masses_.append(mass.detach())
         self.losses_.append(loss.detach())
         self.sizes_.append(len(y))
         # Here, before a scheduler sets the rate of the next batch. The parameters that no group names come last.
@@ -57,6 +69,9 @@ class EpochRecorder(Callback):
         n_rows = sum(self.sizes_)
         losses = torch.stack(self.losses_).cpu().double()
         shares = torch.tensor(self.sizes_, dtype=torch.float64) / n_rows
+        if self.masses_:  # the mean over an epoch is a ratio of sums, as the mean over a batch is
+            masses = torch.stack(self.masses_).cpu().double()
+            shares = masses / masses.sum()
         if self.writes_batches_ and net.own_batches_:
             for row, value in zip(history[-1]["batches"], losses.tolist(), strict=False):
                 row["train_loss"] = value
@@ -74,11 +89,30 @@ class EpochRecorder(Callback):
         # Frozen parameters included: they may have moved before they were frozen.
         weights = dict(net.module_.named_parameters())
         history.record("weight_distance", math.sqrt(squared_distance(weights, net.module_start_).item()))
-        del self.losses_, self.predicted_, self.labels_
+        del self.losses_, self.masses_, self.predicted_, self.labels_
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what an interrupted epoch has left behind."""
         return {}
+
+
+class ValidationLoss(PassthroughScoring):
+    """The validation loss of an epoch: the mean over the samples, in which they count as they do in training."""
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        self.masses_: list[float] = []
+
+    def on_batch_end(self, net: Any, training: bool = False, mass: Any = None, **kwargs: Any) -> None:
+        if not training and mass is not None:
+            self.masses_.append(float(mass))
+
+    def get_avg_score(self, history: Any) -> float:
+        """Return the mean over the epoch: NaN where no sample counts."""
+        if not self.masses_:
+            return float(super().get_avg_score(history))
+        if not sum(self.masses_):
+            return math.nan
+        return float(np.average(history[-1, "batches", :, self.name], weights=self.masses_))
 
 
 class StoppingRule(Callback):

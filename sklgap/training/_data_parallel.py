@@ -34,9 +34,9 @@ def share_out(module: nn.Module) -> Callable[[GradFn], GradFn]:
 
     Notes
     -----
-    Exact, to rounding, without batch norm and class weights, as micro-batches are. Batch norm normalises each share by
-    its own statistics; the running ones are those of the shares, averaged by their numbers of rows. Dropout draws
-    other numbers in every process. One exchange per gradient.
+    Exact, to rounding, without batch norm, as micro-batches are: with class weights and sample weights too. Batch norm
+    normalises each share by its own statistics; the running ones are those of the shares, averaged by their numbers of
+    rows. Dropout draws other numbers in every process. One exchange per gradient.
     """
     check_process_group()
     with torch.no_grad():
@@ -99,7 +99,8 @@ def check_same_rows(tensors: Sequence[Tensor], n_rows: int, device: torch.device
     largest, negated_least = extremes.chunk(2)
     if not torch.equal(largest, -negated_least):
         raise ValueError(
-            "X and y, and what train_split leaves of them, must be the same in all processes with data_parallel=True, "
+            "X, y and sample_weight, and what train_split leaves of them, must be the same in all processes with "
+            "data_parallel=True, "
             "which shares every batch out between them; got different rows."
         )
 

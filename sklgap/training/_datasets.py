@@ -1,11 +1,11 @@
 """skorch's data sets as tensors, and sparse rows as sparse rows."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy.sparse import issparse
-from skorch.dataset import Dataset
+from skorch.dataset import Dataset, unpack_data
 from torch import Tensor
 from torch.utils.data import Subset
 
@@ -15,17 +15,55 @@ from sklgap.objective._tensors import as_tensor
 Rows = Any
 
 
-def tensors_of(dataset: Any) -> tuple[Rows, Tensor] | None:
-    """Return X and y of a plain skorch dataset, or of a subset of one, as tensors; None for anything else.
+class WeightedRows(NamedTuple):
+    """A sample, or a batch of them, with its weight; the weight of a batch has shape (n,)."""
 
-    A sparse X stays a CSR matrix.
+    X: Any
+    y: Any
+    weight: Any
+
+
+class WeightedDataset(Dataset):
+    """skorch's dataset of rows and class numbers, with a tensor that says how often each sample counts."""
+
+    def __init__(self, X: Any, y: Any, weight: Tensor) -> None:
+        super().__init__(X, y)
+        self.weight = weight
+
+    def __getitem__(self, i: Any) -> WeightedRows:
+        X, y = super().__getitem__(i)
+        return WeightedRows(X, y, self.weight[i])
+
+
+def batch_of(*parts: Tensor) -> tuple[Tensor, ...]:
+    """Return the pair (X, y), or `WeightedRows` where there are weights."""
+    return WeightedRows._make(parts) if len(parts) == 3 else parts
+
+
+def unpacked(batch: Any) -> tuple[Any, Any, Any]:
+    """Return inputs, class numbers and weights of a batch; None for the weights where there are none."""
+    return batch if isinstance(batch, WeightedRows) else (*unpack_data(batch), None)
+
+
+def pair_of(batch: Any) -> Any:
+    """Return a batch without its weights: as skorch and its callbacks take it."""
+    return batch[:2] if isinstance(batch, WeightedRows) else batch
+
+
+def tensors_of(dataset: Any) -> tuple[Any, ...] | None:
+    """Return X, y and the weights, if any, of one of skorch's datasets or a subset of one; None for anything else.
+
+    All are tensors, but a sparse X stays a CSR matrix.
     """
     if isinstance(dataset, Subset):
         whole = tensors_of(dataset.dataset)
         if whole is None:
             return None
         index = np.asarray(dataset.indices)
-        return whole[0][index if issparse(whole[0]) else torch.as_tensor(index)], whole[1][torch.as_tensor(index)]
+        return tuple(part[index if issparse(part) else torch.as_tensor(index)] for part in whole)
+    if type(dataset) is WeightedDataset:
+        plain = tensors_of(Dataset(dataset.X, dataset.y))
+        return None if plain is None else (*plain, dataset.weight)
     if type(dataset) is not Dataset:
         return None
     y = np.zeros(len(dataset), dtype=np.int64) if dataset.y is None else dataset.y  # as skorch's, when it predicts

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from sklgap._typing import Batch, Params
 from sklgap.objective._parameters import flatten
+from sklgap.training._datasets import unpacked
+from sklgap.training._dtypes import floating_dtype, in_dtype
 from sklgap.training._loaders import ResidentLoader
 from sklgap.training._random import seeded
 from sklgap.training._step import TrainStep
@@ -30,6 +32,11 @@ def measure_gradients(
     seed : int
         Draws the rows, and whatever remedies and dropout draw.
 
+    Notes
+    -----
+    Where samples do not count alike, the gradient of a mini-batch is a ratio of sums. Its variance falls as 1 / b to
+    first order, and the two numbers have the meaning of `gradient_moments` to first order.
+
     Returns
     -------
     dict
@@ -42,9 +49,13 @@ def measure_gradients(
     rng = torch.Generator().manual_seed(seed)
     with seeded(seed, loader.device):
         batches = loader.sample(min(n_batches, n_samples // size), size, seed)
-        gradients = (step.gradient(Batch(X, y), rng) for X, y in batches)
+        gradients = (step.gradient(_in_dtype_of(step, *unpacked(batch)), rng) for batch in batches)
         variance, squared_norm = gradient_moments(gradients, size, batch_size)
     return {"gradient_variance": variance, "squared_gradient_norm": squared_norm}
+
+
+def _in_dtype_of(step: TrainStep, X: Tensor, y: Tensor, weight: Tensor | None) -> Batch:
+    return Batch(in_dtype(X, floating_dtype(step.loss_fn.module)), y, weight)
 
 
 def gradient_moments(gradients: Iterable[Params], measured_size: int, batch_size: int) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sklgap.regimes import n_batches
 from sklgap.training._batches import plan_epoch
+from sklgap.training._datasets import WeightedRows, batch_of
 
 BatchSizeOfEpoch = Callable[[int], int]
 
@@ -33,6 +34,8 @@ class ResidentLoader:
         Where batches are wanted.
     max_batches : int, optional
         Total number of batches over all epochs; the epoch in which it is reached ends early.
+    weight : Tensor, optional
+        How often each sample counts. Batches are then `WeightedRows`, and pairs (X, y) without it.
     """
 
     keeps_data_on_host = False
@@ -46,10 +49,12 @@ class ResidentLoader:
         seed: int,
         device: torch.device,
         max_batches: int | None = None,
+        weight: Tensor | None = None,
     ) -> None:
         home = torch.device("cpu") if self.keeps_data_on_host else device
         self.X = X if issparse(X) else X.to(home)
         self.y = y.to(home)
+        self.weight = None if weight is None else weight.to(home)
         self.device = device
         self.seed = seed
         self.max_batches = max_batches
@@ -71,21 +76,22 @@ class ResidentLoader:
         whole = n_batches(len(self.y), self.batch_size)
         return whole if self.max_batches is None else min(whole, max(0, self.max_batches - self._batches_before))
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         permutation, slices = plan_epoch(len(self.y), self.batch_size, self.seed, self._epoch)
         order = torch.from_numpy(permutation)
         yield from self._batches(order, slices[: len(self)])
 
-    def sample(self, n_batches: int, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def sample(self, n_batches: int, batch_size: int, seed: int) -> Iterator[tuple[Tensor, ...]]:
         """Yield disjoint batches of rows drawn by ``seed``, beside those of the epochs: to measure on."""
         order = torch.from_numpy(np.random.default_rng(seed).permutation(len(self.y)))
         yield from self._batches(order, [slice(i * batch_size, (i + 1) * batch_size) for i in range(n_batches)])
 
-    def _batches(self, order: Tensor, slices: list[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, order: Tensor, slices: list[slice]) -> Iterator[tuple[Tensor, ...]]:
         order = order.to(self.device)
         for rows in slices:
             index = order[rows]
-            yield self.X.index_select(0, index), self.y.index_select(0, index)
+            X, y = self.X.index_select(0, index), self.y.index_select(0, index)
+            yield (X, y) if self.weight is None else WeightedRows(X, y, self.weight.index_select(0, index))
 
 
 class HostLoader(ResidentLoader):
@@ -96,7 +102,7 @@ class HostLoader(ResidentLoader):
 
     keeps_data_on_host = True
 
-    def _batches(self, order: Tensor, slices: list[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, order: Tensor, slices: list[slice]) -> Iterator[tuple[Tensor, ...]]:
         upcoming = None
         for rows in slices:
             current, upcoming = upcoming, self._gather(order[rows])
@@ -105,33 +111,35 @@ class HostLoader(ResidentLoader):
         if upcoming is not None:
             yield upcoming
 
-    def _gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        parts = (self.X.index_select(0, index), self.y.index_select(0, index))
+    def _gather(self, index: Tensor) -> tuple[Tensor, ...]:
+        parts = [part.index_select(0, index) for part in (self.X, self.y, self.weight) if part is not None]
         if self.device.type == "cuda":
-            parts = (parts[0].pin_memory(), parts[1].pin_memory())
-        return parts[0].to(self.device, non_blocking=True), parts[1].to(self.device, non_blocking=True)
+            parts = [part.pin_memory() for part in parts]
+        return batch_of(*(part.to(self.device, non_blocking=True) for part in parts))
 
 
 class SparseLoader(HostLoader):
     """The same batches from a SciPy CSR matrix: the rows of a batch are made dense, never the whole."""
 
-    def _gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        return dense(self.X[index.numpy()]).to(self.device), self.y.index_select(0, index).to(self.device)
+    def _gather(self, index: Tensor) -> tuple[Tensor, ...]:
+        beside = [part.index_select(0, index) for part in (self.y, self.weight) if part is not None]
+        return batch_of(*(part.to(self.device) for part in (dense(self.X[index.numpy()]), *beside)))
 
 
 class SequentialLoader:
     """All rows in order, in batches: for validation and for the net's own predictions."""
 
-    def __init__(self, X: Any, y: Tensor, batch_size: int, device: torch.device) -> None:
-        self.X, self.y, self.batch_size, self.device = X, y, batch_size, device
+    def __init__(self, X: Any, y: Tensor, batch_size: int, device: torch.device, weight: Tensor | None = None) -> None:
+        self.X, self.y, self.weight, self.batch_size, self.device = X, y, weight, batch_size, device
 
     def __len__(self) -> int:
         return -(-len(self.y) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         for start in range(0, len(self.y), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            yield dense(self.X[rows]).to(self.device), self.y[rows].to(self.device)
+            beside = [part[rows] for part in (self.y, self.weight) if part is not None]
+            yield batch_of(*(part.to(self.device) for part in (dense(self.X[rows]), *beside)))
 
 
 def dense(X: Any) -> Tensor:
@@ -147,15 +155,14 @@ def make_loader(
     seed: int,
     device: torch.device,
     max_batches: int | None,
+    weight: Tensor | None = None,
 ) -> ResidentLoader:
     """Return the resident loader if the data fit into a third of the device's free memory, else the host loader.
 
     A SciPy CSR matrix gets the sparse loader.
     """
-    if issparse(X):
-        return SparseLoader(X, y, batch_size_of_epoch, seed=seed, device=device, max_batches=max_batches)
     fits = True
-    if device.type == "cuda" and X.device.type != "cuda":
+    if device.type == "cuda" and not issparse(X) and X.device.type != "cuda":
         fits = X.numel() * X.element_size() < torch.cuda.mem_get_info(device)[0] / 3
-    loader = ResidentLoader if fits else HostLoader
-    return loader(X, y, batch_size_of_epoch, seed=seed, device=device, max_batches=max_batches)
+    loader = SparseLoader if issparse(X) else ResidentLoader if fits else HostLoader
+    return loader(X, y, batch_size_of_epoch, seed=seed, device=device, max_batches=max_batches, weight=weight)

@@ -4,12 +4,12 @@ import numbers
 import sys
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.exceptions import NotFittedError
 from skorch import NeuralNetClassifier
-from skorch.callbacks import EpochScoring, EpochTimer, PassthroughScoring
-from skorch.dataset import unpack_data
+from skorch.callbacks import EpochScoring, EpochTimer
 from skorch.utils import to_tensor
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -18,7 +18,7 @@ from sklgap._typing import Batch, Criterion
 from sklgap.nets import convert_to_ghost_batch_norm, initialize_weights
 from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._check import own_loss
-from sklgap.objective._copy import check_plain, lazy_parameters
+from sklgap.objective._copy import check_plain, deepcopy, lazy_parameters
 from sklgap.objective._loss import ModuleLoss
 from sklgap.objective._outputs import logits_of
 from sklgap.objective._parameters import copy_of, trainable_parameters
@@ -27,10 +27,10 @@ from sklgap.objective._stream import Prepared, is_stream
 from sklgap.objective._tensors import as_tensor
 from sklgap.regimes import BatchRegime, LRSchedule, default_base_batch_size, n_batches, updates_of_epochs
 from sklgap.remedies import Remedy
-from sklgap.training._callbacks import EpochRecorder, StoppingRule, TrainingProgress, raised_by_code
+from sklgap.training._callbacks import EpochRecorder, StoppingRule, TrainingProgress, ValidationLoss, raised_by_code
 from sklgap.training._checkpoint import Checkpoint
 from sklgap.training._data_parallel import check_same_rows, largest_share, share_out
-from sklgap.training._datasets import tensors_of
+from sklgap.training._datasets import WeightedDataset, pair_of, tensors_of, unpacked
 from sklgap.training._dtypes import floating_dtype, in_dtype
 from sklgap.training._encoding import DataEncoding
 from sklgap.training._gradient_variance import measure_gradients
@@ -100,6 +100,7 @@ class TrainingNet(NeuralNetClassifier):
         regime_adaptation: bool = False,
         stopping: tuple[float | None, int, float | None] = (None, 10, None),
         data_parallel: bool = False,
+        class_weight: np.ndarray | None = None,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -113,6 +114,7 @@ class TrainingNet(NeuralNetClassifier):
         self.regime_adaptation = regime_adaptation
         self.stopping = stopping
         self.data_parallel = data_parallel
+        self.class_weight = class_weight
         self.seed = seed
         super().__init__(module, *args, **kwargs)
 
@@ -122,7 +124,7 @@ class TrainingNet(NeuralNetClassifier):
         """Return skorch's timer, our record and stopping rule, and the validation scores where there is a split."""
         callbacks = [("epoch_timer", EpochTimer()), ("epoch_recorder", EpochRecorder())]
         if self.train_split:
-            callbacks.append(("valid_loss", PassthroughScoring(name="valid_loss")))
+            callbacks.append(("valid_loss", ValidationLoss(name="valid_loss")))
             callbacks.append(("valid_acc", EpochScoring("accuracy", name="valid_acc", lower_is_better=False)))
         callbacks.append(("stopping_rule", StoppingRule(*self.stopping)))
         if self.verbose:
@@ -152,6 +154,14 @@ class TrainingNet(NeuralNetClassifier):
             initialize_weights(self.module_, self.init)
         if self.ghost_batch_size is not None:
             self.module_ = convert_to_ghost_batch_norm(self.module_, self.ghost_batch_size)
+        return self
+
+    def initialize_criterion(self) -> "TrainingNet":
+        """Build the criterion, with class weights in the type the module computes in."""
+        super().initialize_criterion()
+        if isinstance(self.criterion_, nn.Module):
+            given = self.criterion_ is self.criterion
+            self.criterion_ = (deepcopy(self.criterion_) if given else self.criterion_).to(floating_dtype(self.module_))
         return self
 
     def initialize_optimizer(self, *args: Any) -> "TrainingNet":
@@ -195,7 +205,7 @@ class TrainingNet(NeuralNetClassifier):
         for parameter in self.watched_:
             parameter.grad = None  # optimisers pass over a parameter that has been frozen since
         self.step_ = TrainStep(
-            ModuleLoss(self.module_, row_loss(self.criterion_, self._using), params),
+            ModuleLoss(self.module_, self.row_loss(training=True), params),
             params,
             self.optimizer_,
             self.remedies,
@@ -205,20 +215,41 @@ class TrainingNet(NeuralNetClassifier):
             on_grad=self._notify_grad,
         )
 
-    def _using(self, criterion: Criterion) -> Criterion:
-        """Return ``get_loss`` with another criterion."""
+    def row_loss(self, training: bool = False) -> RowLoss:
+        """Return the training loss as a ratio of sums over samples, which count by ``class_weight`` and criterion."""
+        loss = self.criterion_loss(training)
+        if self.class_weight is None:
+            return loss
+        dtype = floating_dtype(self.module_)
+        return loss.by_class(torch.as_tensor(self.class_weight, dtype=dtype, device=torch.device(self.device)))
 
-        def loss(y_pred: Tensor, y: Tensor) -> Tensor:
-            whole = self.criterion_
-            if criterion is whole:
-                return self.get_loss(y_pred, y, training=True)
-            try:
-                self.criterion_ = criterion
-                return self.get_loss(y_pred, y, training=True)
-            finally:
-                self.criterion_ = whole
+    def criterion_loss(self, training: bool = False) -> RowLoss:
+        """Return what is known of the criterion as skorch evaluates it: the loss without ``class_weight``."""
 
-        return loss
+        def using(criterion: Criterion) -> Criterion:
+            def loss(y_pred: Tensor, y: Tensor) -> Tensor:
+                whole = self.criterion_
+                if criterion is whole:
+                    return self.loss_by_criterion(y_pred, y, training=training)
+                try:
+                    self.criterion_ = criterion
+                    return self.loss_by_criterion(y_pred, y, training=training)
+                finally:
+                    self.criterion_ = whole
+
+            return loss
+
+        return row_loss(self.criterion_, using)
+
+    def loss_by_criterion(self, y_pred: Tensor, y_true: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the mean loss as skorch evaluates the criterion, without ``class_weight``."""
+        return super().get_loss(y_pred, y_true, *args, **kwargs)
+
+    def get_loss(self, y_pred: Tensor, y_true: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the mean loss, in which samples count by their class where ``class_weight`` is given."""
+        if self.class_weight is None:
+            return super().get_loss(y_pred, y_true, *args, **kwargs)
+        return self.row_loss().mean(y_pred, to_tensor(y_true, device=self.device))
 
     def _notify_grad(self, batch: Batch) -> None:
         self.notify("on_grad_computed", named_parameters=self.step_.params.items(), batch=batch, training=True)
@@ -229,6 +260,12 @@ class TrainingNet(NeuralNetClassifier):
         return logits_of(super().infer(in_dtype(rows, floating_dtype(self.module_)), **fit_params))
 
     # -- the data path ---------------------------------------------------------------------------------------------
+
+    def training_data(self, X: Any, y: np.ndarray, weight: np.ndarray | None = None) -> tuple[Any, np.ndarray]:
+        """Return what ``partial_fit`` takes to train on encoded rows, with weights where there are some."""
+        if weight is None:
+            return X, y
+        return WeightedDataset(X, y, torch.as_tensor(weight, dtype=floating_dtype(self.module_))), y
 
     def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> tuple[Any, Any]:
         """Return the rows to train on and those to validate on, both encoded."""
@@ -243,18 +280,30 @@ class TrainingNet(NeuralNetClassifier):
         if training:
             self._check_sizes(len(dataset))
             self._settle_budget(len(dataset))
-            self.trained_on_ = tensors
+            self.trained_on_ = None if tensors is None else tensors[:2]
             if self.data_parallel:
                 check_same_rows(tensors or (), len(dataset), torch.device(self.device))
+        if tensors is not None and (training or len(tensors) > 2):
+            self._check_counted(*tensors[1:])
         if tensors is None or getattr(self, name) is not DataLoader or self.get_params_for(name):
             return super().get_iterator(dataset, training)
+        X, y, weight = (*tensors, None)[:3]
         device = torch.device(self.device)
         if not training:
-            return SequentialLoader(*tensors, batch_size=min(1024, len(dataset)), device=device)
+            return SequentialLoader(X, y, min(1024, len(dataset)), device, weight)
         self._check_ghosts(len(dataset))
         limit = None if self.max_updates_ is None else self.max_updates_ // self.step_.inner_steps
         seed = derive_seed(self.seed, 1)
-        return make_loader(*tensors, self._batch_size_of, seed=seed, device=device, max_batches=limit)
+        return make_loader(X, y, self._batch_size_of, seed=seed, device=device, max_batches=limit, weight=weight)
+
+    def _check_counted(self, y: Tensor, weight: Tensor | None = None) -> None:
+        """Raise a ValueError for samples of which none counts."""
+        counted = self.row_loss().weights(y, weight, torch.float64)
+        if counted is not None and not counted.any():
+            raise ValueError(
+                "sample_weight, class_weight and the criterion must let a sample count among those trained on, and "
+                "among those that train_split holds out; all of them count for 0."
+            )
 
     def _check_sizes(self, n_samples: int) -> None:
         """Check every epoch's batch size before the first one, as far as it is known then."""
@@ -348,6 +397,8 @@ class TrainingNet(NeuralNetClassifier):
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Call the callbacks; a KeyboardInterrupt that one raises at the end of an epoch is skorch's early stopping."""
+        if "batch" in kwargs:
+            kwargs["batch"] = pair_of(kwargs["batch"])
         if method_name == "on_train_end":
             self._notify_end(**kwargs)
             return
@@ -404,9 +455,10 @@ class TrainingNet(NeuralNetClassifier):
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
         """Make one update with the training step."""
-        X, y = unpack_data(batch)
+        X, y, weight = unpacked(batch)
         if not self.own_batches_:
             X, y = to_tensor(X, device=self.device), to_tensor(y, device=self.device)
+            weight = None if weight is None else weight.to(self.device)
         X = in_dtype(X, self.dtype_)
         if not self.module_.training:
             self._set_training(True)
@@ -419,9 +471,26 @@ class TrainingNet(NeuralNetClassifier):
             self._set_lr_factor()
         self.progress_[1] += 1
         if self.lr_factor_ == 1:
-            return self.step_(Batch(X, y))
+            return self.step_(Batch(X, y, weight))
         with multiplied_lr(self.optimizer_, self.lr_factor_):
-            return self.step_(Batch(X, y))
+            return self.step_(Batch(X, y, weight))
+
+    def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
+        """Return loss and outputs of a batch held out; and ``mass`` where not all samples count alike."""
+        step = super().validation_step(pair_of(batch), **fit_params)
+        _, y, weight = unpacked(batch)
+        loss = self.row_loss()
+        y_pred, y = step["y_pred"], to_tensor(y, device=self.device)
+        weight = None if weight is None else weight.to(self.device)
+        counted = loss.weights(y, weight, y_pred.dtype)
+        if counted is None:
+            return step
+        with torch.no_grad():
+            return {**step, "loss": loss.weighted(y_pred, y, weight)[0], "mass": counted.sum()}
+
+    def evaluation_step(self, batch: Any, training: bool = False) -> Any:
+        """Return the outputs of a batch, for predictions."""
+        return super().evaluation_step(pair_of(batch), training)
 
     def _begin_epoch(self, iterator: Any) -> None:
         """Set what depends on the epoch: order of the rows, random streams, batch size, learning rate."""

@@ -6,6 +6,7 @@ import numpy as np
 from skorch.dataset import Dataset
 from torch.utils.data import Subset
 
+from sklgap.training._datasets import WeightedDataset
 from sklgap.training._encoding import to_numpy
 
 
@@ -16,8 +17,8 @@ def split_as_given(net: Any, X: Any, y: np.ndarray, **kwargs: Any) -> tuple[Any,
     ----------
     net : TrainingNet
         With its ``encoding_``.
-    X : ndarray or sparse matrix
-        Encoded rows.
+    X : ndarray, sparse matrix or WeightedDataset
+        Encoded rows; with weights, rows, class numbers and weights.
     y : ndarray
         Class numbers.
     **kwargs
@@ -30,7 +31,8 @@ def split_as_given(net: Any, X: Any, y: np.ndarray, **kwargs: Any) -> tuple[Any,
     """
     encoding = net.encoding_
     labels = encoding.classes[y]
-    whole, shown = net.get_dataset(X, y), net.get_dataset(encoding.given_rows(X), labels)
+    rows = X.X if isinstance(X, WeightedDataset) else X
+    whole, shown = net.get_dataset(X, y), net.get_dataset(encoding.given_rows(rows), labels)
 
     def encoded(part: Any) -> Any:
         if part is None or part is shown:
@@ -43,6 +45,11 @@ def split_as_given(net: Any, X: Any, y: np.ndarray, **kwargs: Any) -> tuple[Any,
             raise ValueError(f"train_split must return rows and labels like those of fit: {error}") from error
 
     train, valid = net.train_split(shown, labels, **kwargs)
+    if isinstance(whole, WeightedDataset) and _root(train) is not shown:
+        raise ValueError(
+            "train_split must return the dataset it is given, or a torch Subset of it, to train on beside "
+            f"sample_weight; got a {type(train).__name__} of its own, whose weights are not known."
+        )
     return encoded(train), encoded(valid)
 
 

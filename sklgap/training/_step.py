@@ -28,7 +28,7 @@ class TrainStep:
         On the CPU; remedies draw from it.
     micro_batch_size : int, optional
         Largest number of rows evaluated at once. The gradient function that remedies transform is that of the whole
-        batch, exactly so without batch norm (which sees micro-batches) and class weights.
+        batch, exactly so without batch norm (which sees micro-batches).
     spread : callable, optional
         Turns a gradient function into one that evaluates a batch over several processes; see ``share_out``.
     on_grad : callable, optional
@@ -68,7 +68,8 @@ class TrainStep:
         -------
         dict
             ``loss``, the clean loss before the update as a 0-d tensor, and ``y_pred``, the outputs of the whole batch:
-            skorch's contract for a training step.
+            skorch's contract for a training step. Where not all samples count alike, ``mass`` is what those of the
+            batch count for together.
         """
         batch, grad_fn = self._transform(batch, self.rng)
         first: list[Aux] = []
@@ -87,7 +88,8 @@ class TrainStep:
         for _ in range(self.inner_steps):
             self.optimizer.step(closure)  # type: ignore[arg-type] # torch's stub asks for a float; 0-d tensors sync less
             del first[1:]
-        return {"loss": first[0].loss, "y_pred": first[0].y_pred}
+        result = {"loss": first[0].loss, "y_pred": first[0].y_pred}
+        return result if first[0].weights is None else {**result, "mass": first[0].weights.sum()}
 
     def gradient(self, batch: Batch, rng: torch.Generator) -> Params:
         """Return the gradient that the first update on the batch would be given; nothing is changed.

@@ -11,7 +11,23 @@ from torch import nn
 
 from sklgap import remedies
 from sklgap._typing import Batch
-from sklgap.remedies import SAM, Adversarial, Augmentation, EntropySGD, Proximal, Remedy, SampleNoise, Stability
+from sklgap.objective._autodiff import value_and_grad
+from sklgap.objective._loss import ModuleLoss
+from sklgap.objective._parameters import trainable_parameters
+from sklgap.objective._row_loss import row_loss
+from sklgap.regimes import split_rows
+from sklgap.remedies import (
+    SAM,
+    Adversarial,
+    Augmentation,
+    EntropySGD,
+    Proximal,
+    Remedy,
+    SampleNoise,
+    Stability,
+    accumulate,
+    compose,
+)
 from tests.cases import DOUBLE, PLAIN, PROBLEMS, no_global_random_numbers
 from tests.remedies.steps import assert_equal, step_of, stepped
 from tests.tiny import TinyC1, blobs, images, same_weights, small
@@ -61,6 +77,66 @@ def test_micro_batches_are_the_batch(name, remedy):
     assert_equal(small_parts[0], whole[0], DOUBLE)
     assert_equal(small_parts[1], whole[1], DOUBLE)
     assert_equal(dict(small_parts[2].state_dict()), dict(whole[2].state_dict()), DOUBLE)
+
+
+def of_drawn(remedy, problem, loss, batch, **kwargs):
+    """Return gradients and Aux on a batch that the remedy has already transformed; weights drawn from one seed."""
+    module = problem()[0]
+    params = trainable_parameters(module)
+    loss_fn = ModuleLoss(module, loss, params)
+    return compose(loss_fn, [remedy], params, rng=torch.Generator().manual_seed(5), **kwargs)(params, {}, batch)
+
+
+def with_class_weights():
+    return nn.CrossEntropyLoss(weight=torch.tensor([1.0, 0.2, 3.0], dtype=torch.float64))
+
+
+CRITERIA = {
+    "plain": nn.CrossEntropyLoss,
+    "class weights": with_class_weights,
+    "ignored class": lambda: nn.CrossEntropyLoss(ignore_index=1),
+    "by class": lambda: row_loss(with_class_weights()).by_class(torch.tensor([0.5, 2.0, 0.0])),
+}
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize(
+    ("name", "remedy"), [*itertools.product(PLAIN, REMEDIES.values()), ("conv", MOVES_IMAGES)], ids=str
+)
+def test_weights_are_repeated_rows(name, remedy, criterion):
+    """Copies of a row share what was drawn for it; whole batches and micro-batches."""
+    _, _, X, y = PLAIN[name]()
+    counts = torch.arange(len(y)) % 4
+    drawn = remedy.transform_batch(Batch(X, y, counts.double()), torch.Generator().manual_seed(3))
+    index = torch.arange(len(y)).repeat_interleave(counts)
+    factor, extra = drawn.factor, drawn.extra
+    repeated = Batch(
+        drawn.X[index],
+        drawn.y[index],
+        factor=None if factor is None else factor[index],
+        extra=None if extra is None else {key: value[index] for key, value in extra.items()},
+    )
+    loss = CRITERIA[criterion]()
+    expected, of_repeated = of_drawn(remedy, PLAIN[name], loss, repeated)
+    for differentiate in (value_and_grad, lambda loss_fn: accumulate(value_and_grad(loss_fn), 4)):
+        found, aux = of_drawn(remedy, PLAIN[name], loss, drawn, differentiate=differentiate)
+        assert_equal(found, expected, DOUBLE)
+        assert_equal(aux.loss, of_repeated.loss, DOUBLE)
+        assert_equal(aux.y_pred[index], of_repeated.y_pred, DOUBLE)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_parts_with_their_own_perturbation_count_by_their_weights(criterion):
+    """SAM in parts: the mean of the parts' gradients by what their samples count for."""
+    _, _, X, y = PLAIN["tanh"]()
+    batch, loss = Batch(X, y, (torch.arange(len(y)) % 4).double()), row_loss(CRITERIA[criterion]())
+    found, _ = of_drawn(IN_PARTS, PLAIN["tanh"], loss, batch)
+    parts = [of_drawn(SAM(0.2), PLAIN["tanh"], loss, batch.rows(rows)) for rows in split_rows(len(y), 6)]
+    assert len(parts) > 2
+    masses = [loss.weights(y[rows], batch.weight[rows], X.dtype).sum() for rows in split_rows(len(y), 6)]
+    for name, gradient in found.items():
+        expected = sum(mass * part[name] for mass, (part, _) in zip(masses, parts, strict=True)) / sum(masses)
+        assert_equal(gradient, expected, DOUBLE)
 
 
 class Partly(nn.Module):

@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from sklearn.model_selection import GridSearchCV
 from skorch.dataset import ValidSplit
@@ -47,11 +48,13 @@ class Moody(nn.Module):
         return outputs.index_put((large,), self.rare(X[large]), accumulate=True) if large.any() else outputs
 
 
-def updates(problem, remedies, parallel, n_rows=23, **kwargs):
+def updates(problem, remedies, parallel, n_rows=23, weight=None, criterion=None, **kwargs):
     """Make three updates on the first rows; return the weights, buffers, loss and outputs."""
-    module, criterion, X, y = problem
+    module, plain, X, y = problem
+    criterion = plain if criterion is None else criterion
     step = step_of(module, criterion, remedies, spread=share_out(module) if parallel else None, **kwargs)
-    results = [step(Batch(X[:n_rows], y[:n_rows])) for _ in range(3)]
+    weight = None if weight is None else weight[:n_rows]
+    results = [step(Batch(X[:n_rows], y[:n_rows], weight)) for _ in range(3)]
     return {
         **{f"weight {name}": value.clone() for name, value in module.named_parameters()},
         **{f"buffer {name}": value.clone() for name, value in module.named_buffers()},
@@ -79,6 +82,16 @@ def steps(parallel):
         "micro and sam": updates(PLAIN["conv"](), [SAM(0.1)], parallel, micro_batch_size=4),
         "moody": gradients_of_moody(parallel),
     }
+    by_class = torch.tensor([1.0, 0.2, 3.0], dtype=torch.float64)
+    # Of the 23 rows the second process has the last twelve: none of them counts.
+    for kind, weight in {"some": torch.arange(23.0) % 4, "first half": (torch.arange(23) < 11).double()}.items():
+        options = {"criterion": nn.CrossEntropyLoss(weight=by_class), "weight": weight.double()}
+        found |= {
+            f"weights {kind} {name}": updates(PLAIN["tanh"](), given, parallel, **options)
+            for name, given in REMEDIES.items()
+        }
+        found[f"weights {kind} micro"] = updates(PLAIN["conv"](), [], parallel, micro_batch_size=4, **options)
+    found["ignored"] = updates(PLAIN["relu"](), [], parallel, criterion=nn.CrossEntropyLoss(ignore_index=2))
     return found
 
 
@@ -92,6 +105,17 @@ def fits(parallel):
             X, y
         ),
         "validated": small(net=Mlp, batch_size=20, train_split=ValidSplit(3), data_parallel=parallel).fit(X, y),
+    }
+    heavy = np.arange(57) % 4
+    models |= {
+        "weighted": small(net=Mlp, batch_size=20, data_parallel=parallel).fit(X, y, heavy),
+        "weights held out": small(
+            net=Mlp, batch_size=20, micro_batch_size=4, train_split=ValidSplit(3), data_parallel=parallel
+        ).fit(X, y, heavy),
+        "classes": small(
+            net=Mlp, batch_size=20, class_weight="balanced", criterion__weight=[1, 0.2, 3], data_parallel=parallel
+        ).fit(X, y, heavy),
+        "ignored": small(net=Mlp, batch_size=5, criterion__ignore_index=1, data_parallel=parallel).fit(X, y),
     }
     if parallel:  # what one process cannot repeat
         models |= {
@@ -120,6 +144,7 @@ def refusals(rank):
         "other rows": lambda: small(data_parallel=True).fit(X[rank::2], y[rank::2]),
         "other number": lambda: small(data_parallel=True).fit(X[rank:], y[rank:]),
         "other labels": lambda: small(data_parallel=True).fit(X, y if rank else y[::-1]),
+        "other weights": lambda: small(data_parallel=True).fit(X, y, np.arange(60) % (2 + rank)),
     }
     said = {}
     for name, fit in wrong.items():

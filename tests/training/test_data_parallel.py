@@ -135,7 +135,7 @@ def test_dropout_draws_other_masks_in_every_process_and_leaves_the_generators_al
 
 def test_processes_with_different_data_are_refused_by_all(both):
     for found in both:
-        assert set(found["refusals"]) == {"other rows", "other number", "other labels"}
+        assert set(found["refusals"]) == {"other rows", "other number", "other labels", "other weights"}
         assert all("must be the same in all processes" in sentence for sentence in found["refusals"].values())
 
 

@@ -2,10 +2,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
 from sklgap.regimes import n_batches
 from sklgap.training import HostLoader, ResidentLoader, plan_epoch
-from sklgap.training._loaders import SequentialLoader, make_loader
+from sklgap.training._datasets import WeightedRows
+from sklgap.training._loaders import SequentialLoader, SparseLoader, make_loader
 from tests.cases import no_global_random_numbers
 
 CPU = torch.device("cpu")
@@ -109,3 +111,25 @@ def test_sequential(batch_size):
     batches = _rows(loader)
     assert [row for batch in batches for row in batch] == list(range(7))
     assert len(loader) == len(batches)
+
+
+@pytest.mark.parametrize("kind", [ResidentLoader, HostLoader, SparseLoader])
+def test_weights_go_with_their_rows(kind):
+    X, y = _data(20)
+    given = csr_matrix(X.numpy()) if kind is SparseLoader else X
+    plain = kind(given, y, lambda epoch: 7, seed=3, device=CPU)
+    weighted = kind(given, y, lambda epoch: 7, seed=3, device=CPU, weight=0.5 * y)
+    for batches, pairs in ((weighted, plain), (weighted.sample(2, 7, seed=1), plain.sample(2, 7, seed=1))):
+        for batch, pair in zip(batches, pairs, strict=True):
+            assert type(batch) is WeightedRows
+            assert type(pair) is tuple
+            assert torch.equal(batch.X, pair[0])
+            assert torch.equal(batch.y, pair[1])
+            assert torch.equal(batch.weight, 0.5 * batch.y)
+
+
+def test_sequential_with_weights():
+    X, y = _data(10)
+    batches = list(SequentialLoader(X, y, 4, CPU, 0.5 * y))
+    assert [len(batch.y) for batch in batches] == [4, 4, 2]
+    assert torch.equal(torch.cat([batch.weight for batch in batches]), 0.5 * y)
