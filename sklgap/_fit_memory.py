@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sklgap._memory import Memory, key_of, surroundings
+from sklgap.memory import Memory, key_of, surroundings
 from sklgap.training import TrainingNet
 from sklgap.training._checkpoint import Checkpoint
 

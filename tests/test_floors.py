@@ -10,7 +10,7 @@ import sklgap
 ROOT = Path(sklgap.__file__).parent
 FLOORS = [
     {"_version"},
-    {"_checks", "_memory", "_typing"},
+    {"_checks", "_typing", "memory"},
     {"objective", "nets", "regimes", "datasets"},
     {"remedies", "inspection"},
     {"training"},
@@ -23,7 +23,6 @@ ALIASES = {
     part: "_classifier"
     for part in ("_evaluation", "_fit_ending", "_fit_memory", "_fit_parameters", "_nested_parameters")
 }
-ALIASES["_fingerprint"] = "_memory"
 SKORCH = {
     "training/_callbacks.py",
     "training/_checkpoint.py",

@@ -14,8 +14,8 @@ from sklearn.exceptions import ConvergenceWarning
 from tqdm.auto import tqdm
 
 from sklgap._fit_parameters import check_device
-from sklgap._memory import Memory, key_of, plain, surroundings
 from sklgap.inspection import sharpness
+from sklgap.memory import Memory, key_of, plain, surroundings
 from sklgap.objective import check_objective
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from skorch.history import History
 
-from sklgap._memory import Memory, NotPlain, plain, unplain
+from sklgap.memory import Memory, NotPlain, plain, unplain
 
 # What a net learns of its data when it trains.
 SIZES = ("n_samples_", "base_batch_size_", "size_")

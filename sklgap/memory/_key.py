@@ -3,14 +3,18 @@
 import functools
 import hashlib
 import pickle
+import platform
 import types
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from sklgap._version import __version__
 
 # Packages whose functions and classes are known by their name, since their versions are part of the key.
 LIBRARIES = ("builtins", "collections", "functools", "joblib", "numpy", "scipy", "sklearn", "sklgap", "skorch", "torch")
@@ -172,3 +176,25 @@ def _globals_read(function: types.FunctionType) -> list[tuple[str, Any]]:
         codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
     found = ((name, function.__globals__[name]) for name in sorted(names) if name in function.__globals__)
     return [(name, value) for name, value in found if isinstance(value, TOLD_AS_GLOBALS)]
+
+
+def surroundings(device: str) -> tuple[str, ...]:
+    """Return what beside parameters and data decides the last bit of a result: versions and kind of device."""
+    kind = torch.device(device).type
+    name = torch.cuda.get_device_name(device) if kind == "cuda" else kind
+    packages = ("skorch", "scikit-learn", "numpy", "scipy")
+    return __version__, torch.__version__, platform.python_version(), name, *(version(package) for package in packages)
+
+
+def key_of(*values: Any) -> str:
+    """Return the key of work that these values decide.
+
+    Raises
+    ------
+    ValueError
+        For a value that cannot be recognised again.
+    """
+    try:
+        return fingerprint(*values)
+    except Exception as error:  # a pickle of the user's object may raise anything
+        raise ValueError(f"memory must be None here: a parameter cannot be recognised again ({error}).") from error

@@ -13,7 +13,7 @@ from skorch.callbacks import EarlyStopping, LRScheduler
 from torch import nn
 
 from sklgap import SAM, LBGapClassifier, TrainingRecorder
-from sklgap._fingerprint import fingerprint
+from sklgap.memory import fingerprint
 from tests.fresh import call
 from tests.tiny import Mlp, TinyF1, blobs
 
