@@ -124,7 +124,7 @@ def run_trial(
     """Return the figures of the trial as a flat record, and the fitted estimator."""
     parameters = {**trial.parameters, "random_state": trial.seed}
     model = with_parameters(estimator, parameters)
-    store, key = None, ""
+    store, key = None, None
     if memory is not None:
         device = check_device(last_step(model).device)
         store = Memory(memory)
@@ -135,10 +135,10 @@ def run_trial(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the report says which trials had not converged
         model.fit(*train)
-    measured = None if store is None else store.read(key, "trial")
+    measured = None if store is None or key is None else store.read(key, "trial")
     if measured is None:
         measured = _measure(model, train, test, measuring, trial.seed)
-        if store is not None:
+        if store is not None and key is not None:
             store.write(key, "trial", plain(measured))
     return {"regime": trial.label, "trial": trial.trial, "seed": trial.seed, **measured}, model
 
