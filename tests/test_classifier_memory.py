@@ -1,5 +1,6 @@
 """A fit that was killed goes on to the same weights, bit for bit; a finished one is loaded."""
 
+import os
 import signal
 import warnings
 
@@ -36,25 +37,29 @@ class Killed(BaseException):
     """What nothing catches."""
 
 
-# How the coming fits die. Not in the callback: its parameters, and its code, are part of the key.
-DEATHS: list[tuple[int, type[BaseException]]] = []
-SEEN = [0]
+# How the coming fits die, and how many batches they have made. Not in globals or the callback, which are in the key.
+DEATHS, SEEN = "SKLGAP_TESTS_DEATHS", "SKLGAP_TESTS_SEEN"
 
 
 def kill_after(*counts, error=Killed):
     """Let the coming fits die at this batch, counted from now on and anew after every death."""
-    SEEN[0] = 0
-    DEATHS[:] = [(count, error) for count in reversed(counts)]
+    os.environ[SEEN] = "0"
+    os.environ[DEATHS] = " ".join(f"{count}:{error.__name__}" for count in counts)
+
+
+def seen():
+    return int(os.environ[SEEN])
 
 
 class Kill(Callback):
     """Dies where it is told to."""
 
     def on_batch_begin(self, net, training=False, **kwargs):
-        SEEN[0] += training
-        if DEATHS and SEEN[0] == DEATHS[-1][0]:
-            SEEN[0] = 0
-            raise DEATHS.pop()[1]
+        os.environ[SEEN] = str(int(os.environ[SEEN]) + training)
+        deaths = os.environ[DEATHS].split()
+        if deaths and os.environ[SEEN] == deaths[0].split(":")[0]:
+            os.environ.update({SEEN: "0", DEATHS: " ".join(deaths[1:])})
+            raise {"Killed": Killed, "KeyboardInterrupt": KeyboardInterrupt}[deaths[0].split(":")[1]]
 
 
 class Dropping(nn.Module):
@@ -154,7 +159,7 @@ def test_a_killed_fit_goes_on_to_the_same_weights(case, tmp_path):
     assert_same(model, uninterrupted)
     assert [path.suffix for path in tmp_path.iterdir()] == [".fit"]
     # It has made fewer batches than a whole training: it did go on.
-    assert 0 < SEEN[0] < n_batches
+    assert 0 < seen() < n_batches
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -206,7 +211,7 @@ def test_a_random_state_object_is_known_by_what_it_draws(tmp_path):
 
 
 def test_nothing_is_kept_without_a_random_state(tmp_path):
-    with pytest.warns(UserWarning, match="memory keeps nothing while random_state is None"):
+    with pytest.warns(UserWarning, match="memory saves nothing while random_state is None"):
         estimator(tmp_path, random_state=None).fit(X, Y)
     assert not list(tmp_path.iterdir())
 
@@ -329,8 +334,8 @@ class Interrupting(Callback):
     """Ctrl-C while a callback works at the end of an epoch."""
 
     def on_epoch_end(self, net, **kwargs):
-        if len(net.history) == 3 and DEATHS:
-            DEATHS.pop()
+        if len(net.history) == 3 and os.environ[DEATHS]:
+            os.environ[DEATHS] = ""
             signal.raise_signal(signal.SIGINT)
             sum(range(1000))  # the interpreter looks for signals here
 

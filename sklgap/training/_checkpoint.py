@@ -9,6 +9,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -131,17 +132,22 @@ class Checkpoint:
         def skipped(value: Any) -> set[str]:
             if value is net:
                 return NOT_STATE
-            return _not_pickled(value) if isinstance(value, Callback) else set()
+            return _no_state(value) if isinstance(value, Callback) else set()
 
         callbacks = {f"the callback {name!r}": callback for name, callback in net.callbacks_}
-        return Graph({**callbacks, "module": net.module_, "criterion": net.criterion_, "net": net}, skipped)
+        parts = {"module": net.module_, "criterion": net.criterion_, "optimizer": net.optimizer_}
+        return Graph({**parts, **callbacks, "net": net}, skipped)
 
 
-def _not_pickled(callback: Callback) -> set[str]:
-    """Return the attributes that a library's callback leaves out of its pickle, such as a bar."""
+def _no_state(callback: Callback) -> set[str]:
+    """Return the attributes of a library's callback that it leaves out of its pickle, and those that are functions."""
+    found = set()
+    if is_library(type(callback).__module__):
+        found = {name for name, held in vars(callback).items() if isinstance(held, type | FunctionType)}
     owner = next(cls for cls in type(callback).__mro__ if "__getstate__" in vars(cls))
-    known = owner is not object and is_library(owner.__module__)
-    return vars(callback).keys() - callback.__getstate__().keys() if known else set()
+    if owner is not object and is_library(owner.__module__):
+        found |= vars(callback).keys() - callback.__getstate__().keys()
+    return found
 
 
 def _schedulers(net: Any, made: bool = True) -> list[LRScheduler]:
