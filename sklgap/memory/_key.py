@@ -396,8 +396,9 @@ class _Follower:
         attributes = attributes_of(value)
         if isinstance(value, nn.Module):
             attributes = self._with_numbered_hooks(attributes)
-        if library_name(kind) is not None:  # whose attributes are no loop's order
-            attributes = dict(sorted(attributes.items()))
+        if library_name(kind) is not None:
+            # No loop goes over the attributes of a library's object; skorch's copies have some more that are None.
+            attributes = {n: v for n, v in sorted(attributes.items()) if v is not None or not n.endswith("_")}
         self.named("attributes", attributes)
 
     def _with_numbered_hooks(self, attributes: dict[str, Any]) -> dict[str, Any]:
