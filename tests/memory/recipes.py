@@ -141,7 +141,8 @@ READS = {
     "global list": "S = [n, parts]\ndef made(x): return x * S[0]",
     "global through a function": "def other(x): return x * n, parts\ndef made(x): return other(x)",
     "global that calls itself": "def made(x): return n if x > n else made(x + 1), parts",
-    "class attribute": "class made(nn.Module):\n    scale = n\n    held = parts\n    def forward(self, x): return x * self.scale",
+    "class attribute": "class made(nn.Module):\n    scale = n\n    held = parts\n"
+    "    def forward(self, x): return x * self.scale",
     "class list": "class made:\n    steps = [n, parts]",
     "method": "class made:\n    def f(self, x): return x * n, parts",
     "static method": "class made:\n    @staticmethod\n    def f(x, a=n): return x * a, parts",
@@ -152,7 +153,8 @@ READS = {
     "metaclass": "class Meta(type):\n    def __call__(cls): return n\nclass made(metaclass=Meta):\n    held = parts",
     "instance of a class": "class C:\n    a = n\nmade = C()\nmade.parts = parts",
     "bound method": "class C:\n    def f(self): return self.a\nc = C()\nc.a, c.parts = n, parts\nmade = c.f",
-    "partial method": "class made:\n    def f(self, a): return a\n    g = functools.partialmethod(f, n)\n    held = parts",
+    "partial method": "class made:\n    def f(self, a): return a\n    g = functools.partialmethod(f, n)\n"
+    "    held = parts",
     "descriptor": "class D:\n    def __init__(self, a): self.a = a\n    def __get__(self, o, t): return self.a\n"
     "class made:\n    d = D(n)\n    held = parts",
 }
