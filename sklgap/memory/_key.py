@@ -413,7 +413,7 @@ class _Follower:
 
     def _content(self, base: type, value: Any) -> None:
         if base is dict:
-            self._mapping("content", {key: dict.__getitem__(value, key) for key in dict.keys(value)})
+            self._mapping("content", dict(items_of(value)))
         elif base in (set, frozenset):
             self._set("content", base.__iter__(value))
         elif base in (list, tuple, collections.deque):
@@ -455,6 +455,13 @@ def hidden_state(kind: type) -> type | None:
         if cls.__basicsize__ - base.__basicsize__ > 8 * room or cls.__itemsize__ != base.__itemsize__:
             return cls
     return None
+
+
+def items_of(mapping: dict[Any, Any]) -> Iterable[tuple[Any, Any]]:
+    """Return keys and values of a dict in their order, whatever a subclass of the user's makes of them."""
+    if isinstance(mapping, collections.OrderedDict):
+        return collections.OrderedDict.items(mapping)
+    return dict.items(mapping)
 
 
 def attributes_of(value: Any) -> dict[str, Any]:

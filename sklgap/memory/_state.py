@@ -5,6 +5,7 @@ with what they share. `restore_state` puts that into the objects that lie at the
 """
 
 import collections
+import contextlib
 import datetime
 import enum
 import functools
@@ -23,9 +24,10 @@ import numpy as np
 import torch
 from numpy.lib.array_utils import byte_bounds
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from sklgap.memory._code import is_library, library_name
-from sklgap.memory._key import CONTAINERS, Unfollowable, attributes_of, fingerprint, hidden_state
+from sklgap.memory._key import CONTAINERS, Unfollowable, attributes_of, fingerprint, hidden_state, items_of
 from sklgap.memory._plain import NotPlain
 
 EXACT = (type(None), bool, int, float, str)
@@ -36,9 +38,24 @@ BITS = {name: getattr(np.random, name) for name in ("MT19937", "PCG64", "PCG64DX
 CONSTANT = (
     *(types.BuiltinFunctionType, types.ModuleType, types.CodeType, types.MappingProxyType, np.ufunc, np.dtype),
     *(weakref.ref, logging.Logger, property, slice, range, type(threading.Lock()), type(threading.RLock())),
-    *(enum.Enum, PurePath, re.Pattern, torch.memory_format, torch.layout, datetime.date, datetime.timedelta, Decimal),
+    *(
+        enum.Enum,
+        PurePath,
+        re.Pattern,
+        RemovableHandle,
+        torch.memory_format,
+        torch.layout,
+        datetime.date,
+        datetime.timedelta,
+        Decimal,
+    ),
 )
 LIBRARY_BARS = ("tqdm",)
+# What is written in a way of its own.
+WRITTEN = (
+    *(np.generic, np.random.RandomState, np.random.Generator, random.Random, torch.Generator, torch.Size),
+    *(torch.dtype, torch.device, types.MethodType, types.FunctionType, functools.partial),
+)
 
 Skipped = Callable[[Any], set[str]]
 
@@ -75,6 +92,10 @@ class Graph:
             self.paths[id(value)], self.objects[path], self.types[path] = path, value, type(value)
             if _has_memory(value) or _is_users_class(value):
                 self.digests[path] = digest(value)
+            elif _is_opaque(value):
+                with contextlib.suppress(NotPlain):
+                    self.digests[path] = digest(value)
+                continue
             for hooks in _hook_dicts(value):
                 self.hooks[f"{path}.{hooks}"] = list(vars(value)[hooks])
             waiting += [(path + step, child) for step, child in reversed(list(children(value, self.skipped)))]
@@ -114,7 +135,7 @@ def children(value: Any, skipped: Skipped) -> Iterator[tuple[str, Any]]:
             yield from ((f"[{i}]", held) for i, held in enumerate(value.ravel().tolist()))
     else:
         if isinstance(value, dict):
-            for i, (key, held) in enumerate(dict.items(value)):
+            for i, (key, held) in enumerate(items_of(value)):
                 yield f".key{i}", key
                 yield _step(key, i), held
             if isinstance(value, collections.defaultdict):
@@ -127,7 +148,12 @@ def children(value: Any, skipped: Skipped) -> Iterator[tuple[str, Any]]:
         elif kind not in CONTAINERS:
             yield ".__class__", kind
         left_out = skipped(value)
-        yield from ((f".{name}", held) for name, held in attributes_of(value).items() if name not in left_out)
+        hooks = _hook_dicts(value)
+        for name, held in attributes_of(value).items():
+            if name in hooks:
+                yield from ((f".{name}[{i}]", hook) for i, hook in enumerate(held.values()))
+            elif name not in left_out:
+                yield f".{name}", held
 
 
 def saved_state(graph: Graph, *, gradients: bool = True, whole: bool = False) -> dict[str, Any]:
@@ -205,7 +231,7 @@ class _Writer:
             node |= {"kind": "scalar", "dtype": value.dtype.str, "data": _bytes(np.asarray(value))}
         elif kind is np.ndarray:
             self._array(node, value, path)
-        elif isinstance(value, Tensor):
+        elif isinstance(value, Tensor) and _has_memory(value):
             self._tensor(node, value, path, known)
         elif kind is np.random.RandomState:
             node["state"] = self.write(value.get_state(legacy=False), path)
@@ -221,6 +247,9 @@ class _Writer:
             node["items"] = list(value)
         elif known is None:
             raise NotPlain(f"{path} is {_article(kind)} that the training has made")
+        elif _is_opaque(value):
+            if known not in self.graph.digests or digest(value) != self.graph.digests[known]:
+                raise NotPlain(f"{path} is {_article(kind)}, which no plain value holds")
         elif not self._is_constant(value, known):
             self._known(node, value, path, known)
         return node
@@ -244,18 +273,14 @@ class _Writer:
             held = dict(children(value, self.graph.skipped))
             node["parts"] = {step: self.write(part, path + step) for step, part in held.items()}
             return
-        if hidden_state(type(value)) is not None:
-            raise NotPlain(f"{path} is {_article(type(value))}")
         self.write(type(value), f"{path}.__class__")
         if isinstance(value, dict):
             node["content"] = [
                 [self.write(key, f"{path}.key{i}"), self.write(held, path + _step(key, i))]
-                for i, (key, held) in enumerate(dict.items(value))
+                for i, (key, held) in enumerate(items_of(value))
             ]
         elif isinstance(value, list | tuple | collections.deque):
             node["content"] = [self.write(held, f"{path}[{i}]") for i, held in enumerate(value)]
-        elif isinstance(value, set):
-            raise NotPlain(f"{path} is {_article(type(value))}")
         hooks = _hook_dicts(value)
         left_out = {*self.graph.skipped(value), *hooks}
         for name in hooks:
@@ -284,8 +309,6 @@ class _Writer:
             raise NotPlain(f"{path} is a tensor with a gradient still to come")
         if known is None and type(tensor) is not Tensor:
             raise NotPlain(f"{path} is {_article(type(tensor))} that the training has made")
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
-            raise NotPlain(f"{path} is a tensor of layout {tensor.layout}")
         self.with_memory[known or f"new: {path}"] = tensor
         node |= {"kind": "Tensor", "requires_grad": tensor.requires_grad, "device": tensor.device.type}
         if not self._is_unchanged(node, tensor):
@@ -496,11 +519,14 @@ def _set_items(target: Any, items: list[Any]) -> None:
 
 def _set_pairs(target: dict[Any, Any], keys: Sequence[Any] = (), items: Sequence[Any] = ()) -> None:
     """Give a dict these keys and values, in this order; what has them already is not touched."""
-    same = len(keys) == len(target) and all(map(_is, keys, dict.keys(target)))
-    if not same or not all(map(_is, items, dict.values(target))):
-        dict.clear(target)
-        for key, item in zip(keys, items, strict=True):
-            dict.__setitem__(target, key, item)
+    pairs, present = list(zip(keys, items, strict=True)), list(items_of(target))
+    if len(pairs) != len(present) or not all(
+        _is(key, other) and _is(item, held) for (key, item), (other, held) in zip(pairs, present, strict=True)
+    ):
+        kind = collections.OrderedDict if isinstance(target, collections.OrderedDict) else dict
+        kind.clear(target)
+        for key, item in pairs:
+            kind.__setitem__(target, key, item)
 
 
 def _slot(target: Any, name: str) -> Any:
@@ -526,6 +552,16 @@ def _hook_dicts(value: Any) -> list[str]:
     """Return the names of the attributes that hold hooks, which torch numbers anew in every process."""
     attributes = getattr(value, "__dict__", {}) if not isinstance(value, type) else {}
     return [name for name, held in attributes.items() if "_hooks" in name and isinstance(held, dict)]
+
+
+def _is_opaque(value: Any) -> bool:
+    """Say whether an object holds more than Python shows: it must be as it was at the start."""
+    kind = type(value)
+    if isinstance(value, (type, *CONSTANT, *WRITTEN)) or kind in (*EXACT, *CONTAINERS, np.ndarray):
+        return kind is bytearray
+    if isinstance(value, Tensor):
+        return not _has_memory(value)
+    return isinstance(value, np.ndarray | set | frozenset) or hidden_state(kind) is not None
 
 
 def _is_users_class(value: Any) -> bool:

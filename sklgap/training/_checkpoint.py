@@ -13,15 +13,20 @@ from types import FunctionType
 from typing import Any
 
 import numpy as np
+import torch
 from skorch.callbacks import Callback, LRScheduler
 from torch.utils.data import DataLoader
 
 from sklgap.memory import Graph, Memory, NotPlain, fingerprint, is_library, restore_state, saved_state
+from sklgap.training._callbacks import TrainingProgress
 
 # Saving may take this share of the time of a training: it waits until the last save has paid off.
 SHARE = 0.05
 # What of a net is data, comes from the parameters alone, or belongs to the process.
-NOT_STATE = {"checkpoint_", "encoding_", "trained_on_", "module_start_", "interrupted_"}
+NOT_STATE = {
+    *("checkpoint_", "encoding_", "trained_on_", "module_start_", "interrupted_"),
+    *("device", "verbose", "warm_start", "callbacks_"),
+}
 
 
 class Checkpoint:
@@ -47,7 +52,8 @@ class Checkpoint:
     def __init__(self, memory: Memory, key: str, inputs: Callable[[], str]) -> None:
         self.memory, self.key, self.inputs = memory, key, inputs
         self.inputs_before = inputs()
-        self.draws_before = _global_draws()
+        self.draws_before, self.torch_before = _global_draws(), torch.default_generator.get_state()
+        self.callbacks: list[str] = []
         self.train_score: float | None = None
         self.epochs_done = 0
         self.resumed: dict[str, Any] | None = None
@@ -61,15 +67,17 @@ class Checkpoint:
         self.at_start = self._graph(net)
         finished = self.memory.read(self.key, "fit")
         if finished is not None and self._put(net, finished, "fit", self.at_start):
-            self.train_score = finished["train_score"]
             return True
         self.resumed = self.memory.read(self.key, "part")
-        self.epochs_done = 0 if self.resumed is None else self.resumed["epochs"]
+        if self.resumed is not None:
+            self.epochs_done = self.resumed["epochs"]
         return False
 
     def after_train_begin(self, net: Any) -> None:
         """Put the net where the training stands, if one was begun."""
         self.at_train_begin = self._graph(net)
+        self.callbacks = [name for name, _ in net.callbacks_]
+        self._note_draws()
         if self.resumed is not None:
             self._put(net, self.resumed, "part", self.at_train_begin)
             self.resumed = None
@@ -81,7 +89,7 @@ class Checkpoint:
             return
         try:
             _check_iterators(net)
-            state = self._state(self.at_train_begin)
+            state = self._state(net, self.at_train_begin)
             self.memory.write(self.key, "part", {"state": state, "epochs": len(net.history)}, sync=False)
         except NotPlain as error:
             self.refused = True
@@ -92,25 +100,33 @@ class Checkpoint:
     def finish(self, net: Any, train_score: float) -> None:
         """Save the finished fit in place of the unfinished one."""
         assert self.at_start is not None
+        self._note_draws()
         for callback in _schedulers(net):
             path = self.at_start.paths[id(callback)]
             self.at_start.add(f"{path}.lr_scheduler_", callback.lr_scheduler_)
             for name in vars(net.optimizer_).keys() - {"param_groups", "state"}:
                 self.at_start.add(f"{self.at_start.paths[id(net.optimizer_)]}.{name}", vars(net.optimizer_)[name])
         try:
-            state = self._state(self.at_start, gradients=False)
+            state = self._state(net, self.at_start, gradients=False)
         except NotPlain as error:
             warnings.warn(f"memory: this finished fit is not saved, for {error}.", UserWarning, stacklevel=2)
             return
         if self.memory.write(self.key, "fit", {"state": state, "train_score": train_score}):
             self.memory.forget(self.key, "part")
 
-    def _state(self, graph: Graph | None, gradients: bool = True) -> dict[str, Any]:
+    def _note_draws(self) -> None:
+        """Outside the training loop torch's global generator is the user's: nothing must have drawn from it."""
+        if not torch.equal(torch.default_generator.get_state(), self.torch_before):
+            self.draws_before = "drawn"
+
+    def _state(self, net: Any, graph: Graph | None, gradients: bool = True) -> dict[str, Any]:
         assert graph is not None
+        if [name for name, _ in net.callbacks_] != self.callbacks:
+            raise NotPlain("its callbacks have become others")
         if self.inputs() != self.inputs_before:
             raise NotPlain("it changes what its parameters hold, their classes, or globals that their code reads")
         if _global_draws() != self.draws_before:
-            raise NotPlain("it draws from the global random numbers of NumPy or Python, which no seed of it decides")
+            raise NotPlain("it draws from global random numbers, which its random_state does not decide")
         return saved_state(graph, gradients=gradients)
 
     def _put(self, net: Any, entry: dict[str, Any], kind: str, graph: Graph) -> bool:
@@ -120,11 +136,12 @@ class Checkpoint:
             if kind == "fit":
                 for callback in _schedulers(net, made=False):
                     callback.on_train_begin(net)
+                self.train_score = float(entry["train_score"])
             restore_state(self._graph(net), entry["state"])
             return True
         except Exception as error:  # whatever the file holds, the fit is made again
             restore_state(graph, before)
-            self.epochs_done = 0
+            self.train_score, self.epochs_done = None, 0
             self.memory.distrust(self.key, kind, f"does not hold the state of this net ({error})")
             return False
 
@@ -134,7 +151,11 @@ class Checkpoint:
                 return NOT_STATE
             return _no_state(value) if isinstance(value, Callback) else set()
 
-        callbacks = {f"the callback {name!r}": callback for name, callback in net.callbacks_}
+        callbacks = {
+            f"the callback {name!r}": callback
+            for name, callback in net.callbacks_
+            if not isinstance(callback, TrainingProgress)  # which `verbose` adds
+        }
         parts = {"module": net.module_, "criterion": net.criterion_, "optimizer": net.optimizer_}
         return Graph({**parts, **callbacks, "net": net}, skipped)
 

@@ -14,6 +14,7 @@ import re
 import socket
 import sqlite3
 import sys
+import tempfile
 import threading
 import types
 import weakref
@@ -192,7 +193,7 @@ def grown():
 
 
 REFUSED = {
-    "an open file": lambda: pathlib.Path(os.devnull).open(),
+    "an open file": tempfile.TemporaryFile,
     "a socket": socket.socket,
     "a database": lambda: sqlite3.connect(":memory:"),
     "a lock": threading.Lock,
