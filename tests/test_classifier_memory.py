@@ -352,7 +352,7 @@ def test_ctrl_c_at_the_end_of_an_epoch_is_not_early_stopping(tmp_path):
     "spoil",
     [
         lambda state: state["nodes"].pop(),
-        lambda state: state["nodes"][-1].update(type="builtins.list"),
+        lambda state: state["nodes"][0].update(type="builtins.list"),
         lambda state: state["roots"].pop("net"),
         lambda state: [node.update(data=torch.zeros(2, 2, 2)) for node in state["nodes"] if node["kind"] == "Tensor"],
         lambda state: state.clear(),

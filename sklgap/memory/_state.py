@@ -76,6 +76,7 @@ class Graph:
         self.paths: dict[int, str] = {}
         self.objects: dict[str, Any] = {}
         self.types: dict[str, type] = {}
+        self.shapes: dict[str, Any] = {}
         self.digests: dict[str, str] = {}
         self.hooks: dict[str, list[int]] = {}
         for name, root in self.roots.items():
@@ -92,6 +93,7 @@ class Graph:
             self.paths[id(value)], self.objects[path], self.types[path] = path, value, type(value)
             if _has_memory(value) or _is_users_class(value):
                 self.digests[path] = digest(value)
+                self.shapes[path] = _shape(value)
             elif _is_opaque(value):
                 with contextlib.suppress(NotPlain):
                     self.digests[path] = digest(value)
@@ -321,6 +323,8 @@ class _Writer:
 
     def _is_unchanged(self, node: dict[str, Any], value: Any) -> bool:
         known = node["at"]
+        if known is not None and _shape(value) != self.graph.shapes[known]:
+            raise NotPlain(f"{known} has another shape or type than at the start")
         return not self.whole and known is not None and digest(value) == self.graph.digests.get(known)
 
     def check_shared_memory(self) -> None:
@@ -424,24 +428,22 @@ class _Reader:
         else:
             order = "F" if node["fortran"] else "C"
             data = np.frombuffer(node["data"].numpy().tobytes(), np.dtype(node["dtype"])).reshape(node["shape"])
-            if target is not None and target.shape == data.shape and target.dtype == data.dtype:
-                target[...] = data
-                self.memo[number] = target
-            elif target is None:
+            if target is None:
                 self.memo[number] = np.array(data, order=order)  # type: ignore[call-overload]
-            else:
-                raise ValueError(f"{node['at']} has another shape")
+                return
+            if _shape(data) != _shape(target):
+                raise ValueError(f"{node['at']} has another shape or type")
+            target[...] = data
+            self.memo[number] = target
 
     def _tensor(self, number: int, node: dict[str, Any], target: Any) -> None:
         with torch.no_grad():
             if target is None:
                 target = node["data"].clone().to(node["device"])
             elif "data" in node:
-                data = node["data"].to(target.device)
-                if (data.shape, data.dtype) == (target.shape, target.dtype):
-                    target.detach().copy_(data)
-                else:
-                    target.data = data.clone()
+                if _shape(node["data"]) != _shape(target):
+                    raise ValueError(f"{node['at']} has another shape or type")
+                target.detach().copy_(node["data"])
         self.memo[number] = target
         if target.requires_grad != node["requires_grad"]:
             target.requires_grad_(node["requires_grad"])
@@ -572,6 +574,10 @@ def _has_memory(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.layout == torch.strided and value.device.type != "meta" and not torch.nn.parameter.is_lazy(value)
     return type(value) is np.ndarray and value.dtype.kind in "biufcSUmM"
+
+
+def _shape(value: Any) -> Any:
+    return (tuple(value.shape), value.dtype) if isinstance(value, Tensor | np.ndarray) else None
 
 
 def _overlaps(with_memory: dict[str, Any]) -> set[frozenset[str]]:
