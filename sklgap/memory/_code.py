@@ -86,7 +86,8 @@ def code_objects(code: types.CodeType) -> Iterator[types.CodeType]:
 def read_by(function: types.FunctionType) -> dict[str, Any]:
     """Return what a function and the functions within it read beside arguments and closure, by dotted name.
 
-    Of a module of the user it is the attributes named in the code; the whole module, where the code hands it on.
+    A function that a library has made reads that library, known by its version. Of a module of the user it is
+    the attributes named in the code; the whole module, where the code hands it on.
 
     Raises
     ------
@@ -94,6 +95,9 @@ def read_by(function: types.FunctionType) -> dict[str, Any]:
         For code that evaluates texts, or imports a module that nobody has imported yet.
     """
     found: dict[str, Any] = {}
+    name = str(function.__globals__.get("__name__"))
+    if is_library(name) and function.__globals__ is vars(sys.modules.get(name, sys)):
+        return {name: version_of(name)}
     for code in code_objects(function.__code__):
         instructions = [i for i in dis.get_instructions(code) if i.opname != "EXTENDED_ARG"]
         for place, instruction in enumerate(instructions):

@@ -33,7 +33,6 @@ from sklgap.memory._plain import NotPlain
 EXACT = (type(None), bool, int, float, str)
 LISTS = {kind.__name__: kind for kind in (list, collections.deque)}
 DICTS = {kind.__name__: kind for kind in (dict, collections.OrderedDict, collections.defaultdict, collections.Counter)}
-BITS = {name: getattr(np.random, name) for name in ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")}
 # What has no state that a training could change.
 CONSTANT = (
     *(types.BuiltinFunctionType, types.ModuleType, types.CodeType, types.MappingProxyType, np.ufunc, np.dtype),
@@ -237,8 +236,9 @@ class _Writer:
             self._tensor(node, value, path, known)
         elif kind is np.random.RandomState:
             node["state"] = self.write(value.get_state(legacy=False), path)
-        elif kind is np.random.Generator and type(value.bit_generator).__name__ in BITS:
+        elif kind is np.random.Generator and known is not None:
             node["state"] = self.write(value.bit_generator.state, path)
+            node["spawned"] = _n_spawned(value)
         elif kind is random.Random:
             node["state"] = self.write(value.getstate(), path)
         elif kind is torch.Generator and value is not torch.default_generator:
@@ -332,7 +332,8 @@ class _Writer:
         found = _overlaps(self.with_memory)
         before = {pair for pair in self.graph.overlaps if pair <= self.with_memory.keys()}
         for pair in found ^ before:
-            raise NotPlain(f"{' and '.join(sorted(pair))} share memory, or did")
+            one, other = sorted(path.removeprefix("new: ") for path in pair)
+            raise NotPlain(f"{one} and {other} share memory, or did")
 
 
 def restore_state(graph: Graph, saved: dict[str, Any]) -> None:
@@ -459,7 +460,9 @@ class _Reader:
             made.set_state(node["state"])
         elif kind == "Generator":
             state = self.read(node["state"])
-            made = np.random.Generator(BITS[state["bit_generator"]]()) if target is None else target
+            if target is None or _n_spawned(target) != node["spawned"]:
+                raise ValueError(f"{node['at']} has had other children")
+            made = target
             made.bit_generator.state = state
         elif kind == "RandomState":
             made = np.random.RandomState() if target is None else target
@@ -563,17 +566,22 @@ def _is_opaque(value: Any) -> bool:
         return kind is bytearray
     if isinstance(value, Tensor):
         return not _has_memory(value)
-    return isinstance(value, np.ndarray | set | frozenset) or hidden_state(kind) is not None
+    held_in_c = kind.__module__.partition(".")[0] == "pandas" or hidden_state(kind) is not None
+    return held_in_c or isinstance(value, np.ndarray | set | frozenset)
 
 
 def _is_users_class(value: Any) -> bool:
-    return isinstance(value, type) and not (is_library(value.__module__) and library_name(value) is not None)
+    return isinstance(value, type) and not is_library(value.__module__)
 
 
 def _has_memory(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.layout == torch.strided and value.device.type != "meta" and not torch.nn.parameter.is_lazy(value)
     return type(value) is np.ndarray and value.dtype.kind in "biufcSUmM"
+
+
+def _n_spawned(generator: np.random.Generator) -> int:
+    return int(getattr(generator.bit_generator.seed_seq, "n_children_spawned", 0))
 
 
 def _shape(value: Any) -> Any:
