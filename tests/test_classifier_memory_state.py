@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from joblib import Parallel, delayed
 from skorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import Dataset, RandomSampler
@@ -402,6 +403,20 @@ def test_data_of_the_users_own_start_anew(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_same(estimator(tmp_path, dataset=UsersData).fit(X, Y), expected)
+
+
+def test_threads_that_train_side_by_side(tmp_path):
+    jobs = [delayed(estimator(tmp_path, lr=lr).fit)(X, Y) for lr in (0.01, 0.02, 0.03)]
+    models = Parallel(2, backend="threading")(jobs)
+    assert len(list(tmp_path.glob("*.fit"))) == 3
+    for lr, model in zip((0.01, 0.02, 0.03), models, strict=True):
+        assert_same(estimator(lr=lr).fit(X, Y), model)
+
+
+def test_a_bar_changes_no_result(tmp_path):
+    first = estimator(tmp_path).fit(X, Y)
+    kill_after(1)
+    assert_same(estimator(tmp_path, verbose=1).fit(X, Y), first)
 
 
 def test_the_users_own_objects_are_not_changed(tmp_path):

@@ -32,7 +32,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils.hooks import RemovableHandle
 
 from sklgap._version import __version__
-from sklgap.memory._code import Unreadable, code_objects, is_library, library_name, module_name, read_by
+from sklgap.memory._code import MAIN, Unreadable, code_objects, is_library, library_name, module_name, read_by
 
 NUMBERS_AND_TEXTS = (type(None), bool, int, float, complex, str, bytes)
 # Types whose repr tells everything.
@@ -231,7 +231,7 @@ class _Follower:
             self._items("objects", array.ravel().tolist())
         elif array.dtype.hasobject:
             self.refuse("is an array of records that hold objects, which cannot be followed to their end")
-        else:
+        elif array.nbytes:
             self.hash.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
     def _shared_array(self, array: np.ndarray) -> None:
@@ -375,7 +375,7 @@ class _Follower:
 
     def _module(self, module: types.ModuleType) -> None:
         """Feed a module that code hands on as a whole."""
-        self.put("module", MAIN_NAMES.get(module.__name__, module.__name__))
+        self.put("module", MAIN.get(module.__name__, module.__name__))
         if not is_library(module.__name__):
             self.named("attributes", ((n, v) for n, v in vars(module).items() if not n.startswith("__")))
 
@@ -440,7 +440,8 @@ def _is_c_member(member: Any) -> bool:
     return isinstance(member, C_MEMBERS)
 
 
-def hidden_state(kind: type) -> type | None:
+@functools.lru_cache(maxsize=1000)
+def hidden_state(kind: Any) -> type | None:
     """Return the first class of a type that holds more than attributes and the content of a container; else None.
 
     A class made by Python code has room for its slots, its ``__dict__`` and its weak references, and for nothing else.
@@ -467,19 +468,24 @@ def items_of(mapping: dict[Any, Any]) -> Iterable[tuple[Any, Any]]:
 def attributes_of(value: Any) -> dict[str, Any]:
     """Return the attributes that an object itself has, in the order in which they were set, those in slots last."""
     found = dict(getattr(value, "__dict__", {}))
-    for cls in type(value).__mro__:
-        for name, member in vars(cls).items():
-            if (
-                name != "__dict__"
-                and isinstance(member, types.MemberDescriptorType)
-                and cls not in CONTAINERS
-                and cls not in KNOWN_CONTENT
-            ):
-                try:
-                    found[name] = member.__get__(value)
-                except AttributeError:
-                    continue
+    kind: Any = type(value)
+    for name, slot in _slots(kind):
+        try:
+            found[name] = slot.__get__(value)
+        except AttributeError:
+            continue
     return found
+
+
+@functools.lru_cache(maxsize=1000)
+def _slots(kind: Any) -> list[tuple[str, Any]]:
+    return [
+        (name, member)
+        for cls in kind.__mro__
+        if cls not in CONTAINERS and cls not in KNOWN_CONTENT
+        for name, member in vars(cls).items()
+        if name != "__dict__" and isinstance(member, types.MemberDescriptorType)
+    ]
 
 
 def _axes(strides: Iterable[int], shape: Iterable[int]) -> str:
@@ -543,7 +549,6 @@ def _logger(follower: _Follower, logger: Any) -> None:
     follower.put("logger", logger.name)  # which decides no number
 
 
-MAIN_NAMES = {"__mp_main__": "__main__"}
 KNOWN_CONTENT = (Tensor, torch._C.TensorBase, np.ndarray, collections.OrderedDict, collections.defaultdict)
 FEEDS: list[tuple[Any, Any]] = [
     (types.CellType, _cell),

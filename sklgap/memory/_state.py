@@ -26,7 +26,7 @@ from numpy.lib.array_utils import byte_bounds
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from sklgap.memory._code import is_library, library_name
+from sklgap.memory._code import is_library, library_name, module_name
 from sklgap.memory._key import CONTAINERS, Unfollowable, attributes_of, fingerprint, hidden_state, items_of
 from sklgap.memory._plain import NotPlain
 
@@ -561,7 +561,7 @@ def _hook_dicts(value: Any) -> list[str]:
 
 def _is_opaque(value: Any) -> bool:
     """Say whether an object holds more than Python shows: it must be as it was at the start."""
-    kind = type(value)
+    kind: Any = type(value)
     if isinstance(value, (type, *CONSTANT, *WRITTEN)) or kind in (*EXACT, *CONTAINERS, np.ndarray):
         return kind is bytearray
     if isinstance(value, Tensor):
@@ -607,7 +607,7 @@ def _overlaps(with_memory: dict[str, Any]) -> set[frozenset[str]]:
 
 
 def _bytes(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array).reshape(-1).view(np.uint8).copy())
+    return torch.frombuffer(bytearray(array.tobytes()), dtype=torch.uint8) if array.nbytes else torch.zeros(0).byte()
 
 
 def _is(one: Any, other: Any) -> bool:
@@ -615,8 +615,7 @@ def _is(one: Any, other: Any) -> bool:
 
 
 def _type_name(value: Any) -> str:
-    name = f"{type(value).__module__}.{type(value).__qualname__}"
-    return name.replace("__mp_main__", "__main__")
+    return f"{module_name(type(value))}.{type(value).__qualname__}"
 
 
 def _step(key: Any, place: int) -> str:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from sklgap.memory import Graph, Memory, NotPlain, fingerprint, is_library, restore_state, saved_state
 from sklgap.training._callbacks import TrainingProgress
+from sklgap.training._random import global_state
 
 # Saving may take this share of the time of a training: it waits until the last save has paid off.
 SHARE = 0.05
@@ -52,7 +53,7 @@ class Checkpoint:
     def __init__(self, memory: Memory, key: str, inputs: Callable[[], str]) -> None:
         self.memory, self.key, self.inputs = memory, key, inputs
         self.inputs_before = inputs()
-        self.draws_before, self.torch_before = _global_draws(), torch.default_generator.get_state()
+        self.draws_before, self.torch_before = _global_draws(), global_state()
         self.callbacks: list[str] = []
         self.train_score: float | None = None
         self.epochs_done = 0
@@ -116,7 +117,7 @@ class Checkpoint:
 
     def _note_draws(self) -> None:
         """Outside the training loop torch's global generator is the user's: nothing must have drawn from it."""
-        if not torch.equal(torch.default_generator.get_state(), self.torch_before):
+        if not torch.equal(global_state(), self.torch_before):
             self.draws_before = "drawn"
 
     def _state(self, net: Any, graph: Graph | None, gradients: bool = True) -> dict[str, Any]:
