@@ -149,12 +149,13 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         ``max_epochs`` and the stopping rule may have changed in between; net, criterion, class weights, optimiser,
         callbacks and ``random_state`` remain those of the first fit.
     memory : str or Path, default=None
-        Folder that keeps fits, for any number of processes at once: a finished fit of equal parameters, data, seed,
-        versions and device is loaded instead of repeated; an unfinished one goes on from its last saved epoch to the
-        same weights, bit for bit (at equal thread count). Callbacks' side effects are not repeated, and a search
-        times the loading (``dur`` in ``history_`` is that of the training). Nothing is kept while ``random_state`` is
-        None. Take a new folder after a change of code that the parameters' own functions
-        and classes call.
+        A fit of equal parameters, data, seed, versions, device and number of threads is loaded from this folder, which
+        any number of processes may share, instead of repeated. A fit that was killed goes on from its last saved epoch
+        and ends with the weights and records of an undisturbed one, bit for bit. Parameters count with all that they
+        hold and read, down to your own code and the globals it uses; files, the environment and the clock do not count.
+        What cannot be followed to its end is not saved, and what is no plain value starts anew after a kill: a
+        UserWarning names the reason. Nothing is saved while ``random_state`` is None, side effects of callbacks are not
+        repeated, and no pickle is ever loaded.
     **kwargs
         skorch's nested parameters: ``module__``, ``criterion__``, ``optimizer__``, ``iterator_train__``,
         ``iterator_valid__``, ``callbacks__``, ``dataset__``; and ``iterator_train``, ``iterator_valid``, ``dataset``
@@ -360,6 +361,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
             raise ValueError(f"y must have at least 2 classes; got only one class, {classes.tolist()[0]!r}.")
         if first:
             net = resolve.make_net(self, X, len(classes), class_weights(self.class_weight, classes, y, weight))
+            checkpoint = fit_checkpoint(self, net, X, encoded, classes, weight)
             names = getattr(self, "feature_names_in_", None)
             net.encoding_ = DataEncoding(classes, X.shape[1:], resolve.net_shape(self, X), names)
             net.example_ = example = as_tensor(dense(net.encoding_.rows(X[:2])))
@@ -367,7 +369,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
             self.classes_ = classes
             self._inference_dtype = resolve.check_fit(net, example, len(classes))
             self.net_ = net
-            net.checkpoint_ = fit_checkpoint(self, net, X, encoded, weight)
+            net.checkpoint_ = checkpoint
         else:
             if not np.isin(classes, self.classes_).all():
                 raise ValueError(f"y must have the classes of the first fit, {self.classes_}; got {classes}.")

@@ -1,4 +1,4 @@
-"""Which kept fit is the one an estimator is about to make."""
+"""Which saved fit is the one an estimator is about to make."""
 
 import warnings
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
-from sklgap._memory import Memory, key_of, surroundings
+from sklgap.memory import Memory, fingerprint_of_named, key_of, surroundings
 from sklgap.training import TrainingNet
 from sklgap.training._checkpoint import Checkpoint
 
@@ -15,9 +15,12 @@ LEFT_OUT = ("memory", "random_state", "device", "verbose", "warm_start")
 
 
 def fit_checkpoint(
-    model: Any, net: TrainingNet, X: Any, y: np.ndarray, sample_weight: np.ndarray | None = None
+    model: Any, net: TrainingNet, X: Any, y: np.ndarray, classes: np.ndarray, sample_weight: np.ndarray | None = None
 ) -> Checkpoint | None:
-    """Return what keeps the fit of ``model`` to X and the class numbers y; None where nothing is to be kept."""
+    """Return what saves the fit of ``model`` to X and the class numbers y; None where nothing is to be saved.
+
+    Called before the parts of the net are made: the user's code has not run yet.
+    """
     if model.memory is None:
         return None
     if model.data_parallel:
@@ -25,7 +28,7 @@ def fit_checkpoint(
     memory = Memory(model.memory)
     if model.random_state is None:
         warnings.warn(
-            "memory keeps nothing while random_state is None: no other fit could ever be the same.",
+            "memory saves nothing while random_state is None: no other fit could ever be the same.",
             UserWarning,
             stacklevel=5,
         )
@@ -34,5 +37,6 @@ def fit_checkpoint(
     # A sparse matrix notes in its attributes whether its indices are sorted, once somebody has asked.
     rows = (X.shape, X.data, X.indices, X.indptr) if issparse(X) else X
     # The labels train nothing, but callbacks may measure on labelled data.
-    data = (rows, y, net.encoding_.classes, *(() if sample_weight is None else (sample_weight,)))
-    return Checkpoint(memory, key_of("fit", type(model), params, data, net.seed, surroundings(str(net.device))))
+    data = (rows, y, classes, *(() if sample_weight is None else (sample_weight,)))
+    key = key_of("fit", type(model), *data, net.seed, surroundings(str(net.device)), **params)
+    return None if key is None else Checkpoint(memory, key, lambda: fingerprint_of_named(params))

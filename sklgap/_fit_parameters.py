@@ -47,7 +47,7 @@ def make_net(model: Any, X: Any, n_classes: int, class_weight: np.ndarray | None
     if issparse(X) and model.data_parallel:
         raise TypeError(NOT_SPARSE.format("beside data_parallel=True"))
     n_samples = X.shape[0]
-    extra = {key: deepcopy(v) if key.startswith("callbacks__") else v for key, v in model._nested.items()}
+    extra = _own(model._nested)
     if "criterion__weight" in extra:
         extra["criterion__weight"] = criterion_weight(extra["criterion__weight"], model.criterion, n_classes)
     given = model.net
@@ -77,7 +77,7 @@ def make_net(model: Any, X: Any, n_classes: int, class_weight: np.ndarray | None
         device=device,
         regime=regime,
         remedies=_remedies(model, X),
-        init=None if isinstance(model.net, nn.Module) else init,
+        init=None if isinstance(model.net, nn.Module) else _own(init),
         ghost_batch_size=model.ghost_batch_size,
         micro_batch_size=model.micro_batch_size,
         lr_schedule=check_lr_schedule(model.lr_scaling, model.lr_warmup_epochs, model.lr_milestones, model.lr_decay),
@@ -92,6 +92,14 @@ def make_net(model: Any, X: Any, n_classes: int, class_weight: np.ndarray | None
     )
     _check_nested_names(net, model, module)
     return net
+
+
+def _own(value: Any) -> Any:
+    """Return a copy that the fit may change; the value itself where it cannot be copied."""
+    try:
+        return deepcopy(value)
+    except Exception:  # of the user's objects
+        return value
 
 
 def check_fit(net: TrainingNet, X: torch.Tensor, n_classes: int) -> torch.dtype:

@@ -10,7 +10,7 @@ import sklgap
 ROOT = Path(sklgap.__file__).parent
 FLOORS = [
     {"_version"},
-    {"_checks", "_memory", "_typing"},
+    {"_checks", "_typing", "memory"},
     {"objective", "nets", "regimes", "datasets"},
     {"remedies", "inspection"},
     {"training"},
@@ -31,7 +31,6 @@ ALIASES = {
         "_sample_weights",
     )
 }
-ALIASES["_fingerprint"] = "_memory"
 SKORCH = {
     "training/_callbacks.py",
     "training/_checkpoint.py",

@@ -8,8 +8,8 @@ from sklearn.utils import indexable
 
 from sklgap._checks import check_integer
 from sklgap._classifier import LBGapClassifier
-from sklgap._memory import check_memory
 from sklgap.inspection._sharpness import SOLVERS, check_epsilons
+from sklgap.memory import check_memory
 from sklgap.model_selection._result import text_of
 from sklgap.model_selection._trials import Measuring, last_step, with_parameters
 from sklgap.objective._batch_norm import check_batch_norm

@@ -402,8 +402,6 @@ class TrainingNet(NeuralNetClassifier):
         if method_name == "on_train_end":
             self._notify_end(**kwargs)
             return
-        if method_name == "on_train_begin" and self.checkpoint_ is not None:
-            self.checkpoint_.before_train_begin(self)
         try:
             super().notify(method_name, **kwargs)
         except KeyboardInterrupt as stop:

@@ -26,6 +26,12 @@ def seed_generators(seed: int, device: torch.device) -> None:
         torch.mps.manual_seed(seed)
 
 
+def global_state() -> torch.Tensor:
+    """Return the state of torch's global generator as the user's: between the trainings of other threads."""
+    with _TURN:
+        return torch.default_generator.get_state()
+
+
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Within it the global generators that training draws from start at ``seed``; afterwards they are as before.

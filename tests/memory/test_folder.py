@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklgap import _memory
-from sklgap._memory import Memory, NotPlain, key_of, plain, unplain
+from sklgap.memory import Memory, NotPlain, _folder, plain, unplain
 
 VALUE = {"weights": torch.arange(6.0).reshape(2, 3), "history": [{"loss": 0.5, "n": 3}], "none": None, "pair": (1, "a")}
 
@@ -34,14 +33,14 @@ def test_a_pickle_is_never_loaded(tmp_path):
     memory.write("k", "fit", VALUE)
     path = tmp_path / "m" / "k.fit"
     body = pickle.dumps(Boom())
-    digest = _memory.hashlib.sha256(body).hexdigest().encode()
-    for content in (body, _memory.MAGIC + digest + b"\n" + body):
+    digest = _folder.hashlib.sha256(body).hexdigest().encode()
+    for content in (body, _folder.MAGIC + digest + b"\n" + body):
         path.write_bytes(content)
         with pytest.warns(UserWarning, match="the work is done again"):
             assert memory.read("k", "fit") is None
     torch.save({"key": "k", "kind": "fit", "value": Boom()}, path)
     body = path.read_bytes()
-    path.write_bytes(_memory.MAGIC + _memory.hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    path.write_bytes(_folder.MAGIC + _folder.hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
     with pytest.warns(UserWarning, match="holds what sklgap does not write"):
         assert memory.read("k", "fit") is None
     assert not (tmp_path / "made by a pickle").exists()
@@ -65,7 +64,7 @@ def test_a_full_disk_is_one_warning_and_leaves_nothing(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(_memory.os, "fsync", full)
+    monkeypatch.setattr(_folder.os, "fsync", full)
     with pytest.warns(UserWarning, match=r"could not be written to \(No space left on device\): the work goes on"):
         assert not memory.write("k", "fit", {"a": 1})
     with warnings.catch_warnings():
@@ -128,8 +127,3 @@ def test_plain_and_back():
 def test_what_is_not_plain(value):
     with pytest.raises(NotPlain):
         plain(value)
-
-
-def test_a_key_that_cannot_be_made_is_a_sentence():
-    with pytest.raises(ValueError, match="memory must be None here: a parameter cannot be recognised again"):
-        key_of(i for i in range(3))

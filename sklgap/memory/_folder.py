@@ -8,20 +8,13 @@ import contextlib
 import hashlib
 import io
 import os
-import platform
 import time
 import uuid
 import warnings
-from collections import OrderedDict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-
-from sklgap._fingerprint import fingerprint
-from sklgap._version import __version__
 
 MAGIC = b"sklgap memory 1\n"
 # A file that is still being written is younger than this.
@@ -143,64 +136,3 @@ def check_memory(folder: Any) -> Path:
             f"memory must be None or the path of a folder; got {str(folder)!r}: {error.strerror}."
         ) from error
     return path.absolute()
-
-
-def surroundings(device: str) -> tuple[str, ...]:
-    """Return what beside parameters and data decides the last bit of a result: versions and kind of device."""
-    kind = torch.device(device).type
-    name = torch.cuda.get_device_name(device) if kind == "cuda" else kind
-    packages = ("skorch", "scikit-learn", "numpy", "scipy")
-    return __version__, torch.__version__, platform.python_version(), name, *(version(package) for package in packages)
-
-
-def key_of(*values: Any) -> str:
-    """Return the key of work that these values decide.
-
-    Raises
-    ------
-    ValueError
-        For a value that cannot be recognised again.
-    """
-    try:
-        return fingerprint(*values)
-    except Exception as error:  # a pickle of the user's object may raise anything
-        raise ValueError(f"memory must be None here: a parameter cannot be recognised again ({error}).") from error
-
-
-class NotPlain(TypeError):
-    """A value that only a pickle could hold."""
-
-
-def plain(value: Any) -> Any:
-    """Return the value as `Memory.write` takes it, arrays as tensors and NumPy's numbers as Python's.
-
-    Raises
-    ------
-    NotPlain
-        For anything but numbers, texts, None, tensors, numeric arrays, and containers of them.
-    """
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        return {"__array__": torch.from_numpy(np.array(value))}
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        return value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
-    if type(value) in (dict, OrderedDict):
-        return {plain(key): plain(item) for key, item in value.items()}
-    if type(value) in (list, tuple, set):
-        return type(value)(plain(item) for item in value)
-    raise NotPlain(type(value).__name__)
-
-
-def unplain(value: Any) -> Any:
-    """Return what `plain` was given, an OrderedDict as a dict."""
-    if isinstance(value, dict):
-        if value.keys() == {"__array__"}:
-            return value["__array__"].numpy()
-        return {key: unplain(item) for key, item in value.items()}
-    if type(value) in (list, tuple, set):
-        return type(value)(unplain(item) for item in value)
-    return value
