@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sklgap import _evaluation as evaluation
 from sklgap import _fit_parameters as resolve
+from sklgap._checks import check_flag, naming_data
 from sklgap._fit_ending import finish_fit
 from sklgap._fit_memory import fit_checkpoint
 from sklgap._nested_parameters import NestedParametersMixin, hide_kwargs
@@ -291,6 +292,7 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         sklearn.exceptions.ConvergenceWarning
             When ``max_epochs`` ended the training though ``tol`` is set, or the loss was no longer a finite number.
         """
+        check_flag("warm_start", self.warm_start)
         before = self.__dict__.copy()
         if self.warm_start and "net_" in before:
             before["net_"] = copy.deepcopy(self.net_)
@@ -306,8 +308,11 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
     def _fit(self, X: Any, y: Any) -> Self:
         X, y = to_numpy(X), to_numpy(y)
         first = not (self.warm_start and hasattr(self, "net_"))
-        X, y = validate_data(self, X, y, dtype=np.float32, order="C", allow_nd=True, ensure_min_samples=2, reset=first)
-        check_classification_targets(y)
+        how: dict[str, Any] = {"dtype": np.float32, "order": "C", "allow_nd": True, "ensure_min_samples": 2}
+        with naming_data("X", "y"):
+            X, y = validate_data(self, X, y, reset=first, **how)
+        with naming_data("y"):
+            check_classification_targets(y)
         classes, encoded = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(f"y must have at least 2 classes; got only one class, {classes.tolist()[0]!r}.")
@@ -357,13 +362,19 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         outputs = self._outputs(X)
         return self.classes_[outputs.argmax(axis=1)]
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy on X, y."""
+        with naming_data("X", "y"):
+            return float(super().score(X, y, sample_weight))
+
     def _outputs(self, X: Any) -> np.ndarray:
         X = self._check_X(X)
         return evaluation.outputs(self.net_.module_, self.net_.encoding_.rows(X), self._inference_dtype)
 
     def _check_X(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, to_numpy(X), dtype=np.float32, order="C", allow_nd=True, reset=False)
+        with naming_data("X"):
+            return validate_data(self, to_numpy(X), dtype=np.float32, order="C", allow_nd=True, reset=False)
 
     # -- measuring -------------------------------------------------------------------------------------------------
 

@@ -1,13 +1,21 @@
 """skorch's nested parameters (``optimizer__momentum``) on an estimator: which exist, and what is misspelt."""
 
+import contextlib
 import difflib
 import inspect
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
+from torch import Tensor
+
+from sklgap._checks import WrongArgument, check_flag, check_fraction, is_number, shown
 from sklgap.remedies import check_remedies
 
 PREFIXES = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks", "dataset")
+
+# What the user calls the thing that a prefix stands for.
+_OWNERS = {"module": "net"}
 
 # Parts of skorch's data path that a user may replace; they are not parameters of ours.
 PARTS = ("iterator_train", "iterator_valid", "dataset")
@@ -34,7 +42,7 @@ def unknown_parameter(estimator: str, name: str, own: Iterable[str]) -> str:
 
 
 def check_nested(prefix: str, target: Callable[..., Any], given: dict[str, Any]) -> None:
-    """Raise a TypeError for an argument that ``target`` does not take.
+    """Raise a TypeError for an argument that ``target`` does not take, or a flag that is neither True nor False.
 
     Parameters
     ----------
@@ -45,7 +53,10 @@ def check_nested(prefix: str, target: Callable[..., Any], given: dict[str, Any])
     given : dict
         Arguments by their name without the prefix.
     """
-    parameters = inspect.signature(target).parameters
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError as error:  # a class of Python's own
+        raise TypeError(f"{_OWNERS.get(prefix, prefix)} must be a class of torch; got {shown(target)}.") from error
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     allowed = list(parameters)
@@ -56,6 +67,43 @@ def check_nested(prefix: str, target: Callable[..., Any], given: dict[str, Any])
                 f"{prefix}__{name} is not an argument of {getattr(target, '__name__', target)}, "
                 f"which takes {', '.join(allowed) or 'none'}{suggestion(name, allowed)}"
             )
+        if name in parameters and isinstance(parameters[name].default, bool):
+            check_flag(f"{prefix}__{name}", given[name])
+        if prefix in ("optimizer", "criterion") and name in parameters:
+            _check_number(f"{prefix}__{name}", parameters[name].default, given[name])
+
+
+def _check_number(name: str, default: Any, value: Any) -> None:
+    """Raise an error where torch has a number by default and the user has something else that torch may not notice."""
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        return
+    if not (is_number(value) or value is None or isinstance(value, Tensor)):
+        raise WrongArgument(f"{name} must be a finite number; got {shown(value)}.")
+    if name == "criterion__label_smoothing":  # torch takes a negative one for none
+        check_fraction(name, value)
+
+
+@contextlib.contextmanager
+def given_to(prefix: str, target: Any, given: dict[str, Any]) -> Iterator[None]:
+    """Turn what ``target`` raises about its arguments into a ValueError that names our parameters.
+
+    Parameters
+    ----------
+    prefix : str
+        For example ``"optimizer"``.
+    target : class or callable
+        What is called inside.
+    given : dict
+        Its arguments from the user, by their name without the prefix.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        blamed = [name for name in given if re.search(rf"\b{re.escape(name)}\b", text)] or list(given)
+        names = ", ".join(f"{prefix}__{name}" for name in blamed) or _OWNERS.get(prefix, prefix)
+        what = f"as {getattr(target, '__name__', target)} takes it" if blamed else "one that works here"
+        raise WrongArgument(f"{names} must be {what}: {text or type(error).__name__}") from error
 
 
 class NestedParametersMixin:

@@ -4,6 +4,8 @@ from typing import Any
 
 from sklearn.metrics import accuracy_score
 
+from sklgap._checks import naming_data
+
 
 def generalization_gap_score(estimator: Any, X: Any, y: Any) -> float:
     """Training accuracy minus accuracy on X, y: the train-test gap of one model.
@@ -45,7 +47,8 @@ def generalization_gap_score(estimator: Any, X: Any, y: Any) -> float:
                 "generalization_gap_score needs a fitted estimator with a train_score_, such as LBGapClassifier; "
                 f"{type(last).__name__} has none."
             )
-    return float(last.train_score_ - accuracy_score(y, estimator.predict(X)))
+    with naming_data("X", "y"):
+        return float(last.train_score_ - accuracy_score(y, estimator.predict(X)))
 
 
 def neg_generalization_gap_scorer(estimator: Any, X: Any, y: Any) -> float:

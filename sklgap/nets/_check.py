@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from sklgap._checks import check_module, shown
 from sklgap.nets._deep_conv import C2, C4
 from sklgap.nets._fully_connected import F1, F2
 from sklgap.nets._residual import WRN16_4, ResNet44
@@ -88,8 +89,8 @@ def net_arguments(net: Any, n_features: int, n_classes: int, input_shape: tuple[
 
 def check_init(init: Init) -> Init:
     """Return ``init`` if it is "glorot_uniform", "torch" or a callable; ValueError otherwise."""
-    if init not in ("glorot_uniform", "torch") and not callable(init):
-        raise ValueError(f"init must be 'glorot_uniform', 'torch' or a callable on a module; got {init!r}.")
+    if not callable(init) and not (isinstance(init, str) and init in ("glorot_uniform", "torch")):
+        raise ValueError(f"init must be 'glorot_uniform', 'torch' or a callable on a module; got {shown(init)}.")
     return init
 
 
@@ -100,8 +101,13 @@ def initialize_weights(module: nn.Module, init: Init = "glorot_uniform") -> None
     convolutional layers uniform in +-sqrt(6 / (fan_in + fan_out)), biases zero; other layers keep their own default.
     ``"torch"``: each layer's own default. A callable is called with the module.
     """
+    check_module(module)
+    check_init(init)
     if callable(init):
-        init(module)
+        try:
+            init(module)
+        except Exception as error:  # the user's function, or no function of a module at all
+            raise ValueError(f"init must be a function of a module, but it failed: {error}") from error
     elif init == "glorot_uniform":
         for layer in module.modules():
             if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):

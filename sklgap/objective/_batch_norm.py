@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sklgap._checks import is_one_of, shown
+
 POLICIES = ("batch", "population", "running")
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
@@ -26,8 +28,8 @@ Statistics = dict[str, tuple[Tensor, Tensor]]
 
 def check_batch_norm(batch_norm: str) -> str:
     """Return the policy if it is one; ValueError otherwise."""
-    if batch_norm not in POLICIES:
-        raise ValueError(f"batch_norm must be one of {', '.join(map(repr, POLICIES))}; got {batch_norm!r}.")
+    if not is_one_of(batch_norm, POLICIES):
+        raise ValueError(f"batch_norm must be one of {', '.join(map(repr, POLICIES))}; got {shown(batch_norm)}.")
     return batch_norm
 
 

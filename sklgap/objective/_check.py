@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
+from sklgap._checks import check_arguments, naming_data, shown
 from sklgap._typing import Criterion
 from sklgap.objective._objective import Objective, RestrictedObjective
 from sklgap.objective._tensors import as_tensor
@@ -58,6 +59,8 @@ def check_objective(
     >>> check_objective(pair, torch.zeros(8, 3), torch.zeros(8), max_samples=5, random_state=0).n_samples
     5
     """
+    check_arguments(check_objective, locals())
+    check_max_samples(max_samples)
     if isinstance(estimator, Objective | RestrictedObjective):
         if X is not None or y is not None or max_samples is not None:
             raise TypeError("An Objective carries its own data; X, y and max_samples must be None beside it.")
@@ -66,7 +69,8 @@ def check_objective(
         return estimator
     if X is None or y is None:
         raise TypeError("X and y must be given beside an estimator; only an Objective carries its own data.")
-    module, criterion, X, y = _parts(estimator, X, y)
+    with naming_data("X", "y"):
+        module, criterion, X, y = _parts(estimator, X, y)
     if max_samples is not None:
         rows = _sample(len(y), max_samples, random_state)
         X, y = X[rows], y[rows]
@@ -97,6 +101,16 @@ def _parts(estimator: Any, X: Any, y: Any) -> tuple[nn.Module, Criterion, Any, A
     )
 
 
+def check_max_samples(max_samples: Any) -> None:
+    """Raise a ValueError unless it is None, a number of rows or a fraction of them."""
+    fraction = isinstance(max_samples, float | np.floating)
+    whole = isinstance(max_samples, int | np.integer) and not isinstance(max_samples, bool)
+    if max_samples is not None and not (0 < max_samples <= 1 if fraction else whole and max_samples >= 1):
+        raise ValueError(
+            f"max_samples must be None, an integer of at least 1 or a float in (0, 1]; got {shown(max_samples)}."
+        )
+
+
 def own_loss(net: Any) -> Criterion:
     """Return a skorch net's ``get_loss`` as a function of (y_pred, y) alone: f is then its ``loss_scoring``.
 
@@ -120,11 +134,6 @@ def own_loss(net: Any) -> Criterion:
 
 def _sample(n_samples: int, max_samples: int | float, random_state: int | np.random.RandomState | None) -> np.ndarray:
     fraction = isinstance(max_samples, float | np.floating)
-    whole = isinstance(max_samples, int | np.integer) and not isinstance(max_samples, bool)
-    if not (0 < max_samples <= 1 if fraction else whole and max_samples >= 1):
-        raise ValueError(
-            f"max_samples must be None, an integer of at least 1 or a float in (0, 1]; got {max_samples!r}."
-        )
     size = max(1, round(max_samples * n_samples)) if fraction else min(int(max_samples), n_samples)
     if not isinstance(random_state, np.random.RandomState):
         random_state = np.random.RandomState(random_state)

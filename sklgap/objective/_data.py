@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklgap._checks import naming_data, shown
 from sklgap._typing import Batch
 from sklgap.objective._tensors import as_tensor
 
@@ -52,7 +53,11 @@ class Data:
 
 
 def _check_data(data: tuple[Any, Any], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    X, y = (as_tensor(part) for part in data)
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise TypeError(f"data must be a pair (X, y); got {shown(data)}.")
+    with naming_data("X", "y"):
+        X, y = (as_tensor(part) for part in data)
+        len(X), len(y)
     if torch.is_floating_point(X):
         X = X.to(dtype)
     if not torch.is_floating_point(y):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sklgap._checks import WrongArgument, check_arguments, check_module, shown
 from sklgap._typing import Aux, Batch, Criterion, Params
 from sklgap.objective import _batch_norm
 from sklgap.objective._autodiff import gradient_of, hessian_operator, hessian_vector_product, row_gradient_norms
@@ -127,14 +128,16 @@ class Objective:
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
     ) -> None:
+        check_arguments(Objective.__init__, locals())
         self.batch_norm = _batch_norm.check_batch_norm(batch_norm)
         self.chunk_size = _check_chunk_size(chunk_size)
+        check_module(module)
         own = trainable_parameters(module)
         if not own:
             raise ValueError("module must have at least one parameter that requires a gradient; it has none.")
         first = next(iter(own.values()))
         self.dtype = _check_dtype(first.dtype if dtype is None else dtype)
-        self.device = first.device if device is None else torch.device(device)
+        self.device = first.device if device is None else _check_device(device)
         self._module = copy.deepcopy(module).to(device=self.device, dtype=self.dtype).eval()
         self._criterion = _double_precision(criterion, self.device)
         self._like = trainable_parameters(self._module)
@@ -369,7 +372,9 @@ def _wide(device: torch.device) -> torch.dtype:
 
 def _double_precision(criterion: Criterion, device: torch.device) -> Criterion:
     if isinstance(criterion, type) or not callable(criterion):
-        raise TypeError(f"criterion must be a function of (y_pred, y), such as CrossEntropyLoss(); got {criterion!r}.")
+        raise TypeError(
+            f"criterion must be a function of (y_pred, y), such as CrossEntropyLoss(); got {shown(criterion)}."
+        )
     if not isinstance(criterion, nn.Module):
         return criterion
     if getattr(criterion, "reduction", "mean") != "mean":
@@ -390,6 +395,16 @@ def _check_chunk_size(chunk_size: int) -> int:
 
 
 def _check_dtype(dtype: torch.dtype) -> torch.dtype:
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"dtype must be torch.float32 or torch.float64; got {dtype!r}.")
+    if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype must be torch.float32 or torch.float64; got {shown(dtype)}.")
     return dtype
+
+
+def _check_device(device: Any) -> torch.device:
+    if isinstance(device, str | torch.device):
+        try:
+            torch.empty(0, device=device)
+            return torch.device(device)
+        except (RuntimeError, AssertionError, NotImplementedError):  # unknown, or not there
+            pass
+    raise WrongArgument(f"device must be None or a torch device of this machine, such as 'cpu'; got {shown(device)}.")

@@ -7,6 +7,8 @@ import numpy as np
 from sklearn.utils.validation import check_array, column_or_1d
 from torch import Tensor
 
+from sklgap._checks import naming_data
+
 
 class DataEncoding:
     """The rows and labels of a fit, as the estimator is given them, and as its net is.
@@ -45,11 +47,14 @@ class DataEncoding:
         names = getattr(X, "columns", None)
         if self.feature_names is not None and names is not None and list(names) != self.feature_names:
             raise ValueError(f"X must have the columns {self.feature_names} of fit, in their order; got {list(names)}.")
-        rows = self.rows(check_array(to_numpy(X), dtype=np.float32, order="C", allow_nd=True, input_name="X"))
-        y = column_or_1d(to_numpy(y))
+        with naming_data("X"):
+            rows = self.rows(check_array(to_numpy(X), dtype=np.float32, order="C", allow_nd=True, input_name="X"))
+        with naming_data("y"):
+            y = column_or_1d(to_numpy(y))
         if len(rows) != len(y):
             raise ValueError(f"X and y must have the same number of rows; got {len(rows)} and {len(y)}.")
-        unseen = np.setdiff1d(y, self.classes)
+        with naming_data("y"):
+            unseen = np.setdiff1d(y, self.classes)
         if len(unseen):
             raise ValueError(f"y must have the labels seen in fit, {self.classes}; got {unseen} beside them.")
         return rows, np.searchsorted(self.classes, y)

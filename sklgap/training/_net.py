@@ -13,6 +13,7 @@ from skorch.utils import to_tensor
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from sklgap._nested_parameters import given_to
 from sklgap._typing import Batch, Criterion
 from sklgap.nets import convert_to_ghost_batch_norm, initialize_weights
 from sklgap.objective._batch_norm import batch_norm_layers
@@ -123,16 +124,24 @@ class TrainingNet(NeuralNetClassifier):
 
     def initialize_module(self) -> "TrainingNet":
         """Build the module and draw its weights; an instance keeps its own."""
-        super().initialize_module()
+        with given_to("module", self.module, self.get_params_for("module")):
+            super().initialize_module()
         if self.init is not None:
             initialize_weights(self.module_, self.init)
         if self.ghost_batch_size is not None:
             self.module_ = convert_to_ghost_batch_norm(self.module_, self.ghost_batch_size)
         return self
 
+    def initialize_criterion(self) -> "TrainingNet":
+        """Build the criterion."""
+        with given_to("criterion", self.criterion, self.get_params_for("criterion")):
+            super().initialize_criterion()
+        return self
+
     def initialize_optimizer(self, *args: Any) -> "TrainingNet":
         """Build the optimiser, and the training step around it."""
-        super().initialize_optimizer(*args)
+        with given_to("optimizer", self.optimizer, self.get_params_for("optimizer")):
+            super().initialize_optimizer(*args)
         self._build_step()
         # skorch moves what starts with "module_" between devices when it unpickles.
         self.module_start_ = copy_of(self.step_.params)
@@ -170,6 +179,11 @@ class TrainingNet(NeuralNetClassifier):
     def _notify_grad(self, batch: Batch) -> None:
         self.notify("on_grad_computed", named_parameters=self.step_.params.items(), batch=batch, training=True)
 
+    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+        """Split off validation rows."""
+        with given_to("train_split", self.train_split, {}):
+            return super().get_split_datasets(X, y, **fit_params)
+
     # -- the data path ---------------------------------------------------------------------------------------------
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
@@ -183,7 +197,8 @@ class TrainingNet(NeuralNetClassifier):
             if self.data_parallel:
                 check_same_rows(tensors or (), len(dataset), torch.device(self.device))
         if tensors is None or getattr(self, name) is not DataLoader or self.get_params_for(name):
-            return super().get_iterator(dataset, training)
+            with given_to(name, getattr(self, name), self.get_params_for(name)):
+                return super().get_iterator(dataset, training)
         device = torch.device(self.device)
         if not training:
             return SequentialLoader(*tensors, batch_size=min(1024, len(dataset)), device=device)
