@@ -317,13 +317,15 @@ class LBGapClassifier(ClassifierMixin, NestedParametersMixin, BaseEstimator):
         if len(classes) < 2:
             raise ValueError(f"y must have at least 2 classes; got only one class, {classes.tolist()[0]!r}.")
         if first:
-            net = resolve.make_net(self, X, n_classes=len(classes)).initialize()
+            net = resolve.make_net(self, X, n_classes=len(classes))
+            checkpoint = fit_checkpoint(self, net, X, encoded, classes)
+            net.initialize()
             names = getattr(self, "feature_names_in_", None)
             net.encoding_ = DataEncoding(classes, X.shape[1:], resolve.net_shape(self, X), names)
             self.classes_ = classes
             self._inference_dtype = resolve.check_fit(net, net.encoding_.rows(X[:2]), len(classes))
             self.net_ = net
-            net.checkpoint_ = fit_checkpoint(self, net, X, encoded)
+            net.checkpoint_ = checkpoint
         else:
             if not np.isin(classes, self.classes_).all():
                 raise ValueError(f"y must have the classes of the first fit, {self.classes_}; got {classes}.")

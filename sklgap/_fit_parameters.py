@@ -44,7 +44,7 @@ ORDER = ("shuffle", "sampler", "batch_sampler")
 def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
     """Return the net that ``model`` describes, for these data, not yet initialised."""
     _check_numbers(model)
-    extra = {key: copy.deepcopy(v) if key.startswith("callbacks__") else v for key, v in model._nested.items()}
+    extra = _own(model._nested)
     if "criterion__weight" in extra:
         extra["criterion__weight"] = _criterion_weight(model, extra["criterion__weight"], n_classes)
     module = check_net(model.net)
@@ -73,7 +73,7 @@ def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
         device=device,
         regime=regime,
         remedies=_remedies(model, X),
-        init=None if isinstance(model.net, nn.Module) else init,
+        init=None if isinstance(model.net, nn.Module) else _own(init),
         ghost_batch_size=model.ghost_batch_size,
         micro_batch_size=model.micro_batch_size,
         lr_schedule=check_lr_schedule(model.lr_scaling, model.lr_warmup_epochs, model.lr_milestones, model.lr_decay),
@@ -87,6 +87,14 @@ def make_net(model: Any, X: np.ndarray, n_classes: int) -> TrainingNet:
     )
     _check_nested_names(net, model, module)
     return net
+
+
+def _own(value: Any) -> Any:
+    """Return a copy that the fit may change; the value itself where it cannot be copied."""
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # of the user's objects
+        return value
 
 
 def check_fit(net: TrainingNet, X: np.ndarray, n_classes: int) -> torch.dtype:

@@ -119,7 +119,7 @@ class NestedParametersMixin:
         for name in kwargs:
             if not is_nested(name):
                 raise TypeError(unknown_parameter(type(self).__name__, name, self._get_param_names()))
-        self._nested = kwargs
+        self._nested = dict(sorted(kwargs.items()))  # the order of keywords decides nothing
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return all parameters, skorch's nested ones included."""
@@ -139,7 +139,7 @@ class NestedParametersMixin:
         for name, value in params.items():
             prefix, dunder, _ = name.partition("__")
             if is_nested(name):
-                self._nested = {**self._nested, name: value}
+                self._nested = dict(sorted({**self._nested, name: value}.items()))
             elif name.startswith("remedies__") and name in known:
                 _, remedy, key = name.split("__", 2)
                 named = check_remedies(self.remedies)

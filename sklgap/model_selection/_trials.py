@@ -124,21 +124,24 @@ def run_trial(
     """Return the figures of the trial as a flat record, and the fitted estimator."""
     parameters = {**trial.parameters, "random_state": trial.seed}
     model = with_parameters(estimator, parameters)
-    store, key = None, ""
+    store, key = None, None
     if memory is not None:
-        device = check_device(last_step(model).device)
         store = Memory(memory)
-        unkept = {"memory": None, "verbose": 0, "device": "auto"}
-        key = key_of("trial", with_parameters(model, unkept), train, test, measuring, surroundings(device))
         if last_step(model).memory is None:
             model = with_parameters(model, {"memory": memory})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the report says which trials had not converged
         model.fit(*train)
-    measured = None if store is None else store.read(key, "trial")
+    if store is not None:
+        plainly = with_parameters(model, {"memory": None, "verbose": 0, "device": "auto"})
+        device = check_device(last_step(model).device)
+        # The weights too: a fit that is not saved may have come to others.
+        fitted = last_step(model).module_.state_dict()
+        key = key_of("trial", plainly, fitted, train, test, measuring, surroundings(device))
+    measured = None if store is None or key is None else store.read(key, "trial")
     if measured is None:
         measured = _measure(model, train, test, measuring, trial.seed)
-        if store is not None:
+        if store is not None and key is not None:
             store.write(key, "trial", plain(measured))
     return {"regime": trial.label, "trial": trial.trial, "seed": trial.seed, **measured}, model
 

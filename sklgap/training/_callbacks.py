@@ -118,7 +118,7 @@ class TrainingProgress(Callback):
     """A progress bar over the epochs of a fit, with training loss and batch size."""
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
-        done = 0 if net.checkpoint_ is None else len(net.history)  # of a fit that goes on
+        done = 0 if net.checkpoint_ is None else net.checkpoint_.epochs_done
         self.bar_ = tqdm(total=None if net.regime_adaptation else net.max_epochs, initial=done, unit="epoch")
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:

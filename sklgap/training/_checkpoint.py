@@ -1,26 +1,36 @@
 """The state of a training between two epochs, as plain values: what a training needs to go on as if never stopped.
 
-Random streams are no part of it: they come from the seed and the epoch.
+A fit that goes on begins like any other: its parts are made and ``on_train_begin`` is called. Then all that they hold
+is replaced by what was saved (`sklgap.memory.saved_state`). Streams of random numbers that come from the seed and the
+epoch are no part of it.
 """
 
+import random
 import time
 import warnings
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
-from skorch.history import History
+from skorch.callbacks import Callback, LRScheduler
+from torch.utils.data import DataLoader
 
-from sklgap.memory import Memory, NotPlain, plain, unplain
+from sklgap.memory import Graph, Memory, NotPlain, fingerprint, is_library, restore_state, saved_state
+from sklgap.training._callbacks import TrainingProgress
 
-# What a net learns of its data when it trains.
-SIZES = ("n_samples_", "base_batch_size_", "size_")
 # Saving may take this share of the time of a training: it waits until the last save has paid off.
 SHARE = 0.05
+# What of a net is data, comes from the parameters alone, or belongs to the process.
+NOT_STATE = {
+    *("checkpoint_", "encoding_", "trained_on_", "module_start_", "interrupted_"),
+    *("device", "verbose", "warm_start", "callbacks_"),
+}
 
 
 class Checkpoint:
-    """Keeps one training in a folder: now and then while it runs, and when it has finished.
+    """Saves one training in a folder: now and then while it runs, and when it has finished.
 
     Parameters
     ----------
@@ -28,168 +38,153 @@ class Checkpoint:
         The folder.
     key : str
         Of parameters, data, seed, versions and device.
+    inputs : callable
+        Returns a fingerprint of the parameters; a training that changes it changes what is the user's.
 
     Attributes
     ----------
     train_score : float or None
         Of a finished fit that was loaded; None: this one is not finished yet.
+    epochs_done : int
+        Epochs that the fit which goes on had made.
     """
 
-    def __init__(self, memory: Memory, key: str) -> None:
-        self.memory, self.key = memory, key
+    def __init__(self, memory: Memory, key: str, inputs: Callable[[], str]) -> None:
+        self.memory, self.key, self.inputs = memory, key, inputs
+        self.inputs_before = inputs()
+        self.draws_before, self.torch_before = _global_draws(), torch.default_generator.get_state()
+        self.callbacks: list[str] = []
         self.train_score: float | None = None
+        self.epochs_done = 0
         self.resumed: dict[str, Any] | None = None
-        self.before: dict[str, dict[str, Any]] = {}
-        self.made_anew: dict[str, set[str]] = {}
+        self.at_start: Graph | None = None
+        self.at_train_begin: Graph | None = None
         self.next_save = 0.0
         self.refused = False
 
     def load(self, net: Any) -> bool:
-        """Put the net where the training stands; say whether it has finished."""
-        finished = self._read(net, "fit")
-        if finished is not None:
-            self.train_score = finished["train_score"]
+        """Put the net where the training has finished; or note where it goes on, and return False."""
+        self.at_start = self._graph(net)
+        finished = self.memory.read(self.key, "fit")
+        if finished is not None and self._put(net, finished, "fit", self.at_start):
             return True
-        self.resumed = self._read(net, "part")
+        self.resumed = self.memory.read(self.key, "part")
+        if self.resumed is not None:
+            self.epochs_done = self.resumed["epochs"]
         return False
 
-    def _read(self, net: Any, kind: str) -> dict[str, Any] | None:
-        state: dict[str, Any] | None = self.memory.read(self.key, kind)
-        if state is not None:
-            try:
-                load_training_state(net, state)
-                return state
-            except Exception as error:  # whatever the file holds, the fit is made anew
-                self.memory.distrust(self.key, kind, f"does not hold the state of this net ({error})")
-                net.initialize()
-                net.checkpoint_ = self
-        return None
-
-    def before_train_begin(self, net: Any) -> None:
-        """Note what the callbacks hold before they make themselves ready."""
-        self.before = {name: dict(vars(callback)) for name, callback in net.callbacks_}
-
     def after_train_begin(self, net: Any) -> None:
-        """Note what the callbacks have made anew, and put back the state of the rest."""
-        for name, callback in net.callbacks_:
-            before = self.before.get(name, {})
-            made = {key for key, value in vars(callback).items() if key not in before or before[key] is not value}
-            self.made_anew[name] = made
-        self.before = {}
+        """Put the net where the training stands, if one was begun."""
+        self.at_train_begin = self._graph(net)
+        self.callbacks = [name for name, _ in net.callbacks_]
+        self._note_draws()
         if self.resumed is not None:
-            load_helpers_state(net, self.resumed)
+            self._put(net, self.resumed, "part", self.at_train_begin)
+            self.resumed = None
 
     def after_epoch(self, net: Any) -> None:
         """Save the training, unless the last save was a moment ago."""
         started = time.perf_counter()
         if started < self.next_save or self.refused or self.memory.failed:
             return
-        self._write(net, "part", {})
+        try:
+            _check_iterators(net)
+            state = self._state(net, self.at_train_begin)
+            self.memory.write(self.key, "part", {"state": state, "epochs": len(net.history)}, sync=False)
+        except NotPlain as error:
+            self.refused = True
+            warnings.warn(f"memory: this fit starts anew if it is killed, for {error}.", UserWarning, stacklevel=2)
         now = time.perf_counter()
         self.next_save = now + (now - started) / SHARE
 
     def finish(self, net: Any, train_score: float) -> None:
-        """Keep the finished fit in place of the unfinished one."""
-        if self._write(net, "fit", {"train_score": train_score}):
+        """Save the finished fit in place of the unfinished one."""
+        assert self.at_start is not None
+        self._note_draws()
+        for callback in _schedulers(net):
+            path = self.at_start.paths[id(callback)]
+            self.at_start.add(f"{path}.lr_scheduler_", callback.lr_scheduler_)
+            for name in vars(net.optimizer_).keys() - {"param_groups", "state"}:
+                self.at_start.add(f"{self.at_start.paths[id(net.optimizer_)]}.{name}", vars(net.optimizer_)[name])
+        try:
+            state = self._state(net, self.at_start, gradients=False)
+        except NotPlain as error:
+            warnings.warn(f"memory: this finished fit is not saved, for {error}.", UserWarning, stacklevel=2)
+            return
+        if self.memory.write(self.key, "fit", {"state": state, "train_score": train_score}):
             self.memory.forget(self.key, "part")
 
-    def _write(self, net: Any, kind: str, more: dict[str, Any]) -> bool:
-        if self.refused:
-            return False
+    def _note_draws(self) -> None:
+        """Outside the training loop torch's global generator is the user's: nothing must have drawn from it."""
+        if not torch.equal(torch.default_generator.get_state(), self.torch_before):
+            self.draws_before = "drawn"
+
+    def _state(self, net: Any, graph: Graph | None, gradients: bool = True) -> dict[str, Any]:
+        assert graph is not None
+        if [name for name, _ in net.callbacks_] != self.callbacks:
+            raise NotPlain("its callbacks have become others")
+        if self.inputs() != self.inputs_before:
+            raise NotPlain("it changes what its parameters hold, their classes, or globals that their code reads")
+        if _global_draws() != self.draws_before:
+            raise NotPlain("it draws from global random numbers, which its random_state does not decide")
+        return saved_state(graph, gradients=gradients)
+
+    def _put(self, net: Any, entry: dict[str, Any], kind: str, graph: Graph) -> bool:
+        """Put a saved state into the net; say whether it was one of this net. If not, the net is as it was."""
+        before = saved_state(graph, whole=True)
         try:
-            state = training_state(net, self.made_anew)
-        except NotPlain as error:
-            self.refused = True
-            warnings.warn(
-                f"memory: this fit is not kept, for it cannot be told in plain values: {error}.", stacklevel=2
-            )
+            if kind == "fit":
+                for callback in _schedulers(net, made=False):
+                    callback.on_train_begin(net)
+                self.train_score = float(entry["train_score"])
+            restore_state(self._graph(net), entry["state"])
+            return True
+        except Exception as error:  # whatever the file holds, the fit is made again
+            restore_state(graph, before)
+            self.train_score, self.epochs_done = None, 0
+            self.memory.distrust(self.key, kind, f"does not hold the state of this net ({error})")
             return False
-        return self.memory.write(self.key, kind, {**state, **more}, sync=kind == "fit")
+
+    def _graph(self, net: Any) -> Graph:
+        def skipped(value: Any) -> set[str]:
+            if value is net:
+                return NOT_STATE
+            return _no_state(value) if isinstance(value, Callback) else set()
+
+        callbacks = {
+            f"the callback {name!r}": callback
+            for name, callback in net.callbacks_
+            if not isinstance(callback, TrainingProgress)  # which `verbose` adds
+        }
+        parts = {"module": net.module_, "criterion": net.criterion_, "optimizer": net.optimizer_}
+        return Graph({**parts, **callbacks, "net": net}, skipped)
 
 
-def training_state(net: Any, made_anew: dict[str, set[str]]) -> dict[str, Any]:
-    """Return weights, buffers, optimiser, history and callbacks of a training net, as plain values on the host.
-
-    Parameters
-    ----------
-    net : TrainingNet
-        Between two epochs.
-    made_anew : dict
-        By name of a callback, the attributes that its ``on_train_begin`` makes.
-
-    Raises
-    ------
-    NotPlain
-        If the optimiser or a callback holds what only a pickle could keep.
-    """
-    return {
-        "module": {name: plain(tensor) for name, tensor in _tensors(net).items()},
-        "optimizer": plain(net.optimizer_.state_dict()),
-        "history": plain(list(net.history)),
-        "n_updates": net.n_updates_,
-        "stopping_reason": net.stopping_reason_,
-        "weights_averaged": net.weights_averaged_,
-        "sizes": {name: plain(getattr(net, name, None)) for name in SIZES},
-        "callbacks": {n: _callback_state(n, callback, made_anew.get(n, set())) for n, callback in net.callbacks_},
-    }
+def _no_state(callback: Callback) -> set[str]:
+    """Return the attributes of a library's callback that it leaves out of its pickle, and those that are functions."""
+    found = set()
+    if is_library(type(callback).__module__):
+        found = {name for name, held in vars(callback).items() if isinstance(held, type | FunctionType)}
+    owner = next(cls for cls in type(callback).__mro__ if "__getstate__" in vars(cls))
+    if owner is not object and is_library(owner.__module__):
+        found |= vars(callback).keys() - callback.__getstate__().keys()
+    return found
 
 
-def load_training_state(net: Any, state: dict[str, Any]) -> None:
-    """Put the state into an initialised net of the same parameters.
-
-    Raises
-    ------
-    Exception
-        Of any kind, if the state is that of another net; the net is to be initialised anew then.
-    """
-    tensors, kept = _tensors(net), state["module"]
-    if _shapes(tensors) != _shapes(kept):
-        raise ValueError("it is that of another net")
-    net.history_ = History(unplain(state["history"]))
-    net.n_updates_ = state["n_updates"]
-    net.stopping_reason_ = state["stopping_reason"]
-    net.weights_averaged_ = state["weights_averaged"]
-    vars(net).update({name: size for name, size in state["sizes"].items() if size is not None})
-    load_helpers_state(net, state)
-    with torch.no_grad():  # at last: initialising anew would keep the weights of a module that is an instance
-        for name, tensor in tensors.items():
-            tensor.copy_(kept[name])
+def _schedulers(net: Any, made: bool = True) -> list[LRScheduler]:
+    """Return skorch's own callbacks that make a scheduler when the training begins."""
+    found = [callback for _, callback in net.callbacks_ if type(callback) is LRScheduler]
+    return [callback for callback in found if callback.lr_scheduler_ is not None or not made]
 
 
-def load_helpers_state(net: Any, state: dict[str, Any]) -> None:
-    """Put back optimiser and callbacks: again after ``on_train_begin``, when callbacks make themselves ready anew."""
-    net.optimizer_.load_state_dict(unplain(state["optimizer"]))
-    for name, callback in net.callbacks_:
-        for key, value in state["callbacks"].get(name, {}).items():
-            if not (isinstance(value, dict) and value.keys() == {"__state__"}):
-                setattr(callback, key, unplain(value))
-            elif getattr(callback, key, None) is not None:  # a scheduler, which on_train_begin makes
-                getattr(callback, key).load_state_dict(unplain(value["__state__"]))
+def _check_iterators(net: Any) -> None:
+    """Raise NotPlain for data and iterators of the user's own, whose state nobody can reach between two epochs."""
+    for name in ("iterator_train", "iterator_valid"):
+        if getattr(net, name) is not DataLoader:
+            raise NotPlain(f"{name} is the user's own, whose state cannot be saved")
+    if not isinstance(net.dataset, type) or not is_library(net.dataset.__module__):
+        raise NotPlain("dataset is the user's own, whose state cannot be saved")
 
 
-def _tensors(net: Any) -> dict[str, torch.Tensor]:
-    """Return parameters and buffers of the module: the tensors themselves, also buffers that torch does not save."""
-    return {**dict(net.module_.named_parameters()), **dict(net.module_.named_buffers())}
-
-
-def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-
-
-def _callback_state(name: str, callback: Any, made_anew: set[str]) -> dict[str, Any]:
-    """Return what a callback has noted beside its parameters.
-
-    Left out are classes and functions, what ``on_train_begin`` makes (a progress bar), and what the callback itself
-    does not pickle.
-    """
-    parameters, pickled = callback.get_params(deep=False), callback.__getstate__()
-    state: dict[str, Any] = {}
-    for key, value in vars(callback).items():
-        if key in parameters or key not in pickled or isinstance(value, type | FunctionType):
-            continue
-        try:
-            state[key] = {"__state__": plain(value.state_dict())} if hasattr(value, "state_dict") else plain(value)
-        except NotPlain as error:
-            if key not in made_anew:
-                raise NotPlain(f"the callback {name!r} holds a {error} in {key}") from None
-    return state
+def _global_draws() -> str:
+    return fingerprint(np.random.get_state(), random.getstate())  # noqa: NPY002 - to see whether it was drawn from

@@ -299,8 +299,6 @@ class TrainingNet(NeuralNetClassifier):
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Call the callbacks; a KeyboardInterrupt that one raises at the end of an epoch is skorch's early stopping."""
-        if method_name == "on_train_begin" and self.checkpoint_ is not None:
-            self.checkpoint_.before_train_begin(self)
         try:
             super().notify(method_name, **kwargs)
         except KeyboardInterrupt as stop:

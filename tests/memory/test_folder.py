@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklgap.memory import Memory, NotPlain, _folder, key_of, plain, unplain
+from sklgap.memory import Memory, NotPlain, _folder, plain, unplain
 
 VALUE = {"weights": torch.arange(6.0).reshape(2, 3), "history": [{"loss": 0.5, "n": 3}], "none": None, "pair": (1, "a")}
 
@@ -127,8 +127,3 @@ def test_plain_and_back():
 def test_what_is_not_plain(value):
     with pytest.raises(NotPlain):
         plain(value)
-
-
-def test_a_key_that_cannot_be_made_is_a_sentence():
-    with pytest.raises(ValueError, match="memory must be None here: a parameter cannot be recognised again"):
-        key_of(i for i in range(3))

@@ -1,0 +1,146 @@
+"""What code is and what it reads: which definitions belong to a library, and which globals a function uses."""
+
+import dis
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import sysconfig
+import types
+from collections.abc import Iterator
+from typing import Any
+
+# Names by which code reaches what its text does not say.
+ESCAPES = ("eval", "exec", "globals", "__import__", "compile")
+LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+INSTALLED = ("site-packages", "dist-packages")
+# The main program has another name in the processes that it starts.
+MAIN = {"__mp_main__": "__main__"}
+
+
+class Unreadable(Exception):
+    """Code of which nobody can say what it reads."""
+
+
+def module_name(thing: Any) -> str:
+    """Return the name of the module that a definition says it is from."""
+    name = str(getattr(thing, "__module__", None))
+    return MAIN.get(name, name)
+
+
+def is_library(name: str) -> bool:
+    """Say whether a module is sklgap's, Python's, or of an installed package, rather than the user's own."""
+    top = name.partition(".")[0]
+    return top == "sklgap" or (top in sys.modules and top not in ("__main__", "__mp_main__") and _is_installed(top))
+
+
+@functools.cache
+def _is_installed(top: str) -> bool:
+    module = sys.modules[top]
+    origin = getattr(module, "__file__", None) or getattr(getattr(module, "__spec__", None), "origin", None)
+    if origin in ("built-in", "frozen"):
+        return True
+    paths = list(getattr(module, "__path__", ())) if origin is None else [os.path.realpath(origin)]
+    standard = tuple(os.path.realpath(sysconfig.get_path(kind)) + os.sep for kind in ("stdlib", "platstdlib"))
+    return any(path.startswith(standard) or not set(INSTALLED).isdisjoint(path.split(os.sep)) for path in paths)
+
+
+def library_name(thing: Any) -> str | None:
+    """Return name and version of a definition that a library has under that very name; None for any other.
+
+    ``functools.wraps`` gives the user's functions a library's name: the name alone proves nothing.
+    """
+    try:
+        module = getattr(thing, "__module__", None)
+        name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None)
+    except Exception:  # of a user's __getattr__
+        return None
+    if not isinstance(module, str) or not isinstance(name, str) or not is_library(module):
+        return None
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return f"{module}.{name} {version_of(module)}" if found is thing else None
+
+
+@functools.cache
+def version_of(module: str) -> str:
+    """Return the version of the package that a module of a library belongs to."""
+    top = module.partition(".")[0]
+    version = getattr(sys.modules.get(top), "__version__", None)
+    if version is None and top not in sys.stdlib_module_names:
+        names = importlib.metadata.packages_distributions().get(top, [])
+        version = " ".join(importlib.metadata.version(name) for name in sorted(names))
+    return str(version)
+
+
+def code_objects(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Yield the code and all code within it."""
+    yield code
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from code_objects(const)
+
+
+def read_by(function: types.FunctionType) -> dict[str, Any]:
+    """Return what a function and the functions within it read beside arguments and closure, by dotted name.
+
+    A function that a library has made reads that library, known by its version. Of a module of the user it is
+    the attributes named in the code; the whole module, where the code hands it on.
+
+    Raises
+    ------
+    Unreadable
+        For code that evaluates texts, or imports a module that nobody has imported yet.
+    """
+    found: dict[str, Any] = {}
+    name = str(function.__globals__.get("__name__"))
+    if is_library(name) and function.__globals__ is vars(sys.modules.get(name, sys)):
+        return {name: version_of(name)}
+    for code in code_objects(function.__code__):
+        instructions = [i for i in dis.get_instructions(code) if i.opname != "EXTENDED_ARG"]
+        for place, instruction in enumerate(instructions):
+            if instruction.opname == "IMPORT_NAME":
+                found.update(_imported(function, instructions, place))
+            elif instruction.opname in LOADS and instruction.argval in function.__globals__:
+                value = function.__globals__[instruction.argval]
+                found.update([_chain(instruction.argval, value, instructions[place + 1 :])])
+            elif instruction.opname in LOADS and instruction.argval in ESCAPES:
+                raise Unreadable(f"calls {instruction.argval}, which reaches what its text does not say")
+    return dict(sorted(found.items()))
+
+
+def _chain(name: str, value: Any, following: list[dis.Instruction]) -> tuple[str, Any]:
+    """Go from a module of the user to the attribute that the code reads of it."""
+    for instruction in following:
+        if not isinstance(value, types.ModuleType) or instruction.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
+            break
+        attribute = instruction.argval
+        if is_library(value.__name__):
+            if (value.__name__, attribute) in (("sys", "modules"), ("importlib", "import_module")):
+                raise Unreadable(f"uses {value.__name__}.{attribute}, which reaches what its text does not say")
+            break
+        if attribute not in vars(value):
+            break  # of the module's own __getattr__: the whole module counts
+        name, value = f"{name}.{attribute}", vars(value)[attribute]
+    return name, value
+
+
+def _imported(function: types.FunctionType, instructions: list[dis.Instruction], place: int) -> Iterator[Any]:
+    """Yield what an import inside a function brings, by dotted name."""
+    level, names, name = (i.argval for i in instructions[place - 2 : place + 1])
+    if level:
+        name = importlib.util.resolve_name("." * level + name, function.__globals__.get("__package__") or "")
+    if is_library(name):
+        yield f"import {name}", f"{name} {version_of(name)}"
+        return
+    module = sys.modules.get(name)
+    if module is None:
+        raise Unreadable(f"imports {name!r}, which is not imported yet")
+    if names:
+        for attribute in names:
+            value = vars(module).get(attribute, sys.modules.get(f"{name}.{attribute}", module))
+            yield f"import {name}.{attribute}", value
+    else:  # `import a.b` brings a
+        yield from ((f"import {known}", sys.modules[known]) for known in {name, name.partition(".")[0]})
