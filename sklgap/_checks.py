@@ -15,6 +15,8 @@ from sklearn.exceptions import NotFittedError
 # No layer and no data set is larger.
 _MOST_SIZE = 2**31 - 1
 _SHOWN = 200
+# What the user calls the thing that a prefix of nested parameters stands for.
+OWNERS = {"module": "net"}
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -73,6 +75,29 @@ def check_flag(name: str, value: Any) -> None:
     """Raise an error unless ``value`` is True or False."""
     if not isinstance(value, bool | np.bool_):
         raise WrongArgument(f"{name} must be True or False; got {shown(value)}.")
+
+
+@contextlib.contextmanager
+def given_to(prefix: str, target: Any, given: dict[str, Any]) -> Iterator[None]:
+    """Turn what ``target`` raises about its arguments into a ValueError that names our parameters.
+
+    Parameters
+    ----------
+    prefix : str
+        For example ``"optimizer"``.
+    target : class or callable
+        What is called inside.
+    given : dict
+        Its arguments from the user, by their name without the prefix.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        blamed = [name for name in given if re.search(rf"\b{re.escape(name)}\b", text)] or list(given)
+        names = ", ".join(f"{prefix}__{name}" for name in blamed) or OWNERS.get(prefix, prefix)
+        what = f"as {getattr(target, '__name__', target)} takes it" if blamed else "one that works here"
+        raise WrongArgument(f"{names} must be {what}: {text or type(error).__name__}") from error
 
 
 @contextlib.contextmanager

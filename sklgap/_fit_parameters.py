@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import clone
 from torch import nn
 
 from sklgap._checks import (
@@ -18,11 +17,12 @@ from sklgap._checks import (
     check_integer,
     check_positive,
     check_verbose,
+    given_to,
     is_integer,
     is_number,
     shown,
 )
-from sklgap._nested_parameters import check_nested, given_to, suggestion
+from sklgap._nested_parameters import check_nested, suggestion
 from sklgap.nets._check import check_init, check_input_shape, check_net, net_arguments
 from sklgap.objective._tensors import as_tensor
 from sklgap.regimes import (
@@ -250,7 +250,7 @@ def _remedies(model: Any, X: np.ndarray) -> tuple[Remedy, ...]:
 
     def ready(remedy: Any) -> Remedy | None:
         if getattr(remedy, "base_batch_size", base) is None:
-            remedy = clone(remedy).set_params(base_batch_size=base)
+            remedy = _copied("remedies", remedy).set_params(base_batch_size=base)
         return check_augmentation(remedy, image_shape, row_shape=net_shape(model, X))
 
     def image_shape() -> tuple[int, ...]:

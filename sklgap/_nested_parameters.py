@@ -1,21 +1,16 @@
 """skorch's nested parameters (``optimizer__momentum``) on an estimator: which exist, and what is misspelt."""
 
-import contextlib
 import difflib
 import inspect
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from torch import Tensor
 
-from sklgap._checks import WrongArgument, check_flag, check_fraction, is_number, shown
+from sklgap._checks import OWNERS, WrongArgument, check_flag, check_fraction, is_number, shown
 from sklgap.remedies import check_remedies
 
 PREFIXES = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks", "dataset")
-
-# What the user calls the thing that a prefix stands for.
-_OWNERS = {"module": "net"}
 
 # Parts of skorch's data path that a user may replace; they are not parameters of ours.
 PARTS = ("iterator_train", "iterator_valid", "dataset")
@@ -56,7 +51,7 @@ def check_nested(prefix: str, target: Callable[..., Any], given: dict[str, Any])
     try:
         parameters = inspect.signature(target).parameters
     except ValueError as error:  # a class of Python's own
-        raise TypeError(f"{_OWNERS.get(prefix, prefix)} must be a class of torch; got {shown(target)}.") from error
+        raise TypeError(f"{OWNERS.get(prefix, prefix)} must be a class of torch; got {shown(target)}.") from error
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     allowed = list(parameters)
@@ -81,29 +76,6 @@ def _check_number(name: str, default: Any, value: Any) -> None:
         raise WrongArgument(f"{name} must be a finite number; got {shown(value)}.")
     if name == "criterion__label_smoothing":  # torch takes a negative one for none
         check_fraction(name, value)
-
-
-@contextlib.contextmanager
-def given_to(prefix: str, target: Any, given: dict[str, Any]) -> Iterator[None]:
-    """Turn what ``target`` raises about its arguments into a ValueError that names our parameters.
-
-    Parameters
-    ----------
-    prefix : str
-        For example ``"optimizer"``.
-    target : class or callable
-        What is called inside.
-    given : dict
-        Its arguments from the user, by their name without the prefix.
-    """
-    try:
-        yield
-    except Exception as error:
-        text = str(error)
-        blamed = [name for name in given if re.search(rf"\b{re.escape(name)}\b", text)] or list(given)
-        names = ", ".join(f"{prefix}__{name}" for name in blamed) or _OWNERS.get(prefix, prefix)
-        what = f"as {getattr(target, '__name__', target)} takes it" if blamed else "one that works here"
-        raise WrongArgument(f"{names} must be {what}: {text or type(error).__name__}") from error
 
 
 class NestedParametersMixin:

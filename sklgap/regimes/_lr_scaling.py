@@ -6,7 +6,7 @@ keeps its mean per epoch.
 
 import math
 
-from sklgap._checks import check_positive, shown
+from sklgap._checks import check_integer, shown
 
 RULES = (None, "sqrt", "linear")
 
@@ -21,7 +21,7 @@ def check_lr_scaling(lr_scaling: str | None) -> str | None:
 def lr_factor(lr_scaling: str | None, batch_size: int, base_batch_size: int) -> float:
     """Return what the learning rate is multiplied with: 1, sqrt(B / B_base) or B / B_base."""
     check_lr_scaling(lr_scaling)
-    check_positive("batch_size", batch_size)
-    check_positive("base_batch_size", base_batch_size)
+    check_integer("batch_size", batch_size)
+    check_integer("base_batch_size", base_batch_size)
     ratio = batch_size / base_batch_size
     return {None: 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[lr_scaling]

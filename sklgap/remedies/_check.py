@@ -48,7 +48,7 @@ def check_remedies(remedies: Iterable[Any] | None) -> list[tuple[str, Remedy]]:
         raise TypeError(
             f"remedies must be a sequence of Remedy objects; got {remedies!r} alone: write ({remedies!r},)."
         )
-    if remedies is not None and not isinstance(remedies, Iterable):
+    if remedies is not None and (not isinstance(remedies, Iterable) or hasattr(remedies, "dtype")):
         raise TypeError(f"remedies must be a sequence of Remedy objects; got {shown(remedies)}.")
     named: list[tuple[str, Remedy]] = []
     for item in () if remedies is None else remedies:

@@ -13,7 +13,7 @@ from skorch.utils import to_tensor
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from sklgap._nested_parameters import given_to
+from sklgap._checks import given_to
 from sklgap._typing import Batch, Criterion
 from sklgap.nets import convert_to_ghost_batch_norm, initialize_weights
 from sklgap.objective._batch_norm import batch_norm_layers
