@@ -86,7 +86,9 @@ def default_base_batch_size(n_samples: int) -> int:
     return min(n_samples, SMALL_BATCH if n_samples >= 40 * SMALL_BATCH else max(8, n_samples // 40))
 
 
-def check_batch_size(batch_size: int | float | None, n_samples: int, name: str = "batch_size") -> int:
+def check_batch_size(
+    batch_size: int | float | None, n_samples: int, name: str = "batch_size", or_none: bool = True
+) -> int:
     """Resolve a batch size to a number of rows.
 
     Parameters
@@ -98,6 +100,8 @@ def check_batch_size(batch_size: int | float | None, n_samples: int, name: str =
         Number of training samples.
     name : str
         What the error calls it.
+    or_none : bool
+        Whether it may be None.
 
     Returns
     -------
@@ -105,7 +109,7 @@ def check_batch_size(batch_size: int | float | None, n_samples: int, name: str =
         Between 1 and n_samples: a larger batch is all the data.
     """
     check_integer("n_samples", n_samples)
-    if batch_size is None:
+    if batch_size is None and or_none:
         return default_base_batch_size(n_samples)
     whole = isinstance(batch_size, numbers.Integral)
     valid = not isinstance(batch_size, bool) and isinstance(batch_size, numbers.Real)

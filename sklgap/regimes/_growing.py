@@ -47,7 +47,7 @@ class GrowingBatch(BatchRegime):
             raise ValueError(f"factor must be a number of at least 1; got {self.factor!r}.")
         if not is_integer(self.every, 1):
             raise ValueError(f"every must be an integer of at least 1; got {self.every!r}.")
-        largest = check_batch_size(self.largest, n_samples, "largest")
+        largest = check_batch_size(self.largest, n_samples, "largest", or_none=False)
         size = check_batch_size(self.initial, n_samples, "initial")
         for _ in range(epoch // self.every):
             if size >= largest or self.factor == 1:

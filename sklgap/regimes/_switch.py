@@ -35,6 +35,6 @@ class SwitchBatch(BatchRegime):
         """Return the batch size of the epoch."""
         if not is_integer(self.switch_epoch, 0):
             raise ValueError(f"switch_epoch must be an integer of at least 0; got {self.switch_epoch!r}.")
-        then = check_batch_size(self.then, n_samples, "then")
+        then = check_batch_size(self.then, n_samples, "then", or_none=False)
         first = check_batch_size(self.first, n_samples, "first")
         return then if epoch >= self.switch_epoch else first

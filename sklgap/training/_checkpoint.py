@@ -148,6 +148,8 @@ class Checkpoint:
                 for callback in _schedulers(net, made=False):
                     callback.on_train_begin(net)
                 self.train_score = float(entry["train_score"])
+                if not 0 <= self.train_score <= 1:
+                    raise ValueError("its accuracy is none")
             restore_state(self._graph(net), entry["state"])
             if kind == "part" and len(net.history) != entry["epochs"]:
                 raise ValueError("it has another number of epochs than it says")
