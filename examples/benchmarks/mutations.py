@@ -269,9 +269,10 @@ def indistinguishable(label, compressed, content, original, loaded, truth):
     return len(content) == len(original) and all(a.shape == b.shape for a, b in zip(loaded, truth, strict=True))
 
 
-def watch(call):
-    """Return (result or None, error or None, megabytes, seconds)."""
-    tracemalloc.start()
+def watch(call, *, trace=True):
+    """Return (result or None, error or None, megabytes, seconds); tracing makes much Python code slow."""
+    if trace:
+        tracemalloc.start()
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     result = error = None
     try:
@@ -282,7 +283,8 @@ def watch(call):
         error = RuntimeError(f"crash: {type(found).__name__}: {found}")
     seconds = time.perf_counter() - started
     traced = tracemalloc.get_traced_memory()[1] / 2**20
-    tracemalloc.stop()
+    if trace:
+        tracemalloc.stop()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     return result, error, max(traced, grown), seconds
 
@@ -374,7 +376,7 @@ def check_memory(n, seed=0):
             part.unlink(missing_ok=True)
             content, change = changed_memory(whole[target], rng)
             target.write_bytes(content)
-            result, error, memory, seconds = watch(functools.partial(make_fit, folder))
+            result, error, memory, seconds = watch(functools.partial(make_fit, folder), trace=False)
             label = f"{target.suffix} {change} ({error})"
             if error is not None:
                 counts.add("crashed", label, memory, seconds)

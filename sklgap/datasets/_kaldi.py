@@ -35,7 +35,7 @@ def read_matrices(path: str | os.PathLike[str]) -> Iterator[tuple[str, np.ndarra
             raise ValueError(
                 f"'{path}' must hold a matrix of frames for utterance {utterance!r}; found shape {np.shape(value)}."
             )
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             features = np.asarray(value, dtype=np.float32)
         if not np.isfinite(features).all():
             raise ValueError(

@@ -112,8 +112,11 @@ def check_batch_size(
     if batch_size is None and or_none:
         return default_base_batch_size(n_samples)
     whole = isinstance(batch_size, numbers.Integral)
-    valid = not isinstance(batch_size, bool) and isinstance(batch_size, numbers.Real)
-    if not valid or not (batch_size == -1 or batch_size >= 1 if whole else 0 < batch_size <= 1):
+    if (
+        isinstance(batch_size, bool)
+        or not isinstance(batch_size, numbers.Real)
+        or not (batch_size == -1 or batch_size >= 1 if whole else 0 < batch_size <= 1)
+    ):
         raise ValueError(
             f"{name} must be an integer of at least 1, a fraction of the training samples in (0, 1], "
             f"or -1 for all of them; got {shown(batch_size)}."
