@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from sklgap import LBGapClassifier, ParametricPlotDisplay, compare_regimes
+from sklgap.cli import _memory as memory
 from sklgap.datasets import fetch_cifar10, fetch_cifar100, fetch_mnist
 from sklgap.model_selection import RegimeComparison
 
@@ -27,7 +28,8 @@ def parser() -> argparse.ArgumentParser:
         description="Compare small- and large-batch training over paired trials: accuracy, sharpness (Metric 2.1 of "
         "Keskar et al. 2017), distance from the start. By default on the digits of scikit-learn, in about a minute.",
         epilog="examples (hours on a CPU; data below --data-home, else from OpenML): python -m sklgap --dataset mnist "
-        "--net F1 --subspace-dim 100 --jobs 2; python -m sklgap --dataset cifar10 --net C1",
+        "--net F1 --subspace-dim 100 --jobs 2; python -m sklgap --dataset cifar10 --net C1. Saved work: "
+        "python -m sklgap memory --help",
     )
     p.add_argument("--dataset", choices=["digits", *FETCHERS], default="digits", help="data set (digits)")
     p.add_argument(
@@ -124,6 +126,9 @@ def write(report: RegimeComparison, arguments: argparse.Namespace, data: tuple[n
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["memory"]:
+        return memory.main(argv[1:])
     arguments = parser().parse_args(argv)
     regimes = [_number_or_name(regime) for regime in arguments.regimes]
     try:

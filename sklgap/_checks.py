@@ -1,10 +1,128 @@
 """Checks of plain parameters: one sentence that names the parameter, what is allowed and what came."""
 
+import contextlib
+import functools
+import inspect
 import math
 import numbers
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeGuard
 
 import numpy as np
+from sklearn.exceptions import NotFittedError
+
+# No layer and no data set is larger.
+_MOST_SIZE = 2**31 - 1
+_SHOWN = 200
+# What the user calls the thing that a prefix of nested parameters stands for.
+OWNERS = {"module": "net"}
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+class WrongArgument(ValueError, TypeError):
+    """An argument that is of a wrong type or outside its allowed values; scikit-learn's error is both as well."""
+
+
+def shown(value: Any) -> str:
+    """Return a value as it is shown in an error: on one line, and not for ever."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:
+        text = f"an object of type {type(value).__name__}"
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+def check_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Check flags, ``verbose`` and ``random_state`` of a call: the first line of a public function.
+
+    Numbers and choices are left to the function, which knows what is allowed.
+
+    Parameters
+    ----------
+    function : callable
+        Its arguments that are annotated as bool are flags.
+    given : mapping
+        Its arguments by name: ``locals()`` in its first line.
+
+    Raises
+    ------
+    WrongArgument
+        In one sentence that names the argument.
+    """
+    for name in _plain_parameters(function):
+        if name == "random_state":
+            check_random_state(given[name])
+        elif name == "verbose":
+            check_verbose(given[name])
+        else:
+            check_flag(name, given[name])
+
+
+@functools.cache
+def _plain_parameters(function: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(function).parameters.items()
+    return [name for name, p in parameters if name in ("random_state", "verbose") or p.annotation in (bool, "bool")]
+
+
+def check_verbose(verbose: Any) -> None:
+    """Raise an error unless ``verbose`` is a flag or an integer of at least 0."""
+    if not (isinstance(verbose, bool | np.bool_) or is_integer(verbose, 0)):
+        raise WrongArgument(f"verbose must be True, False or an integer of at least 0; got {shown(verbose)}.")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise an error unless ``value`` is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise WrongArgument(f"{name} must be True or False; got {shown(value)}.")
+
+
+@contextlib.contextmanager
+def given_to(prefix: str, target: Any, given: dict[str, Any]) -> Iterator[None]:
+    """Turn what ``target`` raises about its arguments into a ValueError that names our parameters.
+
+    Parameters
+    ----------
+    prefix : str
+        For example ``"optimizer"``.
+    target : class or callable
+        What is called inside.
+    given : dict
+        Its arguments from the user, by their name without the prefix.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        blamed = [name for name in given if re.search(rf"\b{re.escape(name)}\b", text)] or list(given)
+        names = ", ".join(f"{prefix}__{name}" for name in blamed) or OWNERS.get(prefix, prefix)
+        what = f"as {getattr(target, '__name__', target)} takes it" if blamed else "one that works here"
+        raise WrongArgument(f"{names} must be {what}: {text or type(error).__name__}") from error
+
+
+@contextlib.contextmanager
+def naming_data(*names: str) -> Iterator[None]:
+    """Make errors about X or y say so: those of scikit-learn, NumPy and torch often name neither."""
+    try:
+        yield
+    except NotFittedError:
+        raise
+    except Exception as error:  # an object of the user may raise anything when it is made an array
+        text = str(error)
+        if isinstance(error, ValueError | TypeError) and re.search(rf"\b({'|'.join(names)}|estimator)\b", text):
+            raise
+        what = "an array with a row per sample" if len(names) == 1 else "arrays with a row and a label per sample"
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{' and '.join(names)} must be {what}: {text or type(error).__name__}") from error
+
+
+@contextlib.contextmanager
+def fitting_in_memory(name: str, value: Any) -> Iterator[None]:
+    """Turn a MemoryError into a ValueError that names the argument that asks for so much."""
+    try:
+        yield
+    except MemoryError as error:
+        raise ValueError(f"{name} must be small enough for the memory of this machine; got {shown(value)}.") from error
 
 
 def is_integer(value: Any, least: int) -> TypeGuard[int]:
@@ -13,45 +131,81 @@ def is_integer(value: Any, least: int) -> TypeGuard[int]:
 
 
 def is_number(value: Any, *, finite: bool = True) -> bool:
-    """Say whether ``value`` is a real number; True and False are none."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return real and (math.isfinite(value) or not finite)
+    """Say whether ``value`` is a real number that float32 can hold, or infinite if that is allowed, and no flag."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    if isinstance(value, numbers.Integral):
+        return abs(int(value)) < 2**63  # torch takes no larger ones
+    return abs(float(value)) <= _LARGEST if finite else not math.isnan(value)
 
 
 def check_integer(name: str, value: Any, least: int = 1, *, or_none: bool = False) -> None:
     """Raise a ValueError unless ``value`` is an integer of at least ``least``, or None where that is allowed."""
     if not (is_integer(value, least) or (or_none and value is None)):
-        raise ValueError(f"{name} must be {_or_none(or_none)}an integer of at least {least}; got {value!r}.")
+        raise ValueError(f"{name} must be {_or_none(or_none)}an integer of at least {least}; got {shown(value)}.")
+
+
+def check_sizes(**sizes: Any) -> None:
+    """Raise an error unless every argument is an integer that a layer or a data set can have as a size."""
+    for name, value in sizes.items():
+        if not is_integer(value, 1) or int(value) > _MOST_SIZE:
+            raise WrongArgument(f"{name} must be an integer from 1 to {_MOST_SIZE}; got {shown(value)}.")
+
+
+def check_shape(name: str, value: Any, length: int | None = None, *, empty: bool = False) -> None:
+    """Raise an error unless ``value`` is a tuple or list of sizes, of this length where it is given."""
+    sizes = value if isinstance(value, tuple | list) else None
+    right = sizes is not None and all(is_integer(size, 1) and int(size) <= _MOST_SIZE for size in sizes)
+    if not right or (length is not None and len(value) != length) or not (len(value) or empty):
+        what = "a tuple of integers of at least 1" if length is None else f"{length} integers of at least 1"
+        raise WrongArgument(f"{name} must be {what}; got {shown(value)}.")
+
+
+def is_one_of(value: Any, allowed: Collection[Any]) -> bool:
+    """Say whether ``value`` is None or a text, and among those allowed; an array, for one, cannot be compared."""
+    return (value is None or isinstance(value, str)) and value in allowed
 
 
 def check_nonnegative(name: str, value: Any, *, or_none: bool = False) -> None:
     """Raise a ValueError unless ``value`` is a finite number of at least 0, or None where that is allowed."""
     if not ((is_number(value) and value >= 0) or (or_none and value is None)):
-        raise ValueError(f"{name} must be {_or_none(or_none)}a number of at least 0; got {value!r}.")
+        raise ValueError(f"{name} must be {_or_none(or_none)}a number of at least 0; got {shown(value)}.")
 
 
 def check_positive(name: str, value: Any) -> None:
     """Raise a ValueError unless ``value`` is a finite number above 0."""
     if not is_number(value) or value <= 0:
-        raise ValueError(f"{name} must be a number above 0; got {value!r}.")
+        raise ValueError(f"{name} must be a number above 0; got {shown(value)}.")
+
+
+def check_dropout(dropout: Any) -> None:
+    """Raise an error unless ``dropout`` is a probability."""
+    check_fraction("dropout", dropout)
+
+
+def check_module(module: Any) -> None:
+    """Raise an error unless ``module`` is a torch module."""
+    if not hasattr(module, "named_parameters") or isinstance(module, type):
+        raise WrongArgument(f"module must be a torch module; got {shown(module)}.")
 
 
 def check_fraction(name: str, value: Any, *, above: float | None = None) -> None:
     """Raise a ValueError unless ``value`` is a number from 0 to 1, or above ``above``."""
     if not is_number(value) or not 0 <= value <= 1 or (above is not None and value <= above):
-        raise ValueError(f"{name} must be a number in {'[0' if above is None else f'({above}'}, 1]; got {value!r}.")
+        raise ValueError(
+            f"{name} must be a number in {'[0' if above is None else f'({above}'}, 1]; got {shown(value)}."
+        )
 
 
 def check_random_state(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
     """Return a RandomState; for None a fresh one, never NumPy's global one as scikit-learn's function of this name."""
     if isinstance(random_state, np.random.RandomState):
         return random_state
-    try:
+    if random_state is None or (is_integer(random_state, 0) and int(random_state) < 2**32):
         return np.random.RandomState(random_state)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"random_state must be None, an integer from 0 to 2**32 - 1 or a RandomState; got {random_state!r}."
-        ) from None
+    raise WrongArgument(
+        f"random_state must be None, an integer from 0 to 2**32 - 1 or a RandomState; got {shown(random_state)}."
+    )
 
 
 def _or_none(allowed: bool) -> str:

@@ -16,6 +16,7 @@ from torch import nn
 from sklgap import _evaluation as evaluation
 from sklgap import _fit_parameters as resolve
 from sklgap._callback_support import CallbackSupportMixin, epoch_tasks, fit_with_callbacks, told_of
+from sklgap._checks import check_flag, naming_data
 from sklgap._fit_ending import finish_fit
 from sklgap._fit_memory import fit_checkpoint
 from sklgap._nested_parameters import NestedParametersMixin, hide_kwargs
@@ -324,6 +325,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         sklearn.exceptions.ConvergenceWarning
             When ``max_epochs`` ended the training though ``tol`` is set, or the loss was no longer a finite number.
         """
+        check_flag("warm_start", self.warm_start)
         before = self.__dict__.copy()
         if self.warm_start and "net_" in before:
             before["net_"] = deepcopy(self.net_)
@@ -351,8 +353,10 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
                 "sparse_output=False in the step that made it."
             )
         first = not (self.warm_start and hasattr(self, "net_"))
-        X, y = validate_data(self, X, y, **TAKEN, ensure_min_samples=2, reset=first)
-        check_classification_targets(y)
+        with naming_data("X", "y"):
+            X, y = validate_data(self, X, y, **TAKEN, ensure_min_samples=2, reset=first)
+        with naming_data("y"):
+            check_classification_targets(y)
         weight = check_sample_weight(sample_weight, X)
         if weight is not None:
             check_data_path(self._nested)
@@ -414,13 +418,19 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         outputs = self._outputs(X)
         return self.classes_[outputs.argmax(axis=1)]
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy on X, y."""
+        with naming_data("X", "y"):
+            return float(super().score(X, y, sample_weight))
+
     def _outputs(self, X: Any) -> np.ndarray:
         X = self._check_X(X)
         return evaluation.outputs(self.net_.module_, self.net_.encoding_.rows(X), self._inference_dtype)
 
     def _check_X(self, X: Any) -> Any:
         check_is_fitted(self)
-        return validate_data(self, to_numpy(X), **TAKEN, reset=False)
+        with naming_data("X"):
+            return validate_data(self, to_numpy(X), **TAKEN, reset=False)
 
     # -- measuring -------------------------------------------------------------------------------------------------
 

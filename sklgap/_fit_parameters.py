@@ -9,10 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.sparse import issparse
-from sklearn.base import clone
 from torch import nn
 
-from sklgap._checks import check_integer
+from sklgap._checks import (
+    WrongArgument,
+    check_flag,
+    check_integer,
+    check_positive,
+    check_verbose,
+    given_to,
+    is_integer,
+    is_number,
+    shown,
+)
 from sklgap._nested_parameters import check_nested, suggestion
 from sklgap._sample_weights import criterion_weight
 from sklgap.nets._check import check_init, check_input_shape, check_net, net_arguments
@@ -71,7 +80,7 @@ def make_net(model: Any, X: Any, n_classes: int, class_weight: np.ndarray | None
         max_epochs=model.max_epochs,
         batch_size=regime.batch_size(0, n_samples),
         train_split=_train_split(model.train_split, seed),
-        callbacks=deepcopy(model.callbacks),
+        callbacks=_copied("callbacks", model.callbacks),
         verbose=model.verbose,
         warm_start=model.warm_start,
         device=device,
@@ -116,6 +125,7 @@ def check_fit(net: TrainingNet, X: torch.Tensor, n_classes: int) -> torch.dtype:
             "net must return probabilities for criterion=NLLLoss, as in skorch, which takes their logarithm itself: "
             "let it return logits and use CrossEntropyLoss, or end it with Softmax in place of LogSoftmax."
         )
+    given = net.get_params_for("criterion")
     try:
         # More rows than classes: a loss that takes no class numbers must not fit by broadcasting.
         outputs = outputs.repeat(n_classes, 1).to(net.device)
@@ -124,21 +134,41 @@ def check_fit(net: TrainingNet, X: torch.Tensor, n_classes: int) -> torch.dtype:
             warnings.simplefilter("ignore")
             loss = net.criterion_loss().mean(outputs, target)
         mean = getattr(net.criterion_, "reduction", "mean") == "mean" and loss.ndim == 0
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise ValueError(f"criterion must take (outputs, class numbers); it says: {error}") from error
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        names = ", ".join(f"criterion__{name}" for name in given)
+        blamed = f" and {names} be right for it" if names else ""
+        raise ValueError(f"criterion must take (outputs, class numbers){blamed}; it says: {error}") from error
+    if mean and given and outputs.isfinite().all() and not loss.isfinite():
+        names = ", ".join(f"criterion__{name}" for name in given)
+        raise ValueError(f"{names} must give a finite loss; the loss of the initial weights is {float(loss)}.")
     if not mean:
         raise ValueError("criterion must return the mean loss of the rows; got another reduction.")
-    given = [item[0] for item in net.callbacks or () if isinstance(item, tuple)]  # also those turned off by None
-    names = [*given, *(name for name, _ in net.callbacks_ if name not in given)]
+    _try_optimizer(net, module)
+    listed = [item[0] for item in net.callbacks or () if isinstance(item, tuple)]  # also those turned off by None
+    known = [*listed, *(name for name, _ in net.callbacks_ if name not in listed)]
     for name in net.get_params_for("callbacks"):
-        if name.split("__")[0] not in names:
-            raise TypeError(f"callbacks__{name} names none of the callbacks {names}{suggestion(name, names)}")
+        if name.split("__")[0] not in known:
+            raise TypeError(f"callbacks__{name} names none of the callbacks {known}{suggestion(name, known)}")
     try:
         with torch.no_grad(), seeded(net.seed, torch.device("cpu")):
             private_copy(net.module_, torch.device("cpu"), torch.float64)(X.double())
     except RuntimeError:
         return torch.float32
     return torch.float64
+
+
+def _try_optimizer(net: TrainingNet, module: nn.Module) -> None:
+    """Make a step with an optimiser of the user's arguments on a copy: some are wrong only then."""
+    given = net.get_params_for("optimizer")
+    given.pop("lr", None)
+    if not given or any(name.startswith("param_groups") for name in given):
+        return
+    params = [p for p in deepcopy(module).parameters() if p.requires_grad]
+    for p in params:
+        p.grad = torch.ones_like(p)
+    with given_to("optimizer", net.optimizer, given), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        net.optimizer(params, lr=net.lr, **given).step(lambda: torch.zeros(()))
 
 
 def _check_outputs(module: nn.Module, X: torch.Tensor, n_classes: int) -> torch.Tensor:
@@ -225,13 +255,21 @@ def _check_nested_names(net: TrainingNet, model: Any, module: Any) -> None:
             check_nested(prefix, target, net.get_params_for(prefix))
 
 
+def _copied(name: str, value: Any) -> Any:
+    """Return a deep copy; ValueError for what holds an object that cannot be copied, such as a generator."""
+    try:
+        return deepcopy(value)
+    except Exception as error:  # copying runs the user's code
+        raise WrongArgument(f"{name} must be something that can be copied: {error}") from error
+
+
 def _regime(model: Any, n_samples: int) -> Any:
-    regime = deepcopy(check_batch_regime(model.batch_regime, n_samples))
+    regime = _copied("batch_regime", check_batch_regime(model.batch_regime, n_samples))
     if model.batch_size is not None:
         check_batch_size(model.batch_size, n_samples)
         if regime.varies:
             raise ValueError(
-                f"batch_size must be None beside a batch_regime that varies, {regime!r}; got {model.batch_size!r}."
+                f"batch_size must be None beside a batch_regime that varies, {regime!r}; got {shown(model.batch_size)}."
             )
         regime = ConstantBatch(model.batch_size)
     asked = model.batch_regime if model.batch_size is None else model.batch_size
@@ -250,7 +288,7 @@ def _remedies(model: Any, X: Any) -> tuple[Remedy, ...]:
 
     def ready(remedy: Any) -> Remedy | None:
         if getattr(remedy, "base_batch_size", base) is None:
-            remedy = clone(remedy).set_params(base_batch_size=base)
+            remedy = _copied("remedies", remedy).set_params(base_batch_size=base)
         return check_augmentation(remedy, image_shape, row_shape=net_shape(model, X))
 
     def image_shape() -> tuple[int, ...]:
@@ -267,17 +305,21 @@ def _remedies(model: Any, X: Any) -> tuple[Remedy, ...]:
     for remedy in remedies:
         remedy.check()
     check_together(remedies)
-    return tuple(deepcopy(remedies))
+    return tuple(_copied("remedies", remedies))
 
 
 def check_device(device: str) -> str:
     """Return the device that the parameter stands for; ValueError for one that is not there."""
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         return default_device()
     try:
+        if not isinstance(device, str | torch.device):
+            raise TypeError("a device is a text")
         kind = torch.device(device).type
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device must be 'auto' or a torch device such as 'cpu' or 'cuda'; got {device!r}.") from error
+        raise ValueError(
+            f"device must be 'auto' or a torch device such as 'cpu' or 'cuda'; got {shown(device)}."
+        ) from error
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(kind, True):
         raise ValueError(f"device={device!r} is not available on this machine; use 'auto' or 'cpu'.")
@@ -290,9 +332,13 @@ def _seed(random_state: int | np.random.RandomState | None) -> int:
         return int(random_state.randint(2**31 - 1))
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
-    if isinstance(random_state, numbers.Integral) and not isinstance(random_state, bool) and int(random_state) >= 0:
+    if is_integer(random_state, 0):
+        if int(random_state) >= 2**63:
+            raise ValueError(f"random_state must be below 2**63; got {random_state}.")
         return int(random_state)
-    raise ValueError(f"random_state must be None, an integer of at least 0 or a RandomState; got {random_state!r}.")
+    raise ValueError(
+        f"random_state must be None, an integer of at least 0 or a RandomState; got {shown(random_state)}."
+    )
 
 
 def _train_split(split: Any, seed: int) -> Any:
@@ -309,27 +355,23 @@ def _check_numbers(model: Any) -> None:
         check_integer(name, getattr(model, name))
     for name in ("base_batch_size", "ghost_batch_size", "micro_batch_size"):
         check_integer(name, getattr(model, name), least=2 if name == "ghost_batch_size" else 1, or_none=True)
-    lr = model.lr
-    if isinstance(lr, bool) or not isinstance(lr, numbers.Real) or not 0 < float(lr) < float("inf"):
-        raise ValueError(f"lr must be a number above 0; got {lr!r}.")
+    check_positive("lr", model.lr)
+    check_verbose(model.verbose)
     for name in ("tol", "target_loss"):
         value = getattr(model, name)
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, numbers.Real) or not float(value) >= 0
-        ):
-            raise ValueError(f"{name} must be None or a number of at least 0; got {value!r}.")
+        if value is not None and (not is_number(value, finite=False) or not value >= 0):
+            raise ValueError(f"{name} must be None or a number of at least 0; got {shown(value)}.")
     for name in ("regime_adaptation", "recompute_batch_norm", "data_parallel", "warm_start"):
-        if not isinstance(getattr(model, name), bool | np.bool_):
-            raise ValueError(f"{name} must be True or False; got {getattr(model, name)!r}.")
+        check_flag(name, getattr(model, name))
     if model.train_split is not None and not callable(model.train_split):
-        raise ValueError(f"train_split must be None or a callable such as ValidSplit; got {model.train_split!r}.")
+        raise ValueError(f"train_split must be None or a callable such as ValidSplit; got {shown(model.train_split)}.")
     if model.callbacks is not None and not (
         isinstance(model.callbacks, list | tuple) and all(_is_callback(item) for item in model.callbacks)
     ):
-        raise ValueError(f"callbacks must be None or a list of skorch callbacks; got {model.callbacks!r}.")
+        raise ValueError(f"callbacks must be None or a list of skorch callbacks; got {shown(model.callbacks)}.")
     for name in ("optimizer", "criterion"):
         if not callable(getattr(model, name)):
-            raise ValueError(f"{name} must be a class of torch; got {getattr(model, name)!r}.")
+            raise ValueError(f"{name} must be a class of torch; got {shown(getattr(model, name))}.")
 
 
 def _is_callback(item: Any) -> bool:

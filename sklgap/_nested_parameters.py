@@ -5,6 +5,9 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
+from torch import Tensor
+
+from sklgap._checks import OWNERS, WrongArgument, check_flag, check_fraction, is_number, shown
 from sklgap.remedies import check_remedies
 
 PREFIXES = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks", "dataset")
@@ -34,7 +37,7 @@ def unknown_parameter(estimator: str, name: str, own: Iterable[str]) -> str:
 
 
 def check_nested(prefix: str, target: Callable[..., Any], given: dict[str, Any]) -> None:
-    """Raise a TypeError for an argument that ``target`` does not take.
+    """Raise a TypeError for an argument that ``target`` does not take, or a flag that is neither True nor False.
 
     Parameters
     ----------
@@ -45,7 +48,10 @@ def check_nested(prefix: str, target: Callable[..., Any], given: dict[str, Any])
     given : dict
         Arguments by their name without the prefix.
     """
-    parameters = inspect.signature(target).parameters
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError as error:  # a class of Python's own
+        raise TypeError(f"{OWNERS.get(prefix, prefix)} must be a class of torch; got {shown(target)}.") from error
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     allowed = list(parameters)
@@ -56,6 +62,20 @@ def check_nested(prefix: str, target: Callable[..., Any], given: dict[str, Any])
                 f"{prefix}__{name} is not an argument of {getattr(target, '__name__', target)}, "
                 f"which takes {', '.join(allowed) or 'none'}{suggestion(name, allowed)}"
             )
+        if name in parameters and isinstance(parameters[name].default, bool):
+            check_flag(f"{prefix}__{name}", given[name])
+        if prefix in ("optimizer", "criterion") and name in parameters:
+            _check_number(f"{prefix}__{name}", parameters[name].default, given[name])
+
+
+def _check_number(name: str, default: Any, value: Any) -> None:
+    """Raise an error where torch has a number by default and the user has something else that torch may not notice."""
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        return
+    if not (is_number(value) or value is None or isinstance(value, Tensor)):
+        raise WrongArgument(f"{name} must be a finite number; got {shown(value)}.")
+    if name == "criterion__label_smoothing":  # torch takes a negative one for none
+        check_fraction(name, value)
 
 
 class NestedParametersMixin:

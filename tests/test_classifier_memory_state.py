@@ -389,7 +389,7 @@ def test_a_fit_that_cannot_be_saved_starts_anew_and_says_so(case, tmp_path, monk
         ):
             model = estimator(tmp_path, **make()).fit(X, Y)
         assert_same(model, expected)
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("*.*"))
 
 
 def test_data_of_the_users_own_start_anew(tmp_path):

@@ -10,12 +10,14 @@ import sklgap
 ROOT = Path(sklgap.__file__).parent
 FLOORS = [
     {"_version"},
-    {"_checks", "_typing", "memory"},
+    {"_checks", "_typing"},
+    {"memory"},
     {"objective", "nets", "regimes", "datasets"},
     {"remedies", "inspection"},
     {"training"},
     {"_classifier"},
     {"model_selection", "metrics"},
+    {"cli"},
     {"__main__"},
 ]
 # Private helpers of a part, which belong to it.

@@ -1,10 +1,8 @@
 """Where data files lie, how their formats are read, and what every ``fetch_*`` function has in common."""
 
-import gzip
 import importlib.util
 import math
 import os
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import fetch_openml
 from sklearn.utils import Bunch
+
+from sklgap.datasets._file import DataFile
 
 Part = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """Images (n, channels, height, width) and labels (n,) of one stretch of a data set, as stored."""
@@ -153,18 +153,7 @@ def _not_found(dataset: ImageDataset, subset: str, home: Path) -> str:
     return f"{dataset.title} needs {names} (or .gz) in '{home / dataset.folder}' or '{home}', where none was found"
 
 
-def read_bytes(path: Path) -> bytes:
-    """Return the content of a plain or gzip-compressed file."""
-    if path.suffix != ".gz":
-        return path.read_bytes()
-    try:
-        with gzip.open(path) as file:
-            return file.read()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"'{path}' must be an undamaged gzip file, but unpacking it failed: {error}.") from error
-
-
-def read_idx(path: Path, n_dims: int) -> NDArray[np.uint8]:
+def read_idx(path: Path, n_dims: int, most: int | None = None) -> NDArray[np.uint8]:
     """Read a file in the idx format that MNIST is published in.
 
     Parameters
@@ -173,6 +162,8 @@ def read_idx(path: Path, n_dims: int) -> NDArray[np.uint8]:
         The file, plain or with suffix ``.gz``.
     n_dims : int
         The number of dimensions that it must have.
+    most : int or None, default=None
+        The number of elements that a compressed file may have.
 
     Returns
     -------
@@ -189,24 +180,40 @@ def read_idx(path: Path, n_dims: int) -> NDArray[np.uint8]:
     Two zero bytes, the element type (8 = unsigned byte), the number of dimensions, each dimension as a big-endian
     32-bit integer, then the elements in row-major order (LeCun, Cortes and Burges, "The MNIST database").
     """
-    content = read_bytes(path)
-    magic = bytes([0, 0, 8, n_dims])
-    if content[:4] != magic:
-        raise ValueError(
-            f"'{path}' must start with the idx magic number {magic.hex()} (unsigned bytes in {n_dims} dimensions), "
-            f"found {content[:4].hex() or 'an empty file'}."
-        )
     n_header = 4 + 4 * n_dims
-    if len(content) < n_header:
-        raise ValueError(f"'{path}' must hold an idx header of {n_header} bytes, found {len(content)} bytes in all.")
-    shape = tuple(int(size) for size in np.frombuffer(content, dtype=">u4", count=n_dims, offset=4))
-    expected = n_header + math.prod(shape)
-    if len(content) != expected:
-        raise ValueError(f"'{path}' must be {expected} bytes long (its header says {shape}), found {len(content)}.")
-    return np.frombuffer(content, dtype=np.uint8, offset=n_header).reshape(shape)
+    with DataFile(path, None if most is None else n_header + most) as file:
+        header = file.read(n_header)
+        magic = bytes([0, 0, 8, n_dims])
+        if header[:4] != magic:
+            raise ValueError(
+                f"'{path}' must start with the idx magic number {magic.hex()} (unsigned bytes in {n_dims} dimensions), "
+                f"found {header[:4].hex() or 'an empty file'}."
+            )
+        if len(header) < n_header:
+            raise ValueError(f"'{path}' must hold an idx header of {n_header} bytes, found {len(header)} bytes in all.")
+        shape = tuple(int(size) for size in np.frombuffer(header, dtype=">u4", count=n_dims, offset=4))
+        expected = n_header + math.prod(shape)
+        sentence = f"'{path}' must be {expected} bytes long (its header says {shape}), found "
+        if not file.packed and file.most != expected:
+            raise ValueError(f"{sentence}{file.most}.")
+        if expected > file.most:
+            raise ValueError(
+                f"{sentence}a compressed file that is unpacked to at most {file.most}; if it is right, unpack it with "
+                "gunzip first."
+            )
+        content = file.array(np.uint8, math.prod(shape))
+        if content is None:
+            raise ValueError(f"{sentence}{file.tell()}.")
+        if file.read(1):
+            raise ValueError(f"{sentence}more.")
+    content.flags.writeable = False
+    try:
+        return content.reshape(shape)
+    except ValueError as error:  # sizes of 0 beside sizes that no array can have
+        raise ValueError(f"'{path}' must have an idx header of an array's sizes, but it says {shape}.") from error
 
 
-def read_records(path: Path, n_label_bytes: int, shape: tuple[int, int, int]) -> Part:
+def read_records(path: Path, n_label_bytes: int, shape: tuple[int, int, int], most: int | None = None) -> Part:
     """Read a file of the "binary version" that CIFAR is published in.
 
     Parameters
@@ -217,6 +224,8 @@ def read_records(path: Path, n_label_bytes: int, shape: tuple[int, int, int]) ->
         The number of label bytes before the pixels of each record.
     shape : tuple of int
         (channels, height, width) of an image.
+    most : int or None, default=None
+        The number of records that a compressed file may have.
 
     Returns
     -------
@@ -235,12 +244,13 @@ def read_records(path: Path, n_label_bytes: int, shape: tuple[int, int, int]) ->
     A record is the label bytes and then the pixels, channel by channel, each in row-major order; there is no header
     (Krizhevsky, "Learning multiple layers of features from tiny images", 2009, and the data set's page).
     """
-    content = np.frombuffer(read_bytes(path), dtype=np.uint8)
     n_record = n_label_bytes + math.prod(shape)
-    if len(content) == 0 or len(content) % n_record:
-        raise ValueError(
-            f"'{path}' must hold one or more whole records of {n_record} bytes, found {len(content)} bytes."
-        )
+    with DataFile(path, None if most is None else most * n_record) as file:
+        content = file.rest() if file.packed else file.array(np.uint8, file.most)
+    if content is None or len(content) == 0 or len(content) % n_record:
+        found = "a file that changes" if content is None else f"{len(content)} bytes"
+        raise ValueError(f"'{path}' must hold one or more whole records of {n_record} bytes, found {found}.")
+    content.flags.writeable = False
     records = content.reshape(-1, n_record)
     return records[:, n_label_bytes:].reshape(-1, *shape), records[:, :n_label_bytes]
 

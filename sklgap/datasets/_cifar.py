@@ -106,7 +106,8 @@ def fetch_cifar10(
     Notes
     -----
     Format: the "binary version" of the data set's page: records of one label byte and 3,072 pixel bytes. The "python
-    version" is not read, because it is a pickle. Files may hold fewer records than the published ones.
+    version" is not read, because it is a pickle. Files may hold fewer records than the published ones, and
+    compressed ones may not hold more.
 
     Examples
     --------
@@ -193,7 +194,7 @@ def fetch_cifar100(
     Notes
     -----
     Format: the "binary version" of the data set's page: records of a coarse label byte, a fine label byte and 3,072
-    pixel bytes. Files may hold fewer records than the published ones.
+    pixel bytes. Files may hold fewer records than the published ones, and compressed ones may not hold more.
 
     Examples
     --------
@@ -219,10 +220,10 @@ def fetch_cifar100(
     )
 
 
-def _read_cifar(paths: Sequence[Path], *, class_counts: Sequence[int], column: int) -> list[Part]:
+def _read_cifar(paths: Sequence[Path], *, class_counts: Sequence[int], column: int, most: int) -> list[Part]:
     parts = []
     for path in paths:
-        images, labels = read_records(path, len(class_counts), _SHAPE)
+        images, labels = read_records(path, len(class_counts), _SHAPE, most)
         for values, n_classes in zip(labels.T, class_counts, strict=True):
             # The label that is not asked for is checked too: it tells a file of another format.
             check_labels(path, values, n_classes)
@@ -234,7 +235,7 @@ _CIFAR10 = ImageDataset(
     title="CIFAR-10",
     folder="cifar-10-batches-bin",
     files={"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)},
-    read=partial(_read_cifar, class_counts=(10,), column=0),
+    read=partial(_read_cifar, class_counts=(10,), column=0, most=10_000),
     shape=_SHAPE,
     target_names=_CIFAR10_NAMES,
     descr=_DESCR.format(title="CIFAR-10", n_classes=10),
@@ -248,7 +249,7 @@ _CIFAR100 = {
         title="CIFAR-100",
         folder="cifar-100-binary",
         files={"train": ("train.bin",), "test": ("test.bin",)},
-        read=partial(_read_cifar, class_counts=(20, 100), column=column),
+        read=partial(_read_cifar, class_counts=(20, 100), column=column, most=50_000),
         shape=_SHAPE,
         target_names=names,
         descr=_DESCR.format(title="CIFAR-100", n_classes=f"{len(names)} ({label})"),

@@ -1,25 +1,28 @@
 """Tables in Kaldi's binary formats: scp lists and ark archives, read without running anything that they name."""
 
-import gzip
-import io
+import math
 import os
 import re
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
+from sklgap.datasets._file import DataFile
+
 # What Kaldi and kaldiio take beside this (commands with a pipe, ranges of rows, standard input) is refused.
 _ENTRY = re.compile(r"^(?P<utterance>\S+)\s+(?P<path>[^|\[\]<>]*[^|\[\]<>\s]):(?P<offset>\d+)$")
-_BINARY = b"\0B"
 _LONGEST_NAME = 1000
-# What kaldiio raises on bytes that are not what they say they are; asserts among them.
-_DAMAGED = (AssertionError, ValueError, TypeError, IndexError, OverflowError, MemoryError, EOFError, struct.error)
+# Values of a compressed matrix that are unpacked at once.
+_AT_ONCE = 2**20
 
-Reader = Callable[[BinaryIO], Any]
+Reader = Callable[[DataFile], np.ndarray]
+
+
+class _Damaged(Exception):
+    """What is wrong with a value; the reader of the table adds file and utterance."""
 
 
 def read_matrices(path: str | os.PathLike[str]) -> Iterator[tuple[str, np.ndarray]]:
@@ -27,34 +30,111 @@ def read_matrices(path: str | os.PathLike[str]) -> Iterator[tuple[str, np.ndarra
 
     Compressed matrices (Kaldi's CM, CM2, CM3) are unpacked.
     """
-    for utterance, value in _read_table(Path(path), _kaldiio().read_matrix_or_vector):
+    for utterance, value in _read_table(Path(path), _read_matrix):
         if np.ndim(value) != 2 or not value.size:
             raise ValueError(
                 f"'{path}' must hold a matrix of frames for utterance {utterance!r}; found shape {np.shape(value)}."
             )
-        if not np.isfinite(value).all():
-            raise ValueError(f"'{path}' must hold finite features; those of utterance {utterance!r} are not.")
-        yield utterance, np.asarray(value, dtype=np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            features = np.asarray(value, dtype=np.float32)
+        if not np.isfinite(features).all():
+            raise ValueError(
+                f"'{path}' must hold features that are finite in float32; those of utterance {utterance!r} are not."
+            )
+        yield utterance, features
 
 
 def read_integers(path: str | os.PathLike[str]) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (utterance, integers of shape (n_frames,)) from an scp or an ark file."""
-    for utterance, value in _read_table(Path(path), _kaldiio().read_int32vector):
+    for utterance, value in _read_table(Path(path), _read_integers):
         if (value < 0).any():
             raise ValueError(f"'{path}' must hold labels of at least 0; utterance {utterance!r} has {value.min()}.")
         yield utterance, np.asarray(value, dtype=np.int64)
 
 
-def _kaldiio() -> Any:
-    # Of kaldiio only the readers of binary matrices and integer vectors are used. Its load_scp, load_ark and load_mat
-    # run commands that an scp file names, and load pickles that an ark file holds.
-    if not __debug__:
-        raise RuntimeError("Kaldi's files cannot be read under python -O: kaldiio reads within assert statements.")
-    try:
-        from kaldiio import matio
-    except ImportError as error:
-        raise ImportError("Kaldi's files need kaldiio: pip install 'sklgap[timit]', or pip install kaldiio.") from error
-    return matio
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+def _read_matrix(file: DataFile) -> np.ndarray:
+    """Read a matrix or a vector: a type, the sizes, the numbers (Kaldi's kaldi-matrix.cc and compressed-matrix.cc)."""
+    kind = file.read(3)
+    if kind in (b"CM ", b"CM2", b"CM3"):
+        if kind != b"CM " and file.read(1) != b" ":
+            raise _Damaged("it has no type that Kaldi knows")
+        return _read_compressed(file, kind)
+    if kind not in (b"FM ", b"FV ", b"DM ", b"DV "):
+        raise _Damaged(f"its type is {kind!r} instead of FM, FV, DM, DV, CM, CM2 or CM3")
+    dtype = "<f4" if kind[:1] == b"F" else "<f8"
+    shape = tuple(_read_size(file) for _ in range(2 if kind[1:2] == b"M" else 1))
+    return _numbers(file, dtype, shape)
+
+
+def _read_compressed(file: DataFile, kind: bytes) -> np.ndarray:
+    smallest, extent, rows, columns = struct.unpack("<ffii", _exactly(file, 16))
+    if rows < 0 or columns < 0:
+        raise _Damaged(f"it declares {rows} x {columns} values")
+
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
+        if kind == b"CM2":
+            return _scaled(_numbers(file, "<u2", (rows, columns)), smallest, extent)
+        if kind == b"CM3":
+            return _scaled(_numbers(file, "u1", (rows, columns)), smallest, extent)
+        # Of each column: smallest value, quartiles and largest value; a byte lies between two of them.
+        p0, p25, p75, p100 = _scaled(_numbers(file, "<u2", (columns, 4)), smallest, extent).T
+        codes = _numbers(file, "u1", (columns, rows)).T
+        matrix = np.empty((rows, columns), np.float32)
+        at_once = max(_AT_ONCE // max(columns, 1), 1)
+        for start in range(0, rows, at_once):
+            steps = codes[start : start + at_once].astype(np.float32)
+            low = p0 + (p25 - p0) * steps * (1 / 64)
+            middle = p25 + (p75 - p25) * (steps - 64) * (1 / 128)
+            high = p75 + (p100 - p75) * (steps - 192) * (1 / 63)
+            matrix[start : start + at_once] = np.where(steps <= 64, low, np.where(steps <= 192, middle, high))
+        return matrix
+
+
+def _scaled(codes: np.ndarray, smallest: float, extent: float) -> np.ndarray:
+    """Map integers from 0 to their type's largest to smallest ... smallest + extent, in float32 and in place."""
+    values = codes.astype(np.float32)
+    values *= extent
+    values /= np.iinfo(codes.dtype).max
+    values += smallest
+    return values
+
+
+def _read_integers(file: DataFile) -> np.ndarray:
+    """Read a vector of 32-bit integers, each after the byte 4."""
+    marked = _numbers(file, np.dtype([("bytes", "u1"), ("value", "<i4")]), (_read_size(file),))
+    if (marked["bytes"] != 4).any():
+        raise _Damaged("its integers are not of four bytes each")
+    return marked["value"]
+
+
+def _read_size(file: DataFile) -> int:
+    mark, size = struct.unpack("<bi", _exactly(file, 5))
+    if mark != 4 or size < 0:
+        raise _Damaged("it does not begin with a size")
+    return int(size)
+
+
+def _numbers(file: DataFile, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+    left, values = file.left, file.array(dtype, math.prod(shape))
+    if values is None:
+        declared = f"it declares {' x '.join(map(str, shape))} values"
+        if file.packed and math.prod(shape) * np.dtype(dtype).itemsize > left:
+            raise _Damaged(f"{declared}, more than it is unpacked to; if it is right, unpack it with gunzip first")
+        raise _Damaged(f"{declared}, which the file does not hold")
+    return values.reshape(shape)
+
+
+def _exactly(file: DataFile, n: int) -> bytes:
+    content = file.read(n)
+    if len(content) < n:
+        raise _Damaged("the file ends in it")
+    return content
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
 
 
 def _read_table(path: Path, read: Reader) -> Iterator[tuple[str, Any]]:
@@ -69,7 +149,7 @@ def _read_table(path: Path, read: Reader) -> Iterator[tuple[str, Any]]:
 
 
 def _read_scp(path: Path, read: Reader) -> Iterator[tuple[str, Any]]:
-    opened: tuple[Path, BinaryIO] | None = None
+    opened: DataFile | None = None
     try:
         for number, line in enumerate(_lines(path), start=1):
             if not line.strip():
@@ -80,19 +160,25 @@ def _read_scp(path: Path, read: Reader) -> Iterator[tuple[str, Any]]:
                     f"'{path}' must have lines 'utterance path:offset', without commands or ranges; line {number} is "
                     f"{line.strip()[:200]!r}."
                 )
-            ark = _archive(path, entry["path"], entry["utterance"])
-            if opened is None or opened[0] != ark:
+            ark, utterance = _archive(path, entry["path"], entry["utterance"]), entry["utterance"]
+            if opened is None or opened.path != ark:
                 if opened is not None:
-                    opened[1].close()
-                opened = ark, ark.open("rb")
-            try:
-                opened[1].seek(int(entry["offset"]))
-            except (OverflowError, ValueError, OSError) as error:  # an offset beyond what a file can have
-                raise _damaged(ark, entry["utterance"], error) from error
-            yield entry["utterance"], _read_value(opened[1], ark, entry["utterance"], read)
+                    opened.close()
+                opened = DataFile(ark)
+            if opened.packed:
+                raise ValueError(
+                    f"'{path}' must name plain archives; '{ark}' of utterance {utterance!r} is compressed."
+                )
+            offset = int(entry["offset"][:19])
+            if offset >= opened.most:
+                raise ValueError(
+                    f"'{path}' must name places in archives; '{ark}' ends before that of utterance {utterance!r}."
+                )
+            opened.seek(offset)
+            yield utterance, _read_value(opened, utterance, read)
     finally:
         if opened is not None:
-            opened[1].close()
+            opened.close()
 
 
 def _lines(path: Path) -> list[str]:
@@ -112,22 +198,12 @@ def _archive(scp: Path, name: str, utterance: str) -> Path:
 
 
 def _read_ark(path: Path, read: Reader) -> Iterator[tuple[str, Any]]:
-    with _open(path) as file:
-        while (utterance := _read_name(file, path)) is not None:
-            yield utterance, _read_value(file, path, utterance, read)
+    with DataFile(path) as file:
+        while (utterance := _read_name(file)) is not None:
+            yield utterance, _read_value(file, utterance, read)
 
 
-def _open(path: Path) -> BinaryIO:
-    if path.suffix != ".gz":
-        return path.open("rb")
-    try:
-        # kaldiio goes back a few bytes, for which gzip would start again at the beginning of the file.
-        return io.BytesIO(gzip.decompress(path.read_bytes()))
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"'{path}' must be an undamaged gzip file, but unpacking it failed: {error}.") from error
-
-
-def _read_name(file: BinaryIO, path: Path) -> str | None:
+def _read_name(file: DataFile) -> str | None:
     """Return the name before the next value, None at the end of the file."""
     name = b""
     while (character := file.read(1)) not in (b" ", b""):
@@ -142,29 +218,23 @@ def _read_name(file: BinaryIO, path: Path) -> str | None:
         text = ""
     if character != b" " or not text.isprintable() or not text or " " in text:
         raise ValueError(
-            f"'{path}' must be an archive in Kaldi's binary format; at byte {file.tell() - len(name)} it has no "
+            f"'{file.path}' must be an archive in Kaldi's binary format; at byte {file.tell() - len(name)} it has no "
             "utterance's name."
         )
     return text
 
 
-def _read_value(file: BinaryIO, path: Path, utterance: str, read: Reader) -> Any:
+def _read_value(file: DataFile, utterance: str, read: Reader) -> np.ndarray:
     start = file.tell()
-    if file.read(len(_BINARY)) != _BINARY:
+    if file.read(2) != b"\0B":
         raise ValueError(
-            f"'{path}' must hold a value in Kaldi's binary format for utterance {utterance!r} at byte {start}; it "
+            f"'{file.path}' must hold a value in Kaldi's binary format for utterance {utterance!r} at byte {start}; it "
             "holds something else, or ends there."
         )
-    file.seek(start)
     try:
         return read(file)
-    except _DAMAGED as error:
-        raise _damaged(path, utterance, error) from error
-
-
-def _damaged(path: Path, utterance: str, error: Exception) -> ValueError:
-    why = f": {error}" if str(error) else ""
-    return ValueError(
-        f"'{path}' must hold whole values of the expected type; that of utterance {utterance!r} is damaged, truncated "
-        f"or of another type ({type(error).__name__}{why})."
-    )
+    except _Damaged as error:
+        raise ValueError(
+            f"'{file.path}' must hold whole values of the expected type; that of utterance {utterance!r} is damaged, "
+            f"truncated or of another type ({error})."
+        ) from error

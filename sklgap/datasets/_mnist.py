@@ -1,5 +1,6 @@
 """MNIST: 70,000 handwritten digits (LeCun, Bottou, Bengio and Haffner, 1998)."""
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,7 +85,7 @@ def fetch_mnist(
     Notes
     -----
     Format: LeCun, Cortes and Burges, "The MNIST database of handwritten digits". Files may hold fewer images than
-    the published ones.
+    the published ones; compressed ones may not hold more than the training set.
 
     Examples
     --------
@@ -116,10 +117,10 @@ def _read_mnist(paths: Sequence[Path]) -> list[Part]:
 
 
 def _read_pair(image_path: Path, label_path: Path) -> Part:
-    images = read_idx(image_path, n_dims=3)
+    images = read_idx(image_path, n_dims=3, most=_MNIST.n_train * math.prod(_SHAPE))
     if len(images) == 0 or images.shape[1:] != _SHAPE[1:]:
         raise ValueError(f"'{image_path}' must hold one or more images of {_SHAPE[1:]} pixels, found {images.shape}.")
-    labels = read_idx(label_path, n_dims=1)
+    labels = read_idx(label_path, n_dims=1, most=_MNIST.n_train)
     if len(labels) != len(images):
         raise ValueError(
             f"'{label_path}' must hold a label for each of the {len(images)} images of '{image_path}', "

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
-from sklgap._checks import check_fraction, check_random_state
+from sklgap._checks import check_arguments, check_fraction, check_random_state, naming_data
 
 
 def randomize_labels(
@@ -60,11 +60,14 @@ def randomize_labels(
     >>> bool((randomize_labels(y, 0.0) == y).all())
     True
     """
+    check_arguments(randomize_labels, locals())
     check_fraction("fraction", fraction)
-    y = column_or_1d(y)
+    with naming_data("y"):
+        y = column_or_1d(y)
     if not len(y):
         raise ValueError("y must have at least one label; got none.")
-    check_classification_targets(y)
+    with naming_data("y"):
+        check_classification_targets(y)
     rng = check_random_state(random_state)
     classes = np.unique(y)
     # Both draws are of full length whatever the fraction, so that the labels replaced are nested.

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from sklgap._checks import check_integer, check_nonnegative, check_random_state
+from sklgap._checks import check_arguments, check_integer, check_nonnegative, check_random_state, check_sizes
 from sklgap.datasets._timit import splice
 
 _N_FEATURES, _CONTEXT = 40, 4  # 9 frames of 40 features: the 360 inputs of F2
@@ -65,8 +65,10 @@ def make_timit_like(
     >>> X.shape, X.dtype
     ((500, 360), dtype('float32'))
     """
+    check_arguments(make_timit_like, locals())
     check_integer("n_samples", n_samples)
     check_integer("n_classes", n_classes, least=2)
+    check_sizes(n_samples=n_samples, n_classes=n_classes)
     check_nonnegative("noise", noise)
     rng = np.random.default_rng(check_random_state(random_state).randint(2**32, size=4, dtype=np.uint32))
     templates = rng.standard_normal((n_classes, _N_FEATURES), dtype=np.float32)

@@ -6,9 +6,8 @@ from numbers import Real
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from sklearn.utils import check_random_state
 
-from sklgap._checks import check_integer
+from sklgap._checks import check_arguments, check_integer, check_random_state, check_sizes
 
 
 def make_image_classification(
@@ -66,16 +65,15 @@ def make_image_classification(
     >>> sorted(y.tolist()) == sorted(5 * [0, 1, 2, 3])
     True
     """
-    check_integer("n_samples", n_samples, 1)
+    check_arguments(make_image_classification, locals())
+    check_integer("n_samples", n_samples)
     check_integer("n_classes", n_classes, 2)
+    check_sizes(n_samples=n_samples, n_classes=n_classes)
     channels, height, width = _check_shape(shape)
     if isinstance(noise, bool) or not isinstance(noise, Real):
         raise TypeError(f"noise must be a number of at least 0, got {noise!r}.")
     if not 0 <= noise < np.inf:
         raise ValueError(f"noise must be a finite number of at least 0, got {noise!r}.")
-    if random_state is None:
-        # check_random_state(None) is NumPy's global state.
-        random_state = np.random.RandomState()
     rng = np.random.default_rng(check_random_state(random_state).randint(2**32, size=4, dtype=np.uint32))
 
     templates = _smooth_fields(rng, (n_classes, channels, height, width))

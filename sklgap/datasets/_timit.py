@@ -12,6 +12,9 @@ from sklgap._checks import is_integer
 from sklgap.datasets._base import check_bool, check_choice
 from sklgap.datasets._kaldi import read_integers, read_matrices
 
+# Ten seconds at the usual 100 frames a second: no row of a net for frames is longer.
+_MOST_CONTEXT = 1000
+
 _DESCR = """Frames of speech with the labels of an alignment, from files in Kaldi's formats
 
 Each row is a frame with its neighbours: its features, and those of the frames before and after it. Rows follow each
@@ -30,10 +33,9 @@ def load_timit(
     missing: str = "error",
     return_X_y: bool = False,
 ) -> Bunch | tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Load frames and their labels from Kaldi's files: TIMIT, or any other corpus.
+    r"""Load frames and their labels from Kaldi's files: TIMIT, or any other corpus.
 
-    TIMIT is licensed: the features and the alignment are made by the user, with Kaldi. Needs kaldiio
-    (``pip install 'sklgap[timit]'``).
+    TIMIT is licensed: the features and the alignment are made by the user, with Kaldi.
 
     Parameters
     ----------
@@ -46,8 +48,8 @@ def load_timit(
         ``ali.*.gz`` themselves are transitions, of which there are more than states.)
     context : int or tuple of two ints, default=4
         Frames before and after each frame that are joined to it: 4 makes rows of 9 frames, so that 40 features become
-        the 360 of the paper's F2. At its ends an utterance's first and last frame are repeated, as ``splice-feats``
-        does.
+        the 360 of the paper's F2; at most 1000. At its ends an utterance's first and last frame are repeated, as
+        ``splice-feats`` does.
     missing : {"error", "skip"}, default="error"
         What to do about an utterance without an alignment (Kaldi fails to align a few): an error, or leave it out.
     return_X_y : bool, default=False
@@ -81,14 +83,13 @@ def load_timit(
         a line of an scp file is not ``utterance path:offset``: commands (``gunzip -c ... |``) are not run.
     OSError
         If a file is missing.
-    ImportError
-        Without kaldiio.
 
     Notes
     -----
     Relative paths in an scp file are taken from the working folder, as in Kaldi, else from the folder of the scp file.
-    Archives are read as data: text archives and what kaldiio knows beyond Kaldi's binary matrices and vectors, pickles
-    among it, is refused. The rows of the paper's training set take 1 GB.
+    Archives are read as data, and only Kaldi's binary matrices and vectors of numbers: text archives and pickles are
+    refused. A compressed archive may unpack to 32 times its size, or 16 MB. The rows of the paper's training set take
+    1 GB.
 
     References
     ----------
@@ -100,13 +101,13 @@ def load_timit(
 
     >>> import tempfile
     >>> from pathlib import Path
-    >>> import kaldiio
-    >>> import numpy as np
+    >>> from struct import pack
     >>> from sklgap.datasets import load_timit
     >>> with tempfile.TemporaryDirectory() as home:
     ...     feats, pdfs = str(Path(home, "feats.ark")), str(Path(home, "pdfs.ark"))
-    ...     kaldiio.save_ark(feats, {"utterance": np.array([[1, 2], [3, 4]], dtype=np.float32)})
-    ...     kaldiio.save_ark(pdfs, {"utterance": np.array([7, 5], dtype=np.int32)})
+    ...     matrix = b"\0BFM " + pack("<bibi4f", 4, 2, 4, 2, 1, 2, 3, 4)
+    ...     _ = Path(feats).write_bytes(b"utterance " + matrix)
+    ...     _ = Path(pdfs).write_bytes(b"utterance \0B" + pack("<bibibi", 4, 2, 4, 7, 4, 5))
     ...     X, y = load_timit(feats, pdfs, context=1, return_X_y=True)
     >>> X
     array([[1., 2., 1., 2., 3., 4.],
@@ -190,6 +191,8 @@ def _check_context(context: Any) -> tuple[int, int]:
     both = (context, context) if is_integer(context, 0) else context
     if not isinstance(both, tuple | list) or len(both) != 2 or not all(is_integer(n, 0) for n in both):
         raise ValueError(f"context must be an integer of at least 0, or two of them; got {context!r}.")
+    if max(both) > _MOST_CONTEXT:
+        raise ValueError(f"context must be at most {_MOST_CONTEXT} frames on a side; got {context!r}.")
     return int(both[0]), int(both[1])
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from sklgap._checks import check_arguments
 from sklgap.inspection._sharpness import check_search, maximize
 from sklgap.objective import check_objective
 
@@ -87,6 +88,7 @@ def adaptive_sharpness(
     >>> [round(adaptive_sharpness(net(scale), X, y).value, 2) for scale in (1.0, 4.0)]
     [0.32, 0.32]
     """
+    check_arguments(adaptive_sharpness, locals())
     search = check_search(epsilon, solver, max_iter, n_restarts, random_state)
     objective = check_objective(estimator, X, y, max_samples=max_samples, random_state=search.rng, **kwargs)
     if hasattr(objective, "subspace"):

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import least_squares
 from scipy.stats import t as student_t
 
-from sklgap._checks import is_number
+from sklgap._checks import check_arguments, is_number
 
 Interval = tuple[float, float]
 
@@ -145,6 +145,7 @@ def fit_diffusion(
     >>> round(fit.a, 6), round(fit.b, 6), fit.better
     (2.0, 0.5, 'log')
     """
+    check_arguments(fit_diffusion, locals())
     if not is_number(confidence) or not 0 < confidence < 1:
         raise ValueError(f"confidence must be a number between 0 and 1; got {confidence!r}.")
     t, distance = _select(n_updates, distances, window)

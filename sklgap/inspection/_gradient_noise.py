@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sklgap._checks import check_integer, check_random_state
+from sklgap._checks import check_arguments, check_integer, check_random_state, is_one_of
 from sklgap.inspection._points import full_space_objective
 from sklgap.objective import Objective
 from sklgap.objective._stream import is_stream, length_of
@@ -183,7 +183,8 @@ def gradient_noise_scale(
     >>> round(noise.trace, 6), round(noise.gradient_norm, 6), round(noise.noise_scale, 6)
     (1.0, 2.0, 0.25)
     """
-    if method not in METHODS:
+    check_arguments(gradient_noise_scale, locals())
+    if not is_one_of(method, METHODS):
         raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}; got {method!r}.")
     rng = check_random_state(random_state)
     objective = noisy_objective(estimator, X, y, max_samples=max_samples, random_state=rng, **kwargs)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from sklgap._checks import check_integer, check_random_state
+from sklgap._checks import check_arguments, check_integer, check_random_state, shown
 from sklgap.inspection._gradient_noise import (
     LEAST_BATCHES,
     check_batch_sizes,
@@ -145,13 +145,15 @@ def gradient_standard_error(
     >>> error.predicted.round(4).tolist()
     [0.8165, 0.0]
     """
+    check_arguments(gradient_standard_error, locals())
     rng = check_random_state(random_state)
     objective = noisy_objective(estimator, X, y, max_samples=max_samples, random_state=rng, **kwargs)
     n = objective.n_samples
     if batch_sizes is None:
         batch_sizes = [4**k for k in range(1, 32) if 4**k <= max(4, n // 10)]
-    if np.ndim(batch_sizes) != 1 or not len(batch_sizes):
-        raise ValueError(f"batch_sizes must be a sequence of integers; got {batch_sizes!r}.")
+    listed = isinstance(batch_sizes, list | tuple | range) or getattr(batch_sizes, "ndim", 0) == 1
+    if not listed or not len(batch_sizes):
+        raise ValueError(f"batch_sizes must be a sequence of integers; got {shown(batch_sizes)}.")
     check_batch_sizes("batch_sizes", batch_sizes, objective)
     check_integer("n_batches", n_batches, least=LEAST_BATCHES)
     noise = gradient_noise_scale(objective, method=method, random_state=rng, verbose=verbose)

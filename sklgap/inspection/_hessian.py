@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from sklgap._checks import check_integer, check_random_state
+from sklgap._checks import check_arguments, check_integer, check_random_state, is_one_of
 from sklgap.inspection._eigensolver import extreme_eigenpairs
 from sklgap.inspection._krylov import Products
 from sklgap.objective import check_objective
@@ -163,6 +163,7 @@ def hessian_eigenvalues(
     >>> record.eigenvalues.round(6).tolist(), bool(record.converged)
     ([2.0, 2.0], True)
     """
+    check_arguments(hessian_eigenvalues, locals())
     _check_parameters(k, which, tol, max_iter)
     rng = check_random_state(random_state)
     objective = check_objective(estimator, X, y, max_samples=max_samples, random_state=rng, **kwargs)
@@ -200,7 +201,7 @@ def hessian_eigenvalues(
 def _check_parameters(k: int, which: str, tol: float, max_iter: int | None) -> None:
     check_integer("k", k, least=1)
     check_integer("max_iter", max_iter, least=1, or_none=True)
-    if which not in ("largest", "smallest", "both"):
+    if not is_one_of(which, ("largest", "smallest", "both")):
         raise ValueError(f"which must be 'largest', 'smallest' or 'both'; got {which!r}.")
     if isinstance(tol, bool) or not isinstance(tol, numbers.Real) or not 0 < tol < 1:
         raise ValueError(f"tol must be a number between 0 and 1; got {tol!r}.")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from sklgap._checks import check_integer, check_random_state
+from sklgap._checks import check_arguments, check_integer, check_random_state, is_one_of
 from sklgap.inspection._krylov import Products, dots, orthonormalise, remainder
 from sklgap.objective import check_objective
 
@@ -124,8 +124,9 @@ def hessian_trace(
     >>> round(record.value, 6), record.standard_error, record.method
     (2.0, 0.0, 'exact')
     """
+    check_arguments(hessian_trace, locals())
     check_integer("n_products", n_products, least=4)
-    if method not in ("hutch++", "hutchinson"):
+    if not is_one_of(method, ("hutch++", "hutchinson")):
         raise ValueError(f"method must be 'hutch++' or 'hutchinson'; got {method!r}.")
     rng = check_random_state(random_state)
     objective = check_objective(estimator, X, y, max_samples=max_samples, random_state=rng, **kwargs)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklgap._checks import check_arguments
 from sklgap.inspection._points import check_positions, evaluate_points, full_space_objective, parameters_of
 
 # The released code: 25 points on [-1, 2].
@@ -120,6 +121,7 @@ def loss_along_line(
     >>> curve.loss.shape
     (3,)
     """
+    check_arguments(loss_along_line, locals())
     return _loss_along(
         "line", start, end, X, y, alphas, verbose, max_samples=max_samples, random_state=random_state, **kwargs
     )
@@ -201,6 +203,7 @@ def loss_along_arc(
     >>> curve.loss.shape
     (3,)
     """
+    check_arguments(loss_along_arc, locals())
     return _loss_along(
         "arc", start, end, X, y, alphas, verbose, max_samples=max_samples, random_state=random_state, **kwargs
     )

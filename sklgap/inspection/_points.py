@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from sklgap._checks import shown
 from sklgap.objective import Objective, RestrictedObjective, check_objective
 from sklgap.objective._check import first_rows, module_to_measure
 from sklgap.objective._parameters import flatten, trainable_parameters
@@ -80,7 +81,12 @@ def evaluate_points(
 
 def full_space_objective(estimator: Any, X: Any, y: Any, names: str, **kwargs: Any) -> Objective:
     """Return the objective of an estimator, or the one given; TypeError for one restricted to a subspace."""
-    objective = check_objective(estimator, X, y, **kwargs)
+    try:
+        objective = check_objective(estimator, X, y, **kwargs)
+    except TypeError as error:
+        if not str(error).startswith("estimator must be"):
+            raise
+        raise TypeError(str(error).replace("estimator", names, 1)) from error
     if isinstance(objective, RestrictedObjective):
         raise TypeError(f"{names} must be in the full space; got an Objective restricted to a subspace.")
     return objective
@@ -110,12 +116,13 @@ def parameters_of(other: Any, objective: Objective, X: Any, y: Any, names: str) 
 def check_positions(name: str, values: Sequence[float]) -> np.ndarray:
     """Return positions on a path or an axis as an array; ValueError for anything but finite numbers."""
     try:
-        positions = np.array(values, dtype=float)
+        given = np.asarray(values)
+        positions = np.array(values, dtype=float) if given.dtype.kind in "iuf" else np.empty(0)
     except (TypeError, ValueError):
         positions = np.empty(0)
     # Beyond float32 a step is not a number.
     if positions.ndim != 1 or not len(positions) or not (np.abs(positions) < np.finfo(np.float32).max).all():
-        raise ValueError(f"{name} must be a sequence of finite numbers; got {values!r}.")
+        raise ValueError(f"{name} must be a sequence of finite numbers; got {shown(values)}.")
     return positions
 
 

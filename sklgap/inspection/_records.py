@@ -8,6 +8,8 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
+from sklgap._checks import check_arguments, shown
+
 
 def recorded(estimator: Any, name: str | None = None) -> dict[str, np.ndarray]:
     """Return what a `sklgap.TrainingRecorder` wrote while the estimator was trained.
@@ -48,6 +50,7 @@ def recorded(estimator: Any, name: str | None = None) -> dict[str, np.ndarray]:
     >>> recorded(model.fit(X / 16, y))["epoch"]
     array([1., 2., 3.])
     """
+    check_arguments(recorded, locals())
     records = recorder_of(estimator, name).records_
     keys = {"n_updates": None, "epoch": None, "weight_distance": None} | {key: None for r in records for key in r}
     columns = {key: np.array([r.get(key, math.nan) for r in records], dtype=float) for key in keys}
@@ -77,13 +80,18 @@ def recorded_by_name(
 def recorder_of(estimator: Any, name: str | None) -> Any:
     """Return the recorder among the callbacks of a fitted estimator."""
     net = net_of(estimator)
+    if not hasattr(net, "callbacks_"):
+        raise TypeError(
+            "estimator must be a fitted LBGapClassifier or skorch net, or a pipeline or a search that ends in one; "
+            f"got {shown(estimator)}."
+        )
     found = {key: callback for key, callback in getattr(net, "callbacks_", ()) if hasattr(callback, "records_")}
     if name is None and len(found) == 1:
         name = next(iter(found))
-    if name not in found:
+    if not isinstance(name, str) or name not in found:
         raise ValueError(
             "name must be that of a TrainingRecorder among the callbacks of the fit, "
-            f"which has {', '.join(map(repr, found)) or 'none'}; got {name!r}."
+            f"which has {', '.join(map(repr, found)) or 'none'}; got {shown(name)}."
         )
     return found[name]
 

@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from sklgap._checks import check_arguments
 from sklgap.inspection._records import module_of
 from sklgap.nets import GhostBatchNorm
 
@@ -135,6 +136,7 @@ def rescale_layers(estimator: Any, factor: float, *, layers: Sequence[str] | Non
     >>> bool(sharpness((other, loss), X, y).value > 5 * sharpness((net, loss), X, y).value)
     True
     """
+    check_arguments(rescale_layers, locals())
     if not isinstance(factor, numbers.Real) or isinstance(factor, bool) or not 0 < float(factor) < math.inf:
         raise ValueError(f"factor must be a positive finite number; got {factor!r}.")
     # The trace runs the module's own forward, which may leave something on it.
@@ -234,8 +236,8 @@ def _next_layer(node: fx.Node, usable: dict[str, nn.Module]) -> str | None:
 
 
 def _chosen(pairs: dict[str, str], layers: Sequence[str]) -> dict[str, str]:
-    names = [layers] if isinstance(layers, str) else list(layers)
-    if isinstance(layers, str) or not names or not set(names) <= set(pairs):
+    names = list(layers) if isinstance(layers, list | tuple | set | frozenset) else []
+    if not names or not all(isinstance(name, str) and name in pairs for name in names):
         raise ValueError(
             f"layers must be None or a sequence of names among {', '.join(map(repr, pairs))}; got {layers!r}."
         )

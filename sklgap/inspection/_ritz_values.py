@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklgap._checks import check_random_state
+from sklgap._checks import check_arguments, check_random_state
 from sklgap.inspection._krylov import Products
 from sklgap.objective import RestrictedObjective, Subspace, check_objective, random_subspace
 
@@ -105,6 +105,7 @@ def ritz_values(
     >>> ritz_values((net, torch.nn.MSELoss()), X, y, subspace_dim=2, random_state=0).values.round(6).tolist()
     [2.0, 2.0]
     """
+    check_arguments(ritz_values, locals())
     rng = check_random_state(random_state)
     objective = check_objective(estimator, X, y, max_samples=max_samples, random_state=rng, **kwargs)
     if isinstance(objective, RestrictedObjective):

@@ -1,6 +1,5 @@
 """Metric 2.1 of Keskar et al. (2017): the sharpness of a solution."""
 
-import numbers
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from sklgap._checks import check_integer, check_random_state
+from sklgap._checks import check_arguments, check_integer, check_random_state, is_number, is_one_of, shown
 from sklgap.inspection import _maximizers
 from sklgap.inspection._maximizers import AnyObjective, Maximum
 from sklgap.objective import check_objective, random_subspace
@@ -200,6 +199,7 @@ def sharpness(
     >>> round(record.value, 3)  # 100 * (0.1 ** 2 + 0.1 ** 2) / 2
     1.0
     """
+    check_arguments(sharpness, locals())
     search = check_search(epsilon, solver, max_iter, n_restarts, random_state)
     rng = search.rng
     objective = check_objective(estimator, X, y, max_samples=max_samples, random_state=rng, **kwargs)
@@ -207,7 +207,7 @@ def sharpness(
         if hasattr(objective, "subspace"):
             raise ValueError("subspace_dim must be None for an Objective that is restricted to a subspace already.")
         objective = objective.restrict(random_subspace(objective.theta0, subspace_dim, subspace, rng))
-    elif subspace not in ("gaussian", "orthonormal"):
+    elif not is_one_of(subspace, ("gaussian", "orthonormal")):
         raise ValueError(f"subspace must be 'gaussian' or 'orthonormal'; got {subspace!r}.")
 
     records = maximize(objective, half_widths(objective, 1.0), search)
@@ -239,7 +239,7 @@ def check_search(
     random_state: int | np.random.RandomState | None,
 ) -> Search:
     """Return the arguments resolved; ValueError for one outside its allowed values."""
-    if solver not in SOLVERS:
+    if not is_one_of(solver, SOLVERS):
         raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {solver!r}.")
     epsilons = check_epsilons(epsilon)
     check_integer("max_iter", max_iter, or_none=True)
@@ -351,10 +351,11 @@ def _record(
 
 
 def check_epsilons(epsilon: float | Sequence[float]) -> list[float]:
-    values = list(np.atleast_1d(np.asarray(epsilon, dtype=object)))
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < np.inf:
-            raise ValueError(f"epsilon must be a number above 0, or a sequence of such; got {epsilon!r}.")
+    sequence = isinstance(epsilon, list | tuple) or (isinstance(epsilon, np.ndarray) and epsilon.ndim > 0)
+    values: list[Any] = list(epsilon) if sequence else [epsilon]  # type: ignore[arg-type]
+    values = [value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value for value in values]
     if not values:
         raise ValueError("epsilon must be a number above 0, or a sequence of such; got an empty sequence.")
+    if not all(is_number(value) and value > 0 for value in values):
+        raise ValueError(f"epsilon must be a number above 0, or a sequence of such; got {shown(epsilon)}.")
     return [float(value) for value in values]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sklgap._checks import check_integer, check_random_state
+from sklgap._checks import check_arguments, check_integer, check_random_state
 from sklgap.inspection._krylov import Products, dots, norm, orthonormalise
 from sklgap.objective import check_objective
 
@@ -152,6 +152,7 @@ def hessian_spectral_density(
     >>> density.nodes.shape, round(density.trace, 6)
     ((5, 3), 2.0)
     """
+    check_arguments(hessian_spectral_density, locals())
     check_integer("n_vectors", n_vectors, least=1)
     check_integer("n_steps", n_steps, least=1)
     _check_smoothing(width, n_points, optional=True)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklgap._checks import check_arguments, is_one_of
 from sklgap.inspection._points import check_positions, evaluate_points, full_space_objective, parameters_of
 from sklgap.objective import Objective, Subspace, random_subspace
 
@@ -154,7 +155,8 @@ def loss_on_plane(
     >>> surface.loss.shape
     (3, 21)
     """
-    if directions not in DIRECTIONS:
+    check_arguments(loss_on_plane, locals())
+    if not is_one_of(directions, DIRECTIONS):
         raise ValueError(f"directions must be one of {', '.join(map(repr, DIRECTIONS))}; got {directions!r}.")
     if towards is not None and (not isinstance(towards, tuple | list) or not 1 <= len(towards) <= 2):
         raise TypeError(

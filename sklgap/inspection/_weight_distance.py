@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from sklgap._checks import check_arguments
 from sklgap._typing import Params
 from sklgap.inspection._records import module_of, net_of
 from sklgap.objective._parameters import trainable_parameters
@@ -59,6 +60,7 @@ def weight_distance(estimator: Any, reference: Any = None, *, per_layer: bool = 
     >>> round(weight_distance(a, b), 5)  # four numbers differ by 2
     4.0
     """
+    check_arguments(weight_distance, locals())
     params = trainable_parameters(module_of(estimator))
     if reference is not None:
         start = trainable_parameters(module_of(reference, "reference"))

@@ -1,11 +1,12 @@
 """Saved work: a folder of whole files, the keys they are found by, and the plain values they hold.
 
-For the package itself: nothing here is public, which is why there is no ``__all__``.
+Public are `saved_work`, `prune` and `SavedWork`; the rest is for the package itself.
 """
 
 from sklgap.memory._code import is_library as is_library
 from sklgap.memory._folder import Memory as Memory
 from sklgap.memory._folder import check_memory as check_memory
+from sklgap.memory._housekeeping import SavedWork, prune, saved_work
 from sklgap.memory._key import Unfollowable as Unfollowable
 from sklgap.memory._key import fingerprint as fingerprint
 from sklgap.memory._key import fingerprint_of_named as fingerprint_of_named
@@ -17,3 +18,5 @@ from sklgap.memory._plain import unplain as unplain
 from sklgap.memory._state import Graph as Graph
 from sklgap.memory._state import restore_state as restore_state
 from sklgap.memory._state import saved_state as saved_state
+
+__all__ = ["SavedWork", "prune", "saved_work"]

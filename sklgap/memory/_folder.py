@@ -1,24 +1,41 @@
-"""The folder that keeps finished work: whole files or none, checked before they are believed.
+"""The folder of saved work: whole files or none, checked before they are believed.
 
-Every file is one line that names the format, one with the SHA-256 of the rest, and the rest: tensors and plain values
-as ``torch.save`` writes them, read with ``weights_only=True``, which runs no code.
+The file FORMAT says the version of the folder. Every other file of ours is named by a key and a kind, and has four
+parts: a line that names the format, a line with the SHA-256 of the rest, a line of JSON that says what it is, and
+tensors and plain values as ``torch.save`` writes them, read with ``weights_only=True``, which runs no code.
 """
 
 import contextlib
 import hashlib
 import io
+import json
 import os
 import time
 import uuid
 import warnings
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
-MAGIC = b"sklgap memory 1\n"
+from sklgap._version import __version__
+
+VERSION = 2
+MAGIC = f"sklgap memory {VERSION}\n".encode()
+FORMAT_FILE = "FORMAT"
 # A file that is still being written is younger than this.
 STALE_SECONDS = 3600
+# What none of our files comes near: a line of JSON, lists and dicts in each other, bytes of tensors beside the file's.
+_LONGEST_LINE = 10_000
+_DEEPEST = 100
+_SLACK = 2**20
+_PLAIN = (type(None), bool, int, float, str, bytes)
+_CONTAINERS = (dict, list, tuple, set)
+
+
+class Refused(Exception):
+    """What is wrong with a file that cannot be believed."""
 
 
 class Memory:
@@ -28,46 +45,45 @@ class Memory:
     ----------
     folder : str or Path
         Made if it does not exist.
+    about : str, default=""
+        What the work is, for whoever lists the folder.
 
     Raises
     ------
     ValueError
-        If it is no folder and cannot become one.
+        If it is no folder and cannot become one, or a folder of another version.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, about: str = "") -> None:
         self.folder = check_memory(folder)
+        check_format(self.folder)
+        self.about = about[:1000]
         self.failed = False
 
     def read(self, key: str, kind: str) -> Any:
-        """Return what was kept, or None: also, with a warning, for a file that cannot be trusted."""
+        """Return what was saved, or None: also, with a warning, for a file that cannot be trusted."""
         path = self._path(key, kind)
         try:
-            content = path.read_bytes()
+            with open(path, "rb") as file:
+                read_head(file)
+                entry = _load(file.read())
+            if type(entry) is not dict or entry.keys() != {"key", "kind", "value"}:
+                raise Refused("holds what sklgap does not write")
+            if entry["key"] != key or entry["kind"] != kind:
+                raise Refused("belongs to other work")
+            return entry["value"]
         except FileNotFoundError:
             return None
         except OSError as error:
             self.distrust(key, kind, f"could not be read ({error.strerror})")
-            return None
-        header, body = content[: len(MAGIC) + 65], content[len(MAGIC) + 65 :]
-        if not header.startswith(MAGIC):
-            self.distrust(key, kind, "is not a file that sklgap wrote")
-        elif hashlib.sha256(body).hexdigest().encode() + b"\n" != header[len(MAGIC) :]:
-            self.distrust(key, kind, "is damaged")
-        else:
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # of torch, about pickles that it then refuses
-                    entry = torch.load(io.BytesIO(body), weights_only=True, map_location="cpu")
-                if entry["key"] == key and entry["kind"] == kind:
-                    return entry["value"]
-                self.distrust(key, kind, "belongs to other work")
-            except Exception:  # whatever it holds, it is nothing that `write` wrote
-                self.distrust(key, kind, "holds what sklgap does not write")
+        except Refused as error:
+            self.distrust(key, kind, str(error))
+        except Exception:  # whatever it holds, it is nothing that `write` wrote
+            self.distrust(key, kind, "holds what sklgap does not write")
         return None
 
     def write(self, key: str, kind: str, value: Any, *, sync: bool = True) -> bool:
-        """Keep a value, whole or not at all; say whether it was kept. A full disk is a warning, once.
+        """Save a value, whole or not at all; say whether it was saved. A full disk is a warning, once.
 
         Parameters
         ----------
@@ -81,23 +97,20 @@ class Memory:
         buffer = io.BytesIO()
         torch.save({"key": key, "kind": kind, "value": value}, buffer)
         body = buffer.getbuffer()
+        head = {"about": self.about, "sklgap": __version__, "torch": torch.__version__, "bytes": len(body)}
+        line = json.dumps(head).encode() + b"\n"
+        digest = hashlib.sha256(line)
+        digest.update(body)
         path = self._path(key, kind)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
         try:
-            with open(unfinished, "xb") as file:
-                file.write(MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n")
-                file.write(body)
-                if sync:
-                    file.flush()
-                    os.fsync(file.fileno())
-            os.replace(unfinished, path)
+            if not (self.folder / FORMAT_FILE).exists():
+                _write_whole(self.folder / FORMAT_FILE, [MAGIC], sync=sync)
+            _write_whole(path, [MAGIC + digest.hexdigest().encode() + b"\n" + line, body], sync=sync)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                unfinished.unlink(missing_ok=True)
             if not self.failed:
                 warnings.warn(
                     f"memory={str(self.folder)!r} could not be written to ({error.strerror}): "
-                    "the work goes on, and what it finds is not kept there.",
+                    "the work goes on, and what it finds is not saved there.",
                     UserWarning,
                     stacklevel=2,
                 )
@@ -122,6 +135,100 @@ class Memory:
     def distrust(self, key: str, kind: str, what: str) -> None:
         """Warn of an entry that is not believed."""
         warnings.warn(f"memory: {self._path(key, kind)} {what}; the work is done again.", UserWarning, stacklevel=3)
+
+
+def _write_whole(path: Path, parts: list[Any], *, sync: bool) -> None:
+    """Write a file that is there whole or not at all, whatever other processes do."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(unfinished, "xb") as file:
+            file.writelines(parts)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+def check_format(folder: Path) -> None:
+    """Raise a ValueError for a folder of another version of the format."""
+    try:
+        with open(folder / FORMAT_FILE, "rb") as file:
+            said = file.read(len(MAGIC) + 1)
+    except OSError:
+        return  # a new folder, or one that `write` will warn of
+    if said != MAGIC:
+        raise ValueError(
+            f"memory must be a folder of format {VERSION} of sklgap, but {str(folder / FORMAT_FILE)!r} says "
+            f"{said.decode(errors='replace').strip()!r}: use another folder, or remove this one."
+        )
+
+
+def read_head(file: BinaryIO) -> dict[str, Any]:
+    """Return what an open file says of itself, if size and checksum are right; the file is then at its content.
+
+    The content is read in pieces, so that a wrong file takes no memory.
+
+    Raises
+    ------
+    Refused
+        For any other file.
+    """
+    if file.read(len(MAGIC)) != MAGIC:
+        raise Refused("is not a file that sklgap wrote in this format")
+    digest, line = file.read(65), file.readline(_LONGEST_LINE)
+    start = file.tell()
+    try:
+        head = json.loads(line)
+        n_bytes = head["bytes"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise Refused("is damaged") from None
+    if type(n_bytes) is not int or n_bytes != os.fstat(file.fileno()).st_size - start:
+        raise Refused("is damaged")
+    found = hashlib.sha256(line)
+    while piece := file.read(2**20):
+        found.update(piece)
+    if found.hexdigest().encode() + b"\n" != digest:
+        raise Refused("is damaged")
+    file.seek(start)
+    return dict(head)
+
+
+def _load(body: bytes) -> Any:
+    """Return what ``torch.save`` wrote, if it takes no more memory than the file does."""
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        parts = archive.infolist()
+    stored = all(part.compress_type == zipfile.ZIP_STORED and part.file_size == part.compress_size for part in parts)
+    if not stored or sum(part.file_size for part in parts) > len(body) or len({p.filename for p in parts}) < len(parts):
+        raise Refused("declares more than it holds")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, about pickles that it then refuses
+        value = torch.load(io.BytesIO(body), weights_only=True, map_location="cpu")
+    _check_plain(value, len(body))
+    return value
+
+
+def _check_plain(value: Any, n_bytes: int) -> None:
+    """Raise `Refused` unless all are plain values, no deeper than ours, and not multiplied by references."""
+    n_values, n_tensor_bytes = 0, 0
+    waiting = [(value, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        n_values += 1
+        if type(value) is torch.Tensor and value.layout is torch.strided and value.device.type == "cpu":
+            n_tensor_bytes += value.nbytes
+            if value.nbytes > value.untyped_storage().nbytes():
+                raise Refused("declares more than it holds")
+        elif type(value) in _CONTAINERS:
+            items = [item for pair in value.items() for item in pair] if type(value) is dict else value
+            waiting += [(item, depth + 1) for item in items]
+        elif type(value) not in _PLAIN:
+            raise Refused("holds what sklgap does not write")
+        if depth > _DEEPEST or n_values + len(waiting) > n_bytes or n_tensor_bytes > 4 * n_bytes + _SLACK:
+            raise Refused("declares more than it holds")
 
 
 def check_memory(folder: Any) -> Path:

@@ -4,6 +4,7 @@ from typing import Any
 
 from sklearn.metrics import accuracy_score
 
+from sklgap._checks import naming_data
 from sklgap.objective import check_objective
 from sklgap.objective._stream import is_stream
 
@@ -50,7 +51,8 @@ def generalization_gap_score(estimator: Any, X: Any, y: Any = None) -> float:
             )
     if is_stream(X):  # accuracy with the statistics that predict uses
         return float(last.train_score_ - check_objective(estimator, X, batch_norm="running").evaluate().accuracy)
-    return float(last.train_score_ - accuracy_score(y, estimator.predict(X)))
+    with naming_data("X", "y"):
+        return float(last.train_score_ - accuracy_score(y, estimator.predict(X)))
 
 
 def neg_generalization_gap_scorer(estimator: Any, X: Any, y: Any) -> float:

@@ -5,8 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from sklgap._checks import check_arguments, check_flag, check_integer, shown
 from sklgap._nested_parameters import suggestion
 from sklgap.inspection import sharpness
+from sklgap.inspection._sharpness import check_search
+from sklgap.objective._batch_norm import check_batch_norm
+from sklgap.objective._check import check_max_samples
 
 
 def sharpness_score(
@@ -61,8 +65,8 @@ def sharpness_score(
     >>> bool((scores["train_sharpness"] > 0).all())
     True
     """
-    if np.ndim(epsilon):
-        raise ValueError(f"epsilon must be a number above 0; got {epsilon!r}.")
+    check_arguments(sharpness_score, locals())
+    _check_one(epsilon)
     return sharpness(
         estimator,
         X,
@@ -99,7 +103,7 @@ def make_sharpness_scorer(*, greater_is_better: bool = False, **kwargs: Any) -> 
     greater_is_better : bool, default=False
         False: the score is the negative sharpness, so that searches prefer flat minima.
     **kwargs
-        Arguments of `sharpness_score`.
+        Arguments of `sharpness_score`, checked at once.
 
     Returns
     -------
@@ -112,11 +116,30 @@ def make_sharpness_scorer(*, greater_is_better: bool = False, **kwargs: Any) -> 
     >>> make_sharpness_scorer(epsilon=5e-4)
     make_sharpness_scorer(greater_is_better=False, epsilon=0.0005)
     """
-    allowed = list(inspect.signature(sharpness_score).parameters)[3:]
+    allowed = list(_defaults())
     for name in kwargs:
         if name not in allowed:
             raise TypeError(f"make_sharpness_scorer has no argument {name!r}{suggestion(name, allowed)}")
+    check_flag("greater_is_better", greater_is_better)
+    given = {name: kwargs.get(name, default) for name, default in _defaults().items()}
+    check_search(given["epsilon"], given["solver"], None, None, given["random_state"])
+    _check_one(given["epsilon"])
+    check_integer("subspace_dim", given["subspace_dim"], or_none=True)
+    check_batch_norm(given["batch_norm"])
+    check_max_samples(given["max_samples"])
     return _SharpnessScorer(1 if greater_is_better else -1, kwargs)
+
+
+def _check_one(epsilon: Any) -> None:
+    """Raise a ValueError for several epsilons, of which a score can be but one."""
+    if isinstance(epsilon, list | tuple) or getattr(epsilon, "ndim", 0) != 0:
+        raise ValueError(f"epsilon must be a number above 0; got {shown(epsilon)}.")
+
+
+def _defaults() -> dict[str, Any]:
+    """Return the arguments of `sharpness_score` that a scorer may fix, with their defaults."""
+    parameters = list(inspect.signature(sharpness_score).parameters.values())[3:]
+    return {parameter.name: parameter.default for parameter in parameters}
 
 
 def neg_sharpness_scorer(estimator: Any, X: Any, y: Any) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import indexable
 
-from sklgap._checks import check_integer
+from sklgap._checks import check_integer, is_one_of
 from sklgap._classifier import LBGapClassifier
 from sklgap.inspection._sharpness import SOLVERS, check_epsilons
 from sklgap.memory import check_memory
@@ -92,7 +92,7 @@ def check_measuring(
 ) -> Measuring:
     """Return what is measured, on rows that are drawn here."""
     check_batch_norm(batch_norm)
-    if solver not in SOLVERS:
+    if not is_one_of(solver, SOLVERS):
         raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {solver!r}.")
     return Measuring(
         _check_epsilons(epsilons),

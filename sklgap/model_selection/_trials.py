@@ -126,7 +126,7 @@ def run_trial(
     model = with_parameters(estimator, parameters)
     store, key = None, None
     if memory is not None:
-        store = Memory(memory)
+        store = Memory(memory, f"{trial.label}, trial {trial.trial}")
         if last_step(model).memory is None:
             model = with_parameters(model, {"memory": memory})
     with warnings.catch_warnings():
@@ -139,11 +139,33 @@ def run_trial(
         fitted = last_step(model).module_.state_dict()
         key = key_of("trial", plainly, fitted, train, test, measuring, surroundings(device))
     measured = None if store is None or key is None else store.read(key, "trial")
+    if measured is not None and not _is_record(measured, measuring):
+        assert store is not None
+        assert key is not None
+        store.distrust(key, "trial", "does not hold the figures of this trial")
+        measured = None
     if measured is None:
         measured = _measure(model, train, test, measuring, trial.seed)
         if store is not None and key is not None:
             store.write(key, "trial", plain(measured))
     return {"regime": trial.label, "trial": trial.trial, "seed": trial.seed, **measured}, model
+
+
+# What is measured of a trial beside its sharpness, which the measuring names.
+_FIGURES = {
+    *("batch_size", "train_accuracy", "test_accuracy", "train_loss", "test_loss", "weight_distance", "n_epochs"),
+    *("n_updates", "converged", "fit_seconds", "measure_seconds"),
+}
+
+
+def _is_record(measured: Any, measuring: Measuring) -> bool:
+    """Say whether a saved value holds the figures that a trial is measured for, and numbers only."""
+    wanted = _FIGURES | {sharpness_key(e, dim) for dim in measuring.subspace_dims for e in measuring.epsilons}
+    return isinstance(measured, dict) and measured.keys() == wanted and all(map(_is_figure, measured.values()))
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or type(value) in (bool, int, float)
 
 
 def _measure(

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from sklgap._checks import check_module, shown
 from sklgap.nets._computed_weights import plain_weights
 from sklgap.nets._deep_conv import C2, C4
 from sklgap.nets._fully_connected import F1, F2
@@ -89,8 +90,8 @@ def net_arguments(net: Any, n_features: int, n_classes: int, input_shape: tuple[
 
 def check_init(init: Init) -> Init:
     """Return ``init`` if it is "glorot_uniform", "torch" or a callable; ValueError otherwise."""
-    if init not in ("glorot_uniform", "torch") and not callable(init):
-        raise ValueError(f"init must be 'glorot_uniform', 'torch' or a callable on a module; got {init!r}.")
+    if not callable(init) and not (isinstance(init, str) and init in ("glorot_uniform", "torch")):
+        raise ValueError(f"init must be 'glorot_uniform', 'torch' or a callable on a module; got {shown(init)}.")
     return init
 
 
@@ -104,9 +105,14 @@ def initialize_weights(module: nn.Module, init: Init = "glorot_uniform") -> None
     Weights that a layer computes from other parameters (weight norm, pruning) are reached through these; a UserWarning
     names a layer that then has other weights.
     """
+    check_module(module)
+    check_init(init)
     if callable(init):
         with plain_weights(module):
-            init(module)
+            try:
+                init(module)
+            except Exception as error:  # the user's function, or no function of a module at all
+                raise ValueError(f"init must be a function of a module, but it failed: {error}") from error
     elif init == "glorot_uniform":
         with plain_weights(module):
             for layer in module.modules():

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from sklgap._checks import WrongArgument, check_shape, check_sizes, shown
 from sklgap.nets._fully_connected import EPSILON
 
 
@@ -32,6 +33,12 @@ class DeepConv(nn.Module):
         stacks: tuple[tuple[int, ...], ...] = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3),
         hidden: int = 512,
     ) -> None:
+        check_shape("input_shape", input_shape, 3)
+        check_sizes(n_classes=n_classes, hidden=hidden)
+        if not isinstance(stacks, tuple | list) or not stacks:
+            raise WrongArgument(f"stacks must be a tuple of tuples of integers of at least 1; got {shown(stacks)}.")
+        for i, stack in enumerate(stacks):
+            check_shape(f"stacks[{i}]", stack)
         super().__init__()
         n_channels, *size = input_shape
         layers: list[nn.Module] = []

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from sklgap._checks import check_integer, check_sizes
+
 EPSILON = 1e-3  # batch norm's epsilon in the released code (the default of Keras 1)
 
 
@@ -23,6 +25,8 @@ class FullyConnected(nn.Module):
     takes_images = False
 
     def __init__(self, n_features: int, n_classes: int, n_layers: int, width: int = 512) -> None:
+        check_sizes(n_features=n_features, n_classes=n_classes, width=width)
+        check_integer("n_layers", n_layers, least=0)
         super().__init__()
         layers: list[nn.Module] = [nn.Flatten()]
         for n_inputs in ([n_features] + [width] * n_layers)[:n_layers]:

@@ -5,6 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sklgap._checks import check_arguments, check_fraction, check_integer, check_module, check_nonnegative, check_sizes
+
 
 class GhostBatchNorm(_BatchNorm):
     """Batch norm whose training statistics are those of ghost batches inside the batch.
@@ -34,6 +36,12 @@ class GhostBatchNorm(_BatchNorm):
         *,
         ghost_batch_size: int = 128,
     ) -> None:
+        check_arguments(GhostBatchNorm.__init__, locals())
+        check_sizes(num_features=num_features)
+        check_integer("ghost_batch_size", ghost_batch_size, least=2)
+        check_nonnegative("eps", eps)
+        if momentum is not None:
+            check_fraction("momentum", momentum)
         super().__init__(num_features, eps, momentum, affine)
         self.ghost_batch_size = ghost_batch_size
 
@@ -96,6 +104,8 @@ def convert_to_ghost_batch_norm(module: nn.Module, ghost_batch_size: int) -> nn.
     Returns the module: itself, or its replacement if it is a batch-norm layer. A layer used in several places stays
     shared.
     """
+    check_module(module)
+    check_integer("ghost_batch_size", ghost_batch_size, least=2)
     ghosts = {layer: _ghost_of(layer, ghost_batch_size) for layer in module.modules() if isinstance(layer, _BatchNorm)}
     for parent in module.modules():
         for name, child in parent._modules.items():

@@ -8,10 +8,13 @@ convolutions there (option B: 2,752 parameters more), and a WRN-16-4 that is a w
 are the published nets that the paper cites.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sklgap._checks import check_dropout, check_shape, check_sizes
 from sklgap.nets._fully_connected import EPSILON
 
 
@@ -42,6 +45,11 @@ class ResNet(nn.Module):
         n_blocks: int,
         widths: tuple[int, ...] = (16, 32, 64),
     ) -> None:
+        check_shape("input_shape", input_shape, 3)
+        check_sizes(n_classes=n_classes, n_blocks=n_blocks)
+        check_shape("widths", widths)
+        if any(narrow > wide for narrow, wide in pairwise(widths)):
+            raise ValueError(f"widths must not decrease, for the shortcuts have no parameters; got {widths!r}.")
         super().__init__()
         layers = [_conv(input_shape[0], widths[0]), nn.BatchNorm2d(widths[0], eps=EPSILON), nn.ReLU()]
         layers += [_Block(*sizes) for sizes in _plan(widths[0], widths, n_blocks)]
@@ -88,6 +96,10 @@ class WideResNet(nn.Module):
         widths: tuple[int, ...] = (16, 32, 64),
         dropout: float = 0.0,
     ) -> None:
+        check_shape("input_shape", input_shape, 3)
+        check_sizes(n_classes=n_classes, n_blocks=n_blocks, widening=widening)
+        check_shape("widths", widths)
+        check_dropout(dropout)
         super().__init__()
         wide = tuple(widening * width for width in widths)
         layers: list[nn.Module] = [_conv(input_shape[0], widths[0])]

@@ -6,6 +6,7 @@ follows the released code.
 
 from torch import Tensor, nn
 
+from sklgap._checks import check_dropout, check_shape, check_sizes
 from sklgap.nets._fully_connected import EPSILON
 
 
@@ -36,6 +37,10 @@ class ShallowConv(nn.Module):
         hidden: tuple[int, ...] = (384, 192),
         dropout: float = 0.5,
     ) -> None:
+        check_shape("input_shape", input_shape, 3)
+        check_shape("hidden", hidden, empty=True)
+        check_sizes(n_classes=n_classes, n_filters=n_filters)
+        check_dropout(dropout)
         super().__init__()
         n_channels, *size = input_shape
         layers: list[nn.Module] = []

@@ -23,6 +23,8 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from sklgap._checks import is_one_of, shown
+
 POLICIES = ("batch", "population", "running")
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
@@ -30,8 +32,8 @@ Statistics = dict[str, tuple[Tensor, Tensor]]
 
 def check_batch_norm(batch_norm: str) -> str:
     """Return the policy if it is one; ValueError otherwise."""
-    if batch_norm not in POLICIES:
-        raise ValueError(f"batch_norm must be one of {', '.join(map(repr, POLICIES))}; got {batch_norm!r}.")
+    if not is_one_of(batch_norm, POLICIES):
+        raise ValueError(f"batch_norm must be one of {', '.join(map(repr, POLICIES))}; got {shown(batch_norm)}.")
     return batch_norm
 
 

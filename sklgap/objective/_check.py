@@ -10,6 +10,7 @@ from scipy import sparse
 from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
+from sklgap._checks import check_arguments, naming_data, shown
 from sklgap._typing import Criterion
 from sklgap.objective._copy import check_plain, deepcopy
 from sklgap.objective._data import tensors
@@ -69,6 +70,8 @@ def check_objective(
     >>> check_objective(pair, torch.zeros(8, 3), torch.zeros(8), max_samples=5, random_state=0).n_samples
     5
     """
+    check_arguments(check_objective, locals())
+    check_max_samples(max_samples)
     if isinstance(estimator, Objective | RestrictedObjective):
         if X is not None or y is not None or max_samples is not None:
             raise TypeError("An Objective carries its own data; X, y and max_samples must be None beside it.")
@@ -80,7 +83,8 @@ def check_objective(
             raise TypeError("y must be None beside a Dataset or a DataLoader, which holds the targets.")
     elif X is None or y is None:
         raise TypeError("X and y must be given beside an estimator; only an Objective carries its own data.")
-    module, criterion, X, y = _parts(estimator, X, y)
+    with naming_data("X", "y"):
+        module, criterion, X, y = _parts(estimator, X, y)
     if is_stream(X):
         if max_samples is not None:
             X = part_of(X, _sample(length_of(X), max_samples, random_state).tolist())
@@ -148,6 +152,16 @@ def _as_tensors(X: Any, y: Any) -> tuple[Any, Any]:
     return X if sparse.issparse(X) else tensors(X), as_tensor(y)
 
 
+def check_max_samples(max_samples: Any) -> None:
+    """Raise a ValueError unless it is None, a number of rows or a fraction of them."""
+    fraction = isinstance(max_samples, float | np.floating)
+    whole = isinstance(max_samples, int | np.integer) and not isinstance(max_samples, bool)
+    if max_samples is not None and not (0 < max_samples <= 1 if fraction else whole and max_samples >= 1):
+        raise ValueError(
+            f"max_samples must be None, an integer of at least 1 or a float in (0, 1]; got {shown(max_samples)}."
+        )
+
+
 def own_loss(net: Any) -> RowLoss:
     """Return a skorch net's ``get_loss`` as a loss of (y_pred, y) alone, of what its own ``infer`` returns.
 
@@ -189,11 +203,6 @@ def own_loss(net: Any) -> RowLoss:
 
 def _sample(n_samples: int, max_samples: int | float, random_state: int | np.random.RandomState | None) -> np.ndarray:
     fraction = isinstance(max_samples, float | np.floating)
-    whole = isinstance(max_samples, int | np.integer) and not isinstance(max_samples, bool)
-    if not (0 < max_samples <= 1 if fraction else whole and max_samples >= 1):
-        raise ValueError(
-            f"max_samples must be None, an integer of at least 1 or a float in (0, 1]; got {max_samples!r}."
-        )
     size = max(1, round(max_samples * n_samples)) if fraction else min(int(max_samples), n_samples)
     if not isinstance(random_state, np.random.RandomState):
         random_state = np.random.RandomState(random_state)

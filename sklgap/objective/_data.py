@@ -9,6 +9,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from sklgap._checks import naming_data
 from sklgap._typing import Batch
 from sklgap.objective._nested import map_tensors, n_rows
 from sklgap.objective._tensors import as_tensor
@@ -149,20 +150,19 @@ def rows_of(batch: Batch, index: Tensor | slice) -> Batch:
 
 def _check_data(data: tuple[Any, Any], dtype: torch.dtype, device: torch.device) -> tuple[Any, Tensor]:
     X, y = data
-    y = on_device(as_tensor(y), dtype, device, target=True)
-    if sparse.issparse(X):
-        X = X.tocsr()
-        if not np.isfinite(X.data).all():
-            raise ValueError("X must hold finite numbers only; the sparse matrix holds NaN or infinity.")
-        length = X.shape[0]
-    else:
-        X = on_device(tensors(X), dtype, device)
-        if isinstance(X, Tensor):
-            length = len(X)
+    with naming_data("X", "y"):
+        y = on_device(as_tensor(y), dtype, device, target=True)
+        if sparse.issparse(X):
+            X = X.tocsr()
+            if not np.isfinite(X.data).all():
+                raise ValueError("X must hold finite numbers only; the sparse matrix holds NaN or infinity.")
+            length = X.shape[0]
         else:
-            length = n_rows(X)
-    if length != len(y):
-        raise ValueError(f"X and y must have the same number of rows; got {length} and {len(y)}.")
+            X = on_device(tensors(X), dtype, device)
+            length = len(X) if isinstance(X, Tensor) else n_rows(X)
+        n_targets = len(y)
+    if length != n_targets:
+        raise ValueError(f"X and y must have the same number of rows; got {length} and {n_targets}.")
     if length == 0:
         raise ValueError("X must have at least one row; got none.")
     return X, y

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sklgap._checks import WrongArgument, check_arguments, check_module, shown
 from sklgap._typing import Aux, Batch, Criterion, Params
 from sklgap.objective import _batch_norm
 from sklgap.objective._autodiff import gradient_of, hessian_operator, hessian_vector_product, row_gradient_norms
@@ -160,8 +161,10 @@ class Objective:
         num_workers: int = 0,
         check: bool = True,
     ) -> None:
+        check_arguments(Objective.__init__, locals())
         self.batch_norm = _batch_norm.check_batch_norm(batch_norm)
         self.chunk_size = _check_chunk_size(chunk_size)
+        check_module(module)
         module = check_plain(module)
         lazy = lazy_parameters(module)
         if lazy:
@@ -175,7 +178,7 @@ class Objective:
         first = next(iter(own.values()))
         self.parameters = parameters
         self.dtype = _check_dtype(dtype, own)
-        self.device = first.device if device is None else torch.device(device)
+        self.device = first.device if device is None else _check_device(device)
         self._module = private_copy(module, self.device, self.dtype)
         self._like = trainable_parameters(self._module, parameters)
         self.theta0 = flatten(self._like).detach()
@@ -651,7 +654,9 @@ def _double_precision(criterion: Any, device: torch.device) -> RowLoss:
     if isinstance(criterion, RowLoss):
         return criterion
     if isinstance(criterion, type) or not callable(criterion):
-        raise TypeError(f"criterion must be a function of (y_pred, y), such as CrossEntropyLoss(); got {criterion!r}.")
+        raise TypeError(
+            f"criterion must be a function of (y_pred, y), such as CrossEntropyLoss(); got {shown(criterion)}."
+        )
     if not isinstance(criterion, nn.Module):
         return RowLoss(criterion)
     if getattr(criterion, "reduction", "mean") != "mean":
@@ -680,6 +685,16 @@ def _check_dtype(dtype: torch.dtype | None, params: Params) -> torch.dtype:
             "measure a copy of it in single precision."
         )
     dtype = own if dtype is None else dtype
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"dtype must be torch.float32 or torch.float64; got {dtype!r}.")
+    if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype must be torch.float32 or torch.float64; got {shown(dtype)}.")
     return dtype
+
+
+def _check_device(device: Any) -> torch.device:
+    if isinstance(device, str | torch.device):
+        try:
+            torch.empty(0, device=device)
+            return torch.device(device)
+        except (RuntimeError, AssertionError, NotImplementedError):  # unknown, or not there
+            pass
+    raise WrongArgument(f"device must be None or a torch device of this machine, such as 'cpu'; got {shown(device)}.")

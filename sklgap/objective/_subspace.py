@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklgap._checks import WrongArgument, check_arguments, is_one_of, shown
+
 
 class Subspace:
     """The affine map ``z -> origin + A z`` with A of shape (n_params, dim).
@@ -73,8 +75,11 @@ def random_subspace(
     Subspace
         Holds dim * n_params numbers in the dtype of ``origin``.
     """
-    if kind not in ("gaussian", "orthonormal"):
-        raise ValueError(f"subspace must be 'gaussian' or 'orthonormal'; got {kind!r}.")
+    check_arguments(random_subspace, locals())
+    if not is_one_of(kind, ("gaussian", "orthonormal")):
+        raise ValueError(f"subspace must be 'gaussian' or 'orthonormal'; got {shown(kind)}.")
+    if not isinstance(origin, Tensor) or not origin.is_floating_point() or origin.ndim != 1 or not len(origin):
+        raise WrongArgument(f"origin must be a tensor of floating-point numbers in one dimension; got {shown(origin)}.")
     n_params = origin.numel()
     if isinstance(dim, bool) or not isinstance(dim, int | np.integer) or not 1 <= dim <= n_params:
         raise ValueError(f"subspace_dim must be an integer between 1 and the {n_params} parameters; got {dim!r}.")

@@ -6,6 +6,8 @@ from typing import Any
 
 from sklearn.base import BaseEstimator
 
+from sklgap._checks import check_integer, shown
+
 # Section 1 and Appendix of Keskar et al. (2017): 256 samples against 10 % of the training set.
 SMALL_BATCH = 256
 LARGE_BATCH_FRACTION = 0.1
@@ -80,10 +82,13 @@ def default_base_batch_size(n_samples: int) -> int:
 
     The large batch is a tenth of the data; the small one stays four times below it.
     """
+    check_integer("n_samples", n_samples)
     return min(n_samples, SMALL_BATCH if n_samples >= 40 * SMALL_BATCH else max(8, n_samples // 40))
 
 
-def check_batch_size(batch_size: int | float | None, n_samples: int, name: str = "batch_size") -> int:
+def check_batch_size(
+    batch_size: int | float | None, n_samples: int, name: str = "batch_size", or_none: bool = True
+) -> int:
     """Resolve a batch size to a number of rows.
 
     Parameters
@@ -95,20 +100,26 @@ def check_batch_size(batch_size: int | float | None, n_samples: int, name: str =
         Number of training samples.
     name : str
         What the error calls it.
+    or_none : bool
+        Whether it may be None.
 
     Returns
     -------
     int
         Between 1 and n_samples: a larger batch is all the data.
     """
-    if batch_size is None:
+    check_integer("n_samples", n_samples)
+    if batch_size is None and or_none:
         return default_base_batch_size(n_samples)
     whole = isinstance(batch_size, numbers.Integral)
-    valid = not isinstance(batch_size, bool) and isinstance(batch_size, numbers.Real)
-    if not valid or not (batch_size == -1 or batch_size >= 1 if whole else 0 < batch_size <= 1):
+    if (
+        isinstance(batch_size, bool)
+        or not isinstance(batch_size, numbers.Real)
+        or not (batch_size == -1 or batch_size >= 1 if whole else 0 < batch_size <= 1)
+    ):
         raise ValueError(
             f"{name} must be an integer of at least 1, a fraction of the training samples in (0, 1], "
-            f"or -1 for all of them; got {batch_size!r}."
+            f"or -1 for all of them; got {shown(batch_size)}."
         )
     if batch_size == -1 and whole:
         return n_samples

@@ -2,6 +2,7 @@
 
 import numbers
 
+from sklgap._checks import check_integer, shown
 from sklgap.regimes._base import LARGE_BATCH_FRACTION, BatchRegime, check_batch_size
 from sklgap.regimes._constant import ConstantBatch
 
@@ -12,13 +13,16 @@ def check_batch_regime(batch_regime: str | int | float | BatchRegime, n_samples:
     ``"SB"`` is the small batch of `default_base_batch_size`, ``"LB"`` 10 % of the training samples; an int or a
     fraction is a constant batch; a `BatchRegime` is returned as it is.
     """
-    if batch_regime == "SB":
+    check_integer("n_samples", n_samples)
+    if isinstance(batch_regime, str) and batch_regime == "SB":
         return ConstantBatch()
-    if batch_regime == "LB":
+    if isinstance(batch_regime, str) and batch_regime == "LB":
         return ConstantBatch(max(LARGE_BATCH_FRACTION, min(1.0, 2 / n_samples)))  # batch norm needs two rows
     if isinstance(batch_regime, numbers.Real):
         check_batch_size(batch_regime, n_samples, "batch_regime")
         return ConstantBatch(batch_regime)
     if isinstance(batch_regime, BatchRegime):
         return batch_regime
-    raise ValueError(f"batch_regime must be 'SB', 'LB', an integer, a fraction or a BatchRegime; got {batch_regime!r}.")
+    raise ValueError(
+        f"batch_regime must be 'SB', 'LB', an integer, a fraction or a BatchRegime; got {shown(batch_regime)}."
+    )

@@ -104,12 +104,12 @@ class DynamicSampling(BatchRegime):
         n_batches = self.n_batches
         if isinstance(n_batches, bool) or not isinstance(n_batches, numbers.Integral) or n_batches < 2:
             raise ValueError(f"n_batches must be an integer of at least 2; got {n_batches!r}.")
-        largest = check_batch_size(self.largest, n_samples, "largest")
+        largest = check_batch_size(self.largest, n_samples, "largest", or_none=False)
         return min(largest, check_batch_size(self.initial, n_samples, "initial"))
 
     def next_batch_size(self, last_epoch: Mapping[str, Any], n_samples: int) -> int:
         """Return the size that passes the norm test: the same, or a larger one."""
-        largest = check_batch_size(self.largest, n_samples, "largest")
+        largest = check_batch_size(self.largest, n_samples, "largest", or_none=False)
         size = min(largest, last_epoch["batch_size"])
         variance = last_epoch.get("gradient_variance", 0.0)
         allowed = self.theta**2 * last_epoch.get("squared_gradient_norm", 0.0)
@@ -120,4 +120,8 @@ class DynamicSampling(BatchRegime):
 
     def measured_batches(self, batch_size: int, n_samples: int) -> int:
         """Return ``n_batches`` until the batch is at its largest."""
-        return int(self.n_batches) if batch_size < check_batch_size(self.largest, n_samples, "largest") else 0
+        return (
+            int(self.n_batches)
+            if batch_size < check_batch_size(self.largest, n_samples, "largest", or_none=False)
+            else 0
+        )

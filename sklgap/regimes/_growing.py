@@ -3,8 +3,7 @@
 The schedule is fixed in advance, as in Friedlander and Schmidt (2012).
 """
 
-import numbers
-
+from sklgap._checks import is_integer, is_number
 from sklgap.regimes._base import LARGE_BATCH_FRACTION, BatchRegime, check_batch_size
 
 
@@ -44,11 +43,11 @@ class GrowingBatch(BatchRegime):
 
     def batch_size(self, epoch: int, n_samples: int) -> int:
         """Return the batch size of the epoch."""
-        if not isinstance(self.factor, numbers.Real) or not 1 <= self.factor < float("inf"):
+        if not is_number(self.factor) or self.factor < 1:
             raise ValueError(f"factor must be a number of at least 1; got {self.factor!r}.")
-        if not isinstance(self.every, numbers.Integral) or self.every < 1:
+        if not is_integer(self.every, 1):
             raise ValueError(f"every must be an integer of at least 1; got {self.every!r}.")
-        largest = check_batch_size(self.largest, n_samples, "largest")
+        largest = check_batch_size(self.largest, n_samples, "largest", or_none=False)
         size = check_batch_size(self.initial, n_samples, "initial")
         for _ in range(epoch // self.every):
             if size >= largest or self.factor == 1:

@@ -6,17 +6,22 @@ keeps its mean per epoch.
 
 import math
 
+from sklgap._checks import check_integer, shown
+
 RULES = (None, "sqrt", "linear")
 
 
 def check_lr_scaling(lr_scaling: str | None) -> str | None:
     """Return the rule if it is one; ValueError otherwise."""
-    if lr_scaling not in RULES:
-        raise ValueError(f"lr_scaling must be None, 'sqrt' or 'linear'; got {lr_scaling!r}.")
+    if not (lr_scaling is None or (isinstance(lr_scaling, str) and lr_scaling in RULES)):
+        raise ValueError(f"lr_scaling must be None, 'sqrt' or 'linear'; got {shown(lr_scaling)}.")
     return lr_scaling
 
 
 def lr_factor(lr_scaling: str | None, batch_size: int, base_batch_size: int) -> float:
     """Return what the learning rate is multiplied with: 1, sqrt(B / B_base) or B / B_base."""
+    check_lr_scaling(lr_scaling)
+    check_integer("batch_size", batch_size)
+    check_integer("base_batch_size", base_batch_size)
     ratio = batch_size / base_batch_size
     return {None: 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[lr_scaling]

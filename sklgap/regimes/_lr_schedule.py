@@ -6,11 +6,10 @@ Hoffer et al. (2017), Section 5.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sklgap._checks import is_number
+from sklgap._checks import is_number, shown
 from sklgap.regimes._lr_scaling import check_lr_scaling, lr_factor
 
 
@@ -52,16 +51,16 @@ def check_lr_schedule(lr_scaling: Any, lr_warmup_epochs: Any, lr_milestones: Any
     """Return the schedule that the parameters of `LBGapClassifier` describe; ValueError for a wrong one."""
     check_lr_scaling(lr_scaling)
     if not is_number(lr_warmup_epochs) or lr_warmup_epochs < 0:
-        raise ValueError(f"lr_warmup_epochs must be a number of at least 0; got {lr_warmup_epochs!r}.")
+        raise ValueError(f"lr_warmup_epochs must be a number of at least 0; got {shown(lr_warmup_epochs)}.")
     if lr_warmup_epochs and lr_scaling is None:
         raise ValueError(
             "lr_warmup_epochs must be 0 with lr_scaling=None: the warm-up goes from lr to the scaled rate; "
             f"got {lr_warmup_epochs!r}."
         )
-    numbers_only = isinstance(lr_milestones, Iterable) and not isinstance(lr_milestones, str)
+    numbers_only = isinstance(lr_milestones, list | tuple | range) or getattr(lr_milestones, "ndim", 0) == 1
     milestones = tuple(lr_milestones) if numbers_only else (None,)
     if not all(is_number(m) and m > 0 for m in milestones) or list(milestones) != sorted(set(milestones)):
-        raise ValueError(f"lr_milestones must be increasing numbers of epochs above 0; got {lr_milestones!r}.")
+        raise ValueError(f"lr_milestones must be increasing numbers of epochs above 0; got {shown(lr_milestones)}.")
     if not is_number(lr_decay) or not 0 < lr_decay <= 1:
-        raise ValueError(f"lr_decay must be a number in (0, 1]; got {lr_decay!r}.")
+        raise ValueError(f"lr_decay must be a number in (0, 1]; got {shown(lr_decay)}.")
     return LRSchedule(lr_scaling, float(lr_warmup_epochs), tuple(map(float, milestones)), float(lr_decay))

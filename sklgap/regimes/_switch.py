@@ -1,7 +1,6 @@
 """Small batches first, large ones after: the warm start of Keskar et al. (2017), Section 4 and Figure 5."""
 
-import numbers
-
+from sklgap._checks import is_integer
 from sklgap.regimes._base import LARGE_BATCH_FRACTION, BatchRegime, check_batch_size
 
 
@@ -34,8 +33,8 @@ class SwitchBatch(BatchRegime):
 
     def batch_size(self, epoch: int, n_samples: int) -> int:
         """Return the batch size of the epoch."""
-        if not isinstance(self.switch_epoch, numbers.Integral) or self.switch_epoch < 0:
+        if not is_integer(self.switch_epoch, 0):
             raise ValueError(f"switch_epoch must be an integer of at least 0; got {self.switch_epoch!r}.")
-        then = check_batch_size(self.then, n_samples, "then")
+        then = check_batch_size(self.then, n_samples, "then", or_none=False)
         first = check_batch_size(self.first, n_samples, "first")
         return then if epoch >= self.switch_epoch else first

@@ -1,7 +1,6 @@
 """Data augmentation: Keskar et al. (2017), Section 4 and Appendix, and the usual recipes for CIFAR."""
 
 import math
-import numbers
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,7 @@ from sklearn.base import clone
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
-from sklgap._checks import check_fraction, check_integer
+from sklgap._checks import check_fraction, check_integer, check_shape, is_number
 from sklgap._typing import Batch
 from sklgap.remedies._base import Remedy
 
@@ -88,11 +87,13 @@ class Augmentation(Remedy):
         """Raise a ValueError for a parameter outside its allowed values."""
         if not isinstance(self.flip, bool | np.bool_):
             raise ValueError(f"flip must be True or False; got {self.flip!r}.")
-        if not isinstance(self.degrees, numbers.Real) or not 0 <= self.degrees <= 180:
+        if not is_number(self.degrees) or not 0 <= self.degrees <= 180:
             raise ValueError(f"degrees must be a number in [0, 180]; got {self.degrees!r}.")
         check_fraction("translate", self.translate)
         check_integer("crop_padding", self.crop_padding, least=0)
         check_integer("cutout", self.cutout, least=0)
+        if self.image_shape is not None:
+            check_shape("image_shape", self.image_shape, 3)
 
     def check_image_shape(self, shape: tuple[int, ...]) -> None:
         """Raise a ValueError for images (channels, height, width) of which a crop or a cutout could leave nothing."""

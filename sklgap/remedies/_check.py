@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+from sklgap._checks import shown
 from sklgap.remedies._adversarial import Adversarial
 from sklgap.remedies._augmentation import Augmentation
 from sklgap.remedies._base import Remedy
@@ -47,10 +48,10 @@ def check_remedies(remedies: Iterable[Any] | None) -> list[tuple[str, Remedy]]:
         raise TypeError(
             f"remedies must be a sequence of Remedy objects; got {remedies!r} alone: write ({remedies!r},)."
         )
-    if remedies is not None and not isinstance(remedies, Iterable):
-        raise TypeError(f"remedies must be a sequence of Remedy objects; got {remedies!r}.")
+    if remedies is not None and (not isinstance(remedies, Iterable) or hasattr(remedies, "dtype")):
+        raise TypeError(f"remedies must be a sequence of Remedy objects; got {shown(remedies)}.")
     named: list[tuple[str, Remedy]] = []
-    for item in remedies or ():
+    for item in () if remedies is None else remedies:
         name, remedy = _named(item)
         taken = {other for other, _ in named}
         if name in taken and isinstance(item, tuple):
@@ -74,11 +75,13 @@ def _named(item: Any) -> tuple[str, Remedy]:
     if isinstance(item, str):
         name = item.lower().replace("-", "").replace("_", "")
         if name not in SHORTHANDS:
-            raise ValueError(f"remedies must hold Remedy objects or names among {', '.join(SHORTHANDS)}; got {item!r}.")
+            raise ValueError(
+                f"remedies must hold Remedy objects or names among {', '.join(SHORTHANDS)}; got {shown(item)}."
+            )
         return name, SHORTHANDS[name]()
     name, remedy = item if isinstance(item, tuple) and len(item) == 2 else (type(item).__name__.lower(), item)
     if not isinstance(name, str) or not isinstance(remedy, Remedy):
-        raise TypeError(f"remedies must hold Remedy objects or pairs (name, Remedy); got {item!r}.")
+        raise TypeError(f"remedies must hold Remedy objects or pairs (name, Remedy); got {shown(item)}.")
     if "__" in name:
         raise ValueError(f"remedies must have names without '__'; got {name!r}.")
     return name, remedy

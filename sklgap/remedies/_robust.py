@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn.utils import get_total_norm
 
-from sklgap._checks import check_integer, check_nonnegative
+from sklgap._checks import check_flag, check_integer, check_nonnegative
 from sklgap._typing import Aux, Batch, Buffers, GradFn, Params
 from sklgap.remedies._accumulation import accumulate
 from sklgap.remedies._base import Remedy
@@ -73,8 +73,7 @@ class SAM(Remedy):
         """Raise a ValueError for a parameter outside its allowed values."""
         check_nonnegative("rho", self.rho)
         check_nonnegative("eta", self.eta)
-        if not isinstance(self.adaptive, bool):
-            raise ValueError(f"adaptive must be True or False; got {self.adaptive!r}.")
+        check_flag("adaptive", self.adaptive)
         check_integer("sub_batch_size", self.sub_batch_size, or_none=True)
 
     def transform_grad(self, grad_fn: GradFn, state: Any) -> GradFn:

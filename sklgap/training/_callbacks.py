@@ -89,7 +89,7 @@ class EpochRecorder(Callback):
         # Frozen parameters included: they may have moved before they were frozen.
         weights = dict(net.module_.named_parameters())
         history.record("weight_distance", math.sqrt(squared_distance(weights, net.module_start_).item()))
-        del self.losses_, self.masses_, self.predicted_, self.labels_
+        del self.losses_, self.masses_, self.predicted_, self.labels_, self.lr_, self.writes_batches_
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what an interrupted epoch has left behind."""

@@ -69,10 +69,21 @@ class Checkpoint:
         finished = self.memory.read(self.key, "fit")
         if finished is not None and self._put(net, finished, "fit", self.at_start):
             return True
-        self.resumed = self.memory.read(self.key, "part")
+        self.resumed = self._begun(net)
         if self.resumed is not None:
             self.epochs_done = self.resumed["epochs"]
         return False
+
+    def _begun(self, net: Any) -> dict[str, Any] | None:
+        """Return what was saved of an unfinished fit, if it can be that."""
+        begun = self.memory.read(self.key, "part")
+        if begun is None:
+            return None
+        epochs = begun.get("epochs") if isinstance(begun, dict) and begun.keys() == {"state", "epochs"} else None
+        if type(epochs) is int and epochs >= 1 and (net.regime_adaptation or epochs <= net.max_epochs):
+            return dict(begun)
+        self.memory.distrust(self.key, "part", "does not hold the state of this net")
+        return None
 
     def after_train_begin(self, net: Any) -> None:
         """Put the net where the training stands, if one was begun."""
@@ -138,7 +149,11 @@ class Checkpoint:
                 for callback in _schedulers(net, made=False):
                     callback.on_train_begin(net)
                 self.train_score = float(entry["train_score"])
+                if not 0 <= self.train_score <= 1:
+                    raise ValueError("its accuracy is none")
             restore_state(self._graph(net), entry["state"])
+            if kind == "part" and len(net.history) != entry["epochs"]:
+                raise ValueError("it has another number of epochs than it says")
             return True
         except Exception as error:  # whatever the file holds, the fit is made again
             restore_state(graph, before)

@@ -9,6 +9,8 @@ from scipy.sparse import issparse
 from sklearn.utils.validation import check_array, column_or_1d
 from torch import Tensor
 
+from sklgap._checks import naming_data
+
 # What is sparse is made dense by batch and by block of rows, never as a whole.
 NOT_SPARSE = (
     "X must be dense {}; got a sparse matrix: use sparse_output=False in the step that made it, or X.toarray()."
@@ -60,12 +62,17 @@ class DataEncoding:
         names = getattr(X, "columns", None)
         if self.feature_names is not None and names is not None and list(names) != self.feature_names:
             raise ValueError(f"X must have the columns {self.feature_names} of fit, in their order; got {list(names)}.")
-        X = check_array(to_numpy(X), accept_sparse="csr", dtype=np.float32, order="C", allow_nd=True, input_name="X")
-        rows = self.rows(X)
-        y = column_or_1d(to_numpy(y))
+        with naming_data("X"):
+            X = check_array(
+                to_numpy(X), accept_sparse="csr", dtype=np.float32, order="C", allow_nd=True, input_name="X"
+            )
+            rows = self.rows(X)
+        with naming_data("y"):
+            y = column_or_1d(to_numpy(y))
         if rows.shape[0] != len(y):
             raise ValueError(f"X and y must have the same number of rows; got {rows.shape[0]} and {len(y)}.")
-        unseen = np.setdiff1d(y, self.classes)
+        with naming_data("y"):
+            unseen = np.setdiff1d(y, self.classes)
         if len(unseen):
             raise ValueError(f"y must have the labels seen in fit, {self.classes}; got {unseen} beside them.")
         return rows, np.searchsorted(self.classes, y)

@@ -14,6 +14,7 @@ from skorch.utils import to_tensor
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from sklgap._checks import given_to
 from sklgap._typing import Batch, Criterion
 from sklgap.nets import convert_to_ghost_batch_norm, initialize_weights
 from sklgap.objective._batch_norm import batch_norm_layers
@@ -144,7 +145,8 @@ class TrainingNet(NeuralNetClassifier):
 
     def initialize_module(self) -> "TrainingNet":
         """Build the module and draw its weights; an instance keeps its own."""
-        super().initialize_module()
+        with given_to("module", self.module, self.get_params_for("module")):
+            super().initialize_module()
         self.module_ = check_plain(self.module_, "net")
         if lazy_parameters(self.module_) and self.example_ is not None:
             materialize(self.module_, self.example_)
@@ -158,7 +160,8 @@ class TrainingNet(NeuralNetClassifier):
 
     def initialize_criterion(self) -> "TrainingNet":
         """Build the criterion, with class weights in the type the module computes in."""
-        super().initialize_criterion()
+        with given_to("criterion", self.criterion, self.get_params_for("criterion")):
+            super().initialize_criterion()
         if isinstance(self.criterion_, nn.Module):
             given = self.criterion_ is self.criterion
             self.criterion_ = (deepcopy(self.criterion_) if given else self.criterion_).to(floating_dtype(self.module_))
@@ -171,11 +174,12 @@ class TrainingNet(NeuralNetClassifier):
         if not names:
             raise ValueError("net must have parameters to train; the module has none.")
         check_parameter_groups(groups, names)
-        try:
-            super().initialize_optimizer(*args)
-        except ValueError as error:
-            self._refuse_vectors(error)
-            raise
+        with given_to("optimizer", self.optimizer, self.get_params_for("optimizer")):
+            try:
+                super().initialize_optimizer(*args)
+            except ValueError as error:
+                self._refuse_vectors(error)
+                raise
         check_options(self.optimizer_, groups)
         self._build_step()
         # skorch moves what starts with "module_" between devices when it unpickles.
@@ -269,9 +273,10 @@ class TrainingNet(NeuralNetClassifier):
 
     def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> tuple[Any, Any]:
         """Return the rows to train on and those to validate on, both encoded."""
-        if not self.train_split or not hasattr(self, "encoding_"):
-            return super().get_split_datasets(X, y, **fit_params)
-        return split_as_given(self, X, y, **fit_params)
+        with given_to("train_split", self.train_split, {}):
+            if not self.train_split or not hasattr(self, "encoding_"):
+                return super().get_split_datasets(X, y, **fit_params)
+            return split_as_given(self, X, y, **fit_params)
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         """Slice tensors; a user's own dataset or iterator takes skorch's way."""
@@ -286,7 +291,8 @@ class TrainingNet(NeuralNetClassifier):
         if tensors is not None and (training or len(tensors) > 2):
             self._check_counted(*tensors[1:])
         if tensors is None or getattr(self, name) is not DataLoader or self.get_params_for(name):
-            return super().get_iterator(dataset, training)
+            with given_to(name, getattr(self, name), self.get_params_for(name)):
+                return super().get_iterator(dataset, training)
         X, y, weight = (*tensors, None)[:3]
         device = torch.device(self.device)
         if not training:

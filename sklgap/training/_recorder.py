@@ -7,15 +7,17 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
 import torch
 from skorch.callbacks import Callback
 from skorch.dataset import get_len
 
-from sklgap._checks import is_integer
+from sklgap._checks import check_integer, is_integer, shown
 from sklgap._typing import Params
 from sklgap.inspection._weight_distance import distance
 from sklgap.objective import Objective, check_objective
-from sklgap.objective._check import own_loss
+from sklgap.objective._batch_norm import check_batch_norm
+from sklgap.objective._check import check_max_samples, own_loss
 from sklgap.objective._copy import deepcopy
 from sklgap.objective._parameters import copy_of
 from sklgap.objective._stream import is_stream
@@ -258,10 +260,13 @@ class TrainingRecorder(Callback):
 
     def _check(self) -> None:
         if self.every is not None and not is_integer(self.every, least=1):
-            raise ValueError(f"every must be None or an integer of at least 1; got {self.every!r}.")
+            raise ValueError(f"every must be None or an integer of at least 1; got {shown(self.every)}.")
         _check_updates(self.at_updates)
         if self.every is None and self.at_updates is None:
             raise ValueError("every and at_updates must not both be None: there would be no record.")
+        check_batch_norm(self.batch_norm)
+        check_integer("chunk_size", self.chunk_size)
+        check_max_samples(self.max_samples)
         if not is_integer(self.random_state, least=0):
             raise ValueError(f"random_state must be an integer of at least 0; got {self.random_state!r}.")
         for name, rows in _check_named("datasets", self.datasets):
@@ -325,11 +330,14 @@ def _check_updates(at_updates: str | Sequence[int] | None) -> None:
     if at_updates is None or (isinstance(at_updates, str) and at_updates == "log"):
         return
     try:
-        good = not isinstance(at_updates, str) and len(at_updates) > 0 and all(is_integer(n, 0) for n in at_updates)
+        listed = isinstance(at_updates, list | tuple | range | np.ndarray)
+        good = listed and len(at_updates) > 0 and all(is_integer(n, 0) for n in at_updates)
     except TypeError:
         good = False
     if not good:
-        raise ValueError(f"at_updates must be None, 'log' or a sequence of integers of at least 0; got {at_updates!r}.")
+        raise ValueError(
+            f"at_updates must be None, 'log' or a sequence of integers of at least 0; got {shown(at_updates)}."
+        )
 
 
 def _check_named(parameter: str, given: Any) -> list[tuple[str, Any]]:

@@ -97,7 +97,7 @@ def test_none_is_fresh():
         ({"noise": -0.1}, ValueError, r"^noise must be a finite number of at least 0, got -0\.1\.$"),
         ({"noise": float("nan")}, ValueError, r"^noise must be a finite number of at least 0, got nan\.$"),
         ({"noise": "loud"}, TypeError, r"^noise must be a number of at least 0, got 'loud'\.$"),
-        ({"random_state": "x"}, ValueError, "'x' cannot be used to seed"),
+        ({"random_state": "x"}, ValueError, "random_state must be None, an integer from 0 to"),
     ],
 )
 def test_bad_parameters(parameters, error, sentence):

@@ -1,12 +1,10 @@
-import sys
-
 import numpy as np
 import pytest
 from sklearn.model_selection import GroupKFold
 
 from sklgap import LBGapClassifier
 from sklgap.datasets import load_timit
-from tests.datasets.test_kaldi import integer_bytes, matrix_bytes, write_ark
+from tests.datasets.test_kaldi import double_matrix_bytes, integer_bytes, matrix_bytes, write_ark
 
 LENGTHS = {"fa": 5, "fb": 1, "mc": 12}
 
@@ -98,10 +96,14 @@ def test_frames_of_unequal_width(tmp_path):
         load_timit(tmp_path / "feats.ark", tmp_path / "pdf.ark")
 
 
-def test_without_kaldiio(corpus, monkeypatch):
-    monkeypatch.setitem(sys.modules, "kaldiio", None)
-    with pytest.raises(ImportError, match=r"need kaldiio: pip install 'sklgap\[timit\]'"):
-        load_timit(*corpus[:2])
+def test_values_beyond_float32_are_refused(corpus):
+    features, alignments, _, _ = corpus
+    for name, value in (("large", 1e300), ("infinite", np.inf), ("none", np.nan)):
+        path = features.parent / f"{name}.ark"
+        matrix = np.full((5, 40), value)
+        write_ark(path, {"fa": double_matrix_bytes(matrix)})
+        with pytest.raises(ValueError, match=rf"{name}.ark' must hold features that are finite in float32; those of"):
+            load_timit(path, alignments[1])
 
 
 @pytest.mark.parametrize(
@@ -111,6 +113,8 @@ def test_without_kaldiio(corpus, monkeypatch):
         ({"context": 1.5}, ValueError, "^context must be"),
         ({"context": (1, 2, 3)}, ValueError, "^context must be"),
         ({"context": True}, ValueError, "^context must be"),
+        ({"context": 10**12}, ValueError, r"^context must be at most 1000 frames on a side; got 1000000000000\.$"),
+        ({"context": (0, 1001)}, ValueError, "^context must be at most 1000 frames"),
         ({"missing": "ignore"}, ValueError, "^missing must be one of 'error', 'skip', got 'ignore'"),
         ({"return_X_y": 1}, TypeError, "^return_X_y must be True or False"),
         ({"features": 3}, TypeError, r"^features must be a path; got 3\.$"),

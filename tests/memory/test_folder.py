@@ -1,8 +1,13 @@
 import errno
+import hashlib
+import io
+import json
 import os
 import pickle
 import time
+import tracemalloc
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -24,6 +29,78 @@ def test_what_is_written_is_read(tmp_path):
     assert memory.read("other", "fit") is None
 
 
+def signed(body):
+    """A forged file: the right size and checksum around a content."""
+    line = json.dumps({"about": "", "sklgap": "", "torch": "", "bytes": len(body)}).encode() + b"\n"
+    return _folder.MAGIC + hashlib.sha256(line + body).hexdigest().encode() + b"\n" + line + body
+
+
+def saved(value):
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def deflated(body):
+    """The same archive, compressed."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(body)) as archive, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+        for part in archive.infolist():
+            packed.writestr(part.filename, archive.read(part))
+    return buffer.getvalue()
+
+
+def laughs(depth):
+    value = [1.0]
+    for _ in range(depth):
+        value = [value, value]
+    return value
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def entry(value):
+    return {"key": "k", "kind": "fit", "value": value}
+
+
+FORGED = {
+    "no dict": lambda: saved([1, 2]),
+    "missing names": lambda: saved({"key": "k", "value": 1}),
+    "more names": lambda: saved({**entry(1), "more": 1}),
+    "other key": lambda: saved({**entry(1), "key": "x"}),
+    "unhashable key": lambda: saved({**entry(1), "key": torch.zeros(2)}),
+    "compressed": lambda: deflated(saved(entry(torch.zeros(10**6)))),
+    "expanded": lambda: saved(entry(torch.zeros(1).expand(10**9))),
+    "laughs": lambda: saved(entry(laughs(60))),
+    "deep": lambda: saved(entry(nested(150))),
+    "sparse": lambda: saved(entry(torch.zeros(3, 3).to_sparse())),
+    "meta": lambda: saved(entry(torch.zeros(10**6, device="meta"))),
+    "views": lambda: saved(entry([torch.zeros(10**6)] * 50)),
+    "empty": lambda: b"",
+    "no archive": lambda: b"PK" + bytes(100),
+    "half": lambda: saved(entry(torch.zeros(1000)))[:2000],
+}
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_a_forged_file_is_refused(tmp_path, case):
+    memory = Memory(tmp_path)
+    content = signed(FORGED[case]())
+    (tmp_path / "k.fit").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.warns(UserWarning, match="the work is done again"):
+            assert memory.read("k", "fit") is None
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_pickle_is_never_loaded(tmp_path):
     class Boom:
         def __reduce__(self):
@@ -33,14 +110,13 @@ def test_a_pickle_is_never_loaded(tmp_path):
     memory.write("k", "fit", VALUE)
     path = tmp_path / "m" / "k.fit"
     body = pickle.dumps(Boom())
-    digest = _folder.hashlib.sha256(body).hexdigest().encode()
-    for content in (body, _folder.MAGIC + digest + b"\n" + body):
+    for content in (body, signed(body)):
         path.write_bytes(content)
         with pytest.warns(UserWarning, match="the work is done again"):
             assert memory.read("k", "fit") is None
     torch.save({"key": "k", "kind": "fit", "value": Boom()}, path)
     body = path.read_bytes()
-    path.write_bytes(_folder.MAGIC + _folder.hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    path.write_bytes(signed(body))
     with pytest.warns(UserWarning, match="holds what sklgap does not write"):
         assert memory.read("k", "fit") is None
     assert not (tmp_path / "made by a pickle").exists()
@@ -70,7 +146,7 @@ def test_a_full_disk_is_one_warning_and_leaves_nothing(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not memory.write("k", "fit", {"a": 2})
-    assert [path.name for path in tmp_path.iterdir()] == ["k.fit"]
+    assert [path.name for path in tmp_path.glob("*.*")] == ["k.fit"]
     monkeypatch.undo()
     assert torch.equal(memory.read("k", "fit")["weights"], VALUE["weights"])  # the old entry is whole
     assert memory.write("k", "fit", {"a": 3})
@@ -103,7 +179,7 @@ def test_forgetting_removes_what_the_dead_left(tmp_path):
     os.utime(old, (time.time() - 7200,) * 2)
     memory.forget("k", "part")
     memory.forget("k", "part")
-    assert [path.name for path in tmp_path.iterdir()] == [young.name]  # somebody may be writing it
+    assert [path.name for path in tmp_path.glob("*.*")] == [young.name]  # somebody may be writing it
 
 
 def test_plain_and_back():

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from sklgap._checks import is_one_of
 from sklgap.inspection._plot._axes import axes_for
 from sklgap.inspection._records import recorded_by_name
 
@@ -83,7 +84,7 @@ class LearningCurvesDisplay:
         -------
         LearningCurvesDisplay
         """
-        if quantity not in ("accuracy", "loss"):
+        if not is_one_of(quantity, ("accuracy", "loss")):
             raise ValueError(f"quantity must be 'accuracy' or 'loss'; got {quantity!r}.")
         if isinstance(datasets, str) or not 1 <= len(datasets) <= 2:
             raise ValueError(f"datasets must be the names of one or two datasets; got {datasets!r}.")

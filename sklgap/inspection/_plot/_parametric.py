@@ -2,6 +2,7 @@
 
 from typing import Any, Self
 
+from sklgap._checks import is_one_of
 from sklgap.inspection._parametric import LossCurve, loss_along_arc, loss_along_line
 from sklgap.inspection._plot._axes import axes_for
 
@@ -94,7 +95,7 @@ class ParametricPlotDisplay:
         -------
         ParametricPlotDisplay
         """
-        if path not in _PATHS:
+        if not is_one_of(path, _PATHS):
             raise ValueError(f"path must be one of {', '.join(map(repr, _PATHS))}; got {path!r}.")
         train = _PATHS[path](start, end, X, y, **kwargs)
         test = None if X_test is None else _PATHS[path](start, end, X_test, y_test, **kwargs)

@@ -1,0 +1,303 @@
+"""Calls of everything public with one argument replaced by nonsense, and what may come of it."""
+
+import functools
+import inspect
+import math
+import numbers
+import re
+import types
+import typing
+import warnings
+
+import numpy as np
+import torch
+from torch import nn
+
+import sklgap
+from sklgap import datasets, inspection, metrics, nets, objective, regimes, remedies, training
+from tests.tiny import Mlp, blobs, images, small
+
+X, Y = blobs(24)
+IMAGES, IMAGE_LABELS = images(16, side=8)
+
+# Values as thunks, since a generator can be read once. Huge integers stand apart: as a number of trials or epochs they
+# are no nonsense but a long wait.
+VALUES = {
+    "None": lambda: None,
+    "text": lambda: "nonsense",
+    "empty text": lambda: "",
+    "number as text": lambda: "1",
+    "bytes": lambda: b"x",
+    "nan": lambda: math.nan,
+    "inf": lambda: math.inf,
+    "-inf": lambda: -math.inf,
+    "NumPy nan": lambda: np.float64("nan"),
+    "-1": lambda: -1,
+    "0": lambda: 0,
+    "-0.5": lambda: -0.5,
+    "0.5": lambda: 0.5,
+    "1e308": lambda: 1e308,
+    "True": lambda: True,
+    "NumPy bool": lambda: np.True_,
+    "complex": lambda: 1 + 2j,
+    "NumPy complex": lambda: np.complex64(1),
+    "empty list": lambda: [],
+    "empty tuple": lambda: (),
+    "empty dict": lambda: {},
+    "list": lambda: [0.5],
+    "texts": lambda: ["a", "b"],
+    "nested": lambda: [[1, [2]], 3],
+    "set": lambda: {1, "a"},
+    "dict": lambda: {"a": object()},
+    "range": lambda: range(3),
+    "generator": lambda: (i for i in range(3)),
+    "object": object,
+    "type": lambda: int,
+    "function": lambda: len,
+    "module": lambda: math,
+    "no array": lambda: np.empty((0, 3)),
+    "3-D array": lambda: np.zeros((2, 3, 4)),
+    "object array": lambda: np.array([None, "a"], dtype=object),
+    "text array": lambda: np.array(["a", "b"]),
+    "dates": lambda: np.array(["2020-01-01"], dtype="datetime64[D]"),
+    "0-D array": lambda: np.array(2.5),
+    "nan array": lambda: np.array([[math.nan, 1.0]]),
+    "bool tensor": lambda: torch.tensor([True]),
+    "empty tensor": lambda: torch.empty(0),
+    "complex tensor": lambda: torch.zeros(2, dtype=torch.complex64),
+    "Ellipsis": lambda: ...,
+    "NotImplemented": lambda: NotImplemented,
+}
+HUGE = {"2**31": lambda: 2**31, "10**12": lambda: 10**12, "10**30": lambda: 10**30, "-10**30": lambda: -(10**30)}
+# Numbers of repetitions: a huge one is right, and takes for ever.
+EFFORT = {
+    *(
+        "max_epochs",
+        "n_epochs",
+        "n_trials",
+        "n_batches",
+        "n_products",
+        "n_steps",
+        "n_vectors",
+        "n_restarts",
+        "n_points",
+    ),
+    *("max_iter", "n_rows", "proximal_steps", "inner_steps", "n_layers", "n_blocks"),
+}
+
+
+class Call(typing.NamedTuple):
+    """One public thing: how it is called, with which good arguments, and the signature that is varied."""
+
+    run: typing.Callable[..., typing.Any]
+    good: dict[str, typing.Any]
+    signature: typing.Callable[..., typing.Any]
+
+
+@functools.cache
+def fitted():
+    return small(max_epochs=1).fit(X, Y)
+
+
+@functools.cache
+def pair():
+    torch.manual_seed(0)
+    return Mlp(width=3), nn.CrossEntropyLoss()
+
+
+def fit(**params):
+    return small(**{"max_epochs": 1, **params}).fit(X, Y)
+
+
+def with_remedy(kind):
+    def run(**params):
+        return small(max_epochs=1, input_shape=(1, 2, 2), remedies=[kind(**params)]).fit(X, Y)
+
+    return run
+
+
+def with_regime(kind):
+    return lambda **params: small(max_epochs=1, batch_regime=kind(**params)).fit(X, Y)
+
+
+def with_callback(kind):
+    return lambda **params: small(max_epochs=1, callbacks=[("it", kind(**params))]).fit(X, Y)
+
+
+def measured(function, **more):
+    """A measurement of a fitted net on data."""
+    return Call(function, {"estimator": fitted(), "X": X, "y": Y, **more}, function)
+
+
+def plain(function, **good):
+    return Call(function, good, function)
+
+
+def _data(X, y):
+    """Stand for the signature of what takes data."""
+
+
+def _relu():
+    return nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+
+
+def _nested(
+    module__width,
+    module__n_layers,
+    criterion__weight,
+    criterion__label_smoothing,
+    criterion__reduction,
+    criterion__ignore_index,
+    optimizer__betas,
+    optimizer__eps,
+    optimizer__weight_decay,
+    optimizer__amsgrad,
+):
+    """Stand for the signature of nested parameters of torch's classes."""
+
+
+def calls():
+    """Return all calls by name."""
+    small_data = {"X": X, "y": Y}
+    found = {
+        "LBGapClassifier": Call(fit, {}, sklgap.LBGapClassifier),
+        "LBGapClassifier.fit": Call(lambda X, y: small(max_epochs=1).fit(X, y), {"X": X, "y": Y}, _data),
+        "LBGapClassifier.predict": Call(fitted().predict, {"X": X}, lambda X: None),
+        "LBGapClassifier.score": Call(fitted().score, {"X": X, "y": Y}, _data),
+        "nested": Call(fit, {}, _nested),
+        "Objective": plain(objective.Objective, module=pair()[0], criterion=pair()[1], data=(X, Y)),
+        "check_objective": measured(objective.check_objective),
+        "random_subspace": plain(objective.random_subspace, origin=torch.zeros(7), dim=2),
+        "sharpness": measured(inspection.sharpness, max_iter=1, subspace_dim=2),
+        "adaptive_sharpness": measured(inspection.adaptive_sharpness, max_iter=1),
+        "sharpness_score": measured(metrics.sharpness_score, subspace_dim=2),
+        "neg_sharpness_scorer": measured(metrics.neg_sharpness_scorer),
+        "generalization_gap_score": measured(metrics.generalization_gap_score),
+        "neg_generalization_gap_scorer": measured(metrics.neg_generalization_gap_scorer),
+        "gradient_noise_scale": measured(inspection.gradient_noise_scale, n_batches=4, batch_size=4),
+        "gradient_standard_error": measured(inspection.gradient_standard_error, n_batches=4, batch_sizes=[2, 4]),
+        "hessian_eigenvalues": measured(inspection.hessian_eigenvalues, k=1, max_iter=8),
+        "hessian_spectral_density": measured(
+            inspection.hessian_spectral_density, n_vectors=2, n_steps=3, n_points=5, width=0.1
+        ),
+        "hessian_trace": measured(inspection.hessian_trace, n_products=6),
+        "ritz_values": measured(inspection.ritz_values, subspace_dim=3),
+        "loss_on_plane": measured(inspection.loss_on_plane, alphas=[0.0, 1.0], betas=[0.0, 1.0]),
+        "weight_distance": plain(inspection.weight_distance, estimator=fitted()),
+        "recorded": plain(inspection.recorded, estimator=fitted()),
+        "rescale_layers": plain(inspection.rescale_layers, estimator=_relu(), factor=2.0),
+        "fit_diffusion": plain(inspection.fit_diffusion, n_updates=range(1, 9), distances=np.log(np.arange(2.0, 10))),
+        "TrainingRecorder": Call(with_callback(training.TrainingRecorder), {}, training.TrainingRecorder),
+        "WeightAveraging": Call(with_callback(training.WeightAveraging), {}, training.WeightAveraging),
+        "randomize_labels": plain(datasets.randomize_labels, y=Y),
+        "load_timit": plain(datasets.load_timit, features="no such file", alignments="no such file"),
+    }
+    for name in ("loss_along_line", "loss_along_arc"):
+        arguments = {"start": fitted(), "end": fitted(), **small_data, "alphas": [0.0, 1.0]}
+        found[name] = Call(getattr(inspection, name), arguments, getattr(inspection, name))
+    found["make_sharpness_scorer"] = Call(
+        lambda **given: metrics.make_sharpness_scorer(**given), {}, metrics.sharpness_score
+    )
+    for name in ("fetch_mnist", "fetch_cifar10", "fetch_cifar100"):
+        found[name] = plain(getattr(datasets, name), data_home="no such folder", download_if_missing=False)
+    for name in ("make_image_classification", "make_mnist_like", "make_cifar10_like", "make_timit_like"):
+        found[name] = plain(getattr(datasets, name), n_samples=4)
+    for name in ("ConstantBatch", "DynamicSampling", "GrowingBatch", "SwitchBatch"):
+        kind = getattr(regimes, name)
+        found[name] = Call(with_regime(kind), {}, kind)
+    for name in ("Adversarial", "Augmentation", "EntropySGD", "Proximal", "SAM", "SampleNoise", "Stability"):
+        kind = getattr(remedies, name)
+        good = {"flip": False} if name == "Augmentation" else {}
+        found[name] = Call(with_remedy(kind), good, kind)
+    for name in ("F1", "F2"):
+        found[name] = plain(getattr(nets, name), n_features=4, n_classes=2, n_layers=1, width=3)
+    for name in ("C1", "C3"):
+        found[name] = plain(getattr(nets, name), input_shape=(1, 8, 8), n_classes=2, n_filters=2, hidden=(3, 3))
+    for name in ("C2", "C4"):
+        found[name] = plain(getattr(nets, name), input_shape=(1, 8, 8), n_classes=2, stacks=((2,),), hidden=2)
+    found["ResNet44"] = plain(nets.ResNet44, input_shape=(1, 8, 8), n_classes=2, n_blocks=1, widths=(2, 2, 2))
+    found["WRN16_4"] = plain(nets.WRN16_4, input_shape=(1, 8, 8), n_classes=2, n_blocks=1, widening=1, widths=(2, 2, 2))
+    found["GhostBatchNorm"] = plain(nets.GhostBatchNorm, num_features=3)
+    found["convert_to_ghost_batch_norm"] = plain(
+        nets.convert_to_ghost_batch_norm, module=nn.Sequential(nn.BatchNorm1d(2)), ghost_batch_size=4
+    )
+    found["initialize_weights"] = plain(nets.initialize_weights, module=nn.Linear(2, 2))
+    found["check_net"] = plain(nets.check_net, net="F1")
+    found["check_batch_regime"] = plain(regimes.check_batch_regime, batch_regime="SB", n_samples=40)
+    found["check_batch_size"] = plain(regimes.check_batch_size, batch_size=4, n_samples=40)
+    found["check_lr_schedule"] = plain(
+        regimes.check_lr_schedule, lr_scaling=None, lr_warmup_epochs=0, lr_milestones=(), lr_decay=0.1
+    )
+    found["default_base_batch_size"] = plain(regimes.default_base_batch_size, n_samples=40)
+    found["lr_factor"] = plain(regimes.lr_factor, lr_scaling=None, batch_size=4, base_batch_size=2)
+    found["n_batches"] = plain(regimes.n_batches, n_samples=40, batch_size=4)
+    found["split_rows"] = plain(regimes.split_rows, n_rows=40, batch_size=4)
+    found["updates_of_epochs"] = plain(regimes.updates_of_epochs, n_epochs=2, batch_size=4, n_samples=40)
+    found["check_remedies"] = plain(remedies.check_remedies, remedies=())
+    found["plan_epoch"] = plain(training.plan_epoch, n_rows=40, batch_size=4, seed=0, epoch=0)
+    return found
+
+
+# Where the error calls an argument by another name that the user knows it by.
+ALSO = {
+    "data": ("X", "y"),
+    "dim": ("subspace_dim",),
+    "inner_steps": ("proximal_steps",),
+    "kind": ("subspace",),
+}
+# Arguments that are no parameter of the user, or whose good values do something else: a folder, a download.
+LEFT_OUT = {("check_batch_size", "name"), ("LBGapClassifier", "memory")}
+LEFT_OUT |= {(name, "download_if_missing") for name in ("fetch_mnist", "fetch_cifar10", "fetch_cifar100")}
+# The user's own functions and objects are named by what holds them where they cannot be copied.
+HOLDERS = ("batch_regime", "remedies", "callbacks")
+
+
+def arguments(call):
+    """Return the names of the arguments that may be nonsense."""
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return [p.name for p in inspect.signature(call.signature).parameters.values() if p.kind not in kinds]
+
+
+def nonsense():
+    """Yield (name of the call, call, argument, name of the value, value as a thunk)."""
+    for name, call in calls().items():
+        for argument in arguments(call):
+            if (name, argument) in LEFT_OUT:
+                continue
+            huge = {} if argument.split("__")[-1] in EFFORT else HUGE
+            for value in (*VALUES, *huge):
+                yield name, call, argument, value, {**VALUES, **huge}[value]
+
+
+def annotation_allows(call, argument, value):
+    """Say whether a value that was taken is of a kind that the annotation names; True where it names none."""
+    kinds = inspect.signature(call.signature).parameters[argument].annotation
+    kinds = typing.get_args(kinds) if isinstance(kinds, types.UnionType) else (kinds,)
+    plain_kinds = {bool: (bool, np.bool_), int: numbers.Integral, float: numbers.Real, str: str, type(None): type(None)}
+    if not all(kind in plain_kinds for kind in kinds):
+        return True
+    flag = isinstance(value, bool | np.bool_)
+    if flag or bool in kinds:
+        return flag and (bool in kinds or argument == "verbose")
+    number = isinstance(value, float | np.floating) and math.isnan(value)
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
+    return not number and any(isinstance(value, plain_kinds[kind]) for kind in kinds)
+
+
+def verdict(call, argument, thunk):
+    """Call with nonsense; return None, or what is wrong about what came of it."""
+    value = thunk()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            call.run(**{**call.good, argument: value})
+        except (ValueError, TypeError) as error:
+            names = (argument, *ALSO.get(argument, ()), *(HOLDERS if "copied" in str(error) else ()))
+            named = any(re.search(rf"\b{re.escape(name)}\b", str(error)) for name in names)
+            return None if named else f"not named: {type(error).__name__}: {error}"
+        except OSError as error:  # documented for files that are not there
+            return None if {"data_home", "features"} & call.good.keys() else f"crashed: {error!r}"
+        except Exception as error:
+            return f"crashed: {type(error).__name__}: {error}"
+    return None if annotation_allows(call, argument, value) else "taken, though its annotation says otherwise"
