@@ -178,7 +178,7 @@ def read_head(file: BinaryIO) -> dict[str, Any]:
         For any other file.
     """
     if file.read(len(MAGIC)) != MAGIC:
-        raise Refused("is not a file that sklgap wrote in this format")
+        raise Refused("is not a file that sklgap wrote")
     digest, line = file.read(65), file.readline(_LONGEST_LINE)
     start = file.tell()
     try:
