@@ -51,7 +51,7 @@ class HessianEigenvalues:
     which: str
     n_samples: int
     batch_norm: str
-    second_derivatives: str
+    second_derivatives: str = "not checked"
 
     def __str__(self) -> str:
         values = ", ".join(f"{value:.4g}" for value in self.eigenvalues)

@@ -43,7 +43,7 @@ class HessianTrace:
     method: str
     n_samples: int
     batch_norm: str
-    second_derivatives: str
+    second_derivatives: str = "not checked"
 
     def __str__(self) -> str:
         return (

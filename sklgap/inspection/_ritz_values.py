@@ -37,7 +37,7 @@ class RitzValues:
     n_products: int
     n_samples: int
     batch_norm: str
-    second_derivatives: str
+    second_derivatives: str = "not checked"
 
 
 def ritz_values(

@@ -55,7 +55,7 @@ class SpectralDensity:
     n_products: int
     n_samples: int
     batch_norm: str
-    second_derivatives: str
+    second_derivatives: str = "not checked"
 
     @property
     def trace(self) -> float:

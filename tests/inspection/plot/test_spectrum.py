@@ -20,9 +20,7 @@ GRID = np.linspace(-1, 3, 9)
 
 def _density(scale=1.0, batch_norm="batch", n_params=100, width=0.5):
     none = np.zeros((1, 1))
-    return SpectralDensity(
-        none, none, GRID, scale * np.exp(-(GRID**2)), GRID, width, n_params, 5, 7, batch_norm, "checked"
-    )
+    return SpectralDensity(none, none, GRID, scale * np.exp(-(GRID**2)), GRID, width, n_params, 5, 7, batch_norm)
 
 
 def _eigenvalues(*values):
