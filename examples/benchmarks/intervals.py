@@ -1,8 +1,9 @@
 """Level, power and coverage of the intervals of experiments, by simulation: may they be believed?
 
-* Accuracy: the crossed interval over seeds x rows, beside the interval over seeds alone and the crossed one with
-  Satterthwaite's degrees of freedom. Components as measured: the standard deviation over seeds is 0.3 or 1 point, some
-  5 % of the rows are wrong, and models of different seeds and batch sizes err on related rows.
+* Any components: the crossed interval over seeds x rows at the worst shares of seeds, rows and residual. Its critical
+  value is by Satterthwaite's degrees of freedom from four trials on and Cochran's below: the other is shown too.
+* Accuracy: the same, and the interval over seeds alone. Components as measured: the standard deviation over seeds is
+  0.3 or 1 point, some 5 % of the rows are wrong, and models of different seeds and batch sizes err on related rows.
 * Average precision: the bootstrap that resamples the same rows everywhere.
 * Times of which some are censored, and slopes of trajectories.
 
@@ -20,6 +21,7 @@ from sklearn.metrics import average_precision_score
 
 from sklgap.inspection import fit_diffusion
 from sklgap.model_selection._estimate import (
+    ENOUGH_TRIALS,
     Components,
     bootstrap_components,
     crossed_components,
@@ -33,18 +35,31 @@ MARGIN = 0.01
 HEADER = f"{'':42}{'level %':>9}{'power %':>9}{'coverage %':>12}"
 
 
-def satterthwaite(c: Components) -> tuple[float, float]:
-    """Return half-widths, one-sided at 95 % and two-sided, with Satterthwaite's degrees of freedom."""
-    v, seeds, rows = c.variance, c.n_trials - 1, c.n_rows - 1
+def halves(c: Components) -> tuple[float, float]:
+    """Return half-widths of the package's interval: one-sided at 95 %, and two-sided."""
+    return c.bound() - c.value, c.estimate().high - c.value
+
+
+def alternative(c: Components) -> tuple[float, float]:
+    """Return half-widths with the critical value that the package takes for other numbers of trials."""
     if not c.shows:
         return np.inf, np.inf
-    df = max(v**2 / (c.seeds**2 / seeds + c.rows**2 / rows + c.residual**2 / (seeds * rows)), 1)
-    return tuple(stats.t.ppf([0.95, 0.975], df) * np.sqrt(v))
+    t, share = stats.t.ppf([0.95, 0.975], c.degrees), c.seeds / c.variance
+    if c.n_trials >= ENOUGH_TRIALS:
+        t = sum(w * stats.t.ppf([0.95, 0.975], d - 1) for w, d in ((share, c.n_trials), (1 - share, c.n_rows)))
+    return tuple(t * np.sqrt(c.variance))
 
 
-def cochran(c: Components) -> tuple[float, float]:
-    """Return half-widths of the package's interval, one-sided and two-sided."""
-    return c.bound() - c.value, c.estimate().high - c.value
+def lines(label: str, found: list[Components], truth: float, margin: float) -> list[str]:
+    """Return a line for each interval."""
+    values = np.array([c.value for c in found])
+    other = "Cochran's t" if found[0].n_trials >= ENOUGH_TRIALS else "Satterthwaite's t"
+    table = {
+        label: [halves(c) for c in found],
+        f"    by {other} instead": [alternative(c) for c in found],
+        "    seeds alone": [halves(trial_components(c.trials)) for c in found],
+    }
+    return [line(name, values, np.array(half), truth, margin) for name, half in table.items()]
 
 
 def line(name: str, values: np.ndarray, halves: np.ndarray, truth: float, margin: float) -> str:
@@ -68,6 +83,30 @@ def right(rng: np.random.Generator, accuracy: np.ndarray, u: np.ndarray) -> np.n
     return latent < stats.norm.ppf(accuracy)[:, None]
 
 
+def worst(rng: np.random.Generator, n_trials: int, n: int, n_rows: int = 2000) -> str:
+    """Draw the mean squares of normal data, for a grid of shares, and return the extremes over the grid."""
+    shares = {"Satterthwaite's": [], "Cochran's": []}
+    df = np.array([n_trials - 1, n_rows - 1, (n_trials - 1) * (n_rows - 1)])
+    for seeds in (0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1):
+        for residual in (0, 0.03, 0.1, 0.3, 1, 3):
+            squares = np.array([seeds + residual, 1 - seeds + residual, residual])
+            A, B, C = (squares * rng.chisquare(df, (n, 3)) / df).T
+            v = np.maximum(A + B - C, np.maximum(A, B))
+            errors = np.sqrt(1 + residual) * rng.standard_normal(n) / np.sqrt(v)
+            degrees = np.maximum(v**2 / (A**2 / df[0] + B**2 / df[1] + C**2 / df[2]), 1)
+            one, two = (stats.t.ppf(p, degrees) for p in (0.95, 0.975))
+            shares["Satterthwaite's"].append((np.mean(errors < -one), np.mean(np.abs(errors) <= two)))
+            one, two = ((A * stats.t.ppf(p, df[0]) + (v - A) * stats.t.ppf(p, df[1])) / v for p in (0.95, 0.975))
+            shares["Cochran's"].append((np.mean(errors < -one), np.mean(np.abs(errors) <= two)))
+    found = []
+    for name, pairs in shares.items():
+        level, coverage = 100 * np.array(pairs).T
+        found.append(
+            f"{name} level up to {level.max():4.1f} %, coverage {coverage.min():.1f} to {coverage.max():.1f} %"
+        )
+    return f"J {n_trials:2}: " + "; ".join(found)
+
+
 def accuracies(rng: np.random.Generator, n_trials: int, n_rows: int, sd: float, n: int) -> list[str]:
     """Simulate a batch size that loses exactly the margin, and return a line for each interval."""
     found = []
@@ -77,14 +116,7 @@ def accuracies(rng: np.random.Generator, n_trials: int, n_rows: int, sd: float, 
         reference = right(rng, np.full(n_trials, 0.95), u)
         other = right(rng, np.minimum(0.95 - lost, 0.9999), u)
         found.append(crossed_components(reference.astype(np.int8) - other))
-    values = np.array([c.value for c in found])
-    label = f"J {n_trials:2}, n {n_rows:6,}, sd {100 * sd:g} points: "
-    halves = {
-        f"{label}crossed": [cochran(c) for c in found],
-        "    with Satterthwaite's df": [satterthwaite(c) for c in found],
-        "    seeds alone": [cochran(trial_components(c.trials)) for c in found],
-    }
-    return [line(name, values, np.array(half), MARGIN, MARGIN) for name, half in halves.items()]
+    return lines(f"J {n_trials:2}, n {n_rows:6,}, sd {100 * sd:g} points: crossed", found, MARGIN, MARGIN)
 
 
 def precisions(rng: np.random.Generator, n_trials: int, n_rows: int, n: int, n_resamples: int = 200) -> list[str]:
@@ -102,14 +134,9 @@ def precisions(rng: np.random.Generator, n_trials: int, n_rows: int, n: int, n_r
         )
         options = {"n_resamples": n_resamples, "random_state": int(rng.integers(2**31))}
         found.append(bootstrap_components(average_precision_score, y, reference, other, **options))
-    values = np.array([c.value for c in found])
-    truth = values.mean()  # what new seeds and new rows have in the mean
-    halves = {
-        f"J {n_trials:2}, n {n_rows:6,}, {0.09 * n_rows:.0f} positives: bootstrap": [cochran(c) for c in found],
-        "    with Satterthwaite's df": [satterthwaite(c) for c in found],
-        "    seeds alone": [cochran(trial_components(c.trials)) for c in found],
-    }
-    return [line(name, values, np.array(half), truth, 4 * MARGIN) for name, half in halves.items()]
+    truth = float(np.mean([c.value for c in found]))  # what new seeds and new rows have in the mean
+    label = f"J {n_trials:2}, n {n_rows:6,}, {0.09 * n_rows:.0f} positives: bootstrap"
+    return lines(label, found, truth, 4 * MARGIN)
 
 
 def times(rng: np.random.Generator, n_trials: int, budget: float, n: int) -> str:
@@ -169,7 +196,10 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=2000)
     n = parser.parse_args().simulations
     rng = np.random.default_rng(0)
-    print(f"accuracy, {n:,} simulations\n{HEADER}")
+    print(f"the worst shares of normal components, {10 * n:,} simulations of each")
+    for n_trials in (2, 3, 4, 5, 7, 10):
+        print(worst(rng, n_trials, 10 * n), flush=True)
+    print(f"\naccuracy, {n:,} simulations\n{HEADER}")
     for n_trials in (2, 3, 4, 5, 7, 10):
         for n_rows in (200, 1000, 10_000):
             for sd in (0.003, 0.01):
