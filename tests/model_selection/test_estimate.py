@@ -373,6 +373,14 @@ def test_bootstrap_of_words_and_of_several_classes():
     assert (found.seeds, found.rows, found.residual) == pytest.approx(plain_bootstrap(score, y, one, two, 20, 2))
 
 
+@pytest.mark.parametrize("score", [f1_score, balanced_accuracy_score])
+def test_bootstrap_of_models_that_know_one_class(score):
+    y, reference, _ = predictions(np.random.default_rng(5), n_trials=2)
+    constant = [np.zeros(120, dtype=int)] * 2
+    found = bootstrap_components(score, y, reference, constant, n_resamples=20)
+    assert found.trials == pytest.approx([score(y, one) - score(y, constant[0]) for one in reference])
+
+
 def test_bootstrap_of_accuracy_is_the_crossed_interval():
     """Of 2,000 resamples, whose variance has a standard error of 1 / sqrt(1,000) of itself; three of them."""
     y, reference, other = predictions(np.random.default_rng(2), n_trials=4, n_rows=400)
@@ -403,6 +411,7 @@ def test_bootstrap_of_equal_trials_shows_nothing():
             {"y": np.r_[np.ones(9), np.zeros(111)]},
             "at least 10 rows of every class.* the smallest has 9: hold out more",
         ),
+        ({"other": [np.full(120, math.nan)] * 3}, "must be finite; leave a trial out"),
         ({"score": lambda y, p: math.nan}, "score must be finite"),
     ],
 )
@@ -476,7 +485,8 @@ def test_one_time_and_no_time():
     [
         (([1, 2], [1], [YES] * 2, [YES] * 2), "must have one value for each trial"),
         (([1, 2], [1, 2], [YES], [YES] * 2), "must have one value for each trial"),
-        (([0, 2], [1, 2], [YES] * 2, [YES] * 2), "must be times above 0"),
+        (([0, 2], [1, 2], [YES] * 2, [YES] * 2), "must be finite times above 0"),
+        (([1, 2], [1, math.inf], [YES] * 2, [YES] * 2), "must be finite times above 0"),
     ],
 )
 def test_bad_times(arguments, sentence):
