@@ -63,8 +63,8 @@ for batch_size, n_epochs in epochs.items():
     models[f"{batch_size:,}"] = model.fit(X, y)
 
 # %%
-# Each line with its fit, from the tenth update on. The intervals tell how straight a run is, not how it varies over
-# seeds: points along one run are not independent.
+# Each line with its fit, from the tenth update on. One run of each batch size has no interval of its slope:
+# `fit_diffusion` takes the distances of several seeds, and then says how the slope varies over them.
 display = WeightDistanceDisplay.from_estimators(models, window=(arguments.first, math.inf))
 for batch_size, fit in display.fits.items():
     print(f"batch size {batch_size}: {fit}")

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 from scipy.optimize import least_squares
-from scipy.stats import t as student_t
 
 from sklgap._checks import check_arguments, is_number
 
 Interval = tuple[float, float]
+
+NO_INTERVAL = (math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -21,23 +23,25 @@ class DiffusionFit:
     Attributes
     ----------
     a, b : float
-        The line's value at t = 1, and its growth per unit of log t (natural logarithm).
+        The line's value at t = 1, and its growth per unit of log t (natural logarithm): means over the trials.
     a_interval, b_interval : tuple of two float
-        Their confidence intervals.
+        Their confidence intervals, by Student's t over the trials; NaN for a single trial, and for equal ones.
+    slopes : tuple of float
+        b of each trial.
     r2 : float
-        Share of the variance of the distances that a + b log t explains; NaN for constant distances.
+        Share of the variance of the distances within trials that the lines explain; NaN for constant distances.
     scale, exponent : float
-        c and d of the power law.
+        c and d of the power law: geometric mean and mean over the trials.
     exponent_interval : tuple of two float
-        Confidence interval of d.
+        Confidence interval of d, as that of b.
     rss, power_rss : float
-        Residual sums of squares of the two, both in distance.
+        Residual sums of squares of the two laws, both in distance, each trial about its own fit.
     aic, power_aic : float
-        Akaike's criterion of the two (smaller is better); they have the same number of parameters.
+        Akaike's criterion of the two (smaller is better), summed over trials; they have as many parameters.
     window : tuple of two int
         First and last number of updates fitted.
     n_points : int
-        How many points were.
+        How many points were, in all trials.
     confidence : float
         Level of the intervals.
     """
@@ -46,6 +50,7 @@ class DiffusionFit:
     b: float
     a_interval: Interval
     b_interval: Interval
+    slopes: tuple[float, ...]
     r2: float
     scale: float
     exponent: float
@@ -59,32 +64,47 @@ class DiffusionFit:
     confidence: float
 
     @property
+    def n_trials(self) -> int:
+        """Number of trajectories."""
+        return len(self.slopes)
+
+    @property
     def better(self) -> str:
-        """``"log"`` or ``"power"``: which has the smaller residual sum of squares, and so the smaller AIC."""
+        """``"log"`` or ``"power"``: which has the smaller residual sum of squares."""
         return "log" if self.rss <= self.power_rss else "power"
 
     def predict(self, n_updates: Any) -> np.ndarray:
         """Return a + b log t."""
         return self.a + self.b * np.log(n_updates)
 
-    def _aic_difference(self) -> float:
-        return 0.0 if self.rss == self.power_rss else self.power_aic - self.aic
-
     def __str__(self) -> str:
-        power = f"a power law of exponent {self.exponent:.3g} [{_text(self.exponent_interval)}]"
-        verdict = "as well" if self.rss == self.power_rss else "worse" if self.better == "log" else "better"
+        several = self.n_trials > 1
+        if self.has_interval:
+            known = f"b in [{_text(self.b_interval)}] at {100 * self.confidence:g} % over trials"
+        elif several:
+            known = "no interval: the trials are equal"
+        else:
+            known = "no interval: one trial does not show how b varies over seeds, fit several"
+        points = f"{self.n_points} points" + (f" of {self.n_trials} trials" if several else "")
+        interval = f" [{_text(self.exponent_interval)}]" if self.has_interval else ""
+        same = self.rss == self.power_rss
+        verdict = "as well" if same else "worse" if self.better == "log" else "better"
+        difference = 0.0 if same else self.power_aic - self.aic
         return (
             f"distance = {self.a:.4g} + {self.b:.4g} log t for t from {self.window[0]:,} to {self.window[1]:,} "
-            f"({self.n_points} points, b in [{_text(self.b_interval)}] at {100 * self.confidence:g} %, "
-            f"R2 {self.r2:.4f}); {power} fits {verdict} "
-            f"(residual sum of squares {self.power_rss:.3g} against {self.rss:.3g}, "
-            f"AIC {self._aic_difference():+.1f})"
+            f"({points}, {known}; R2 {self.r2:.4f}); a power law of exponent {self.exponent:.3g}{interval} fits "
+            f"{verdict} (residual sum of squares {self.power_rss:.3g} against {self.rss:.3g}, AIC {difference:+.1f})"
         )
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there are two trials or more, and not all equal."""
+        return not math.isnan(self.b_interval[0])
 
 
 def fit_diffusion(
-    n_updates: Sequence[float] | np.ndarray,
-    distances: Sequence[float] | np.ndarray,
+    n_updates: Sequence[Any] | np.ndarray,
+    distances: Sequence[Any] | np.ndarray,
     *,
     window: tuple[float, float] | None = None,
     confidence: float = 0.95,
@@ -97,10 +117,11 @@ def fit_diffusion(
 
     Parameters
     ----------
-    n_updates : array-like of shape (n_records,)
-        t: optimiser steps made. Records at 0 are left out: log 0 is not a number.
-    distances : array-like of shape (n_records,)
-        Euclidean distances from the initial weights, above 0.
+    n_updates : array-like of shape (n_records,), or list of such
+        t: optimiser steps made. Records at 0 are left out: log 0 is not a number. One for all trials, or one for each.
+    distances : array-like of shape (n_records,) or (n_trials, n_records), or list of such
+        Euclidean distances from the initial weights, above 0. Intervals need several trials, which are trainings with
+        different seeds.
     window : tuple (first, last), default=None
         Fit the records with first <= t <= last, at least 3; None: all of them. The paper's law is about the initial
         phase; choose the window before looking at the fit.
@@ -114,8 +135,8 @@ def fit_diffusion(
     Raises
     ------
     ValueError
-        For fewer than 3 different t in the window, values that are not finite, distances of 0 or less within it, or a
-        parameter outside its allowed values.
+        For fewer than 3 different t in the window, values that are not finite, distances of 0 or less within it,
+        trials of unequal numbers in the two, or a parameter outside its allowed values.
 
     See Also
     --------
@@ -124,13 +145,14 @@ def fit_diffusion(
 
     Notes
     -----
-    Both laws have two parameters and are fitted by least squares in the distance (the power law from the straight line
-    in log-log coordinates on), so that their residuals compare. Intervals are from the t-distribution with
-    n_points - 2 degrees of freedom, that of the exponent by linearisation.
+    Both laws have two parameters and are fitted to each trial by least squares in the distance (the power law from the
+    straight line in log-log coordinates on), so that their residuals compare.
 
-    They take residuals for independent. Along one run they are not: what moves the weights away from the curve stays
-    for later records, so the intervals are too narrow, the more so the denser the records, and so is the difference of
-    the AIC too large. They tell how straight this run is, not how b varies over seeds: for that, fit several runs.
+    Intervals are Student's t over the fits of the trials, and hold for new seeds. One trial has none: its points are
+    not independent, as what moves the weights away from the curve stays for later records. An interval from the
+    residuals about one line takes them for independent, and covers the mean slope in a few percent of cases at a
+    nominal 95 % (``examples/benchmarks/intervals.py``). For the same reason the difference of the AIC is too large,
+    the more so the denser the records.
 
     References
     ----------
@@ -148,45 +170,61 @@ def fit_diffusion(
     check_arguments(fit_diffusion, locals())
     if not is_number(confidence) or not 0 < confidence < 1:
         raise ValueError(f"confidence must be a number between 0 and 1; got {confidence!r}.")
-    t, distance = _select(n_updates, distances, window)
-    quantile = float(student_t.ppf((1 + confidence) / 2, len(t) - 2))
-    (a, b), (a_error, b_error), rss = _straight_line(np.log(t), distance)
-    scale, exponent, exponent_error, power_rss = _power_law(np.log(t), distance)
-    total = float(np.square(distance - distance.mean()).sum())
+    trials = [_select(t, distance, window) for t, distance in _trials(n_updates, distances)]
+    lines = [stats.linregress(np.log(t), distance) for t, distance in trials]
+    powers = [_power_law(np.log(t), distance) for t, distance in trials]
+    residuals = [
+        float(np.square(distance - line.intercept - line.slope * np.log(t)).sum())
+        for line, (t, distance) in zip(lines, trials, strict=True)
+    ]
+    sizes = [len(t) for t, _ in trials]
+    total = sum(float(np.square(distance - distance.mean()).sum()) for _, distance in trials)
+    rss, power_rss = sum(residuals), sum(power.rss for power in powers)
+    a, b, exponents = (
+        np.array(values)
+        for values in ([x.intercept for x in lines], [x.slope for x in lines], [x.exponent for x in powers])
+    )
+    same = len(trials) > 1 and all(np.array_equal(trial, trials[0]) for trial in trials)
+    intervals = [NO_INTERVAL if same else _interval(values, confidence) for values in (a, b, exponents)]
     return DiffusionFit(
-        a=a,
-        b=b,
-        a_interval=(a - quantile * a_error, a + quantile * a_error),
-        b_interval=(b - quantile * b_error, b + quantile * b_error),
+        a=float(a.mean()),
+        b=float(b.mean()),
+        a_interval=intervals[0],
+        b_interval=intervals[1],
+        slopes=tuple(b.tolist()),
         r2=1 - rss / total if total else math.nan,
-        scale=scale,
-        exponent=exponent,
-        exponent_interval=(exponent - quantile * exponent_error, exponent + quantile * exponent_error),
+        scale=math.exp(float(np.mean([power.log_scale for power in powers]))),
+        exponent=float(exponents.mean()),
+        exponent_interval=intervals[2],
         rss=rss,
         power_rss=power_rss,
-        aic=_aic(rss, len(t)),
-        power_aic=_aic(power_rss, len(t)),
-        window=(int(t.min()), int(t.max())),
-        n_points=len(t),
+        aic=sum(map(_aic, residuals, sizes)),
+        power_aic=sum(map(_aic, [power.rss for power in powers], sizes)),
+        window=(int(min(t.min() for t, _ in trials)), int(max(t.max() for t, _ in trials))),
+        n_points=sum(sizes),
         confidence=float(confidence),
     )
 
 
-def _straight_line(x: np.ndarray, y: np.ndarray) -> tuple[Interval, Interval, float]:
-    """Return intercept and slope, their standard errors, and the residual sum of squares."""
-    mean, spread = x.mean(), float(np.square(x - x.mean()).sum())
-    slope = float(((x - mean) * (y - y.mean())).sum()) / spread
-    intercept = float(y.mean() - slope * mean)
-    rss = float(np.square(y - intercept - slope * x).sum())
-    variance = rss / (len(x) - 2)
-    errors = math.sqrt(variance * (1 / len(x) + mean**2 / spread)), math.sqrt(variance / spread)
-    return (intercept, slope), errors, rss
+def _interval(values: np.ndarray, confidence: float) -> Interval:
+    """Return Student's t interval of the mean over trials."""
+    if len(values) < 2:
+        return NO_INTERVAL
+    interval = stats.t.interval(confidence, len(values) - 1, values.mean(), stats.sem(values))
+    return float(interval[0]), float(interval[1])
 
 
-def _power_law(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float]:
-    """Return c, d and its standard error, and the residual sum of squares of y = c exp(d x)."""
+@dataclass(frozen=True)
+class _PowerLaw:
+    log_scale: float
+    exponent: float
+    rss: float
+
+
+def _power_law(x: np.ndarray, y: np.ndarray) -> _PowerLaw:
+    """Fit y = c exp(d x)."""
     unit = float(y.max())
-    (start, slope), _, _ = _straight_line(x, np.log(y / unit))
+    start = stats.linregress(x, np.log(y / unit))
 
     def residuals(p: np.ndarray) -> np.ndarray:
         return np.exp(p[0] + p[1] * x) - y / unit
@@ -194,15 +232,37 @@ def _power_law(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float
     def jacobian(p: np.ndarray) -> np.ndarray:
         return np.exp(p[0] + p[1] * x)[:, None] * np.stack([np.ones_like(x), x], axis=1)
 
-    found = least_squares(residuals, [start, slope], jacobian, method="lm", xtol=1e-15, ftol=1e-15, gtol=1e-15)
-    rss = float(np.square(found.fun).sum())
-    covariance = np.linalg.inv(found.jac.T @ found.jac) * rss / (len(x) - 2)
-    return unit * math.exp(found.x[0]), float(found.x[1]), math.sqrt(covariance[1, 1]), unit**2 * rss
+    first = [start.intercept, start.slope]
+    found = least_squares(residuals, first, jacobian, method="lm", xtol=1e-15, ftol=1e-15, gtol=1e-15)
+    return _PowerLaw(math.log(unit) + float(found.x[0]), float(found.x[1]), unit**2 * float(np.square(found.fun).sum()))
 
 
 def _aic(rss: float, n_points: int) -> float:
     """Return n log(RSS / n) + 2 k with k = 3: two coefficients and the variance."""
     return (n_points * math.log(rss / n_points) if rss > 0 else -math.inf) + 6
+
+
+def _trials(n_updates: Any, distances: Any) -> list[tuple[Any, Any]]:
+    """Return (n_updates, distances) of each trial."""
+    several = _is_several(distances)
+    if not several:
+        return [(n_updates, distances)]
+    if not _is_several(n_updates):
+        n_updates = [n_updates] * len(distances)
+    if len(n_updates) != len(distances) or not len(distances):
+        raise ValueError(
+            "n_updates must be one sequence for all trials, or one for each of at least 1; got "
+            f"{len(n_updates)} for {len(distances)} trials."
+        )
+    return list(zip(n_updates, distances, strict=True))
+
+
+def _is_several(values: Any) -> bool:
+    """Say whether the values are sequences, one a trial, and not numbers."""
+    try:
+        return np.ndim(values) > 1
+    except ValueError:  # sequences of different lengths
+        return True
 
 
 def _select(n_updates: Any, distances: Any, window: Any) -> tuple[np.ndarray, np.ndarray]:

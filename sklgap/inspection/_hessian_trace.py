@@ -46,9 +46,12 @@ class HessianTrace:
     second_derivatives: str = "not checked"
 
     def __str__(self) -> str:
+        low, high = self.confidence_interval
+        known = "exact" if self.method == "exact" else f"95 % interval [{low:.4g}, {high:.4g}] for new random vectors"
+        method = "" if self.method == "exact" else f"{self.method}, "
         return (
-            f"Hessian trace {self.value:.4g} ± {self.standard_error:.2g} ({self.method}, {self.n_products} products, "
-            f"{self.n_samples:,} rows, batch norm: {self.batch_norm})"
+            f"Hessian trace {self.value:.4g}, {known} ({method}{self.n_products} products, "
+            f"{self.n_samples:,} samples, batch norm: {self.batch_norm})"
         )
 
 

@@ -109,9 +109,15 @@ def test_repeatable():
         )
     assert first == again != other
     assert first.n_samples == 15
-    assert str(first).startswith(
-        f"Hessian trace {first.value:.4g} ± {first.standard_error:.2g} (hutch++, 12 products, 15"
-    )
+
+
+def test_what_is_printed():
+    record = hessian_trace(Quadratic(np.linspace(-1, 2, 60)), n_products=12, random_state=0)
+    low, high = record.confidence_interval
+    assert str(record).startswith(f"Hessian trace {record.value:.4g}, 95 % interval [{low:.4g}, {high:.4g}]")
+    assert "hutch++, 12 products" in str(record)
+    exact = str(hessian_trace(Quadratic(np.ones(6)), n_products=6))
+    assert exact.startswith("Hessian trace 6, exact (6 products")
 
 
 def test_progress_on_request(capsys):
