@@ -1,7 +1,8 @@
 """The loss at many points of parameter space: what paths between solutions and planes through them share."""
 
+import contextlib
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -81,15 +82,22 @@ def evaluate_points(
 
 def full_space_objective(estimator: Any, X: Any, y: Any, names: str, **kwargs: Any) -> Objective:
     """Return the objective of an estimator, or the one given; TypeError for one restricted to a subspace."""
-    try:
+    with _named(names):
         objective = check_objective(estimator, X, y, **kwargs)
+    if isinstance(objective, RestrictedObjective):
+        raise TypeError(f"{names} must be in the full space; got an Objective restricted to a subspace.")
+    return objective
+
+
+@contextlib.contextmanager
+def _named(names: str) -> Iterator[None]:
+    """Let an error about the estimator call it what the user does."""
+    try:
+        yield
     except TypeError as error:
         if not str(error).startswith("estimator must be"):
             raise
         raise TypeError(str(error).replace("estimator", names, 1)) from error
-    if isinstance(objective, RestrictedObjective):
-        raise TypeError(f"{names} must be in the full space; got an Objective restricted to a subspace.")
-    return objective
 
 
 def parameters_of(other: Any, objective: Objective, X: Any, y: Any, names: str) -> Tensor:
@@ -102,7 +110,8 @@ def parameters_of(other: Any, objective: Objective, X: Any, y: Any, names: str) 
             raise TypeError(f"X and y must be given unless {names} are all Objectives.")
         # Only its parameters are wanted: a row or two are enough.
         few = (X, y) if is_stream(X) else (first_rows(X, 2), y[:2])
-        params = trainable_parameters(module_to_measure(other, *few), objective.parameters)
+        with _named(names):
+            params = trainable_parameters(module_to_measure(other, *few), objective.parameters)
         theta, shapes = flatten(params).detach(), [tuple(p.shape) for p in params.values()]
     if shapes != objective.shapes:
         raise ValueError(

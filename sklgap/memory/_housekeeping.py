@@ -44,6 +44,20 @@ class SavedWork(NamedTuple):
         The versions it was made with; empty for a file that is damaged.
     damaged : str
         What is wrong with it; empty for a file that can be used.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_digits
+    >>> from sklgap import LBGapClassifier
+    >>> from sklgap.memory import SavedWork, saved_work
+    >>> X, y = load_digits(return_X_y=True)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model = LBGapClassifier(module__width=8, max_epochs=1, tol=None, random_state=0, memory=folder)
+    ...     _ = model.fit(X / 16, y)
+    ...     (work,) = saved_work(folder)
+    >>> isinstance(work, SavedWork), work.damaged
+    (True, '')
     """
 
     path: Path

@@ -67,7 +67,7 @@ def check_objective(
     >>> import torch
     >>> from sklgap.objective import check_objective
     >>> pair = (torch.nn.Linear(3, 2), torch.nn.CrossEntropyLoss())
-    >>> check_objective(pair, torch.zeros(8, 3), torch.zeros(8), max_samples=5, random_state=0).n_samples
+    >>> check_objective(pair, torch.zeros(8, 3), torch.arange(8) % 2, max_samples=5, random_state=0).n_samples
     5
     """
     check_arguments(check_objective, locals())

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sklgap._checks import WrongArgument, check_arguments, check_module, shown
+from sklgap._checks import WrongArgument, check_arguments, check_integer, check_module, shown
 from sklgap._typing import Aux, Batch, Criterion, Params
 from sklgap.objective import _batch_norm
 from sklgap.objective._autodiff import gradient_of, hessian_operator, hessian_vector_product, row_gradient_norms
@@ -164,6 +164,7 @@ class Objective:
         check_arguments(Objective.__init__, locals())
         self.batch_norm = _batch_norm.check_batch_norm(batch_norm)
         self.chunk_size = _check_chunk_size(chunk_size)
+        check_integer("num_workers", num_workers, least=0)
         check_module(module)
         module = check_plain(module)
         lazy = lazy_parameters(module)

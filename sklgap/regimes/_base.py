@@ -6,7 +6,7 @@ from typing import Any
 
 from sklearn.base import BaseEstimator
 
-from sklgap._checks import check_integer, shown
+from sklgap._checks import check_flag, check_integer, shown
 
 # Section 1 and Appendix of Keskar et al. (2017): 256 samples against 10 % of the training set.
 SMALL_BATCH = 256
@@ -109,6 +109,7 @@ def check_batch_size(
         Between 1 and n_samples: a larger batch is all the data.
     """
     check_integer("n_samples", n_samples)
+    check_flag("or_none", or_none)
     if batch_size is None and or_none:
         return default_base_batch_size(n_samples)
     whole = isinstance(batch_size, numbers.Integral)
