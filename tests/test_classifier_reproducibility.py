@@ -12,6 +12,7 @@ from skorch.dataset import ValidSplit
 
 from sklgap.regimes import GrowingBatch, SwitchBatch
 from sklgap.remedies import Augmentation, Proximal
+from tests.ids import plain
 from tests.tiny import Mlp, TinyC1, blobs, images, same_weights, small, weights
 
 X, Y = blobs()
@@ -117,7 +118,7 @@ def test_numpy_integers_are_integers(integer):
         {"callbacks": [LRScheduler("StepLR", step_size=1)], "verbose": 0},
         {"remedies": [Proximal()], "micro_batch_size": 3},
     ],
-    ids=str,
+    ids=plain,
 )
 def test_regimes_with_one_seed_start_from_the_same_weights(params):
     start = small().fit(X, Y).net_.module_start_
@@ -198,7 +199,7 @@ def test_warm_start_with_fewer_classes_keeps_them_all():
         ({"batch_size": 30}, "batch_size", [8, 8, 30, 30]),
         ({"batch_regime": "LB"}, "batch_size", [8, 8, 6, 6]),
     ],
-    ids=str,
+    ids=plain,
 )
 def test_warm_start_takes_changed_parameters(params, column, expected):
     """As in scikit-learn and skorch: what was set since the last fit holds for the next one."""
@@ -236,7 +237,7 @@ class Pickle(Callback):
         net.history.record("bytes", 0 if net.train_split else len(pickle.dumps(net)))
 
 
-@pytest.mark.parametrize("params", [{}, {"net": Mlp}, {"train_split": ValidSplit(5)}], ids=str)
+@pytest.mark.parametrize("params", [{}, {"net": Mlp}, {"train_split": ValidSplit(5)}], ids=plain)
 def test_pickle_does_not_grow_with_the_data(params):
     """540 rows more would be 8,640 bytes; a few are digits of counts."""
 

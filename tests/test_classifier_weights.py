@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Subset
 from sklgap import DynamicSampling, LBGapClassifier, SwitchBatch, WeightAveraging
 from sklgap.objective import check_objective
 from sklgap.remedies import SAM, Adversarial, EntropySGD, Proximal, Stability
+from tests.ids import plain
 from tests.tiny import Mlp, Probabilities, TinyC1, blobs, images, same_weights, small, weights
 
 X, Y = blobs()
@@ -338,7 +339,7 @@ def test_ensembles(ensemble):
         {"remedies": ["samplenoise", "stability"]},
         {"optimizer": torch.optim.LBFGS},
     ],
-    ids=str,
+    ids=plain,
 )
 def test_regimes_and_remedies_train(params):
     model = small(**params, max_epochs=3, class_weight="balanced").fit(X, Y, COUNTS)

@@ -6,6 +6,7 @@ import pytest
 import sklgap
 from sklgap import datasets, inspection, metrics, objective, regimes
 from tests import nonsense
+from tests.ids import plain
 from tests.tiny import blobs, small
 
 X, Y = blobs(24)
@@ -85,7 +86,7 @@ def test_everything_public_that_takes_numbers_is_there():
         ({"init": len}, r"^init must be a function of a module, but it failed"),
         ({"callbacks": [iter([])]}, r"^callbacks must be "),
     ],
-    ids=str,
+    ids=plain,
 )
 def test_values_that_would_reach_torch(params, sentence):
     with pytest.raises((ValueError, TypeError), match=sentence) as caught:
@@ -118,7 +119,7 @@ def test_data_that_are_none(bad):
     "given",
     [{"batch_norm": "nonsense"}, {"epsilon": -1}, {"epsilon": [1e-3, 5e-4]}, {"solver": 3}, {"subspace_dim": 0}]
     + [{"max_samples": 0}, {"random_state": "x"}, {"greater_is_better": "no"}, {"batch_norm": None}],
-    ids=str,
+    ids=plain,
 )
 def test_a_scorer_refuses_at_once(given):
     with pytest.raises((ValueError, TypeError), match=next(iter(given))):

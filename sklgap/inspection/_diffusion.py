@@ -249,7 +249,9 @@ def _trials(n_updates: Any, distances: Any) -> list[tuple[Any, Any]]:
         return [(n_updates, distances)]
     if not _is_several(n_updates):
         n_updates = [n_updates] * len(distances)
-    if len(n_updates) != len(distances) or not len(distances):
+    if not len(distances):
+        raise ValueError(f"distances must hold at least one trial; got {distances!r}.")
+    if len(n_updates) != len(distances):
         raise ValueError(
             "n_updates must be one sequence for all trials, or one for each of at least 1; got "
             f"{len(n_updates)} for {len(distances)} trials."

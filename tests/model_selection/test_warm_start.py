@@ -12,6 +12,7 @@ from torch import nn
 from sklgap import LBGapClassifier, SwitchBatch, check_objective, compare_regimes, sharpness, warm_start_curve
 from sklgap.model_selection import WarmStartCurve
 from tests.cases import no_global_random_numbers
+from tests.ids import plain
 from tests.tiny import Mlp, blobs, interrupting_at, small
 
 X, Y = blobs(75)
@@ -131,7 +132,7 @@ def test_a_module_instance_starts_from_kept_weights_too():
     assert all(torch.equal(net.state_dict()[name], value) for name, value in before.items())
 
 
-@pytest.mark.parametrize("params", [{"ghost_batch_size": 5}, {"net": Mlp}, {"augmentation": lambda X: X}], ids=str)
+@pytest.mark.parametrize("params", [{"ghost_batch_size": 5}, {"net": Mlp}, {"augmentation": lambda X: X}], ids=plain)
 def test_other_nets_and_options(params):
     assert len(warm(small(**params), n_trials=1).records) == 3
 

@@ -6,13 +6,14 @@ from skorch.dataset import ValidSplit
 from sklgap.nets import GhostBatchNorm
 from sklgap.regimes import BatchRegime, GrowingBatch, SwitchBatch
 from sklgap.remedies import SAM
+from tests.ids import plain
 from tests.tiny import Mlp, TinyC1, blobs, images, same_weights, small
 
 X, Y = blobs()
 
 
 @pytest.mark.parametrize(
-    "params", [{"batch_size": 20}, {"batch_size": -1}, {"batch_size": 7}, {"net": TinyC1}], ids=str
+    "params", [{"batch_size": 20}, {"batch_size": -1}, {"batch_size": 7}, {"net": TinyC1}], ids=plain
 )
 def test_a_ghost_batch_as_large_as_the_batch_is_plain_batch_norm(params):
     data = images(60) if "net" in params else (X, Y)
@@ -41,7 +42,7 @@ def _refused(largest, ghost, **params):
         (8, {"batch_regime": SwitchBatch(2, first=8, then=0.5), "max_epochs": 2}),
         (24, {"batch_size": -1, "train_split": ValidSplit(((range(24), range(24, 60)),))}),
     ],
-    ids=str,
+    ids=plain,
 )
 def test_the_largest_batch_is_the_limit(largest, params):
     _refused(largest, largest + 1, **params)
@@ -67,7 +68,7 @@ class Adaptive(BatchRegime):
         {"net": Mlp},
         {"iterator_train__batch_size": 20, "iterator_train__drop_last": True},
     ],
-    ids=str,
+    ids=plain,
 )
 def test_larger_batches_may_come(params):
     small(**params, ghost_batch_size=16).fit(X, Y)

@@ -13,6 +13,7 @@ from sklgap import TrainingRecorder, WeightAveraging
 from sklgap.inspection import recorded
 from sklgap.remedies import SAM
 from sklgap.training._optimizer_mode import evaluating, has_modes, updating
+from tests.ids import plain
 from tests.tiny import Mlp, blobs, interrupting_at, same_weights, small, weights
 
 X, Y = blobs()
@@ -121,7 +122,7 @@ class Modes(Callback):
         {"iterator_train__shuffle": True, "batch_size": 20},
         {"proximal_lambda": 0.1},
     ],
-    ids=str,
+    ids=plain,
 )
 def test_evaluated_in_evaluation_mode_only(params):
     model = schedule_free(callbacks=[("modes", Modes())], **params).fit(X, Y)
