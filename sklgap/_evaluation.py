@@ -1,5 +1,6 @@
 """The final weights at work: batch-norm statistics recomputed, accuracy, outputs."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from sklgap.objective import Objective
-from sklgap.objective._batch_norm import batch_norm_layers, set_buffers
+from sklgap.objective._batch_norm import NormalisesItself, batch_norm_layers, set_buffers
 from sklgap.objective._copy import private_copy
 from sklgap.objective._outputs import logits_of
+from sklgap.objective._stream import undisturbed
 from sklgap.objective._tensors import as_tensor
 from sklgap.training._loaders import dense
 
@@ -18,14 +20,35 @@ _ROWS = 1000
 
 
 def recompute_batch_norm(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> None:
-    """Set the running statistics of batch norm to those of all rows, in one pass."""
-    if batch_norm_layers(module):
-        set_buffers(module, Objective(module, _no_loss, (X, y), batch_norm="population").population_statistics())
+    """Set the running statistics of batch norm to those of all rows, in one pass.
+
+    Warns
+    -----
+    UserWarning
+        For a layer that normalises in its own code, so that all statistics stay as the training has left them.
+    """
+    if not batch_norm_layers(module):
+        return
+    try:
+        with undisturbed():
+            # The module has been tried before the training.
+            f = Objective(module, _no_loss, (X, y), batch_norm="population", check=False)
+            statistics = f.population_statistics()
+    except NormalisesItself as error:
+        warnings.warn(
+            f"The running statistics of batch norm stay as the training has left them: {error.reason}.",
+            UserWarning,
+            stacklevel=5,
+        )
+        return
+    set_buffers(module, statistics)
 
 
 def accuracy(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> float:
     """Return the accuracy in evaluation mode, in the module's own dtype."""
-    return Objective(module, _no_loss, (X, y), batch_norm="running", chunk_size=_ROWS).evaluate().accuracy
+    with undisturbed():
+        f = Objective(module, _no_loss, (X, y), batch_norm="running", chunk_size=_ROWS, check=False)
+        return f.evaluate().accuracy
 
 
 def outputs(module: nn.Module, X: Any, dtype: torch.dtype) -> np.ndarray:

@@ -189,7 +189,7 @@ def gradient_noise_scale(
     rng = check_random_state(random_state)
     objective = noisy_objective(estimator, X, y, max_samples=max_samples, random_state=rng, **kwargs)
     n = objective.n_samples
-    n_all = n if X is None else length_of(X) if is_stream(X) else len(y)
+    n_all = n if max_samples is None else length_of(X) if is_stream(X) else len(y)
     check_integer("n_batches", n_batches, least=LEAST_BATCHES)
     least = 2 if objective.batch_statistics else 1
     size = max(least, min(default_base_batch_size(n), n // 2)) if batch_size is None else batch_size

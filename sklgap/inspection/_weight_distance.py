@@ -9,7 +9,7 @@ import torch
 from sklgap._checks import check_arguments
 from sklgap._typing import Params
 from sklgap.inspection._records import module_of, net_of
-from sklgap.objective._parameters import trainable_parameters
+from sklgap.objective._parameters import real, trainable_parameters
 
 
 def weight_distance(estimator: Any, reference: Any = None, *, per_layer: bool = False) -> Any:
@@ -92,7 +92,7 @@ def _squares(params: Params, reference: Params) -> dict[str, float]:
             "estimator and reference must have the same architecture; "
             f"{name} has shape {shapes.get(name, 'none')} in one and {others.get(name, 'none')} in the other."
         )
-    return {name: _square(p.detach(), reference[name].detach()) for name, p in params.items()}
+    return {name: _square(real(p.detach()), real(reference[name].detach())) for name, p in params.items()}
 
 
 def _square(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -102,10 +102,18 @@ def convert_to_ghost_batch_norm(module: nn.Module, ghost_batch_size: int) -> nn.
     """Replace every batch-norm layer inside ``module`` (in place) by a ghost batch norm with the same tensors.
 
     Returns the module: itself, or its replacement if it is a batch-norm layer. A layer used in several places stays
-    shared.
+    shared. ValueError for a layer with a forward pass of its own, such as one with a fused activation, which its
+    replacement would not have.
     """
     check_module(module)
     check_integer("ghost_batch_size", ghost_batch_size, least=2)
+    for name, layer in module.named_modules():
+        own = type(layer).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward, GhostBatchNorm.forward)
+        if isinstance(layer, _BatchNorm) and (own or "forward" in vars(layer)):
+            raise ValueError(
+                f"ghost_batch_size must be None for batch-norm layers that have a forward pass of their own; layer "
+                f"{name!r} is a {type(layer).__name__}: put its activation into a layer beside plain batch norm."
+            )
     ghosts = {layer: _ghost_of(layer, ghost_batch_size) for layer in module.modules() if isinstance(layer, _BatchNorm)}
     for parent in module.modules():
         for name, child in parent._modules.items():

@@ -7,7 +7,7 @@ used only where it batches over rows.
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -46,12 +46,12 @@ def value_and_grad(loss_fn: LossFn, standing: Standing | None = None) -> GradFn:
     return grad_fn
 
 
-def gradients_of(output: Tensor, inputs: list[Tensor], **options: Any) -> tuple[Tensor, ...]:
+def gradients_of(output: Tensor | Sequence[Tensor], inputs: list[Tensor], **options: Any) -> tuple[Tensor, ...]:
     """Call ``torch.autograd.grad``; ValueError for a module that can only be differentiated by ``backward``."""
     try:
         return torch.autograd.grad(output, inputs, **options)
     except RuntimeError as error:
-        if "heckpointing is not compatible" not in str(error):
+        if "compatible with .grad()" not in str(error):
             raise
         raise ValueError(
             "module uses reentrant gradient checkpointing, which writes into .grad and gives no other gradients: "

@@ -24,6 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from sklgap._checks import is_one_of, shown
+from sklgap.objective._stream import undisturbed
 
 POLICIES = ("batch", "population", "running")
 
@@ -43,10 +44,23 @@ def batch_norm_layers(module: nn.Module) -> dict[str, _BatchNorm]:
 
 
 def use_batch_statistics(module: nn.Module) -> None:
-    """Make every batch-norm layer forget its buffers, so that evaluation mode uses batch statistics too."""
+    """Let every batch-norm layer that trains with batch statistics use them in evaluation mode too."""
+    for name, layer in batch_norm_layers(module).items():
+        if _is_frozen(layer):
+            continue
+        if _is_plain(layer):
+            layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+            layer.track_running_stats = False
+        else:
+            layer.forward = _Tapped(name, layer, layer.forward, _by_batch, "batch")  # type: ignore[method-assign]
+
+
+def release(module: nn.Module) -> None:
+    """Take the taps out of all batch-norm layers."""
     for layer in batch_norm_layers(module).values():
-        layer.running_mean = layer.running_var = layer.num_batches_tracked = None
-        layer.track_running_stats = False
+        tapped = vars(layer).get("forward")
+        if isinstance(tapped, _Tapped):
+            layer.forward = tapped.own  # type: ignore[method-assign]
 
 
 def check_running_statistics(module: nn.Module) -> None:
@@ -63,27 +77,30 @@ class StatisticsTap:
     """Takes over the normalisation in all batch-norm layers of a module, so that statistics can go in and out.
 
     While ``given`` is None each layer normalises with the statistics of its input and appends them to ``collected``;
-    otherwise it normalises with those given. Both are differentiable, with respect to the statistics too. What a
-    subclass does around the normalisation (an activation, dropout) stays: only its call of ``batch_norm`` is replaced.
+    otherwise it normalises with those given. Both are differentiable, with respect to the statistics too.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.given: Statistics | None = None
+        self.closed = False  # while second derivatives are computed: nothing may be evaluated again
         self.collected: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for name, layer in batch_norm_layers(module).items():
-            normalise = partial(self._normalise, name)
-            forward = type(layer).forward
-            if forward in _PLAIN:
-                layer.forward = partial(_plain_forward, normalise, layer)  # type: ignore[method-assign]
-            else:
-                layer.forward = partial(_own_forward, normalise, layer, name)  # type: ignore[method-assign]
+            if not _is_frozen(layer):
+                normalise = partial(self._normalise, name)
+                layer.forward = _Tapped(name, layer, layer.forward, normalise, "population")  # type: ignore[method-assign]
 
     def take(self) -> dict[str, list[tuple[Tensor, Tensor]]]:
-        """Return what was collected since the last call."""
+        """Return what was collected since the last call; the tap is open again."""
+        self.closed = False
         collected, self.collected = dict(self.collected), defaultdict(list)
         return collected
 
     def _normalise(self, name: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+        if self.closed:
+            raise ValueError(
+                "batch_norm='population' has no Hessian products for a module with gradient checkpointing, which "
+                "evaluates its batch norm again after the statistics are gone: use batch_norm='batch' or 'running'."
+            )
         if self.given is None:
             dims = [d for d in range(x.ndim) if d != 1]
             var, mean = torch.var_mean(x, dim=dims, correction=0)
@@ -104,21 +121,83 @@ Normalise = Callable[[Tensor, Tensor | None, Tensor | None, float], Tensor]
 _PLAIN = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
-def _plain_forward(normalise: Normalise, layer: _BatchNorm, x: Tensor) -> Tensor:
-    layer._check_input_dim(x)
-    return normalise(x, layer.weight, layer.bias, layer.eps)
+def _is_plain(layer: _BatchNorm) -> bool:
+    return type(layer).forward in _PLAIN and "forward" not in vars(layer)
 
 
-def _own_forward(normalise: Normalise, layer: _BatchNorm, name: str, *args: Any, **kwargs: Any) -> Any:
-    """Run the forward pass of a subclass with its call of ``batch_norm`` replaced."""
-    with _Replaced(normalise) as replaced:
-        out = type(layer).forward(layer, *args, **kwargs)
-    if not replaced.n_calls:
-        raise ValueError(
-            f"batch_norm='population' cannot be measured: layer {name!r}, a {type(layer).__name__}, normalises in its "
-            "own code and not by torch's batch_norm; use batch_norm='batch' or 'running'."
+def _is_frozen(layer: _BatchNorm) -> bool:
+    """Say whether a layer overrides ``train`` and stays in evaluation mode: it has its buffers under every policy."""
+    if type(layer).train is nn.Module.train and "train" not in vars(layer):
+        return False
+    layer.train()
+    frozen = not layer.training
+    layer.eval()
+    return frozen
+
+
+def _by_batch(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    return functional.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
+
+
+class _Tapped:
+    """The forward pass of a batch-norm layer on a private copy, with the normalisation replaced.
+
+    What a subclass does around it (an activation, dropout) stays: only its call of ``batch_norm`` is replaced.
+    """
+
+    def __init__(
+        self, name: str, layer: _BatchNorm, own: Callable[..., Any], normalise: Normalise, policy: str
+    ) -> None:
+        self.name, self.layer, self.own, self.normalise, self.policy = name, layer, own, normalise, policy
+        self.plain = _is_plain(layer)
+        self.frozen: bool | None = None  # not known before the first call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.plain:
+            return self._plain_forward(*args, **kwargs)
+        if self.frozen is None:
+            self.frozen = self._trains_with_buffers(args, kwargs)
+        if self.frozen:
+            return self.own(*args, **kwargs)
+        with _Replaced(self.normalise) as replaced:
+            out = self.own(*args, **kwargs)
+        if not replaced.inputs:
+            self._refuse("normalises in its own code and not by torch's batch_norm", "'running'")
+        if self.policy == "population" and [x.shape[1] for x in replaced.inputs] != [self.layer.num_features]:
+            self._refuse("normalises its features in several parts", "'batch' or 'running'")
+        return out
+
+    def _plain_forward(self, input: Tensor) -> Tensor:
+        self.layer._check_input_dim(input)
+        return self.normalise(input, self.layer.weight, self.layer.bias, self.layer.eps)
+
+    def _trains_with_buffers(self, args: Any, kwargs: Any) -> bool:
+        """Say whether a subclass normalises with its buffers in training mode too: a frozen layer."""
+        buffers = {key: None if b is None else b.clone() for key, b in self.layer._buffers.items()}
+        with _Replaced(lambda x, weight, bias, eps: x) as probe, torch.no_grad(), undisturbed():
+            self.layer.training = True
+            try:
+                self.own(*args, **kwargs)
+            except (RuntimeError, ValueError):
+                return False  # no training mode here, as for synchronised layers on one machine
+            finally:
+                self.layer.training = False
+                self.layer._buffers.update(buffers)
+        return bool(probe.inputs) and not any(probe.training)
+
+    def _refuse(self, what: str, others: str) -> None:
+        reason = f"layer {self.name!r}, a {type(self.layer).__name__}, {what}"
+        raise NormalisesItself(
+            f"batch_norm={self.policy!r} cannot be measured: {reason}; use batch_norm={others}.", reason
         )
-    return out
+
+
+class NormalisesItself(ValueError):
+    """For a batch-norm layer whose normalisation cannot be replaced; ``reason`` names it."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class _Replaced(TorchFunctionMode):
@@ -127,7 +206,8 @@ class _Replaced(TorchFunctionMode):
     def __init__(self, normalise: Normalise) -> None:
         super().__init__()
         self.normalise = normalise
-        self.n_calls = 0
+        self.inputs: list[Tensor] = []
+        self.training: list[bool] = []
 
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -135,9 +215,10 @@ class _Replaced(TorchFunctionMode):
         kwargs = kwargs or {}
         if func not in (functional.batch_norm, torch.batch_norm):
             return func(*args, **kwargs)
-        self.n_calls += 1
         names = _ARGUMENTS[func is torch.batch_norm]
         given = {**dict(zip(names, args, strict=False)), **kwargs}
+        self.inputs.append(given["input"])
+        self.training.append(bool(given.get("training", False)))
         return self.normalise(given["input"], given.get("weight"), given.get("bias"), given.get("eps", 1e-5))
 
 
@@ -154,9 +235,9 @@ def pool(collected: list[dict[str, list[tuple[Tensor, Tensor]]]], weights: list[
     """
     pooled = {}
     for name in collected[0]:
-        means = torch.stack([mean for chunk in collected for mean, _ in chunk[name]])
-        variances = torch.stack([var for chunk in collected for _, var in chunk[name]])
-        shares = [w for chunk, w in zip(collected, weights, strict=True) for _ in chunk[name]]
+        means = torch.stack([mean for chunk in collected for mean, _ in chunk.get(name, ())])
+        variances = torch.stack([var for chunk in collected for _, var in chunk.get(name, ())])
+        shares = [w for chunk, w in zip(collected, weights, strict=True) for _ in chunk.get(name, ())]
         share = torch.tensor(shares, dtype=means.dtype, device=means.device)[:, None]
         share = share / share.sum()
         mean = (share * means).sum(0)

@@ -185,6 +185,8 @@ def own_loss(net: Any) -> RowLoss:
                 if isinstance(criterion, nn.Module):
                     criterion.to(device=device, dtype=y_pred.dtype)
                 vars(shadow)["device"] = device
+                if y.is_floating_point():
+                    y = y.to(y_pred.dtype)
             vars(shadow)["criterion_"] = criterion
             return get_loss(y_pred, y)
 

@@ -74,6 +74,9 @@ def private_copy(module: nn.Module, device: torch.device, dtype: torch.dtype) ->
     copied = deepcopy(module).eval()
     for part in copied.modules():
         part._compiled_call_impl = None  # compiled code was made for the original
+        plain = getattr(part, "_orig_mod", None)
+        if isinstance(plain, nn.Module):
+            part.forward = plain.forward
     return convert(copied, device, dtype)
 
 

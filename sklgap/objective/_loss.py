@@ -79,6 +79,10 @@ class ModuleLoss:
                 _put(self._buffer_slots, {name: b.clone() for name, b in buffers.items()})
             y_pred = self.infer(self.module, batch.X)
             after = self.buffers()
+            # Within: a loss may read the parameters of the module, as a penalty does.
+            return self._loss(y_pred, batch, after)
+
+    def _loss(self, y_pred: Tensor, batch: Batch, after: Buffers) -> tuple[Tensor, Aux]:
         loss = self.loss
         if batch.weight is None and batch.factor is None and loss.counts is None:
             mean = loss.mean(y_pred, batch.y)

@@ -8,11 +8,16 @@ from torch import Tensor
 
 
 def map_tensors(function: Callable[[Tensor], Any], data: Any) -> Any:
-    """Apply the function to every tensor; lists become tuples, mappings dicts, anything else stays as it is."""
+    """Apply the function to every tensor; lists become tuples, mappings dicts, anything else stays as it is.
+
+    A named tuple keeps its names.
+    """
     if isinstance(data, Tensor):
         return function(data)
     if isinstance(data, Mapping):
         return {key: map_tensors(function, value) for key, value in data.items()}
+    if isinstance(data, tuple) and hasattr(data, "_fields"):
+        return type(data)(*(map_tensors(function, value) for value in data))
     if isinstance(data, tuple | list):
         return tuple(map_tensors(function, value) for value in data)
     return data

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from sklgap._checks import WrongArgument, check_arguments, check_integer, check_module, shown
 from sklgap._typing import Aux, Batch, Criterion, Params
 from sklgap.objective import _batch_norm
-from sklgap.objective._autodiff import gradient_of, hessian_operator, hessian_vector_product, row_gradient_norms
+from sklgap.objective._autodiff import (
+    gradient_of,
+    gradients_of,
+    hessian_operator,
+    hessian_vector_product,
+    row_gradient_norms,
+)
 from sklgap.objective._copy import check_plain, convert, deepcopy, lazy_parameters, private_copy
 from sklgap.objective._data import ArrayData, Data, Rows, rows_of
 from sklgap.objective._loss import ModuleLoss, is_classification, n_correct
@@ -22,7 +28,7 @@ from sklgap.objective._restricted import RestrictedObjective
 from sklgap.objective._row_loss import RowLoss, row_loss
 from sklgap.objective._second_derivatives import check_second_derivatives, differentiable_twice
 from sklgap.objective._stream import StreamData, is_stream, stream_data, undisturbed
-from sklgap.objective._trial import explained, try_loss, try_module
+from sklgap.objective._trial import Limits, explained, try_gradient, try_loss, try_module, try_parts
 
 if TYPE_CHECKING:
     from sklgap.objective._subspace import Subspace
@@ -182,6 +188,8 @@ class Objective:
         self.device = first.device if device is None else _check_device(device)
         self._module = private_copy(module, self.device, self.dtype)
         self._like = trainable_parameters(self._module, parameters)
+        for name, p in self._module.named_parameters():
+            p.requires_grad_(name in self._like)
         self.theta0 = flatten(self._like).detach()
         self.n_params = self.theta0.numel()
         self.shapes = [tuple(p.shape) for p in self._like.values()]
@@ -214,8 +222,13 @@ class Objective:
             self._fn = ModuleLoss(self._module, loss, infer=getattr(criterion, "infer", None))
         self._buffers: dict[str, Tensor] = {}
         self._draws = False
+        self._limits = Limits()
         if check:
             self._try(criterion, whole_batches)
+            point = self.theta0.clone().requires_grad_()
+            self._limits = try_gradient(partial(self._loss, point, self.data.few()), module)
+            if self._tap is not None:
+                self._tap.take()
         self._settle_weights()
         self._second_derivatives: str | None = None
 
@@ -250,6 +263,7 @@ class Objective:
         batch = self.data.few()
         self._buffers = self._fn.buffers()
         params = unflatten(self.theta0, self._like)
+        loss, self._fn.loss = self._fn.loss, self._fn.loss.of_the_mean()
         trial = try_module(self._fn, params, batch)
         self._buffers = self._buffers if trial.moves_buffers else {}
         self._draws = trial.draws
@@ -257,7 +271,9 @@ class Objective:
             with torch.no_grad(), explained(batch), undisturbed(seed=0):
                 y_pred = self._fn(params, self._buffers, batch)[1].y_pred
             if isinstance(y_pred, Tensor):
-                self._fn.loss = try_loss(self._fn.loss, criterion, y_pred, batch.y, len(self.data.sizes))
+                self._fn.loss = try_loss(loss, criterion, y_pred, batch.y, len(self.data.sizes))
+            elif len(self.data.sizes) > 1 and not self.batch_statistics:
+                try_parts(self._fn, params, self._buffers, batch)
         if self._tap is not None:
             self._tap.take()
 
@@ -300,6 +316,11 @@ class Objective:
             for chunk in self.data:
                 self._forward(self.theta0, chunk)
                 if self._whole.weight is None:
+                    if len(self.data.sizes) > 1 and not getattr(self.data, "counted", True):
+                        raise ValueError(
+                            "loss(module, batch) must return a pair (mean loss, weight of the batch) for batches that "
+                            "do not show how many samples they have, as those with tensors of one length do."
+                        )
                     return None
                 found.append(self._whole.weight)
         return found
@@ -319,7 +340,7 @@ class Objective:
 
     def gradient(self, theta: Vector | None = None) -> tuple[float, Tensor]:
         """Return (f(theta), its gradient of shape (n_params,)), at the module's own parameters by default."""
-        theta = self._check_theta(theta)
+        theta = self._check_gradient(theta)
         if self._tap is not None:
             return self._population_gradient(theta)
         losses = []
@@ -335,7 +356,7 @@ class Objective:
 
         The first product of an objective checks the second derivatives of the module: see `second_derivatives`.
         """
-        theta, v = self._check_theta(theta), self._check_theta(v)
+        theta, v = self._check_gradient(theta), self._check_theta(v)
         self.check_second_derivatives()
         return self._hvp(v, theta)
 
@@ -355,7 +376,7 @@ class Objective:
         Where the data are one chunk, or the policy is ``"population"``, it keeps the graph of the gradient, and a
         product costs two thirds of `hvp`; the memory, that of one product, is held until the function is dropped.
         """
-        theta = self._check_theta(theta).clone()
+        theta = self._check_gradient(theta).clone()
         self.check_second_derivatives()
         if self._tap is None and len(self.data.sizes) > 1:
             return lambda v: self._hvp(self._check_theta(v), theta)
@@ -381,11 +402,11 @@ class Objective:
     def check_second_derivatives(self) -> None:
         """Compare Hessian products with finite differences of gradients, once; ValueError where they are wrong.
 
-        On a few samples in float64, near the module's own parameters: two products, for the symmetry, and two
-        gradients.
+        On a few samples in float64, near the module's own parameters: two products, for the symmetry, and two gradients
+        or a few more.
         """
         if self._second_derivatives is None:
-            self._second_derivatives = check_second_derivatives(self._few_in_double_precision, self._hvp, self.theta0)
+            self._second_derivatives = check_second_derivatives(self._few_in_double_precision, self)
 
     def _few_in_double_precision(self) -> "Objective":
         """Return this objective on a few samples in float64; under ``"population"`` with their own statistics."""
@@ -395,8 +416,7 @@ class Objective:
         self._fn.place(self._like)  # the leaves
         module = deepcopy(self._module)
         if self._tap is not None:
-            for layer in _batch_norm.batch_norm_layers(module).values():
-                del layer.forward
+            _batch_norm.release(module)
             _batch_norm.use_batch_statistics(module)
         few._module = convert(module, self.device, few.dtype)
         few._like = trainable_parameters(few._module, self.parameters)
@@ -413,8 +433,10 @@ class Objective:
         Batch norm uses the statistics of these rows, as in training, or the buffers under ``"running"``. Class weights
         and sample weights are relative to their mean over all data, so that the mean over all mini-batches is f.
         """
-        theta = self._check_theta(theta)
+        theta = self._check_gradient(theta)
         batch = self.data.take(rows)
+        if self._tap is not None:
+            self._tap.take()  # opens it
         n_rows = len(batch.y)
         # Only rows that depend on each other need one graph.
         size = n_rows if self.batch_statistics or self._whole else self.chunk_size
@@ -426,7 +448,7 @@ class Objective:
             losses.append(share * loss)
             total.add_(gradient, alpha=share)
         if self._tap is not None:
-            self._tap.take()
+            self._tap.take()  # frees what was collected
         return float(torch.stack(losses).sum()), total.to(self.dtype)
 
     def row_gradient_norms(self, rows: Rows, theta: Vector | None = None) -> Tensor:
@@ -436,7 +458,7 @@ class Objective:
         """
         if self.batch_statistics:
             raise ValueError(f"batch_norm must be 'running' for the gradients of single rows; got {self.batch_norm!r}.")
-        theta = self._check_theta(theta)
+        theta = self._check_gradient(theta)
         params = unflatten(theta, self._like)
 
         def loss(params: Params, X: Any, y: Tensor) -> Tensor:
@@ -503,10 +525,18 @@ class Objective:
     def _check_theta(self, theta: Vector | None) -> Tensor:
         if theta is None:
             return self.theta0
+        if self._limits.elsewhere:
+            raise ValueError(self._limits.elsewhere)
         theta = torch.as_tensor(theta, dtype=self.dtype, device=self.device)
         if theta.shape != self.theta0.shape:
             raise ValueError(f"theta must have shape ({self.n_params},); got {tuple(theta.shape)}.")
         return theta.detach()
+
+    def _check_gradient(self, theta: Vector | None) -> Tensor:
+        reason = self._limits.gradient or self._limits.elsewhere
+        if reason:
+            raise ValueError(reason)
+        return self._check_theta(theta)
 
     # -- population statistics: f depends on theta through them too -------------------------------------------------
 
@@ -528,6 +558,8 @@ class Objective:
     def _population_loss(self, theta: Tensor) -> Tensor:
         with _Given(self._tap, self._pooled(theta)):
             losses = [self._loss(theta, chunk) for chunk in self.data]
+        assert self._tap is not None
+        self._tap.closed = True
         return torch.stack([share * loss for share, loss in zip(self._shares, losses, strict=True)]).sum()
 
     def _population_gradient(self, theta: Tensor) -> tuple[float, Tensor]:
@@ -553,22 +585,26 @@ class Objective:
         with _Given(self._tap, given):
             for share, chunk in zip(self._shares, self.data, strict=True):
                 loss = self._loss(point, chunk)
-                gradients = torch.autograd.grad(loss, inputs)
+                # A layer may be evaluated for an output that the loss does not use.
+                gradients = gradients_of(loss, inputs, allow_unused=True, materialize_grads=True)
                 losses.append(loss.detach())
                 total.add_(gradients[0], alpha=share)
                 for accumulated, g in zip(from_pool, gradients[1:], strict=True):
                     accumulated.add_(g, alpha=share)
+        if not from_pool:
+            return self._mean(losses), total.to(self.dtype)
 
         flat_leaves = [t for c in leaves for s in c.values() for t in _tensors(s)]
         through_pool = iter(torch.autograd.grad(_tensors(pooled.values()), flat_leaves, grad_outputs=from_pool))
         for chunk in self.data:
+            self._tap.take()  # what gradient checkpointing collected again in the backward pass before
             self._forward(point, chunk)
             own = [t for s in self._tap.take().values() for t in _tensors(s)]
             pairs = [(t, next(through_pool)) for t in own]
             moving = [(t, outer) for t, outer in pairs if t.requires_grad]  # not so before the first trained layer
             if moving:
                 tensors, outers = zip(*moving, strict=True)
-                total.add_(torch.autograd.grad(tensors, point, grad_outputs=outers)[0])
+                total.add_(gradients_of(tensors, [point], grad_outputs=outers)[0])
         return self._mean(losses), total.to(self.dtype)
 
 

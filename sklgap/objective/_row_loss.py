@@ -60,6 +60,10 @@ class RowLoss:
         loss = RowLoss(self.mean, terms, counts)
         return replace(loss, mean=lambda y_pred, y: loss.weighted(y_pred, y)[0])
 
+    def of_the_mean(self) -> "RowLoss":
+        """Return the loss without what is said of its terms."""
+        return replace(self, terms=None, counts=None)
+
     def weights(self, y: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Tensor | None:
         """Return what every sample counts for, its own weight included; None where all count alike."""
         weight = None if weight is None else weight.to(dtype)

@@ -6,6 +6,7 @@ whatever its author wrote.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
 
 CHECKED = "checked"
 # Relative steps of the finite differences. Small ones do not cross the kinks of ReLU, large ones do not drown in
-# rounding; the closest counts.
-_STEPS = (1e-5, 1e-6, 1e-7)
+# rounding; one that agrees is enough, since wrong second derivatives agree with none.
+_STEPS = (1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 _AGREE = 1e-3
-# The point is moved off the module's own parameters by this share of them, so that it lies on no kink.
-_MOVED = 1e-3
+# A product that moves the gradient by a smaller share of it is rounding.
+_NOTHING = 1e-3
+_TINY = 1e-300
+# The point is moved off the module's own parameters by these shares of their mean size, so that it lies on no kink:
+# biases that are zero, or rows of zeros, put many units on one.
+_MOVED = (1e-3, 1e-2, 1e-1)
 
 
 @contextlib.contextmanager
@@ -55,61 +60,73 @@ def _has_weight_norm(module: nn.Module) -> bool:
     return "_WeightNorm" in names or "WeightNorm" in hooks
 
 
-def check_second_derivatives(
-    few: "Callable[[], Objective]", product: Callable[[Tensor, Tensor], Tensor], theta: Tensor
-) -> str:
+def check_second_derivatives(few: "Callable[[], Objective]", whole: "Objective") -> str:
     """Return ``"checked"``, or why it could not be; ValueError where second derivatives are wrong.
 
     Parameters
     ----------
     few : callable
         Returns the objective on a few samples in float64.
-    product : callable
-        (v, theta) -> H v of the objective itself: its symmetry is what remains where float64 is not possible.
-    theta : Tensor of shape (n_params,)
-        Where it is measured.
+    whole : Objective
+        The objective itself: the symmetry of its Hessian is what remains where float64 is not possible.
     """
     generator = torch.Generator().manual_seed(0)
-    draws = [torch.randn(theta.numel(), generator=generator, dtype=torch.float64) for _ in range(3)]
+    u, v, *noises = (torch.randn(whole.n_params, generator=generator, dtype=torch.float64) for _ in range(5))
     try:
         objective = few()
-        start = objective.theta0
-        u, v, noise = (d.to(start) for d in draws)
-        point = start + _MOVED * noise * start.abs().clamp_min(_MOVED)
-        scale = float(point.norm() / v.norm()) or 1.0
-        gradients = [[objective.gradient(point + sign * step * scale * v)[1] for sign in (1, -1)] for step in _STEPS]
+        objective.gradient()
     except (RuntimeError, ValueError, TypeError) as error:
-        u, v, _ = (d.to(theta) for d in draws)
-        _check_symmetry(product(u, theta), product(v, theta), u, v)
+        u, v = u.to(whole.theta0), v.to(whole.theta0)
+        _check_symmetry(whole, whole.theta0, [whole._hvp(d, whole.theta0) for d in (u, v)], u, v)
         return f"symmetric; not compared with finite differences, since in float64 the module says: {error}"
-    try:
-        images = [objective._hvp(d, point) for d in (u, v)]
-    except RuntimeError as error:
-        raise ValueError(
-            f"module has no second derivatives, so that nothing about its Hessian can be measured: {error}"
-        ) from error
-    if not all(bool(torch.isfinite(t).all()) for t in (*images, *(g for pair in gradients for g in pair))):
-        return "not checked: the gradient or the Hessian is not finite on the samples tried"
-    differences = [(up - down) / (2 * step * scale) for step, (up, down) in zip(_STEPS, gradients, strict=True)]
-    floor = 1e-6 * float(gradients[0][0].norm()) / scale
-    errors = [float((images[1] - d).norm()) for d in differences]
-    closest = min(range(len(_STEPS)), key=errors.__getitem__)
-    if not errors[closest] <= _AGREE * float(differences[closest].norm()) + floor:
-        raise ValueError(
-            "module computes wrong second derivatives: a Hessian-vector product differs from finite differences of the "
-            f"gradient by {errors[closest] / max(float(differences[closest].norm()), floor):.1%}. A custom "
-            "autograd.Function whose backward cannot be differentiated is the usual cause: write it with plain torch "
-            "operations, or measure sharpness, which needs gradients only."
-        )
-    _check_symmetry(images[0], images[1], u, v)
-    return CHECKED
+    start = objective.theta0
+    size = start.abs().clamp_min(float(start.square().mean().sqrt()) or 1.0)
+    u, v = u.to(start), v.to(start)
+    errors: list[float] = []
+    for moved, noise in zip(_MOVED, noises, strict=True):
+        point = start + moved * noise.to(start) * size
+        try:
+            images = [objective._hvp(d, point) for d in (u, v)]
+        except RuntimeError as error:
+            raise ValueError(
+                f"module has no second derivatives, so that nothing about its Hessian can be measured: {error}"
+            ) from error
+        distance = _distance_from_differences(objective, point, v, images[1])
+        if distance is None:
+            return "not checked: the gradient or the Hessian is not finite on the samples tried"
+        if distance <= _AGREE:
+            _check_symmetry(objective, point, images, u, v)
+            return CHECKED
+        errors.append(distance)
+    raise ValueError(
+        "module computes wrong second derivatives: a Hessian-vector product differs from finite differences of the "
+        f"gradient by {min(errors):.1%}. A custom autograd.Function whose backward cannot be differentiated is the "
+        "usual cause: write it with plain torch operations, or measure sharpness, which needs gradients only."
+    )
 
 
-def _check_symmetry(image_u: Tensor, image_v: Tensor, u: Tensor, v: Tensor) -> None:
+def _distance_from_differences(objective: "Objective", point: Tensor, v: Tensor, image: Tensor) -> float | None:
+    """Return how far H v is from the closest finite difference, as a share of it; None for numbers not finite."""
+    scale = float(point.norm() / v.norm()) or 1.0
+    closest = math.inf
+    for step in _STEPS:
+        up, down = (objective.gradient(point + sign * step * scale * v)[1] for sign in (1, -1))
+        if not all(bool(torch.isfinite(t).all()) for t in (image, up, down)):
+            return None
+        difference = (up - down) / (2 * step * scale)
+        floor = _NOTHING * float(up.norm()) / scale
+        closest = min(closest, float((image - difference).norm()) / max(float(difference.norm()), floor, _TINY))
+        if closest <= _AGREE:
+            break
+    return closest if math.isfinite(closest) else None
+
+
+def _check_symmetry(objective: "Objective", point: Tensor, images: list[Tensor], u: Tensor, v: Tensor) -> None:
     """Raise a ValueError unless v . H u = u . H v."""
-    one, other = (float(a.double() @ b.double()) for a, b in ((v, image_u), (u, image_v)))
-    size = float(image_u.norm() * v.norm() + image_v.norm() * u.norm())
-    if not abs(one - other) <= _AGREE * size:
+    one, other = (float(a.double() @ b.double()) for a, b in ((v, images[0]), (u, images[1])))
+    size = float(images[0].norm() * v.norm() + images[1].norm() * u.norm())
+    floor = _NOTHING * float(objective.gradient(point)[1].norm() * u.norm() * v.norm() ** 2 / point.norm())
+    if not abs(one - other) <= _AGREE * max(size, floor):
         raise ValueError(
             "module computes wrong second derivatives: its Hessian is not symmetric. A custom autograd.Function whose "
             "backward cannot be differentiated is the usual cause: write it with plain torch operations."

@@ -1,6 +1,7 @@
 """Data that are loaded chunk by chunk: a ``Dataset`` or a ``DataLoader``."""
 
 import contextlib
+import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def stream_data(
     if isinstance(data, DataLoader):
         plan = _plan_of(data, rows_meet)
     else:
-        if isinstance(data, IterableDataset):
+        if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
             raise TypeError("data must be a Dataset with a length and an index, or a DataLoader over this one.")
         n = len(data)
         if not n:
@@ -76,12 +77,13 @@ def stream_data(
         plan = _Plan(data, parts, default_collate, num_workers)
     arrays = None if prepare or whole else _arrays(plan)
     if arrays is not None:
-        return ArrayData(arrays, chunk_size, dtype, device, parts=plan.parts)
+        return ArrayData(arrays, chunk_size, dtype, device, parts=None if plan.order is None else plan.parts)
     return StreamData(plan, dtype, device, prepare, whole)
 
 
-# How often the first batch is loaded, with other random numbers each time, to see whether it is the same.
-N_LOADED_AGAIN = 4
+# How often the first batch is loaded, with other random numbers each time, to see whether it is the same; and how
+# often where a Dataset draws random numbers, so that an augmentation that happens seldom shows itself.
+N_LOADED_AGAIN, _N_IF_RANDOM = 4, 64
 _END = object()
 
 
@@ -94,33 +96,61 @@ class _Plan(NamedTuple):
     num_workers: int = 0
     loader: DataLoader[Any] | None = None
     options: Mapping[str, Any] = {}
+    order: list[int] | None = None
+
+    def sizes(self) -> list[int] | None:
+        """Return how many samples every batch has; None where only the dataset or the loader knows."""
+        return None if self.parts is None or self.collate is None else [len(part) for part in self.parts]
+
+    def position(self, row: int) -> int:
+        """Return where in the dataset a sample lies: in the order of a loader where there is one."""
+        return row if self.order is None else self.order[row]
 
 
 def _plan_of(loader: DataLoader[Any], rows_meet: bool) -> _Plan:
     """Return the batches of a loader, fixed; ValueError for one whose batches change and with them the function."""
-    if isinstance(loader.dataset, IterableDataset):
+    if isinstance(loader.dataset, IterableDataset) or type(loader).__iter__ is not DataLoader.__iter__:
         return _Plan(loader.dataset, None, None, loader=loader)
     options = {"worker_init_fn": loader.worker_init_fn, "multiprocessing_context": loader.multiprocessing_context}
-    with undisturbed():
-        if loader.batch_sampler is None:  # the dataset makes the batches
-            return _Plan(loader.dataset, [[i] for i in loader.sampler], None, loader.num_workers, options=options)
-        drawn = [[list(part) for part in loader.batch_sampler] for _ in range(2)]
-    if drawn[0] != drawn[1]:
+    batches: Any = loader.batch_sampler
+    whole = batches is None  # the dataset makes the batches
+    with undisturbed(), _at_rest(loader):
+        drawn = [
+            [[i] for i in loader.sampler] if whole else [list(part) for part in batches] for _ in range(N_LOADED_AGAIN)
+        ]
+    if any(parts != drawn[0] for parts in drawn):
         seen = [sorted(i for part in parts for i in part) for parts in drawn]
-        if seen[0] != seen[1]:
+        if any(samples != seen[0] for samples in seen):
             raise ValueError(
                 "data must be the same samples in every pass; this DataLoader draws others each time "
                 "(drop_last with shuffle, or sampling with replacement): use a DataLoader with shuffle=False, or pass "
                 "its dataset."
             )
-        if rows_meet:
+        if rows_meet and not whole:
             raise ValueError(
                 "data must be in the same batches in every pass, since batch statistics depend on them; this "
                 "DataLoader shuffles: use shuffle=False, or pass its dataset, which is cut into fixed chunks."
             )
     if not drawn[0]:
         raise ValueError("data must have at least one batch; the DataLoader is empty.")
-    return _Plan(loader.dataset, drawn[0], loader.collate_fn, loader.num_workers, options=options)
+    if whole:
+        options["collate_fn"] = loader.collate_fn
+    collate = None if whole else loader.collate_fn
+    order = [i for part in drawn[0] for i in part]
+    return _Plan(loader.dataset, drawn[0], collate, loader.num_workers, options=options, order=order)
+
+
+@contextlib.contextmanager
+def _at_rest(loader: DataLoader[Any]) -> Iterator[None]:
+    """Put the generators of a loader back afterwards."""
+    holders = [loader, loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None)]
+    found = [getattr(holder, "generator", None) for holder in holders]
+    states = [(g, g.get_state()) for g in found if isinstance(g, torch.Generator)]
+    try:
+        yield
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
 
 
 def _arrays(plan: _Plan) -> tuple[Any, Tensor] | None:
@@ -141,26 +171,33 @@ class StreamData:
     ) -> None:
         self._plan, self._dtype, self._device, self._prepare, self._whole = plan, dtype, device, prepare, whole
         self.weighted = False
+        self.counted = True  # whether the batches show how many samples they have
         first = next(self._read(seed=0), None)
         if first is None:
             raise ValueError("data must have at least one batch; the loader is empty.")
-        for seed in range(1, N_LOADED_AGAIN):
+        for seed in range(1, _N_IF_RANDOM if self._draws() else N_LOADED_AGAIN):
             again = next(self._read(seed), None)
             if again is None or not equal(first, again):
                 raise ValueError(
                     "data must be the same in every pass; the first batch has other numbers when it is loaded again. "
-                    "Take random augmentation out of the dataset, or use a loader that can be read twice."
+                    "Take random augmentation and shuffling out of it, and use a loader that can be read twice."
                 )
-        self._first = self._batch(first)
-        targets = [batch.y for batch in map(self._batch, self._read())]
-        self.sizes = [len(y) for y in targets]
-        self.n_samples = sum(self.sizes)
+        sizes = self._plan.sizes()
+        self._first = self._batch(first, sizes[0] if sizes else None)
         # Class numbers are held; larger targets, such as images of classes, are loaded again.
-        self._targets = targets if all(y.ndim == 1 for y in targets) else None
+        self._targets: list[Tensor] | None = []
+        self.sizes = []
+        for batch in self._batches():
+            self.sizes.append(len(batch.y))
+            if batch.y.ndim > 1:
+                self._targets = None
+            elif self._targets is not None:
+                self._targets.append(batch.y)
+        self.n_samples = sum(self.sizes)
 
     def __iter__(self) -> Iterator[Batch]:
         sizes = []
-        for batch in map(self._batch, self._read()):
+        for batch in self._batches():
             sizes.append(len(batch.y))
             yield batch
         if sizes != self.sizes:
@@ -175,19 +212,20 @@ class StreamData:
             yield y, None
 
     def take(self, rows: Rows) -> Batch:
-        """Return the samples at these positions of the dataset; ValueError for anything else."""
+        """Return the samples at these positions of a Dataset, or of what a DataLoader yields; ValueError otherwise."""
         if self._plan.parts is None or self._plan.collate is None:
             raise ValueError(
                 "data must be a Dataset, or a DataLoader over one, that gives single samples by their index: "
                 "mini-batches are drawn from it."
             )
-        n = len(self._plan.dataset)
+        n = self.n_samples
         index = torch.as_tensor(rows)
         whole = index.ndim == 1 and len(index) > 0 and not (index.is_floating_point() or index.dtype == torch.bool)
         if not whole or index.min() < 0 or index.max() >= n:
             raise ValueError(f"rows must be a sequence of integers from 0 to {n - 1}; got {rows!r}.")
         with undisturbed():
-            return self._batch(self._plan.collate([self._plan.dataset[i] for i in index.tolist()]))
+            samples = [self._plan.dataset[self._plan.position(i)] for i in index.tolist()]
+            return self._batch(self._plan.collate(samples), len(samples))
 
     def few(self) -> Batch:
         """Return the first samples of the first batch, or all of it where the loss takes whole batches."""
@@ -207,6 +245,17 @@ class StreamData:
                 return
             yield batch
 
+    def _draws(self) -> bool:
+        """Say whether loading the first batch draws random numbers from a global generator."""
+        plan = self._plan
+        if plan.parts is None:
+            return False
+        with undisturbed(seed=0):
+            before = random_states()
+            for i in plan.parts[0]:
+                plan.dataset[i]
+            return random_states() != before
+
     def _load(self) -> Iterator[Any]:
         plan = self._plan
         if plan.loader is not None:
@@ -224,14 +273,28 @@ class StreamData:
             )
         )
 
-    def _batch(self, loaded: Any) -> Batch:
-        """Return what was loaded as inputs and target on the device."""
+    def _batches(self) -> Iterator[Batch]:
+        sizes = self._plan.sizes() or itertools.repeat(None)
+        return (self._batch(loaded, size) for loaded, size in zip(self._read(), sizes, strict=False))
+
+    def _batch(self, loaded: Any, size: int | None) -> Batch:
+        """Return what was loaded, of ``size`` samples if that is known, as inputs and target on the device."""
         if self._whole:
             batch = on_device(loaded, self._dtype, self._device)
-            return Batch(batch, torch.empty(_length(batch), 0, device=self._device))
+            length = _length(batch, size)
+            self.counted = self.counted and length is not None
+            return Batch(batch, torch.empty(length or 1, 0, device=self._device))
         X, y = self._prepare(*inputs_and_target(loaded)) if self._prepare else inputs_and_target(loaded)
         X = on_device(_as_tensors(X), self._dtype, self._device)
-        y = on_device(torch.as_tensor(y), self._dtype, self._device, target=True)
+        try:
+            y = on_device(torch.as_tensor(y), self._dtype, self._device, target=True)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(
+                f"The target of a batch must be one tensor; got a {type(y).__name__}. For any other batch, give a "
+                "function loss(module, batch) in place of the criterion."
+            ) from error
+        if not y.ndim:
+            raise ValueError("A batch must have one target a sample; got a single number: set the batch_size.")
         if n_rows(X) != len(y):
             raise ValueError(f"A batch must have as many inputs as targets; got {n_rows(X)} and {len(y)}.")
         return Batch(X, y)
@@ -245,9 +308,12 @@ def _as_tensors(X: Any) -> Any:
     return torch.as_tensor(X) if isinstance(X, np.ndarray) else X
 
 
-def _length(batch: Any) -> int:
-    lengths = [len(t) for t in tensors_in(batch) if t.ndim]
-    return lengths[0] if lengths else 1
+def _length(batch: Any, size: int | None) -> int | None:
+    """Return how many samples a batch of any form has; None where its tensors leave that open."""
+    lengths = {len(t) for t in tensors_in(batch) if t.ndim}
+    if size in lengths or not lengths:
+        return size
+    return lengths.pop() if len(lengths) == 1 and size is None else None
 
 
 def inputs_and_target(batch: Any) -> tuple[Any, Any]:
@@ -279,6 +345,12 @@ def length_of(data: Any) -> int:
     if isinstance(data, DataLoader):
         data = data.dataset
     return len(data)
+
+
+def random_states() -> list[str | bytes]:
+    """Return the global random states of torch, NumPy and Python, to be compared."""
+    numpy_state = repr(np.random.get_state(legacy=False))  # noqa: NPY002
+    return [torch.get_rng_state().numpy().tobytes(), numpy_state, repr(random.getstate())]
 
 
 @contextlib.contextmanager

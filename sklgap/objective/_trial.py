@@ -1,20 +1,25 @@
 """A module and its loss are tried on a few samples before anything is measured: right, or refused with the reason."""
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import replace
+import random
+import warnings
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sklgap._typing import Batch, Params
+from sklgap._typing import Batch, Buffers, Params
+from sklgap.objective._data import rows_of
 from sklgap.objective._loss import ModuleLoss
 from sklgap.objective._row_loss import RowLoss
-from sklgap.objective._stream import undisturbed
+from sklgap.objective._stream import random_states, undisturbed
 
 # How often the outputs are evaluated again, and how often where the module draws random numbers.
-_N_AGAIN, _N_AGAIN_IF_RANDOM = 2, 8
+_N_AGAIN, _N_AGAIN_IF_RANDOM = 2, 64
+# At parameters larger by this factor a module that clips them shows it.
+_FAR = 10
 # How far the losses of two parts may be from that of the whole: they are computed in float64.
 _ROUNDING = 1e-4
 
@@ -24,8 +29,8 @@ _ELEMENTWISE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss
 class Trial(NamedTuple):
     """What the trial has shown.
 
-    ``moves_buffers``: whether the module writes into its buffers in evaluation mode; ``draws``: whether it draws from
-    torch's global generator, without effect on the outputs.
+    ``moves_buffers``: whether the module writes into its buffers in evaluation mode; ``draws``: whether it draws
+    random numbers, without effect on the outputs.
     """
 
     moves_buffers: bool
@@ -47,20 +52,18 @@ def try_module(loss_fn: ModuleLoss, params: Params, batch: Batch) -> Trial:
     placed = {name: p.detach().clone() for name, p in params.items()}
     buffers = loss_fn.buffers()
     before = {name: b.clone() for name, b in buffers.items()}
-    versions = {name: p._version for name, p in placed.items()}
-    state = torch.get_rng_state()
     with torch.no_grad(), explained(batch), undisturbed(seed=0):
-        start = torch.get_rng_state()
+        start = _random_states(loss_fn.module)
         first = loss_fn(placed, buffers, batch)
-        draws = not torch.equal(start, torch.get_rng_state())
-    assert torch.equal(state, torch.get_rng_state())
-    moved = [name for name, p in placed.items() if p._version != versions[name]]
-    if moved:
-        raise ValueError(
-            f"module changes its parameter {moved[0]!r} in its forward pass, as Embedding(max_norm=...) does, so that "
-            "the loss is no differentiable function of it: set max_norm=None, or freeze the layer with "
-            "requires_grad_(False)."
-        )
+        draws = start != _random_states(loss_fn.module)
+    _check_unmoved(params, placed)
+    far = {name: _FAR * p.detach() for name, p in params.items()}
+    placed = {name: p.clone() for name, p in far.items()}
+    # Whatever a module says of parameters that are not its own is no matter here.
+    with torch.no_grad(), contextlib.suppress(Exception), undisturbed(seed=0):
+        loss_fn(placed, buffers, batch)
+    _check_unmoved(far, placed)
+    placed = {name: p.detach().clone() for name, p in params.items()}
     after = first[1].buffers
     moves_buffers = any(not torch.equal(before[name], after[name]) for name in before)
     for seed in range(1, 1 + (_N_AGAIN_IF_RANDOM if draws else _N_AGAIN)):
@@ -76,6 +79,81 @@ def try_module(loss_fn: ModuleLoss, params: Params, batch: Batch) -> Trial:
     if loss.ndim:
         raise ValueError(f"criterion must return the mean loss as a scalar; got shape {tuple(loss.shape)}.")
     return Trial(moves_buffers, draws)
+
+
+def _check_unmoved(params: Params, placed: Params) -> None:
+    """Raise a ValueError unless an evaluation has left the parameters alone: written into, or given other data."""
+    for name, p in placed.items():
+        if p._version or not torch.equal(torch.nan_to_num(p), torch.nan_to_num(params[name])):
+            raise ValueError(
+                f"module changes its parameter {name!r} in its forward pass, as Embedding(max_norm=...) does, so that "
+                "the loss is no differentiable function of it: set max_norm=None, or freeze the layer with "
+                "requires_grad_(False)."
+            )
+
+
+def _random_states(module: nn.Module) -> list[str | bytes]:
+    """Return the states of the global generators, and of those that the module holds."""
+    held = [thing for part in module.modules() for thing in vars(part).values()]
+    return [
+        *random_states(),
+        *(thing.get_state().numpy().tobytes() for thing in held if isinstance(thing, torch.Generator)),
+        *(repr(thing.bit_generator.state) for thing in held if isinstance(thing, np.random.Generator)),
+        *(repr(thing.get_state(legacy=False)) for thing in held if isinstance(thing, np.random.RandomState)),
+        *(repr(thing.getstate()) for thing in held if isinstance(thing, random.Random)),
+    ]
+
+
+class Limits(NamedTuple):
+    """Why gradients, or anything at other parameters than the module's own, cannot be had; None where they can."""
+
+    gradient: str | None = None
+    elsewhere: str | None = None
+
+
+def try_gradient(loss: Callable[[], Tensor], module: nn.Module) -> Limits:
+    """Return what a module cannot do: some give no gradients, some have one set of parameters only.
+
+    Parameters
+    ----------
+    loss : callable
+        Evaluates the loss of a private copy on a few samples.
+    module : nn.Module
+        The user's own.
+    """
+    try:
+        with torch.enable_grad(), warnings.catch_warnings(), undisturbed(seed=0):
+            warnings.filterwarnings("error", "None of the inputs have requires_grad")
+            value = loss()
+    except UserWarning as warning:
+        if "None of the inputs have requires_grad" not in str(warning):
+            raise
+        return Limits(
+            gradient="module uses reentrant gradient checkpointing on inputs without gradients, which gives none to "
+            "the parameters of these layers: call torch.utils.checkpoint with use_reentrant=False."
+        )
+    names = {id(p): name for name, p in module.named_parameters()}
+    found = [names[id(leaf)] for leaf in _leaves(value) if id(leaf) in names]
+    if not found:
+        return Limits()
+    return Limits(
+        elsewhere=f"module reaches its parameter {found[0]!r} by another way than its attributes, such as a hook or a "
+        "forward function that was made for this very module, so that a copy with other parameters cannot be "
+        "evaluated: write what it does into the forward method of its class."
+    )
+
+
+def _leaves(value: Tensor) -> Iterator[Tensor]:
+    """Yield the tensors at the ends of a graph."""
+    todo, seen = [value.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        todo.extend(following for following, _ in node.next_functions)
 
 
 def try_loss(loss: RowLoss, criterion: object, y_pred: Tensor, y: Tensor, n_chunks: int) -> RowLoss:
@@ -103,19 +181,44 @@ def try_loss(loss: RowLoss, criterion: object, y_pred: Tensor, y: Tensor, n_chun
         whole = loss.mean(y_pred, y)
         if not bool(torch.isfinite(whole)):
             return loss  # reported where it is measured
-        if loss.terms is not None and not _close(loss.weighted(y_pred, y)[1], whole):
-            loss = replace(loss, terms=None, counts=None)
+        if loss.terms is not None and not _has_these_terms(loss, y_pred, y, whole):
+            loss = loss.of_the_mean()
         order = y.argsort(stable=True) if y.ndim == 1 else torch.arange(len(y), device=y.device)
         parts = order.tensor_split([max(1, len(y) // 3)])
         means, masses = zip(*(_mean_and_mass(loss, y_pred[part], y[part]) for part in parts), strict=True)
     mean = sum(m * w for m, w in zip(means, masses, strict=True)) / sum(masses)
     if n_chunks > 1 and not _close(torch.as_tensor(mean), whole):
-        raise ValueError(
-            "criterion must be a mean over samples, to be averaged over chunks of the data; the mean over two parts "
-            "differs from that of the whole. Set chunk_size to the number of samples, or use a torch loss with "
-            "weight= for class weights."
-        )
+        raise ValueError(_NO_MEAN)
     return loss
+
+
+def try_parts(loss_fn: ModuleLoss, params: Params, buffers: Buffers, batch: Batch) -> None:
+    """Raise a ValueError for a loss of outputs that are no tensor, unless it is a mean over samples."""
+    n = len(batch.y)
+    if n < 2:
+        return
+    parts = [slice(0, n // 3 or 1), slice(n // 3 or 1, n)]
+    with torch.no_grad(), undisturbed(seed=0):
+        whole = loss_fn(params, buffers, batch)[0]
+        means = [loss_fn(params, buffers, rows_of(batch, part))[0] for part in parts]
+    mean = sum(m * (part.stop - part.start) / n for m, part in zip(means, parts, strict=True))
+    if not _close(torch.as_tensor(mean), whole):
+        raise ValueError(_NO_MEAN)
+
+
+_NO_MEAN = (
+    "criterion must be a mean over samples, to be averaged over chunks of the data; the mean over two parts differs "
+    "from that of the whole. Set chunk_size to the number of samples, or use a torch loss with weight= for class "
+    "weights."
+)
+
+
+def _has_these_terms(loss: RowLoss, y_pred: Tensor, y: Tensor, whole: Tensor) -> bool:
+    """Say whether the terms are those of the loss: a subclass, or a net of skorch, may compute something else."""
+    try:
+        return _close(loss.weighted(y_pred, y)[1], whole)
+    except TypeError:
+        return False
 
 
 def _mean_and_mass(loss: RowLoss, y_pred: Tensor, y: Tensor) -> tuple[Tensor, float]:
@@ -137,14 +240,33 @@ def _same(first: Tensor, again: Tensor, *, exact: bool) -> bool:
     return torch.allclose(first, again, rtol=1e-3, atol=1e-5 * float(first.abs().max()))
 
 
+def _is_ours(error: BaseException) -> bool:
+    """Say whether an error was raised by this package."""
+    raised = error.__traceback__
+    while raised is not None and raised.tb_next is not None:
+        raised = raised.tb_next
+    return raised is not None and str(raised.tb_frame.f_globals.get("__name__")).startswith("sklgap.")
+
+
 @contextlib.contextmanager
 def explained(batch: Batch) -> Iterator[None]:
     """Turn what torch raises in a forward pass into a ValueError that says whose fault it is."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Using a target size")
+            yield
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, IndexError, AttributeError, NotImplementedError) as error:
+    except UserWarning as warning:
+        if "Using a target size" not in str(warning):
+            raise
+        raise ValueError(
+            "The module's outputs must have the shape of y, which the loss would combine each with each; torch says: "
+            f"{warning}"
+        ) from warning
+    except (RuntimeError, IndexError, KeyError, AttributeError, NotImplementedError, TypeError) as error:
+        if isinstance(error, TypeError) and _is_ours(error):
+            raise
         shape = f" of shape {tuple(batch.X.shape)}" if isinstance(batch.X, Tensor) else ""
         raise ValueError(
             f"module and criterion must take the data, inputs{shape} and targets of shape {tuple(batch.y.shape)}; "
