@@ -419,7 +419,22 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         return self.classes_[outputs.argmax(axis=1)]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy on X, y."""
+        """Return the accuracy on X, y.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of the shape seen in fit
+            Inputs.
+        y : array-like of shape (n_samples,)
+            Labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts.
+
+        Returns
+        -------
+        float
+            The share of the samples that `predict` labels right, by their weights.
+        """
         with naming_data("X", "y"):
             return float(super().score(X, y, sample_weight))
 
