@@ -94,6 +94,8 @@ def given_to(prefix: str, target: Any, given: dict[str, Any]) -> Iterator[None]:
         yield
     except Exception as error:
         text = str(error)
+        if isinstance(error, ValueError | TypeError) and text.startswith(f"{prefix} must "):
+            raise  # a sentence of ours
         blamed = [name for name in given if re.search(rf"\b{re.escape(name)}\b", text)] or list(given)
         names = ", ".join(f"{prefix}__{name}" for name in blamed) or OWNERS.get(prefix, prefix)
         what = f"as {getattr(target, '__name__', target)} takes it" if blamed else "one that works here"

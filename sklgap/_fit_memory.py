@@ -26,7 +26,7 @@ def fit_checkpoint(
     if model.data_parallel:
         raise ValueError("memory must be None beside data_parallel=True: one process may find a fit, another not.")
     net_name = model.net if isinstance(model.net, str) else getattr(model.net, "__name__", type(model.net).__name__)
-    memory = Memory(model.memory, f"{type(model).__name__} {net_name}, {len(X)} samples, seed {model.random_state}")
+    memory = Memory(model.memory, f"{type(model).__name__} {net_name}, {X.shape[0]} samples, seed {model.random_state}")
     if model.random_state is None:
         warnings.warn(
             "memory saves nothing while random_state is None: no other fit could ever be the same.",

@@ -61,7 +61,7 @@ def test_killed_and_shared(tmp_path):
     for process in both:
         process.join(timeout=120)
     assert [process.exitcode for process in both] == [0, 0]
-    assert [path.suffix for path in memory.iterdir()] == [".fit"]
+    assert [path.suffix for path in memory.glob("*.*")] == [".fit"]
     for name in ("one", "other"):
         result = np.load(tmp_path / f"{name}.npz")
         np.testing.assert_array_equal(result["losses"], expected["losses"])

@@ -27,6 +27,8 @@ SHARE = 0.05
 NOT_STATE = {
     *("checkpoint_", "encoding_", "trained_on_", "module_start_", "interrupted_"),
     *("device", "verbose", "warm_start", "callbacks_"),
+    # Made from the parameters that are trained, again where a callback has frozen or thawed some.
+    *("step_", "watched_", "trained_"),
 }
 
 
