@@ -435,12 +435,13 @@ def _average_precisions(y: np.ndarray, predictions: np.ndarray, counts: np.ndarr
     last = np.append(np.flatnonzero(np.diff(predictions[order])), len(y) - 1)  # of rows of equal prediction
     positive = y[order] == 1
     found = []
-    for count in counts:
-        ordered = count[order]
-        total, hits = np.cumsum(ordered)[last], np.cumsum(ordered * positive)[last]
-        precision = hits / np.maximum(total, 1)
-        found.append(float((np.diff(hits, prepend=0) * precision).sum() / hits[-1]))
-    return np.array(found)
+    for block in np.array_split(counts, math.ceil(counts.size / 2**20)):  # some megabytes at a time
+        ordered = block[:, order].astype(np.int32)
+        total = np.cumsum(ordered, axis=1)[:, last]
+        hits = np.cumsum(ordered * positive, axis=1)[:, last]
+        gained = np.diff(hits, axis=1, prepend=0) / hits[:, -1:]
+        found.append((gained * (hits / np.maximum(total, 1))).sum(axis=1))
+    return np.concatenate(found)
 
 
 _FROM_COUNTS: dict[Any, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
