@@ -430,18 +430,17 @@ def _f1s(y: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> np.ndarr
 
 
 def _average_precisions(y: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    # From one sort of the predictions.
+    # From one sort of the predictions. Only groups of equal predictions with a positive count: few, in rare classes.
     order = np.argsort(-predictions, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(predictions[order])), len(y) - 1)  # of rows of equal prediction
+    last = np.append(np.flatnonzero(np.diff(predictions[order])), len(y) - 1)
     positive = y[order] == 1
-    found = []
-    for block in np.array_split(counts, math.ceil(counts.size / 2**20)):  # some megabytes at a time
-        ordered = block[:, order].astype(np.int32)
-        total = np.cumsum(ordered, axis=1)[:, last]
-        hits = np.cumsum(ordered * positive, axis=1)[:, last]
-        gained = np.diff(hits, axis=1, prepend=0) / hits[:, -1:]
-        found.append((gained * (hits / np.maximum(total, 1))).sum(axis=1))
-    return np.concatenate(found)
+    last = last[np.add.reduceat(positive, np.append(0, last[:-1] + 1), dtype=np.int64) > 0]
+    starts = np.append(0, last[:-1] + 1)
+    ordered = counts[:, order[: last[-1] + 1]]
+    total = np.cumsum(np.add.reduceat(ordered, starts, axis=1, dtype=np.int64), axis=1)
+    gained = np.add.reduceat(ordered * positive[: last[-1] + 1], starts, axis=1, dtype=np.int64)
+    hits = np.cumsum(gained, axis=1)
+    return (gained * (hits / np.maximum(total, 1))).sum(axis=1) / hits[:, -1]
 
 
 _FROM_COUNTS: dict[Any, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
