@@ -430,17 +430,17 @@ def _f1s(y: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> np.ndarr
 
 
 def _average_precisions(y: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    # From one sort of the predictions.
+    # From one sort of the predictions. Only groups of equal predictions with a positive count: few, in rare classes.
     order = np.argsort(-predictions, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(predictions[order])), len(y) - 1)  # of rows of equal prediction
+    last = np.append(np.flatnonzero(np.diff(predictions[order])), len(y) - 1)
     positive = y[order] == 1
-    found = []
-    for count in counts:
-        ordered = count[order]
-        total, hits = np.cumsum(ordered)[last], np.cumsum(ordered * positive)[last]
-        precision = hits / np.maximum(total, 1)
-        found.append(float((np.diff(hits, prepend=0) * precision).sum() / hits[-1]))
-    return np.array(found)
+    last = last[np.add.reduceat(positive, np.append(0, last[:-1] + 1), dtype=np.int64) > 0]
+    starts = np.append(0, last[:-1] + 1)
+    ordered = counts[:, order[: last[-1] + 1]]
+    total = np.cumsum(np.add.reduceat(ordered, starts, axis=1, dtype=np.int64), axis=1)
+    gained = np.add.reduceat(ordered * positive[: last[-1] + 1], starts, axis=1, dtype=np.int64)
+    hits = np.cumsum(gained, axis=1)
+    return (gained * (hits / np.maximum(total, 1))).sum(axis=1) / hits[:, -1]
 
 
 _FROM_COUNTS: dict[Any, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
