@@ -347,6 +347,11 @@ BAD = {
     "no length": (NoLength, TypeError, "a Dataset with a length and an index, or a DataLoader over this one"),
     "list": (lambda: [(X, Y)] * 3, TypeError, "data must be a pair .X, y., a Dataset or a DataLoader; got list"),
     "three parts": (lambda: TensorDataset(X, Y, Y), TypeError, "got 3 parts. For any other batch, give a function"),
+    "a dict of other names": (
+        lambda: Subset([{"image": x, "label": 0} for x in X], range(5)),
+        TypeError,
+        r"got a dict with \['image', 'label'\]. .* its first argument must be named module or model",
+    ),
     "no target": (lambda: TensorDataset(X), TypeError, "got 1 parts"),
     "only a tensor": (lambda: Subset(X, range(5)), TypeError, "got a Tensor"),
     "two targets": (
