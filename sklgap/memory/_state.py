@@ -10,6 +10,7 @@ import datetime
 import enum
 import functools
 import logging
+import math
 import random
 import re
 import threading
@@ -232,7 +233,11 @@ class _Writer:
         elif kind in (set, frozenset):
             if any(type(held) not in EXACT for held in value):
                 raise NotPlain(f"{path} is a set of other things than numbers and texts")
-            node["items"] = sorted(value, key=repr)
+            # Numbers lie in the order in which they came; texts lie in another one in every process.
+            in_order = all(type(held) in (bool, int, float) for held in value)
+            node["items"] = list(value) if in_order else sorted(value, key=repr)
+            if in_order and list(kind(node["items"])) != node["items"]:
+                raise NotPlain(f"{path} is a set in an order that comes from what it held before")
         elif kind in DICTS.values():
             node["keys"] = all_of(value.keys(), ".key")
             node["items"] = [self.write(held, path + _step(key, i)) for i, (key, held) in enumerate(value.items())]
@@ -412,7 +417,10 @@ class _Reader:
 
     def _immutable(self, kind: str, node: dict[str, Any], target: Any) -> Any:
         if kind == "dtype":
-            return getattr(torch, node["name"])
+            found = getattr(torch, node["name"])
+            if not isinstance(found, torch.dtype):
+                raise ValueError(f"{node['name']} is no dtype")
+            return found
         if kind == "device":
             return torch.device(node["name"])
         if kind == "Size":
@@ -437,6 +445,8 @@ class _Reader:
         if "dtype" not in node:
             self.memo[number] = target  # it was as it is
         elif node["dtype"] == "|O":
+            if math.prod(node["shape"]) != len(node["items"]):
+                raise ValueError("an array holds another number of values than it says")
             made = self.memo[number] = np.empty(node["shape"], dtype=object) if target is None else target
             flat = np.empty(made.size, dtype=object)
             for place, item in enumerate(self._all(node["items"])):
