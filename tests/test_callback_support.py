@@ -113,6 +113,15 @@ def test_memory_keeps_a_fit_with_callbacks(tmp_path):
     assert second.calls == ["setup", "begin fit", "end fit", "teardown"]  # the finished fit was loaded
 
 
+def test_a_fit_saved_with_callbacks_is_loaded_without_them(tmp_path):
+    saved = small(memory=tmp_path).set_callbacks(Record()).fit(X, Y)
+    (file,) = tmp_path.glob("*.fit")
+    before = file.stat().st_mtime_ns
+    loaded = small(memory=tmp_path).fit(X, Y)
+    assert loaded.history_ == saved.history_
+    assert file.stat().st_mtime_ns == before
+
+
 def test_in_pipelines_searches_and_clones():
     from sklearn.callback import ScoringMonitor
 

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from sklgap.memory import Graph, Memory, NotPlain, fingerprint, is_library, restore_state, saved_state
 from sklgap.training._callbacks import TrainingProgress
+from sklgap.training._epoch_tasks import EpochTasks
 from sklgap.training._random import global_state
 
 # Saving may take this share of the time of a training: it waits until the last save has paid off.
@@ -30,6 +31,8 @@ NOT_STATE = {
     # Made from the parameters that are trained, again where a callback has frozen or thawed some.
     *("step_", "watched_", "trained_"),
 }
+# Callbacks that only report, and come and go with `verbose` and scikit-learn's callbacks.
+REPORTERS = (TrainingProgress, EpochTasks)
 
 
 class Checkpoint:
@@ -90,7 +93,7 @@ class Checkpoint:
     def after_train_begin(self, net: Any) -> None:
         """Put the net where the training stands, if one was begun."""
         self.at_train_begin = self._graph(net)
-        self.callbacks = [name for name, _ in net.callbacks_]
+        self.callbacks = [name for name, _ in _with_state(net)]
         self._note_draws()
         if self.resumed is not None:
             self._put(net, self.resumed, "part", self.at_train_begin)
@@ -107,7 +110,7 @@ class Checkpoint:
             self.memory.write(self.key, "part", {"state": state, "epochs": len(net.history)}, sync=False)
         except NotPlain as error:
             self.refused = True
-            warnings.warn(f"memory: this fit starts anew if it is killed, for {error}.", UserWarning, stacklevel=2)
+            warnings.warn(f"memory: this fit starts again if it is killed, for {error}.", UserWarning, stacklevel=2)
         now = time.perf_counter()
         self.next_save = now + (now - started) / SHARE
 
@@ -135,7 +138,7 @@ class Checkpoint:
 
     def _state(self, net: Any, graph: Graph | None, gradients: bool = True) -> dict[str, Any]:
         assert graph is not None
-        if [name for name, _ in net.callbacks_] != self.callbacks:
+        if [name for name, _ in _with_state(net)] != self.callbacks:
             raise NotPlain("its callbacks have become others")
         if self.inputs() != self.inputs_before:
             raise NotPlain("it changes what its parameters hold, their classes, or globals that their code reads")
@@ -152,7 +155,7 @@ class Checkpoint:
                     callback.on_train_begin(net)
                 self.train_score = float(entry["train_score"])
                 if not 0 <= self.train_score <= 1:
-                    raise ValueError("its accuracy is none")
+                    raise ValueError("its accuracy is not between 0 and 1")
             restore_state(self._graph(net), entry["state"])
             if kind == "part" and len(net.history) != entry["epochs"]:
                 raise ValueError("it has another number of epochs than it says")
@@ -169,13 +172,14 @@ class Checkpoint:
                 return NOT_STATE
             return _no_state(value) if isinstance(value, Callback) else set()
 
-        callbacks = {
-            f"the callback {name!r}": callback
-            for name, callback in net.callbacks_
-            if not isinstance(callback, TrainingProgress)  # which `verbose` adds
-        }
+        callbacks = {f"the callback {name!r}": callback for name, callback in _with_state(net)}
         parts = {"module": net.module_, "criterion": net.criterion_, "optimizer": net.optimizer_}
         return Graph({**parts, **callbacks, "net": net}, skipped)
+
+
+def _with_state(net: Any) -> list[tuple[str, Callback]]:
+    """Return the callbacks that have a state, with their names."""
+    return [(name, callback) for name, callback in net.callbacks_ if not isinstance(callback, REPORTERS)]
 
 
 def _no_state(callback: Callback) -> set[str]:
