@@ -26,7 +26,7 @@ MAGIC = f"sklgap memory {VERSION}\n".encode()
 FORMAT_FILE = "FORMAT"
 # A file that is still being written is younger than this.
 STALE_SECONDS = 3600
-# What none of our files comes near: a line of JSON, lists and dicts in each other, bytes of tensors beside the file's.
+# Far above every file of ours: the line of JSON, lists and dicts in each other, bytes of tensors beyond the file's.
 _LONGEST_LINE = 10_000
 _DEEPEST = 100
 _SLACK = 2**20

@@ -349,22 +349,23 @@ def length_of(data: Any) -> int:
 
 def random_states() -> list[str | bytes]:
     """Return the global random states of torch, NumPy and Python, to be compared."""
-    numpy_state = repr(np.random.get_state(legacy=False))  # noqa: NPY002
+    numpy_state = repr(np.random.get_state(legacy=False))  # noqa: NPY002 - the global one is meant
     return [torch.get_rng_state().numpy().tobytes(), numpy_state, repr(random.getstate())]
 
 
 @contextlib.contextmanager
 def undisturbed(seed: int | None = None) -> Iterator[None]:
     """Put the global random states of torch, NumPy and Python back afterwards; start from ``seed`` if there is one."""
-    torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    torch_state, python_state = torch.get_rng_state(), random.getstate()
+    numpy_state = np.random.get_state()  # noqa: NPY002 - the global one is meant
     if seed is not None:
         # The global generators are what a user's transformation may draw from, and they are put back below.
         torch.default_generator.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
+        np.random.seed(seed)  # noqa: NPY002 - likewise
         random.seed(seed)
     try:
         yield
     finally:
         torch.set_rng_state(torch_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+        np.random.set_state(numpy_state)  # noqa: NPY002 - likewise
         random.setstate(python_state)
