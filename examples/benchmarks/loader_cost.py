@@ -2,7 +2,8 @@
 
 The data are 20,000 samples of 784 numbers in chunks of 500, the module is F1 of the paper
 (784-512-512-512-512-512-10 with batch norm). The loader over a TensorDataset gives slices of the tensors, the plain
-Dataset single samples that are stacked, as users write them; there the time is that of the loading, which ``num_workers`` spreads over processes.
+Dataset single samples that are stacked, as users write them; there the time is that of the loading, which
+``num_workers`` spreads over processes.
 
 Target: the loader takes at most 1.2 times as long as the arrays.
 

@@ -16,7 +16,6 @@ from sklgap.memory._folder import STALE_SECONDS, Refused, check_format, read_hea
 # What the kinds of our files are; other files in the folder are never touched.
 KINDS = {"fit": "finished fit", "part": "unfinished fit", "trial": "measurements"}
 _OURS = b"sklgap memory "  # whatever the version
-_OURS = b"sklgap memory "  # whatever the version
 _ENTRY = re.compile(r"(?P<key>[0-9a-f]{32})\.(?P<kind>" + "|".join(KINDS) + r")")
 _LEFT_OVER = re.compile(
     r"(?:" + _ENTRY.pattern.replace("?P<key>", "").replace("?P<kind>", "") + r"|FORMAT)"

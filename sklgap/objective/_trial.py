@@ -175,7 +175,7 @@ def try_loss(loss: RowLoss, criterion: object, y_pred: Tensor, y: Tensor, n_chun
             f"The module's outputs must have the shape of y for {type(criterion).__name__}; got "
             f"{tuple(y_pred.shape)} and {tuple(y.shape)}, which torch would combine each with each."
         )
-    if len(y) < 2 or loss.mean is None:
+    if len(y) < 2:
         return loss
     with torch.no_grad():
         whole = loss.mean(y_pred, y)
