@@ -470,7 +470,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         return tags
 
     def __sklearn_clone__(self) -> Self:
-        """Return an unfitted copy; a module that is no plain deep copy is copied as ``fit`` copies it."""
+        """Return an unfitted copy; a module that is not a plain deep copy is copied as ``fit`` copies it."""
         if not isinstance(self.net, nn.Module):
             return super().__sklearn_clone__()
         shell = copy.copy(self)

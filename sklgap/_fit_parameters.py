@@ -173,7 +173,7 @@ def _try_optimizer(net: TrainingNet, module: nn.Module) -> None:
 
 def _check_outputs(module: nn.Module, X: torch.Tensor, n_classes: int) -> torch.Tensor:
     """Return the outputs of two rows; ValueError unless they are one per class, repeatable, and each row's alone."""
-    # An instance-wise layer without statistics is no batch norm.
+    # An instance-wise layer without statistics is not batch norm.
     if any(layer.running_mean is None for layer in batch_norm_layers(module).values()):
         raise ValueError(
             "net must have batch normalisation with running statistics: with track_running_stats=False the prediction "

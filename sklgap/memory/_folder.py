@@ -51,7 +51,7 @@ class Memory:
     Raises
     ------
     ValueError
-        If it is no folder and cannot become one, or a folder of another version.
+        If it is not a folder and cannot become one, or is a folder of another version.
     """
 
     def __init__(self, folder: str | Path, about: str = "") -> None:

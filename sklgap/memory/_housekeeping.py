@@ -90,7 +90,7 @@ def saved_work(folder: str | os.PathLike[str]) -> list[SavedWork]:
     Raises
     ------
     ValueError
-        For what is no folder, or a folder of another version of the format.
+        For what is not a folder, or a folder of another version of the format.
 
     Examples
     --------
@@ -145,7 +145,7 @@ def prune(
     Raises
     ------
     ValueError, TypeError
-        For what is no folder, a folder of another version of the format, or a wrong argument.
+        For what is not a folder, a folder of another version of the format, or a wrong argument.
 
     Examples
     --------

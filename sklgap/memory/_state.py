@@ -67,7 +67,7 @@ class Graph:
     roots : dict
         Objects by the name that the ways to others start with.
     skipped : callable
-        Object to the names of the attributes that are no part of its state.
+        Object to the names of the attributes that do not belong to its state.
     """
 
     def __init__(self, roots: Mapping[str, Any], skipped: Skipped = lambda value: set()) -> None:

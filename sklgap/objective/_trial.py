@@ -59,7 +59,7 @@ def try_module(loss_fn: ModuleLoss, params: Params, batch: Batch) -> Trial:
     _check_unmoved(params, placed)
     far = {name: _FAR * p.detach() for name, p in params.items()}
     placed = {name: p.clone() for name, p in far.items()}
-    # Whatever a module says of parameters that are not its own is no matter here.
+    # What a module says of parameters that are not its own does not matter here.
     with torch.no_grad(), contextlib.suppress(Exception), undisturbed(seed=0):
         loss_fn(placed, buffers, batch)
     _check_unmoved(far, placed)
@@ -193,7 +193,7 @@ def try_loss(loss: RowLoss, criterion: object, y_pred: Tensor, y: Tensor, n_chun
 
 
 def try_parts(loss_fn: ModuleLoss, params: Params, buffers: Buffers, batch: Batch) -> None:
-    """Raise a ValueError for a loss of outputs that are no tensor, unless it is a mean over samples."""
+    """Raise a ValueError for a loss of outputs that are not a tensor, unless it is a mean over samples."""
     n = len(batch.y)
     if n < 2:
         return

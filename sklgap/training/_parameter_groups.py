@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def check_parameter_groups(groups: Any, names: Iterable[str]) -> None:
-    """Raise a ValueError for groups that are no pairs (pattern, options), or that hold no parameter.
+    """Raise a ValueError for groups that are not pairs (pattern, options), or that hold no parameter.
 
     Parameters
     ----------
