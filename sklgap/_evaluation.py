@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sklgap._random import undisturbed
 from sklgap.objective import Objective
 from sklgap.objective._batch_norm import NormalisesItself, batch_norm_layers, set_buffers
 from sklgap.objective._copy import private_copy
 from sklgap.objective._outputs import logits_of
-from sklgap.objective._stream import undisturbed
 from sklgap.objective._tensors import as_tensor
 from sklgap.training._loaders import dense
 

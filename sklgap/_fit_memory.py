@@ -34,6 +34,14 @@ def fit_checkpoint(
             stacklevel=5,
         )
         return None
+    if getattr(model, "_skl_callbacks", None):
+        warnings.warn(
+            "memory saves no fit that scikit-learn's callbacks watch: they may stop it, and are not "
+            "among the parameters that a saved fit is found by.",
+            UserWarning,
+            stacklevel=5,
+        )
+        return None
     params = {name: value for name, value in model.get_params(deep=False).items() if name not in LEFT_OUT}
     # A sparse matrix notes in its attributes whether its indices are sorted, once somebody has asked.
     rows = (X.shape, X.data, X.indices, X.indptr) if issparse(X) else X

@@ -200,6 +200,6 @@ def test_learns_digits():
     digits, y = load_digits(return_X_y=True)
     digits, y = digits[:800].reshape(-1, 1, 8, 8) / 16, y[:800]
     model = LBGapClassifier(
-        **{**SMALL_C1, "module__n_filters": 4, "module__hidden": (32,), "max_epochs": 8}, lr=0.01, random_state=0
+        **{**SMALL_C1, "module__n_filters": 4, "module__hidden": (32,), "max_epochs": 12}, lr=0.01, random_state=0
     )
     assert model.fit(digits[:600], y[:600]).score(digits[600:], y[600:]) > 0.8  # chance is 0.1

@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from sklgap._checks import is_one_of, shown
-from sklgap.objective._stream import undisturbed
+from sklgap._random import undisturbed
 
 POLICIES = ("batch", "population", "running")
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sklgap._checks import WrongArgument, check_arguments, check_integer, check_module, shown
+from sklgap._random import undisturbed
 from sklgap._typing import Aux, Batch, Criterion, Params
 from sklgap.objective import _batch_norm
 from sklgap.objective._autodiff import (
@@ -25,9 +26,9 @@ from sklgap.objective._loss import ModuleLoss, is_classification, n_correct
 from sklgap.objective._nested import map_tensors
 from sklgap.objective._parameters import Patterns, flatten, trainable_parameters, unflatten
 from sklgap.objective._restricted import RestrictedObjective
-from sklgap.objective._row_loss import RowLoss, row_loss
+from sklgap.objective._row_loss import NO_TERMS, RowLoss, row_loss
 from sklgap.objective._second_derivatives import check_second_derivatives, differentiable_twice
-from sklgap.objective._stream import StreamData, is_stream, stream_data, undisturbed
+from sklgap.objective._stream import StreamData, is_stream, stream_data
 from sklgap.objective._trial import Limits, explained, try_gradient, try_loss, try_module, try_parts
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ class Objective:
 
     def _try(self, criterion: Any, whole_batches: bool) -> None:
         """Refuse what is not a function of parameters and data."""
-        batch = self.data.few()
+        batch = self.data.few()._replace(weight=None)  # what samples count for is no matter of the module
         self._buffers = self._fn.buffers()
         params = unflatten(self.theta0, self._like)
         loss, self._fn.loss = self._fn.loss, self._fn.loss.of_the_mean()
@@ -295,6 +296,8 @@ class Objective:
         loss = self._fn.loss
         if loss.counts is None and not self.data.weighted:
             return None
+        if loss.terms is None:
+            raise TypeError(NO_TERMS)
         found, least, most, self._n_labelled = [], np.inf, 0.0, 0
         for y, weight in self.data.targets():
             weights = loss.weights(y, weight, _wide(y.device))

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
 
+from sklgap._random import random_states, undisturbed
 from sklgap._typing import Batch
 from sklgap.objective._data import N_TRIED, ArrayData, Data, Rows, check_rows, on_device
 from sklgap.objective._nested import equal, map_tensors, n_rows, tensors_in
@@ -341,27 +341,3 @@ def length_of(data: Any) -> int:
     if isinstance(data, DataLoader):
         data = data.dataset
     return len(data)
-
-
-def random_states() -> list[str | bytes]:
-    """Return the global random states of torch, NumPy and Python, to be compared."""
-    numpy_state = repr(np.random.get_state(legacy=False))  # noqa: NPY002 - the global one is meant
-    return [torch.get_rng_state().numpy().tobytes(), numpy_state, repr(random.getstate())]
-
-
-@contextlib.contextmanager
-def undisturbed(seed: int | None = None) -> Iterator[None]:
-    """Put the global random states of torch, NumPy and Python back afterwards; start from ``seed`` if there is one."""
-    torch_state, python_state = torch.get_rng_state(), random.getstate()
-    numpy_state = np.random.get_state()  # noqa: NPY002 - the global one is meant
-    if seed is not None:
-        # The global generators are what a user's transformation may draw from, and they are put back below.
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - likewise
-        random.seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(torch_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002 - likewise
-        random.setstate(python_state)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sklgap._random import random_states, undisturbed
 from sklgap._typing import Batch, Buffers, Params
 from sklgap.objective._data import rows_of
 from sklgap.objective._loss import ModuleLoss
 from sklgap.objective._row_loss import RowLoss
-from sklgap.objective._stream import random_states, undisturbed
 
 # How often the outputs are evaluated again, and how often where the module draws random numbers.
 _N_AGAIN, _N_AGAIN_IF_RANDOM = 2, 64

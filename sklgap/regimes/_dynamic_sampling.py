@@ -50,8 +50,8 @@ class DynamicSampling(BatchRegime):
     end of the data: as batches are drawn without replacement, it asks for more rows than needed once they are a large
     part of them.
 
-    With sample weights or class weights the gradient of a batch is a ratio of sums: its variance falls as 1 / |S| to
-    first order, and the next size is right to first order.
+    With sample weights or class weights the gradient of a batch is a ratio of sums: its variance falls as
+    :math:`1 / |S|` to first order, and the next size is right to first order.
 
     The measurements are in the history, as ``gradient_variance`` (the 1-norm above) and ``squared_gradient_norm``; the
     next size depends on nothing else, so that a warm start goes on from the size of the last epoch.

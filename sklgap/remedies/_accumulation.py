@@ -10,7 +10,7 @@ from sklgap.regimes import split_rows
 def accumulate(grad_fn: GradFn, max_rows: int) -> GradFn:
     """Return ``grad_fn`` evaluated in parts of at most ``max_rows`` samples, weighted by what their samples count for.
 
-    Class weights, ignored classes and sample weights make the mean loss a ratio of sums: see `RowLoss`.
+    Class weights, ignored classes and sample weights make the mean loss a ratio of sums: see ``RowLoss``.
     """
 
     def accumulated(params: Params, buffers: Buffers, batch: Batch) -> tuple[Params, Aux]:

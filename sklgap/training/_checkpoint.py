@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader
 
 from sklgap.memory import Graph, Memory, NotPlain, fingerprint, is_library, restore_state, saved_state
 from sklgap.training._callbacks import TrainingProgress
-from sklgap.training._epoch_tasks import EpochTasks
 from sklgap.training._random import global_state
 
 # Saving may take this share of the time of a training: it waits until the last save has paid off.
@@ -31,8 +30,6 @@ NOT_STATE = {
     # Made from the parameters that are trained, again where a callback has frozen or thawed some.
     *("step_", "watched_", "trained_"),
 }
-# Callbacks that only report, and come and go with `verbose` and scikit-learn's callbacks.
-REPORTERS = (TrainingProgress, EpochTasks)
 
 
 class Checkpoint:
@@ -178,8 +175,8 @@ class Checkpoint:
 
 
 def _with_state(net: Any) -> list[tuple[str, Callback]]:
-    """Return the callbacks that have a state, with their names."""
-    return [(name, callback) for name, callback in net.callbacks_ if not isinstance(callback, REPORTERS)]
+    """Return the callbacks that have a state, with their names: `verbose` adds one that has none."""
+    return [(name, callback) for name, callback in net.callbacks_ if not isinstance(callback, TrainingProgress)]
 
 
 def _no_state(callback: Callback) -> set[str]:

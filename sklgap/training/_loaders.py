@@ -35,7 +35,7 @@ class ResidentLoader:
     max_batches : int, optional
         Total number of batches over all epochs; the epoch in which it is reached ends early.
     weight : Tensor, optional
-        How often each sample counts. Batches are then `WeightedRows`, and pairs (X, y) without it.
+        How often each sample counts. Batches are then ``WeightedRows``, and pairs (X, y) without it.
     """
 
     keeps_data_on_host = False

@@ -1,14 +1,12 @@
 """Randomness that comes from a seed and leaves the global generators as they were."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 
-# Torch has one default generator per process: threads that train take turns with it.
-_TURN = threading.RLock()
+from sklgap._random import TURN
 
 
 def derive_seed(*words: int) -> int:
@@ -28,7 +26,7 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 def global_state() -> torch.Tensor:
     """Return the state of torch's global generator as the user's: between the trainings of other threads."""
-    with _TURN:
+    with TURN:
         return torch.default_generator.get_state()
 
 
@@ -39,7 +37,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     Dropout and the initialisation of modules draw from the global generators; there is no other way to seed them. Other
     threads wait.
     """
-    with _TURN, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with TURN, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
         try:
             seed_generators(seed, device)

@@ -17,7 +17,7 @@ class TrainStep:
     Parameters
     ----------
     loss_fn : callable
-        A `ModuleLoss` with ``own_params=params``.
+        A ``ModuleLoss`` with ``own_params=params``.
     params : dict of tensors
         The trained parameters themselves; the optimiser must hold the same tensors.
     optimizer : torch.optim.Optimizer

@@ -172,7 +172,7 @@ def test_sharpness_is_measured_on_the_same_rows_in_all_trials():
     original = sharpness
 
     def spy(objective, **kwargs):
-        seen.append(torch.cat([chunk.X for chunk in objective._chunks]))
+        seen.append(torch.cat([chunk.X for chunk in objective.data]))
         return original(objective, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:

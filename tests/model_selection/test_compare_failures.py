@@ -155,7 +155,7 @@ def test_memory_loses_no_finished_work(tmp_path, monkeypatch):
     monkeypatch.setattr(_trials, "_measure", measure)
     with pytest.raises(MemoryError):
         compare(memory=tmp_path)
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".fit"] * 3 + [".trial"] * 2
+    assert sorted(path.suffix for path in tmp_path.glob("*.*")) == [".fit"] * 3 + [".trial"] * 2
     calls.clear()
     assert figures(compare(memory=tmp_path)) == figures(plain)
     assert len(calls) == 2

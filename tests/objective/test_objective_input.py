@@ -91,3 +91,11 @@ def test_running_statistics_allow_chunks_of_one_row():
 def test_four_dimensional_data():
     X, y = images()
     assert _make(module=PLAIN["conv"]()[0], X=X, y=y, chunk_size=4).n_samples == N_ROWS
+
+
+def test_weights_beside_a_loss_of_which_only_the_mean_is_known():
+    def mean(y_pred, y):
+        return nn.functional.cross_entropy(y_pred, y)
+
+    with pytest.raises(TypeError, match="Sample weights need a criterion that is a torch loss module"):
+        _make(criterion=mean, sample_weight=torch.ones(23))
