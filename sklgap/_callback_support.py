@@ -12,7 +12,7 @@ try:
     from sklearn.callback import CallbackSupportMixin as CallbackSupportMixin
 except ImportError:  # older: there is no set_callbacks, and nothing to support
 
-    class CallbackSupportMixin:  # type: ignore[no-redef]
+    class CallbackSupportMixin:  # type: ignore[no-redef] # one of the two exists
         """Stands in for scikit-learn's."""
 
 
@@ -26,28 +26,28 @@ def fit_with_callbacks(model: Any, X: Any, y: Any, sample_weight: Any = None) ->
         nonlocal ended
         epochs = None if model.regime_adaptation else model.max_epochs  # as many as the number of updates takes
         task = model._init_callback_context(max_subtasks=epochs)
-        told = told_of(model, X, y, sample_weight)
-        task.call_on_fit_task_begin(**told)
+        about = described_fit(model, X, y, sample_weight)
+        task.call_on_fit_task_begin(**about)
         model._fit(X, y, sample_weight, task)
         ended = True
-        task.call_on_fit_task_end(**told, reconstruction_attributes={})
+        task.call_on_fit_task_end(**about, reconstruction_attributes={})
 
     try:
         with_callbacks(fit)(model)
-    except BaseException as error:
+    except BaseException as error:  # Ctrl-C too: the training is done
         if not ended:
             raise
         model.net_.ending_error_ = model.net_.ending_error_ or error
 
 
-def told_of(model: Any, X: Any, y: Any, sample_weight: Any = None) -> dict[str, Any]:
-    """Return what callbacks learn of a fit."""
+def described_fit(model: Any, X: Any, y: Any, sample_weight: Any = None) -> dict[str, Any]:
+    """Return what callbacks learn of a fit, as keyword arguments."""
     weights = {} if sample_weight is None else {"metadata": {"sample_weight": sample_weight}}
     return {"estimator": model, "X": X, "y": y, **weights}
 
 
 @contextmanager
-def epoch_tasks(model: Any, task: Any, told: dict[str, Any], rows: Any, encoded: Any) -> Iterator[None]:
+def epoch_tasks(model: Any, task: Any, about: dict[str, Any], rows: Any, encoded: Any) -> Iterator[None]:
     """Within it every epoch of ``model.net_`` is a subtask of ``task``.
 
     Parameters
@@ -56,8 +56,8 @@ def epoch_tasks(model: Any, task: Any, told: dict[str, Any], rows: Any, encoded:
         In its fit.
     task : sklearn.callback.CallbackContext or None
         Of the fit; None where nothing listens.
-    told : dict
-        From `told_of`.
+    about : dict
+        What callbacks learn of the fit, from `described_fit`.
     rows, encoded : array-like
         As the net sees them.
     """
@@ -74,7 +74,7 @@ def epoch_tasks(model: Any, task: Any, told: dict[str, Any], rows: Any, encoded:
         last = net.history[-1]
         return {"net_": now, "train_loss_": last["train_loss"], "n_iter_": len(net.history)}
 
-    tasks = EpochTasks(task, told, fitted)
+    tasks = EpochTasks(task, about, fitted)
     net.callbacks_.append(("epoch_tasks", tasks))
     try:
         yield

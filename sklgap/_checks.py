@@ -25,10 +25,10 @@ class WrongArgument(ValueError, TypeError):
 
 
 def shown(value: Any) -> str:
-    """Return a value as it is shown in an error: on one line, and not for ever."""
+    """Return a value as it is shown in an error: on one line, cut to a fixed length."""
     try:
         text = " ".join(repr(value).split())
-    except Exception:
+    except Exception:  # the repr of a user's object may raise anything
         text = f"an object of type {type(value).__name__}"
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
@@ -92,7 +92,7 @@ def given_to(prefix: str, target: Any, given: dict[str, Any]) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # the target may be the user's, and may raise anything
         text = str(error)
         if isinstance(error, ValueError | TypeError) and text.startswith(f"{prefix} must "):
             raise  # a sentence of ours
@@ -120,17 +120,8 @@ def naming_data(*names: str) -> Iterator[None]:
         raise kind(f"{' and '.join(names)} must be {what}: {text or type(error).__name__}{way_out}") from error
 
 
-@contextlib.contextmanager
-def fitting_in_memory(name: str, value: Any) -> Iterator[None]:
-    """Turn a MemoryError into a ValueError that names the argument that asks for so much."""
-    try:
-        yield
-    except MemoryError as error:
-        raise ValueError(f"{name} must be small enough for the memory of this machine; got {shown(value)}.") from error
-
-
 def is_integer(value: Any, least: int) -> TypeGuard[int]:
-    """Say whether ``value`` is an integer of at least ``least``; True and False are none."""
+    """Say whether ``value`` is an integer of at least ``least``; True and False do not count."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
 
 

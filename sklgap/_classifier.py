@@ -15,7 +15,7 @@ from torch import nn
 
 from sklgap import _evaluation as evaluation
 from sklgap import _fit_parameters as resolve
-from sklgap._callback_support import CallbackSupportMixin, epoch_tasks, fit_with_callbacks, told_of
+from sklgap._callback_support import CallbackSupportMixin, described_fit, epoch_tasks, fit_with_callbacks
 from sklgap._checks import check_flag, naming_data
 from sklgap._fit_ending import finish_fit
 from sklgap._fit_memory import fit_checkpoint
@@ -138,7 +138,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         same arguments: they make the updates of one process with the whole batch. See ``docs/parallel.md``.
     train_split : callable, default=None
         As in skorch, for example ``skorch.dataset.ValidSplit(5)``: held out, scored every epoch, not trained on. It
-        sees rows and labels as ``fit`` does, and so does ``predefined_split`` of a validation set of one's own.
+        sees rows and labels as ``fit`` does, and so does ``predefined_split`` of your validation set.
     callbacks : list, default=None
         skorch callbacks; copied, never changed. They see class numbers, not labels. One that fails at the end of the
         training leaves the estimator fitted, and its error is raised then. `WeightAveraging` is one;
@@ -146,7 +146,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
     verbose : int, default=0
         1: a progress bar.
     warm_start : bool, default=False
-        Continue from the last fit instead of starting anew. ``lr`` and its schedule, batch sizes and regime, remedies,
+        Continue from the last fit instead of starting again. ``lr`` and its schedule, batch sizes and regime, remedies,
         ``max_epochs`` and the stopping rule may have changed in between; net, criterion, class weights, optimiser,
         callbacks and ``random_state`` remain those of the first fit.
     memory : str or Path, default=None
@@ -154,9 +154,9 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         any number of processes may share, instead of repeated. A fit that was killed goes on from its last saved epoch
         and ends with the weights and records of an undisturbed one, bit for bit. Parameters count with all that they
         hold and read, down to your own code and the globals it uses; files, the environment and the clock do not count.
-        What cannot be followed to its end is not saved, and what is no plain value starts anew after a kill: a
-        UserWarning names the reason. Nothing is saved while ``random_state`` is None, side effects of callbacks are not
-        repeated, and no pickle is ever loaded.
+        What cannot be followed to its end is not saved, and a fit with a state that is not plain values starts again
+        after a kill: a UserWarning names the reason. Nothing is saved while ``random_state`` is None, side effects of
+        callbacks are not repeated, and no pickle is ever loaded.
     **kwargs
         skorch's nested parameters: ``module__``, ``criterion__``, ``optimizer__``, ``iterator_train__``,
         ``iterator_valid__``, ``callbacks__``, ``dataset__``; and ``iterator_train``, ``iterator_valid``, ``dataset``
@@ -336,8 +336,8 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
                 self._fit(X, y, sample_weight)
         except BaseException as error:
             net = self.__dict__.get("net_")
-            kept = net is not None and net.interrupted_ and len(net.history) > 0
-            if not (isinstance(error, KeyboardInterrupt) and kept):  # else Ctrl-C leaves what the finished epochs made
+            usable = net is not None and net.interrupted_ and len(net.history) > 0
+            if not (isinstance(error, KeyboardInterrupt) and usable):  # Ctrl-C leaves what finished epochs made
                 self.__dict__ = before  # as it was: neither half fitted nor half refitted
             raise
         failed, self.net_.ending_error_ = self.net_.ending_error_, None
@@ -384,11 +384,14 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         rows = self.net_.encoding_.rows(X)
         if not (self.net_.checkpoint_ and self.net_.checkpoint_.load(self.net_)):
             try:
-                tasks = epoch_tasks(self, task, told_of(self, X, y, sample_weight), rows, encoded)
+                tasks = epoch_tasks(self, task, described_fit(self, X, y, sample_weight), rows, encoded)
                 with resolve.deterministic(self.random_state is not None), tasks:
                     self.net_.partial_fit(*self.net_.training_data(rows, encoded.astype(np.int64), weight))
-            except BaseException as error:
+            except BaseException as error:  # of a callback after the training: `fit` raises it when all is done
                 if error is not self.net_.ending_error_:
+                    checkpoint = self.net_.checkpoint_
+                    if checkpoint and isinstance(error, Exception) and checkpoint.is_to_blame(self.net_, error):
+                        return self._fit(X, y, sample_weight, task)
                     raise
         finish_fit(self, rows, encoded)
 
@@ -470,7 +473,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         return tags
 
     def __sklearn_clone__(self) -> Self:
-        """Return an unfitted copy; a module that is no plain deep copy is copied as ``fit`` copies it."""
+        """Return an unfitted copy; a module that is not a plain deep copy is copied as ``fit`` copies it."""
         if not isinstance(self.net, nn.Module):
             return super().__sklearn_clone__()
         shell = copy.copy(self)

@@ -36,8 +36,8 @@ def fit_checkpoint(
         return None
     if getattr(model, "_skl_callbacks", None):
         warnings.warn(
-            "memory saves no fit that scikit-learn's callbacks watch: they may stop it, and are no parameters that a "
-            "saved fit could be found by.",
+            "memory saves no fit that scikit-learn's callbacks watch: they may stop it, and are not "
+            "among the parameters that a saved fit is found by.",
             UserWarning,
             stacklevel=5,
         )

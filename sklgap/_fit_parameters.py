@@ -43,7 +43,7 @@ from sklgap.training._encoding import NOT_SPARSE
 from sklgap.training._placement import default_device
 from sklgap.training._random import seeded
 
-# Arguments by which a DataLoader is told the order of the rows.
+# Arguments of a DataLoader that decide the order of the samples.
 ORDER = ("shuffle", "sampler", "batch_sampler")
 
 
@@ -107,7 +107,7 @@ def _own(value: Any) -> Any:
     """Return a copy that the fit may change; the value itself where it cannot be copied."""
     try:
         return deepcopy(value)
-    except Exception:  # of the user's objects
+    except Exception:  # copying runs the user's code
         return value
 
 
@@ -173,7 +173,7 @@ def _try_optimizer(net: TrainingNet, module: nn.Module) -> None:
 
 def _check_outputs(module: nn.Module, X: torch.Tensor, n_classes: int) -> torch.Tensor:
     """Return the outputs of two rows; ValueError unless they are one per class, repeatable, and each row's alone."""
-    # An instance-wise layer without statistics is no batch norm.
+    # An instance-wise layer without statistics is not batch norm.
     if any(layer.running_mean is None for layer in batch_norm_layers(module).values()):
         raise ValueError(
             "net must have batch normalisation with running statistics: with track_running_stats=False the prediction "
@@ -224,8 +224,8 @@ def net_shape(model: Any, X: Any) -> tuple[int, ...]:
 def deterministic(on: bool) -> contextlib.AbstractContextManager[Any]:
     """Ask cuDNN for algorithms that repeat bit for bit; no effect without a GPU."""
     if on and torch.cuda.is_available():
-        kept = torch.backends.cudnn.allow_tf32
-        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=kept)
+        tf32 = torch.backends.cudnn.allow_tf32
+        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32)
     return contextlib.nullcontext()
 
 

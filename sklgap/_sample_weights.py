@@ -73,9 +73,10 @@ def class_weights(
 
 
 def criterion_weight(weight: Any, criterion: Any, n_classes: int) -> Any:
-    """Return the class weights of one of torch's criteria, any sort of array, as a tensor of their own.
+    """Return the class weights of one of torch's criteria, any sort of array, as a new tensor.
 
-    Of another criterion ``weight`` may mean anything: it is returned as it is. ValueError for what are no weights.
+    Of another criterion ``weight`` may mean anything: it is returned as it is. ValueError for anything that
+    cannot be weights.
     """
     if weight is None or not (isinstance(criterion, type) and issubclass(criterion, BY_CLASS)):
         return weight

@@ -377,14 +377,14 @@ def test_a_fit_that_cannot_be_saved_starts_anew_and_says_so(case, tmp_path, monk
     expected = estimator(**make()).fit(X, Y)
     begin()
     kill_after(15)
-    with pytest.warns(UserWarning, match="starts anew if it is killed, for .*") as told, pytest.raises(Killed):
+    with pytest.warns(UserWarning, match="starts again if it is killed, for .*") as told, pytest.raises(Killed):
         estimator(tmp_path, **make()).fit(X, Y)
     assert [str(w.message) for w in told if reason in str(w.message)]
     for _ in range(2):
         begin()
         kill_after()
         with (
-            pytest.warns(UserWarning, match="this fit starts anew"),
+            pytest.warns(UserWarning, match="this fit starts again"),
             pytest.warns(match="this finished fit is not saved"),
         ):
             model = estimator(tmp_path, **make()).fit(X, Y)
@@ -395,10 +395,10 @@ def test_a_fit_that_cannot_be_saved_starts_anew_and_says_so(case, tmp_path, monk
 def test_data_of_the_users_own_start_anew(tmp_path):
     expected = estimator(dataset=UsersData).fit(X, Y)
     kill_after(15)
-    with pytest.warns(UserWarning, match="anew if it is killed, for dataset is the user's own"), pytest.raises(Killed):
+    with pytest.warns(UserWarning, match="again if it is killed, for dataset is the user's own"), pytest.raises(Killed):
         estimator(tmp_path, dataset=UsersData).fit(X, Y)
     kill_after()
-    with pytest.warns(UserWarning, match="anew if it is killed, for dataset is the user's own"):
+    with pytest.warns(UserWarning, match="again if it is killed, for dataset is the user's own"):
         assert_same(estimator(tmp_path, dataset=UsersData).fit(X, Y), expected)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

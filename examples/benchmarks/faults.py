@@ -2,7 +2,7 @@
 
 The jobs: a single fit with a varying batch and averaged weights, a grid search, a fit with every remedy, and fits with
 callbacks, augmentations, modules, criteria, optimisers and samplers of the user's own that have a state. Each job runs
-in a process of its own, which is killed at a random moment and started again with the same ``memory``, several times;
+in another process, which is killed at a random moment and started again with the same ``memory``, several times;
 at last it is left alone. Its results must equal those of a run that nobody disturbed, bit for bit: weights, scores,
 predictions, and what the user's objects have noted. It prints the counts, and fails if one result differs.
 

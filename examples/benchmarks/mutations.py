@@ -23,7 +23,10 @@ import time
 import tracemalloc
 import warnings
 import zipfile
+from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,30 +39,34 @@ MOST_MEGABYTES, MOST_SECONDS = 200, 2.0
 N_DATA, N_MEMORY = 3000, 2000
 HUGE = 2**31 - 1
 
+Files = dict[str, bytes]
+Read = Callable[[Path], Any]
+Original = tuple[Files, str, Read]
+
 
 # -- files as they should be -------------------------------------------------------------------------------------------
 
 
-def idx(array):
+def idx(array: np.ndarray) -> bytes:
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
-def kaldi_matrix(matrix, kind=b"FM"):
+def kaldi_matrix(matrix: np.ndarray, kind: bytes = b"FM") -> bytes:
     head = b"\0B" + kind + b" \4" + struct.pack("<i", len(matrix)) + b"\4" + struct.pack("<i", matrix.shape[1])
     return head + matrix.astype("<f4" if kind == b"FM" else "<f8").tobytes()
 
 
-def kaldi_compressed(n_rows, n_columns, rng):
+def kaldi_compressed(n_rows: int, n_columns: int, rng: np.random.Generator) -> bytes:
     head = b"\0BCM " + struct.pack("<ffii", -1.0, 2.0, n_rows, n_columns)
     marks = np.sort(rng.integers(0, 2**16, (n_columns, 4)), axis=1).astype("<u2")
     return head + marks.tobytes() + rng.integers(0, 256, (n_columns, n_rows), dtype=np.uint8).tobytes()
 
 
-def kaldi_integers(values):
+def kaldi_integers(values: list[int]) -> bytes:
     return b"\0B\4" + struct.pack("<i", len(values)) + b"".join(b"\4" + struct.pack("<i", v) for v in values)
 
 
-def originals(rng):
+def originals(rng: np.random.Generator) -> dict[str, Original]:
     """Return, by format, (files by name, which of them is changed, how the folder is read)."""
     images, labels = rng.integers(0, 256, (12, 28, 28), dtype=np.uint8), rng.integers(0, 10, 12, dtype=np.uint8)
     mnist = {"train-images-idx3-ubyte": idx(images), "train-labels-idx1-ubyte": idx(labels)}
@@ -92,41 +99,41 @@ def originals(rng):
     return found
 
 
-def packed(files, suffix):
+def packed(files: Files, suffix: str) -> Files:
     return {name + suffix: gzip.compress(content, mtime=0) if suffix else content for name, content in files.items()}
 
 
-def at_home(read):
+def at_home(read: Callable[..., Any]) -> Read:
     return lambda folder: read(data_home=folder)
 
 
-def kaldi(features, suffix):
+def kaldi(features: str, suffix: str) -> Read:
     return lambda folder: load_timit(folder / features, folder / f"pdf.ark{suffix}", context=1, return_X_y=True)
 
 
 # -- changes -----------------------------------------------------------------------------------------------------------
 
 
-def flip(content, rng):
+def flip(content: bytes, rng: np.random.Generator) -> bytes:
     changed = bytearray(content)
     for place in rng.integers(len(changed), size=rng.integers(1, 4)):
         changed[place] ^= 1 << int(rng.integers(8))
     return bytes(changed)
 
 
-def cut(content, rng):
+def cut(content: bytes, rng: np.random.Generator) -> bytes:
     return content[: int(rng.integers(len(content)))]
 
 
-def extend(content, rng):
+def extend(content: bytes, rng: np.random.Generator) -> bytes:
     return content + rng.bytes(int(rng.integers(1, 5000)))
 
 
-def repeat(content, rng):
+def repeat(content: bytes, rng: np.random.Generator) -> bytes:
     return content * int(rng.integers(2, 5))
 
 
-def huge_number(content, rng):
+def huge_number(content: bytes, rng: np.random.Generator) -> bytes:
     """Write a huge size somewhere near the beginning."""
     changed = bytearray(content)
     place = int(rng.integers(min(len(content), 40)))
@@ -135,7 +142,7 @@ def huge_number(content, rng):
     return bytes(changed)
 
 
-def swap(content, rng):
+def swap(content: bytes, rng: np.random.Generator) -> bytes:
     """Put the beginning of another format before the rest."""
     heads = [
         b"\x1f\x8b\x08\0",
@@ -151,11 +158,11 @@ def swap(content, rng):
     return head + content[len(head) :]
 
 
-def garble(content, rng):
+def garble(content: bytes, rng: np.random.Generator) -> bytes:
     return rng.bytes(int(rng.integers(3000)))
 
 
-def bomb(content, rng):
+def bomb(content: bytes, rng: np.random.Generator) -> bytes:
     """Return zeros behind the beginning, which a compressed file makes small."""
     return content[: int(rng.integers(1, 60))] + bytes(int(rng.choice([10**6, 10**7, 10**8, 4 * 10**8])))
 
@@ -163,7 +170,7 @@ def bomb(content, rng):
 PLAIN_CHANGES = [flip, flip, cut, extend, repeat, huge_number, swap, garble]
 
 
-def changed_data(content, compressed, rng):
+def changed_data(content: bytes, compressed: bool, rng: np.random.Generator) -> tuple[bytes, str]:
     """Change a file: as it is, or before it is compressed."""
     if compressed and rng.random() < 0.6:
         inside = gzip.decompress(content)
@@ -173,19 +180,19 @@ def changed_data(content, compressed, rng):
     return change(content, rng), change.__name__
 
 
-def signed(body, about=""):
-    """A file of saved work with the right size and checksum around a content."""
-    line = json.dumps({"about": about, "sklgap": "", "torch": "", "bytes": len(body)}).encode() + b"\n"
+def signed(body: bytes) -> bytes:
+    """Return a file of saved work with the right size and checksum around a content."""
+    line = json.dumps({"about": "", "sklgap": "", "torch": "", "bytes": len(body)}).encode() + b"\n"
     return _folder.MAGIC + hashlib.sha256(line + body).hexdigest().encode() + b"\n" + line + body
 
 
-def saved(value):
+def saved(value: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(value, buffer)
     return buffer.getvalue()
 
 
-def deflated(body):
+def deflated(body: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(body)) as archive, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as small:
         for part in archive.infolist():
@@ -193,8 +200,8 @@ def deflated(body):
     return buffer.getvalue()
 
 
-def other_value(rng):
-    values = [
+def other_value(rng: np.random.Generator) -> Any:
+    values: list[Callable[[], Any]] = [
         lambda: None,
         lambda: 1e308,
         lambda: "text",
@@ -210,7 +217,7 @@ def other_value(rng):
     return values[int(rng.integers(len(values)))]()
 
 
-def forge(value, rng, depth=0):
+def forge(value: Any, rng: np.random.Generator) -> Any:
     """Change one thing somewhere in an entry: a name, a type, a shape, a number of things."""
     if isinstance(value, dict) and value:
         names = list(value)
@@ -222,19 +229,19 @@ def forge(value, rng, depth=0):
             return {**value, "more": 1}
         if how < 0.35:
             return {("renamed" if key == name else key): value[key] for key in names}
-        return {**value, name: forge(value[name], rng, depth + 1)}
+        return {**value, name: forge(value[name], rng)}
     if isinstance(value, list | tuple) and len(value) and rng.random() < 0.8:
         place = int(rng.integers(len(value)))
         if rng.random() < 0.2:
             return type(value)([*value[:place], *value[place + 1 :]])
-        return type(value)([*value[:place], forge(value[place], rng, depth + 1), *value[place + 1 :]])
+        return type(value)([*value[:place], forge(value[place], rng), *value[place + 1 :]])
     if isinstance(value, torch.Tensor) and value.numel() and rng.random() < 0.7:
         changes = [lambda: value[None], lambda: value.flatten()[:-1], lambda: value.double(), lambda: value.bool()]
         return changes[int(rng.integers(len(changes)))]()
     return other_value(rng)
 
 
-def changed_memory(content, rng):
+def changed_memory(content: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
     """Change a file of saved work: its bytes, or with a right checksum what it holds."""
     how = rng.random()
     if how < 0.4:
@@ -253,33 +260,41 @@ def changed_memory(content, rng):
 # -- counting ----------------------------------------------------------------------------------------------------------
 
 
-def same(one, other):
+def same(one: Iterable[np.ndarray], other: Iterable[np.ndarray]) -> bool:
     return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, other, strict=True))
 
 
-def indistinguishable(label, compressed, content, original, loaded, truth):
+def indistinguishable(
+    label: str,
+    compressed: bool,
+    content: bytes,
+    original: bytes,
+    loaded: Iterable[np.ndarray],
+    truth: Iterable[np.ndarray],
+) -> bool:
     """Say whether nothing in the format can show the change: no checksum, and every number has a legal value."""
     if compressed:  # its checksum is right: the change was made before it was compressed
         try:
             content, original = gzip.decompress(content), gzip.decompress(original)
-        except Exception:
+        except Exception:  # whatever is wrong with it: the checksum shows it
             return False
     if label.startswith("CIFAR"):  # whole records and nothing else: more or fewer of them are a right file too
         return len(content) % (len(original) // 4) == 0
     return len(content) == len(original) and all(a.shape == b.shape for a, b in zip(loaded, truth, strict=True))
 
 
-def watch(call, *, trace=True):
+def watch(call: Callable[[], Any], *, trace: bool = True) -> tuple[Any, Exception | None, float, float]:
     """Return (result or None, error or None, megabytes, seconds); tracing makes much Python code slow."""
     if trace:
         tracemalloc.start()
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    result = error = None
+    result: Any = None
+    error: Exception | None = None
     try:
         result = call()
     except (ValueError, OSError) as found:
         error = found
-    except BaseException as found:
+    except BaseException as found:  # anything but a refusal is counted as a crash
         error = RuntimeError(f"crash: {type(found).__name__}: {found}")
     seconds = time.perf_counter() - started
     traced = tracemalloc.get_traced_memory()[1] / 2**20
@@ -292,11 +307,11 @@ def watch(call, *, trace=True):
 class Counts(dict):
     """How many files came to what, the worst memory and time, and examples of what must not happen."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(refused=0, unchanged=0, indistinguishable=0, believed=0, crashed=0, memory=0.0, seconds=0.0)
-        self.examples = []
+        self.examples: list[str] = []
 
-    def add(self, outcome, label, memory, seconds):
+    def add(self, outcome: str, label: str, memory: float, seconds: float) -> None:
         """Count a file."""
         self[outcome] += 1
         self["memory"], self["seconds"] = max(self["memory"], memory), max(self["seconds"], seconds)
@@ -304,12 +319,12 @@ class Counts(dict):
             self.examples.append(f"{outcome}: {label}, {memory:.0f} MB, {seconds:.1f} s")
 
     @property
-    def good(self):
+    def good(self) -> bool:
         """Whether nothing was believed, crashed, or took too much memory or time."""
         return not self.examples
 
 
-def check_data(n, seed=0):
+def check_data(n: int, seed: int = 0) -> Counts:
     """Load n changed data files, of every format in turn."""
     rng, counts = np.random.default_rng(seed), Counts()
     sources = list(originals(rng).items())
@@ -341,25 +356,23 @@ def check_data(n, seed=0):
     return counts
 
 
-def make_fit(folder, **more):
+def make_fit(folder: Path) -> tuple[LBGapClassifier, list[warnings.WarningMessage]]:
     rng = np.random.default_rng(0)
     y = np.arange(40) % 2
     X = rng.normal(size=(40, 3)) + y[:, None]
-    model = LBGapClassifier(
-        module__width=3, module__n_layers=1, max_epochs=2, tol=None, random_state=0, memory=folder, **more
-    )
+    model = LBGapClassifier(module__width=3, module__n_layers=1, max_epochs=2, tol=None, random_state=0, memory=folder)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(X, y)
     return model, caught
 
 
-def results(model):
+def results(model: LBGapClassifier) -> list[np.ndarray]:
     figures = [model.train_score_, model.train_loss_, model.n_iter_, model.n_updates_]
     return [*(value.numpy() for value in model.module_.state_dict().values()), *map(np.array, figures)]
 
 
-def check_memory(n, seed=0):
+def check_memory(n: int, seed: int = 0) -> Counts:
     """Fit beside n changed files of saved work: the result must be that of the undisturbed fit."""
     rng, counts = np.random.default_rng(seed), Counts()
     with tempfile.TemporaryDirectory() as name:
@@ -367,9 +380,9 @@ def check_memory(n, seed=0):
         truth = results(make_fit(folder)[0])
         (path,) = folder.glob("*.fit")
         whole = {path: path.read_bytes()}
-        kept = torch.load(io.BytesIO(whole[path].split(b"\n", 3)[3]), weights_only=True)
+        entry = torch.load(io.BytesIO(whole[path].split(b"\n", 3)[3]), weights_only=True)
         part = path.with_suffix(".part")
-        whole[part] = signed(saved({**kept, "kind": "part", "value": {"state": kept["value"]["state"], "epochs": 2}}))
+        whole[part] = signed(saved({**entry, "kind": "part", "value": {"state": entry["value"]["state"], "epochs": 2}}))
         for i in range(n):
             target = path if i % 3 else part
             path.unlink(missing_ok=True)
@@ -383,21 +396,21 @@ def check_memory(n, seed=0):
             elif not same(results(result[0]), truth):
                 counts.add("believed", label, memory, seconds)
             else:
-                told = any(str(warning.message).startswith("memory: ") for warning in result[1])
-                counts.add("refused" if told else "unchanged", label, memory, seconds)
+                refused = any(str(warning.message).startswith("memory: ") for warning in result[1])
+                counts.add("refused" if refused else "unchanged", label, memory, seconds)
     return counts
 
 
 CHECKS = {"data files": check_data, "memory entries": check_memory}
 
 
-def in_child(name, n, seed, connection):
+def in_child(name: str, n: int, seed: int, connection: Connection) -> None:
     torch.set_num_threads(1)
     counts = CHECKS[name](n, seed)
     connection.send((dict(counts), counts.examples))
 
 
-def run(name, n, seed=0):
+def run(name: str, n: int, seed: int = 0) -> Counts:
     """Run a check in a process whose memory is its alone."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -414,7 +427,7 @@ def run(name, n, seed=0):
     return counts
 
 
-def main():
+def main() -> int:
     """Print the counts; return 1 if a file was believed, or took too much memory or time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a twentieth of the files")

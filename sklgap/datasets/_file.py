@@ -23,8 +23,8 @@ class DataFile:
     path : Path
         Compressed if it ends in ``.gz``.
     most : int or None, default=None
-        The largest number of bytes that a compressed file may unpack to, where that is known: none of the published
-        images are more. None: 32 times its size, or 16 MB.
+        The largest number of bytes that a compressed file may unpack to, where that is known: the published images
+        take no more. None: 32 times its size, or 16 MB.
 
     Attributes
     ----------

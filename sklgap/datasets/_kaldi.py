@@ -139,7 +139,7 @@ def _exactly(file: DataFile, n: int) -> bytes:
 
 def _read_table(path: Path, read: Reader) -> Iterator[tuple[str, Any]]:
     if not path.is_file():
-        raise FileNotFoundError(f"'{path}' must be an scp or ark file; there is none.")
+        raise FileNotFoundError(f"'{path}' must be an scp or ark file; it does not exist.")
     seen = set()
     for utterance, value in (_read_scp if path.suffix == ".scp" else _read_ark)(path, read):
         if utterance in seen:
@@ -185,7 +185,7 @@ def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"'{path}' must be a text file in UTF-8; it is none: {error}.") from error
+        raise ValueError(f"'{path}' must be a text file in UTF-8; got other bytes: {error}.") from error
 
 
 def _archive(scp: Path, name: str, utterance: str) -> Path:

@@ -352,7 +352,7 @@ def _record(
 
 def check_epsilons(epsilon: float | Sequence[float]) -> list[float]:
     sequence = isinstance(epsilon, list | tuple) or (isinstance(epsilon, np.ndarray) and epsilon.ndim > 0)
-    values: list[Any] = list(epsilon) if sequence else [epsilon]  # type: ignore[arg-type]
+    values: list[Any] = list(epsilon) if sequence else [epsilon]  # type: ignore[arg-type] # mypy does not narrow by `sequence`
     values = [value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value for value in values]
     if not values:
         raise ValueError("epsilon must be a number above 0, or a sequence of such; got an empty sequence.")

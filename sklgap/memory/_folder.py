@@ -26,7 +26,7 @@ MAGIC = f"sklgap memory {VERSION}\n".encode()
 FORMAT_FILE = "FORMAT"
 # A file that is still being written is younger than this.
 STALE_SECONDS = 3600
-# What none of our files comes near: a line of JSON, lists and dicts in each other, bytes of tensors beside the file's.
+# Far above every file of ours: the line of JSON, lists and dicts in each other, bytes of tensors beyond the file's.
 _LONGEST_LINE = 10_000
 _DEEPEST = 100
 _SLACK = 2**20
@@ -51,7 +51,7 @@ class Memory:
     Raises
     ------
     ValueError
-        If it is no folder and cannot become one, or a folder of another version.
+        If it is not a folder and cannot become one, or is a folder of another version.
     """
 
     def __init__(self, folder: str | Path, about: str = "") -> None:

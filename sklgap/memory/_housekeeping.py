@@ -16,7 +16,6 @@ from sklgap.memory._folder import STALE_SECONDS, Refused, check_format, read_hea
 # What the kinds of our files are; other files in the folder are never touched.
 KINDS = {"fit": "finished fit", "part": "unfinished fit", "trial": "measurements"}
 _OURS = b"sklgap memory "  # whatever the version
-_OURS = b"sklgap memory "  # whatever the version
 _ENTRY = re.compile(r"(?P<key>[0-9a-f]{32})\.(?P<kind>" + "|".join(KINDS) + r")")
 _LEFT_OVER = re.compile(
     r"(?:" + _ENTRY.pattern.replace("?P<key>", "").replace("?P<kind>", "") + r"|FORMAT)"
@@ -91,7 +90,7 @@ def saved_work(folder: str | os.PathLike[str]) -> list[SavedWork]:
     Raises
     ------
     ValueError
-        For what is no folder, or a folder of another version of the format.
+        For what is not a folder, or a folder of another version of the format.
 
     Examples
     --------
@@ -146,7 +145,7 @@ def prune(
     Raises
     ------
     ValueError, TypeError
-        For what is no folder, a folder of another version of the format, or a wrong argument.
+        For what is not a folder, a folder of another version of the format, or a wrong argument.
 
     Examples
     --------

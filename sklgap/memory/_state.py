@@ -53,7 +53,7 @@ CONSTANT = (
 LIBRARY_BARS = ("tqdm",)
 # Methods of objects that are not written in Python, such as `numbers.append`: the object is their state.
 C_METHODS = (types.BuiltinFunctionType, types.MethodWrapperType)
-# What is written in a way of its own: these types exactly, since a class below them may hold more,
+# What `saved_state` writes in a special way: these types exactly, since a class below them may hold more,
 RANDOM = (np.random.RandomState, np.random.Generator, random.Random, torch.Generator)
 # and all of these.
 WRITTEN = (torch.Size, torch.dtype, torch.device, types.MethodType, types.FunctionType, functools.partial, *C_METHODS)
@@ -69,7 +69,7 @@ class Graph:
     roots : dict
         Objects by the name that the ways to others start with.
     skipped : callable
-        Object to the names of the attributes that are no part of its state.
+        Object to the names of the attributes that do not belong to its state.
     """
 
     def __init__(self, roots: Mapping[str, Any], skipped: Skipped = lambda value: set()) -> None:
@@ -456,7 +456,7 @@ class _Reader:
             order = "F" if node["fortran"] else "C"
             data = np.frombuffer(node["data"].numpy().tobytes(), np.dtype(node["dtype"])).reshape(node["shape"])
             if target is None:
-                self.memo[number] = np.array(data, order=order)  # type: ignore[call-overload]
+                self.memo[number] = np.array(data, order=order)  # type: ignore[call-overload] # order is a str to mypy
                 return
             if _shape(data) != _shape(target):
                 raise ValueError(f"{node['at']} has another shape or type")
@@ -514,8 +514,8 @@ class _Reader:
         for name in hooks:
             for place in range(len(vars(target)[name])):
                 self.read(node[f"{name}{place}"])
-        kept = {*self.graph.skipped(target), *hooks}
-        _set_attributes(target, dict(zip(node["names"], self._all(node["attributes"]), strict=True)), kept)
+        left = {*self.graph.skipped(target), *hooks}
+        _set_attributes(target, dict(zip(node["names"], self._all(node["attributes"]), strict=True)), left)
 
     def _function(self, parts: dict[str, Any], target: Any) -> None:
         found = {step: self.read(part) for step, part in parts.items()}
@@ -526,18 +526,18 @@ class _Reader:
             vars(target).update({name: found[f".{name}"] for name in vars(target)})
 
 
-def _set_attributes(target: Any, attributes: dict[str, Any], kept: set[str]) -> None:
-    """Give an object these attributes and no others, beside those that are none of its state."""
+def _set_attributes(target: Any, attributes: dict[str, Any], left: set[str]) -> None:
+    """Give an object these attributes and no others, but do not touch those named in ``left``."""
     slots = {name: _slot(target, name) for name in (*attributes, *attributes_of(target))}
     for name, slot in slots.items():
         if slot is not None and name in attributes:
             slot.__set__(target, attributes[name])
-        elif slot is not None and name not in kept:
+        elif slot is not None and name not in left:
             slot.__delete__(target)
     own = getattr(target, "__dict__", None)
     if own is not None:
         wanted = {name: held for name, held in attributes.items() if slots[name] is None}
-        wanted |= {name: held for name, held in own.items() if name in kept}
+        wanted |= {name: held for name, held in own.items() if name in left}
         _set_pairs(own, list(wanted), list(wanted.values()))
 
 
@@ -588,7 +588,7 @@ def _is_filled(cell: types.CellType) -> bool:
 
 
 def _hook_dicts(value: Any) -> list[str]:
-    """Return the names of the attributes that hold hooks, which torch numbers anew in every process."""
+    """Return the names of the attributes that hold hooks, which torch numbers differently in every process."""
     attributes = getattr(value, "__dict__", {}) if not isinstance(value, type) else {}
     return [name for name, held in attributes.items() if "_hooks" in name and isinstance(held, dict)]
 

@@ -105,7 +105,7 @@ def _computed(module: nn.Module) -> Iterator[_Computed]:
                     name,
                     path,
                     parametrisation.right_inverse,
-                    lambda layer=layer, name=name: getattr(layer, name),  # type: ignore[misc]
+                    lambda layer=layer, name=name: getattr(layer, name),  # type: ignore[misc] # of defaults
                     [*parametrisation.parameters(), *parametrisation.buffers()],
                 )
         for hook in layer._forward_pre_hooks.values():

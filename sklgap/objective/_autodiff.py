@@ -18,7 +18,7 @@ from sklgap._typing import Aux, Batch, Buffers, GradFn, LossFn, Params
 from sklgap.objective._nested import map_tensors
 from sklgap.objective._parameters import real
 
-Standing = Callable[[Params, Buffers], contextlib.AbstractContextManager[None]]
+Standing = Callable[[Params], contextlib.AbstractContextManager[None]]
 
 
 def value_and_grad(loss_fn: LossFn, standing: Standing | None = None) -> GradFn:
@@ -31,13 +31,13 @@ def value_and_grad(loss_fn: LossFn, standing: Standing | None = None) -> GradFn:
     loss_fn : callable
         (params, buffers, batch) -> (loss, Aux).
     standing : callable, optional
-        (params, buffers) -> context in which the parameters stand in the module; of the `ModuleLoss` that ``loss_fn``
-        is made from. None: its own, if it has one.
+        params -> context in which the parameters stand in the module; of the `ModuleLoss` that ``loss_fn`` is made
+        from. None: that of ``loss_fn``, if it has one.
     """
-    within = standing or getattr(loss_fn, "standing", None) or (lambda params, buffers: contextlib.nullcontext())
+    within = standing or getattr(loss_fn, "standing", None) or (lambda params: contextlib.nullcontext())
 
     def grad_fn(params: Params, buffers: Buffers, batch: Batch) -> tuple[Params, Aux]:
-        with within(params, buffers):
+        with within(params):
             loss, aux = loss_fn(params, buffers, batch)
             gradients = gradients_of(loss, list(params.values()), allow_unused=True)
         found = {name: g for name, g in zip(params, gradients, strict=True) if g is not None}
@@ -110,5 +110,5 @@ def row_gradient_norms(
             gradients = vmap(grad(function), in_dims=(None, 0, 0))(params, X, y)
         rows = [real(g).reshape(len(y), -1) for g in gradients.values()]
     except RuntimeError:
-        rows = [torch.stack([alone(map_tensors(lambda t: t[i], X), y[i]) for i in range(len(y))])]  # noqa: B023
+        rows = [torch.stack([alone(map_tensors(lambda t: t[i], X), y[i]) for i in range(len(y))])]  # noqa: B023 - called at once
     return torch.stack([torch.linalg.vector_norm(g, dim=1) for g in rows]).norm(dim=0)

@@ -181,9 +181,11 @@ def own_loss(net: Any) -> RowLoss:
     exact = not isinstance(net.criterion_, nn.NLLLoss)
     shadow = object.__new__(type(net))
     vars(shadow).update(vars(net))
-    # Ours has class weights around the criterion; they are put around it again below.
-    class_weight = getattr(net, "class_weight", None)
-    get_loss = shadow.get_loss if class_weight is None else shadow.loss_by_criterion
+    # A net that offers the loss without its class weights gets them around it again below. Of any other net, get_loss
+    # is the whole loss, and an attribute called class_weight may mean anything.
+    separate = hasattr(net, "loss_by_criterion")
+    class_weight = net.class_weight if separate else None
+    get_loss = shadow.loss_by_criterion if separate else shadow.get_loss
 
     def evaluate(criterion: Criterion) -> Criterion:
         def loss(y_pred: Any, y: Tensor) -> Tensor:

@@ -30,11 +30,14 @@ class Data(Protocol):
         Samples in each chunk.
     weighted : bool
         Whether samples have weights.
+    counted : bool
+        Whether the batches show how many samples they have.
     """
 
     n_samples: int
     sizes: list[int]
     weighted: bool
+    counted: bool
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the chunks, the same ones every time."""
@@ -79,7 +82,7 @@ class ArrayData:
         weight: Any = None,
         parts: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        self._dtype, self._device = dtype, device
+        self._dtype, self._device, self.counted = dtype, device, True
         X, y = _check_data(data, dtype, device)
         self.n_samples = len(y)
         self.weighted = weight is not None
@@ -113,11 +116,8 @@ class ArrayData:
 
     def take(self, rows: Rows) -> Batch:
         """Return the samples at these positions of the data as they were given; ValueError for anything else."""
-        index = torch.as_tensor(rows, device=self._device)
-        whole = index.ndim == 1 and len(index) > 0 and not (index.is_floating_point() or index.dtype == torch.bool)
-        if not whole or index.min() < 0 or index.max() >= self.n_samples:
-            raise ValueError(f"rows must be a sequence of integers from 0 to {self.n_samples - 1}; got {rows!r}.")
-        index = index.long() if self._places is None else self._places[index.long()]
+        index = check_rows(rows, self.n_samples, self._device)
+        index = index if self._places is None else self._places[index]
         return self._dense(rows_of(self._whole, index))
 
     def few(self) -> Batch:
@@ -137,6 +137,15 @@ class ArrayData:
         if not sparse.issparse(X):
             return batch
         return batch._replace(X=torch.from_numpy(X.toarray()).to(self._device, self._dtype))
+
+
+def check_rows(rows: Rows, n_samples: int, device: torch.device | None = None) -> Tensor:
+    """Return positions of samples as int64; ValueError for anything but integers from 0 to ``n_samples`` - 1."""
+    index = torch.as_tensor(rows, device=device)
+    whole = index.ndim == 1 and len(index) > 0 and not (index.is_floating_point() or index.dtype == torch.bool)
+    if not whole or index.min() < 0 or index.max() >= n_samples:
+        raise ValueError(f"rows must be a sequence of integers from 0 to {n_samples - 1}; got {rows!r}.")
+    return index.long()
 
 
 def rows_of(batch: Batch, index: Tensor | slice) -> Batch:
@@ -192,9 +201,10 @@ def check_weight(weight: Any, n_samples: int) -> Tensor:
     """Return sample weights as a tensor of float64; ValueError for anything but one nonnegative number a sample."""
     weight = as_tensor(weight).double()
     if weight.shape != (n_samples,) or not bool((weight >= 0).all()) or not bool(torch.isfinite(weight).all()):
+        shape = f"an array of shape {tuple(weight.shape)}"
         raise ValueError(
             f"sample_weight must hold one finite number of at least 0 for each of the {n_samples} samples; "
-            f"got an array of shape {tuple(weight.shape)}{'' if weight.shape != (n_samples,) else ' with others'}."
+            f"got {shape if weight.shape != (n_samples,) else 'a negative number, NaN or infinity'}."
         )
     if not bool(weight.any()):
         raise ValueError("sample_weight must have at least one weight above 0; got zeros only.")

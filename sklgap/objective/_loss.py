@@ -42,7 +42,7 @@ class ModuleLoss:
     A parameter that stands at several places of the module is put at each of them.
 
     Gradient checkpointing evaluates layers again while the gradient is computed. The parameters that the loss was
-    evaluated at must still stand in the module then: take the gradient within ``standing(params, buffers)``.
+    evaluated at must still stand in the module then: take the gradient within ``standing(params)``.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ModuleLoss:
 
     def __call__(self, params: Params, buffers: Buffers, batch: Batch) -> tuple[Tensor, Aux]:
         """Evaluate the loss."""
-        with self.standing(params, buffers):
+        with self.standing(params):
             if self.here is not self._own:
                 # Clones: what the module writes into them must not reach the tensors given.
                 _put(self._buffer_slots, {name: b.clone() for name, b in buffers.items()})
@@ -94,7 +94,7 @@ class ModuleLoss:
         """Return the buffers that stand in the module now. A module may assign new tensors in its forward pass."""
         return {name: b for owner, key, name in self._buffer_slots if (b := owner[key]) is not None}
 
-    def standing(self, params: Params, buffers: Buffers) -> contextlib.AbstractContextManager[None]:
+    def standing(self, params: Params) -> contextlib.AbstractContextManager[None]:
         """Return a context in which ``params`` stand in the module, and after which everything is as before."""
         return _AS_IT_IS if params is self.here else self._swapped(params)
 

@@ -45,7 +45,7 @@ def equal(first: Any, second: Any) -> bool:
 
 
 def n_rows(data: Any) -> int:
-    """Return the length of the first tensor; ValueError where there is none, or where the lengths differ."""
+    """Return the length of the first tensor; ValueError if there is no tensor, or if the lengths differ."""
     lengths = {len(t) for t in tensors_in(data) if t.ndim}
     if len(lengths) != 1:
         got = "none" if not lengths else f"lengths {', '.join(map(str, sorted(lengths)))}"

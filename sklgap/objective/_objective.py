@@ -321,7 +321,7 @@ class Objective:
             for chunk in self.data:
                 self._forward(self.theta0, chunk)
                 if self._whole.weight is None:
-                    if len(self.data.sizes) > 1 and not getattr(self.data, "counted", True):
+                    if len(self.data.sizes) > 1 and not self.data.counted:
                         raise ValueError(
                             "loss(module, batch) must return a pair (mean loss, weight of the batch) for batches that "
                             "do not show how many samples they have, as those with tensors of one length do."
@@ -642,7 +642,7 @@ class _OneChunk:
     def __init__(self, batch: Batch, dtype: torch.dtype) -> None:
         X = map_tensors(lambda t: t.to(dtype) if t.is_floating_point() else t, batch.X)
         self.batch, self.sizes, self.n_samples = batch._replace(X=X), [len(batch.y)], len(batch.y)
-        self.weighted = batch.weight is not None
+        self.weighted, self.counted = batch.weight is not None, True
 
     def __iter__(self) -> Iterator[Batch]:
         return iter([self.batch])

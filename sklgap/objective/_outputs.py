@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def logits_of(outputs: Any) -> Tensor:
-    """Return the tensor that predictions are made from; TypeError where there is none.
+    """Return the tensor that predictions are made from; TypeError if they hold no such tensor.
 
     Parameters
     ----------

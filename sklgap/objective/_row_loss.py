@@ -175,5 +175,5 @@ def per_sample(criterion: Criterion) -> Criterion:
             f"such as torch.nn.CrossEntropyLoss; got {type(criterion).__name__}."
         )
     unreduced = copy.copy(criterion)
-    unreduced.reduction = "none"  # type: ignore[assignment]
+    unreduced.reduction = "none"  # type: ignore[assignment] # nn.Module has it as a tensor to mypy
     return unreduced

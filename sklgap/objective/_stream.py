@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from sklgap._checks import shown
 from sklgap._random import random_states, undisturbed
 from sklgap._typing import Batch
-from sklgap.objective._data import N_TRIED, ArrayData, Data, Rows, on_device
+from sklgap.objective._data import N_TRIED, ArrayData, Data, Rows, check_rows, on_device
 from sklgap.objective._nested import equal, map_tensors, n_rows, tensors_in
 
 # (inputs, target) as they are loaded -> as the module and the loss take them.
@@ -164,7 +164,7 @@ def _arrays(plan: _Plan) -> tuple[Any, Tensor] | None:
 class StreamData:
     """Chunks that are loaded whenever they are asked for; one is in memory at a time.
 
-    One pass over the data counts the samples, and the first batch is loaded twice: ValueError where it differs.
+    One pass over the data counts the samples, and the first batch is loaded several times: ValueError where it differs.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class StreamData:
     ) -> None:
         self._plan, self._dtype, self._device, self._prepare, self._whole = plan, dtype, device, prepare, whole
         self.weighted = False
-        self.counted = True  # whether the batches show how many samples they have
+        self.counted = True
         first = next(self._read(seed=0), None)
         if first is None:
             raise ValueError("data must have at least one batch; the loader is empty.")
@@ -219,11 +219,7 @@ class StreamData:
                 "data must be a Dataset, or a DataLoader over one, that gives single samples by their index: "
                 "mini-batches are drawn from it."
             )
-        n = self.n_samples
-        index = torch.as_tensor(rows)
-        whole = index.ndim == 1 and len(index) > 0 and not (index.is_floating_point() or index.dtype == torch.bool)
-        if not whole or index.min() < 0 or index.max() >= n:
-            raise ValueError(f"rows must be a sequence of integers from 0 to {n - 1}; got {rows!r}.")
+        index = check_rows(rows, self.n_samples)
         with undisturbed():
             samples = [self._plan.dataset[self._plan.position(i)] for i in index.tolist()]
             return self._batch(self._plan.collate(samples), len(samples))

@@ -60,7 +60,7 @@ def try_module(loss_fn: ModuleLoss, params: Params, batch: Batch) -> Trial:
     _check_unmoved(params, placed)
     far = {name: _FAR * p.detach() for name, p in params.items()}
     placed = {name: p.clone() for name, p in far.items()}
-    # Whatever a module says of parameters that are not its own is no matter here.
+    # What a module says of parameters that are not its own does not matter here.
     with torch.no_grad(), contextlib.suppress(Exception), undisturbed(seed=0):
         loss_fn(placed, buffers, batch)
     _check_unmoved(far, placed)
@@ -176,7 +176,7 @@ def try_loss(loss: RowLoss, criterion: object, y_pred: Tensor, y: Tensor, n_chun
             f"The module's outputs must have the shape of y for {type(criterion).__name__}; got "
             f"{tuple(y_pred.shape)} and {tuple(y.shape)}, which torch would combine each with each."
         )
-    if len(y) < 2 or loss.mean is None:
+    if len(y) < 2:
         return loss
     with torch.no_grad():
         whole = loss.mean(y_pred, y)
@@ -194,7 +194,7 @@ def try_loss(loss: RowLoss, criterion: object, y_pred: Tensor, y: Tensor, n_chun
 
 
 def try_parts(loss_fn: ModuleLoss, params: Params, buffers: Buffers, batch: Batch) -> None:
-    """Raise a ValueError for a loss of outputs that are no tensor, unless it is a mean over samples."""
+    """Raise a ValueError for a loss of outputs that are not a tensor, unless it is a mean over samples."""
     n = len(batch.y)
     if n < 2:
         return

@@ -59,6 +59,7 @@ class Checkpoint:
         self.callbacks: list[str] = []
         self.train_score: float | None = None
         self.epochs_done = 0
+        self.updates_done: int | None = None  # where a training that goes on began
         self.resumed: dict[str, Any] | None = None
         self.at_start: Graph | None = None
         self.at_train_begin: Graph | None = None
@@ -90,10 +91,11 @@ class Checkpoint:
     def after_train_begin(self, net: Any) -> None:
         """Put the net where the training stands, if one was begun."""
         self.at_train_begin = self._graph(net)
-        self.callbacks = [name for name, _ in net.callbacks_]
+        self.callbacks = [name for name, _ in _with_state(net)]
         self._note_draws()
         if self.resumed is not None:
-            self._put(net, self.resumed, "part", self.at_train_begin)
+            if self._put(net, self.resumed, "part", self.at_train_begin):
+                self.updates_done = net.n_updates_
             self.resumed = None
 
     def after_epoch(self, net: Any) -> None:
@@ -107,7 +109,7 @@ class Checkpoint:
             self.memory.write(self.key, "part", {"state": state, "epochs": len(net.history)}, sync=False)
         except NotPlain as error:
             self.refused = True
-            warnings.warn(f"memory: this fit starts anew if it is killed, for {error}.", UserWarning, stacklevel=2)
+            warnings.warn(f"memory: this fit starts again if it is killed, for {error}.", UserWarning, stacklevel=2)
         now = time.perf_counter()
         self.next_save = now + (now - started) / SHARE
 
@@ -135,7 +137,7 @@ class Checkpoint:
 
     def _state(self, net: Any, graph: Graph | None, gradients: bool = True) -> dict[str, Any]:
         assert graph is not None
-        if [name for name, _ in net.callbacks_] != self.callbacks:
+        if [name for name, _ in _with_state(net)] != self.callbacks:
             raise NotPlain("its callbacks have become others")
         if self.inputs() != self.inputs_before:
             raise NotPlain("it changes what its parameters hold, their classes, or globals that their code reads")
@@ -152,7 +154,7 @@ class Checkpoint:
                     callback.on_train_begin(net)
                 self.train_score = float(entry["train_score"])
                 if not 0 <= self.train_score <= 1:
-                    raise ValueError("its accuracy is none")
+                    raise ValueError("its accuracy is not between 0 and 1")
             restore_state(self._graph(net), entry["state"])
             if kind == "part" and len(net.history) != entry["epochs"]:
                 raise ValueError("it has another number of epochs than it says")
@@ -163,19 +165,31 @@ class Checkpoint:
             self.memory.distrust(self.key, kind, f"does not hold the state of this net ({error})")
             return False
 
+    def is_to_blame(self, net: Any, error: Exception) -> bool:
+        """Say whether what was loaded broke the first step after it; it is then removed, for the fit to start again.
+
+        A file may hold the right names and types and still be a state that the optimiser cannot work with.
+        """
+        if self.updates_done is None or net.n_updates_ > self.updates_done + net.step_.inner_steps:
+            return False
+        self.memory.distrust(self.key, "part", f"holds a state that training cannot go on from ({error})")
+        self.memory.forget(self.key, "part")
+        return True
+
     def _graph(self, net: Any) -> Graph:
         def skipped(value: Any) -> set[str]:
             if value is net:
                 return NOT_STATE
             return _no_state(value) if isinstance(value, Callback) else set()
 
-        callbacks = {
-            f"the callback {name!r}": callback
-            for name, callback in net.callbacks_
-            if not isinstance(callback, TrainingProgress)  # which `verbose` adds
-        }
+        callbacks = {f"the callback {name!r}": callback for name, callback in _with_state(net)}
         parts = {"module": net.module_, "criterion": net.criterion_, "optimizer": net.optimizer_}
         return Graph({**parts, **callbacks, "net": net}, skipped)
+
+
+def _with_state(net: Any) -> list[tuple[str, Callback]]:
+    """Return the callbacks that have a state, with their names: `verbose` adds one that has none."""
+    return [(name, callback) for name, callback in net.callbacks_ if not isinstance(callback, TrainingProgress)]
 
 
 def _no_state(callback: Callback) -> set[str]:

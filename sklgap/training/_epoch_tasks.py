@@ -13,7 +13,7 @@ class EpochTasks(Callback):
     ----------
     task : sklearn.callback.CallbackContext
         Of the fit.
-    told : dict
+    about : dict
         ``estimator``, ``X`` and ``y`` of the fit.
     fitted : callable
         Returns the attributes of an estimator whose fit has ended with the epoch.
@@ -21,17 +21,17 @@ class EpochTasks(Callback):
 
     reads_batches = False
 
-    def __init__(self, task: Any, told: dict[str, Any], fitted: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, task: Any, about: dict[str, Any], fitted: Callable[[], dict[str, Any]]) -> None:
         self.task = task
-        self.told = told
+        self.about = about
         self.fitted = fitted
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         self.epoch_ = self.task.subcontext(task_name=f"epoch {len(net.history)}")
-        self.epoch_.call_on_fit_task_begin(**self.told)
+        self.epoch_.call_on_fit_task_begin(**self.about)
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        stop = self.epoch_.call_on_fit_task_end(**self.told, reconstruction_attributes=self.fitted)
+        stop = self.epoch_.call_on_fit_task_end(**self.about, reconstruction_attributes=self.fitted)
         if stop and net.stopping_reason_ is None:
             net.stopping_reason_ = "stopped by a callback"
 

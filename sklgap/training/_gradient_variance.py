@@ -1,4 +1,4 @@
-"""How much the gradients of mini-batches vary: what an adaptive batch regime is told."""
+"""How much the gradients of mini-batches vary: what an adaptive batch regime decides by."""
 
 from collections.abc import Iterable
 

@@ -385,7 +385,7 @@ class TrainingNet(NeuralNetClassifier):
         """Train; the global random state is as before afterwards."""
         if not hasattr(self, "step_"):  # unpickled
             self._build_step()
-        resumes = self.checkpoint_ is not None  # a fit that is kept starts from the initial weights
+        resumes = self.checkpoint_ is not None  # a fit that is saved starts from the initial weights
         self.updates_before_ = 0 if resumes else self.n_updates_
         if epochs is None:
             epochs = self.max_epochs - (len(self.history) if resumes else 0)
@@ -428,7 +428,7 @@ class TrainingNet(NeuralNetClassifier):
         for hooks in (self, *(callback for _, callback in self.callbacks_)):
             try:
                 hooks.on_train_end(self, **kwargs)
-            except BaseException as error:
+            except BaseException as error:  # Ctrl-C too: the other callbacks are still called
                 self.ending_error_ = self.ending_error_ or error
         if self.ending_error_ is not None:
             raise self.ending_error_
@@ -448,7 +448,7 @@ class TrainingNet(NeuralNetClassifier):
     def _run_batches(self, iterator: Any, prefix: str, step_fn: Any) -> None:
         """Run over the batches without a host sync per batch; the recorder writes the history at the end."""
         count = 0
-        for count, batch in enumerate(iterator, start=1):  # noqa: B007
+        for count, batch in enumerate(iterator, start=1):  # noqa: B007 - counted for the record below
             self.notify("on_batch_begin", batch=batch, training=True)
             step = step_fn(batch)
             self.notify("on_batch_end", batch=batch, training=True, **step)
@@ -551,7 +551,7 @@ class TrainingNet(NeuralNetClassifier):
     # -- pickling --------------------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the step, which holds the same tensors again; ``fit_loop`` builds it anew."""
+        """Leave out the step, which holds the same tensors again; ``fit_loop`` builds another."""
         state = super().__getstate__()
         for name in ("step_", "watched_", "trained_on_"):
             state.pop(name, None)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def check_parameter_groups(groups: Any, names: Iterable[str]) -> None:
-    """Raise a ValueError for groups that are no pairs (pattern, options), or that hold no parameter.
+    """Raise a ValueError for groups that are not pairs (pattern, options), or that hold no parameter.
 
     Parameters
     ----------
@@ -17,10 +17,7 @@ def check_parameter_groups(groups: Any, names: Iterable[str]) -> None:
     names : iterable of str
         Of the module's parameters.
     """
-    pairs = isinstance(groups, list | tuple) and all(
-        isinstance(item, list | tuple) and len(item) == 2 for item in groups
-    )
-    if not pairs or not all(isinstance(item[0], str) and isinstance(item[1], dict) for item in groups):
+    if not isinstance(groups, list | tuple) or not all(map(_is_group, groups)):
         raise ValueError(
             "optimizer__param_groups must be a list of pairs (pattern, options) such as ('*.bias', {'lr': 0.1}); "
             f"got {groups!r}."
@@ -43,7 +40,7 @@ def _is_group(item: Any) -> bool:
 
 
 def check_options(optimizer: Any, groups: Any) -> None:
-    """Raise a ValueError for an option that an optimiser of torch does not have: it would be kept and never read."""
+    """Raise a ValueError for an option that an optimiser of torch does not have: torch would never read it."""
     known = set(optimizer.defaults) if is_of_torch(type(optimizer)) else set()
     for pattern, options in groups:
         unknown = sorted(set(options) - known)
@@ -72,7 +69,7 @@ def refusal(optimizer: Any, parameters: Iterable[tuple[str, Tensor]], error: Exc
 
 
 def set_learning_rate(optimizer: Any, lr: float, groups: Iterable[dict[str, Any]]) -> None:
-    """Set the rate of the groups that have none of their own.
+    """Set the rate of the groups that were given without one.
 
     Parameters
     ----------

@@ -158,7 +158,7 @@ class TrainingRecorder(Callback):
             self._record(net, 0)
 
     def on_epoch_begin(self, net: Any, dataset_train: Any = None, **kwargs: Any) -> None:
-        """Count rows anew."""
+        """Count samples from 0 again."""
         self.n_seen_, self.n_rows_ = 0, len(dataset_train)
 
     def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
@@ -283,7 +283,7 @@ class TrainingRecorder(Callback):
             raise ValueError(f"measurements must not have a name that is recorded anyway; got {clash[0]!r}.")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is made anew by every fit."""
+        """Leave out what every fit makes for itself."""
         return {name: value for name, value in vars(self).items() if name != "measures_"}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

@@ -1,4 +1,4 @@
-"""The rows held out for validation: a user's own go through the same encoding as the rows of ``fit``."""
+"""The samples held out for validation: a user's own go through the same encoding as the samples of ``fit``."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def split_as_given(net: Any, X: Any, y: np.ndarray, **kwargs: Any) -> tuple[Any,
     if isinstance(whole, WeightedDataset) and _root(train) is not shown:
         raise ValueError(
             "train_split must return the dataset it is given, or a torch Subset of it, to train on beside "
-            f"sample_weight; got a {type(train).__name__} of its own, whose weights are not known."
+            f"sample_weight; got another {type(train).__name__}, whose weights are not known."
         )
     return encoded(train), encoded(valid)
 

@@ -222,9 +222,9 @@ def test_an_utterance_twice(tmp_path):
 
 
 def test_files_that_are_missing_or_of_another_kind(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"must be an scp or ark file; there is none\.$"):
+    with pytest.raises(FileNotFoundError, match=r"must be an scp or ark file; it does not exist\.$"):
         list(read_matrices(tmp_path / "feats.scp"))
-    with pytest.raises(FileNotFoundError, match="there is none"):
+    with pytest.raises(FileNotFoundError, match="it does not exist"):
         list(read_matrices(tmp_path))
     scp = tmp_path / "feats.scp"
     scp.write_text("a nowhere.ark:2\n")
