@@ -115,7 +115,9 @@ def naming_data(*names: str) -> Iterator[None]:
             raise
         what = "an array with a row per sample" if len(names) == 1 else "arrays with a row and a label per sample"
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{' and '.join(names)} must be {what}: {text or type(error).__name__}") from error
+        words = "could not convert string" in text
+        way_out = "; encode columns of words before, for example with OneHotEncoder in a pipeline" if words else ""
+        raise kind(f"{' and '.join(names)} must be {what}: {text or type(error).__name__}{way_out}") from error
 
 
 def is_integer(value: Any, least: int) -> TypeGuard[int]:

@@ -369,9 +369,9 @@ def _check_numbers(model: Any) -> None:
         isinstance(model.callbacks, list | tuple) and all(_is_callback(item) for item in model.callbacks)
     ):
         raise ValueError(f"callbacks must be None or a list of skorch callbacks; got {shown(model.callbacks)}.")
-    for name in ("optimizer", "criterion"):
+    for name, example in (("optimizer", "torch.optim.SGD"), ("criterion", "torch.nn.CrossEntropyLoss")):
         if not callable(getattr(model, name)):
-            raise ValueError(f"{name} must be a class of torch; got {shown(getattr(model, name))}.")
+            raise ValueError(f"{name} must be a class of torch, such as {example}; got {shown(getattr(model, name))}.")
 
 
 def _is_callback(item: Any) -> bool:

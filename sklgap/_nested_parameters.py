@@ -16,6 +16,20 @@ PREFIXES = ("module", "criterion", "optimizer", "iterator_train", "iterator_vali
 PARTS = ("iterator_train", "iterator_valid", "dataset")
 
 
+# What people give as a parameter of the estimator, and where it goes.
+PLACES = {
+    "learning_rate": "lr",
+    "learning_rate_init": "lr",
+    "weight_decay": "optimizer__weight_decay",
+    "momentum": "optimizer__momentum",
+    "nesterov": "optimizer__nesterov",
+    "betas": "optimizer__betas",
+    "label_smoothing": "criterion__label_smoothing",
+    "width": "module__width",
+    "n_layers": "module__n_layers",
+}
+
+
 def is_nested(name: str) -> bool:
     """Say whether the name is one of skorch's nested parameters, or a part of its data path."""
     prefix, dunder, key = name.partition("__")
@@ -30,6 +44,8 @@ def suggestion(name: str, allowed: Iterable[str]) -> str:
 
 def unknown_parameter(estimator: str, name: str, own: Iterable[str]) -> str:
     """Return the sentence for a parameter name that does not exist."""
+    if name in PLACES:
+        return f"{estimator} has no parameter {name!r}; did you mean {PLACES[name]!r}?"
     _, dunder, key = name.partition("__")
     own = [*own, *PARTS]
     candidates = [*own, *(f"{p}{dunder}{key}" for p in PREFIXES)] if dunder else own

@@ -1,6 +1,7 @@
 """What each sample counts for, as the user says it: ``sample_weight``, ``class_weight``, ``criterion__weight``."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,12 @@ def check_sample_weight(sample_weight: Any, X: Any) -> np.ndarray | None:
     """
     if sample_weight is None:
         return None
-    weight = np.array(_check_sample_weight(to_numpy(sample_weight), X, dtype=np.float64))
+    try:
+        weight = np.array(_check_sample_weight(to_numpy(sample_weight), X, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        if re.search("sample.weight", str(error), re.IGNORECASE):
+            raise
+        raise ValueError(f"sample_weight must hold one number for each sample: {error}") from error
     largest = weight.max()
     if not math.isfinite(largest):
         raise ValueError(f"sample_weight must hold finite numbers; got {largest}.")

@@ -138,8 +138,8 @@ WRONG_CHOICES = [
     ),
     ({"device": "abacus"}, "device must be 'auto' or a torch device such as 'cpu' or 'cuda'; got 'abacus'"),
     ({"device": None}, "device must be 'auto' or a torch device such as 'cpu' or 'cuda'; got None"),
-    ({"optimizer": "adam"}, "optimizer must be a class of torch; got 'adam'"),
-    ({"criterion": "mse"}, "criterion must be a class of torch; got 'mse'"),
+    ({"optimizer": "adam"}, "optimizer must be a class of torch, such as torch.optim.SGD; got 'adam'"),
+    ({"criterion": "mse"}, "criterion must be a class of torch, such as torch.nn.CrossEntropyLoss; got 'mse'"),
     *(
         ({"callbacks": value}, f"callbacks must be None or a list of skorch callbacks; got {value!r}")
         for value in (3, [3], "disable", [("name", 3)])
@@ -202,6 +202,8 @@ BAD_DATA = {
     "too large for float32": (with_value(1e300), Y, "Input X contains infinity or a value too large"),
     "complex": (X + 1j, Y, "Complex data not supported"),
     "strings": (np.full((60, 4), "a"), Y, "could not convert string to float|dtype='numeric'"),
+    "words": (np.full((60, 4), "a", dtype=object), Y, "'a'; encode columns of words before, .* OneHotEncoder in a pip"),
+    "one column of words": (np.array([[1.0, "B6"]] * 60, dtype=object), Y, "float: 'B6'; encode columns of words"),
     "sparse tensor": (torch.from_numpy(X).to_sparse(), Y, "sparse_output=False"),
     "sparse labels": (X, scipy.sparse.csr_matrix(Y[:, None]), "sparse_output=False"),
     "1-D": (X[:, 0], Y, "Expected 2D array, got 1D array|Reshape your data"),

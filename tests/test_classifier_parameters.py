@@ -210,6 +210,9 @@ def test_fit_changes_no_parameter():
         ("modul__width", "module__width"),
         ("iterator_trian__shuffle", "iterator_train__shuffle"),
         ("iterator_trian", "iterator_train"),
+        ("learning_rate", "lr"),
+        ("weight_decay", "optimizer__weight_decay"),
+        ("width", "module__width"),
     ],
 )
 def test_misspelt_name(wrong, right):

@@ -420,7 +420,7 @@ SOME = np.ones(len(Y))
         (np.where(Y == 0, np.nan, 1.0), "sample_weight contains NaN"),
         (np.where(Y == 0, np.inf, 1.0), "sample_weight contains infinity"),
         (0 * SOME, "at least one non-zero number|all of them are 0"),
-        (np.full(len(Y), "heavy"), "could not convert string|heavy"),
+        (np.full(len(Y), "heavy"), "sample_weight must hold one number for each sample: could not convert string"),
     ],
 )
 def test_weights_that_mean_nothing(given, sentence):

@@ -1,9 +1,12 @@
 """What code is and what it reads: which definitions belong to a library, and which globals a function uses."""
 
+import builtins
 import dis
 import functools
+import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import os
 import sys
 import sysconfig
@@ -13,6 +16,15 @@ from typing import Any
 
 # Names by which code reaches what its text does not say.
 ESCAPES = ("eval", "exec", "globals", "__import__", "compile")
+ESCAPING_ATTRIBUTES = (
+    *("__globals__", "f_globals", "f_locals", "_getframe", "currentframe", "import_module", "__builtins__"),
+    *("__annotations__", "get_type_hints", "get_annotations", "__doc__"),
+)
+# The same under names of the user's.
+ESCAPING_FUNCTIONS = (
+    *(eval, exec, globals, __import__, compile, sys._getframe, sys.modules, inspect.currentframe),
+    *(importlib.import_module, importlib.reload),
+)
 LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 INSTALLED = ("site-packages", "dist-packages")
 # The main program has another name in the processes that it starts.
@@ -108,6 +120,14 @@ def read_by(function: types.FunctionType) -> dict[str, Any]:
                 found.update([_chain(instruction.argval, value, instructions[place + 1 :])])
             elif instruction.opname in LOADS and instruction.argval in ESCAPES:
                 raise Unreadable(f"calls {instruction.argval}, which reaches what its text does not say")
+            elif instruction.opname in LOADS and instruction.argval in vars(builtins):
+                value = vars(builtins)[instruction.argval]
+                if not isinstance(value, type | types.BuiltinFunctionType):  # one that the user has put there
+                    found[instruction.argval] = value
+            if instruction.argval in ESCAPING_ATTRIBUTES:
+                raise Unreadable(f"uses {instruction.argval}, which reaches what its text does not say")
+            if any(found.get(str(instruction.argval)) is function for function in ESCAPING_FUNCTIONS):
+                raise Unreadable(f"uses {instruction.argval}, which reaches what its text does not say")
     return dict(sorted(found.items()))
 
 
@@ -118,7 +138,7 @@ def _chain(name: str, value: Any, following: list[dis.Instruction]) -> tuple[str
             break
         attribute = instruction.argval
         if is_library(value.__name__):
-            if (value.__name__, attribute) in (("sys", "modules"), ("importlib", "import_module")):
+            if (value.__name__, attribute) in (("sys", "modules"), *(("builtins", name) for name in ESCAPES)):
                 raise Unreadable(f"uses {value.__name__}.{attribute}, which reaches what its text does not say")
             break
         if attribute not in vars(value):
@@ -132,6 +152,8 @@ def _imported(function: types.FunctionType, instructions: list[dis.Instruction],
     level, names, name = (i.argval for i in instructions[place - 2 : place + 1])
     if level:
         name = importlib.util.resolve_name("." * level + name, function.__globals__.get("__package__") or "")
+    if name == "builtins" or (name == "sys" and "modules" in [i.argval for i in instructions]):
+        raise Unreadable(f"imports {name}, which reaches what its text does not say")
     if is_library(name):
         yield f"import {name}", f"{name} {version_of(name)}"
         return

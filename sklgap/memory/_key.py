@@ -204,7 +204,7 @@ class _Follower:
 
     def _set(self, kind: str, values: Iterable[Any]) -> None:
         """Feed a set in an order that does not depend on where its members lie in memory."""
-        digests = []
+        values, digests = list(values), []
         for value in values:
             part = _Follower()
             part.path = [*self.path, "a member"]
@@ -214,7 +214,9 @@ class _Follower:
             self.in_sets |= part.seen.keys()
             self.parts.append(part)
             digests.append(part.hash.hexdigest())
-        self.put(kind, len(digests), *sorted(digests))
+        # Numbers lie in the order in which they came, in every process; texts lie in another one in each.
+        in_order = all(type(value) in (bool, int, float, complex) for value in values)
+        self.put(kind, len(digests), *(digests if in_order else sorted(digests)))
 
     # -- numbers in memory ---------------------------------------------------------------------------------------------
 
@@ -379,6 +381,12 @@ class _Follower:
         if not is_library(module.__name__):
             self.named("attributes", ((n, v) for n, v in vars(module).items() if not n.startswith("__")))
 
+    def _random(self, kind: str, value: Any, state: list[Any]) -> None:
+        """Feed a generator of random numbers, and what a class of the user's adds to it."""
+        library = next(cls for cls in type(value).__mro__ if is_library(cls.__module__))
+        added = {name: held for name, held in attributes_of(value).items() if not hasattr(library, name)}
+        self.all(kind, [type(value), *state, added])
+
     # -- instances -----------------------------------------------------------------------------------------------------
 
     def _instance(self, value: Any, kind: type) -> None:
@@ -396,8 +404,9 @@ class _Follower:
         attributes = attributes_of(value)
         if isinstance(value, nn.Module):
             attributes = self._with_numbered_hooks(attributes)
-        if library_name(kind) is not None:
-            # No loop goes over the attributes of a library's object; skorch's copies have some more that are None.
+        if library_name(kind) is not None and kind.__module__.partition(".")[0] not in sys.stdlib_module_names:
+            # No loop goes over the attributes of a library's object, but over those of a SimpleNamespace of Python's;
+            # skorch's copies have some more that are None.
             attributes = {n: v for n, v in sorted(attributes.items()) if v is not None or not n.endswith("_")}
         self.named("attributes", attributes)
 
@@ -517,7 +526,7 @@ def _cell(follower: _Follower, cell: types.CellType) -> None:
 
 def _builtin(follower: _Follower, function: Any) -> None:
     owner = function.__self__
-    follower.put("builtin", function.__module__, function.__qualname__)
+    follower.put("builtin", getattr(function, "__module__", None), function.__qualname__)
     if owner is not None and not isinstance(owner, types.ModuleType):
         follower.feed(owner, "self")
 
@@ -572,11 +581,11 @@ FEEDS: list[tuple[Any, Any]] = [
     (array.array, lambda f, a: f.put("array.array", a.typecode, a.tobytes().hex())),
     (np.dtype, lambda f, d: f.put("dtype", d.str, repr(d))),
     (np.ufunc, _ufunc),
-    (np.random.RandomState, lambda f, r: f.all("RandomState", [r.get_state(legacy=False)])),
-    (np.random.Generator, lambda f, g: f.all("random generator", [g.bit_generator])),
+    (np.random.RandomState, lambda f, r: f._random("RandomState", r, [r.get_state(legacy=False)])),
+    (np.random.Generator, lambda f, g: f._random("random generator", g, [g.bit_generator])),
     (np.random.BitGenerator, lambda f, b: f.all("bits", [type(b), b.state, getattr(b.seed_seq, "state", None)])),
-    (random.Random, lambda f, r: f.all("Random", [type(r), r.getstate(), dict(getattr(r, "__dict__", {}))])),
-    (torch.Generator, lambda f, g: f.all("Generator", [g.device, g.get_state()])),
+    (random.Random, lambda f, r: f._random("Random", r, [r.getstate()])),
+    (torch.Generator, lambda f, g: f._random("Generator", g, [g.device, g.get_state()])),
     (RemovableHandle, _handle),
     (dataclasses.Field, _record_field),
     (logging.Logger, _logger),
@@ -598,8 +607,10 @@ def surroundings(device: str) -> tuple[Any, ...]:
         torch.are_deterministic_algorithms_enabled(),
         torch.backends.cudnn.enabled,
         torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.deterministic,
         torch.backends.cudnn.allow_tf32,
         torch.backends.mkldnn.enabled,
+        *((torch.is_autocast_enabled(of), torch.get_autocast_dtype(of)) for of in ("cpu", "cuda")),
     )
     hooks = [list(held.values()) for held in vars(nn.modules.module).values() if _is_global_hooks(held)]
     machine = (platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())

@@ -10,6 +10,7 @@ import datetime
 import enum
 import functools
 import logging
+import math
 import random
 import re
 import threading
@@ -35,7 +36,7 @@ LISTS = {kind.__name__: kind for kind in (list, collections.deque)}
 DICTS = {kind.__name__: kind for kind in (dict, collections.OrderedDict, collections.defaultdict, collections.Counter)}
 # What has no state that a training could change.
 CONSTANT = (
-    *(types.BuiltinFunctionType, types.ModuleType, types.CodeType, types.MappingProxyType, np.ufunc, np.dtype),
+    *(types.ModuleType, types.CodeType, types.MappingProxyType, np.ufunc, np.dtype),
     *(weakref.ref, logging.Logger, property, slice, range, type(threading.Lock()), type(threading.RLock())),
     *(
         enum.Enum,
@@ -50,11 +51,12 @@ CONSTANT = (
     ),
 )
 LIBRARY_BARS = ("tqdm",)
-# Types that `saved_state` writes in a special way.
-WRITTEN = (
-    *(np.generic, np.random.RandomState, np.random.Generator, random.Random, torch.Generator, torch.Size),
-    *(torch.dtype, torch.device, types.MethodType, types.FunctionType, functools.partial),
-)
+# Methods of objects that are not written in Python, such as `numbers.append`: the object is their state.
+C_METHODS = (types.BuiltinFunctionType, types.MethodWrapperType)
+# Types that are written in a special way: these types exactly, since a class below them may hold more,
+RANDOM = (np.random.RandomState, np.random.Generator, random.Random, torch.Generator)
+# and all of these.
+WRITTEN = (torch.Size, torch.dtype, torch.device, types.MethodType, types.FunctionType, functools.partial, *C_METHODS)
 
 Skipped = Callable[[Any], set[str]]
 
@@ -78,6 +80,8 @@ class Graph:
         self.shapes: dict[str, Any] = {}
         self.digests: dict[str, str] = {}
         self.hooks: dict[str, list[int]] = {}
+        self.outlines: dict[str, Any] = {}
+        self.defaults: list[Any] = []  # so that their ids remain their own
         for name, root in self.roots.items():
             self.add(name, root)
         self.overlaps = _overlaps({path: value for path, value in self.objects.items() if _has_memory(value)})
@@ -91,12 +95,16 @@ class Graph:
                 continue
             self.paths[id(value)], self.objects[path], self.types[path] = path, value, type(value)
             if _has_memory(value) or _is_users_class(value):
-                self.digests[path] = digest(value)
                 self.shapes[path] = _shape(value)
+                with contextlib.suppress(NotPlain):
+                    self.digests[path] = digest(value)
             elif _is_opaque(value):
                 with contextlib.suppress(NotPlain):
                     self.digests[path] = digest(value)
                 continue
+            if isinstance(value, types.FunctionType):
+                self.outlines[path] = _outline(value)
+                self.defaults.append((value.__defaults__, *(value.__kwdefaults__ or {}).values()))
             for hooks in _hook_dicts(value):
                 self.hooks[f"{path}.{hooks}"] = list(vars(value)[hooks])
             waiting += [(path + step, child) for step, child in reversed(list(children(value, self.skipped)))]
@@ -108,10 +116,14 @@ def digest(value: Any) -> str:
         value = [value.detach(), value.requires_grad]
     elif isinstance(value, np.ndarray):
         value = np.asarray(value)
+    elif isinstance(value, functools._lru_cache_wrapper):
+        value = [value, value.cache_info().currsize]
     try:
         return fingerprint(value)
     except Unfollowable as error:
         raise NotPlain(str(error)) from error
+    except Exception as error:  # the user's objects may raise anything when they are read
+        raise NotPlain(f"{_article(type(value))} that cannot be read ({type(error).__name__}: {error})") from error
 
 
 def children(value: Any, skipped: Skipped) -> Iterator[tuple[str, Any]]:
@@ -122,6 +134,9 @@ def children(value: Any, skipped: Skipped) -> Iterator[tuple[str, Any]]:
     if kind is types.MethodType:
         yield ".__self__", value.__self__
         yield ".__func__", value.__func__
+    elif isinstance(value, C_METHODS):
+        if not isinstance(value.__self__, types.ModuleType):
+            yield ".__self__", value.__self__
     elif kind is types.FunctionType:
         if library_name(value) is None:
             yield from ((f".<{name}>", cell.cell_contents) for name, cell in _cells(value))
@@ -218,7 +233,11 @@ class _Writer:
         elif kind in (set, frozenset):
             if any(type(held) not in EXACT for held in value):
                 raise NotPlain(f"{path} is a set of other things than numbers and texts")
-            node["items"] = sorted(value, key=repr)
+            # Numbers lie in the order in which they came; texts lie in another one in every process.
+            in_order = all(type(held) in (bool, int, float) for held in value)
+            node["items"] = list(value) if in_order else sorted(value, key=repr)
+            if in_order and list(kind(node["items"])) != node["items"]:
+                raise NotPlain(f"{path} is a set in an order that comes from what it held before")
         elif kind in DICTS.values():
             node["keys"] = all_of(value.keys(), ".key")
             node["items"] = [self.write(held, path + _step(key, i)) for i, (key, held) in enumerate(value.items())]
@@ -258,7 +277,7 @@ class _Writer:
 
     def _is_constant(self, value: Any, known: str) -> bool:
         if isinstance(value, type):
-            if _is_users_class(value) and digest(value) != self.graph.digests[known]:
+            if _is_users_class(value) and digest(value) != self.graph.digests.get(known):
                 raise NotPlain(f"the class {value.__qualname__} has changed")
             return True
         if isinstance(value, types.FunctionType):
@@ -271,7 +290,9 @@ class _Writer:
 
     def _known(self, node: dict[str, Any], value: Any, path: str, known: str) -> None:
         """Write down an object that will be there again: what it holds."""
-        if isinstance(value, types.MethodType | functools.partial | types.FunctionType):
+        if isinstance(value, (types.MethodType, functools.partial, types.FunctionType, *C_METHODS)):
+            if self.graph.outlines.get(known) != _outline(value):
+                raise NotPlain(f"the function {path} has other code, names or defaults than at the start")
             held = dict(children(value, self.graph.skipped))
             node["parts"] = {step: self.write(part, path + step) for step, part in held.items()}
             return
@@ -396,7 +417,10 @@ class _Reader:
 
     def _immutable(self, kind: str, node: dict[str, Any], target: Any) -> Any:
         if kind == "dtype":
-            return getattr(torch, node["name"])
+            found = getattr(torch, node["name"])
+            if not isinstance(found, torch.dtype):
+                raise ValueError(f"{node['name']} is no dtype")
+            return found
         if kind == "device":
             return torch.device(node["name"])
         if kind == "Size":
@@ -421,6 +445,8 @@ class _Reader:
         if "dtype" not in node:
             self.memo[number] = target  # it was as it is
         elif node["dtype"] == "|O":
+            if math.prod(node["shape"]) != len(node["items"]):
+                raise ValueError("an array holds another number of values than it says")
             made = self.memo[number] = np.empty(node["shape"], dtype=object) if target is None else target
             flat = np.empty(made.size, dtype=object)
             for place, item in enumerate(self._all(node["items"])):
@@ -545,6 +571,14 @@ def _cells(function: types.FunctionType) -> list[tuple[str, types.CellType]]:
     return [(name, cell) for name, cell in cells if _is_filled(cell)]
 
 
+def _outline(function: Any) -> Any:
+    """Return of a function what a file does not bring back: its code, and the names of what it holds."""
+    if not isinstance(function, types.FunctionType):
+        return None
+    defaults = [*map(id, function.__defaults__ or ()), *map(id, (function.__kwdefaults__ or {}).values())]
+    return function.__code__, defaults, [step for step, _ in children(function, lambda value: set())]
+
+
 def _is_filled(cell: types.CellType) -> bool:
     try:
         _ = cell.cell_contents
@@ -562,7 +596,9 @@ def _hook_dicts(value: Any) -> list[str]:
 def _is_opaque(value: Any) -> bool:
     """Say whether an object holds more than Python shows: it must be as it was at the start."""
     kind: Any = type(value)
-    if isinstance(value, (type, *CONSTANT, *WRITTEN)) or kind in (*EXACT, *CONTAINERS, np.ndarray):
+    if isinstance(value, np.void) or (isinstance(value, RANDOM) and kind not in RANDOM):
+        return True
+    if isinstance(value, (type, *CONSTANT, *WRITTEN, *RANDOM, np.generic)) or kind in (*EXACT, *CONTAINERS, np.ndarray):
         return kind is bytearray
     if isinstance(value, Tensor):
         return not _has_memory(value)

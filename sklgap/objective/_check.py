@@ -1,5 +1,6 @@
 """The one door from what a user holds (an estimator, a pipeline, a search, a skorch net) to an `Objective`."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,9 @@ from sklgap.objective._objective import Objective, RestrictedObjective
 from sklgap.objective._row_loss import RowLoss, row_loss
 from sklgap.objective._stream import is_stream, length_of, part_of
 from sklgap.objective._tensors import as_tensor
+
+# What `check_objective`, and every function that calls it, hands on to `Objective`.
+_OPTIONS = tuple(inspect.signature(Objective).parameters)[3:]
 
 
 def check_objective(
@@ -72,6 +76,9 @@ def check_objective(
     """
     check_arguments(check_objective, locals())
     check_max_samples(max_samples)
+    unknown = [name for name in kwargs if name not in _OPTIONS]
+    if unknown:
+        raise TypeError(f"{unknown[0]} is not an argument here; Objective takes {', '.join(_OPTIONS)}.")
     if isinstance(estimator, Objective | RestrictedObjective):
         if X is not None or y is not None or max_samples is not None:
             raise TypeError("An Objective carries its own data; X, y and max_samples must be None beside it.")
@@ -115,6 +122,8 @@ def _take(X: Any, rows: np.ndarray) -> Any:
 
 def _parts(estimator: Any, X: Any, y: Any) -> tuple[nn.Module, Criterion | RowLoss, Any, Any]:
     """Recognise what the estimator is by what it offers, never by its class."""
+    if isinstance(estimator, type):
+        raise TypeError(f"estimator must be a fitted object; got the class {estimator.__name__}.")
     if isinstance(estimator, tuple) and len(estimator) == 2 and isinstance(estimator[0], nn.Module):
         return *estimator, *_as_tensors(X, y)
     if hasattr(estimator, "objective_parts"):

@@ -29,7 +29,7 @@ from sklgap.objective._restricted import RestrictedObjective
 from sklgap.objective._row_loss import NO_TERMS, RowLoss, row_loss
 from sklgap.objective._second_derivatives import check_second_derivatives, differentiable_twice
 from sklgap.objective._stream import StreamData, is_stream, stream_data
-from sklgap.objective._trial import Limits, explained, try_gradient, try_loss, try_module, try_parts
+from sklgap.objective._trial import Limits, explained, try_gradient, try_loss, try_module, try_parts, try_whole_batch
 
 if TYPE_CHECKING:
     from sklgap.objective._subspace import Subspace
@@ -268,7 +268,9 @@ class Objective:
         trial = try_module(self._fn, params, batch)
         self._buffers = self._buffers if trial.moves_buffers else {}
         self._draws = trial.draws
-        if not whole_batches:
+        if whole_batches:
+            try_whole_batch(self._fn, params, self._buffers, batch)
+        else:
             with torch.no_grad(), explained(batch), undisturbed(seed=0):
                 y_pred = self._fn(params, self._buffers, batch)[1].y_pred
             if isinstance(y_pred, Tensor):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from sklgap._checks import shown
 from sklgap._typing import Params
 
 Patterns = str | Sequence[str]
@@ -29,13 +30,17 @@ def trainable_parameters(module: nn.Module, patterns: Patterns | None = None) ->
     if not isinstance(asked, Sequence) or not asked or not all(isinstance(pattern, str) for pattern in asked):
         raise ValueError(
             f"parameters must be None, a pattern of parameter names such as 'encoder.*', or a list of these; "
-            f"got {patterns!r}."
+            f"got {shown(patterns)}."
         )
     for pattern in asked:
         if not any(fnmatchcase(name, pattern) for name in params):
             names = list(params)
             some = ", ".join(map(repr, names[:_N_NAMED])) + (", ..." if len(names) > _N_NAMED else "")
-            raise ValueError(f"parameters must match trainable parameters; {pattern!r} matches none of {some}.")
+            is_layer = any(name.startswith(f"{pattern}.") for name in names)
+            way_out = f" Write '{pattern}.*' for all parameters of this layer." if is_layer else ""
+            raise ValueError(
+                f"parameters must match trainable parameters; {pattern!r} matches none of {some}.{way_out}"
+            )
     return {name: p for name, p in params.items() if any(fnmatchcase(name, pattern) for pattern in asked)}
 
 

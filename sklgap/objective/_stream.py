@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
 
+from sklgap._checks import shown
 from sklgap._random import random_states, undisturbed
 from sklgap._typing import Batch
 from sklgap.objective._data import N_TRIED, ArrayData, Data, Rows, check_rows, on_device
@@ -286,8 +287,7 @@ class StreamData:
             y = on_device(torch.as_tensor(y), self._dtype, self._device, target=True)
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(
-                f"The target of a batch must be one tensor; got a {type(y).__name__}. For any other batch, give a "
-                "function loss(module, batch) in place of the criterion."
+                f"The target of a batch must be one tensor; got a {type(y).__name__}. {_ANY_OTHER}"
             ) from error
         if not y.ndim:
             raise ValueError("A batch must have one target a sample; got a single number: set the batch_size.")
@@ -319,10 +319,16 @@ def inputs_and_target(batch: Any) -> tuple[Any, Any]:
     if isinstance(batch, Mapping) and "labels" in batch:
         return {key: value for key, value in batch.items() if key != "labels"}, batch["labels"]
     got = f"{len(batch)} parts" if isinstance(batch, tuple | list) else f"a {type(batch).__name__}"
-    raise TypeError(
-        f"A batch must be (inputs, target), or a dict with 'labels'; got {got}. For any other batch, give a function "
-        "loss(module, batch) in place of the criterion."
-    )
+    if isinstance(batch, Mapping):
+        got += f" with {shown(list(batch))}"
+    raise TypeError(f"A batch must be (inputs, target), or a dict with 'labels'; got {got}. {_ANY_OTHER}")
+
+
+# The way out for a batch of another form. The name of the first argument tells such a function from a criterion.
+_ANY_OTHER = (
+    "For any other batch, give a function loss(module, batch) in place of the criterion: its first argument must be "
+    "named module or model."
+)
 
 
 def part_of(data: Any, rows: Sequence[int]) -> Any:

@@ -14,6 +14,7 @@ from sklgap._random import random_states, undisturbed
 from sklgap._typing import Batch, Buffers, Params
 from sklgap.objective._data import rows_of
 from sklgap.objective._loss import ModuleLoss
+from sklgap.objective._nested import map_tensors
 from sklgap.objective._row_loss import RowLoss
 
 # How often the outputs are evaluated again, and how often where the module draws random numbers.
@@ -204,6 +205,27 @@ def try_parts(loss_fn: ModuleLoss, params: Params, buffers: Buffers, batch: Batc
     mean = sum(m * (part.stop - part.start) / n for m, part in zip(means, parts, strict=True))
     if not _close(torch.as_tensor(mean), whole):
         raise ValueError(_NO_MEAN)
+
+
+def try_whole_batch(loss_fn: ModuleLoss, params: Params, buffers: Buffers, batch: Batch) -> None:
+    """Raise a ValueError for a ``loss(module, batch)`` that grows when every sample is given twice: a sum."""
+    n = len(batch.y)
+
+    def twice(tensor: Tensor) -> Tensor:
+        return torch.cat([tensor, tensor]) if tensor.ndim and len(tensor) == n else tensor
+
+    doubled = batch._replace(X=map_tensors(twice, batch.X), y=twice(batch.y))
+    with torch.no_grad(), undisturbed(seed=0):
+        once = loss_fn(params, buffers, batch)[0]
+        try:
+            again = loss_fn(params, buffers, doubled)[0]
+        except Exception:  # a batch may hold more than tensors, and then there is nothing to compare
+            return
+    if _close(again, 2 * once) and not _close(again, once):
+        raise ValueError(
+            "loss(module, batch) must return the mean loss of the batch; it returns a sum, which doubles when every "
+            "sample is given twice: divide by the number of samples, or return (mean, weight of the batch)."
+        )
 
 
 _NO_MEAN = (

@@ -163,7 +163,13 @@ def test_the_command(folder, capsys):
             "sklgap: --older-than must be a number and s, m, h, d or w, such as 30d; got 'soon'.",
         ),
         (["--older-than", "-3d"], None),
-        (["--max-size", "2 elephants"], "sklgap: --max-size must be a number and KB, MB or GB, such as 2GB; got"),
+        (
+            ["--max-size", "2 elephants"],
+            "sklgap: --max-size must be a number and KB, MB or GB, such as 2GB; got",
+        ),
+        (["--max-size", "2"], "sklgap: --max-size must be a number and KB, MB or GB, such as 2GB; got '2'."),
+        (["--max-size", "0"], "sklgap: --max-size must be"),
+        (["--max-size", "1.5"], "sklgap: --max-size must be"),
         (["--max-size", "nan"], "sklgap: --max-size must be"),
     ],
 )

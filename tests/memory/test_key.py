@@ -1,3 +1,5 @@
+import argparse
+import builtins
 import contextvars
 import copy
 import ctypes
@@ -439,3 +441,62 @@ def test_dataclasses_and_slots():
     one.a, other.a = 1, 2
     assert fingerprint(Setting(1)) != fingerprint(Setting(2))
     assert fingerprint(one) != fingerprint(other)
+
+
+def reads(text):
+    """Return a function with this text, of a module of the user's that imports some of Python's."""
+    namespace = {"__name__": "users_code", "sys": sys, "builtins": builtins, "imported": importlib.import_module}
+    exec(f"def made():\n    {text}", namespace)
+    return namespace["made"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "return made.__globals__['WIDTH']",
+        "return sys._getframe().f_globals['WIDTH']",
+        "return builtins.eval('WIDTH')",
+        "return imported('settings').WIDTH",
+        "import sys; return sys.modules['settings'].WIDTH",
+        "from importlib import import_module; return import_module('settings').WIDTH",
+        "import builtins; return builtins.eval('WIDTH')",
+        "return made.__annotations__['width']",
+    ],
+)
+def test_ways_round_the_text_of_code_are_refused(text):
+    with pytest.raises(Unfollowable, match="what its text does not say"):
+        fingerprint(reads(text))
+
+
+def test_what_the_user_puts_into_builtins_counts(monkeypatch):
+    monkeypatch.setattr(builtins, "USERS_WIDTH", 3, raising=False)
+    before = fingerprint(reads("return USERS_WIDTH"))
+    monkeypatch.setattr(builtins, "USERS_WIDTH", 4)
+    assert fingerprint(reads("return USERS_WIDTH")) != before
+
+
+class Own(np.random.RandomState):
+    scale = 1
+
+
+ORDERS = {
+    "a namespace": (types.SimpleNamespace(a=1, b=2), types.SimpleNamespace(b=2, a=1)),
+    "a name with None": (types.SimpleNamespace(a_=None), types.SimpleNamespace()),
+    "parsed arguments": (argparse.Namespace(a=1, b=2), argparse.Namespace(b=2, a=1)),
+    "a set of numbers": ({0, 8}, {8, 0}),
+    "a frozen set of numbers": (frozenset([0, 8]), frozenset([8, 0])),
+    "a class of random numbers": (Own(0), np.random.RandomState(0)),
+}
+
+
+@pytest.mark.parametrize("case", ORDERS)
+def test_what_a_loop_or_a_draw_sees_counts(case):
+    one, other = ORDERS[case]
+    assert fingerprint(one) != fingerprint(other)
+
+
+def test_autocast_is_among_the_surroundings():
+    before = fingerprint(surroundings("cpu"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert fingerprint(surroundings("cpu")) != before
+    assert fingerprint(surroundings("cpu")) == before

@@ -218,7 +218,7 @@ def test_unfitted(unfitted):
         check_objective(unfitted(), *_data())
 
 
-@pytest.mark.parametrize("thing", [3, "net", (1, 2), nn.Linear(4, 3), LogisticRegression(), NeuralNetClassifier])
+@pytest.mark.parametrize("thing", [3, "net", (1, 2), nn.Linear(4, 3), LogisticRegression()])
 def test_unknown_things(thing):
     with pytest.raises(TypeError, match=r"estimator must be an LBGapClassifier, a skorch net, .*; got "):
         check_objective(thing, *_data())
@@ -272,3 +272,16 @@ def test_rows_are_drawn_by_the_random_state():
 def test_bad_max_samples(max_samples):
     with pytest.raises(ValueError, match=r"max_samples must be None, an integer of at least 1 or a float in \(0, 1\]"):
         _rows_of(max_samples)
+
+
+@pytest.mark.parametrize("name", ["eps", "n_samples", "batchnorm"])
+def test_arguments_that_do_not_exist(name):
+    pair = (torch.nn.Linear(3, 2), torch.nn.CrossEntropyLoss())
+    with pytest.raises(TypeError, match=f"^{name} is not an argument here; Objective takes batch_norm, chunk_size, "):
+        check_objective(pair, torch.zeros(8, 3), torch.arange(8) % 2, **{name: 1})
+
+
+@pytest.mark.parametrize("kind", [LBGapClassifier, NeuralNetClassifier, torch.nn.Linear])
+def test_a_class_is_no_estimator(kind):
+    with pytest.raises(TypeError, match=f"^estimator must be a fitted object; got the class {kind.__name__}"):
+        check_objective(kind, torch.zeros(8, 3), torch.arange(8) % 2)

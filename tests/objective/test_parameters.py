@@ -1,3 +1,6 @@
+from collections import OrderedDict
+
+import pytest
 import torch
 from torch import nn
 
@@ -48,3 +51,18 @@ def test_squared_distance_and_copies():
     assert not copies["a"].requires_grad
     copies["a"].zero_()
     assert params["a"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("layer", ["0", "2", "2.inner"])
+def test_the_name_of_a_layer_is_not_a_pattern_of_its_parameters(layer):
+    inner = nn.Sequential(OrderedDict(inner=nn.Linear(2, 2)))
+    with pytest.raises(ValueError, match=rf"matches none of '0.weight', .* Write '{layer}\.\*' for all parameters"):
+        trainable_parameters(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), inner), layer)
+
+
+@pytest.mark.parametrize("given", [[], 3, nn.Linear(2, 2), list(nn.Linear(100, 100).parameters())])
+def test_what_is_no_pattern_is_shown_in_one_short_sentence(given):
+    with pytest.raises(ValueError, match="parameters must be None, a pattern of parameter names") as caught:
+        trainable_parameters(nn.Linear(2, 2), given)
+    assert len(str(caught.value)) < 400
+    assert "\n" not in str(caught.value)

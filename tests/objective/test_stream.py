@@ -347,6 +347,11 @@ BAD = {
     "no length": (NoLength, TypeError, "a Dataset with a length and an index, or a DataLoader over this one"),
     "list": (lambda: [(X, Y)] * 3, TypeError, "data must be a pair .X, y., a Dataset or a DataLoader; got list"),
     "three parts": (lambda: TensorDataset(X, Y, Y), TypeError, "got 3 parts. For any other batch, give a function"),
+    "a dict of other names": (
+        lambda: Subset([{"image": x, "label": 0} for x in X], range(5)),
+        TypeError,
+        r"got a dict with \['image', 'label'\]. .* its first argument must be named module or model",
+    ),
     "no target": (lambda: TensorDataset(X), TypeError, "got 1 parts"),
     "only a tensor": (lambda: Subset(X, range(5)), TypeError, "got a Tensor"),
     "two targets": (
@@ -727,3 +732,17 @@ def test_sparse_rows():
             torch.testing.assert_close(f.gradient(), g.gradient(), **DOUBLE)
             torch.testing.assert_close(f.batch_gradient([3, 9]), g.batch_gradient([3, 9]), **DOUBLE)
             torch.testing.assert_close(f.hvp(f.theta0), g.hvp(g.theta0), **DOUBLE)
+
+
+@pytest.mark.parametrize("kind", ["dict", "pair"])
+def test_a_sum_over_the_batch_is_refused(kind):
+    X, y = torch.randn(40, 4), torch.arange(40) % 3
+    module = nn.Linear(4, 3)
+
+    def loss(module, batch):
+        inputs, target = (batch["x"], batch["y"]) if kind == "dict" else batch
+        return nn.functional.cross_entropy(module(inputs), target, reduction="sum")
+
+    samples = [{"x": a, "y": b} if kind == "dict" else (a, b) for a, b in zip(X, y, strict=True)]
+    with pytest.raises(ValueError, match="must return the mean loss of the batch; it returns a sum"):
+        Objective(module, loss, DataLoader(samples, batch_size=16))
