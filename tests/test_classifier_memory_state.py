@@ -1,6 +1,7 @@
 """A killed fit whose parts have a state of their own ends where an undisturbed one does, or starts anew and says so."""
 
 import collections
+import os
 import random
 import types
 import warnings
@@ -14,9 +15,10 @@ from torch import nn
 from torch.utils.data import Dataset, RandomSampler
 
 from sklgap import LBGapClassifier, Remedy
+from sklgap.memory import Memory
 from sklgap.training import _checkpoint
 from tests.test_classifier_memory import EPOCHS, Kill, Killed, assert_same, kill_after, seen
-from tests.tiny import Mlp, blobs
+from tests.tiny import Mlp, blobs, same_weights, small
 
 X, Y = blobs()
 
@@ -428,3 +430,45 @@ def test_the_users_own_objects_are_not_changed(tmp_path):
     init.random.seed(5)
     kill_after(1)
     assert_same(estimator(tmp_path, **parameters).fit(X, Y), first)
+
+
+class Interrupt(Callback):
+    """Ends the first fit in its third epoch, as Ctrl-C does."""
+
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) == 3 and os.environ.get("SKLGAP_TEST_INTERRUPTS"):
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("forged", ["text", "shape"])
+def test_a_forged_state_that_breaks_the_first_step_is_refused(forged, tmp_path, monkeypatch):
+    monkeypatch.setattr(_checkpoint, "SHARE", 1e9)  # save after every epoch
+    X, y = blobs()
+
+    def model(memory=None):
+        return small(max_epochs=5, memory=memory, callbacks=[("interrupt", Interrupt())])
+
+    expected = model().fit(X, y)
+    monkeypatch.setenv("SKLGAP_TEST_INTERRUPTS", "1")
+    with pytest.raises(KeyboardInterrupt):
+        model(tmp_path).fit(X, y)
+    monkeypatch.delenv("SKLGAP_TEST_INTERRUPTS")
+    (path,) = tmp_path.glob("*.part")
+    folder = Memory(tmp_path)
+    entry = folder.read(path.stem, "part")
+    nodes = [node for node in entry["state"]["nodes"] if isinstance(node, dict)]
+    if forged == "text":
+        (betas,) = [node for node in nodes if list(node.get("items", ())) == [0.9, 0.999]]
+        betas["items"] = type(betas["items"])(["0.9", 0.999])
+    else:
+        # What the training has made stands at no place of a net that begins: gradients, and moments of the optimiser.
+        made = [node for node in nodes if torch.is_tensor(node.get("data")) and node["at"] is None]
+        moments = [node for node in made if node["data"].ndim == 2]
+        assert moments
+        for node in moments:
+            node["data"] = node["data"][:2]
+    folder.write(path.stem, "part", entry)
+    with pytest.warns(UserWarning, match="memory: .*the work is done again"):
+        again = model(tmp_path).fit(X, y)
+    assert same_weights(again, expected)
+    assert not list(tmp_path.glob("*.part"))
