@@ -41,7 +41,7 @@ def value_and_grad(loss_fn: LossFn, standing: Standing | None = None) -> GradFn:
             loss, aux = loss_fn(params, buffers, batch)
             gradients = gradients_of(loss, list(params.values()), allow_unused=True)
         found = {name: g for name, g in zip(params, gradients, strict=True) if g is not None}
-        return found, aux._replace(y_pred=aux.y_pred.detach())
+        return found, Aux(aux.loss, aux.y_pred.detach(), aux.buffers, aux.weights)
 
     return grad_fn
 

@@ -405,6 +405,8 @@ class TrainingNet(NeuralNetClassifier):
         """Call the callbacks; a KeyboardInterrupt that one raises at the end of an epoch is skorch's early stopping."""
         if "batch" in kwargs:
             kwargs["batch"] = pair_of(kwargs["batch"])
+            super().notify(method_name, **kwargs)
+            return
         if method_name == "on_train_end":
             self._notify_end(**kwargs)
             return

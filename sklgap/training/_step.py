@@ -80,7 +80,8 @@ class TrainStep:
             first.append(aux)
             for name, parameter in self.params.items():
                 parameter.grad = gradients.get(name)
-            self._keep_buffers(aux.buffers)
+            if buffers:
+                self._keep_buffers(aux.buffers)
             if self.on_grad is not None:
                 self.on_grad(batch)
             return aux.loss
