@@ -34,7 +34,7 @@ def shown(value: Any) -> str:
 
 
 def check_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Check flags, ``verbose`` and ``random_state`` of a call: the first line of a public function.
+    """Check flags, ``verbose``, ``n_jobs`` and ``random_state`` of a call: the first line of a public function.
 
     Numbers and choices are left to the function, which knows what is allowed.
 
@@ -55,6 +55,8 @@ def check_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> N
             check_random_state(given[name])
         elif name == "verbose":
             check_verbose(given[name])
+        elif name == "n_jobs":
+            check_n_jobs(given[name])
         else:
             check_flag(name, given[name])
 
@@ -62,13 +64,20 @@ def check_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> N
 @functools.cache
 def _plain_parameters(function: Callable[..., Any]) -> list[str]:
     parameters = inspect.signature(function).parameters.items()
-    return [name for name, p in parameters if name in ("random_state", "verbose") or p.annotation in (bool, "bool")]
+    known = ("random_state", "verbose", "n_jobs")
+    return [name for name, p in parameters if name in known or p.annotation in (bool, "bool")]
 
 
 def check_verbose(verbose: Any) -> None:
     """Raise an error unless ``verbose`` is a flag or an integer of at least 0."""
     if not (isinstance(verbose, bool | np.bool_) or is_integer(verbose, 0)):
         raise WrongArgument(f"verbose must be True, False or an integer of at least 0; got {shown(verbose)}.")
+
+
+def check_n_jobs(n_jobs: Any) -> None:
+    """Raise an error unless ``n_jobs`` is None or an integer that is not 0."""
+    if n_jobs is not None and (not is_number(n_jobs) or not isinstance(n_jobs, numbers.Integral) or n_jobs == 0):
+        raise WrongArgument(f"n_jobs must be None or an integer other than 0; got {shown(n_jobs)}.")
 
 
 def check_flag(name: str, value: Any) -> None:

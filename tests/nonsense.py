@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import sklgap
-from sklgap import datasets, inspection, metrics, nets, objective, regimes, remedies, training
+from sklgap import datasets, inspection, metrics, model_selection, nets, objective, regimes, remedies, training
 from tests.tiny import Mlp, blobs, images, small
 
 X, Y = blobs(24)
@@ -82,6 +82,7 @@ EFFORT = {
         "n_restarts",
         "n_points",
     ),
+    *("n_seeds", "max_small_epochs", "large_epochs"),
     *("max_iter", "n_rows", "proximal_steps", "inner_steps", "n_layers", "n_blocks"),
 }
 
@@ -235,7 +236,47 @@ def calls():
     found["updates_of_epochs"] = plain(regimes.updates_of_epochs, n_epochs=2, batch_size=4, n_samples=40)
     found["check_remedies"] = plain(remedies.check_remedies, remedies=())
     found["plan_epoch"] = plain(training.plan_epoch, n_rows=40, batch_size=4, seed=0, epoch=0)
-    return found
+    return found | experiments() | displays()
+
+
+def experiments():
+    """Return the calls of the experiments by name, as small as they can be."""
+    quick = {"estimator": small(max_epochs=1), "X": X, "y": Y, "n_trials": 1, "random_state": 0, "verbose": 0}
+    tested = {**quick, "X_test": X, "y_test": Y, "epsilons": []}
+    found = {
+        "compare_regimes": tested,
+        "batch_size_curve": {**tested, "batch_sizes": [8, 16], "validation_fraction": 0.25},
+        "warm_start_curve": {**tested, "max_small_epochs": 1},
+        "minima_census": {**tested, "n_seeds": 1, "inits": ("torch",), "max_samples": 4},
+        "sharpness_trajectory": {**quick, "every": 1, "at_updates": None, "max_samples": 4, "solver": "power"},
+        "critical_batch_size": {**quick, "n_batches": 4},
+        "steps_to_loss": {**quick, "batch_sizes": [8, 16], "target_loss": 0.5},
+        "largest_safe_batch_size": {"curve": curve()},
+        "gap_report": {"search": cross_validated(), "accuracy": "accuracy"},
+        "time_to_accuracy": {"models": {"one": fitted().history_}, "target": 0.5, "quantity": "train_accuracy"},
+        "fit_steps_to_loss": {"batch_sizes": [10, 100, 1000], "n_steps": [1050, 150, 60]},
+        "parallel_model": {"batch_sizes": [10, 100], "n_updates": [1050, 150]},
+        "overhead_efficiency": {"overhead": 2.0},
+    }
+    del found["minima_census"]["n_trials"], found["minima_census"]["epsilons"]
+    return {name: plain(getattr(model_selection, name), **good) for name, good in found.items()}
+
+
+@functools.cache
+def curve():
+    """A curve of two sizes and two trials."""
+    return model_selection.batch_size_curve(
+        small(max_epochs=1), X, Y, X, Y, batch_sizes=[8, 16], n_trials=2, epsilons=[], random_state=0, verbose=0
+    )
+
+
+def cross_validated():
+    folds = np.array([0.5, 0.75])
+    return {"fit_time": folds, "score_time": folds, "train_accuracy": folds, "test_accuracy": folds}
+
+
+def displays():
+    return {}
 
 
 # Where the error calls an argument by another name that the user knows it by.
@@ -266,6 +307,8 @@ def nonsense():
                 continue
             huge = {} if argument.split("__")[-1] in EFFORT else HUGE
             for value in (*VALUES, *huge):
+                if argument == "n_jobs" and value in ("-1", *HUGE):  # allowed: they start processes
+                    continue
                 yield name, call, argument, value, {**VALUES, **huge}[value]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sklgap._checks import check_integer, check_positive, check_random_state, is_number
+from sklgap._checks import check_arguments, check_integer, check_positive, check_random_state, is_number
 from sklgap.model_selection._batch_size_report import BatchSizeCurve
 from sklgap.model_selection._cost import measure_cost
 from sklgap.model_selection._experiment import (
@@ -152,6 +152,7 @@ def batch_size_curve(
     >>> bool(curve.values(20, "test_accuracy").mean() > curve.values(200, "test_accuracy").mean())
     True
     """
+    check_arguments(batch_size_curve, locals())
     classifier = check_classifier(estimator)
     lrs = _check_rules(lr, lrs, budget, classifier)
     check_integer("n_trials", n_trials)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from sklgap._checks import check_integer, check_random_state
+from sklgap._checks import check_arguments, check_integer, check_random_state
 from sklgap.model_selection._census_result import MinimaCensus
 from sklgap.model_selection._experiment import (
     check_candidate,
@@ -125,6 +125,7 @@ def minima_census(
     >>> census.values(("LB", "torch"), "test_accuracy").shape
     (2,)
     """
+    check_arguments(minima_census, locals())
     overrides = check_regimes(regimes)
     starts = _check_inits(inits)
     if isinstance(check_classifier(estimator).net, nn.Module):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sklgap._checks import check_random_state
+from sklgap._checks import check_arguments, check_random_state
 from sklgap.model_selection._experiment import (
     check_candidate,
     check_data,
@@ -117,6 +117,7 @@ def compare_regimes(
     >>> len(report.records)
     4
     """
+    check_arguments(compare_regimes, locals())
     reference = str(reference)
     overrides = check_regimes(regimes)
     if reference not in overrides:

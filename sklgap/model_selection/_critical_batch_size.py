@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import indexable
 from tqdm.auto import tqdm
 
-from sklgap._checks import check_integer
+from sklgap._checks import check_arguments, check_integer
 from sklgap.inspection import gradient_noise_scale
 from sklgap.inspection._gradient_noise import LEAST_BATCHES
-from sklgap.model_selection._experiment import check_classifier
+from sklgap.model_selection._experiment import check_classifier, check_rows
 from sklgap.model_selection._recorded_training import (
     check_target_loss,
     draw_seeds,
@@ -181,11 +180,12 @@ def critical_batch_size(
     >>> bool(1 < found.critical_batch_size < 10_000)
     True
     """
+    check_arguments(critical_batch_size, locals())
     check_batch_norm(batch_norm)
     check_integer("n_batches", n_batches, least=LEAST_BATCHES)
     if target_loss is not None:
         check_target_loss(target_loss)
-    X, y = indexable(X, y)
+    X, y = check_rows(X, y)
     check_classifier(estimator)
     estimator, X = without_head(estimator, X, y)
     seeds = draw_seeds(n_trials, random_state)

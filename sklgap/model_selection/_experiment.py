@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import indexable
 
-from sklgap._checks import check_integer, is_one_of
+from sklgap._checks import WrongArgument, check_integer, is_one_of, naming_data
 from sklgap._classifier import LBGapClassifier
 from sklgap.inspection._sharpness import SOLVERS, check_epsilons
 from sklgap.memory import check_memory
@@ -18,14 +18,26 @@ from sklgap.regimes import check_batch_regime
 
 def check_data(X: Any, y: Any, X_test: Any, y_test: Any) -> tuple[Any, Any, Any, Any]:
     """Return training and test data that can be indexed and belong together."""
-    X, y = indexable(X, y)
-    X_test, y_test = indexable(X_test, y_test)
-    unseen = np.setdiff1d(np.asarray(y_test), np.asarray(y))
+    X, y = check_rows(X, y)
+    X_test, y_test = check_rows(X_test, y_test, "X_test", "y_test")
+    with naming_data("y", "y_test"):
+        unseen = np.setdiff1d(np.asarray(y_test), np.asarray(y))
     if len(unseen):
         raise ValueError(f"y_test must have labels that y has; got {unseen} beside them.")
     if np.shape(X)[1:] != np.shape(X_test)[1:]:
         raise ValueError(f"X_test must have rows like those of X, {np.shape(X)[1:]}; got {np.shape(X_test)[1:]}.")
     return X, y, X_test, y_test
+
+
+def check_rows(X: Any, y: Any, *names: str) -> tuple[Any, Any]:
+    """Return data that can be indexed and belong together; ``names`` are what the user calls them if not X and y."""
+    names = names or ("X", "y")
+    for name, value in zip(names, (X, y), strict=True):
+        if value is None:
+            raise WrongArgument(f"{name} must be an array with a row per sample; got None.")
+    with naming_data(*names):
+        X, y = indexable(X, y)
+    return X, y
 
 
 def check_keepable(memory: Any, random_state: Any) -> None:

@@ -10,16 +10,16 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import indexable
 from tqdm.auto import tqdm
 
-from sklgap._checks import check_integer, check_random_state
+from sklgap._checks import check_arguments, check_integer, check_random_state
 from sklgap.inspection import recorded, sharpness
 from sklgap.model_selection._experiment import (
     check_candidate,
     check_keepable,
     check_measuring,
     check_regimes,
+    check_rows,
     described,
 )
 from sklgap.model_selection._recorded_training import draw_seeds, without_head
@@ -127,11 +127,12 @@ def sharpness_trajectory(
     >>> sorted(found.at_loss(1.5))
     ['LB', 'SB']
     """
+    check_arguments(sharpness_trajectory, locals())
     overrides = check_regimes(regimes)
     check_integer("every", every, or_none=True)
     if np.ndim(epsilon):
         raise ValueError(f"epsilon must be a number above 0; got {epsilon!r}.")
-    X, y = indexable(X, y)
+    X, y = check_rows(X, y)
     for parameters in overrides.values():
         check_candidate(estimator, parameters, len(y))
     check_keepable(memory, random_state)

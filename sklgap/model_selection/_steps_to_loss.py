@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
-from sklearn.utils import indexable
 from tqdm.auto import tqdm
 
-from sklgap.model_selection._experiment import check_classifier
+from sklgap._checks import check_arguments
+from sklgap.model_selection._experiment import check_classifier, check_rows
 from sklgap.model_selection._recorded_training import (
     check_target_loss,
     draw_seeds,
@@ -147,9 +147,10 @@ def steps_to_loss(
     >>> bool(found.n_steps[0, 0] > found.n_steps[1, 0])
     True
     """
+    check_arguments(steps_to_loss, locals())
     check_batch_norm(batch_norm)
     rates = _check_learning_rates(learning_rates)
-    X, y = indexable(X, y)
+    X, y = check_rows(X, y)
     if np.ndim(batch_sizes) != 1 or not len(batch_sizes):
         raise ValueError(f"batch_sizes must be a sequence of batch sizes; got {batch_sizes!r}.")
     sizes = np.array([check_batch_size(size, len(y), "batch_sizes") for size in batch_sizes])

@@ -13,6 +13,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from tqdm.auto import tqdm
 
+from sklgap._checks import naming_data
 from sklgap._fit_parameters import check_device
 from sklgap.inspection import sharpness
 from sklgap.memory import Memory, key_of, plain, surroundings
@@ -173,7 +174,8 @@ def _measure(
 ) -> dict[str, Any]:
     started = time.perf_counter()
     on_train = check_objective(model, *train, batch_norm=measuring.batch_norm).evaluate()
-    on_test = check_objective(model, *test, batch_norm=measuring.batch_norm).evaluate()
+    with naming_data("X_test", "y_test"):
+        on_test = check_objective(model, *test, batch_norm=measuring.batch_norm).evaluate()
     classifier = last_step(model)
     record = {
         "batch_size": classifier.history_[-1, "batch_size"],

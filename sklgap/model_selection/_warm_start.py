@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 from tqdm.auto import tqdm
 
-from sklgap._checks import check_integer, check_random_state
+from sklgap._checks import check_arguments, check_integer, check_random_state
 from sklgap.inspection import recorded
 from sklgap.model_selection._experiment import check_candidate, check_data, check_keepable, check_measuring, described
 from sklgap.model_selection._recorded_training import draw_seeds, without_head
@@ -143,6 +143,7 @@ def warm_start_curve(
     >>> curve.by_trial("test_accuracy").shape
     (2, 3)
     """
+    check_arguments(warm_start_curve, locals())
     for name, value in (("max_small_epochs", max_small_epochs), ("every", every)):
         check_integer(name, value)
     if every > max_small_epochs:

@@ -1,6 +1,11 @@
 """The axes that a display draws on."""
 
+import math
 from typing import Any
+
+import numpy as np
+
+from sklgap._checks import WrongArgument, shown
 
 
 def axes_for(ax: Any, caller: str, *shape: int, **options: Any) -> Any:
@@ -20,7 +25,21 @@ def axes_for(ax: Any, caller: str, *shape: int, **options: Any) -> Any:
     check_matplotlib_support(caller)
     import matplotlib.pyplot as plt
 
-    return plt.subplots(*shape, layout="constrained", **options)[1] if ax is None else ax
+    if ax is None:
+        return plt.subplots(*shape, layout="constrained", **options)[1]
+    check_axes("axes" if shape else "ax", ax, math.prod(shape))
+    return ax
+
+
+def check_axes(name: str, axes: Any, n_axes: int = 1) -> None:
+    """Raise an error unless these are at least so many matplotlib Axes."""
+    from matplotlib.axes import Axes
+
+    given = axes.ravel().tolist() if isinstance(axes, np.ndarray) else axes
+    given = given if isinstance(given, list | tuple) else [given]
+    if len(given) < n_axes or not all(isinstance(one, Axes) for one in given):
+        what = "matplotlib Axes" if n_axes == 1 else f"an array of {n_axes} matplotlib Axes"
+        raise WrongArgument(f"{name} must be None or {what}; got {shown(axes)}.")
 
 
 def plain_log_labels(*axes: Any) -> None:
