@@ -74,6 +74,12 @@ def check_verbose(verbose: Any) -> None:
         raise WrongArgument(f"verbose must be True, False or an integer of at least 0; got {shown(verbose)}.")
 
 
+def check_kind(name: str, value: Any, kind: type) -> None:
+    """Raise a TypeError unless ``value`` is an instance of ``kind``."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}; got {shown(value)}.")
+
+
 def check_n_jobs(n_jobs: Any) -> None:
     """Raise an error unless ``n_jobs`` is None or an integer that is not 0."""
     if n_jobs is not None and (not is_number(n_jobs) or not isinstance(n_jobs, numbers.Integral) or n_jobs == 0):
@@ -168,6 +174,14 @@ def check_shape(name: str, value: Any, length: int | None = None, *, empty: bool
 def is_one_of(value: Any, allowed: Collection[Any]) -> bool:
     """Say whether ``value`` is None or a text, and among those allowed; an array, for one, cannot be compared."""
     return (value is None or isinstance(value, str)) and value in allowed
+
+
+def is_flat(value: Any) -> bool:
+    """Say whether ``value`` is a sequence or an array of one dimension."""
+    try:
+        return np.ndim(value) == 1
+    except ValueError:  # nested lists of several lengths
+        return False
 
 
 def check_nonnegative(name: str, value: Any, *, or_none: bool = False) -> None:

@@ -11,6 +11,7 @@ import warnings
 
 import numpy as np
 import torch
+from matplotlib import pyplot
 from torch import nn
 
 import sklgap
@@ -275,8 +276,61 @@ def cross_validated():
     return {"fit_time": folds, "score_time": folds, "train_accuracy": folds, "test_accuracy": folds}
 
 
+@functools.cache
+def results():
+    """One result of each experiment that a display draws."""
+    runs = experiments()
+    names = ("compare_regimes", "warm_start_curve", "minima_census", "parallel_model")
+    return {name: runs[name].run(**runs[name].good) for name in names} | {"batch_size_curve": curve()}
+
+
 def displays():
-    return {}
+    """Return the calls of the displays by name."""
+    recorder = training.TrainingRecorder(
+        {"train": (X, Y)}, {"sharpness": lambda net: 1.0}, every=None, at_updates=range(4)
+    )
+    recorded = small(max_epochs=3, batch_size=8, callbacks=[("it", recorder)]).fit(X, Y)
+    model, data = {"estimator": fitted()}, {"X": X, "y": Y}
+    of_recorded = {"estimators": {"one": recorded}}
+    spectrum = {**data, "n_vectors": 1, "n_steps": 3, "n_points": 5, "width": 0.1}
+    plane = {"alphas": [0.0, 1.0], "betas": [0.0, 1.0], "random_state": 0}
+    result = results()
+    makers = {
+        inspection.LearningCurvesDisplay: ("from_estimators", {**of_recorded, "datasets": ("train",)}),
+        inspection.ParametricPlotDisplay: (
+            "from_estimators",
+            {"start": fitted(), "end": fitted(), **data, "alphas": [0.0, 1.0]},
+        ),
+        inspection.SharpnessTrajectoryDisplay: ("from_estimators", of_recorded),
+        inspection.SpectrumDisplay: ("from_estimators", {"estimators": {"one": fitted()}, **spectrum, "k": None}),
+        inspection.LossSurfaceDisplay: ("from_estimator", {**model, **data, **plane}),
+        inspection.WeightDistanceDisplay: ("from_estimators", of_recorded),
+        model_selection.BatchSizeCurveDisplay: ("from_curve", {"curve": curve()}),
+        model_selection.MinimaCensusDisplay: ("from_census", {"census": result["minima_census"]}),
+        model_selection.ParallelModelDisplay: ("from_model", {"model": result["parallel_model"]}),
+        model_selection.RegimeComparisonDisplay: ("from_comparison", {"comparison": result["compare_regimes"]}),
+        model_selection.WarmStartDisplay: ("from_curve", {"curve": result["warm_start_curve"]}),
+    }
+    found = {}
+    for kind, (maker, good) in makers.items():
+        made = getattr(kind, maker)
+        found[f"{kind.__name__}.{maker}"] = Call(drawn(made), good, made)
+        display = made(**good)
+        found[f"{kind.__name__}.plot"] = Call(drawn(display.plot), {}, display.plot)
+    made = inspection.SpectrumDisplay.from_estimator
+    found["SpectrumDisplay.from_estimator"] = Call(drawn(made), {**model, **spectrum, "k": None}, made)
+    pyplot.close("all")
+    return found
+
+
+def drawn(function):
+    def run(**params):
+        try:
+            function(**params)
+        finally:
+            pyplot.close("all")
+
+    return run
 
 
 # Where the error calls an argument by another name that the user knows it by.
@@ -285,6 +339,8 @@ ALSO = {
     "dim": ("subspace_dim",),
     "inner_steps": ("proximal_steps",),
     "kind": ("subspace",),
+    "models": ("estimator",),
+    "overhead": ("efficiency",),
 }
 # Arguments that are no parameter of the user, or whose good values do something else: a folder, a download.
 LEFT_OUT = {("check_batch_size", "name"), ("LBGapClassifier", "memory")}

@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from sklgap._checks import check_arguments, check_integer, check_positive, check_random_state, is_number
+from sklgap._checks import (
+    check_arguments,
+    check_integer,
+    check_positive,
+    check_random_state,
+    is_flat,
+    is_number,
+    is_one_of,
+    shown,
+)
 from sklgap.model_selection._batch_size_report import BatchSizeCurve
 from sklgap.model_selection._cost import measure_cost
 from sklgap.model_selection._experiment import (
@@ -288,9 +297,9 @@ def _with_validation(
 
 def _check_rules(lr: Any, lrs: Any, budget: Any, classifier: Any) -> list[float]:
     for name, value, allowed in (("lr", lr, LR_RULES), ("budget", budget, BUDGETS)):
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
-    if np.ndim(lrs) != 1 or not len(lrs) or not all(is_number(rate) and rate > 0 for rate in lrs):
+        if not is_one_of(value, allowed):
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {shown(value)}.")
+    if not is_flat(lrs) or not len(lrs) or not all(is_number(rate) and rate > 0 for rate in lrs):
         raise ValueError(f"lrs must be a sequence of numbers above 0; got {lrs!r}.")
     if len({float(rate) for rate in lrs}) < len(lrs):
         raise ValueError(f"lrs must all be different; got {lrs!r}.")
@@ -307,7 +316,7 @@ def _check_rules(lr: Any, lrs: Any, budget: Any, classifier: Any) -> list[float]
 def _check_sizes(batch_sizes: Any, n_samples: int) -> list[int]:
     if batch_sizes is None:
         return ladder(n_samples)
-    if isinstance(batch_sizes, str) or np.ndim(batch_sizes) != 1 or not len(batch_sizes):
+    if isinstance(batch_sizes, str) or not is_flat(batch_sizes) or not len(batch_sizes):
         raise ValueError(f"batch_sizes must be None or a sequence of batch sizes; got {batch_sizes!r}.")
     sizes = sorted(check_batch_size(size, n_samples, "batch_sizes") for size in batch_sizes)
     if max(batch_sizes) > n_samples:

@@ -14,6 +14,7 @@ from sklgap.model_selection._experiment import (
     check_candidate,
     check_classifier,
     check_data,
+    check_epsilon,
     check_keepable,
     check_measuring,
     check_regimes,
@@ -135,8 +136,7 @@ def minima_census(
     check_integer("n_seeds", n_seeds)
     if target_loss is not None:
         check_target_loss(target_loss)
-    if np.ndim(epsilon):
-        raise ValueError(f"epsilon must be a number above 0; got {epsilon!r}.")
+    epsilon = check_epsilon(epsilon)
     X, y, X_test, y_test = check_data(X, y, X_test, y_test)
     for parameters in overrides.values():
         check_candidate(estimator, parameters, len(y))

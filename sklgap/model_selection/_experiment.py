@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import indexable
 
-from sklgap._checks import WrongArgument, check_integer, is_one_of, naming_data
+from sklgap._checks import WrongArgument, check_integer, is_flat, is_one_of, naming_data, shown
 from sklgap._classifier import LBGapClassifier
 from sklgap.inspection._sharpness import SOLVERS, check_epsilons
 from sklgap.memory import check_memory
@@ -126,10 +126,20 @@ def measuring_settings(measuring: Measuring) -> dict[str, Any]:
     }
 
 
+def check_epsilon(epsilon: Any) -> float:
+    """Return the one epsilon of an experiment."""
+    if isinstance(epsilon, Sequence) or np.ndim(epsilon):
+        raise ValueError(f"epsilon must be a number above 0; got {shown(epsilon)}.")
+    return check_epsilons(epsilon)[0]
+
+
 def _check_epsilons(epsilons: Any) -> tuple[float, ...]:
-    if np.ndim(epsilons) != 1:
-        raise ValueError(f"epsilons must be a sequence of numbers above 0; got {epsilons!r}.")
-    return tuple(check_epsilons(epsilons)) if len(epsilons) else ()
+    try:
+        if is_flat(epsilons):
+            return tuple(check_epsilons(list(epsilons))) if len(epsilons) else ()
+    except ValueError:  # of the one epsilon
+        pass
+    raise ValueError(f"epsilons must be a sequence of numbers above 0; got {shown(epsilons)}.")
 
 
 def _check_dims(dims: Any) -> tuple[int | None, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from sklgap._checks import check_positive, is_integer
+from sklgap._checks import check_positive, is_integer, is_one_of
 from sklgap.model_selection._candidates import Candidate, candidates_of, smallest_batch, test_to_train_ratio
 from sklgap.model_selection._gap_result import GapReport, sentences_on
 from sklgap.model_selection._statistics import CONFIDENCE
@@ -185,7 +185,7 @@ def _accuracy_name(candidates: list[Candidate], search: Any, accuracy: str | Non
     names = [key.removeprefix("test_") for key in candidates[0].scores if key.startswith("test_")]
     scoring = getattr(search, "scoring", None)
     if accuracy is not None:
-        found = [accuracy] if accuracy in names else []
+        found = [accuracy] if is_one_of(accuracy, names) else []
     elif names == ["score"]:  # the one score; a search says which
         found = names if not isinstance(scoring, str) or "accuracy" in scoring else []
         names = [scoring] if isinstance(scoring, str) else names

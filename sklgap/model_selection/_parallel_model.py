@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sklgap._checks import is_integer, is_number
+from sklgap._checks import WrongArgument, is_integer, is_number
 
 if TYPE_CHECKING:
     from sklgap.model_selection._plot._parallel_model import ParallelModelDisplay
@@ -60,10 +60,15 @@ class ParallelModel:
         processors = np.asarray(n_processors, dtype=float)
         if processors.ndim > 1 or not (processors >= 1).all() or not np.isfinite(processors).all():
             raise ValueError(f"n_processors must be numbers of at least 1; got {n_processors!r}.")
-        efficiencies = np.array(
-            [np.broadcast_to(curve(float(size), processors), processors.shape) for size in self.batch_sizes],
-            dtype=float,
-        )
+        try:
+            efficiencies = np.array(
+                [np.broadcast_to(curve(float(size), processors), processors.shape) for size in self.batch_sizes],
+                dtype=float,
+            )
+        except Exception as error:  # the function is the user's
+            raise WrongArgument(
+                f"efficiency must be a function of a batch size and an array of processors, but it failed: {error}"
+            ) from error
         if not ((efficiencies > 0) & (efficiencies <= 1)).all():
             raise ValueError("efficiency must return numbers in (0, 1]; it returned others.")
         needed = self.efficiency_needed.reshape(-1, *[1] * processors.ndim)

@@ -16,6 +16,7 @@ from sklgap._checks import check_arguments, check_integer, check_random_state
 from sklgap.inspection import recorded, sharpness
 from sklgap.model_selection._experiment import (
     check_candidate,
+    check_epsilon,
     check_keepable,
     check_measuring,
     check_regimes,
@@ -130,8 +131,7 @@ def sharpness_trajectory(
     check_arguments(sharpness_trajectory, locals())
     overrides = check_regimes(regimes)
     check_integer("every", every, or_none=True)
-    if np.ndim(epsilon):
-        raise ValueError(f"epsilon must be a number above 0; got {epsilon!r}.")
+    epsilon = check_epsilon(epsilon)
     X, y = check_rows(X, y)
     for parameters in overrides.values():
         check_candidate(estimator, parameters, len(y))

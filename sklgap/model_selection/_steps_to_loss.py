@@ -9,7 +9,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
-from sklgap._checks import check_arguments
+from sklgap._checks import check_arguments, is_flat
 from sklgap.model_selection._experiment import check_classifier, check_rows
 from sklgap.model_selection._recorded_training import (
     check_target_loss,
@@ -151,7 +151,7 @@ def steps_to_loss(
     check_batch_norm(batch_norm)
     rates = _check_learning_rates(learning_rates)
     X, y = check_rows(X, y)
-    if np.ndim(batch_sizes) != 1 or not len(batch_sizes):
+    if not is_flat(batch_sizes) or not len(batch_sizes):
         raise ValueError(f"batch_sizes must be a sequence of batch sizes; got {batch_sizes!r}.")
     sizes = np.array([check_batch_size(size, len(y), "batch_sizes") for size in batch_sizes])
     if len(np.unique(sizes)) < len(sizes) or len(sizes) < 2:

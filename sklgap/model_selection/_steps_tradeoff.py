@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
+from sklgap._checks import WrongArgument, shown
 from sklgap.model_selection._statistics import CONFIDENCE
 
 # Critical batch sizes tried: so many powers of e beyond the smallest and the largest batch, so many steps to a power.
@@ -149,7 +150,12 @@ def _interval(logs: np.ndarray, half: np.ndarray, zero: bool, infinite: bool) ->
 
 def _check_measured(batch_sizes: Any, n_steps: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return two vectors of equal length, without what was not reached."""
-    sizes, steps = np.asarray(batch_sizes, dtype=float), np.asarray(n_steps, dtype=float)
+    try:
+        sizes, steps = np.asarray(batch_sizes, dtype=float), np.asarray(n_steps, dtype=float)
+    except (TypeError, ValueError):
+        raise WrongArgument(
+            f"batch_sizes and n_steps must be numbers; got {shown(batch_sizes)} and {shown(n_steps)}."
+        ) from None
     if sizes.ndim != 1 or steps.ndim not in (1, 2) or len(steps) != len(sizes):
         raise ValueError(
             "batch_sizes must have shape (n_sizes,) and n_steps (n_sizes,) or (n_sizes, n_trials); "

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sklgap._checks import check_fraction
+from sklgap._checks import WrongArgument, check_fraction, is_one_of, shown
 from sklgap.inspection._records import net_of, recorded
 from sklgap.model_selection._result import aligned, mean_std, to_frame, to_json
 from sklgap.model_selection._statistics import ratio_estimate
@@ -203,8 +203,12 @@ def time_to_accuracy(
             f"models must be a dict of names to fitted estimators or histories, or lists of them; got {got}."
         )
     labels = [str(label) for label in models]
-    if reference is not None and reference not in labels:
-        raise ValueError(f"reference must be one of {', '.join(map(repr, labels))}; got {reference!r}.")
+    if reference is not None and not is_one_of(reference, labels):
+        raise ValueError(f"reference must be one of {', '.join(map(repr, labels))}; got {shown(reference)}.")
+    if not isinstance(quantity, str):
+        raise WrongArgument(f"quantity must be the name of a recorded column; got {shown(quantity)}.")
+    if recorder is not None and not isinstance(recorder, str):
+        raise WrongArgument(f"recorder must be None or the name of a callback; got {shown(recorder)}.")
     records = []
     for label, trainings in zip(labels, models.values(), strict=True):
         for trial, training in enumerate(_trials(label, trainings)):
@@ -236,9 +240,12 @@ def _columns(label: str, training: Any, quantity: str, recorder: str | None) -> 
         if all(quantity in row for row in rows):
             columns[quantity] = np.array([row[quantity] for row in rows], dtype=float)
     else:
-        rows, columns = net_of(training).history, recorded(training, recorder)
+        columns = recorded(training, recorder)
+        rows = net_of(training).history
     if quantity not in columns:
-        raise ValueError(f"models[{label!r}] must have records of {quantity!r}; got {', '.join(columns)}.")
+        raise ValueError(
+            f"models[{label!r}] must have records of {quantity!r}, the quantity asked for; got {', '.join(columns)}."
+        )
     ends = np.cumsum([0.0, *(row["dur"] for row in rows)])
     return columns | {"seconds": np.interp(columns["epoch"], np.arange(len(ends)), ends)}
 

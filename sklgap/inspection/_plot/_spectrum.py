@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from sklgap._checks import check_random_state
+from sklgap._checks import WrongArgument, check_random_state, shown
 from sklgap.inspection._hessian import HessianEigenvalues, hessian_eigenvalues
 from sklgap.inspection._plot._axes import axes_for
 from sklgap.inspection._spectral_density import SpectralDensity, hessian_spectral_density
@@ -69,6 +69,8 @@ class SpectrumDisplay:
         -------
         SpectrumDisplay
         """
+        if name is not None and not isinstance(name, str):
+            raise WrongArgument(f"name must be None or a text; got {shown(name)}.")
         return cls.from_estimators({name or type(estimator).__name__: estimator}, X, y, ax=ax, **kwargs)
 
     @classmethod

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from sklgap._checks import is_one_of, shown
 from sklgap.inspection._surface import LossSurface, loss_on_plane
 
 KINDS = ("contour", "surface")
@@ -167,8 +168,8 @@ class LossSurfaceDisplay:
 
 def _check_choices(kind: str, quantity: str) -> None:
     for name, value, allowed in (("kind", kind, KINDS), ("quantity", quantity, QUANTITIES)):
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
+        if not is_one_of(value, allowed):
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {shown(value)}.")
 
 
 def _spans_decades(values: np.ndarray) -> bool:

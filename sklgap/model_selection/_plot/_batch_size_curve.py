@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from sklgap._checks import WrongArgument, check_kind, is_integer, shown
 from sklgap.inspection._plot._axes import axes_for, plain_log_labels
 
 if TYPE_CHECKING:
@@ -70,6 +71,12 @@ class BatchSizeCurveDisplay:
         -------
         BatchSizeCurveDisplay
         """
+        from sklgap.model_selection._batch_size_report import BatchSizeCurve
+        from sklgap.model_selection._safe_batch_size import SafeBatchSize
+
+        check_kind("curve", curve, BatchSizeCurve)
+        if not (safe is None or isinstance(safe, SafeBatchSize) or is_integer(safe, 1)):
+            raise WrongArgument(f"safe must be None, a SafeBatchSize or a batch size; got {shown(safe)}.")
         keys = {"test": "test_accuracy", "validation": "valid_accuracy"}
         accuracy = {name: curve.quantity(key) for name, key in keys.items()}
         sharpness = {name: curve.quantity(key) for key, name in curve.sharpness_names().items()}

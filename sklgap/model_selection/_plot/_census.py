@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from sklgap._checks import check_kind
 from sklgap.inspection._plot._axes import axes_for, plain_log_labels
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ class MinimaCensusDisplay:
     @classmethod
     def from_census(cls, census: "MinimaCensus", *, ax: Any = None) -> Self:
         """Take the numbers from what `minima_census` returned, and plot."""
+        from sklgap.model_selection._census_result import MinimaCensus
+
+        check_kind("census", census, MinimaCensus)
         groups = {}
         for group in census.groups:
             pairs = np.array([census.by_seed(group, key) for key in (census.sharpness_name, "test_accuracy")])

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from sklgap._checks import check_kind
 from sklgap.inspection._plot._axes import axes_for, plain_log_labels
 from sklgap.model_selection._trials import sharpness_key
 
@@ -49,6 +50,9 @@ class RegimeComparisonDisplay:
     @classmethod
     def from_comparison(cls, comparison: "RegimeComparison", *, axes: Any = None) -> Self:
         """Take the numbers from what `compare_regimes` returned, and plot."""
+        from sklgap.model_selection._report import RegimeComparison
+
+        check_kind("comparison", comparison, RegimeComparison)
         labels = [label for label in comparison.labels if len(comparison.values(label, "trial"))]
         sharpness = {}
         for dim in comparison.settings["subspace_dims"]:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from sklgap._checks import check_kind
 from sklgap.inspection._plot._axes import axes_for
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ class ParallelModelDisplay:
         axes : sequence of matplotlib Axes, default=None
             One for the efficiency and, where ``efficiency`` is given, one for the speed-up; None: a new figure.
         """
+        from sklgap.model_selection._parallel_model import ParallelModel
+
+        check_kind("model", model, ParallelModel)
         processors = speed_up = None
         if efficiency is not None:
             processors = np.geomspace(1, model.batch_sizes.max(), 200)

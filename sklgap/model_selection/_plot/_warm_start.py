@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from sklgap._checks import check_kind
 from sklgap.inspection._plot._axes import axes_for, plain_log_labels
 from sklgap.model_selection._trials import sharpness_key
 
@@ -44,6 +45,9 @@ class WarmStartDisplay:
     @classmethod
     def from_curve(cls, curve: "WarmStartCurve", *, axes: Any = None) -> Self:
         """Take the numbers from what `warm_start_curve` returned, and plot."""
+        from sklgap.model_selection._warm_start_result import WarmStartCurve
+
+        check_kind("curve", curve, WarmStartCurve)
         small, large = curve.settings["small"], curve.settings["large"]
         accuracy = {
             small: curve.by_trial("small_test_accuracy"),
