@@ -80,6 +80,12 @@ def check_kind(name: str, value: Any, kind: type) -> None:
         raise TypeError(f"{name} must be a {kind.__name__}; got {shown(value)}.")
 
 
+def check_text(name: str, value: Any, *, or_none: bool = False) -> None:
+    """Raise an error unless ``value`` is a text, or None where that is allowed."""
+    if not (isinstance(value, str) or (or_none and value is None)):
+        raise WrongArgument(f"{name} must be {_or_none(or_none)}a text; got {shown(value)}.")
+
+
 def check_n_jobs(n_jobs: Any) -> None:
     """Raise an error unless ``n_jobs`` is None or an integer that is not 0."""
     if n_jobs is not None and (not is_number(n_jobs) or not isinstance(n_jobs, numbers.Integral) or n_jobs == 0):

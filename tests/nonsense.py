@@ -246,7 +246,7 @@ def experiments():
     tested = {**quick, "X_test": X, "y_test": Y, "epsilons": []}
     found = {
         "compare_regimes": tested,
-        "batch_size_curve": {**tested, "batch_sizes": [8, 16], "validation_fraction": 0.25},
+        "batch_size_curve": {**tested, "batch_sizes": [4, 8], "validation_fraction": 0.25},
         "warm_start_curve": {**tested, "max_small_epochs": 1},
         "minima_census": {**tested, "n_seeds": 1, "inits": ("torch",), "max_samples": 4},
         "sharpness_trajectory": {**quick, "every": 1, "at_updates": None, "max_samples": 4, "solver": "power"},
@@ -299,7 +299,7 @@ def displays():
         inspection.LearningCurvesDisplay: ("from_estimators", {**of_recorded, "datasets": ("train",)}),
         inspection.ParametricPlotDisplay: (
             "from_estimators",
-            {"start": fitted(), "end": fitted(), **data, "alphas": [0.0, 1.0]},
+            {"start": fitted(), "end": fitted(), **data, "X_test": X, "y_test": Y, "alphas": [0.0, 1.0]},
         ),
         inspection.SharpnessTrajectoryDisplay: ("from_estimators", of_recorded),
         inspection.SpectrumDisplay: ("from_estimators", {"estimators": {"one": fitted()}, **spectrum, "k": None}),
@@ -340,6 +340,9 @@ ALSO = {
     "inner_steps": ("proximal_steps",),
     "kind": ("subspace",),
     "models": ("estimator",),
+    "estimators": ("estimator",),
+    "regimes": ("batch_regime",),
+    "inits": ("init",),
     "overhead": ("efficiency",),
 }
 # Arguments that are no parameter of the user, or whose good values do something else: a folder, a download.

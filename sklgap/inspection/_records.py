@@ -1,7 +1,7 @@
 """What a `TrainingRecorder` has written, as arrays."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -58,18 +58,25 @@ def recorded(estimator: Any, name: str | None = None) -> dict[str, np.ndarray]:
 
 
 def recorded_by_name(
-    estimators: dict[str, Any], keys: Sequence[str], recorder: str | None
+    estimators: dict[str, Any], keys: Mapping[str, str], recorder: str | None
 ) -> tuple[dict[str, dict[str, np.ndarray]], str]:
-    """Return the columns ``keys`` of several estimators by their names, and the batch-norm policy they share."""
+    """Return columns of several estimators by their names, and the batch-norm policy they share.
+
+    ``keys`` says which columns, and for each the parameter of the caller that asks for it.
+    """
     if not isinstance(estimators, dict) or not estimators:
         got = type(estimators).__name__ if not isinstance(estimators, dict) else "an empty one"
         raise TypeError(f"estimators must be a dict of names to fitted estimators; got {got}.")
     curves = {}
     for label, estimator in estimators.items():
+        recorder_of(estimator, recorder, "recorder")
         columns = recorded(estimator, recorder)
-        for key in keys:
+        for key, parameter in keys.items():
             if key not in columns:
-                raise ValueError(f"estimators[{label!r}] must have records of {key!r}; got {', '.join(columns)}.")
+                raise ValueError(
+                    f"estimators[{label!r}] must have records of {key!r}, which {parameter} asks for; "
+                    f"got {', '.join(columns)}."
+                )
         curves[label] = {key: columns[key] for key in keys}
     policies = {recorder_of(estimator, recorder).batch_norm for estimator in estimators.values()}
     if len(policies) > 1:
@@ -77,8 +84,8 @@ def recorded_by_name(
     return curves, policies.pop()
 
 
-def recorder_of(estimator: Any, name: str | None) -> Any:
-    """Return the recorder among the callbacks of a fitted estimator."""
+def recorder_of(estimator: Any, name: str | None, parameter: str = "name") -> Any:
+    """Return the recorder among the callbacks of a fitted estimator; ``parameter`` is what the user calls its name."""
     net = net_of(estimator)
     if not hasattr(net, "callbacks_"):
         raise TypeError(
@@ -90,7 +97,7 @@ def recorder_of(estimator: Any, name: str | None) -> Any:
         name = next(iter(found))
     if not isinstance(name, str) or name not in found:
         raise ValueError(
-            "name must be that of a TrainingRecorder among the callbacks of the fit, "
+            f"{parameter} must be the name of a TrainingRecorder among the callbacks of the fit, "
             f"which has {', '.join(map(repr, found)) or 'none'}; got {shown(name)}."
         )
     return found[name]

@@ -9,7 +9,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
-from sklgap._checks import check_arguments, is_flat
+from sklgap._checks import check_arguments, is_flat, shown
 from sklgap.model_selection._experiment import check_classifier, check_rows
 from sklgap.model_selection._recorded_training import (
     check_target_loss,
@@ -176,6 +176,8 @@ def steps_to_loss(
     chosen = [_best_rate(of_size) for of_size in steps]
     n_steps = np.array([of_size[i] for of_size, i in zip(steps, chosen, strict=True)])
     enough = np.isfinite(n_steps).any(axis=1).sum() > 1
+    if enough and (n_steps == 0).any():
+        raise ValueError(f"target_loss must be below the losses at the start; got {shown(target_loss)}.")
     return StepsToLoss(
         batch_sizes=sizes,
         n_steps=n_steps,

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sklgap._checks import WrongArgument, check_fraction, is_one_of, shown
-from sklgap.inspection._records import net_of, recorded
+from sklgap._checks import check_fraction, check_text, is_one_of, shown
+from sklgap.inspection._records import net_of, recorded, recorder_of
 from sklgap.model_selection._result import aligned, mean_std, to_frame, to_json
 from sklgap.model_selection._statistics import ratio_estimate
 
@@ -205,10 +205,8 @@ def time_to_accuracy(
     labels = [str(label) for label in models]
     if reference is not None and not is_one_of(reference, labels):
         raise ValueError(f"reference must be one of {', '.join(map(repr, labels))}; got {shown(reference)}.")
-    if not isinstance(quantity, str):
-        raise WrongArgument(f"quantity must be the name of a recorded column; got {shown(quantity)}.")
-    if recorder is not None and not isinstance(recorder, str):
-        raise WrongArgument(f"recorder must be None or the name of a callback; got {shown(recorder)}.")
+    check_text("quantity", quantity)
+    check_text("recorder", recorder, or_none=True)
     records = []
     for label, trainings in zip(labels, models.values(), strict=True):
         for trial, training in enumerate(_trials(label, trainings)):
@@ -240,11 +238,12 @@ def _columns(label: str, training: Any, quantity: str, recorder: str | None) -> 
         if all(quantity in row for row in rows):
             columns[quantity] = np.array([row[quantity] for row in rows], dtype=float)
     else:
+        recorder_of(training, recorder, "recorder")
         columns = recorded(training, recorder)
         rows = net_of(training).history
     if quantity not in columns:
         raise ValueError(
-            f"models[{label!r}] must have records of {quantity!r}, the quantity asked for; got {', '.join(columns)}."
+            f"models[{label!r}] must have records of {quantity!r}, which quantity asks for; got {', '.join(columns)}."
         )
     ends = np.cumsum([0.0, *(row["dur"] for row in rows)])
     return columns | {"seconds": np.interp(columns["epoch"], np.arange(len(ends)), ends)}

@@ -127,5 +127,5 @@ def test_bad_input(models, parameters, error, message):
 
 def test_an_estimator_without_a_recorder():
     X, y = blobs()
-    with pytest.raises(ValueError, match="name must be that of a TrainingRecorder"):
+    with pytest.raises(ValueError, match="recorder must be the name of a TrainingRecorder"):
         time_to_accuracy({"SB": small().fit(X, y)}, 0.5)

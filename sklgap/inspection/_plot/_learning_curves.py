@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from sklgap._checks import is_one_of
+from sklgap._checks import is_flat, is_one_of, shown
 from sklgap.inspection._plot._axes import axes_for
 from sklgap.inspection._records import recorded_by_name
 
@@ -86,9 +86,10 @@ class LearningCurvesDisplay:
         """
         if not is_one_of(quantity, ("accuracy", "loss")):
             raise ValueError(f"quantity must be 'accuracy' or 'loss'; got {quantity!r}.")
-        if isinstance(datasets, str) or not 1 <= len(datasets) <= 2:
-            raise ValueError(f"datasets must be the names of one or two datasets; got {datasets!r}.")
-        keys = ["epoch", *(f"{name}_{quantity}" for name in datasets)]
+        named = is_flat(datasets) and all(isinstance(name, str) for name in datasets)
+        if not named or not 1 <= len(datasets) <= 2:
+            raise ValueError(f"datasets must be the names of one or two datasets; got {shown(datasets)}.")
+        keys = dict.fromkeys(["epoch", *(f"{name}_{quantity}" for name in datasets)], "datasets")
         curves, batch_norm = recorded_by_name(estimators, keys, recorder)
         return cls(curves, quantity=quantity, datasets=datasets, batch_norm=batch_norm).plot(ax=ax, **kwargs)
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Self
 
-from sklgap._checks import is_one_of
+from sklgap._checks import WrongArgument, is_one_of, naming_data, shown
 from sklgap.inspection._parametric import LossCurve, loss_along_arc, loss_along_line
 from sklgap.inspection._plot._axes import axes_for
 
@@ -97,8 +97,15 @@ class ParametricPlotDisplay:
         """
         if not is_one_of(path, _PATHS):
             raise ValueError(f"path must be one of {', '.join(map(repr, _PATHS))}; got {path!r}.")
+        if not isinstance(names, tuple | list) or len(names) != 2:
+            raise WrongArgument(f"names must be two names; got {shown(names)}.")
+        if X_test is not None and y_test is None:
+            raise WrongArgument("y_test must be given beside X_test.")
         train = _PATHS[path](start, end, X, y, **kwargs)
-        test = None if X_test is None else _PATHS[path](start, end, X_test, y_test, **kwargs)
+        test = None
+        if X_test is not None:
+            with naming_data("X_test", "y_test"):
+                test = _PATHS[path](start, end, X_test, y_test, **kwargs)
         return cls(train, test, names=names).plot(ax=ax)
 
     def plot(self, ax: Any = None, **kwargs: Any) -> Self:

@@ -4,6 +4,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from sklgap._checks import check_text
 from sklgap.inspection._plot._axes import axes_for, plain_log_labels
 from sklgap.inspection._records import recorded_by_name
 
@@ -79,7 +80,9 @@ class SharpnessTrajectoryDisplay:
         -------
         SharpnessTrajectoryDisplay
         """
-        columns, batch_norm = recorded_by_name(estimators, (loss, sharpness), recorder)
+        check_text("loss", loss)
+        check_text("sharpness", sharpness)
+        columns, batch_norm = recorded_by_name(estimators, {sharpness: "sharpness", loss: "loss"}, recorder)
         curves = {label: (values[loss], values[sharpness]) for label, values in columns.items()}
         return cls(curves, batch_norm=batch_norm).plot(ax=ax, **kwargs)
 

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from sklgap._checks import WrongArgument, check_random_state, shown
+from sklgap._checks import check_positive, check_random_state, check_text
 from sklgap.inspection._hessian import HessianEigenvalues, hessian_eigenvalues
 from sklgap.inspection._plot._axes import axes_for
 from sklgap.inspection._spectral_density import SpectralDensity, hessian_spectral_density
@@ -69,8 +69,7 @@ class SpectrumDisplay:
         -------
         SpectrumDisplay
         """
-        if name is not None and not isinstance(name, str):
-            raise WrongArgument(f"name must be None or a text; got {shown(name)}.")
+        check_text("name", name, or_none=True)
         return cls.from_estimators({name or type(estimator).__name__: estimator}, X, y, ax=ax, **kwargs)
 
     @classmethod
@@ -124,6 +123,8 @@ class SpectrumDisplay:
             raise TypeError(f"estimators must be a dict of names to models; got {type(estimators).__name__}.")
         if not estimators:
             raise ValueError("estimators must be a dict with at least one model; got an empty one.")
+        if width is not None:
+            check_positive("width", width)
         rng = check_random_state(random_state)
         seed = int(rng.randint(2**31 - 1))
         densities: dict[str, SpectralDensity] = {}

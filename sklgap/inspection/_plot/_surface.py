@@ -6,7 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from sklgap._checks import is_one_of, shown
+from sklgap._checks import WrongArgument, is_one_of, shown
+from sklgap.inspection._plot._axes import check_axes
 from sklgap.inspection._surface import LossSurface, loss_on_plane
 
 KINDS = ("contour", "surface")
@@ -133,6 +134,7 @@ class LossSurfaceDisplay:
                 {"figsize": (7, 6), "subplot_kw": {"projection": "3d"}} if kind == "surface" else {}
             )
             _, ax = plt.subplots(layout="constrained", **options)
+        check_axes("ax", ax)
         if kind == "surface" and not hasattr(ax, "plot_surface"):
             raise ValueError("ax must have projection='3d' for kind='surface'; got flat axes.")
         draw = _draw_surface if kind == "surface" else _draw_contours
@@ -153,8 +155,8 @@ class LossSurfaceDisplay:
     def _grid(self, quantity: str) -> tuple[np.ndarray, np.ndarray, np.ma.MaskedArray]:
         """Return both axes in ascending order and the values on them, blank where they are not finite."""
         surface = self.surface
-        if len(self.names) < len(surface.positions):
-            raise ValueError(f"names must name the {len(surface.positions)} models; got {self.names!r}.")
+        if not isinstance(self.names, tuple | list) or len(self.names) < len(surface.positions):
+            raise WrongArgument(f"names must name the {len(surface.positions)} models; got {shown(self.names)}.")
         if min(surface.loss.shape) < 2:
             raise ValueError(
                 f"A surface of at least 2 x 2 points can be drawn; got {' x '.join(map(str, surface.loss.shape))}."

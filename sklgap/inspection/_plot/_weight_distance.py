@@ -73,7 +73,9 @@ class WeightDistanceDisplay:
         -------
         WeightDistanceDisplay
         """
-        columns, _ = recorded_by_name(estimators, ("n_updates", "weight_distance"), recorder)
+        columns, _ = recorded_by_name(
+            estimators, dict.fromkeys(("n_updates", "weight_distance"), "this plot"), recorder
+        )
         curves = {label: (values["n_updates"], values["weight_distance"]) for label, values in columns.items()}
         fits = {label: fit_diffusion(*curve, window=window) for label, curve in curves.items()}
         return cls(curves, fits).plot(ax=ax, **kwargs)

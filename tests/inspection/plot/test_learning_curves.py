@@ -102,7 +102,7 @@ def test_bad_input(fitted):
         draw(list(fitted.values()))
     with pytest.raises(TypeError, match="got an empty one"):
         draw({})
-    with pytest.raises(ValueError, match="name must be that of a TrainingRecorder"):
+    with pytest.raises(ValueError, match="recorder must be the name of a TrainingRecorder"):
         draw(fitted, recorder="other")
     with pytest.raises(ValueError, match=r"under one batch-norm policy; got \['batch', 'running'\]"):
         draw({**fitted, "running": _fit(8, batch_norm="running")})

@@ -58,7 +58,7 @@ def test_from_estimators_has_the_functions_numbers():
         assert display.fits[name].n_points == 6
     whole = WeightDistanceDisplay.from_estimators(models, recorder="recorder", ax=Figure().subplots())
     assert whole.fits["8"].window == (1, 8)
-    with pytest.raises(ValueError, match="name must be that of a TrainingRecorder"):
+    with pytest.raises(ValueError, match="recorder must be the name of a TrainingRecorder"):
         WeightDistanceDisplay.from_estimators({"8": small().fit(X, Y)})
 
 
