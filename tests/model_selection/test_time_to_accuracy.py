@@ -117,7 +117,12 @@ def test_a_history_without_updates_is_one_of_another_net():
         ([history([1])], {}, TypeError, "models must be a dict of names to .*; got list"),
         ({"SB": []}, {}, ValueError, r"models\['SB'\] must have at least one training; got none"),
         ({"SB": history([1])}, {"reference": "LB"}, ValueError, r"^reference must be one of 'SB'; got 'LB'\.$"),
-        ({"SB": history([1])}, {}, ValueError, r"models\['SB'\] must have records of 'test_accuracy'; got epoch, n_up"),
+        (
+            {"SB": history([1])},
+            {},
+            ValueError,
+            r"must have records of 'test_accuracy', which quantity asks for; got epoch",
+        ),
     ],
 )
 def test_bad_input(models, parameters, error, message):

@@ -96,7 +96,9 @@ def test_bad_input(fitted):
     for datasets in ("train", (), ("a", "b", "c")):
         with pytest.raises(ValueError, match="datasets must be the names of one or two datasets; got"):
             draw(fitted, datasets=datasets)
-    with pytest.raises(ValueError, match=r"estimators\['SB'\] must have records of 'valid_accuracy'; got n_up"):
+    with pytest.raises(
+        ValueError, match=r"estimators\['SB'\] must have records of 'valid_accuracy', which datasets asks for; got"
+    ):
         draw(fitted, datasets=("valid",))
     with pytest.raises(TypeError, match="estimators must be a dict of names to fitted estimators; got list"):
         draw(list(fitted.values()))

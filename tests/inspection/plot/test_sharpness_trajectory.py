@@ -51,7 +51,9 @@ def test_from_estimators_has_the_recorded_numbers():
         models, loss="test_loss", sharpness="other", recorder="recorder", ax=Figure().subplots()
     )
     assert _numbers(other.lines_[0]) == (recorded(models[8])["test_loss"].tolist(), [7, 7])
-    with pytest.raises(ValueError, match=r"estimators\[8\] must have records of 'valid_loss'; got n_updates"):
+    with pytest.raises(
+        ValueError, match=r"estimators\[8\] must have records of 'valid_loss', which loss asks for; got n_updates"
+    ):
         SharpnessTrajectoryDisplay.from_estimators(models, loss="valid_loss")
 
 
