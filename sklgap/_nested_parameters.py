@@ -88,7 +88,7 @@ def _check_number(name: str, default: Any, value: Any) -> None:
     """Raise an error where torch has a number by default and the user has something else that torch may not notice."""
     if isinstance(default, bool) or not isinstance(default, int | float):
         return
-    if not (is_number(value) or value is None or isinstance(value, Tensor)):
+    if not (is_number(value) or value is None or (isinstance(value, Tensor) and value.numel() == 1)):
         raise WrongArgument(f"{name} must be a finite number; got {shown(value)}.")
     if name == "criterion__label_smoothing":  # torch takes a negative one for none
         check_fraction(name, value)

@@ -199,7 +199,10 @@ def on_device(data: Any, dtype: torch.dtype, device: torch.device, *, target: bo
 
 def check_weight(weight: Any, n_samples: int) -> Tensor:
     """Return sample weights as a tensor of float64; ValueError for anything but one nonnegative number a sample."""
-    weight = as_tensor(weight).double()
+    try:
+        weight = as_tensor(weight).double()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"sample_weight must hold one finite number for each sample: {error}") from error
     if weight.shape != (n_samples,) or not bool((weight >= 0).all()) or not bool(torch.isfinite(weight).all()):
         shape = f"an array of shape {tuple(weight.shape)}"
         raise ValueError(
