@@ -137,8 +137,8 @@ def _check_epsilons(epsilons: Any) -> tuple[float, ...]:
     try:
         if is_flat(epsilons):
             return tuple(check_epsilons(list(epsilons))) if len(epsilons) else ()
-    except ValueError:  # of the one epsilon
-        pass
+    except ValueError as error:  # of one epsilon
+        raise ValueError(f"epsilons must hold allowed values: {error}") from error
     raise ValueError(f"epsilons must be a sequence of numbers above 0; got {shown(epsilons)}.")
 
 
