@@ -331,9 +331,11 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
             before["net_"] = deepcopy(self.net_)
         try:
             if getattr(self, "_skl_callbacks", None):
-                fit_with_callbacks(self, X, y, sample_weight)
+                with resolve.usable_threads():
+                    fit_with_callbacks(self, X, y, sample_weight)
             else:
-                self._fit(X, y, sample_weight)
+                with resolve.usable_threads():
+                    self._fit(X, y, sample_weight)
         except BaseException as error:
             net = self.__dict__.get("net_")
             usable = net is not None and net.interrupted_ and len(net.history) > 0

@@ -3,7 +3,9 @@
 import contextlib
 import inspect
 import numbers
+import os
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,8 @@ from sklgap.training._encoding import NOT_SPARSE
 from sklgap.training._placement import default_device
 from sklgap.training._random import seeded
 
+# The process that imported the package. One with another id was forked from it.
+_PROCESS = os.getpid()
 # Arguments of a DataLoader that decide the order of the samples.
 ORDER = ("shuffle", "sampler", "batch_sampler")
 
@@ -219,6 +223,20 @@ def net_shape(model: Any, X: Any) -> tuple[int, ...]:
     takes_images = getattr(net, "takes_images", model.input_shape is not None)
     shape = check_input_shape(model.input_shape, X.shape, needed=takes_images)
     return shape if takes_images and shape is not None else X.shape[1:]
+
+
+@contextlib.contextmanager
+def usable_threads() -> Iterator[None]:
+    """Within it a forked process computes with one thread: it would wait for ever for the threads of its parent."""
+    n_threads = torch.get_num_threads()
+    if os.getpid() == _PROCESS or n_threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def deterministic(on: bool) -> contextlib.AbstractContextManager[Any]:
