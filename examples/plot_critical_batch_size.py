@@ -30,8 +30,8 @@ from sklearn.datasets import load_digits
 
 from sklgap import LBGapClassifier, critical_batch_size
 from sklgap.datasets import fetch_mnist
+from sklgap.experiments import steps_to_loss
 from sklgap.inspection import gradient_standard_error
-from sklgap.model_selection import steps_to_loss
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--quick", action="store_true", help="digits, not the paper's setting")

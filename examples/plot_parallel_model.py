@@ -26,7 +26,7 @@ from sklearn.model_selection import train_test_split
 
 from sklgap import LBGapClassifier, TrainingRecorder, time_to_accuracy
 from sklgap.datasets import fetch_mnist
-from sklgap.model_selection import parallel_model
+from sklgap.experiments import parallel_model
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--quick", action="store_true", help="digits, not the paper's setting")

@@ -1,20 +1,8 @@
 """Large-batch training: how large can a batch be before accuracy drops, why does it drop, and what wins it back."""
 
-from sklgap._classifier import LBGapClassifier
 from sklgap._version import __version__
-from sklgap.inspection import (
-    ParametricPlotDisplay,
-    loss_along_line,
-    sharpness,
-)
-from sklgap.metrics import (
-    generalization_gap_score,
-    make_sharpness_scorer,
-    neg_generalization_gap_scorer,
-    neg_sharpness_scorer,
-    sharpness_score,
-)
-from sklgap.model_selection import (
+from sklgap.estimator import LBGapClassifier
+from sklgap.experiments import (
     BatchSizeCurveDisplay,
     RegimeComparisonDisplay,
     WarmStartDisplay,
@@ -27,6 +15,18 @@ from sklgap.model_selection import (
     sharpness_trajectory,
     time_to_accuracy,
     warm_start_curve,
+)
+from sklgap.inspection import (
+    ParametricPlotDisplay,
+    loss_along_line,
+    sharpness,
+)
+from sklgap.metrics import (
+    generalization_gap_score,
+    make_sharpness_scorer,
+    neg_generalization_gap_scorer,
+    neg_sharpness_scorer,
+    sharpness_score,
 )
 from sklgap.objective import Objective, check_objective
 from sklgap.regimes import BatchRegime, ConstantBatch, DynamicSampling, GrowingBatch, SwitchBatch

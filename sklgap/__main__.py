@@ -12,7 +12,7 @@ import torch
 from sklgap import LBGapClassifier, ParametricPlotDisplay, compare_regimes
 from sklgap.cli import _memory as memory
 from sklgap.datasets import fetch_cifar10, fetch_cifar100, fetch_mnist
-from sklgap.model_selection import RegimeComparison
+from sklgap.experiments import RegimeComparison
 
 FETCHERS = {"mnist": fetch_mnist, "cifar10": fetch_cifar10, "cifar100": fetch_cifar100}
 # F1 has 512 units a layer for MNIST's 784 inputs; the digits have 64 inputs.

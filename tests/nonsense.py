@@ -15,7 +15,7 @@ from matplotlib import pyplot
 from torch import nn
 
 import sklgap
-from sklgap import datasets, inspection, metrics, model_selection, nets, objective, regimes, remedies, training
+from sklgap import datasets, experiments, inspection, metrics, nets, objective, regimes, remedies, training
 from tests.tiny import Mlp, blobs, images, small
 
 X, Y = blobs(24)
@@ -237,10 +237,10 @@ def calls():
     found["updates_of_epochs"] = plain(regimes.updates_of_epochs, n_epochs=2, batch_size=4, n_samples=40)
     found["check_remedies"] = plain(remedies.check_remedies, remedies=())
     found["plan_epoch"] = plain(training.plan_epoch, n_rows=40, batch_size=4, seed=0, epoch=0)
-    return found | experiments() | displays()
+    return found | small_experiments() | displays()
 
 
-def experiments():
+def small_experiments():
     """Return the calls of the experiments by name, as small as they can be."""
     quick = {"estimator": small(max_epochs=1), "X": X, "y": Y, "n_trials": 1, "random_state": 0, "verbose": 0}
     tested = {**quick, "X_test": X, "y_test": Y, "epsilons": []}
@@ -260,13 +260,13 @@ def experiments():
         "overhead_efficiency": {"overhead": 2.0},
     }
     del found["minima_census"]["n_trials"], found["minima_census"]["epsilons"]
-    return {name: plain(getattr(model_selection, name), **good) for name, good in found.items()}
+    return {name: plain(getattr(experiments, name), **good) for name, good in found.items()}
 
 
 @functools.cache
 def curve():
     """A curve of two sizes and two trials."""
-    return model_selection.batch_size_curve(
+    return experiments.batch_size_curve(
         small(max_epochs=1), X, Y, X, Y, batch_sizes=[8, 16], n_trials=2, epsilons=[], random_state=0, verbose=0
     )
 
@@ -279,7 +279,7 @@ def cross_validated():
 @functools.cache
 def results():
     """One result of each experiment that a display draws."""
-    runs = experiments()
+    runs = small_experiments()
     names = ("compare_regimes", "warm_start_curve", "minima_census", "parallel_model")
     return {name: runs[name].run(**runs[name].good) for name in names} | {"batch_size_curve": curve()}
 
@@ -305,11 +305,11 @@ def displays():
         inspection.SpectrumDisplay: ("from_estimators", {"estimators": {"one": fitted()}, **spectrum, "k": None}),
         inspection.LossSurfaceDisplay: ("from_estimator", {**model, **data, **plane}),
         inspection.WeightDistanceDisplay: ("from_estimators", of_recorded),
-        model_selection.BatchSizeCurveDisplay: ("from_curve", {"curve": curve()}),
-        model_selection.MinimaCensusDisplay: ("from_census", {"census": result["minima_census"]}),
-        model_selection.ParallelModelDisplay: ("from_model", {"model": result["parallel_model"]}),
-        model_selection.RegimeComparisonDisplay: ("from_comparison", {"comparison": result["compare_regimes"]}),
-        model_selection.WarmStartDisplay: ("from_curve", {"curve": result["warm_start_curve"]}),
+        experiments.BatchSizeCurveDisplay: ("from_curve", {"curve": curve()}),
+        experiments.MinimaCensusDisplay: ("from_census", {"census": result["minima_census"]}),
+        experiments.ParallelModelDisplay: ("from_model", {"model": result["parallel_model"]}),
+        experiments.RegimeComparisonDisplay: ("from_comparison", {"comparison": result["compare_regimes"]}),
+        experiments.WarmStartDisplay: ("from_curve", {"curve": result["warm_start_curve"]}),
     }
     found = {}
     for kind, (maker, good) in makers.items():

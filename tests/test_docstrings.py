@@ -84,7 +84,7 @@ def test_examples_run(name):
 
 def test_there_are_examples():
     # A search that finds nothing would pass.
-    assert {"sklgap._classifier", "sklgap.inspection._sharpness", "sklgap.model_selection._compare"} <= set(
+    assert {"sklgap.estimator._classifier", "sklgap.inspection._sharpness", "sklgap.experiments._compare"} <= set(
         WITH_EXAMPLES
     )
 

@@ -15,24 +15,11 @@ FLOORS = [
     {"objective", "nets", "regimes", "datasets"},
     {"remedies", "inspection"},
     {"training"},
-    {"_classifier"},
-    {"model_selection", "metrics"},
+    {"estimator"},
+    {"experiments", "metrics"},
     {"cli"},
     {"__main__"},
 ]
-# Private helpers of a part, which belong to it.
-ALIASES = {
-    part: "_classifier"
-    for part in (
-        "_callback_support",
-        "_evaluation",
-        "_fit_ending",
-        "_fit_memory",
-        "_fit_parameters",
-        "_nested_parameters",
-        "_sample_weights",
-    )
-}
 SKORCH = {
     "training/_callbacks.py",
     "training/_checkpoint.py",
@@ -52,7 +39,7 @@ FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 def _part(words):
     """The part of the package a path or a module name belongs to; "" for the package itself."""
     name = words[0].removesuffix(".py") if words else ""
-    return "" if name == "__init__" else ALIASES.get(name, name)
+    return "" if name == "__init__" else name
 
 
 def _imports(source, package):
@@ -107,12 +94,12 @@ def test_imports_go_down(path):
         ("remedies/_base.py", "import sklgap.inspection"),
         ("inspection/_sharpness.py", "from sklgap.remedies._base import Remedy"),
         ("inspection/_sharpness.py", "from sklgap import LBGapClassifier"),
-        ("inspection/_plot/_lines.py", "from sklgap._classifier import LBGapClassifier"),
+        ("inspection/_plot/_lines.py", "from sklgap.estimator._classifier import LBGapClassifier"),
         ("inspection/_plot/_lines.py", "import matplotlib.pyplot as plt"),
         ("inspection/_plot/_lines.py", "class A:\n    from matplotlib import pyplot"),
-        ("training/_net.py", "def f():\n    from sklgap._fit_parameters import make_net"),
-        ("metrics/_sharpness.py", "from sklgap.model_selection import compare_regimes"),
-        ("regimes/_base.py", "from sklgap import _nested_parameters"),
+        ("training/_net.py", "def f():\n    from sklgap.estimator._parameters import make_net"),
+        ("metrics/_sharpness.py", "from sklgap.experiments import compare_regimes"),
+        ("regimes/_base.py", "from sklgap.estimator import _nested_parameters"),
         ("surprise/_new.py", ""),
     ],
 )
@@ -125,8 +112,11 @@ def test_the_test_finds(path, text):
     [
         ("objective/_loss.py", "from sklgap._typing import Aux\nfrom ._parameters import flatten\nimport torch"),
         ("inspection/_plot/_lines.py", "def plot():\n    import matplotlib\nfrom .. import _sharpness"),
-        ("model_selection/_compare.py", "from sklgap import _classifier\nfrom sklgap.inspection import sharpness"),
-        ("_classifier.py", "from sklgap import _fit_parameters\nfrom sklgap.training import TrainingNet"),
+        ("experiments/_compare.py", "from sklgap import estimator\nfrom sklgap.inspection import sharpness"),
+        (
+            "estimator/_classifier.py",
+            "from sklgap.estimator import _parameters\nimport sklgap.training",
+        ),
         ("training/_net.py", "import skorch.callbacks\nfrom sklgap.objective import Objective"),
         ("__main__.py", "from sklgap import compare_regimes, LBGapClassifier\nimport sklgap.datasets"),
     ],

@@ -4,7 +4,7 @@ import typing
 
 import torch
 
-from sklgap import _fit_parameters
+from sklgap.estimator import _parameters
 from tests.tiny import Mlp, blobs, small
 
 
@@ -32,7 +32,7 @@ def _fit():
 def test_a_fit_in_a_forked_process_has_one_thread(monkeypatch):
     here, threads = _fit()
     assert threads == {2}
-    monkeypatch.setattr(_fit_parameters, "_PROCESS", -1)  # as if another process had imported the package
+    monkeypatch.setattr(_parameters, "_PROCESS", -1)  # as if another process had imported the package
     forked, threads = _fit()
     assert threads == {1}
     assert here.n_updates_ == forked.n_updates_

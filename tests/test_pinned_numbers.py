@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sklgap import LBGapClassifier, compare_regimes
-from sklgap.model_selection import batch_size_curve, warm_start_curve
+from sklgap.experiments import batch_size_curve, warm_start_curve
 from tests.tiny import TinyF1, blobs
 
 PINNED = Path(__file__).parent / "pinned_numbers.json"

@@ -20,8 +20,7 @@ import numpy as np
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from sklgap.inspection import fit_diffusion
-from sklgap.model_selection._estimate import (
+from sklgap.experiments._estimate import (
     ENOUGH_TRIALS,
     Components,
     bootstrap_components,
@@ -31,6 +30,7 @@ from sklgap.model_selection._estimate import (
     trial_components,
     unseen_failure_rate,
 )
+from sklgap.inspection import fit_diffusion
 
 MARGIN = 0.01
 HEADER = f"{'':42}{'level %':>9}{'power %':>9}{'coverage %':>12}"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sklgap._checks import check_arguments, check_flag, check_integer, shown
-from sklgap._nested_parameters import suggestion
+from sklgap.estimator._nested_parameters import suggestion
 from sklgap.inspection import sharpness
 from sklgap.inspection._sharpness import check_search
 from sklgap.objective._batch_norm import check_batch_norm

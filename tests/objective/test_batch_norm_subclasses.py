@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sklgap import LBGapClassifier, WeightAveraging
-from sklgap._evaluation import recompute_batch_norm
+from sklgap.estimator._evaluation import recompute_batch_norm
 from sklgap.nets import convert_to_ghost_batch_norm
 from sklgap.objective import Objective
 from tests.cases import DIFFERENCES, DOUBLE, POLICIES, seeded_module, vectors

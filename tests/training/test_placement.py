@@ -7,7 +7,7 @@ import joblib
 import pytest
 import torch
 
-from sklgap._fit_parameters import make_net
+from sklgap.estimator._parameters import make_net
 from sklgap.training._placement import default_device, worker_number
 from tests.tiny import blobs, small
 

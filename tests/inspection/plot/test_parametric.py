@@ -131,7 +131,7 @@ def test_bad_paths(path):
 
 def test_matplotlib_is_imported_in_plot_only():
     code = (
-        "import sys, sklgap, sklgap.inspection, sklgap.model_selection\n"
+        "import sys, sklgap, sklgap.inspection, sklgap.experiments\n"
         "assert not {'matplotlib', 'mpl_toolkits'} & set(sys.modules)\n"
         "sys.modules['matplotlib'] = None\n"
         "for display in (sklgap.inspection.ParametricPlotDisplay, sklgap.inspection.LossSurfaceDisplay):\n"

@@ -1,0 +1,51 @@
+"""The end of a fit: fitted attributes from the trained net, and a warning where the training ended badly."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from sklgap.estimator._evaluation import accuracy, recompute_batch_norm
+
+
+def finish_fit(model: Any, X: Any, encoded: np.ndarray) -> None:
+    """Set the fitted attributes; then tell how the training ended."""
+    net = model.net_
+    if len(net.history) and "train_loss" not in net.history[-1]:
+        del net.history[-1]  # the epoch that Ctrl-C cut short
+    rows, target = net.pop_training_data(X, encoded)
+    model.n_iter_ = len(net.history)
+    model.n_updates_ = net.n_updates_
+    if not model.n_iter_:
+        raise KeyboardInterrupt  # in the first epoch: there is nothing to keep yet
+    model.train_loss_ = net.history[-1, "train_loss"]
+    checkpoint, net.checkpoint_ = net.checkpoint_, None
+    if checkpoint and checkpoint.train_score is not None:
+        model.train_score_ = checkpoint.train_score
+    else:
+        if model.recompute_batch_norm or net.weights_averaged_:
+            recompute_batch_norm(net.module_, rows, target)
+        # In float32, unlike predict: a second pass over all the data should not cost more than it must.
+        model.train_score_ = accuracy(net.module_, rows, target)
+        if checkpoint and not net.interrupted_ and net.ending_error_ is None:
+            checkpoint.finish(net, model.train_score_)
+    reason = net.stopping_reason_
+    model.converged_ = reason in ("loss ceased to improve", "target loss reached")
+    if net.interrupted_:
+        raise KeyboardInterrupt
+    if reason == "loss not finite":
+        warnings.warn(
+            f"The training loss was no longer a finite number after {model.n_iter_} epochs; "
+            f"a smaller learning rate than lr={model.lr} may help.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    elif model.tol is not None and reason in (None, "budget spent"):
+        warnings.warn(
+            f"The training loss was still falling after max_epochs={model.max_epochs} with batches of "
+            f"{net.history[-1, 'batch_size']}; "
+            "train longer, or set tol=None if that is meant.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,115 @@
+"""The picture of a comparison: every trial a point, paired trials joined."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from sklgap._checks import check_kind
+from sklgap.experiments._trials import sharpness_key
+from sklgap.inspection._plot._axes import axes_for, plain_log_labels
+
+if TYPE_CHECKING:
+    from sklgap.experiments._report import RegimeComparison
+
+# More characters than these in all names of regimes, and the names would run into one another: they are slanted.
+_LABEL_CHARACTERS = 40
+
+
+class RegimeComparisonDisplay:
+    """Test accuracy, and sharpness on a logarithmic scale, of every trial of every regime.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        The regimes.
+    accuracy : dict of ndarrays
+        Test accuracies as fractions, by regime: one per trial, NaN where the fit had not finished.
+    sharpness : dict of dicts of ndarrays
+        By name of the measurement, then by regime, in percent.
+
+    Attributes
+    ----------
+    ax_ : ndarray of matplotlib Axes
+        Accuracy, then sharpness (where it was measured).
+    figure_ : matplotlib Figure
+        The figure.
+    """
+
+    def __init__(
+        self,
+        *,
+        labels: Sequence[str],
+        accuracy: dict[str, np.ndarray],
+        sharpness: dict[str, dict[str, np.ndarray]],
+    ) -> None:
+        self.labels = labels
+        self.accuracy = accuracy
+        self.sharpness = sharpness
+
+    @classmethod
+    def from_comparison(cls, comparison: "RegimeComparison", *, axes: Any = None) -> Self:
+        """Take the numbers from what `compare_regimes` returned, and plot."""
+        from sklgap.experiments._report import RegimeComparison
+
+        check_kind("comparison", comparison, RegimeComparison)
+        labels = [label for label in comparison.labels if len(comparison.values(label, "trial"))]
+        sharpness = {}
+        for dim in comparison.settings["subspace_dims"]:
+            for epsilon in comparison.settings["epsilons"]:
+                key = sharpness_key(epsilon, dim)
+                name = f"{epsilon:g}" + (", full space" if dim is None else f", {dim} dims")
+                sharpness[name] = {label: comparison.by_trial(label, key) for label in labels}
+        accuracy = {label: comparison.by_trial(label, "test_accuracy") for label in labels}
+        return cls(labels=labels, accuracy=accuracy, sharpness=sharpness).plot(axes=axes)
+
+    def plot(self, axes: Any = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        axes : sequence of matplotlib Axes, default=None
+            One for accuracy and one for sharpness; None: a new figure.
+
+        Returns
+        -------
+        self
+        """
+        n_axes = 2 if self.sharpness else 1
+        width = max(4.5, 0.6 * len(self.labels))
+        axes = axes_for(axes, "RegimeComparisonDisplay.plot", 1, n_axes, figsize=(width * n_axes, 3.6), squeeze=False)
+        axes = np.ravel(axes)
+        positions = np.arange(len(self.labels))
+        accuracies = [100 * self.accuracy[label] for label in self.labels]
+        _draw(axes[0], positions, accuracies, "tab:red", None)
+        axes[0].set_ylabel("test accuracy (%)")
+        if self.sharpness:
+            for colour, (name, values) in enumerate(self.sharpness.items()):
+                _draw(axes[1], positions, [values[label] for label in self.labels], f"C{colour}", name)
+            axes[1].set_yscale("symlog", linthresh=1e-2) if self._not_positive() else axes[1].set_yscale("log")
+            plain_log_labels(axes[1].yaxis)
+            axes[1].set_ylabel("sharpness (%)")
+            axes[1].legend(title="epsilon", frameon=False, fontsize="small")
+        for ax in axes[: 2 if self.sharpness else 1]:
+            crowded = sum(map(len, self.labels)) > _LABEL_CHARACTERS
+            ax.set_xticks(positions, self.labels, **({"rotation": 30, "ha": "right"} if crowded else {}))
+            ax.set_xlim(-0.5, len(self.labels) - 0.5)
+            ax.grid(axis="y", alpha=0.3)
+        self.ax_, self.figure_ = axes, axes[0].figure
+        return self
+
+    def _not_positive(self) -> bool:
+        return any((values <= 0).any() for by_label in self.sharpness.values() for values in by_label.values())
+
+
+def _draw(ax: Any, positions: np.ndarray, values: list[np.ndarray], colour: str, name: str | None) -> None:
+    """Join the trials that all regimes have by thin lines; mark means."""
+    by_trial = np.array(values)
+    paired = by_trial[:, np.isfinite(by_trial).all(axis=0)]
+    if paired.shape[1] and len(values) > 1:
+        ax.plot(positions, paired, color=colour, alpha=0.25, linewidth=1)
+    for position, v in zip(positions, values, strict=True):
+        v = v[np.isfinite(v)]
+        ax.plot(np.full(len(v), position), v, "o", color=colour, alpha=0.5, markersize=4)
+    means = [v[np.isfinite(v)].mean() if np.isfinite(v).any() else np.nan for v in values]
+    ax.plot(positions, means, "_", color=colour, markersize=22, markeredgewidth=2.5, label=name)

@@ -1,0 +1,140 @@
+"""The picture of the parallel model: the efficiency a large batch needs, and what it wins where it has it."""
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from sklgap._checks import check_kind
+from sklgap.inspection._plot._axes import axes_for
+
+if TYPE_CHECKING:
+    from sklgap.experiments._parallel_model import Efficiency, ParallelModel
+
+
+class ParallelModelDisplay:
+    """Parallel efficiency that each batch size needs, against the reference's, and speed-up against processors.
+
+    Parameters
+    ----------
+    batch_sizes : ndarray of shape (n_sizes,)
+        Rows of a batch.
+    efficiency_needed : ndarray of shape (n_sizes,)
+        Ratios to the reference's efficiency; NaN is not drawn.
+    reference : int
+        Position of the reference.
+    n_processors : ndarray of shape (n,), default=None
+        Where the speed-ups were taken.
+    speed_up : ndarray of shape (n_sizes, n), default=None
+        How many times as fast as the reference.
+
+    Attributes
+    ----------
+    ax_ : ndarray of matplotlib Axes
+        Efficiency, then speed-up (where there is one).
+    figure_ : matplotlib Figure
+        The figure.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_sizes: np.ndarray,
+        efficiency_needed: np.ndarray,
+        reference: int,
+        n_processors: np.ndarray | None = None,
+        speed_up: np.ndarray | None = None,
+    ) -> None:
+        self.batch_sizes = batch_sizes
+        self.efficiency_needed = efficiency_needed
+        self.reference = reference
+        self.n_processors = n_processors
+        self.speed_up = speed_up
+
+    @classmethod
+    def from_model(
+        cls, model: "ParallelModel", *, efficiency: "float | Efficiency | None" = None, axes: Any = None
+    ) -> Self:
+        """Take the numbers from what `parallel_model` returned, and plot.
+
+        Parameters
+        ----------
+        model : ParallelModel
+            The model.
+        efficiency : callable or float, default=None
+            As in ``ParallelModel.speed_up``, which is drawn for up to as many processors as the largest batch has rows.
+        axes : sequence of matplotlib Axes, default=None
+            One for the efficiency and, where ``efficiency`` is given, one for the speed-up; None: a new figure.
+        """
+        from sklgap.experiments._parallel_model import ParallelModel
+
+        check_kind("model", model, ParallelModel)
+        processors = speed_up = None
+        if efficiency is not None:
+            processors = np.geomspace(1, model.batch_sizes.max(), 200)
+            speed_up = model.speed_up(efficiency, processors)
+        return cls(
+            batch_sizes=model.batch_sizes,
+            efficiency_needed=model.efficiency_needed,
+            reference=model.reference,
+            n_processors=processors,
+            speed_up=speed_up,
+        ).plot(axes=axes)
+
+    def plot(self, axes: Any = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        axes : sequence of matplotlib Axes, default=None
+            None: a new figure.
+
+        Returns
+        -------
+        self
+        """
+        n_axes = 1 if self.speed_up is None else 2
+        axes = axes_for(axes, "ParallelModelDisplay.plot", 1, n_axes, figsize=(5 * n_axes, 4), squeeze=False)
+        axes = np.ravel(axes)
+        name = f"batches of {self.batch_sizes[self.reference]:,.0f}"
+        self._draw_needed(axes[0], name)
+        if self.speed_up is not None:
+            self._draw_speed_up(axes[1], name)
+        for ax in axes[:n_axes]:
+            ax.grid(alpha=0.3)
+            ax.legend(framealpha=0.8, edgecolor="none", fontsize="small", loc="best")
+        self.ax_, self.figure_ = axes, axes[0].figure
+        return self
+
+    def _others(self) -> list[int]:
+        there = np.isfinite(self.efficiency_needed)
+        return [i for i in range(len(self.batch_sizes)) if i != self.reference and there[i]]
+
+    def _draw_needed(self, ax: Any, name: str) -> None:
+        own = np.array([0.0, 100.0])
+        ax.plot(own, own, "--", color="0.5", linewidth=1, label=f"as efficient as {name}")
+        for colour, i in enumerate(self._others()):
+            ratio = self.efficiency_needed[i]
+            ax.plot(own, ratio * own, color=f"C{colour}", label=f"batches of {self.batch_sizes[i]:,.0f}")
+            ends = [0, 100 / ratio, 100] if ratio > 1 else [0, 100]
+            ax.fill_between(
+                ends, np.minimum(ratio * np.array(ends), 100), 100, color=f"C{colour}", alpha=0.1, linewidth=0
+            )
+        ax.set(xlim=(0, 100), ylim=(0, 100))
+        ax.set_xlabel(f"parallel efficiency of {name} (%)")
+        ax.set_ylabel("parallel efficiency; wins above its line (%)")
+
+    def _draw_speed_up(self, ax: Any, name: str) -> None:
+        from matplotlib.ticker import LogLocator
+
+        ax.axhline(1, linestyle="--", color="0.5", linewidth=1, label=name)
+        assert self.speed_up is not None
+        for colour, i in enumerate(self._others()):
+            label = f"batches of {self.batch_sizes[i]:,.0f}"
+            ax.plot(self.n_processors, self.speed_up[i], color=f"C{colour}", label=label)
+        ax.set(xscale="log", yscale="log")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if axis is ax.yaxis else (1,)))
+            axis.set_major_formatter("{x:,g}")
+        ax.minorticks_off()
+        ax.set_xlabel("processors")
+        ax.set_ylabel("speed-up, efficiencies as assumed")

@@ -1,0 +1,109 @@
+"""Large batches started from small-batch weights: Keskar et al. (2017), Figure 5."""
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from sklgap._checks import check_kind
+from sklgap.experiments._trials import sharpness_key
+from sklgap.inspection._plot._axes import axes_for, plain_log_labels
+
+if TYPE_CHECKING:
+    from sklgap.experiments._warm_start_result import WarmStartCurve
+
+
+class WarmStartDisplay:
+    """Test accuracy, and sharpness on a logarithmic scale, against the small-batch epochs before the large batch.
+
+    Means over the trials, with every trial as a dot.
+
+    Parameters
+    ----------
+    small_epochs : ndarray of shape (n_points,)
+        Small-batch epochs; 0: the large batch from scratch.
+    accuracy : dict of ndarrays of shape (n_trials, n_points)
+        Test accuracies as fractions, by name: of the small batch itself, and of the large batch started from it; NaN
+        where there is none.
+    sharpness : dict of ndarrays of shape (n_trials, n_points)
+        Of the large batch in percent, by epsilon.
+
+    Attributes
+    ----------
+    ax_ : ndarray of matplotlib Axes
+        Accuracy, then sharpness (where it was measured).
+    figure_ : matplotlib Figure
+        The figure.
+    """
+
+    def __init__(
+        self, *, small_epochs: np.ndarray, accuracy: dict[str, np.ndarray], sharpness: dict[str, np.ndarray]
+    ) -> None:
+        self.small_epochs = small_epochs
+        self.accuracy = accuracy
+        self.sharpness = sharpness
+
+    @classmethod
+    def from_curve(cls, curve: "WarmStartCurve", *, axes: Any = None) -> Self:
+        """Take the numbers from what `warm_start_curve` returned, and plot."""
+        from sklgap.experiments._warm_start_result import WarmStartCurve
+
+        check_kind("curve", curve, WarmStartCurve)
+        small, large = curve.settings["small"], curve.settings["large"]
+        accuracy = {
+            small: curve.by_trial("small_test_accuracy"),
+            f"{large}, started from {small}": curve.by_trial("test_accuracy"),
+        }
+        sharpness = {f"{e:g}": curve.by_trial(sharpness_key(e, None)) for e in curve.settings["epsilons"]}
+        return cls(small_epochs=curve.small_epochs, accuracy=accuracy, sharpness=sharpness).plot(axes=axes)
+
+    def plot(self, axes: Any = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        axes : sequence of matplotlib Axes, default=None
+            One for accuracy and one for sharpness; None: a new figure.
+
+        Returns
+        -------
+        self
+        """
+        n_axes = 2 if self.sharpness else 1
+        axes = axes_for(axes, "WarmStartDisplay.plot", 1, n_axes, figsize=(4.8 * n_axes, 3.8), squeeze=False)
+        from matplotlib.ticker import MaxNLocator
+
+        axes = np.ravel(axes)[:n_axes]
+        (small, small_accuracy), (large, large_accuracy) = self.accuracy.items()
+        # Before its first epoch the small batch has learnt nothing: that point would squeeze all others.
+        trained = np.where(self.small_epochs > 0, small_accuracy, np.nan)
+        self._draw(axes[0], 100 * trained, "tab:blue", small, "--")
+        self._draw(axes[0], 100 * large_accuracy, "tab:red", large, "-")
+        axes[0].set_ylabel("test accuracy (%)")
+        axes[0].legend(frameon=False, fontsize="small")
+        if self.sharpness:
+            for number, (epsilon, values) in enumerate(self.sharpness.items()):
+                self._draw(axes[1], values, f"C{number + 3}", epsilon, "-", logarithmic=True)
+            axes[1].set_yscale("log" if self._positive() else "symlog")
+            plain_log_labels(axes[1].yaxis)
+            axes[1].set_ylabel("sharpness after the large batch (%)")
+            axes[1].legend(title="epsilon", frameon=False, fontsize="small")
+        for ax in axes:
+            ax.set_xlabel("small-batch epochs before (0: from scratch)")
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.grid(alpha=0.3)
+        self.ax_, self.figure_ = axes, axes[0].figure
+        return self
+
+    def _positive(self) -> bool:
+        return not any((values <= 0).any() for values in self.sharpness.values())
+
+    def _draw(
+        self, ax: Any, values: np.ndarray, colour: str, name: str, style: str, *, logarithmic: bool = False
+    ) -> None:
+        """Mark every trial; join the means, geometric ones on a logarithmic scale."""
+        logarithmic = logarithmic and self._positive()
+        scaled = np.log(values) if logarithmic else values
+        means = np.array([c[np.isfinite(c)].mean() if np.isfinite(c).any() else np.nan for c in scaled.T])
+        for trial in values:
+            ax.plot(self.small_epochs, trial, ".", color=colour, alpha=0.35, markersize=5)
+        ax.plot(self.small_epochs, np.exp(means) if logarithmic else means, style, color=colour, label=name)

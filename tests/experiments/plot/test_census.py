@@ -1,0 +1,30 @@
+import numpy as np
+from matplotlib.figure import Figure
+
+from sklgap.experiments import MinimaCensusDisplay
+from tests.experiments.experiments import GROUPS, SB_SHARPNESS, census, census_record
+
+
+def test_numbers():
+    ax = Figure().subplots()
+    display = census().plot(ax=ax)
+    assert isinstance(display, MinimaCensusDisplay)
+    assert list(display.groups) == GROUPS
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    assert list(lines) == [", ".join(group) for group in GROUPS]
+    np.testing.assert_array_equal(lines["SB, glorot_uniform"].get_xdata(), SB_SHARPNESS)
+    np.testing.assert_allclose(lines["SB, torch"].get_ydata(), [95, 96] * 3)
+    colours, markers = ([getattr(line, f"get_{what}")() for line in lines.values()] for what in ("color", "marker"))
+    assert colours[0] == colours[1] != colours[2] == colours[3]
+    assert markers[0] == markers[2] != markers[1] == markers[3]
+    assert (ax.get_xscale(), ax.get_xlabel(), ax.get_ylabel()) == ("log", "sharpness (%)", "test accuracy (%)")
+    assert display.ax_ is ax
+    assert display.figure_ is ax.figure
+
+
+def test_zeros_are_drawn_and_what_diverged_is_not():
+    values = [0.0, np.nan, 1.0]
+    records = [census_record("SB", "torch", i, **{"sharpness_0.001": value}) for i, value in enumerate(values)]
+    display = census(records).plot(ax=Figure().subplots())
+    assert display.ax_.get_xscale() == "symlog"
+    assert display.groups["SB", "torch"][0].tolist() == [0.0, 1.0]

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+
+from sklgap.experiments import overhead_efficiency, parallel_model
+
+SIZES, UPDATES = [256, 6000, 60_000], [4000, 400, 30]
+
+
+def time(updates, batch_size, n_processors, efficiency):
+    """The paper's model."""
+    return updates * batch_size / (n_processors * efficiency)
+
+
+def test_the_efficiency_needed_makes_the_times_equal():
+    model = parallel_model(SIZES, UPDATES)
+    np.testing.assert_allclose(model.efficiency_needed, [1, 2_400_000 / 1_024_000, 1_800_000 / 1_024_000])
+    small = time(UPDATES[0], SIZES[0], 16, 0.3)
+    for size, updates, ratio in zip(SIZES, UPDATES, model.efficiency_needed, strict=True):
+        assert time(updates, size, 16, 0.3 * ratio) == pytest.approx(small)
+        assert time(updates, size, 16, 0.3 * ratio * 1.01) < small
+    # Beyond this efficiency of the small batch not even a perfect large batch is faster.
+    for i in (1, 2):
+        limit = model.reference_efficiency_limit[i]
+        assert time(UPDATES[0], SIZES[0], 16, limit) == pytest.approx(time(UPDATES[i], SIZES[i], 16, 1))
+
+
+def test_speed_up_is_the_ratio_of_times():
+    model = parallel_model(SIZES, UPDATES, reference=1)
+    efficiencies = {256: 0.2, 6000: 0.5, 60_000: 0.9}
+    found = model.speed_up(lambda batch_size, P: efficiencies[batch_size], 8)
+    times = [time(i, b, 8, efficiencies[b]) for b, i in zip(SIZES, UPDATES, strict=True)]
+    np.testing.assert_allclose(found, times[1] / np.array(times))
+    curves = model.speed_up(lambda batch_size, P: 1 / (1 + 10 * P / batch_size), [1, 16, 256])
+    assert curves.shape == (3, 3)
+    np.testing.assert_array_equal(curves[1], 1)
+    assert (np.diff(curves[2]) > 0).all()  # more processors favour the larger batch
+    assert (np.diff(curves[0]) < 0).all()
+
+
+def test_a_number_stands_for_an_overhead():
+    model = parallel_model(SIZES, UPDATES)
+    np.testing.assert_array_equal(model.speed_up(20, [1, 300]), model.speed_up(overhead_efficiency(20), [1, 300]))
+
+
+@pytest.mark.parametrize("overhead", [0, 0.5, 40])
+def test_overhead_efficiency_is_that_of_its_own_times(overhead):
+    """One processor's rows over what all processors spend."""
+    efficiency = overhead_efficiency(overhead)
+    for batch_size in (10, 64):
+        for processors in (1, 4, 10, 50):
+            rows = max(1, batch_size / processors)  # some have nothing to do
+            spent = processors * (rows + overhead)
+            assert efficiency(batch_size, np.array(float(processors))) == pytest.approx(batch_size / spent)
+
+
+def test_trials_are_averaged_and_what_was_not_reached_has_no_answer():
+    model = parallel_model([10, 100, 1000], [[90, 110], [20, 20], [5, np.nan]])
+    np.testing.assert_array_equal(model.n_updates, [100, 20, np.nan])
+    np.testing.assert_array_equal(model.efficiency_needed, [1, 2, np.nan])
+    assert "never there" in str(model)
+
+
+def test_it_prints():
+    text = str(parallel_model([100, 200, 400], [100, 100, 20]))
+    assert "100       100                   1       (reference)" in text
+    assert "200       100                   2              50 %" in text
+    assert "400        20                 0.8      (can always)" in text
+    assert parallel_model([400, 100], [20, 100]).reference == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "updates", "reference", "message"),
+    [
+        ([1], [2], None, "batch_sizes must have shape"),
+        ([1, 2], [2], None, "batch_sizes must have shape"),
+        ([[1, 2]], [[2, 3]], None, "batch_sizes must have shape"),
+        ([1, 0], [2, 3], None, "must be above 0"),
+        ([1, 2], [2, -3], None, "must be above 0"),
+        ([1, 2], [2, np.inf], None, "must be above 0"),
+        ([1, np.nan], [2, 3], None, "must be above 0"),
+        (["small", "large"], [2, 3], None, r"must be numbers; got \['small', 'large'\] and \[2, 3\]"),
+        ([1, 2], [None, [3]], None, "must be numbers; got"),
+        ([1, 2], [np.nan, 3], None, "reference must be the position of a batch size that got there, below 2; got 0"),
+        ([1, 2], [2, 3], 2, "reference must be"),
+        ([1, 2], [2, 3], -1, "reference must be"),
+    ],
+)
+def test_bad_input(sizes, updates, reference, message):
+    with pytest.raises(ValueError, match=message):
+        parallel_model(sizes, updates, reference=reference)
+
+
+@pytest.mark.parametrize(
+    ("efficiency", "processors", "message"),
+    [
+        (-1, 1, "efficiency must be a callable, or an overhead in rows of at least 0; got -1"),
+        ("high", 1, "efficiency must be a callable"),
+        (1.0, 0, "n_processors must be numbers of at least 1; got 0"),
+        (1.0, [[1]], "n_processors must be"),
+        (lambda batch_size, P: 1.2, 1, r"efficiency must return numbers in \(0, 1\]"),
+        (lambda batch_size, P: 0 * P, [1, 2], "efficiency must return numbers"),
+    ],
+)
+def test_bad_efficiencies(efficiency, processors, message):
+    with pytest.raises(ValueError, match=message):
+        parallel_model(SIZES, UPDATES).speed_up(efficiency, processors)
