@@ -51,6 +51,9 @@ class Data(Protocol):
     def targets(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield the targets and the sample weights of every chunk."""
 
+    def in_order(self, values: Tensor) -> Tensor:
+        """Return values that follow the chunks in the order of the data as they were given."""
+
 
 class ArrayData:
     """X and y in ceil(n_samples / chunk_size) chunks whose sizes differ by at most one sample.
@@ -131,6 +134,10 @@ class ArrayData:
         """Yield the targets and the sample weights of every chunk."""
         for part in self._slices:
             yield self._whole.y[part], None if self._whole.weight is None else self._whole.weight[part]
+
+    def in_order(self, values: Tensor) -> Tensor:
+        """Return values that follow the chunks in the order of the data as they were given."""
+        return values if self._places is None else values[self._places]
 
     def _dense(self, batch: Batch) -> Batch:
         X: Any = batch.X

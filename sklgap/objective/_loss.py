@@ -131,9 +131,9 @@ def call_module(module: nn.Module, X: Any) -> Tensor:
     return logits_of(module(**X) if isinstance(X, Mapping) else module(*X))
 
 
-def n_correct(y_pred: Tensor, y: Tensor) -> Tensor:
-    """Return the number of rows whose largest output is the class y, as a 0-d tensor (no host sync)."""
-    return (y_pred.argmax(dim=1) == y).sum()
+def predicted_right(y_pred: Tensor, y: Tensor) -> Tensor:
+    """Return which rows have their largest output at the class y, of shape (n_rows,)."""
+    return y_pred.argmax(dim=1) == y
 
 
 def is_classification(y_pred: Tensor, y: Tensor) -> bool:

@@ -22,7 +22,7 @@ from sklgap.objective._autodiff import (
 )
 from sklgap.objective._copy import check_plain, convert, deepcopy, lazy_parameters, private_copy
 from sklgap.objective._data import ArrayData, Data, Rows, rows_of
-from sklgap.objective._loss import ModuleLoss, is_classification, n_correct
+from sklgap.objective._loss import ModuleLoss, is_classification, predicted_right
 from sklgap.objective._nested import map_tensors
 from sklgap.objective._parameters import Patterns, flatten, trainable_parameters, unflatten
 from sklgap.objective._restricted import RestrictedObjective
@@ -336,12 +336,34 @@ class Objective:
 
     def evaluate(self, theta: Vector | None = None) -> Evaluation:
         """Return mean loss and accuracy at ``theta``, at the module's own parameters by default."""
+        return self.evaluate_samples(theta)[0]
+
+    def evaluate_samples(self, theta: Vector | None = None) -> tuple[Evaluation, np.ndarray | None]:
+        """Return mean loss and accuracy at ``theta``, and which samples are predicted right.
+
+        Parameters
+        ----------
+        theta : Tensor or ndarray of shape (n_params,), default=None
+            None: the module's own parameters.
+
+        Returns
+        -------
+        evaluation : Evaluation
+            As `evaluate` returns it.
+        right : ndarray of bool of shape (n_samples,), or None
+            In the order of X and y, and for a stream in that of its chunks; None where accuracy is not defined.
+        """
         theta = self._check_theta(theta)
         with torch.no_grad(), self._statistics_of(theta):
             results = [self._evaluate_chunk(theta, chunk) for chunk in self.data]
-        correct = torch.stack([correct for _, correct, _ in results]).sum()
-        accuracy = correct.item() / self._n_labelled if all(c for _, _, c in results) else float("nan")
-        return Evaluation(self._mean([loss for loss, _, _ in results]), accuracy)
+        loss, classified = (
+            self._mean([loss for loss, _ in results]),
+            [right for _, right in results if right is not None],
+        )
+        if len(classified) < len(results):
+            return Evaluation(loss, float("nan")), None
+        right = self.data.in_order(torch.cat(classified)).cpu().numpy()
+        return Evaluation(loss, int(right.sum()) / self._n_labelled), right
 
     def gradient(self, theta: Vector | None = None) -> tuple[float, Tensor]:
         """Return (f(theta), its gradient of shape (n_params,)), at the module's own parameters by default."""
@@ -521,11 +543,9 @@ class Objective:
     def _loss(self, theta: Tensor, chunk: Batch) -> Tensor:
         return self._forward(theta, chunk)[0]
 
-    def _evaluate_chunk(self, theta: Tensor, chunk: Batch) -> tuple[Tensor, Tensor, bool]:
+    def _evaluate_chunk(self, theta: Tensor, chunk: Batch) -> tuple[Tensor, Tensor | None]:
         loss, aux = self._forward(theta, chunk)
-        classification = is_classification(aux.y_pred, chunk.y)
-        correct = n_correct(aux.y_pred, chunk.y) if classification else torch.zeros((), device=self.device)
-        return loss, correct, classification
+        return loss, predicted_right(aux.y_pred, chunk.y) if is_classification(aux.y_pred, chunk.y) else None
 
     def _check_theta(self, theta: Vector | None) -> Tensor:
         if theta is None:
@@ -655,6 +675,9 @@ class _OneChunk:
 
     def targets(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         yield self.batch.y, self.batch.weight
+
+    def in_order(self, values: Tensor) -> Tensor:
+        return values
 
 
 def takes_module(criterion: Any) -> bool:

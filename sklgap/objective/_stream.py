@@ -212,6 +212,10 @@ class StreamData:
         for y in self._targets if self._targets is not None else (batch.y for batch in self):
             yield y, None
 
+    def in_order(self, values: Tensor) -> Tensor:
+        """Return the values as they are: a stream has the order of its chunks."""
+        return values
+
     def take(self, rows: Rows) -> Batch:
         """Return the samples at these positions of a Dataset, or of what a DataLoader yields; ValueError otherwise."""
         if self._plan.parts is None or self._plan.collate is None:

@@ -6,7 +6,7 @@ from torch import nn
 
 from sklgap._typing import Batch
 from sklgap.objective._autodiff import value_and_grad
-from sklgap.objective._loss import ModuleLoss, is_classification, n_correct
+from sklgap.objective._loss import ModuleLoss, is_classification, predicted_right
 from sklgap.objective._parameters import copy_of, trainable_parameters
 from sklgap.objective._row_loss import per_sample
 from tests.cases import BIT_FOR_BIT, DOUBLE, PROBLEMS, WITH_BATCH_NORM
@@ -148,7 +148,7 @@ def test_per_sample_leaves_the_criterion_alone():
 def test_accuracy_counts_and_when_it_means_anything():
     scores = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0]])
     y = torch.tensor([1, 1, 1])
-    assert n_correct(scores, y) == 2
+    assert predicted_right(scores, y).sum() == 2
     assert is_classification(scores, y)
     assert not is_classification(scores, y.double())
     assert not is_classification(scores[:, 0], y)
