@@ -5,16 +5,9 @@ from sklgap.estimator import LBGapClassifier
 from sklgap.experiments import (
     BatchSizeCurveDisplay,
     RegimeComparisonDisplay,
-    WarmStartDisplay,
     batch_size_curve,
     compare_regimes,
-    critical_batch_size,
-    gap_report,
     largest_safe_batch_size,
-    minima_census,
-    sharpness_trajectory,
-    time_to_accuracy,
-    warm_start_curve,
 )
 from sklgap.inspection import (
     ParametricPlotDisplay,

@@ -1,10 +1,9 @@
-"""``batch_size_curve``: test accuracy and sharpness against batch size (Keskar et al. 2017, Figure 4)."""
+"""``batch_size_curve``: test scores and sharpness against batch size (Keskar et al. 2017, Figure 4)."""
 
-import numbers
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,21 +17,31 @@ from sklgap._checks import (
     is_one_of,
     shown,
 )
-from sklgap.experiments._batch_size_report import BatchSizeCurve
+from sklgap.experiments import _notes as notes
 from sklgap.experiments._cost import measure_cost
-from sklgap.experiments._experiment import (
-    check_classifier,
-    check_data,
-    check_keepable,
-    check_measuring,
-    measuring_settings,
+from sklgap.experiments._estimate import Estimate
+from sklgap.experiments._inputs import check_classifier, check_data, check_keepable, common_settings
+from sklgap.experiments._protocol import (
+    Measurement,
+    Measuring,
+    Trial,
+    draw_different_seeds,
+    given_measurement,
+    last_step,
+    take,
+    with_parameters,
 )
-from sklgap.experiments._result import environment, text_of
-from sklgap.experiments._trials import Measuring, Trial, last_step, run_trials, take, with_parameters
-from sklgap.objective import check_objective
+from sklgap.experiments._records import Records, targets_of
+from sklgap.experiments._result import count, mean_std
+from sklgap.experiments._run import interruptible
+from sklgap.experiments._scores import Score, Scoring, try_scores
+from sklgap.experiments._trials import Outcome, Parts, run_trials
 from sklgap.regimes import check_batch_size, default_base_batch_size
 from sklgap.regimes._base import LARGE_BATCH_FRACTION
 from sklgap.regimes._lr_scaling import lr_factor
+
+if TYPE_CHECKING:
+    from sklgap.experiments._plot._batch_size_curve import BatchSizeCurveDisplay
 
 LR_RULES = ("fixed", "sqrt", "linear", "tuned")
 BUDGETS = ("epochs", "updates", "loss")
@@ -40,6 +49,7 @@ BUDGETS = ("epochs", "updates", "loss")
 TUNING_TRIALS = 2
 
 
+@interruptible
 def batch_size_curve(
     estimator: Any,
     X: Any,
@@ -49,21 +59,23 @@ def batch_size_curve(
     *,
     batch_sizes: Sequence[int | float] | None = None,
     reference: int | float | None = None,
-    lr: str = "fixed",
-    lrs: Sequence[float] = (3e-4, 1e-3, 3e-3, 1e-2),
-    budget: str = "epochs",
+    lr: Literal["fixed", "sqrt", "linear", "tuned"] = "fixed",
+    learning_rates: Sequence[float] = (3e-4, 1e-3, 3e-3, 1e-2),
+    budget: Literal["epochs", "updates", "loss"] = "epochs",
     n_trials: int = 5,
     validation_fraction: float = 0.1,
-    epsilons: Sequence[float] = (1e-3,),
+    epsilon: float | Sequence[float] = (1e-3,),
     subspace_dims: Sequence[int | None] = (None,),
     batch_norm: str = "batch",
-    max_samples: int | None = 10_000,
+    max_samples: int | float | None = 10_000,
     solver: str = "auto",
+    scoring: Scoring = None,
+    measurement: Measurement | None = None,
     random_state: int | np.random.RandomState | None = None,
     n_jobs: int | None = None,
     memory: str | Path | None = None,
     verbose: int = 1,
-) -> BatchSizeCurve:
+) -> "BatchSizeCurve":
     """Train with batches of several sizes from the same starting points: accuracy and sharpness against batch size.
 
     A part of the training data is held out once, and whatever is chosen is chosen on it: the learning rates here, and
@@ -85,9 +97,9 @@ def batch_size_curve(
         The size that the others are compared with, one of ``batch_sizes``; None: the smallest.
     lr : {"fixed", "sqrt", "linear", "tuned"}, default="fixed"
         ``"fixed"``: the estimator's ``lr`` for all sizes (Keskar et al.). ``"sqrt"``, ``"linear"``: that rate at the
-        reference, and ``lr_scaling`` for the others. ``"tuned"``: for each size that one of ``lrs`` with the best
-        validation accuracy, on average over two seeds that the curve does not use.
-    lrs : sequence of float, default=(3e-4, 1e-3, 3e-3, 1e-2)
+        reference, and ``lr_scaling`` for the others. ``"tuned"``: for each size that one of ``learning_rates`` with the
+        best validation score, on average over two seeds that the curve does not use.
+    learning_rates : sequence of float, default=(3e-4, 1e-3, 3e-3, 1e-2)
         Learning rates to choose from with ``lr="tuned"`` (the default is made for ADAM).
     budget : {"epochs", "updates", "loss"}, default="epochs"
         How long each size trains: ``max_epochs`` epochs; as many updates as the reference makes in them
@@ -96,32 +108,20 @@ def batch_size_curve(
     n_trials : int, default=5
         Starting points (5: Keskar et al.). Trial i starts all sizes from the same weights.
     validation_fraction : float, default=0.1
-        Part of the training data that is held out, stratified by class; one row of every class stays.
-    epsilons : sequence of float, default=(1e-3,)
-        Box sizes of the sharpness; an empty sequence measures none.
-    subspace_dims : sequence of int or None, default=(None,)
-        Dimensions in which sharpness is measured; None: the full space.
-    batch_norm : {"batch", "population", "running"}, default="batch"
-        The batch-norm policy of every loss, accuracy and sharpness; see `sklgap.objective.Objective`.
-    max_samples : int or None, default=10_000
-        Training rows that sharpness is measured on, the same in all trials; None: all.
-    solver : {"auto", "lbfgsb", "lbfgsb-scaled", "power"}, default="auto"
-        See `sklgap.inspection.sharpness`.
-    random_state : int, RandomState or None, default=None
-        An int makes the curve repeatable, whatever ``n_jobs``, at equal thread count.
-    n_jobs : int, default=None
-        Fits at once, as in scikit-learn. On one GPU keep it at 1.
-    memory : str or Path, default=None
-        Folder that keeps finished work: a finished fit is loaded instead of repeated, an unfinished one goes on from
-        its last saved epoch; see `LBGapClassifier`. Needs ``random_state``.
-    verbose : int, default=1
-        0: silent. 1: first the cost (fits, updates, and the time they will take by some steps measured with every
-        batch size), then a progress bar.
+        Part of the training data that is held out, stratified by class; one sample of every class stays. A margin of
+        `largest_safe_batch_size` needs a hold-out of 5 / margin samples: 1,000 for half a point.
+    epsilon, subspace_dims, batch_norm, max_samples, solver, scoring
+        What is measured; `Measurement` explains them.
+    measurement : Measurement, default=None
+        All of these at once.
+    random_state, n_jobs, memory, verbose
+        As in every experiment; `sklgap.experiments` explains them.
 
     Returns
     -------
     BatchSizeCurve
-        Prints as a table. Interrupted by Ctrl-C it holds the fits that had finished.
+        Prints as a table. Interrupted by Ctrl-C it holds the fits that had finished, those that a learning rate is chosen
+        by included.
 
     Raises
     ------
@@ -155,15 +155,16 @@ def batch_size_curve(
     >>> X, y = load_digits(return_X_y=True)
     >>> curve = batch_size_curve(
     ...     LBGapClassifier(module__width=16, max_epochs=3, tol=None), X[:900] / 16, y[:900], X[900:] / 16, y[900:],
-    ...     batch_sizes=[20, 200], n_trials=2, epsilons=[], random_state=0, verbose=0)
+    ...     batch_sizes=[20, 200], n_trials=2, epsilon=[], random_state=0, verbose=0)
     >>> curve.batch_sizes
     [20, 200]
     >>> bool(curve.values(20, "test_accuracy").mean() > curve.values(200, "test_accuracy").mean())
     True
     """
     check_arguments(batch_size_curve, locals())
+    measurement = given_measurement(batch_size_curve, locals())
     classifier = check_classifier(estimator)
-    lrs = _check_rules(lr, lrs, budget, classifier)
+    rates = _check_rules(lr, learning_rates, budget, classifier)
     check_integer("n_trials", n_trials)
     check_keepable(memory, random_state)
     X, y, X_test, y_test = check_data(X, y, X_test, y_test)
@@ -171,9 +172,10 @@ def batch_size_curve(
     train, valid = _hold_out(X, y, validation_fraction, rng)
     sizes = _check_sizes(batch_sizes, len(train[1]))
     base = _check_reference(reference, sizes, len(train[1]))
-    seeds = _different_seeds(n_trials + TUNING_TRIALS, rng)
+    seeds = draw_different_seeds(n_trials + TUNING_TRIALS, rng)
     seeds, tuning_seeds = seeds[:n_trials], seeds[n_trials:] if lr == "tuned" else []
-    measuring = check_measuring(epsilons, subspace_dims, batch_norm, solver, max_samples, len(train[1]), rng)
+    measuring = measurement.settle(len(train[1]), rng)
+    try_scores(measuring.scores, valid[1])
     parameters = {size: _parameters(size, base, lr, budget) for size in sizes}
     settings = {
         "n_train": len(train[1]),
@@ -183,31 +185,242 @@ def batch_size_curve(
         "batch_sizes": sizes,
         "reference": str(base),
         "lr": lr,
-        "lrs": lrs,
+        "learning_rates": rates,
         "budget": budget,
         "max_epochs": classifier.max_epochs,
         "target_loss": classifier.target_loss if budget == "loss" else None,
-        "estimator": text_of(estimator),
-        **measuring_settings(measuring),
+        **measuring.settings(),
         "tuning_seeds": tuning_seeds,
-        "random_state": random_state if isinstance(random_state, numbers.Integral) else None,
-        "environment": environment(),
+        **common_settings(estimator, random_state),
     }
     if verbose:
-        n_tuning, n_rows = len(lrs) * len(tuning_seeds), len(valid[1]) + len(y_test)
-        cost = measure_cost(estimator, parameters, n_trials, n_tuning, train, n_rows, measuring, n_jobs)
+        cost = measure_cost(
+            estimator,
+            {f"batches of {size:,}": own for size, own in parameters.items()},
+            n_trials,
+            train,
+            n_evaluated=len(valid[1]) + len(y_test),
+            measuring=measuring,
+            n_more_fits=len(rates) * len(tuning_seeds),
+            n_jobs=n_jobs,
+        )
         settings["cost"] = asdict(cost)
-        print(cost)
+        print(cost, *notes.resolution(len(valid[1]), measuring.scores[0]), sep="\n")
+    parts = {"train": train, "valid": valid, "test": (X_test, y_test)}
     options: dict[str, Any] = {"n_jobs": n_jobs, "verbose": verbose, "memory": memory}
     tuning: list[dict[str, Any]] = []
+    interrupted = False
     if lr == "tuned":
-        tuning = _try_rates(estimator, parameters, lrs, tuning_seeds, train, valid, batch_norm, options)
-        parameters = {size: {**own, "lr": _best_rate(tuning, size)} for size, own in parameters.items()}
-    trials = [Trial(str(size), parameters[size], trial, seed) for trial, seed in enumerate(seeds) for size in sizes]
-    results, interrupted = run_trials(estimator, trials, train, (X_test, y_test), measuring, **options)
-    rates = {size: _rate(estimator, parameters[size], size, base) for size in sizes}
-    results = [(_with_validation(record, model, valid, batch_norm, rates), model) for record, model in results]
-    return BatchSizeCurve(results, settings=settings, interrupted=interrupted, tuning=tuning)
+        tuning, interrupted = _try_rates(estimator, parameters, rates, tuning_seeds, parts, measuring, options)
+    if lr == "tuned" and not interrupted:
+        score = measuring.scores[0].name
+        parameters = {size: {**own, "lr": _best_rate(tuning, size, score)} for size, own in parameters.items()}
+    outcomes: list[Outcome] = []
+    if not interrupted:
+        trials = [Trial(str(size), parameters[size], trial, seed) for trial, seed in enumerate(seeds) for size in sizes]
+        outcomes, interrupted = run_trials(estimator, trials, parts, measuring, **options)
+    if not (tuning or outcomes):
+        raise KeyboardInterrupt
+    own_rates = {str(size): _rate(estimator, parameters[size], size, base) for size in sizes}
+    outcomes = [o._replace(record={**o.record, "lr": own_rates[o.record["regime"]]}) for o in outcomes]
+    return BatchSizeCurve(
+        outcomes, settings, interrupted, tuning=tuning, targets=targets_of(parts), scores=measuring.scores
+    )
+
+
+_BUDGETS = {
+    "epochs": "{max_epochs} epochs for every size",
+    "updates": "as many updates for every size as the reference makes in {max_epochs} epochs",
+    "loss": "to a training loss of {target_loss}, within {max_epochs} epochs",
+}
+_RATES = {
+    "fixed": "the same for all sizes",
+    "sqrt": "grows with the square root of the batch size",
+    "linear": "grows in proportion to the batch size",
+    "tuned": "chosen for each size on the validation data, by seeds that the trials below do not use",
+}
+
+
+class BatchSizeCurve(Records):
+    """What `batch_size_curve` found; ``print`` it.
+
+    Attributes
+    ----------
+    batch_sizes : list of int
+        In ascending order.
+    reference : int
+        The size that the others are compared with.
+    records : list of dict
+        One per finished fit; ``regime`` is the batch size as text. Accuracies as fractions, sharpness in percent,
+        seconds.
+    tuning : list of dict
+        One record per fit that a learning rate was chosen by: ``batch_size``, ``lr``, ``valid_accuracy`` and more.
+    settings : dict
+        What was trained and measured; ``settings["cost"]`` is what the curve was expected to cost, where it was
+        measured.
+    estimators_ : dict of lists
+        The fitted estimators by batch size, such as ``estimators_[512]``, in the order of the trials.
+    notes : list of str
+        What a reader must know before believing the figures.
+    """
+
+    def __init__(
+        self,
+        outcomes: Sequence[Outcome],
+        settings: dict[str, Any],
+        interrupted: bool = False,
+        *,
+        tuning: list[dict[str, Any]] | None = None,
+        targets: dict[str, np.ndarray] | None = None,
+        scores: Sequence[Score] = (Score("accuracy"),),
+    ) -> None:
+        self.batch_sizes: list[int] = list(settings["batch_sizes"])
+        self.reference = int(settings["reference"])
+        self.tuning = tuning or []
+        labels = [str(size) for size in self.batch_sizes]
+        super().__init__(outcomes, labels, settings, interrupted, targets=targets, scores=scores)
+
+    def quantity(self, name: str) -> np.ndarray:
+        """Return one quantity, an array of shape (n_sizes, n_trials), NaN where the fit had not finished."""
+        return np.array([self.by_trial(size, name) for size in self.batch_sizes])
+
+    # -- printing --------------------------------------------------------------------------------------------------
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the figures, in plain sentences."""
+        s, gaps = self.settings, self.gaps()
+        named = {f"batches of {label}": label for label in self.done}
+        losses = {label: self.paired(self.reference, label, "train_loss") for label in gaps}
+        return [
+            *self._interrupted(),
+            *notes.not_converged(
+                {name: self.values(label, "converged") for name, label in named.items()}, target=s["budget"] == "loss"
+            ),
+            *notes.diverged({name: self.values(label, "train_loss") for name, label in named.items()}),
+            *notes.unequal_losses(f"batches of {self.reference}", losses),
+            *self._majority(),
+            *self._rates_at_the_edge(),
+            *notes.no_interval(gaps),
+            *notes.seeds_only(gaps),
+            *notes.several_intervals(len(gaps)),
+            *(notes.resolution(s["n_valid"], self.scores[0]) if len(self.batch_sizes) > 1 else []),
+        ]
+
+    def _interrupted(self) -> list[str]:
+        s = self.settings
+        n_tuning = len(s["learning_rates"]) * len(s["tuning_seeds"]) * len(self.batch_sizes)
+        if self.interrupted and len(self.tuning) < n_tuning:
+            return [
+                f"Interrupted while learning rates were tried: {len(self.tuning)} of {n_tuning} of these fits had "
+                "finished, see tuning, and no trial was begun."
+            ]
+        return notes.interrupted(self.interrupted, len(self.records), s["n_trials"] * len(self.labels))
+
+    def _majority(self) -> list[str]:
+        if self.scores[0].name != "accuracy" or "test" not in self._targets:
+            return []
+        return notes.majority_class(notes.mean_accuracies(self), self._targets["test"])
+
+    def _rates_at_the_edge(self) -> list[str]:
+        tried = self.settings["learning_rates"]
+        if len(tried) < 2:
+            return []
+        rates = {label: self.values(label, "lr")[0] for label in self.done}
+        edge = [f"{label} ({rate:g})" for label, rate in rates.items() if rate in (min(tried), max(tried))]
+        if not edge:
+            return []
+        return [f"The rate of batches of {', '.join(edge)} is at the edge of learning_rates: try further ones."]
+
+    def _verdict(self) -> list[str]:
+        gaps = self.gaps()
+        if not gaps:
+            return ["No size has a trial that the reference has finished too: nothing can be compared."]
+        label, gap = list(gaps.items())[-1]
+        below = "below" if gap.value > 0 else "above"
+        amount = self.gap_sentence(gap if gap.value > 0 else gap.scaled(-1))
+        doubt = ""
+        if not gap.has_interval:
+            doubt = ", without an interval"
+        elif not gap.excludes(0):
+            doubt = ": the interval contains 0"
+        sentence = (
+            f"Batches of {int(label):,} test {amount} {below} batches of {self.reference:,}, over "
+            f"{count(gap.n, 'trial')}{doubt}"
+        )
+        for key, name in list(self.sharpness_names().items())[:1]:
+            one, other = (values.mean() for values in self.paired(self.reference, label, key))
+            sentence += f"; {name} is {other:.3g} % instead of {one:.3g} %"
+        return [sentence + "."]
+
+    def _head(self) -> list[str]:
+        s = self.settings
+        budget = _BUDGETS[s["budget"]].format(**s)
+        return [
+            f"{s['n_train']:,} training, {s['n_valid']:,} validation and {s['n_test']:,} test samples, "
+            f"{self.trials_line()}",
+            f"learning rate (lr={s['lr']!r}): {_RATES[s['lr']]}",
+            f"budget (budget={s['budget']!r}): {budget}",
+            *self.measured_lines(),
+        ]
+
+    def _table(self) -> list[list[str]]:
+        columns = [
+            ("lr", "lr", lambda v: f"{v[0]:.3g}"),
+            ("updates", "n_updates", lambda v: f"{v.mean():,.0f}"),
+            ("train loss", "train_loss", lambda v: mean_std(v, ".1e")),
+            *self.score_columns(("train", "valid", "test")),
+            *self.sharpness_columns(),
+            ("s to fit", "fit_seconds", lambda v: f"{v.mean():.1f}"),
+        ]
+        gaps: dict[str, dict[str, Estimate]] = {score.name: self.gaps(score.name) for score in self.scores}
+        of_gaps = ["regime gap" + (" (points)" if score.in_points else f", {score.name}") for score in self.scores]
+        rows = [["batch size", *(name for name, _, _ in columns), *of_gaps, "worst trial"]]
+        for label in self.done:
+            cells = [show(self.values(label, key)) for _, key, show in columns]
+            shown = [self.shown_gap(gaps[s.name][label], s) if label in gaps[s.name] else "" for s in self.scores]
+            if int(label) == self.reference:
+                shown[0] = "reference"
+            rows.append([f"{int(label):,}", *cells, *shown, self._worst(label)])
+        return rows
+
+    def _worst(self, label: str) -> str:
+        if int(label) == self.reference or not len(self.paired(self.reference, label, "trial")[0]):
+            return ""
+        score = self.scores[0]
+        worst = self.components(self.reference, label, f"test_{score.name}").worst
+        return f"{100 * worst:+.2f}" if score.in_points else f"{worst:+.4f}"
+
+    def _reading(self) -> list[str]:
+        gaps = self.gaps()
+        if not gaps:
+            return []
+        lines = [
+            "regime gap: test score of the reference minus that of the size; worst trial: the most that a trial lost",
+            *self.interval_lines([gap for score in self.scores for gap in self.gaps(score.name).values()]),
+        ]
+        if self.settings["n_trials"] > 1:
+            lines.append("How large a batch is safe: largest_safe_batch_size(curve).")
+        return lines
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def _statistics(self) -> dict[str, Any]:
+        return {**super()._statistics(), "tuning": self.tuning}
+
+    def plot(self, ax: Any = None, *, safe: Any = None) -> "BatchSizeCurveDisplay":
+        """Draw Figure 4 of Keskar et al.; return a `BatchSizeCurveDisplay`.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None: a new figure.
+        safe : int or SafeBatchSize, default=None
+            A batch size to mark.
+        """
+        from sklgap.experiments._plot._batch_size_curve import BatchSizeCurveDisplay
+
+        return BatchSizeCurveDisplay.from_curve(self, ax=ax, safe=safe)
 
 
 def ladder(n_samples: int) -> list[int]:
@@ -240,42 +453,40 @@ def _parameters(size: int, reference: int, lr: str, budget: str) -> dict[str, An
 def _try_rates(
     estimator: Any,
     parameters: dict[int, dict[str, Any]],
-    lrs: Sequence[float],
+    rates: Sequence[float],
     seeds: Sequence[int],
-    train: tuple[Any, Any],
-    valid: tuple[Any, Any],
-    batch_norm: str,
+    parts: Parts,
+    measuring: Measuring,
     options: dict[str, Any],
-) -> list[dict[str, Any]]:
-    """Return one record for each size, rate and seed; the test data are not seen."""
-    tried = {f"{size}, lr {rate:g}": (size, rate) for size in parameters for rate in lrs}
+) -> tuple[list[dict[str, Any]], bool]:
+    """Return one record for each size, rate and seed that had finished; the test data are not seen."""
+    tried = {f"{size}, lr {rate:g}": (size, rate) for size in parameters for rate in rates}
     trials = [
         Trial(label, {**parameters[size], "lr": rate}, trial, seed)
         for trial, seed in enumerate(seeds)
         for label, (size, rate) in tried.items()
     ]
-    nothing = Measuring((), (), batch_norm, "auto", np.arange(0, 2))
-    results, interrupted = run_trials(estimator, trials, train, valid, nothing, test_name="validation", **options)
-    if interrupted:
-        raise KeyboardInterrupt  # nothing can be chosen yet
+    scores_alone = replace(measuring, epsilons=(), subspace_dims=())
+    seen = {name: data for name, data in parts.items() if name != "test"}
+    outcomes, interrupted = run_trials(estimator, trials, seen, scores_alone, keep_estimators=False, **options)
+    names = ["trial", "seed", "train_loss", "n_updates", "fit_seconds", "valid_accuracy", "valid_loss"]
+    names += [f"valid_{score.name}" for score in measuring.scores]
     found = []
-    for record, _ in results:
+    for record, *_ in outcomes:
         size, rate = tried[record["regime"]]
-        kept = {key: record[key] for key in ("trial", "seed", "train_loss", "n_updates", "fit_seconds")}
-        measured = {"valid_accuracy": record["test_accuracy"], "valid_loss": record["test_loss"]}
-        found.append({"batch_size": size, "lr": rate, **kept, **measured})
-    return sorted(found, key=lambda record: (record["batch_size"], record["lr"], record["trial"]))
+        found.append({"batch_size": size, "lr": rate, **{name: record[name] for name in names}})
+    return sorted(found, key=lambda record: (record["batch_size"], record["lr"], record["trial"])), interrupted
 
 
-def _best_rate(tuning: list[dict[str, Any]], size: int) -> float:
-    """Return the rate of the best mean validation accuracy; of equal ones that of the smallest validation loss."""
+def _best_rate(tuning: list[dict[str, Any]], size: int, score: str = "accuracy") -> float:
+    """Return the rate of the best mean validation score; of equal ones that of the smallest validation loss."""
     of_size = [record for record in tuning if record["batch_size"] == size]
     rates = sorted({record["lr"] for record in of_size})
-    accuracy, loss = (
+    values, loss = (
         [np.mean([record[key] for record in of_size if record["lr"] == rate]) for rate in rates]
-        for key in ("valid_accuracy", "valid_loss")
+        for key in (f"valid_{score}", "valid_loss")
     )
-    return rates[np.lexsort((loss, -np.array(accuracy)))[0]]
+    return rates[np.lexsort((loss, -np.nan_to_num(values, nan=-np.inf)))[0]]
 
 
 def _rate(estimator: Any, parameters: dict[str, Any], size: int, reference: int) -> float:
@@ -284,25 +495,21 @@ def _rate(estimator: Any, parameters: dict[str, Any], size: int, reference: int)
     return float(lr * lr_factor(parameters["lr_scaling"], size, reference))
 
 
-def _with_validation(
-    record: dict[str, Any], model: Any, valid: tuple[Any, Any], batch_norm: str, rates: dict[int, float]
-) -> dict[str, Any]:
-    loss, accuracy = check_objective(model, *valid, batch_norm=batch_norm).evaluate()
-    lr = rates[int(record["regime"])]
-    return {**record, "lr": lr, "valid_accuracy": accuracy, "valid_loss": loss}
-
-
 # -- checks ------------------------------------------------------------------------------------------------------------
 
 
-def _check_rules(lr: Any, lrs: Any, budget: Any, classifier: Any) -> list[float]:
+def _check_rules(lr: Any, learning_rates: Any, budget: Any, classifier: Any) -> list[float]:
     for name, value, allowed in (("lr", lr, LR_RULES), ("budget", budget, BUDGETS)):
         if not is_one_of(value, allowed):
             raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {shown(value)}.")
-    if not is_flat(lrs) or not len(lrs) or not all(is_number(rate) and rate > 0 for rate in lrs):
-        raise ValueError(f"lrs must be a sequence of numbers above 0; got {lrs!r}.")
-    if len({float(rate) for rate in lrs}) < len(lrs):
-        raise ValueError(f"lrs must all be different; got {lrs!r}.")
+    if (
+        not is_flat(learning_rates)
+        or not len(learning_rates)
+        or not all(is_number(rate) and rate > 0 for rate in learning_rates)
+    ):
+        raise ValueError(f"learning_rates must be a sequence of numbers above 0; got {learning_rates!r}.")
+    if len({float(rate) for rate in learning_rates}) < len(learning_rates):
+        raise ValueError(f"learning_rates must all be different; got {learning_rates!r}.")
     if budget == "loss" and (not is_number(classifier.target_loss) or classifier.target_loss <= 0):
         raise ValueError(
             f"target_loss of the estimator must be a number above 0 with budget='loss'; got {classifier.target_loss!r}."
@@ -310,7 +517,7 @@ def _check_rules(lr: Any, lrs: Any, budget: Any, classifier: Any) -> list[float]
     check_positive("lr of the estimator", classifier.lr)
     check_integer("max_epochs", classifier.max_epochs)
     with_parameters(classifier, _parameters(2, 2, lr, budget))
-    return [float(rate) for rate in lrs] if lr == "tuned" else []
+    return [float(rate) for rate in learning_rates] if lr == "tuned" else []
 
 
 def _check_sizes(batch_sizes: Any, n_samples: int) -> list[int]:
@@ -335,13 +542,6 @@ def _check_reference(reference: Any, sizes: list[int], n_samples: int) -> int:
     return size
 
 
-def _different_seeds(n: int, rng: np.random.RandomState) -> list[int]:
-    seeds: dict[int, None] = {}
-    while len(seeds) < n:
-        seeds |= dict.fromkeys(rng.randint(2**31 - 1, size=n - len(seeds)).tolist())
-    return list(seeds)
-
-
 def _hold_out(X: Any, y: Any, fraction: Any, rng: np.random.RandomState) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     """Return training and validation data; every class is among the first, and in proportion where it can be."""
     labels, n = np.asarray(y), len(y)
@@ -354,8 +554,8 @@ def _hold_out(X: Any, y: Any, fraction: Any, rng: np.random.RandomState) -> tupl
     n_valid = round(float(fraction) * n)
     if not 2 <= n_valid <= n - max(2, len(classes)):
         raise ValueError(
-            "validation_fraction must leave at least 2 rows to validate on and one of each class to train on; "
-            f"got {fraction!r} of {n} rows."
+            "validation_fraction must leave at least 2 samples to validate on and one of each class to train on; "
+            f"got {fraction!r} of {n} samples."
         )
     rest = np.delete(order, first)
     held_out = np.zeros(n, dtype=bool)

@@ -1,21 +1,24 @@
-"""What a sweep over batch sizes will cost, from steps measured on the real data."""
+"""What an experiment will cost, from steps measured on the real data."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import joblib
+import numpy as np
 
-from sklgap.experiments._recorded_training import without_head
+from sklgap.experiments._inputs import without_head
+from sklgap.experiments._protocol import Measuring, take, with_parameters
 from sklgap.experiments._result import count
-from sklgap.experiments._trials import Measuring, take, with_parameters
 from sklgap.inspection._sharpness import usual_gradients
 from sklgap.objective import check_objective
-from sklgap.regimes import n_batches, updates_of_epochs
+from sklgap.regimes import default_base_batch_size, n_batches, updates_of_epochs
 from sklgap.training._step_timer import StepTimer
 
 # Gradients are measured until so many seconds or so many of them.
 _GRADIENT_SECONDS, _MOST_GRADIENTS = 0.3, 5
+_MOST_ROWS = 1000
 # What a training step is not changed by; the sweep sets the rest.
 _TIMED = {
     "max_epochs": 1,
@@ -32,19 +35,19 @@ _TIMED = {
 
 
 @dataclass(frozen=True)
-class SweepCost:
-    """The cost of a sweep before it starts; ``print`` it.
+class Cost:
+    """The cost of an experiment before it starts; ``print`` it.
 
     Attributes
     ----------
-    batch_sizes : list of int
-        Rows of a batch.
+    labels : list of str
+        What is trained.
     step_seconds : list of float
-        Of an optimiser step, measured, by batch size.
+        Of an optimiser step, measured, by label.
     updates : list of int
-        Of one fit, if no stopping rule ends it early, by batch size.
+        Of one fit, if no stopping rule ends it early, by label.
     n_fits : list of int
-        Fits of each batch size.
+        By label.
     fit_seconds : float
         Of all fits, one after the other.
     measure_seconds : tuple of float
@@ -53,7 +56,7 @@ class SweepCost:
         Fits at once.
     """
 
-    batch_sizes: list[int]
+    labels: list[str]
     step_seconds: list[float]
     updates: list[int]
     n_fits: list[int]
@@ -71,70 +74,76 @@ class SweepCost:
         total = sum(n * updates for n, updates in zip(self.n_fits, self.updates, strict=True))
         at_once = "" if self.n_jobs == 1 else f", if {self.n_jobs} fits at once are as fast as one"
         lines = [
-            f"cost: {count(sum(self.n_fits), 'fit')}, at most {total:,} updates, about {between(*self.seconds)}"
-            f"{at_once} (training {duration(self.fit_seconds)}, measuring {between(*self.measure_seconds)}); less "
-            "where training stops early, and for what memory has kept"
+            f"cost: {count(sum(self.n_fits), 'fit')}, at most {total:,} updates, about {between(*self.seconds)}{at_once} "
+            f"(training {duration(self.fit_seconds)}, measuring {between(*self.measure_seconds)}). It is less where "
+            "training stops early, and for saved work."
         ]
-        for size, n, updates, seconds in zip(
-            self.batch_sizes, self.n_fits, self.updates, self.step_seconds, strict=True
-        ):
+        width = max(len(label) for label in self.labels)
+        for label, n, updates, seconds in zip(self.labels, self.n_fits, self.updates, self.step_seconds, strict=True):
             lines.append(
-                f"  batches of {size:>6,}: {count(n, 'fit')} of {updates:,} updates, {1000 * seconds:.3g} ms each "
-                "as measured now"
+                f"  {label:<{width}}: {count(n, 'fit')} of {updates:,} updates, {1000 * seconds:.3g} ms each as measured now"
             )
         return "\n".join(lines)
 
 
 def measure_cost(
     estimator: Any,
-    parameters: dict[int, dict[str, Any]],
+    parameters: Mapping[str, Mapping[str, Any]],
     n_fits: int,
-    n_tuning_fits: int,
     train: tuple[Any, Any],
-    n_evaluated: int,
-    measuring: Measuring,
-    n_jobs: int | None,
-) -> SweepCost:
-    """Train a clone for some steps with every batch size, and add up what all fits will take.
+    *,
+    n_evaluated: int = 0,
+    measuring: Measuring | None = None,
+    n_records: int = 1,
+    n_more_fits: int = 0,
+    n_jobs: int | None = None,
+) -> Cost:
+    """Train a clone for some steps in every way, and add up what all fits will take.
 
     Parameters
     ----------
     estimator : estimator
         Cloned.
     parameters : dict
-        Batch size to parameters of the classifier.
-    n_fits, n_tuning_fits : int
-        Fits of each size that are measured on, and that are not.
+        Label to parameters of the classifier.
+    n_fits, n_more_fits : int
+        Fits of each label whose sharpness is measured, and further ones that are evaluated alone.
     train : tuple
         X and y.
     n_evaluated : int
-        Rows beside the training data that each fit is evaluated on.
-    measuring : Measuring
-        What each fit is measured for.
+        Samples beside the training data that each fit is evaluated on.
+    measuring : Measuring or None
+        What each fit is measured for; None: losses alone.
+    n_records : int
+        How often a fit is measured.
     n_jobs : int or None
         As in joblib.
     """
     classifier, X = without_head(estimator, *train)
-    timers = {size: _time_steps(classifier, own, X, train[1]) for size, own in parameters.items()}
+    timers = {label: _time_steps(classifier, own, X, train[1]) for label, own in parameters.items()}
     updates, fit_seconds = [], 0.0
-    for size, timer in timers.items():
-        batches = _n_batches(with_parameters(classifier, parameters[size]), size, timer.n_samples_)
+    for label, timer in timers.items():
+        batches = _n_batches(with_parameters(classifier, parameters[label]), timer)
         updates.append(batches * timer.updates_per_batch_)
-        fit_seconds += (n_fits + n_tuning_fits) * batches * timer.seconds_
-    row_seconds = _gradient_seconds(next(iter(timers.values())).net_, X, train[1], measuring) / len(measuring.rows)
-    searches = [usual_gradients(measuring.solver, dim is not None) for dim in measuring.subspace_dims]
+        fit_seconds += (n_fits + n_more_fits) * batches * timer.seconds_
+    n_train, net = len(train[1]), next(iter(timers.values())).net_
+    rows = np.arange(min(n_train, _MOST_ROWS)) if measuring is None else measuring.rows
+    policy = "batch" if measuring is None else measuring.batch_norm
+    row_seconds = _gradient_seconds(net, X, train[1], rows, policy) / len(rows)
+    dims, solver = ((), "auto") if measuring is None else (measuring.subspace_dims, measuring.solver)
+    searches = [usual_gradients(solver, dim is not None) for dim in dims]
     # After a fit: batch-norm statistics, training accuracy, and the report's evaluation; a third of a gradient each.
-    evaluation = (3 * len(train[1]) + n_evaluated) * row_seconds / 3
-    n_rows = len(measuring.epsilons) * len(measuring.rows)
+    evaluation = (3 * n_train + n_evaluated) * row_seconds / 3
+    n_rows = 0 if measuring is None else len(measuring.epsilons) * len(rows)
     low, high = (
-        len(timers) * (n_fits * (evaluation + n_rows * sum(ends) * row_seconds) + n_tuning_fits * evaluation)
+        len(timers) * (n_fits * n_records * (evaluation + n_rows * sum(ends) * row_seconds) + n_more_fits * evaluation)
         for ends in ([search[i] for search in searches] for i in (0, 1))
     )
-    return SweepCost(
-        batch_sizes=list(timers),
+    return Cost(
+        labels=list(timers),
         step_seconds=[timer.seconds_ / timer.updates_per_batch_ for timer in timers.values()],
         updates=updates,
-        n_fits=[n_fits + n_tuning_fits] * len(timers),
+        n_fits=[n_fits + n_more_fits] * len(timers),
         fit_seconds=fit_seconds,
         measure_seconds=(low, high),
         n_jobs=joblib.effective_n_jobs(n_jobs),
@@ -154,7 +163,7 @@ def between(low: float, high: float) -> str:
     return duration(high) if high < 1.2 * low else f"{duration(low)} to {duration(high)}"
 
 
-def _time_steps(classifier: Any, parameters: dict[str, Any], X: Any, y: Any) -> StepTimer:
+def _time_steps(classifier: Any, parameters: Mapping[str, Any], X: Any, y: Any) -> StepTimer:
     timer = StepTimer()
     model = with_parameters(classifier, {**parameters, **_TIMED})
     model.set_params(callbacks=[*(model.callbacks or []), ("step_timer", timer)])
@@ -166,16 +175,19 @@ def _time_steps(classifier: Any, parameters: dict[str, Any], X: Any, y: Any) -> 
     return timer
 
 
-def _n_batches(model: Any, size: int, n_samples: int) -> int:
-    """Return the batches of a whole fit."""
+def _n_batches(model: Any, timer: StepTimer) -> int:
+    """Return the batches of a whole fit; of a regime that adapts, as if all epochs were like the first."""
+    n, regime = timer.n_samples_, timer.net_.regime
     if model.regime_adaptation:
-        return updates_of_epochs(model.max_epochs, min(model.base_batch_size, n_samples), n_samples)
-    return model.max_epochs * n_batches(n_samples, min(size, n_samples))
+        base = default_base_batch_size(n) if model.base_batch_size is None else model.base_batch_size
+        return updates_of_epochs(model.max_epochs, min(base, n), n)
+    if regime.adaptive or not regime.varies:
+        return model.max_epochs * n_batches(n, min(regime.batch_size(0, n), n))
+    return sum(n_batches(n, min(regime.batch_size(epoch, n), n)) for epoch in range(model.max_epochs))
 
 
-def _gradient_seconds(net: Any, X: Any, y: Any, measuring: Measuring) -> float:
-    rows = measuring.rows
-    objective = check_objective(net, take(X, rows), take(y, rows), batch_norm=measuring.batch_norm)
+def _gradient_seconds(net: Any, X: Any, y: Any, rows: np.ndarray, batch_norm: str) -> float:
+    objective = check_objective(net, take(X, rows), take(y, rows), batch_norm=batch_norm)
     seconds: list[float] = []
     while sum(seconds) < _GRADIENT_SECONDS and len(seconds) < _MOST_GRADIENTS:
         started = time.perf_counter()

@@ -26,6 +26,8 @@ ENOUGH_TRIALS = 4
 FAILED_MARGINS = 5
 # A margin of fewer rows than this is decided by a handful of rows.
 LEAST_ROWS_OF_A_MARGIN = 5
+# Half a point of accuracy, or of another score from 0 to 1.
+DEFAULT_MARGIN = 0.005
 # Fewer rows of the smallest class, and resamples of the rows are too unlike new ones.
 LEAST_ROWS_OF_A_CLASS = 10
 # Scores are ratios of integers: what is computed of differences that are equal is off by less than this part of them.
@@ -383,7 +385,7 @@ def _resamples(y: np.ndarray, n_resamples: int, rng: np.random.RandomState) -> n
 
 def _scores(score: Score, y: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the score of every resample, whose rows are given by their counts."""
-    fast = next((function for known, function in _FROM_COUNTS.items() if known is score), None)
+    fast = next((function for known, function in FROM_COUNTS.items() if known is score), None)
     labels_or_scores = fast is _average_precisions or _are_zero_one(predictions)
     if fast is not None and predictions.ndim == 1 and _are_zero_one(y) and labels_or_scores:
         return fast(y, predictions, counts)
@@ -443,7 +445,7 @@ def _average_precisions(y: np.ndarray, predictions: np.ndarray, counts: np.ndarr
     return (gained * (hits / np.maximum(total, 1))).sum(axis=1) / hits[:, -1]
 
 
-_FROM_COUNTS: dict[Any, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+FROM_COUNTS: dict[Any, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
     average_precision_score: _average_precisions,
     balanced_accuracy_score: _balanced_accuracies,
     f1_score: _f1s,
@@ -638,6 +640,11 @@ def smallest_margin(n_rows: int) -> float:
     return LEAST_ROWS_OF_A_MARGIN / n_rows
 
 
+def round_up(margin: float) -> float:
+    """Return a margin in four decimals that is not below it."""
+    return math.ceil(1e4 * margin - 1e-9) / 1e4
+
+
 def needed_rows(margin: float) -> int:
     """Return how many rows a margin needs to be of five rows."""
     return math.ceil(LEAST_ROWS_OF_A_MARGIN / margin - 1e-9)  # 5 / 0.005 may lie above 1,000 by rounding
@@ -649,7 +656,7 @@ def check_margin(margin: float, n_rows: int) -> None:
         raise ValueError(f"margin must be a number above 0 and below 1; got {margin!r}.")
     if n_rows < needed_rows(margin):
         raise ValueError(
-            f"margin must be at least {math.ceil(1e4 * smallest_margin(n_rows)) / 1e4:g} with {n_rows:,} validation "
+            f"margin must be at least {round_up(smallest_margin(n_rows)):g} with {n_rows:,} validation "
             f"samples, which is {LEAST_ROWS_OF_A_MARGIN} of them; {margin:g} needs a hold-out of "
             f"{needed_rows(margin):,}."
         )

@@ -1,7 +1,6 @@
 """A training whose loss is recorded at logarithmically spaced updates, until it has reached a target."""
 
 import math
-import numbers
 import sys
 import warnings
 from collections.abc import Callable
@@ -11,7 +10,6 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
-from sklgap._checks import check_integer, check_random_state
 from sklgap.inspection import recorded
 from sklgap.training import TrainingRecorder
 
@@ -62,27 +60,3 @@ def first_reached(n_updates: np.ndarray, loss: np.ndarray, target_loss: float) -
         return float(n_updates[i])
     share = (loss[i - 1] - target_loss) / (loss[i - 1] - loss[i])
     return float(n_updates[i - 1] + share * (n_updates[i] - n_updates[i - 1]))
-
-
-def without_head(estimator: Any, X: Any, y: Any, *others: Any) -> tuple[Any, ...]:
-    """Return the classifier at the end of a pipeline, X as it gets it, and other inputs as it gets them."""
-    if not hasattr(estimator, "steps"):
-        return estimator, X, *others
-    if len(estimator.steps) == 1:
-        return estimator.steps[-1][1], X, *others
-    head = clone(estimator[:-1])
-    return estimator.steps[-1][1], head.fit_transform(X, y), *(head.transform(other) for other in others)
-
-
-def draw_seeds(n_trials: int, random_state: int | np.random.RandomState | None) -> list[int]:
-    """Return one seed per trial."""
-    check_integer("n_trials", n_trials)
-    rng = check_random_state(random_state)
-    return [int(seed) for seed in rng.randint(2**31 - 1, size=n_trials)]
-
-
-def check_target_loss(target_loss: Any) -> None:
-    """ValueError for a loss that no training ends at."""
-    number = isinstance(target_loss, numbers.Real) and not isinstance(target_loss, bool)
-    if not number or not 0 < target_loss < math.inf:
-        raise ValueError(f"target_loss must be a number above 0; got {target_loss!r}.")

@@ -1,5 +1,6 @@
-"""What results of experiments share: tables, intervals in words, frames and files."""
+"""What all results of experiments are: sentences, a table, records, and the files and pages they leave in."""
 
+import html
 import json
 import os
 import platform
@@ -18,6 +19,8 @@ import torch
 
 from sklgap._version import __version__
 
+# Characters of a line of a table.
+_LINE = 120
 _POLICIES = {
     "batch": "batch statistics of fixed chunks",
     "population": "population statistics",
@@ -25,35 +28,36 @@ _POLICIES = {
 }
 
 
-class ExperimentResult(ABC):
-    """Records of the fits of an experiment, their printed form and their files; subclasses know what they mean.
+class Result(ABC):
+    """What an experiment found: sentences, a table, records, and their files. ``print`` it.
 
-    Parameters
+    A subclass says what its records mean: `_verdict`, `_head`, `_table`, `_reading`, `notes`, `_statistics`.
+
+    Attributes
     ----------
     records : list of dict
         Flat, one per measurement.
     settings : dict
         What was trained and measured, and on which versions.
     interrupted : bool
-        Whether Ctrl-C ended it early.
+        Whether Ctrl-C or SIGTERM ended it early.
     """
 
-    def __init__(self, records: list[dict[str, Any]], settings: dict[str, Any], interrupted: bool) -> None:
+    def __init__(self, records: list[dict[str, Any]], settings: dict[str, Any], interrupted: bool = False) -> None:
         self.records = records
         self.settings = settings
         self.interrupted = interrupted
 
+    # -- what a subclass says --------------------------------------------------------------------------------------
+
+    @property
     @abstractmethod
-    def warnings(self) -> list[str]:
-        """Return, in plain sentences, what a reader must know before believing the figures."""
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the figures, in plain sentences."""
 
-    def __str__(self) -> str:
-        reading = self._reading()
-        lines = [*self._head(), "", *self._table_lines(), *(["", *reading] if reading else [])]
-        found = self.warnings()
-        return "\n".join([*lines, *(["", "Please note:"] if found else []), *(f"* {sentence}" for sentence in found)])
-
-    __repr__ = __str__
+    @abstractmethod
+    def _verdict(self) -> list[str]:
+        """Return the one or two sentences that answer the question of the experiment."""
 
     @abstractmethod
     def _head(self) -> list[str]:
@@ -63,41 +67,72 @@ class ExperimentResult(ABC):
     def _table(self) -> list[list[str]]:
         """Return the rows of the table, its header first."""
 
-    def _table_lines(self) -> list[str]:
-        return aligned(self._table())
-
     @abstractmethod
     def _reading(self) -> list[str]:
-        """Return the lines below the table: what it says."""
+        """Return the lines below the table: what its columns mean and what they say."""
 
     @abstractmethod
     def _statistics(self) -> dict[str, Any]:
         """Return what is said of the records, for the file."""
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        blocks = [self._verdict(), self._head(), folded(self._table()), self._reading()]
+        found = self.notes
+        if found:
+            blocks.append(["Please note:", *(f"* {sentence}" for sentence in found)])
+        return "\n\n".join("\n".join(block) for block in blocks if block)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """Return the verdict, the table and the notes for a notebook."""
+
+        def paragraphs(lines: Sequence[str]) -> str:
+            return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+
+        first, *rest = self._table()
+        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in first)
+        rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rest)
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        notes = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.notes)
+        verdict = "".join(f"<p><b>{html.escape(line)}</b></p>" for line in self._verdict())
+        said = f"<p>Please note:</p><ul>{notes}</ul>" if notes else ""
+        return f"<div>{verdict}{paragraphs(self._head())}{table}{paragraphs(self._reading())}{said}</div>"
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame with one row per record; needs pandas."""
         return to_frame(self.records)
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Return settings, statistics, warnings and records as JSON; write it to ``path`` if given."""
-        content = {"settings": self.settings, "interrupted": self.interrupted, **self._statistics()}
-        return to_json({**content, "warnings": self.warnings(), "records": self.records}, path)
+        """Return settings, statistics, notes and records as JSON; write it to ``path`` if given."""
+        content = {"settings": self.settings, "interrupted": self.interrupted, "verdict": self._verdict()}
+        return to_json({**content, **self._statistics(), "notes": self.notes, "records": self.records}, path)
+
+    def to_latex(self, path: str | Path | None = None) -> str:
+        r"""Return the table as a LaTeX ``tabular`` with the rules of booktabs; write it to ``path`` if given.
+
+        Needs ``\usepackage{booktabs}``.
+        """
+        first, *rest = ([_in_latex(cell) for cell in row] for row in self._table())
+        lines = [" & ".join(row) + r" \\" for row in rest]
+        columns = "l" + "r" * (len(first) - 1)
+        body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(first) + r" \\", r"\midrule", *lines]
+        return _written("\n".join([*body, r"\bottomrule", r"\end{tabular}"]), path)
+
+    def to_markdown(self, path: str | Path | None = None) -> str:
+        """Return the table in Markdown; write it to ``path`` if given."""
+        first, *rest = ([cell.replace("|", r"\|") for cell in row] for row in self._table())
+        rule = ["---", *["---:"] * (len(first) - 1)]
+        return _written("\n".join("| " + " | ".join(row) + " |" for row in [first, rule, *rest]), path)
 
 
 def describe_policy(batch_norm: str) -> str:
     """Return the line of a report that says how its losses and accuracies were measured."""
     return f"losses and accuracies with {_POLICIES[batch_norm]} in batch norm (batch_norm={batch_norm!r}), dropout off"
-
-
-def convergence_warnings(label: str, converged: Sequence[bool | None]) -> list[str]:
-    """Return a sentence about fits of one kind that their stopping rule did not end, or that had none."""
-    not_yet = sum(value is not None and not value for value in converged)
-    if not_yet:
-        fits = "fit" if len(converged) == 1 else "fits"
-        return [f"{label} had not converged under its stopping rule in {not_yet} of {len(converged)} {fits}."]
-    if any(value is None for value in converged):
-        return [f"{label} was trained for max_epochs, without a stopping rule."]
-    return []
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -107,6 +142,18 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         row[0].ljust(widths[0]) + "".join("   " + cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))
         for row in rows
     ]
+
+
+def folded(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table; columns beyond the width of a line stand in a further table below."""
+    lines: list[str] = []
+    while rows and len(rows[0]) > 1:
+        n = len(rows[0]) - 1
+        while n > 1 and len(aligned([row[: n + 1] for row in rows])[0]) > _LINE:
+            n -= 1
+        lines += ["", *aligned([row[: n + 1] for row in rows])]
+        rows = [[row[0], *row[n + 1 :]] for row in rows]
+    return lines[1:]
 
 
 def count(n: int, noun: str) -> str:
@@ -141,10 +188,30 @@ def to_frame(records: list[dict[str, Any]]) -> Any:
 
 def to_json(content: dict[str, Any], path: str | Path | None) -> str:
     """Return the content as JSON, what JSON does not know as its text; write it to ``path`` if given."""
-    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, default=text_of)
+    return _written(json.dumps(_plain(content), indent=2, ensure_ascii=False, default=text_of), path)
+
+
+def _written(text: str, path: str | Path | None) -> str:
+    """Return a text; write it to ``path`` if given."""
     if path is not None:
         Path(path).write_text(text + "\n", encoding="utf-8")
     return text
+
+
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "±": r"$\pm$",
+    "−": "$-$",
+}
+
+
+def _in_latex(cell: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in cell)
 
 
 def text_of(value: Any) -> str:

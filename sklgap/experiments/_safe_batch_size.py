@@ -1,18 +1,29 @@
-"""``largest_safe_batch_size``: the largest batch that is shown to cost no more accuracy than a margin."""
+"""``largest_safe_batch_size``: the largest batch that is shown to cost no more of a score than a margin."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
-from sklgap._checks import is_number
-from sklgap.experiments._batch_size_report import BatchSizeCurve
-from sklgap.experiments._result import aligned, count, to_frame, to_json
+from sklgap._checks import is_number, shown
+from sklgap.experiments import _notes as notes
+from sklgap.experiments._batch_size_curve import BatchSizeCurve
+from sklgap.experiments._estimate import (
+    DEFAULT_MARGIN,
+    FAILED_MARGINS,
+    NEW_SEEDS_AND_ROWS,
+    Components,
+    LossTest,
+    check_margin,
+    loss_test,
+    needed_rows,
+)
+from sklgap.experiments._result import Result, count, listed
+from sklgap.experiments._scores import Score, Scoring
 
-# Accuracies are ratios of integers: what is computed of differences that equal the margin is off by less.
-_ROUNDING = 1e-12
+if TYPE_CHECKING:
+    from sklgap.experiments._plot._batch_size_curve import BatchSizeCurveDisplay
 
 
 @dataclass(frozen=True)
@@ -23,198 +34,259 @@ class NonInferiority:
     ----------
     batch_size : int
         The size tested against the reference.
-    accuracy_lost : float
-        Mean accuracy of the reference minus that of the size, as a fraction.
+    score : str
+        What may be lost.
+    lost : float
+        Mean score of the reference minus that of the size, in the units of the score.
     bound : float
-        Its upper confidence bound; infinite with fewer than two paired trials.
+        Its upper confidence bound; infinite with fewer than two paired trials, or where all trials are identical.
     p_value : float
-        Of the hypothesis that the margin or more is lost; NaN with fewer than two paired trials.
+        Of the hypothesis that the margin or more is lost; NaN where there is no bound.
     n_trials : int
         Paired trials.
+    worst : float
+        The most that a trial lost.
+    n_failed : int
+        Trials that lost more than five margins.
     shown : bool
-        Whether the bound is below the margin.
+        Whether the bound is below the margin and no trial failed.
     """
 
     batch_size: int
-    accuracy_lost: float
+    score: str
+    lost: float
     bound: float
     p_value: float
     n_trials: int
+    worst: float
+    n_failed: int
     shown: bool
 
 
-@dataclass(frozen=True, repr=False)
-class SafeBatchSize:
+class SafeBatchSize(Result):
     """The largest batch size shown to be safe; ``print`` it, and ``int`` it.
 
     Attributes
     ----------
     batch_size : int
-        In rows; the reference itself where no larger size was shown to be safe.
+        In samples; the reference itself where no larger size was shown to be safe.
     reference : int
         The size that it is not worse than by more than the margin.
-    margin : float
-        In accuracy, as a fraction.
+    margins : dict of str to float
+        By score, in its units.
     confidence : float
         Of the bounds, one-sided.
     tests : list of NonInferiority
-        On validation accuracy, from the smallest size above the reference up to the first that failed.
+        On validation data, from the smallest size above the reference up to the first that failed.
     untested : list of int
         Sizes above that one, which the fixed sequence leaves untested.
-    confirmation : NonInferiority or None
-        The test of the size chosen on the test accuracy of trials with other seeds.
-    n_valid : int
-        Validation samples.
-    valid_accuracy : float
-        Mean validation accuracy of the reference.
-    tuned : bool
-        Whether the learning rates were chosen on the same validation data.
+    confirmations : list of NonInferiority
+        The tests of the size chosen on the test data of trials with other seeds; empty without them.
+    confirmed : bool or None
+        Whether they all show the same; None where there are none.
     notes : list of str
-        What the curve warns of: unequal training losses, fits that had not converged or finished.
+        What a reader must know before believing the answer, also of the curve.
     """
 
-    batch_size: int
-    reference: int
-    margin: float
-    confidence: float
-    tests: list[NonInferiority]
-    untested: list[int]
-    confirmation: NonInferiority | None
-    n_valid: int
-    valid_accuracy: float
-    tuned: bool
-    notes: list[str]
+    def __init__(
+        self,
+        curve: BatchSizeCurve,
+        margins: dict[str, float],
+        confidence: float,
+        tests: Sequence[NonInferiority],
+        chosen: int,
+        confirmations: Sequence[NonInferiority] = (),
+    ) -> None:
+        self._curve = curve
+        self.batch_size, self.reference = chosen, curve.reference
+        self.margins, self.confidence = margins, confidence
+        self.tests, self.confirmations = list(tests), list(confirmations)
+        tested = {test.batch_size for test in tests}
+        self.untested = [size for size in curve.batch_sizes if size > curve.reference and size not in tested]
+        self.confirmed = all(test.shown for test in self.confirmations) if self.confirmations else None
+        settings = {"margins": margins, "confidence": confidence, "reference": curve.reference, "curve": curve.settings}
+        super().__init__([asdict(test) for test in self.tests], settings, curve.interrupted)
 
     def __int__(self) -> int:
         return self.batch_size
 
     __index__ = __int__
 
-    @property
-    def confirmed(self) -> bool | None:
-        """Whether the second curve shows the same; None without one, or where the reference was chosen."""
-        return None if self.confirmation is None else self.confirmation.shown
+    # -- printing --------------------------------------------------------------------------------------------------
 
     @property
-    def sampling_error(self) -> float:
-        """Standard error of one validation accuracy over draws of the validation data, as a fraction."""
-        return (self.valid_accuracy * (1 - self.valid_accuracy) / self.n_valid) ** 0.5
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the answer, in plain sentences."""
+        found = [f"The curve: {note}" for note in self._curve.notes if "largest_safe_batch_size" not in note]
+        failed = [test for test in self.tests if test.n_failed]
+        for test in failed:
+            found.append(
+                f"Batches of {test.batch_size:,} failed in {test.n_failed} of {count(test.n_trials, 'trial')}: they lost "
+                f"more than {FAILED_MARGINS} margins there, so that the size is not safe whatever the others show."
+            )
+        if not failed and self.tests:
+            found += notes.unseen_failures(min(test.n_trials for test in self.tests))
+        return found
 
-    def __str__(self) -> str:
-        head = f"largest batch size shown to be safe: {self.batch_size:,} rows (reference {self.reference:,})"
-        notes = ["Please note of the curve:", *(f"* {note}" for note in self.notes), ""] if self.notes else []
-        body = [*self._table(), "", *self._reading(), "", *notes, "Assumptions:", *self._assumptions()]
-        return "\n".join([head, "", *body])
+    def _verdict(self) -> list[str]:
+        first = f"largest batch size shown to be safe: {self.batch_size:,} (reference {self.reference:,})"
+        return [first, *self._conclusion()]
 
-    __repr__ = __str__
-
-    def _table(self) -> list[str]:
-        level = f"{100 * self.confidence:g} % bound"
-        rows = [["batch size", "accuracy lost (points)", level, "p", "trials", f"below {_points(self.margin)}"]]
-        for test in self.tests:
-            numbers = [f"{100 * test.accuracy_lost:+.2f}", f"{100 * test.bound:+.2f}", f"{test.p_value:.2g}"]
-            if test.n_trials < 2:
-                numbers = ["" if test.n_trials == 0 else numbers[0], "none", "none"]
-            rows.append([f"{test.batch_size:,}", *numbers, str(test.n_trials), "shown" if test.shown else "not shown"])
-        rows += [[f"{size:,}", "", "", "", "", "not tested"] for size in self.untested]
-        return aligned(rows)
-
-    def _reading(self) -> list[str]:
-        margin, lines = _points(self.margin), []
+    def _conclusion(self) -> list[str]:
+        margin = self._margins_in_words()
         if not self.tests:
-            lines.append("The curve has no size above the reference: nothing was tested.")
-        elif self.batch_size == self.reference:
-            lines.append(
-                f"No larger size is shown to lose less than {margin} of validation accuracy. That is no proof that "
-                "they lose more: more trials may show it."
-            )
-        elif self.tests[-1].shown:
-            lines.append(
-                f"All sizes are shown to lose less than {margin} of validation accuracy: a larger one may be safe too."
-            )
+            return ["The curve has no size above the reference: nothing was tested."]
+        last = [test for test in self.tests if test.batch_size == self.tests[-1].batch_size]
+        lines = []
+        if all(test.shown for test in last):
+            lines.append(f"All sizes are shown to lose less than {margin}: a larger one may be safe too.")
         else:
+            size = f"Batches of {last[0].batch_size:,} are"
+            size = "No larger size is" if self.batch_size == self.reference else size
             lines.append(
-                f"Batches of {self.tests[-1].batch_size:,} are not shown to lose less than {margin} of validation "
-                "accuracy. That is no proof that they lose more: more trials may show it."
+                f"{size} shown to lose less than {margin}."
+                if size.startswith("No")
+                else f"{size} not shown to lose less than {margin}."
             )
-        test = self.confirmation
-        if test is not None:
-            bound = (
-                "no bound from fewer than 2 trials" if test.n_trials < 2 else f"bound {100 * test.bound:+.2f} points"
-            )
+            if not any(test.n_failed for test in last):
+                lines[-1] += (
+                    " That is no proof that they lose more: more trials or more validation samples may show it."
+                )
+        for test in self.confirmations:
             found = "confirmed" if test.shown else "NOT confirmed"
+            bound = f"bound {self._units(test.bound, test.score)}" if np.isfinite(test.bound) else "no bound"
             lines.append(
-                f"Batches of {test.batch_size:,} are {found} by the test accuracy of {count(test.n_trials, 'trial')} "
-                f"with other seeds: {100 * test.accuracy_lost:+.2f} points lost, {bound}."
+                f"Batches of {test.batch_size:,} are {found} by the test data and {count(test.n_trials, 'trial')} with "
+                f"other seeds: {self._units(test.lost, test.score)} lost, {bound}."
             )
-        elif self.batch_size != self.reference:
+        if not self.confirmations and self.batch_size != self.reference:
             lines.append("Not confirmed on other seeds: see the parameter confirm.")
-        if self.sampling_error > self.margin / 2:
-            lines.append(
-                f"The margin is small for {self.n_valid:,} validation samples: on other data more may well be lost. "
-                "Hold out more."
-            )
         return lines
 
-    def _assumptions(self) -> list[str]:
-        lines = [
-            f"* One-sided paired tests by Student's t over trials, each at level {100 * (1 - self.confidence):.3g} %: "
-            "differences between paired trials are independent and normal.",
-            "* The order of the tests is fixed beforehand, upwards from the reference, and the first failure ends "
-            "them: the chance to call any size safe that loses the margin or more is at most that level, without a "
-            "correction for several tests.",
-            "* The trials differ in their seeds, not in their data: the result is about this training set and these "
-            f"{self.n_valid:,} validation samples. Another draw of them would move a single accuracy by about "
-            f"{100 * self.sampling_error:.2g} points (one standard error), a difference between sizes usually by less.",
-            "* The margin is one of accuracy: nothing is said of loss, calibration or single classes.",
+    def _head(self) -> list[str]:
+        s = self._curve.settings
+        return [f"{s['n_valid']:,} validation samples, {count(s['n_trials'], 'trial')}"]
+
+    def _table(self) -> list[list[str]]:
+        level = f"{100 * self.confidence:g} % bound"
+        rows = [["batch size", "score", "lost", level, "p", "trials", "worst trial", "less than", "shown"]]
+        for test in self.tests:
+            bound, p_value = "none", "none"
+            if np.isfinite(test.bound):
+                bound, p_value = self._number(test.bound, test.score), f"{test.p_value:.2g}"
+            lost, worst = (
+                ("-", "-") if not test.n_trials else (self._number(v, test.score) for v in (test.lost, test.worst))
+            )
+            margin = self._units(self.margins[test.score], test.score, sign=False)
+            answer = "shown" if test.shown else "not shown"
+            rows.append(
+                [f"{test.batch_size:,}", test.score, lost, bound, p_value, str(test.n_trials), worst, margin, answer]
+            )
+        return rows + [[f"{size:,}", "", "", "", "", "", "", "", "not tested"] for size in self.untested]
+
+    def _reading(self) -> list[str]:
+        return [
+            "lost: score of the reference minus that of the size; accuracy in points",
+            "Assumptions:",
+            *self._assumptions(),
         ]
-        if self.tuned:
+
+    def _assumptions(self) -> list[str]:
+        """Return what the answer rests on."""
+        s = self._curve.settings
+        level = f"{100 * (1 - self.confidence):.3g} %"
+        lines = [
+            f"* Each test is one-sided at level {level}, of differences between paired trials. It covers "
+            f"{self._covers()}.",
+            "* The order of the tests is fixed beforehand, upwards from the reference, and the first failure ends them: "
+            f"the chance to call any size safe that loses the margin or more is at most about {level}, without a correction "
+            "for several tests.",
+            f"* The margin is one of {listed(list(self.margins))}: nothing is said of other scores, or of single classes.",
+        ]
+        if s["lr"] == "tuned":
             lines.append("* The learning rates were chosen on the same validation samples, by other seeds.")
         return lines
 
-    def to_frame(self) -> Any:
-        """Return a pandas DataFrame with one row per test; needs pandas."""
-        return to_frame([asdict(test) for test in self.tests])
+    def _covers(self) -> str:
+        covers = []
+        for test in self.tests:
+            components = self._curve.components(self.reference, test.batch_size, f"valid_{test.score}")
+            covers.append(components.estimate().covers.replace("test samples", "validation samples"))
+        return " or ".join(dict.fromkeys(covers)) or NEW_SEEDS_AND_ROWS.replace("test", "validation")
 
-    def to_json(self, path: str | Path | None = None) -> str:
-        """Return everything as JSON; write it to ``path`` if given."""
-        return to_json({**asdict(self), "confirmed": self.confirmed, "assumptions": self._assumptions()}, path)
+    def _number(self, value: float, score: str) -> str:
+        return f"{100 * value:+.2f}" if self._curve.score(score).in_points else f"{value:+.4f}"
+
+    def _units(self, value: float, score: str, *, sign: bool = True) -> str:
+        in_points = self._curve.score(score).in_points
+        number = f"{100 * value:{'+' if sign else ''}.4g}" if in_points else f"{value:{'+' if sign else ''}.4g}"
+        return f"{number} {'point' if number.lstrip('+-') == '1' else 'points'}" if in_points else number
+
+    def _margins_in_words(self) -> str:
+        words = [f"{self._units(margin, name, sign=False)} of {name}" for name, margin in self.margins.items()]
+        return " and ".join(words) + " on validation data"
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def _statistics(self) -> dict[str, Any]:
+        own = {"batch_size": self.batch_size, "confirmed": self.confirmed, "assumptions": self._assumptions()}
+        sizes = dict.fromkeys((test.batch_size, test.score) for test in self.tests)
+        components = {
+            f"{size}, {score}": self._curve.components(self.reference, size, f"valid_{score}").to_dict()
+            for size, score in sizes
+        }
+        return {**own, "components": components, "confirmations": [asdict(test) for test in self.confirmations]}
+
+    def plot(self, ax: Any = None) -> "BatchSizeCurveDisplay":
+        """Draw the curve with the size marked; return a `BatchSizeCurveDisplay`."""
+        return self._curve.plot(ax=ax, safe=self)
 
 
 def largest_safe_batch_size(
-    curve: BatchSizeCurve, margin: float = 0.005, *, confidence: float = 0.95, confirm: BatchSizeCurve | None = None
+    curve: BatchSizeCurve,
+    margin: float | Mapping[str, float] | None = None,
+    *,
+    scoring: Scoring = None,
+    confidence: float = 0.95,
+    confirm: BatchSizeCurve | None = None,
 ) -> SafeBatchSize:
-    r"""Return the largest batch size that is shown to lose less validation accuracy than a margin.
+    r"""Return the largest batch size that is shown to lose less of a validation score than a margin.
 
-    For each size above the reference, in ascending order, a one-sided paired test asks whether its loss of accuracy,
-    with differences :math:`d_i` over :math:`n` paired trials, is below the margin:
+    For each size above the reference, in ascending order, a one-sided paired test asks whether its loss is below the
+    margin. With :math:`D_{ij}` the score of the reference minus that of the size in trial j on sample i, it is shown if
 
-    .. math:: \bar d + t_{n - 1,\, \mathrm{confidence}} \; s_d / \sqrt n < \mathrm{margin}
+    .. math:: \bar D + t_{\mathrm{confidence}} \sqrt v < \mathrm{margin}
 
-    The first size of which that is not shown ends the search.
+    and no single trial loses more than five margins; v is the variance of the mean over new seeds *and* new samples
+    (`Components`). The first size of which that is not shown ends the search.
 
     Parameters
     ----------
     curve : BatchSizeCurve
         From `batch_size_curve`, with at least two trials. Sizes below its reference are not considered.
-    margin : float, default=0.005
-        The loss of accuracy that is put up with, as a fraction: half a point.
+    margin : float or dict of str to float, default=None
+        The loss that is put up with, in the units of the score; by the name of the score where there are several.
+        None: 0.005, half a point, for scores that lie in [0, 1]; other scores need one.
+    scoring : str, scorer, or dict of these, default=None
+        Which of the scores that the curve has measured. Several: a size is safe only if it is shown to be for each of
+        them. None: the first.
     confidence : float, default=0.95
         One-sided confidence of the bounds, above 0.5 and below 1.
     confirm : BatchSizeCurve, default=None
         A second curve over at least the reference and the size chosen, made with another ``random_state``, and with the
-        same ``lr``, ``budget`` and ``max_epochs``, at the same learning rate, on as many rows. The same test is
-        repeated there, on test accuracy; the choice stays, and whether it is confirmed is told.
+        same ``lr``, ``budget`` and ``max_epochs``, at the same learning rate, on as many samples. The same test is
+        repeated there on test data; the choice stays, and the result says whether it is confirmed.
 
     Returns
     -------
     SafeBatchSize
-        Prints as a table with its assumptions; ``int`` of it is the number of rows.
+        Prints as a table with its assumptions; ``int`` of it is the number of samples.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, and for a second curve that shares seeds with the first.
+        For a parameter outside its allowed values, a margin that so few validation samples cannot resolve, and a second
+        curve that shares seeds with the first.
 
     See Also
     --------
@@ -224,8 +296,11 @@ def largest_safe_batch_size(
     -----
     A non-inferiority test: that a difference is not significant shows nothing, that its bound is below the margin does.
     Few or noisy trials make the answer smaller, not wrong. The tests form a fixed sequence, so that the chance to call
-    *any* size safe that loses the margin or more is at most 1 - confidence. It follows that a size above one that
-    failed is never called safe, even if it is.
+    *any* size safe that loses the margin or more is at most 1 - confidence; with several scores all must be shown, which
+    needs no correction either. It follows that a size above one that failed is never called safe, even if it is.
+
+    A large batch that fails in a few seeds only is not seen by few trials: the result says which rate of failures would
+    not have shown.
 
     References
     ----------
@@ -239,64 +314,100 @@ def largest_safe_batch_size(
     >>> X, y = load_digits(return_X_y=True)
     >>> curve = batch_size_curve(
     ...     LBGapClassifier(module__width=16, max_epochs=3, tol=None), X[:900] / 16, y[:900], X[900:] / 16, y[900:],
-    ...     batch_sizes=[20, 200], n_trials=3, epsilons=[], random_state=0, verbose=0)
-    >>> safe = largest_safe_batch_size(curve, margin=0.01)
+    ...     batch_sizes=[20, 200], validation_fraction=0.5, n_trials=3, epsilon=[], random_state=0, verbose=0)
+    >>> safe = largest_safe_batch_size(curve, margin=0.02)
     >>> int(safe)
     20
     """
     if not isinstance(curve, BatchSizeCurve):
         raise TypeError(f"curve must be a BatchSizeCurve; got {type(curve).__name__}.")
-    if not is_number(margin) or not 0 < margin < 1:
-        raise ValueError(f"margin must be a number above 0 and below 1; got {margin!r}.")
     if not is_number(confidence) or not 0.5 < confidence < 1:
-        raise ValueError(f"confidence must be a number above 0.5 and below 1; got {confidence!r}.")
+        raise ValueError(f"confidence must be a number above 0.5 and below 1; got {shown(confidence)}.")
     if curve.settings["n_trials"] < 2:
         raise ValueError("curve must have at least 2 trials: one has no bound.")
-    reference_accuracy = curve.values(curve.reference, "valid_accuracy")
-    if not len(reference_accuracy):
+    if not len(curve.values(curve.reference, "trial")):
         raise ValueError("curve must have a finished fit of its reference; it was interrupted before.")
-    larger = [size for size in curve.batch_sizes if size > curve.reference]
+    scores = _scores_of(curve, scoring)
+    margins = _check_margins(margin, scores, curve.settings["n_valid"], "validation")
     chosen, tests = curve.reference, []
-    for size in larger:
-        tests.append(_test(curve, size, "valid_accuracy", margin, confidence))
-        if not tests[-1].shown:
+    for size in (size for size in curve.batch_sizes if size > curve.reference):
+        of_size = [_test(curve, size, "valid", score.name, margins[score.name], confidence) for score in scores]
+        tests += of_size
+        if not all(test.shown for test in of_size):
             break
         chosen = size
+    confirmations = []
     if confirm is not None:
         _check_second(curve, confirm, chosen)
-    return SafeBatchSize(
-        batch_size=chosen,
-        reference=curve.reference,
-        margin=float(margin),
-        confidence=float(confidence),
-        tests=tests,
-        untested=larger[len(tests) :],
-        confirmation=None
-        if confirm is None or chosen == curve.reference
-        else _test(confirm, chosen, "test_accuracy", margin, confidence),
-        n_valid=curve.settings["n_valid"],
-        valid_accuracy=float(reference_accuracy.mean()),
-        tuned=curve.settings["lr"] == "tuned",
-        notes=curve.warnings(),
-    )
+        if chosen != curve.reference:
+            _check_confirming(confirm, scores, margins)
+            confirmations = [
+                _test(confirm, chosen, "test", score.name, margins[score.name], confidence) for score in scores
+            ]
+    return SafeBatchSize(curve, margins, float(confidence), tests, chosen, confirmations)
 
 
-def _test(curve: BatchSizeCurve, size: int, key: str, margin: float, confidence: float) -> NonInferiority:
-    reference, other = curve.paired(str(size), key)
-    losses, n = reference - other, len(reference)
-    if n < 2:
-        return NonInferiority(size, float(losses.mean()) if n else np.nan, np.inf, np.nan, n, False)
-    lost, error = float(losses.mean()), float(losses.std(ddof=1) / n**0.5)
-    bound = lost + float(stats.t.ppf(confidence, n - 1)) * error
-    if error > _ROUNDING:
-        p_value = float(stats.t.cdf((lost - margin) / error, n - 1))
-    else:
-        p_value = float(lost > margin - _ROUNDING)
-    return NonInferiority(size, lost, bound, p_value, n, bound < margin - _ROUNDING)
+def _test(curve: BatchSizeCurve, size: int, part: str, score: str, margin: float, confidence: float) -> NonInferiority:
+    losses: Components = curve.components(curve.reference, size, f"{part}_{score}", strict=True)
+    found: LossTest = loss_test(losses, margin, confidence)
+    return NonInferiority(size, score, **asdict(found))
 
 
-def _points(fraction: float) -> str:
-    return f"{100 * fraction:g} {'point' if round(100 * fraction, 9) == 1 else 'points'}"
+def _scores_of(curve: BatchSizeCurve, scoring: Any) -> list[Score]:
+    """Return the scores of the curve that ``scoring`` names."""
+    if scoring is None:
+        return [curve.scores[0]]
+    asked = list(scoring) if isinstance(scoring, Mapping | list | tuple) and len(scoring) else [scoring]
+    by_name = {score.name: score for score in curve.scores}
+    found = []
+    for one in asked:
+        same = [s for s in curve.scores if s.scorer is not None and (s.scorer is one or repr(s.scorer) == repr(one))]
+        if isinstance(one, str) and (one in by_name or one == "accuracy"):
+            found.append(curve.score(one))
+        elif same and not isinstance(one, str):
+            found.append(same[0])
+        else:
+            raise ValueError(
+                f"scoring must be scores that the curve has measured, {', '.join(map(repr, by_name))}; got "
+                f"{shown(one)}: measure it with batch_size_curve(..., scoring=...)."
+            )
+    return found
+
+
+def _check_margins(margin: Any, scores: Sequence[Score], n_valid: int, samples: str) -> dict[str, float]:
+    """Return the margin of each score."""
+    if isinstance(margin, Mapping):
+        unknown = [name for name in margin if name not in {score.name for score in scores}]
+        if unknown:
+            raise ValueError(f"margin must have the names of the scores tested; got {shown(unknown[0])}.")
+    margins = {}
+    for score in scores:
+        own = margin.get(score.name) if isinstance(margin, Mapping) else margin
+        if own is None:
+            if not score.is_fraction:
+                raise ValueError(
+                    f"margin must be given for {score.name}, in its units: it is not known to lie in [0, 1]; got None."
+                )
+            own = DEFAULT_MARGIN
+        if score.is_fraction:
+            check_margin(own, n_valid)
+        elif not is_number(own) or own <= 0:
+            raise ValueError(f"margin must be a number above 0, in the units of {score.name}; got {shown(own)}.")
+        margins[score.name] = float(own)
+    return margins
+
+
+def _check_confirming(second: BatchSizeCurve, scores: Sequence[Score], margins: Mapping[str, float]) -> None:
+    """Raise a ValueError for a second curve whose test data cannot show what they are asked."""
+    n_test = second.settings["n_test"]
+    for score in scores:
+        if score.name != "accuracy" and score.name not in {own.name for own in second.scores}:
+            raise ValueError(f"confirm must have measured {score.name!r} too; it has {second.settings['scores']}.")
+        if score.is_fraction and n_test < needed_rows(margins[score.name]):
+            raise ValueError(
+                f"confirm must have at least {needed_rows(margins[score.name]):,} test samples for a margin of "
+                f"{margins[score.name]:g}; it has {n_test:,}."
+            )
 
 
 def _check_second(curve: BatchSizeCurve, second: Any, chosen: int) -> None:

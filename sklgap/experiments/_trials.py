@@ -1,74 +1,54 @@
-"""One trial: fit one regime from one starting point, and measure what the papers report; and many of them."""
+"""The job of most experiments: fit one model from one starting point, and measure what the papers report."""
 
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
-from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from tqdm.auto import tqdm
 
 from sklgap._checks import naming_data
 from sklgap.estimator._parameters import check_device
+from sklgap.experiments._protocol import Measuring, Trial, last_step, sharpness_key, take, with_parameters
+from sklgap.experiments._run import Finished, run
+from sklgap.experiments._scores import ACCURACY, Samples, measure_score
 from sklgap.inspection import sharpness
-from sklgap.memory import Memory, key_of, plain, surroundings
+from sklgap.memory import Memory, key_of, plain, surroundings, unplain
 from sklgap.objective import check_objective
 
-
-@dataclass(frozen=True)
-class Trial:
-    """One fit to make: ``parameters`` of the classifier beside its ``random_state``, which is ``seed``."""
-
-    label: str
-    parameters: dict[str, Any]
-    trial: int
-    seed: int
+Data = tuple[Any, Any]
+# The training data, and further parts by their names in records; what of them a user calls X and y.
+Parts = Mapping[str, Data]
+_NAMES = {"train": ("X", "y"), "valid": ("X", "y"), "test": ("X_test", "y_test")}
 
 
-@dataclass(frozen=True)
-class Measuring:
-    """What is measured, and how; equal for all regimes of a comparison.
+class Outcome(NamedTuple):
+    """What comes of a trial.
 
-    ``rows`` are the training rows that sharpness is measured on.
+    ``record`` is flat: the trial, and its figures as numbers. ``samples`` says what the scores of the parts other than
+    the training data rest on, by the names of the scores in the record. ``model`` is the fitted estimator, or None.
     """
 
-    epsilons: tuple[float, ...]
-    subspace_dims: tuple[int | None, ...]
-    batch_norm: str
-    solver: str
-    rows: np.ndarray
-
-
-def last_step(estimator: Any) -> Any:
-    """Return the classifier at the end of a pipeline, or the estimator itself."""
-    return estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
-
-
-def with_parameters(estimator: Any, parameters: dict[str, Any]) -> Any:
-    """Return a clone with the parameters of its classifier set, which may be the end of a pipeline."""
-    prefix = f"{estimator.steps[-1][0]}__" if hasattr(estimator, "steps") else ""
-    return clone(estimator).set_params(**{prefix + name: value for name, value in parameters.items()})
+    record: dict[str, Any]
+    samples: dict[str, Samples]
+    model: Any
 
 
 def run_trials(
     estimator: Any,
     trials: Sequence[Trial],
-    train: tuple[Any, Any],
-    test: tuple[Any, Any],
+    parts: Parts,
     measuring: Measuring,
     *,
     n_jobs: int | None = None,
     verbose: int = 1,
     memory: str | Path | None = None,
-    test_name: str = "test",
     keep_estimators: bool = True,
-) -> tuple[list[tuple[dict[str, Any], Any]], bool]:
-    """Run all trials under a progress bar.
+) -> Finished[Outcome]:
+    """Run all trials.
 
     Parameters
     ----------
@@ -76,55 +56,38 @@ def run_trials(
         Cloned for every trial.
     trials : sequence of Trial
         What to fit, in this order.
-    train, test : tuple
-        X and y.
+    parts : dict of str to (X, y)
+        "train", and what else models are evaluated on.
     measuring : Measuring
         What to measure on each.
-    n_jobs : int, default=None
-        Fits at once, as in joblib.
-    verbose : int, default=1
-        0: no bar.
-    memory : str or Path, default=None
-        Folder that keeps what has finished; see `LBGapClassifier`.
-    test_name : str, default="test"
-        What the bar calls the data of ``test``.
+    n_jobs, verbose, memory
+        As in the experiments.
     keep_estimators : bool, default=True
         False: None in place of every fitted estimator, for experiments of hundreds of fits.
-
-    Returns
-    -------
-    results : list of (record, fitted estimator)
-        In no particular order.
-    interrupted : bool
-        Whether Ctrl-C ended it; the results are then those that had finished.
     """
-    run = run_trial if keep_estimators else _run_for_record
-    calls = [delayed(run)(estimator, trial, train, test, measuring, memory) for trial in trials]
-    results = []
-    try:
-        with tqdm(total=len(calls), unit="fit", disable=not verbose) as bar:
-            for record, model in Parallel(n_jobs=n_jobs, return_as="generator_unordered")(calls):
-                results.append((record, model))
-                bar.set_postfix_str(f"{record['regime']}: {test_name} accuracy {100 * record['test_accuracy']:.2f} %")
-                bar.update()
-    except KeyboardInterrupt:
-        if not results:
-            raise
-        return results, True
-    return results, False
+    jobs: list[Callable[[], Outcome]] = [
+        partial(run_trial, estimator, trial, parts, measuring, memory, keep_estimators) for trial in trials
+    ]
+    part, name = list(parts)[-1], measuring.scores[0].name
+
+    def describe(outcome: Outcome) -> str:
+        value = outcome.record[f"{part}_{name}"]
+        shown = f"{100 * value:.2f} %" if name == ACCURACY else f"{value:.4g}"
+        return f"{outcome.record['regime']}: {'validation' if part == 'valid' else part} {name} {shown}"
+
+    return run(jobs, n_jobs=n_jobs, verbose=verbose, describe=describe)
 
 
 def run_trial(
     estimator: Any,
     trial: Trial,
-    train: tuple[Any, Any],
-    test: tuple[Any, Any],
+    parts: Parts,
     measuring: Measuring,
     memory: str | Path | None = None,
-) -> tuple[dict[str, Any], Any]:
-    """Return the figures of the trial as a flat record, and the fitted estimator."""
-    parameters = {**trial.parameters, "random_state": trial.seed}
-    model = with_parameters(estimator, parameters)
+    keep_estimator: bool = True,
+) -> Outcome:
+    """Fit and measure; a fit and measurements that ``memory`` holds are loaded."""
+    model = with_parameters(estimator, {**trial.parameters, "random_state": trial.seed})
     store, key = None, None
     if memory is not None:
         store = Memory(memory, f"{trial.label}, trial {trial.trial}")
@@ -132,57 +95,49 @@ def run_trial(
             model = with_parameters(model, {"memory": memory})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the report says which trials had not converged
-        model.fit(*train)
+        model.fit(*parts["train"])
     if store is not None:
         plainly = with_parameters(model, {"memory": None, "verbose": 0, "device": "auto"})
         device = check_device(last_step(model).device)
         # The weights too: a fit that is not saved may have come to others.
         fitted = last_step(model).module_.state_dict()
-        key = key_of("trial", plainly, fitted, train, test, measuring, surroundings(device))
-    measured = None if store is None or key is None else store.read(key, "trial")
-    if measured is not None and not _is_record(measured, measuring):
-        assert store is not None
-        assert key is not None
-        store.distrust(key, "trial", "does not hold the figures of this trial")
-        measured = None
-    if measured is None:
-        measured = _measure(model, train, test, measuring, trial.seed)
+        key = key_of("trial", plainly, fitted, dict(parts), measuring, surroundings(device))
+    found = None if store is None or key is None else _loaded(store, key, parts, measuring)
+    if found is None:
+        found = measure(model, parts, measuring, trial.seed)
         if store is not None and key is not None:
-            store.write(key, "trial", plain(measured))
-    return {"regime": trial.label, "trial": trial.trial, "seed": trial.seed, **measured}, model
+            figures, samples = found
+            saved = {name: {"values": own.values, "method": own.method} for name, own in samples.items()}
+            store.write(key, "trial", plain({"figures": figures, "samples": saved}))
+    figures, samples = found
+    record = {"regime": trial.label, "trial": trial.trial, "seed": trial.seed, **figures}
+    return Outcome(record, samples, model if keep_estimator else None)
 
 
-# What is measured of a trial beside its sharpness, which the measuring names.
-_FIGURES = {
-    *("batch_size", "train_accuracy", "test_accuracy", "train_loss", "test_loss", "weight_distance", "n_epochs"),
-    *("n_updates", "converged", "fit_seconds", "measure_seconds"),
-}
+# -- measuring ---------------------------------------------------------------------------------------------------------
+
+# What is measured of a trial beside what depends on the parts, the scores and the sharpness that are asked for.
+_OF_THE_FIT = ("batch_size", "weight_distance", "n_epochs", "n_updates", "converged", "fit_seconds", "measure_seconds")
 
 
-def _is_record(measured: Any, measuring: Measuring) -> bool:
-    """Say whether a saved value holds the figures that a trial is measured for, and numbers only."""
-    wanted = _FIGURES | {sharpness_key(e, dim) for dim in measuring.subspace_dims for e in measuring.epsilons}
-    return isinstance(measured, dict) and measured.keys() == wanted and all(map(_is_figure, measured.values()))
-
-
-def _is_figure(value: Any) -> bool:
-    return value is None or type(value) in (bool, int, float)
-
-
-def _measure(
-    model: Any, train: tuple[Any, Any], test: tuple[Any, Any], measuring: Measuring, seed: int
-) -> dict[str, Any]:
+def measure(model: Any, parts: Parts, measuring: Measuring, seed: int) -> tuple[dict[str, Any], dict[str, Samples]]:
+    """Return the figures of a fitted model, and what its scores rest on."""
     started = time.perf_counter()
-    on_train = check_objective(model, *train, batch_norm=measuring.batch_norm).evaluate()
-    with naming_data("X_test", "y_test"):
-        on_test = check_objective(model, *test, batch_norm=measuring.batch_norm).evaluate()
     classifier = last_step(model)
-    record = {
-        "batch_size": classifier.history_[-1, "batch_size"],
-        "train_accuracy": on_train.accuracy,
-        "test_accuracy": on_test.accuracy,
-        "train_loss": on_train.loss,
-        "test_loss": on_test.loss,
+    figures: dict[str, Any] = {"batch_size": classifier.history_[-1, "batch_size"]}
+    samples: dict[str, Samples] = {}
+    for part, (X, y) in parts.items():
+        with naming_data(*_NAMES.get(part, ("X", "y"))):
+            objective = check_objective(model, X, y, batch_norm=measuring.batch_norm)
+            found, right = objective.evaluate_samples()
+            figures |= {f"{part}_{ACCURACY}": found.accuracy, f"{part}_loss": found.loss}
+            own: dict[str, Samples | None] = {ACCURACY: None if right is None else Samples(right)}
+            for score in measuring.scores:
+                if score.scorer is not None:
+                    figures[f"{part}_{score.name}"], own[score.name] = measure_score(score, model, X, y)
+        if part != "train":
+            samples |= {f"{part}_{name}": value for name, value in own.items() if value is not None}
+    figures |= {
         "weight_distance": classifier.history_[-1, "weight_distance"],
         "n_epochs": classifier.n_iter_,
         "n_updates": classifier.n_updates_,
@@ -190,36 +145,56 @@ def _measure(
         # Of the epochs themselves: a fit may have been stopped and gone on, or be loaded.
         "fit_seconds": sum(classifier.history_[:, "dur"]),
     }
+    figures |= _sharpness(model, parts["train"], measuring, seed)
+    figures["measure_seconds"] = time.perf_counter() - started
+    return figures, samples
+
+
+def _sharpness(model: Any, train: Data, measuring: Measuring, seed: int) -> dict[str, float]:
+    found = dict.fromkeys(measuring.sharpness_keys(), float("nan"))
+    if not found:
+        return found
     X, y = (take(part, measuring.rows) for part in train)
     objective = check_objective(model, X, y, batch_norm=measuring.batch_norm)
+    if not np.isfinite(objective.value()):  # a regime that diverged must not cost the others
+        return found
     for dim in measuring.subspace_dims:
-        if not np.isfinite(objective.value()):  # a regime that diverged must not cost the others
-            record.update({sharpness_key(epsilon, dim): np.nan for epsilon in measuring.epsilons})
-            continue
-        found = sharpness(
+        for one in sharpness(
             objective, epsilon=measuring.epsilons, subspace_dim=dim, solver=measuring.solver, random_state=seed
-        )
-        for measured in found:
-            record[sharpness_key(measured.epsilon, dim)] = measured.value
-    record["measure_seconds"] = time.perf_counter() - started
-    return record
-
-
-def _run_for_record(*arguments: Any) -> tuple[dict[str, Any], None]:
-    return run_trial(*arguments)[0], None
-
-
-def sharpness_key(epsilon: float, subspace_dim: int | None) -> str:
-    """Return the name of a sharpness in a record."""
-    return f"sharpness_{epsilon:g}" + ("" if subspace_dim is None else f"_dim{subspace_dim}")
+        ):
+            found[sharpness_key(one.epsilon, dim)] = one.value
+    return found
 
 
 def _has_stopping_rule(classifier: Any) -> bool:
     return classifier.tol is not None or classifier.target_loss is not None
 
 
-def take(data: Any, rows: np.ndarray) -> Any:
-    """Return the rows of an array, a DataFrame, a Series, a tensor or a list."""
-    if hasattr(data, "iloc"):
-        return data.iloc[rows]
-    return data[rows] if hasattr(data, "shape") else np.asarray(data)[rows]
+# -- saved work --------------------------------------------------------------------------------------------------------
+
+
+def _loaded(
+    store: Memory, key: str, parts: Parts, measuring: Measuring
+) -> tuple[dict[str, Any], dict[str, Samples]] | None:
+    """Return what `measure` returned in another run; None where it is not there, or is not what is measured here."""
+    saved = unplain(store.read(key, "trial"))
+    if saved is None:
+        return None
+    scores = [ACCURACY, "loss", *(score.name for score in measuring.scores if score.scorer is not None)]
+    wanted = {*_OF_THE_FIT, *measuring.sharpness_keys(), *(f"{part}_{name}" for part in parts for name in scores)}
+    try:
+        figures = saved["figures"]
+        samples = {name: Samples(own["values"], own["method"]) for name, own in saved["samples"].items()}
+        sizes = {f"{part}_{name}": len(y) for part, (_, y) in parts.items() for name in scores}
+        right = figures.keys() == wanted and all(map(_is_figure, figures.values()))
+        right = right and all(len(own.values) == sizes[name] for name, own in samples.items())
+    except (TypeError, KeyError, AttributeError):
+        right = False
+    if not right:
+        store.distrust(key, "trial", "does not hold the figures of this trial")
+        return None
+    return figures, samples
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or type(value) in (bool, int, float)

@@ -215,8 +215,19 @@ def own_loss(net: Any) -> RowLoss:
 
 
 def _sample(n_samples: int, max_samples: int | float, random_state: int | np.random.RandomState | None) -> np.ndarray:
-    fraction = isinstance(max_samples, float | np.floating)
-    size = max(1, round(max_samples * n_samples)) if fraction else min(int(max_samples), n_samples)
     if not isinstance(random_state, np.random.RandomState):
         random_state = np.random.RandomState(random_state)
+    size = _size(n_samples, max_samples)
     return np.sort(random_state.choice(n_samples, size, replace=False))
+
+
+def drawn_samples(n_samples: int, max_samples: int | float | None, rng: np.random.RandomState) -> np.ndarray:
+    """Return the positions of so many samples, in ascending order; nothing is drawn where all are taken."""
+    if max_samples is None or _size(n_samples, max_samples) == n_samples:
+        return np.arange(n_samples)
+    return _sample(n_samples, max_samples, rng)
+
+
+def _size(n_samples: int, max_samples: int | float) -> int:
+    fraction = isinstance(max_samples, float | np.floating)
+    return max(1, round(max_samples * n_samples)) if fraction else min(int(max_samples), n_samples)

@@ -9,23 +9,27 @@ from sklgap._checks import WrongArgument, check_kind, is_integer, shown
 from sklgap.inspection._plot._axes import axes_for, plain_log_labels
 
 if TYPE_CHECKING:
-    from sklgap.experiments._batch_size_report import BatchSizeCurve
+    from sklgap.experiments._batch_size_curve import BatchSizeCurve
 
 _ACCURACY_COLOUR = "tab:blue"
 _SHARPNESS_COLOURS = ("tab:red", "tab:orange", "tab:purple", "tab:brown")
 
 
 class BatchSizeCurveDisplay:
-    """Accuracy on the left, sharpness on a logarithmic scale on the right, against batch size.
+    """A score on the left, sharpness on a logarithmic scale on the right, against batch size.
 
     Parameters
     ----------
     batch_sizes : sequence of int
         In ascending order.
-    accuracy : dict of ndarrays of shape (n_sizes, n_trials)
-        Accuracies as fractions, by the name of the data; NaN where a fit had not finished.
+    score : dict of ndarrays of shape (n_sizes, n_trials)
+        Scores by the name of the data; NaN where a fit had not finished.
     sharpness : dict of ndarrays of shape (n_sizes, n_trials)
         In percent, by the name of the measurement.
+    name : str, default="accuracy"
+        What the score is called.
+    percent : bool, default=True
+        Whether the score is a fraction that is drawn in percent.
     safe : int or None
         The batch size that is marked.
     confirmed : bool or None
@@ -42,15 +46,19 @@ class BatchSizeCurveDisplay:
     def __init__(
         self,
         batch_sizes: Sequence[int],
-        accuracy: dict[str, np.ndarray],
+        score: dict[str, np.ndarray],
         sharpness: dict[str, np.ndarray],
         *,
+        name: str = "accuracy",
+        percent: bool = True,
         safe: int | None = None,
         confirmed: bool | None = None,
     ) -> None:
         self.batch_sizes = batch_sizes
-        self.accuracy = accuracy
+        self.score = score
         self.sharpness = sharpness
+        self.name = name
+        self.percent = percent
         self.safe = safe
         self.confirmed = confirmed
 
@@ -71,18 +79,19 @@ class BatchSizeCurveDisplay:
         -------
         BatchSizeCurveDisplay
         """
-        from sklgap.experiments._batch_size_report import BatchSizeCurve
+        from sklgap.experiments._batch_size_curve import BatchSizeCurve
         from sklgap.experiments._safe_batch_size import SafeBatchSize
 
         check_kind("curve", curve, BatchSizeCurve)
         if not (safe is None or isinstance(safe, SafeBatchSize) or is_integer(safe, 1)):
             raise WrongArgument(f"safe must be None, a SafeBatchSize or a batch size; got {shown(safe)}.")
-        keys = {"test": "test_accuracy", "validation": "valid_accuracy"}
-        accuracy = {name: curve.quantity(key) for name, key in keys.items()}
-        sharpness = {name: curve.quantity(key) for key, name in curve.sharpness_names().items()}
-        mark = None if safe is None else int(safe)
-        display = cls(curve.batch_sizes, accuracy, sharpness, safe=mark, confirmed=getattr(safe, "confirmed", None))
-        return display.plot(ax=ax)
+        score = curve.scores[0]
+        parts = {"test": "test", "validation": "valid"}
+        values = {name: curve.quantity(f"{part}_{score.name}") for name, part in parts.items()}
+        sharpness = {f"{name} (%)": curve.quantity(key) for key, name in curve.sharpness_names().items()}
+        marked = {"safe": None if safe is None else int(safe), "confirmed": getattr(safe, "confirmed", None)}
+        named = {"name": score.name, "percent": score.in_points}
+        return cls(curve.batch_sizes, values, sharpness, **named, **marked).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw means, and bars from the smallest to the largest trial.
@@ -99,10 +108,10 @@ class BatchSizeCurveDisplay:
         ax = axes_for(ax, "BatchSizeCurveDisplay.plot", figsize=(6.4, 4.4))
         from matplotlib.ticker import NullLocator
 
-        handles = []
-        for (name, values), style in zip(self.accuracy.items(), ("-", "--", ":"), strict=False):
+        handles, factor = [], 100 if self.percent else 1
+        for (name, values), style in zip(self.score.items(), ("-", "--", ":"), strict=False):
             options = {"linestyle": style, "marker": "o", "color": _ACCURACY_COLOUR}
-            handles.append(self._draw(ax, 100 * values, f"accuracy, {name}", options))
+            handles.append(self._draw(ax, factor * values, f"{self.name}, {name}", options))
         self.sharpness_ax_ = None
         if self.sharpness:
             self.sharpness_ax_ = ax.twinx()
@@ -121,8 +130,8 @@ class BatchSizeCurveDisplay:
         ax.set_xscale("log")
         ax.set_xticks(self.batch_sizes, [f"{size:,}" for size in self.batch_sizes])
         ax.xaxis.set_minor_locator(NullLocator())
-        ax.set_xlabel("batch size (rows)")
-        ax.set_ylabel("accuracy (%)", color=_ACCURACY_COLOUR)
+        ax.set_xlabel("batch size (samples)")
+        ax.set_ylabel(self.name + (" (%)" if self.percent else ""), color=_ACCURACY_COLOUR)
         ax.tick_params(axis="y", labelcolor=_ACCURACY_COLOUR)
         ax.grid(axis="y", alpha=0.3)
         place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 2}

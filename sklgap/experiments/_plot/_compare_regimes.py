@@ -6,32 +6,35 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from sklgap._checks import check_kind
-from sklgap.experiments._trials import sharpness_key
 from sklgap.inspection._plot._axes import axes_for, plain_log_labels
 
 if TYPE_CHECKING:
-    from sklgap.experiments._report import RegimeComparison
+    from sklgap.experiments._compare_regimes import RegimeComparison
 
 # More characters than these in all names of regimes, and the names would run into one another: they are slanted.
 _LABEL_CHARACTERS = 40
 
 
 class RegimeComparisonDisplay:
-    """Test accuracy, and sharpness on a logarithmic scale, of every trial of every regime.
+    """A test score, and sharpness on a logarithmic scale, of every trial of every regime.
 
     Parameters
     ----------
     labels : sequence of str
         The regimes.
-    accuracy : dict of ndarrays
-        Test accuracies as fractions, by regime: one per trial, NaN where the fit had not finished.
+    score : dict of ndarrays
+        Test scores by regime: one per trial, NaN where the fit had not finished.
     sharpness : dict of dicts of ndarrays
         By name of the measurement, then by regime, in percent.
+    name : str, default="test accuracy"
+        What the score is called.
+    percent : bool, default=True
+        Whether the score is a fraction that is drawn in percent.
 
     Attributes
     ----------
     ax_ : ndarray of matplotlib Axes
-        Accuracy, then sharpness (where it was measured).
+        The score, then sharpness (where it was measured).
     figure_ : matplotlib Figure
         The figure.
     """
@@ -40,28 +43,31 @@ class RegimeComparisonDisplay:
         self,
         *,
         labels: Sequence[str],
-        accuracy: dict[str, np.ndarray],
+        score: dict[str, np.ndarray],
         sharpness: dict[str, dict[str, np.ndarray]],
+        name: str = "test accuracy",
+        percent: bool = True,
     ) -> None:
         self.labels = labels
-        self.accuracy = accuracy
+        self.score = score
         self.sharpness = sharpness
+        self.name = name
+        self.percent = percent
 
     @classmethod
     def from_comparison(cls, comparison: "RegimeComparison", *, axes: Any = None) -> Self:
         """Take the numbers from what `compare_regimes` returned, and plot."""
-        from sklgap.experiments._report import RegimeComparison
+        from sklgap.experiments._compare_regimes import RegimeComparison
 
         check_kind("comparison", comparison, RegimeComparison)
-        labels = [label for label in comparison.labels if len(comparison.values(label, "trial"))]
-        sharpness = {}
-        for dim in comparison.settings["subspace_dims"]:
-            for epsilon in comparison.settings["epsilons"]:
-                key = sharpness_key(epsilon, dim)
-                name = f"{epsilon:g}" + (", full space" if dim is None else f", {dim} dims")
-                sharpness[name] = {label: comparison.by_trial(label, key) for label in labels}
-        accuracy = {label: comparison.by_trial(label, "test_accuracy") for label in labels}
-        return cls(labels=labels, accuracy=accuracy, sharpness=sharpness).plot(axes=axes)
+        labels, score = comparison.done, comparison.scores[0]
+        sharpness = {
+            name.removeprefix("sharpness "): {label: comparison.by_trial(label, key) for label in labels}
+            for key, name in comparison.sharpness_names().items()
+        }
+        values = {label: comparison.by_trial(label, f"test_{score.name}") for label in labels}
+        name = f"test {score.name}"
+        return cls(labels=labels, score=values, sharpness=sharpness, name=name, percent=score.in_points).plot(axes=axes)
 
     def plot(self, axes: Any = None) -> Self:
         """Draw.
@@ -69,7 +75,7 @@ class RegimeComparisonDisplay:
         Parameters
         ----------
         axes : sequence of matplotlib Axes, default=None
-            One for accuracy and one for sharpness; None: a new figure.
+            One for the score and one for sharpness; None: a new figure.
 
         Returns
         -------
@@ -80,9 +86,9 @@ class RegimeComparisonDisplay:
         axes = axes_for(axes, "RegimeComparisonDisplay.plot", 1, n_axes, figsize=(width * n_axes, 3.6), squeeze=False)
         axes = np.ravel(axes)
         positions = np.arange(len(self.labels))
-        accuracies = [100 * self.accuracy[label] for label in self.labels]
-        _draw(axes[0], positions, accuracies, "tab:red", None)
-        axes[0].set_ylabel("test accuracy (%)")
+        values = [(100 if self.percent else 1) * self.score[label] for label in self.labels]
+        _draw(axes[0], positions, values, "tab:red", None)
+        axes[0].set_ylabel(self.name + (" (%)" if self.percent else ""))
         if self.sharpness:
             for colour, (name, values) in enumerate(self.sharpness.items()):
                 _draw(axes[1], positions, [values[label] for label in self.labels], f"C{colour}", name)

@@ -1,18 +1,20 @@
-"""Checks that experiments share: what is wrong is found before anything is trained."""
+"""What experiments are given, checked: what is wrong is found before anything is trained."""
 
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.utils import indexable
 
-from sklgap._checks import WrongArgument, check_integer, is_flat, is_one_of, naming_data, shown
+from sklgap._checks import WrongArgument, naming_data, shown
 from sklgap.estimator import LBGapClassifier
-from sklgap.experiments._result import text_of
-from sklgap.experiments._trials import Measuring, last_step, with_parameters
-from sklgap.inspection._sharpness import SOLVERS, check_epsilons
+from sklgap.experiments._protocol import last_step, with_parameters
+from sklgap.experiments._result import environment, text_of
+from sklgap.inspection._sharpness import check_epsilons
 from sklgap.memory import check_memory
-from sklgap.objective._batch_norm import check_batch_norm
 from sklgap.regimes import check_batch_regime
 
 
@@ -88,44 +90,6 @@ def check_regimes(regimes: Any) -> dict[str, Mapping[str, Any]]:
     return overrides
 
 
-def described(overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the parameters of each label as JSON knows them: what it does not know as its text."""
-    return {label: {name: _plain(value) for name, value in values.items()} for label, values in overrides.items()}
-
-
-def check_measuring(
-    epsilons: Any,
-    subspace_dims: Any,
-    batch_norm: str,
-    solver: str,
-    max_samples: int | None,
-    n_samples: int,
-    rng: np.random.RandomState,
-) -> Measuring:
-    """Return what is measured, on rows that are drawn here."""
-    check_batch_norm(batch_norm)
-    if not is_one_of(solver, SOLVERS):
-        raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {solver!r}.")
-    return Measuring(
-        _check_epsilons(epsilons),
-        _check_dims(subspace_dims) if len(epsilons) else (),
-        batch_norm,
-        solver,
-        _sample_rows(n_samples, max_samples, rng),
-    )
-
-
-def measuring_settings(measuring: Measuring) -> dict[str, Any]:
-    """Return what a report says about the measurements."""
-    return {
-        "epsilons": list(measuring.epsilons),
-        "subspace_dims": list(measuring.subspace_dims),
-        "batch_norm": measuring.batch_norm,
-        "n_samples_sharpness": len(measuring.rows),
-        "solver": measuring.solver,
-    }
-
-
 def check_epsilon(epsilon: Any) -> float:
     """Return the one epsilon of an experiment."""
     if isinstance(epsilon, Sequence) or np.ndim(epsilon):
@@ -133,36 +97,35 @@ def check_epsilon(epsilon: Any) -> float:
     return check_epsilons(epsilon)[0]
 
 
-def _check_epsilons(epsilons: Any) -> tuple[float, ...]:
-    try:
-        if is_flat(epsilons):
-            return tuple(check_epsilons(list(epsilons))) if len(epsilons) else ()
-    except ValueError as error:  # of one epsilon
-        raise ValueError(f"epsilons must hold allowed values: {error}") from error
-    raise ValueError(f"epsilons must be a sequence of numbers above 0; got {shown(epsilons)}.")
+def check_target_loss(target_loss: Any) -> None:
+    """ValueError for a loss that no training ends at."""
+    number = isinstance(target_loss, numbers.Real) and not isinstance(target_loss, bool)
+    if not number or not 0 < target_loss < math.inf:
+        raise ValueError(f"target_loss must be a number above 0; got {target_loss!r}.")
 
 
-def _check_dims(dims: Any) -> tuple[int | None, ...]:
-    allowed = (
-        isinstance(dims, Sequence)
-        and len(dims)
-        and all(
-            dim is None or (isinstance(dim, int | np.integer) and not isinstance(dim, bool) and dim >= 1)
-            for dim in dims
-        )
-    )
-    if not allowed:
-        raise ValueError(
-            f"subspace_dims must be a sequence of None and integers of at least 1, not empty; got {dims!r}."
-        )
-    return tuple(dims)
+def without_head(estimator: Any, X: Any, y: Any, *others: Any) -> tuple[Any, ...]:
+    """Return the classifier at the end of a pipeline, X as it gets it, and other inputs as it gets them."""
+    if not hasattr(estimator, "steps"):
+        return estimator, X, *others
+    if len(estimator.steps) == 1:
+        return estimator.steps[-1][1], X, *others
+    head = clone(estimator[:-1])
+    return estimator.steps[-1][1], head.fit_transform(X, y), *(head.transform(other) for other in others)
 
 
-def _sample_rows(n_samples: int, max_samples: int | None, rng: np.random.RandomState) -> np.ndarray:
-    check_integer("max_samples", max_samples, or_none=True)
-    if max_samples is None or max_samples >= n_samples:
-        return np.arange(n_samples)
-    return np.sort(rng.choice(n_samples, int(max_samples), replace=False))
+def common_settings(estimator: Any, random_state: Any) -> dict[str, Any]:
+    """Return what every result says about what was trained, and where."""
+    return {
+        "estimator": text_of(estimator),
+        "random_state": int(random_state) if isinstance(random_state, numbers.Integral) else None,
+        "environment": environment(),
+    }
+
+
+def described(overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the parameters of each label as JSON knows them: what it does not know as its text."""
+    return {label: {name: _plain(value) for name, value in values.items()} for label, values in overrides.items()}
 
 
 def _plain(value: Any) -> Any:

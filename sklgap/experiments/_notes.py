@@ -1,0 +1,220 @@
+"""What a reader must know before believing a figure: each sentence is written once, as a function of the records.
+
+Each function returns a list of sentences, empty where there is nothing to say.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from sklgap.experiments._estimate import (
+    CONFIDENCE,
+    DEFAULT_MARGIN,
+    LEAST_ROWS_OF_A_MARGIN,
+    NEW_SEEDS,
+    Estimate,
+    needed_rows,
+    round_up,
+    smallest_margin,
+    unseen_failure_rate,
+)
+from sklgap.experiments._records import Records
+from sklgap.experiments._result import count, listed
+from sklgap.experiments._scores import ACCURACY, Score
+
+# Beyond this ratio the mean training losses of two models are called clearly unequal.
+LOSS_RATIO = 2.0
+# Below this factor of the loss of guessing, a model is near enough to a minimum for its sharpness to mean something.
+FAR_FROM_A_MINIMUM = 0.5
+
+
+def interrupted(was: bool, n_done: int, n_all: int, what: str = "fit") -> list[str]:
+    """Say how much had finished before an interruption."""
+    return [f"Interrupted: {n_done} of {count(n_all, what)} had finished and are reported."] if was else []
+
+
+def not_converged(converged: Mapping[str, Sequence[bool | None] | np.ndarray], *, target: bool = False) -> list[str]:
+    """Say which fits their stopping rule did not end, and which had none.
+
+    Parameters
+    ----------
+    converged : dict of str to sequence
+        By label, for each fit whether its stopping rule ended it; None or NaN where it had none.
+    target : bool, default=False
+        Whether the rule is a target loss.
+    """
+    by_label = {label: [_flag(value) for value in values] for label, values in converged.items() if len(values)}
+    if by_label and all(value is None for values in by_label.values() for value in values):
+        return ["All fits were trained for their whole budget, without a stopping rule."]
+    missed = {label: sum(value is False for value in values) for label, values in by_label.items()}
+    some = [f"{label} (in {n} of {count(len(by_label[label]), 'fit')})" for label, n in missed.items() if n]
+    what = "did not reach the target loss" if target else "had not converged under the stopping rule"
+    found = [f"These {what}: {listed(some)}."] if some else []
+    free = [label for label, values in by_label.items() if all(value is None for value in values)]
+    return found + ([f"Trained for the whole budget, without a stopping rule: {listed(free)}."] if free else [])
+
+
+def _flag(value: object) -> bool | None:
+    if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
+        return None
+    return bool(value)
+
+
+def diverged(losses: Mapping[str, np.ndarray]) -> list[str]:
+    """Say which labels have a training loss that is not finite."""
+    found = [
+        f"{label} (in {int((~np.isfinite(values)).sum())} of {count(len(values), 'fit')})"
+        for label, values in losses.items()
+        if not np.isfinite(values).all()
+    ]
+    return [f"The training loss is not finite, for training diverged: {listed(found)}."] if found else []
+
+
+def unequal_losses(reference: str, losses: Mapping[str, tuple[np.ndarray, np.ndarray]], advice: str = "") -> list[str]:
+    """Say whose mean training loss is far from the reference's, over paired trials."""
+    unequal, of_reference = [], math.nan
+    for label, (one, other) in losses.items():
+        finite = np.isfinite(one) & np.isfinite(other)
+        if finite.any():
+            own, beside = float(other[finite].mean()), float(one[finite].mean())
+            if max(own, beside) > LOSS_RATIO * min(own, beside):
+                unequal.append(f"{label} ({own:.1e})")
+                of_reference = beside
+    if not unequal:
+        return []
+    return [
+        f"The training losses of {reference} ({of_reference:.1e}) and of {listed(unequal)} differ by more than a factor "
+        f"of {LOSS_RATIO:g}: part of any difference may be that one is trained further{advice}."
+    ]
+
+
+def no_interval(estimates: Mapping[str, Estimate]) -> list[str]:
+    """Say which differences have no interval, and why."""
+    few = [label for label, e in estimates.items() if not e.has_interval and e.n < 2]
+    equal = [label for label, e in estimates.items() if not e.has_interval and e.n >= 2]
+    found = [f"There is no interval for {listed(few)}: it needs at least 2 paired trials."] if few else []
+    if equal:
+        found.append(
+            f"There is no interval for {listed(equal)}: all trials gave the same result, and identical trials say "
+            "nothing about other seeds."
+        )
+    return found
+
+
+def undecided(reference: str, estimates: Mapping[str, Estimate], what: str = "accuracy") -> list[str]:
+    """Say which intervals contain 0."""
+    found = [label for label, e in estimates.items() if e.has_interval and not e.excludes(0)]
+    if not found:
+        return []
+    return [
+        f"The interval of the difference contains 0 for {listed(found)}: these trials do not show a difference in {what} "
+        f"from {reference}."
+    ]
+
+
+def better(reference: str, estimates: Mapping[str, Estimate], what: str = "accurate") -> list[str]:
+    """Say which labels are shown to be better than the reference."""
+    found = [label for label, e in estimates.items() if e.high < 0]
+    return [f"More {what} than {reference} here: {listed(found)}."] if found else []
+
+
+def seeds_only(estimates: Mapping[str, Estimate]) -> list[str]:
+    """Say which intervals of a score do not cover new samples."""
+    found = [label for label, e in estimates.items() if e.has_interval and e.covers == NEW_SEEDS]
+    if not found:
+        return []
+    return [
+        f"The interval for {listed(found)} is for new seeds alone: on other samples the difference may lie outside of it "
+        "more often."
+    ]
+
+
+def several_intervals(n: int) -> list[str]:
+    """Say that many intervals are not right together."""
+    if n < 2:
+        return []
+    return [f"Each of the {n} intervals is right in 95 % of cases by itself: of many, some may miss the truth."]
+
+
+def flatter(records: Records) -> list[str]:
+    """Say whose sharpness is below the reference's, for the papers find the opposite for the large batch."""
+    if not records.settings["epsilon"]:
+        return []
+    reference, key = records.settings["reference"], next(iter(records.sharpness_names()))
+    found = []
+    for label in records.gaps():
+        one, other = records.paired(reference, label, key)
+        if len(one) and other.mean() < one.mean():
+            found.append(label)
+    if not found:
+        return []
+    return [
+        f"Not sharper than {reference} here: {listed(found)}. Sharpness also falls as the training loss does: read it "
+        "beside the losses."
+    ]
+
+
+def far_from_a_minimum(losses: Mapping[str, float], n_classes: int) -> list[str]:
+    """Say which models have training losses that are not far below that of guessing."""
+    found = [label for label, loss in losses.items() if loss > FAR_FROM_A_MINIMUM * math.log(n_classes)]
+    if not found:
+        return []
+    return [
+        f"Far from a minimum of the training loss: {listed(found)}. There the sharpness of Keskar et al. means little: "
+        "it compares minima."
+    ]
+
+
+def majority_class(accuracies: Mapping[str, float], labels: np.ndarray, part: str = "test") -> list[str]:
+    """Say so where no model is more accurate than always saying the largest class.
+
+    Parameters
+    ----------
+    accuracies : dict of str to float
+        Mean accuracy of each label, as a fraction.
+    labels : ndarray of shape (n_samples,)
+        Of the samples that it was measured on.
+    part : str, default="test"
+        What these samples are called.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    share = counts.max() / counts.sum()
+    known = [value for value in accuracies.values() if math.isfinite(value)]
+    if not known or max(known) > share:
+        return []
+    return [
+        f"No model is more accurate on the {part} samples than always saying {classes[counts.argmax()]!s}, which is "
+        f"right in {100 * share:.1f} % of them: accuracy says nothing here. Try scoring='average_precision' or "
+        "scoring='balanced_accuracy'."
+    ]
+
+
+def unseen_failures(n_trials: int) -> list[str]:
+    """Say which rate of failing trials so many trials without a failure leave possible."""
+    if not n_trials:
+        return []
+    rate = unseen_failure_rate(n_trials)
+    return [
+        f"A batch size that fails in up to {100 * rate:.0f} % of seeds would show no failure in {count(n_trials, 'trial')} "
+        f"with a chance of {100 * (1 - CONFIDENCE):.0f} % or more."
+    ]
+
+
+def mean_accuracies(records: Records, part: str = "test") -> dict[str, float]:
+    """Return the mean accuracy of each label with a finished fit."""
+    return {label: float(np.mean(records.values(label, f"{part}_{ACCURACY}"))) for label in records.done}
+
+
+def resolution(n_valid: int, score: Score) -> list[str]:
+    """Say which margin of `largest_safe_batch_size` so many validation samples can show."""
+    if not score.is_fraction:
+        return []
+    enough = n_valid >= needed_rows(DEFAULT_MARGIN)
+    advice = (
+        "" if enough else f"; the default of {DEFAULT_MARGIN:g} needs a hold-out of {needed_rows(DEFAULT_MARGIN):,}"
+    )
+    return [
+        f"The smallest margin that largest_safe_batch_size can show on {n_valid:,} validation samples is "
+        f"{round_up(smallest_margin(n_valid)):g} ({LEAST_ROWS_OF_A_MARGIN} samples){advice}."
+    ]

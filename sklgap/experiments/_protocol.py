@@ -1,0 +1,204 @@
+"""What is trained and what is measured: the words that all experiments share."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+
+from sklgap._checks import WrongArgument, check_integer, check_random_state, is_flat, is_one_of, shown
+from sklgap.experiments._scores import Score, Scoring, check_scoring
+from sklgap.inspection._sharpness import SOLVERS, check_epsilons
+from sklgap.objective._batch_norm import check_batch_norm
+from sklgap.objective._check import check_max_samples, drawn_samples
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fit to make: ``parameters`` of the classifier beside its ``random_state``, which is ``seed``."""
+
+    label: str
+    parameters: dict[str, Any]
+    trial: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What an experiment measures of every model, equal for all that it compares.
+
+    Every experiment takes these parameters by their names, or all of them at once as ``measurement=Measurement(...)``.
+
+    Parameters
+    ----------
+    epsilon : float or sequence of float, default=(1e-3,)
+        Box sizes of the sharpness (1e-3 and 5e-4: Keskar et al., Metric 2.1). An empty sequence measures none.
+    subspace_dims : sequence of int or None, default=(None,)
+        Dimensions in which sharpness is measured; None is the full space. Keskar et al. have ``(None, 100)``. In trial
+        i all models are measured in the same random subspace.
+    batch_norm : {"batch", "population", "running"}, default="batch"
+        The batch-norm policy of losses, accuracies and sharpness; see `sklgap.objective.Objective`. Other scores see
+        ``predict``, which uses population statistics.
+    max_samples : int, float or None, default=10_000
+        Training samples that sharpness is measured on, the same in all trials: their number, or a fraction in (0, 1].
+        None: all.
+    solver : {"auto", "lbfgsb", "lbfgsb-scaled", "power"}, default="auto"
+        How sharpness is maximised; see `sklgap.inspection.sharpness`.
+    scoring : str, callable, sequence of str, dict or None, default=None
+        What models are judged by: the name of one of scikit-learn's scorers, a scorer ``scorer(estimator, X, y)``,
+        several names, or a dict of your names to either. The first one is what regimes are compared by. None or
+        "accuracy": accuracy under ``batch_norm``, which is recorded in any case.
+
+    Notes
+    -----
+    A difference of accuracies, or of another score that is a mean over samples, has an interval for new seeds and new
+    test samples. For a score that is no such mean (average precision, F1) the same samples are drawn with replacement
+    in all trials. A scorer that reads more of a model than its outputs has an interval for new seeds alone. Every
+    interval says what it covers.
+
+    Examples
+    --------
+    >>> from sklgap.experiments import Measurement
+    >>> Measurement(epsilon=[1e-3, 5e-4], scoring="balanced_accuracy").batch_norm
+    'batch'
+    """
+
+    epsilon: float | Sequence[float] = (1e-3,)
+    subspace_dims: Sequence[int | None] = (None,)
+    batch_norm: str = "batch"
+    max_samples: int | float | None = 10_000
+    solver: str = "auto"
+    scoring: Scoring = None
+
+    def __post_init__(self) -> None:
+        self.settle(2, np.random.RandomState(0))
+
+    def settle(self, n_samples: int, rng: np.random.RandomState) -> "Measuring":
+        """Return what is measured, on samples that are drawn here; an error for a value that is not allowed."""
+        check_batch_norm(self.batch_norm)
+        if not is_one_of(self.solver, SOLVERS):
+            raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {shown(self.solver)}.")
+        empty = is_flat(self.epsilon) and not len(self.epsilon)  # type: ignore[arg-type] # a number is not flat
+        epsilons = () if empty else tuple(check_epsilons(self.epsilon))
+        if len(set(epsilons)) < len(epsilons):
+            raise ValueError(f"epsilon must not name a size twice; got {shown(self.epsilon)}.")
+        check_max_samples(self.max_samples)
+        dims = _check_dims(self.subspace_dims)
+        rows = drawn_samples(n_samples, self.max_samples, rng)
+        return Measuring(
+            epsilons, dims if epsilons else (), self.batch_norm, self.solver, rows, check_scoring(self.scoring)
+        )
+
+
+MEASUREMENT_NAMES = tuple(f.name for f in fields(Measurement))
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """A `Measurement` whose values are checked: ``rows`` are the training samples that sharpness is measured on."""
+
+    epsilons: tuple[float, ...]
+    subspace_dims: tuple[int | None, ...]
+    batch_norm: str
+    solver: str
+    rows: np.ndarray
+    scores: tuple[Score, ...] = field(default=(Score("accuracy"),))
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a report says about the measurements."""
+        return {
+            "epsilon": list(self.epsilons),
+            "subspace_dims": list(self.subspace_dims),
+            "batch_norm": self.batch_norm,
+            "n_samples_sharpness": len(self.rows),
+            "solver": self.solver,
+            "scores": [score.name for score in self.scores],
+        }
+
+    def sharpness_keys(self) -> list[str]:
+        """Return the names of the sharpnesses in a record."""
+        return [sharpness_key(epsilon, dim) for dim in self.subspace_dims for epsilon in self.epsilons]
+
+
+def given_measurement(experiment: Callable[..., Any], given: Mapping[str, Any]) -> Measurement:
+    """Return the measurement of a call of an experiment: ``measurement``, or what its own parameters say.
+
+    Parameters
+    ----------
+    experiment : callable
+        The public function.
+    given : mapping
+        Its arguments by name: ``locals()`` in its first lines. It may lack some of the parameters of `Measurement`.
+    """
+    parameters = inspect.signature(experiment).parameters
+    names = [name for name in MEASUREMENT_NAMES if name in parameters]
+    whole = given.get("measurement")
+    if whole is None:
+        return Measurement(**{name: given[name] for name in names})
+    if not isinstance(whole, Measurement):
+        raise WrongArgument(f"measurement must be None or a Measurement; got {shown(whole)}.")
+    beside = [
+        name
+        for name in names
+        if given[name] is not parameters[name].default and given[name] != parameters[name].default
+    ]
+    if beside:
+        raise WrongArgument(f"measurement must be None beside {', '.join(beside)}: it says all that is measured.")
+    return whole
+
+
+def sharpness_key(epsilon: float, subspace_dim: int | None) -> str:
+    """Return the name of a sharpness in a record."""
+    return f"sharpness_{epsilon:g}" + ("" if subspace_dim is None else f"_dim{subspace_dim}")
+
+
+def draw_seeds(n_trials: Any, random_state: int | np.random.RandomState | None) -> list[int]:
+    """Return one seed per trial."""
+    check_integer("n_trials", n_trials)
+    rng = check_random_state(random_state)
+    return [int(seed) for seed in rng.randint(2**31 - 1, size=n_trials)]
+
+
+def draw_different_seeds(n: int, rng: np.random.RandomState) -> list[int]:
+    """Return seeds of which no two are equal."""
+    seeds: dict[int, None] = {}
+    while len(seeds) < n:
+        seeds |= dict.fromkeys(rng.randint(2**31 - 1, size=n - len(seeds)).tolist())
+    return list(seeds)
+
+
+def last_step(estimator: Any) -> Any:
+    """Return the classifier at the end of a pipeline, or the estimator itself."""
+    return estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+
+
+def with_parameters(estimator: Any, parameters: Mapping[str, Any]) -> Any:
+    """Return a clone with the parameters of its classifier set, which may be the end of a pipeline."""
+    prefix = f"{estimator.steps[-1][0]}__" if hasattr(estimator, "steps") else ""
+    return clone(estimator).set_params(**{prefix + name: value for name, value in parameters.items()})
+
+
+def take(data: Any, rows: np.ndarray) -> Any:
+    """Return the rows of an array, a DataFrame, a Series, a tensor or a list."""
+    if hasattr(data, "iloc"):
+        return data.iloc[rows]
+    return data[rows] if hasattr(data, "shape") else np.asarray(data)[rows]
+
+
+def _check_dims(dims: Any) -> tuple[int | None, ...]:
+    allowed = (
+        isinstance(dims, Sequence)
+        and not isinstance(dims, str)
+        and len(dims)
+        and all(
+            dim is None or (isinstance(dim, int | np.integer) and not isinstance(dim, bool) and dim >= 1)
+            for dim in dims
+        )
+    )
+    if not allowed:
+        raise ValueError(
+            f"subspace_dims must be a sequence of None and integers of at least 1, not empty; got {shown(dims)}."
+        )
+    return tuple(dims)

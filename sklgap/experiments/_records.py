@@ -1,0 +1,302 @@
+"""The records of many trials: pairing, differences and their intervals, and what every report prints of them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sklgap.experiments._estimate import Components, Estimate, trial_components
+from sklgap.experiments._protocol import sharpness_key
+from sklgap.experiments._result import Result, describe_policy, mean_std
+from sklgap.experiments._scores import ACCURACY, Samples, Score, difference
+from sklgap.experiments._trials import Outcome, Parts
+
+Column = tuple[str, str, Callable[[np.ndarray], str]]
+
+
+class ByLabel(dict[str, Any]):
+    """A dict by labels, in which a batch size may be given as a number."""
+
+    def __missing__(self, key: Any) -> Any:
+        text = str(key)
+        if isinstance(key, str) or text not in self:
+            raise KeyError(key)
+        return self[text]
+
+
+class Records(Result):
+    """One flat record per finished fit of an experiment with paired trials, and what its scores rest on.
+
+    Parameters
+    ----------
+    outcomes : sequence of Outcome
+        Of the fits that finished, in any order.
+    labels : sequence of str
+        What is compared, in order. Everywhere a label may be given as a number.
+    settings : dict
+        What was trained and measured; ``n_trials`` is the number of trials, ``reference`` the label that others are
+        compared with.
+    interrupted : bool, default=False
+        Whether Ctrl-C or SIGTERM ended it early.
+    targets : dict of str to ndarray, default=None
+        The labels of the samples of each part but the training data, for scores that are no means over samples.
+    scores : sequence of Score, default=(accuracy,)
+        What was measured; the first is what is compared.
+
+    Attributes
+    ----------
+    records : list of dict
+        By trial and label: accuracies as fractions, sharpness in percent, seconds.
+    estimators_ : dict of lists
+        The fitted estimators by label, in the order of the trials.
+    """
+
+    def __init__(
+        self,
+        outcomes: Sequence[Outcome],
+        labels: Sequence[str],
+        settings: dict[str, Any],
+        interrupted: bool = False,
+        *,
+        targets: dict[str, np.ndarray] | None = None,
+        scores: Sequence[Score] = (Score(ACCURACY),),
+    ) -> None:
+        self.labels = [str(label) for label in labels]
+        ordered = sorted(outcomes, key=lambda o: (o.record["trial"], self.labels.index(o.record["regime"])))
+        super().__init__([outcome.record for outcome in ordered], settings, interrupted)
+        self.scores = tuple(scores)
+        self.estimators_ = ByLabel(
+            {label: [o.model for o in ordered if o.record["regime"] == label] for label in self.labels}
+        )
+        self._samples = {(o.record["regime"], o.record["trial"]): o.samples for o in ordered}
+        self._targets = targets or {}
+        self._found: dict[tuple[str, str, str], Components] = {}
+
+    # -- values ----------------------------------------------------------------------------------------------------
+
+    def values(self, label: Any, name: str) -> np.ndarray:
+        """Return one quantity of one label in its finished trials, an array of shape (n_finished,)."""
+        return self.by_trial(label, name)[self.finished(label)]
+
+    def paired(self, reference: Any, label: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return a quantity of two labels in the trials that both finished."""
+        both = self.finished(reference) & self.finished(label)
+        return self.by_trial(reference, name)[both], self.by_trial(label, name)[both]
+
+    def by_trial(self, label: Any, name: str) -> np.ndarray:
+        """Return one quantity of one label, an array of shape (n_trials,), NaN where the fit had not finished."""
+        values = np.full(self.settings["n_trials"], np.nan)
+        for record in self._of(label):
+            value = record[name]
+            values[record["trial"]] = np.nan if value is None else value
+        return values
+
+    def finished(self, label: Any) -> np.ndarray:
+        """Return which trials of a label had finished, a boolean array of shape (n_trials,)."""
+        done = np.zeros(self.settings["n_trials"], dtype=bool)
+        done[[record["trial"] for record in self._of(label)]] = True
+        return done
+
+    @property
+    def done(self) -> list[str]:
+        """The labels with a finished fit, in order."""
+        return [label for label in self.labels if self._of(label)]
+
+    def _of(self, label: Any) -> list[dict[str, Any]]:
+        return [record for record in self.records if record["regime"] == str(label)]
+
+    def score(self, name: str | None = None) -> Score:
+        """Return the score of this name, the first one without a name; accuracy is always there."""
+        if name is None:
+            return self.scores[0]
+        for score in (*self.scores, Score(ACCURACY)):
+            if score.name == name:
+                return score
+        raise ValueError(f"score must be one of {', '.join(repr(s.name) for s in self.scores)}; got {name!r}.")
+
+    # -- differences -----------------------------------------------------------------------------------------------
+
+    def components(
+        self, reference: Any, label: Any, name: str = "test_accuracy", *, strict: bool = False
+    ) -> Components:
+        """Return reference minus label in a quantity, over paired trials, and the parts of its variance.
+
+        Parameters
+        ----------
+        reference, label : str or number
+            Labels.
+        name : str, default="test_accuracy"
+            A quantity of the records. A score of test or validation data varies with trials and samples, everything
+            else with trials alone.
+        strict : bool, default=False
+            Raise a ValueError where the samples are too few for an interval of the score, instead of one for new seeds
+            alone.
+
+        Returns
+        -------
+        Components
+        """
+        reference, label = str(reference), str(label)
+        if (reference, label, name) in self._found:
+            return self._found[reference, label, name]
+        one, two = self.paired(reference, label, name)
+        trials = np.flatnonzero(self.finished(reference) & self.finished(label))
+        finite = np.isfinite(one) & np.isfinite(two)
+        one, two, trials = one[finite], two[finite], trials[finite]
+        samples = tuple([self._samples[own, t].get(name) for t in trials] for own in (reference, label))
+        part, _, score = name.partition("_")
+        found = trial_components(one - two)
+        if part in self._targets and len(trials):
+            y = self._targets[part]
+            try:
+                found = difference(self.score(score), y, self._targets["classes"], (one, two), samples)  # type: ignore[arg-type] # two lists
+            except ValueError:
+                if strict:
+                    raise
+                return found
+        self._found[reference, label, name] = found
+        return found
+
+    def difference(self, reference: Any, label: Any, name: str = "test_accuracy") -> Estimate:
+        """Return reference minus label in a quantity, over paired trials, with its 95 % interval."""
+        return self.components(reference, label, name).estimate()
+
+    def gap(self, label: Any, score: str | None = None) -> Estimate:
+        """Return the regime gap: the test score of the reference minus that of a label, with its 95 % interval."""
+        return self.difference(self.settings["reference"], label, f"test_{self.score(score).name}")
+
+    def gaps(self, score: str | None = None) -> dict[str, Estimate]:
+        """Return the regime gap of every label that has a trial which the reference has finished too."""
+        reference = self.settings["reference"]
+        others = [label for label in self.labels if label != reference]
+        return {label: self.gap(label, score) for label in others if len(self.paired(reference, label, "trial")[0])}
+
+    # -- printing --------------------------------------------------------------------------------------------------
+
+    def policy(self, score: Score) -> str:
+        """Return the batch-norm policy of a score."""
+        models = [model for label in self.labels for model in self.estimators_[label] if model is not None]
+        last = models[0].steps[-1][1] if models and hasattr(models[0], "steps") else (models or [None])[0]
+        return score.policy(self.settings["batch_norm"], last)
+
+    def score_columns(self, parts: Sequence[str] = ("train", "test")) -> list[Column]:
+        """Return the columns of all scores: name with the batch-norm policy, key, and how values are shown."""
+        shown = {"train": "train", "valid": "valid.", "test": "test"}
+        columns: list[Column] = []
+        for score in self.scores:
+            for part in parts:
+                unit = " (%)" if score.in_points else ""
+                name = f"{shown[part]} {score.name}{unit}, {self.policy(score)}"
+                columns.append((name, f"{part}_{score.name}", in_percent if score.in_points else in_units))
+        return columns
+
+    def sharpness_names(self) -> dict[str, str]:
+        """Return what was measured of the sharpness: key of a record to what a reader calls it."""
+        return {
+            sharpness_key(epsilon, dim): f"sharpness {epsilon:g}" + ("" if dim is None else f", {dim} dims")
+            for dim in self.settings.get("subspace_dims", [None])
+            for epsilon in self.settings["epsilon"]
+        }
+
+    def sharpness_columns(self) -> list[Column]:
+        """Return the columns of the sharpness."""
+        return [(f"{name} (%)", key, lambda v: mean_std(v, ".3g")) for key, name in self.sharpness_names().items()]
+
+    def shown_gap(self, gap: Estimate, score: Score | None = None) -> str:
+        """Return a difference of a score with its interval, for a cell of a table."""
+        score = self.scores[0] if score is None else score
+        spec, factor = ("+.2f", 100) if score.in_points else ("+.4f", 1)
+        return gap.scaled(factor).text(spec) if gap.has_interval else f"{factor * gap.value:{spec}}"
+
+    def gap_sentence(self, gap: Estimate, score: Score | None = None) -> str:
+        """Return a difference in words: "9.60 points of accuracy [6.70, 12.50]"."""
+        score = self.scores[0] if score is None else score
+        scaled, spec = (gap.scaled(100), ".2f") if score.in_points else (gap, ".4f")
+        interval = f" [{scaled.low:{spec}}, {scaled.high:{spec}}]" if gap.has_interval else ""
+        unit = f"points of {score.name}" if score.in_points else f"of {score.name}"
+        return f"{scaled.value:{spec}} {unit}{interval}"
+
+    def trials_line(self) -> str:
+        """Return "5 paired trials, mean ± std"."""
+        n_trials = self.settings["n_trials"]
+        return "one trial" if n_trials == 1 else f"{n_trials} paired trials, mean ± std"
+
+    def measured_lines(self) -> list[str]:
+        """Return what the head of a report says about batch norm and sharpness."""
+        s = self.settings
+        lines = [describe_policy(s["batch_norm"])]
+        if s["epsilon"]:
+            samples = count_of(s["n_samples_sharpness"])
+            lines.append(f"sharpness in %, on {samples} training samples, solver {s['solver']!r}")
+        return lines
+
+    def interval_lines(self, estimates: Sequence[Estimate]) -> list[str]:
+        """Return what the intervals printed are, each kind once."""
+        return list(dict.fromkeys(f"in brackets: {e.about()}" for e in estimates if e.has_interval))
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def _statistics(self) -> dict[str, Any]:
+        gaps = []
+        for score in self.scores:
+            for label, gap in self.gaps(score.name).items():
+                parts = self.components(self.settings["reference"], label, f"test_{score.name}").to_dict()
+                gaps.append({"regime": label, "score": score.name, **gap.to_dict(), "components": parts})
+        return {"gaps": gaps}
+
+    def samples_of(self, label: Any, trial: int, name: str = "test_accuracy") -> Samples | None:
+        """Return what a score of one trial rests on, in the order of the samples; None where it was not recorded."""
+        return self._samples.get((str(label), trial), {}).get(name)
+
+    def to_json(self, path: Any = None, *, samples: bool = False) -> str:
+        """Return settings, statistics, notes and records as JSON.
+
+        Parameters
+        ----------
+        path : str or Path, default=None
+            Where to write it as well.
+        samples : bool, default=False
+            Add what every score rests on: which samples are predicted right, as the hexadecimal digits of
+            ``numpy.packbits``; the scores of the samples; or the outputs.
+        """
+        return super().to_json(path) if not samples else self._with_samples(path)
+
+    def _with_samples(self, path: Any) -> str:
+        import json
+
+        from sklgap.experiments._result import to_json
+
+        content = json.loads(super().to_json())
+        content["samples"] = [
+            {"regime": label, "trial": trial, "name": name, **_written_samples(own)}
+            for (label, trial), by_name in self._samples.items()
+            for name, own in by_name.items()
+        ]
+        return to_json(content, path)
+
+
+def targets_of(parts: Parts) -> dict[str, np.ndarray]:
+    """Return the labels of the samples of each part but the training data, and ``classes``."""
+    found = {part: np.asarray(y) for part, (_, y) in parts.items() if part != "train"}
+    return {**found, "classes": np.unique(np.asarray(parts["train"][1]))}
+
+
+def count_of(n: int) -> str:
+    """Return a number of samples with its thousands apart."""
+    return f"{n:,}"
+
+
+def in_percent(values: np.ndarray) -> str:
+    """Return the mean ± standard deviation of fractions, in percent."""
+    return mean_std(100 * values, ".2f")
+
+
+def in_units(values: np.ndarray) -> str:
+    """Return the mean ± standard deviation of a score."""
+    return mean_std(values, ".4f")
+
+
+def _written_samples(samples: Samples) -> dict[str, Any]:
+    if samples.values.dtype == bool:
+        return {"n": len(samples.values), "right": np.packbits(samples.values).tobytes().hex()}
+    return {"n": len(samples.values), "method": samples.method, "values": samples.values.tolist()}

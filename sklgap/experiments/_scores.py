@@ -1,0 +1,345 @@
+"""What a model is judged by: accuracy under a batch-norm policy, or any score of scikit-learn.
+
+A difference between two batch sizes varies with the samples that it is measured on, so that a trial keeps beside a
+score what it rests on sample by sample: which samples were predicted right, the score of each sample, or, where a score
+is no mean over samples (average precision), the outputs that it is computed from.
+"""
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, get_scorer, get_scorer_names, log_loss
+
+from sklgap._checks import WrongArgument, shown
+from sklgap.experiments._estimate import (
+    FROM_COUNTS,
+    Components,
+    bootstrap_components,
+    crossed_components,
+    row_differences,
+    trial_components,
+)
+
+Scorer = Callable[..., float]
+Scoring = str | Scorer | Sequence[str] | Mapping[str, str | Scorer] | None
+
+ACCURACY = "accuracy"
+_MEASURED_ANYWAY = (ACCURACY, "loss")
+_METHODS = ("predict", "predict_proba", "decision_function")
+# scikit-learn's scores that lie in [0, 1].
+_FRACTIONS = {
+    *("accuracy_score", "balanced_accuracy_score", "top_k_accuracy_score", "average_precision_score", "f1_score"),
+    *("fbeta_score", "precision_score", "recall_score", "jaccard_score", "roc_auc_score"),
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score by the name that it has in records; without a scorer it is accuracy under the batch-norm policy."""
+
+    name: str
+    scorer: Scorer | None = None
+
+    @property
+    def is_fraction(self) -> bool:
+        """Whether it is known to lie in [0, 1]."""
+        if self.scorer is None:
+            return True
+        adjusted = _kwargs(self.scorer).get("adjusted", False)
+        return _sign(self.scorer) == 1 and not adjusted and _function_name(self.scorer) in _FRACTIONS
+
+    @property
+    def in_points(self) -> bool:
+        """Whether differences of it are told in percentage points."""
+        return self.scorer is None
+
+    def policy(self, batch_norm: str, model: Any) -> str:
+        """Return the batch-norm policy under which it is measured: scorers see what ``predict`` uses."""
+        if self.scorer is None:
+            return batch_norm
+        return "population" if getattr(model, "recompute_batch_norm", False) else "running"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the score of one model rests on, in the order of the samples.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n_samples,) or (n_samples, n_classes)
+        Without a method the score of each sample, whose mean is the score: True where a sample is predicted right.
+        Else the outputs, labels as their positions in ``classes_``.
+    method : str
+        The method of the model that gave the outputs; "" where there are scores.
+    """
+
+    values: np.ndarray
+    method: str = ""
+
+
+def check_scoring(scoring: Any) -> tuple[Score, ...]:
+    """Return the scores that ``scoring`` asks for; the first is the one that regimes are compared by.
+
+    Parameters
+    ----------
+    scoring : None, str, callable, sequence of str, or dict
+        None or "accuracy": accuracy under the batch-norm policy. Else a name of scikit-learn's scorers, a scorer
+        ``scorer(estimator, X, y)``, several names, or a dict of names of yours to either.
+
+    Raises
+    ------
+    WrongArgument
+        For anything else.
+    """
+    if scoring is None:
+        return (Score(ACCURACY),)
+    if isinstance(scoring, str):
+        return (_named(scoring),)
+    if callable(scoring):
+        return (_checked(Score(_name_of(scoring), scoring)),)
+    if isinstance(scoring, Mapping) and scoring:
+        found = []
+        for name, value in scoring.items():
+            if not (isinstance(name, str) and name) or not (isinstance(value, str) or callable(value)):
+                raise _wrong(scoring)
+            found.append(_named(value, name) if isinstance(value, str) else _checked(Score(name, value)))
+        return tuple(found)
+    if isinstance(scoring, list | tuple | set) and scoring and all(isinstance(name, str) for name in scoring):
+        return tuple(_named(name) for name in dict.fromkeys(scoring))
+    raise _wrong(scoring)
+
+
+def _wrong(scoring: Any) -> WrongArgument:
+    return WrongArgument(
+        "scoring must be None, a scorer, the name of one of scikit-learn's, or a dict of names to these; got "
+        f"{shown(scoring)}."
+    )
+
+
+def _named(scorer: str, name: str | None = None) -> Score:
+    name = scorer if name is None else name
+    if scorer == ACCURACY:
+        if name != ACCURACY:
+            raise WrongArgument(
+                f"scoring must have accuracy under its own name; got {name!r}: for what predict is right in, give "
+                "make_scorer(accuracy_score)."
+            )
+        return Score(ACCURACY)
+    if scorer not in get_scorer_names():
+        raise WrongArgument(
+            f"scoring must be the name of one of scikit-learn's scorers, see sklearn.metrics.get_scorer_names(); got "
+            f"{scorer!r}."
+        )
+    return _checked(Score(name, get_scorer(scorer)))
+
+
+def _checked(score: Score) -> Score:
+    if score.name in _MEASURED_ANYWAY:
+        raise WrongArgument(
+            f"scoring must not call a scorer {score.name!r}, which is measured under batch_norm; give it another name "
+            "in a dict."
+        )
+    return score
+
+
+def _name_of(scorer: Any) -> str:
+    name = _function_name(scorer) or getattr(scorer, "__name__", "") or type(scorer).__name__
+    name = str(name).strip("<>").removesuffix("_score")
+    return f"predict_{name}" if name in _MEASURED_ANYWAY else name
+
+
+def try_scores(scores: Sequence[Score], y: Any) -> None:
+    """Raise a WrongArgument for a scorer that cannot be computed for such labels, before anything is trained."""
+    y = np.asarray(y)
+    for score in scores:
+        if not hasattr(score.scorer, "_score_func"):
+            continue  # it may read anything of a model: nothing stands in for that
+        assert score.scorer is not None
+        perfect = _Perfect(np.unique(y))
+        try:
+            score.scorer(perfect, y, y)
+        except Exception as error:
+            way_out = "; give y as 0 and 1, or make_scorer(..., pos_label=...)" if "pos_label" in str(error) else ""
+            raise WrongArgument(
+                f"scoring must be scores that these labels have; {score.name} has none: {error}{way_out}"
+            ) from error
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------------
+
+
+def measure_score(score: Score, model: Any, X: Any, y: Any) -> tuple[float, Samples | None]:
+    """Return the value of a scorer, and what it rests on; None where it reads more than the outputs of one method."""
+    assert score.scorer is not None
+    # A copy whose methods remember what they have returned: what the scorer does with it is its own matter.
+    listening, heard = copy.copy(model), {}
+    for method in _METHODS:
+        if hasattr(model, method):
+            setattr(listening, method, _remembering(getattr(model, method), X, heard, method))
+    value = float(score.scorer(listening, X, y))
+    if len(heard) != 1 or not np.isfinite(value):
+        return value, None
+    ((method, outputs),) = heard.items()
+    classes, y = np.asarray(model.classes_), np.asarray(y)
+    outputs = np.asarray(outputs)
+    if outputs.ndim not in (1, 2) or len(outputs) != len(y):
+        return value, None
+    if method == "predict":
+        outputs = np.searchsorted(classes, outputs)
+    rows = _scores_of_samples(score.scorer, method, outputs, classes, y)
+    if rows is not None and np.isclose(rows.mean(), value, rtol=1e-9, atol=1e-12):
+        return value, Samples(rows)
+    try:
+        again = float(score.scorer(_Replay(classes), _decoded(method, outputs, classes), y))
+    except Exception:  # the scorer asks for more than outputs
+        return value, None
+    return value, Samples(outputs, method) if again == value else None
+
+
+def _remembering(function: Callable[[Any], Any], X: Any, heard: dict[str, Any], method: str) -> Callable[[Any], Any]:
+    @functools.wraps(function)
+    def remember(data: Any) -> Any:
+        if data is not X:
+            heard["of other data"] = None
+            return function(data)
+        if method not in heard:
+            heard[method] = function(data)
+        return heard[method]
+
+    return remember
+
+
+def _scores_of_samples(
+    scorer: Scorer, method: str, outputs: np.ndarray, classes: np.ndarray, y: np.ndarray
+) -> np.ndarray | None:
+    """Return the scores of single samples of the scores that are known to be means; None for others."""
+    function = getattr(scorer, "_score_func", None)
+    if _kwargs(scorer):
+        return None
+    if function is accuracy_score and method == "predict" and _sign(scorer) == 1:
+        right: np.ndarray = classes[outputs] == y
+        return right
+    if function is log_loss and method == "predict_proba" and outputs.ndim == 2:
+        own = outputs[np.arange(len(y)), np.searchsorted(classes, y)]
+        return _sign(scorer) * -np.log(np.clip(own, np.finfo(outputs.dtype).eps, 1 - np.finfo(outputs.dtype).eps))
+    return None
+
+
+class _Replay(ClassifierMixin, BaseEstimator):
+    """A model whose input is its output: a scorer computes from it what it computed from the model."""
+
+    def __init__(self, classes: Any = None) -> None:
+        self.classes = classes
+        self.classes_ = classes
+
+    def fit(self, X: Any, y: Any) -> "_Replay":
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def predict(self, X: Any) -> Any:
+        return X
+
+    def predict_proba(self, X: Any) -> Any:
+        return X
+
+    def decision_function(self, X: Any) -> Any:
+        return X
+
+
+class _Perfect(_Replay):
+    """A model that is given the labels and is sure of them."""
+
+    def predict_proba(self, X: Any) -> Any:
+        return (np.asarray(X)[:, None] == self.classes_).astype(float)
+
+    def decision_function(self, X: Any) -> Any:
+        sure = self.predict_proba(X)
+        return sure[:, 1] if len(self.classes_) == 2 else sure
+
+
+def _decoded(method: str, outputs: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    return classes[outputs] if method == "predict" else outputs
+
+
+# -- differences -------------------------------------------------------------------------------------------------------
+
+
+def difference(
+    score: Score,
+    y: np.ndarray,
+    classes: np.ndarray,
+    values: tuple[np.ndarray, np.ndarray],
+    samples: tuple[Sequence[Samples | None], Sequence[Samples | None]],
+) -> Components:
+    """Return the components of reference minus other over paired trials.
+
+    Parameters
+    ----------
+    score : Score
+        What was measured.
+    y, classes : ndarray
+        The labels of the samples that it was measured on, and the classes of the models.
+    values : pair of ndarrays of shape (n_trials,)
+        Of the reference and of the other.
+    samples : pair of sequences of n_trials Samples
+        What the values rest on; where one is None only seeds vary.
+
+    Raises
+    ------
+    ValueError
+        Where the samples are too few for an interval of a score that is no mean over them.
+    """
+    flat = [own for side in samples for own in side]
+    if not len(values[0]) or any(own is None for own in flat):
+        return trial_components(values[0] - values[1])
+    methods = {own.method for own in flat if own is not None}
+    sides = [[own.values for own in side if own is not None] for side in samples]
+    if methods == {""}:
+        return crossed_components(row_differences(*sides))
+    if len(methods) > 1 or score.scorer is None:
+        return trial_components(values[0] - values[1])
+    function, y, convert = _function_of(score.scorer, methods.pop(), classes, y)
+    reference, other = ([convert(outputs) for outputs in side] for side in sides)
+    return bootstrap_components(function, y, reference, other)
+
+
+def _function_of(
+    scorer: Scorer, method: str, classes: np.ndarray, y: np.ndarray
+) -> tuple[Callable[..., float], np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Return score(y, outputs[, sample_weight]), y, and what makes its outputs of ours."""
+    known = getattr(scorer, "_score_func", None)
+    found_by_one = known is balanced_accuracy_score or classes[-1] == 1  # scikit-learn looks for the class 1
+    if any(known is f for f in FROM_COUNTS) and len(classes) == 2 and found_by_one and not _kwargs(scorer):
+        # All resamples at once.
+        ones = (np.asarray(y) == classes[1]).astype(int)
+        return known, ones, lambda outputs: outputs[:, 1] if outputs.ndim == 2 else outputs
+    replay = _Replay(classes)
+
+    def plain(y: np.ndarray, outputs: np.ndarray) -> float:
+        return float(scorer(replay, _decoded(method, outputs, classes), y))
+
+    def weighted(y: np.ndarray, outputs: np.ndarray, sample_weight: np.ndarray | None = None) -> float:
+        return float(scorer(replay, _decoded(method, outputs, classes), y, sample_weight=sample_weight))
+
+    takes_weights = callable(known) and "sample_weight" in inspect.signature(known).parameters
+    return weighted if takes_weights else plain, np.asarray(y), lambda outputs: outputs
+
+
+def _function_name(scorer: Any) -> str:
+    return getattr(getattr(scorer, "_score_func", None), "__name__", "")
+
+
+def _sign(scorer: Any) -> int:
+    return int(getattr(scorer, "_sign", 1))
+
+
+def _kwargs(scorer: Any) -> dict[str, Any]:
+    return dict(getattr(scorer, "_kwargs", {}))
