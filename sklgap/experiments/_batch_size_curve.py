@@ -120,8 +120,8 @@ def batch_size_curve(
     Returns
     -------
     BatchSizeCurve
-        Prints as a table. Interrupted by Ctrl-C it holds the fits that had finished, those that a learning rate is chosen
-        by included.
+        Prints as a table. Interrupted by Ctrl-C it holds the fits that had finished, and those that learning rates are
+        chosen by.
 
     Raises
     ------

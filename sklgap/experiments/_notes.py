@@ -84,8 +84,8 @@ def unequal_losses(reference: str, losses: Mapping[str, tuple[np.ndarray, np.nda
     if not unequal:
         return []
     return [
-        f"The training losses of {reference} ({of_reference:.1e}) and of {listed(unequal)} differ by more than a factor "
-        f"of {LOSS_RATIO:g}: part of any difference may be that one is trained further{advice}."
+        f"The training losses of {reference} ({of_reference:.1e}) and of {listed(unequal)} differ by more than a "
+        f"factor of {LOSS_RATIO:g}: part of any difference may be that one is trained further{advice}."
     ]
 
 
@@ -108,8 +108,8 @@ def undecided(reference: str, estimates: Mapping[str, Estimate], what: str = "ac
     if not found:
         return []
     return [
-        f"The interval of the difference contains 0 for {listed(found)}: these trials do not show a difference in {what} "
-        f"from {reference}."
+        f"The interval of the difference contains 0 for {listed(found)}: these trials do not show a difference in "
+        f"{what} from {reference}."
     ]
 
 
@@ -125,8 +125,8 @@ def seeds_only(estimates: Mapping[str, Estimate]) -> list[str]:
     if not found:
         return []
     return [
-        f"The interval for {listed(found)} is for new seeds alone: on other samples the difference may lie outside of it "
-        "more often."
+        f"The interval for {listed(found)} is for new seeds alone: on other samples the difference may lie outside of "
+        "it more often."
     ]
 
 
@@ -196,8 +196,8 @@ def unseen_failures(n_trials: int) -> list[str]:
         return []
     rate = unseen_failure_rate(n_trials)
     return [
-        f"A batch size that fails in up to {100 * rate:.0f} % of seeds would show no failure in {count(n_trials, 'trial')} "
-        f"with a chance of {100 * (1 - CONFIDENCE):.0f} % or more."
+        f"A batch size that fails in up to {100 * rate:.0f} % of seeds would show no failure in "
+        f"{count(n_trials, 'trial')} with a chance of {100 * (1 - CONFIDENCE):.0f} % or more."
     ]
 
 

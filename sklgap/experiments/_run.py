@@ -137,14 +137,15 @@ class _Stop:
         """Take the signals that have no handler but the default one."""
         taken: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+            usual_ones = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+            for number, usual in usual_ones.items():
                 if signal.getsignal(number) is usual:
                     taken[number] = signal.signal(number, self._handle)
         try:
             yield
         finally:
-            for number, handler in taken.items():
-                signal.signal(number, handler)
+            for taken_number, handler in taken.items():
+                signal.signal(taken_number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a fork of this process, which is not the experiment

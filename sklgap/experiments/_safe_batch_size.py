@@ -121,8 +121,8 @@ class SafeBatchSize(Result):
         failed = [test for test in self.tests if test.n_failed]
         for test in failed:
             found.append(
-                f"Batches of {test.batch_size:,} failed in {test.n_failed} of {count(test.n_trials, 'trial')}: they lost "
-                f"more than {FAILED_MARGINS} margins there, so that the size is not safe whatever the others show."
+                f"Batches of {test.batch_size:,} failed in {test.n_failed} of {count(test.n_trials, 'trial')}: they "
+                f"lost more than {FAILED_MARGINS} margins there, so that the size is not safe whatever the others show."
             )
         if not failed and self.tests:
             found += notes.unseen_failures(min(test.n_trials for test in self.tests))
@@ -133,35 +133,27 @@ class SafeBatchSize(Result):
         return [first, *self._conclusion()]
 
     def _conclusion(self) -> list[str]:
-        margin = self._margins_in_words()
         if not self.tests:
             return ["The curve has no size above the reference: nothing was tested."]
+        margin = self._margins_in_words()
         last = [test for test in self.tests if test.batch_size == self.tests[-1].batch_size]
-        lines = []
         if all(test.shown for test in last):
-            lines.append(f"All sizes are shown to lose less than {margin}: a larger one may be safe too.")
+            lines = [f"All sizes are shown to lose less than {margin}: a larger one may be safe too."]
         else:
-            size = f"Batches of {last[0].batch_size:,} are"
-            size = "No larger size is" if self.batch_size == self.reference else size
-            lines.append(
-                f"{size} shown to lose less than {margin}."
-                if size.startswith("No")
-                else f"{size} not shown to lose less than {margin}."
-            )
-            if not any(test.n_failed for test in last):
-                lines[-1] += (
-                    " That is no proof that they lose more: more trials or more validation samples may show it."
-                )
-        for test in self.confirmations:
-            found = "confirmed" if test.shown else "NOT confirmed"
-            bound = f"bound {self._units(test.bound, test.score)}" if np.isfinite(test.bound) else "no bound"
-            lines.append(
-                f"Batches of {test.batch_size:,} are {found} by the test data and {count(test.n_trials, 'trial')} with "
-                f"other seeds: {self._units(test.lost, test.score)} lost, {bound}."
-            )
+            first = f"Batches of {last[0].batch_size:,} are not shown to lose less than {margin}."
+            no_proof = " That is no proof that they lose more: more trials or more validation samples may show it."
+            lines = [first if any(test.n_failed for test in last) else first + no_proof]
         if not self.confirmations and self.batch_size != self.reference:
             lines.append("Not confirmed on other seeds: see the parameter confirm.")
-        return lines
+        return lines + [self._confirmation(test) for test in self.confirmations]
+
+    def _confirmation(self, test: NonInferiority) -> str:
+        found = "confirmed" if test.shown else "NOT confirmed"
+        bound = f"bound {self._units(test.bound, test.score)}" if np.isfinite(test.bound) else "no bound"
+        return (
+            f"Batches of {test.batch_size:,} are {found} by the test data and {count(test.n_trials, 'trial')} with "
+            f"other seeds: {self._units(test.lost, test.score)} lost, {bound}."
+        )
 
     def _head(self) -> list[str]:
         s = self._curve.settings
@@ -198,10 +190,11 @@ class SafeBatchSize(Result):
         lines = [
             f"* Each test is one-sided at level {level}, of differences between paired trials. It covers "
             f"{self._covers()}.",
-            "* The order of the tests is fixed beforehand, upwards from the reference, and the first failure ends them: "
-            f"the chance to call any size safe that loses the margin or more is at most about {level}, without a correction "
-            "for several tests.",
-            f"* The margin is one of {listed(list(self.margins))}: nothing is said of other scores, or of single classes.",
+            "* The order of the tests is fixed beforehand, upwards from the reference, and the first failure ends "
+            f"them: the chance to call any size safe that loses the margin or more is at most about {level}, without a "
+            "correction for several tests.",
+            f"* The margin is one of {listed(list(self.margins))}: nothing is said of other scores, or of single "
+            "classes.",
         ]
         if s["lr"] == "tuned":
             lines.append("* The learning rates were chosen on the same validation samples, by other seeds.")
@@ -296,8 +289,8 @@ def largest_safe_batch_size(
     -----
     A non-inferiority test: that a difference is not significant shows nothing, that its bound is below the margin does.
     Few or noisy trials make the answer smaller, not wrong. The tests form a fixed sequence, so that the chance to call
-    *any* size safe that loses the margin or more is at most 1 - confidence; with several scores all must be shown, which
-    needs no correction either. It follows that a size above one that failed is never called safe, even if it is.
+    *any* size safe that loses the margin or more is at most 1 - confidence; with several scores all must be shown,
+    which needs no correction either. It follows that a size above one that failed is never called safe, even if it is.
 
     A large batch that fails in a few seeds only is not seen by few trials: the result says which rate of failures would
     not have shown.

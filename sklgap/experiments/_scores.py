@@ -178,7 +178,8 @@ def measure_score(score: Score, model: Any, X: Any, y: Any) -> tuple[float, Samp
     """Return the value of a scorer, and what it rests on; None where it reads more than the outputs of one method."""
     assert score.scorer is not None
     # A copy whose methods remember what they have returned: what the scorer does with it is its own matter.
-    listening, heard = copy.copy(model), {}
+    listening = copy.copy(model)
+    heard: dict[str, Any] = {}
     for method in _METHODS:
         if hasattr(model, method):
             setattr(listening, method, _remembering(getattr(model, method), X, heard, method))
@@ -317,7 +318,13 @@ def _function_of(
     """Return score(y, outputs[, sample_weight]), y, and what makes its outputs of ours."""
     known = getattr(scorer, "_score_func", None)
     found_by_one = known is balanced_accuracy_score or classes[-1] == 1  # scikit-learn looks for the class 1
-    if any(known is f for f in FROM_COUNTS) and len(classes) == 2 and found_by_one and not _kwargs(scorer):
+    if (
+        known is not None
+        and any(known is f for f in FROM_COUNTS)
+        and len(classes) == 2
+        and found_by_one
+        and not _kwargs(scorer)
+    ):
         # All resamples at once.
         ones = (np.asarray(y) == classes[1]).astype(int)
         return known, ones, lambda outputs: outputs[:, 1] if outputs.ndim == 2 else outputs

@@ -17,7 +17,7 @@ from sklgap.experiments._run import Finished, run
 from sklgap.experiments._scores import ACCURACY, Samples, measure_score
 from sklgap.inspection import sharpness
 from sklgap.memory import Memory, key_of, plain, surroundings, unplain
-from sklgap.objective import check_objective
+from sklgap.objective import Objective, check_objective
 
 Data = tuple[Any, Any]
 # The training data, and further parts by their names in records; what of them a user calls X and y.
@@ -129,6 +129,7 @@ def measure(model: Any, parts: Parts, measuring: Measuring, seed: int) -> tuple[
     for part, (X, y) in parts.items():
         with naming_data(*_NAMES.get(part, ("X", "y"))):
             objective = check_objective(model, X, y, batch_norm=measuring.batch_norm)
+            assert isinstance(objective, Objective)
             found, right = objective.evaluate_samples()
             figures |= {f"{part}_{ACCURACY}": found.accuracy, f"{part}_loss": found.loss}
             own: dict[str, Samples | None] = {ACCURACY: None if right is None else Samples(right)}

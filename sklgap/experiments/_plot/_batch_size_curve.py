@@ -89,9 +89,16 @@ class BatchSizeCurveDisplay:
         parts = {"test": "test", "validation": "valid"}
         values = {name: curve.quantity(f"{part}_{score.name}") for name, part in parts.items()}
         sharpness = {f"{name} (%)": curve.quantity(key) for key, name in curve.sharpness_names().items()}
-        marked = {"safe": None if safe is None else int(safe), "confirmed": getattr(safe, "confirmed", None)}
-        named = {"name": score.name, "percent": score.in_points}
-        return cls(curve.batch_sizes, values, sharpness, **named, **marked).plot(ax=ax)
+        display = cls(
+            curve.batch_sizes,
+            values,
+            sharpness,
+            name=score.name,
+            percent=score.in_points,
+            safe=None if safe is None else int(safe),
+            confirmed=getattr(safe, "confirmed", None),
+        )
+        return display.plot(ax=ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw means, and bars from the smallest to the largest trial.

@@ -90,8 +90,8 @@ class RegimeComparisonDisplay:
         _draw(axes[0], positions, values, "tab:red", None)
         axes[0].set_ylabel(self.name + (" (%)" if self.percent else ""))
         if self.sharpness:
-            for colour, (name, values) in enumerate(self.sharpness.items()):
-                _draw(axes[1], positions, [values[label] for label in self.labels], f"C{colour}", name)
+            for colour, (name, of_labels) in enumerate(self.sharpness.items()):
+                _draw(axes[1], positions, [of_labels[label] for label in self.labels], f"C{colour}", name)
             axes[1].set_yscale("symlog", linthresh=1e-2) if self._not_positive() else axes[1].set_yscale("log")
             plain_log_labels(axes[1].yaxis)
             axes[1].set_ylabel("sharpness (%)")
