@@ -69,7 +69,7 @@ report = compare_regimes(
         for regime, size, n in zip(("SB", "LB"), sizes, epochs, strict=True)
     },
     n_trials=arguments.trials,
-    epsilons=[],
+    epsilon=[],
     batch_norm="running",
     random_state=0,
     n_jobs=arguments.jobs,

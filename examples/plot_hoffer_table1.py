@@ -77,7 +77,7 @@ report = compare_regimes(
     y_test,
     regimes=regimes,
     n_trials=n_trials,
-    epsilons=[1e-3],
+    epsilon=[1e-3],
     max_samples=500 if arguments.quick else 2000,
     # The paper's figures are those of the running averages; statistics recomputed over the data are what they aim at.
     batch_norm="population",

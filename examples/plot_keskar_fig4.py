@@ -40,7 +40,7 @@ parser.add_argument("--rows", type=int, default=5000, help="rows that sharpness 
 parser.add_argument("--margin", type=float, help="accuracy that a batch may cost; default: 0.005; 0.02 with --quick")
 parser.add_argument("--average", action="store_true", help="average the weights of the last quarter of the epochs")
 parser.add_argument("--jobs", type=int, default=1, help="fits at once (1)")
-parser.add_argument("--memory", help="folder that keeps finished fits")
+parser.add_argument("--memory", help="folder of saved work")
 parser.add_argument("--output", type=Path, help="file to save the figure to; curve and answer go beside it, as JSON")
 arguments = parser.parse_args()
 
@@ -64,7 +64,9 @@ if arguments.samples is not None:
 if arguments.average:
     setting["callbacks"] = [("average", WeightAveraging())]
 estimator = LBGapClassifier(arguments.net, max_epochs=epochs, tol=None, **setting)
-options = {"max_samples": arguments.rows, "n_jobs": arguments.jobs, "memory": arguments.memory, "n_trials": n_trials}
+held_out = 0.25 if arguments.quick else 0.1  # a margin needs a hold-out of 5 / margin samples
+options = {"validation_fraction": held_out, "max_samples": arguments.rows, "n_trials": n_trials}
+options |= {"n_jobs": arguments.jobs, "memory": arguments.memory}
 curve = batch_size_curve(estimator, X, y, X_test, y_test, batch_sizes=arguments.batch_sizes, random_state=0, **options)
 print(curve, end="\n\n")
 
@@ -75,7 +77,7 @@ safe = largest_safe_batch_size(curve, margin=margin)
 if int(safe) != curve.reference:
     sizes = [curve.reference, int(safe)]
     second = batch_size_curve(
-        estimator, X, y, X_test, y_test, batch_sizes=sizes, epsilons=[], random_state=1, **options
+        estimator, X, y, X_test, y_test, batch_sizes=sizes, epsilon=[], random_state=1, **options
     )
     safe = largest_safe_batch_size(curve, margin=margin, confirm=second)
 print(safe)

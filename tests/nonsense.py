@@ -83,7 +83,7 @@ EFFORT = {
         "n_restarts",
         "n_points",
     ),
-    *("n_seeds", "max_small_epochs", "large_epochs"),
+    *("max_small_epochs", "large_epochs"),
     *("max_iter", "n_rows", "proximal_steps", "inner_steps", "n_layers", "n_blocks"),
 }
 
@@ -243,12 +243,12 @@ def calls():
 def small_experiments():
     """Return the calls of the experiments by name, as small as they can be."""
     quick = {"estimator": small(max_epochs=1), "X": X, "y": Y, "n_trials": 1, "random_state": 0, "verbose": 0}
-    tested = {**quick, "X_test": X, "y_test": Y, "epsilons": []}
+    tested = {**quick, "X_test": X, "y_test": Y, "epsilon": []}
     found = {
         "compare_regimes": tested,
         "batch_size_curve": {**tested, "batch_sizes": [4, 8], "validation_fraction": 0.25},
         "warm_start_curve": {**tested, "max_small_epochs": 1},
-        "minima_census": {**tested, "n_seeds": 1, "inits": ("torch",), "max_samples": 4},
+        "minima_census": {**tested, "n_trials": 1, "epsilon": 1e-3, "inits": ("torch",), "max_samples": 4},
         "sharpness_trajectory": {**quick, "every": 1, "at_updates": None, "max_samples": 4, "solver": "power"},
         "critical_batch_size": {**quick, "n_batches": 4},
         "steps_to_loss": {**quick, "batch_sizes": [8, 16], "target_loss": 0.5},
@@ -259,7 +259,6 @@ def small_experiments():
         "parallel_model": {"batch_sizes": [10, 100], "n_updates": [1050, 150]},
         "overhead_efficiency": {"overhead": 2.0},
     }
-    del found["minima_census"]["n_trials"], found["minima_census"]["epsilons"]
     return {name: plain(getattr(experiments, name), **good) for name, good in found.items()}
 
 
@@ -267,7 +266,7 @@ def small_experiments():
 def curve():
     """A curve of two sizes and two trials."""
     return experiments.batch_size_curve(
-        small(max_epochs=1), X, Y, X, Y, batch_sizes=[8, 16], n_trials=2, epsilons=[], random_state=0, verbose=0
+        small(max_epochs=1), X, Y, X, Y, batch_sizes=[8, 16], n_trials=2, epsilon=[], random_state=0, verbose=0
     )
 
 

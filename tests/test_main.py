@@ -71,7 +71,7 @@ def test_options_reach_the_comparison(tmp_path, capsys):
     report = _report(tmp_path)
     settings = report["settings"]
     assert (settings["reference"], settings["random_state"], settings["batch_norm"]) == ("10", 3, "population")
-    assert (settings["epsilons"], settings["subspace_dims"]) == ([1e-2, 1e-3], [None, 3])
+    assert (settings["epsilon"], settings["subspace_dims"]) == ([1e-2, 1e-3], [None, 3])
     assert (settings["n_train"], settings["n_samples_sharpness"]) == (200, 50)
     assert [record["batch_size"] for record in report["records"]] == [10, 50, 100]
     assert "sharpness_0.001_dim3" in report["records"][0]

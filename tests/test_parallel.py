@@ -75,7 +75,7 @@ def test_cross_validation(backend):
 
 def test_a_comparison(backend):
     X, y = blobs(n=90)
-    options = {"n_trials": 2, "epsilons": [1e-3], "random_state": 0, "verbose": 0}
+    options = {"n_trials": 2, "epsilon": [1e-3], "random_state": 0, "verbose": 0}
     serial = compare_regimes(small(), X[:60], y[:60], X[60:], y[60:], **options)
     with backend():
         parallel = compare_regimes(small(), X[:60], y[:60], X[60:], y[60:], **options)
