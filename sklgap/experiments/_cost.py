@@ -8,8 +8,9 @@ from typing import Any
 import joblib
 import numpy as np
 
+from sklgap._checks import check_integer
 from sklgap.experiments._inputs import without_head
-from sklgap.experiments._protocol import Measuring, take, with_parameters
+from sklgap.experiments._protocol import Measuring, last_step, take, with_parameters
 from sklgap.experiments._result import count
 from sklgap.inspection._sharpness import usual_gradients
 from sklgap.objective import check_objective
@@ -118,6 +119,7 @@ def measure_cost(
     n_jobs : int or None
         As in joblib.
     """
+    check_integer("max_epochs", last_step(estimator).max_epochs)
     classifier, X = without_head(estimator, *train)
     timers = {label: _time_steps(classifier, own, X, train[1]) for label, own in parameters.items()}
     updates, fit_seconds = [], 0.0
