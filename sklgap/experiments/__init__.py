@@ -24,6 +24,7 @@ believing it. It has ``records``, ``notes``, ``to_frame()``, ``to_json()``, ``to
 from sklgap.experiments._batch_size_curve import BatchSizeCurve, batch_size_curve
 from sklgap.experiments._compare_regimes import RegimeComparison, compare_regimes
 from sklgap.experiments._estimate import Components, Estimate
+from sklgap.experiments._explain_gap import GapExplanation, explain_gap
 from sklgap.experiments._plot._batch_size_curve import BatchSizeCurveDisplay
 from sklgap.experiments._plot._compare_regimes import RegimeComparisonDisplay
 from sklgap.experiments._protocol import Measurement

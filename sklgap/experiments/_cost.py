@@ -121,7 +121,7 @@ def measure_cost(
     """
     check_integer("max_epochs", last_step(estimator).max_epochs)
     classifier, X = without_head(estimator, *train)
-    timers = {label: _time_steps(classifier, own, X, train[1]) for label, own in parameters.items()}
+    timers = {label: time_steps(classifier, own, X, train[1]) for label, own in parameters.items()}
     updates, fit_seconds = [], 0.0
     for label, timer in timers.items():
         batches = _n_batches(with_parameters(classifier, parameters[label]), timer)
@@ -164,7 +164,8 @@ def between(low: float, high: float) -> str:
     return duration(high) if high < 1.2 * low else f"{duration(low)} to {duration(high)}"
 
 
-def _time_steps(classifier: Any, parameters: Mapping[str, Any], X: Any, y: Any) -> StepTimer:
+def time_steps(classifier: Any, parameters: Mapping[str, Any], X: Any, y: Any) -> StepTimer:
+    """Train a clone for some steps; the timer that is returned has the net too."""
     timer = StepTimer()
     model = with_parameters(classifier, {**parameters, **_TIMED})
     model.set_params(callbacks=[*(model.callbacks or []), ("step_timer", timer)])
