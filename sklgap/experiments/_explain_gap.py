@@ -62,7 +62,7 @@ def explain_gap(
     memory: str | Path | None = None,
     verbose: int = 1,
 ) -> "GapExplanation":
-    r"""Say which part of a large batch's loss is due to fewer updates, the learning rate, batch norm, and the last weights.
+    r"""Say which part of a large batch's loss is due to fewer updates, learning rate, batch norm and last weights.
 
     The large batch is trained as it is, then with one cause after the other removed, always from the same starting
     points as the small batch. What is left when all are removed is not explained. Each cause is also removed alone, for
@@ -249,8 +249,8 @@ class GapExplanation(Records):
             found += notes.majority_class(notes.mean_accuracies(self), self._targets["test"])
         if len(self.causes) > 1:
             found.append(
-                "The parts depend on the order in which the causes are removed. The column alone says what each gains by "
-                "itself; where the two differ, the causes act on one another."
+                "The parts depend on the order in which the causes are removed. The column alone says what each gains "
+                "by itself; where the two differ, the causes act on one another."
             )
         worse = [cause for cause, part in self.parts().items() if part.high < 0]
         if worse:
@@ -304,9 +304,10 @@ class GapExplanation(Records):
         for k, cause in enumerate(self.causes):
             own = self.shown_gap(alone[cause]) if alone[cause].n else "-"
             shown[_together(self.causes[: k + 1])] = [self.shown_gap(parts[cause]) if parts[cause].n else "-", own]
+        names = {_together(self.causes[: k + 1]): f"and {cause}" for k, cause in enumerate(self.causes) if k}
         for label in [LARGE, *(_together(self.causes[: k + 1]) for k in range(len(self.causes))), SMALL]:
             cells = [show(self.values(label, key)) if label in self.done else "-" for _, key, show in columns]
-            rows.append([label, *cells, *shown[label]])
+            rows.append([names.get(label, label), *cells, *shown[label]])
         return rows
 
     def _reading(self) -> list[str]:
@@ -386,9 +387,7 @@ def _check_causes(causes: Any, estimator: Any, X: Any, y: Any, small: int) -> di
     """Return the parameters that remove each cause."""
     if isinstance(causes, Mapping):
         if not causes or not all(isinstance(n, str) and isinstance(p, Mapping) for n, p in causes.items()):
-            raise WrongArgument(
-                f"causes must be names, or a dict of names to dicts of parameters; got {shown(causes)}."
-            )
+            raise WrongArgument(f"causes must be names, or a dict of name to parameters; got {shown(causes)}.")
         return dict(causes)
     allowed = ", ".join(map(repr, CAUSES))
     if isinstance(causes, str) or not isinstance(causes, Sequence) or not causes:

@@ -74,13 +74,13 @@ class GapExplanationDisplay:
         factor = 100 if self.percent else 1
         names = ["gap", *(name for name, _ in self.parts)]
         top = factor * self.total.value
-        self._bar(ax, 0, 0.0, top, factor, self.total, _TOTAL)
+        self._bar(ax, 0, 0.0, top, factor, self.total, _TOTAL, top)
         for i, (_, part) in enumerate(self.parts, start=1):
             value = factor * part.value
             last = i == len(self.parts)
             colour = _REST if last else _PART if value >= 0 else _WORSE
             ax.plot([i - 1.35, i + 0.35], [top, top], color="0.6", linewidth=0.8)
-            self._bar(ax, i, top - value, value, factor, part, colour)
+            self._bar(ax, i, top - value, value, factor, part, colour, top if last else top - value)
             top -= value
         ax.axhline(0, color="black", linewidth=0.8)
         ax.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
@@ -91,11 +91,14 @@ class GapExplanationDisplay:
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
-    def _bar(self, ax: Any, x: int, bottom: float, height: float, factor: int, part: Estimate, colour: str) -> None:
+    def _bar(
+        self, ax: Any, x: int, bottom: float, height: float, factor: int, part: Estimate, colour: str, end: float
+    ) -> None:
+        """Draw a bar, and the interval at the end that moves with it."""
         ax.bar(x, height, bottom=bottom, width=0.7, color=colour)
         if part.has_interval:
             half = factor * (part.high - part.value)
-            ax.errorbar(x, bottom + height / 2, yerr=half, color="black", capsize=4, linewidth=1.2)
+            ax.errorbar(x, end, yerr=half, color="black", capsize=4, linewidth=1.2)
         ax.annotate(
             f"{height:+.1f}" if self.percent else f"{height:+.3g}",
             (x, max(bottom, bottom + height)),
