@@ -7,7 +7,9 @@ from sklgap.experiments import (
     RegimeComparisonDisplay,
     batch_size_curve,
     compare_regimes,
+    gap_report,
     largest_safe_batch_size,
+    time_to_accuracy,
 )
 from sklgap.inspection import (
     ParametricPlotDisplay,

@@ -25,7 +25,13 @@ from sklgap.experiments._batch_size_curve import BatchSizeCurve, batch_size_curv
 from sklgap.experiments._compare_regimes import RegimeComparison, compare_regimes
 from sklgap.experiments._estimate import Components, Estimate
 from sklgap.experiments._explain_gap import GapExplanation, explain_gap
+from sklgap.experiments._gap_report import GapReport, gap_report
+from sklgap.experiments._parallel_model import ParallelModel, overhead_efficiency, parallel_model
 from sklgap.experiments._plot._batch_size_curve import BatchSizeCurveDisplay
 from sklgap.experiments._plot._compare_regimes import RegimeComparisonDisplay
+from sklgap.experiments._plot._gap_report import GapReportDisplay
+from sklgap.experiments._plot._parallel_model import ParallelModelDisplay
+from sklgap.experiments._plot._time_to_accuracy import TimeToAccuracyDisplay
 from sklgap.experiments._protocol import Measurement
 from sklgap.experiments._safe_batch_size import NonInferiority, SafeBatchSize, largest_safe_batch_size
+from sklgap.experiments._time_to_accuracy import TimeToAccuracy, time_to_accuracy

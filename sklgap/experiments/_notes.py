@@ -61,6 +61,27 @@ def _flag(value: object) -> bool | None:
     return bool(value)
 
 
+def not_reached(reached: Mapping[str, np.ndarray]) -> list[str]:
+    """Say which labels never, or not always, reached a target; by label, whether each training did."""
+    never = [label for label, values in reached.items() if not values.any()]
+    some = [
+        f"{label} (in {count(int((~values).sum()), 'training')} of {len(values)})"
+        for label, values in reached.items()
+        if values.any() and not values.all()
+    ]
+    found = []
+    if never:
+        found.append(
+            f"The target was never reached by {listed(never)}: the time it takes is not known, only that it is longer "
+            "than they were trained."
+        )
+    if some:
+        found.append(
+            f"The target was not always reached: not by {listed(some)}. The figures are of the other trainings."
+        )
+    return found
+
+
 def diverged(losses: Mapping[str, np.ndarray]) -> list[str]:
     """Say which labels have a training loss that is not finite."""
     found = [
