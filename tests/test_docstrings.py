@@ -16,6 +16,7 @@ PACKAGES = [name for name in MODULES if hasattr(importlib.import_module(name), "
 # Public names that need no example of their own.
 RECORDS = {
     "BatchSizeCurve",
+    "Components",
     "Contrast",
     "CriticalBatchSize",
     "Estimate",
@@ -45,6 +46,7 @@ RECORDS = {
 }  # returned, not built by users
 DISPLAYS = {
     "BatchSizeCurveDisplay",
+    "GapReportDisplay",
     "LearningCurvesDisplay",
     "MinimaCensusDisplay",
     "SharpnessTrajectoryDisplay",
@@ -54,6 +56,7 @@ DISPLAYS = {
     "ParallelModelDisplay",
     "ParametricPlotDisplay",
     "RegimeComparisonDisplay",
+    "TimeToAccuracyDisplay",
 }  # they draw
 NETS = {"C1", "C2", "C3", "C4", "F1", "F2", "ResNet44", "WRN16_4"}  # architectures; "F1" and so on for users
 MADE_BY_OTHERS = {"RestrictedObjective", "Subspace", "TrainingNet"}  # what restrict, random_subspace and fit return

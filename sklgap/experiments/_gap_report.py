@@ -363,11 +363,7 @@ class GapReport(Result):
         rows = [[name for name, _ in columns]]
         rows += [[show(record) for _, show in columns] for record in self.records[:_MOST_ROWS]]
         more = len(self.records) - _MOST_ROWS
-        return (
-            [*rows, [f"... and {more:,} more: to_frame() has them all", *[""] * (len(columns) - 1)]]
-            if more > 0
-            else rows
-        )
+        return [*rows, [f"... and {more:,} more", *[""] * (len(columns) - 1)]] if more > 0 else rows
 
     def _shown_gap(self, record: dict[str, Any], factor: float, spec: str) -> str:
         if record["is_reference"]:
@@ -379,6 +375,8 @@ class GapReport(Result):
 
     def _reading(self) -> list[str]:
         s, lines = self.settings, []
+        if len(self.records) > _MOST_ROWS:
+            lines.append("to_frame() has all candidates")
         if s["train_loss_from"]:
             lines.append(f"train loss: {_LOSSES[s['train_loss_from']]}")
         if s["reference"] is None:
@@ -388,8 +386,8 @@ class GapReport(Result):
         if intervals:
             lines += dict.fromkeys(intervals)
             lines.append(
-                "The training sets of the folds overlap: this is the interval of the corrected resampled t-test, itself "
-                f"an approximation (Nadeau and Bengio 2003; {s['test_to_train_ratio']:.3g} test rows to a training row)."
+                "The training sets of the folds overlap: this is the interval of the corrected resampled t-test, "
+                f"an approximation itself (Nadeau and Bengio 2003; {s['test_to_train_ratio']:.3g} test to train rows)."
             )
         return lines
 

@@ -202,9 +202,9 @@ class TimeToAccuracy(Result):
         reached = {label: self.values(label, "reached") == 1 for label in self.labels}
         sizes = [len(values) for values in reached.values()]
         found = notes.not_reached(reached)
-        at_start = list(dict.fromkeys(r["label"] for r in self.records if r["reached"] and not r["epochs"] > 0))
+        at_start = [label for label in self.labels if any((self.values(label, cost) == 0).any() for cost in COSTS)]
         if at_start:
-            found.append(f"At the target before the first update, so that no ratio is known: {listed(at_start)}.")
+            found.append(f"At the target at once, at no cost, so that some ratio is not known: {listed(at_start)}.")
         if max(sizes) == 1:
             found.append("One training each: the figures have no spread to judge a difference by.")
         elif len(set(sizes)) > 1:
