@@ -381,6 +381,8 @@ def annotation_allows(call, argument, value):
     plain_kinds = {bool: (bool, np.bool_), int: numbers.Integral, float: numbers.Real, str: str, type(None): type(None)}
     if not all(kind in plain_kinds for kind in kinds):
         return True
+    if value is None:
+        return type(None) in kinds
     flag = isinstance(value, bool | np.bool_)
     if flag or bool in kinds:
         return flag and (bool in kinds or argument == "verbose")
