@@ -12,8 +12,8 @@ from torch import fx, nn
 from torch.nn import functional
 
 from sklgap._checks import check_arguments
-from sklgap.inspection._records import module_of
 from sklgap.nets import GhostBatchNorm
+from sklgap.objective._estimators import module_of
 
 _LINEAR = (
     nn.Linear,

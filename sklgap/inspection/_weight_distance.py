@@ -8,7 +8,7 @@ import torch
 
 from sklgap._checks import check_arguments
 from sklgap._typing import Params
-from sklgap.inspection._records import module_of, net_of
+from sklgap.objective._estimators import module_of, net_of
 from sklgap.objective._parameters import real, trainable_parameters
 
 

@@ -6,6 +6,7 @@ from sklearn.metrics import accuracy_score
 
 from sklgap._checks import naming_data
 from sklgap.objective import check_objective
+from sklgap.objective._estimators import final_estimator
 from sklgap.objective._stream import is_stream
 
 
@@ -38,17 +39,12 @@ def generalization_gap_score(estimator: Any, X: Any, y: Any = None) -> float:
     >>> bool(-1 <= generalization_gap_score(model, X[900:], y[900:]) <= 1)
     True
     """
-    last = estimator
-    while not hasattr(last, "train_score_"):
-        if hasattr(last, "best_estimator_"):
-            last = last.best_estimator_
-        elif hasattr(last, "steps"):
-            last = last.steps[-1][1]
-        else:
-            raise TypeError(
-                "generalization_gap_score needs a fitted estimator with a train_score_, such as LBGapClassifier; "
-                f"{type(last).__name__} has none."
-            )
+    last = final_estimator(estimator)
+    if not hasattr(last, "train_score_"):
+        raise TypeError(
+            "generalization_gap_score needs a fitted estimator with a train_score_, such as LBGapClassifier; "
+            f"{type(last).__name__} has none."
+        )
     if is_stream(X):  # accuracy with the statistics that predict uses
         return float(last.train_score_ - check_objective(estimator, X, batch_norm="running").evaluate().accuracy)
     with naming_data("X", "y"):

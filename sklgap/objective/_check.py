@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
 from sklgap._checks import check_arguments, naming_data, shown
 from sklgap._typing import Criterion
 from sklgap.objective._copy import check_plain, deepcopy
 from sklgap.objective._data import tensors
+from sklgap.objective._estimators import check_fitted, final_estimator, is_skorch_net, through_head
 from sklgap.objective._nested import map_tensors
 from sklgap.objective._objective import Objective, RestrictedObjective
 from sklgap.objective._row_loss import RowLoss, row_loss
@@ -126,32 +126,15 @@ def _parts(estimator: Any, X: Any, y: Any) -> tuple[nn.Module, Criterion | RowLo
         raise TypeError(f"estimator must be a fitted object; got the class {estimator.__name__}.")
     if isinstance(estimator, tuple) and len(estimator) == 2 and isinstance(estimator[0], nn.Module):
         return *estimator, *_as_tensors(X, y)
-    if hasattr(estimator, "objective_parts"):
-        return estimator.objective_parts(X, y)
-    if hasattr(estimator, "best_estimator_"):
-        return _parts(estimator.best_estimator_, X, y)
-    if hasattr(estimator, "steps"):
-        # "passthrough" has no transform, nor have imbalanced-learn's samplers, which act in fit only.
-        earlier = [step for _, step in estimator.steps[:-1] if hasattr(step, "transform")]
-        if is_stream(X) and earlier:
-            raise TypeError(
-                "X must be an array for a pipeline whose steps transform it; got a Dataset or a DataLoader: apply the "
-                "steps in the dataset, and pass the last step of the pipeline."
-            )
-        for step in earlier:
-            X = step.transform(X)
-        return _parts(estimator.steps[-1][1], X, y)
-    if hasattr(estimator, "get_loss") and hasattr(estimator, "module"):
-        if not getattr(estimator, "initialized_", False):
-            raise NotFittedError(f"This {type(estimator).__name__} is not fitted yet; call 'fit' first.")
-        return estimator.module_, own_loss(estimator), *_as_tensors(X, y)
-    if hasattr(estimator, "estimator") and hasattr(estimator, "fit"):
-        raise NotFittedError(
-            f"This {type(estimator).__name__} is not fitted yet, or was not refitted; call 'fit' first."
-        )
+    last, X = final_estimator(estimator), through_head(estimator, X)
+    if hasattr(last, "objective_parts"):
+        return last.objective_parts(X, y)
+    check_fitted(last)
+    if is_skorch_net(last):
+        return last.module_, own_loss(last), *_as_tensors(X, y)
     raise TypeError(
         "estimator must be an LBGapClassifier, a skorch net, a pipeline or a search that ends in one, "
-        f"a pair (module, criterion) or an Objective; got {type(estimator).__name__}."
+        f"a pair (module, criterion) or an Objective; got {type(last).__name__}."
     )
 
 
