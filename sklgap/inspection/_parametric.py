@@ -146,47 +146,21 @@ def loss_along_arc(
 
     Parameters
     ----------
-    start, end : estimator or Objective
-        Two fitted estimators of the same architecture (SB and LB in the paper), or Objectives. The data, and under
-        ``batch_norm="running"`` the buffers, are taken from ``start``.
-    X, y : array-like
-        Rows to evaluate on. None if ``start`` and ``end`` are `Objective`.
+    start, end, X, y, max_samples, random_state, verbose, **kwargs
+        As in `loss_along_line`.
     alphas : sequence of float, default=25 points on [-1, 2]
         0 is ``start``, 1 is ``end``, bit for bit; -1 is the mirror image of ``end`` and 2 that of ``start``, all
         parameters negated.
-    max_samples : int or float, default=None
-        Evaluate on so many rows, or on this fraction of them.
-    random_state : int, RandomState or None, default=None
-        Draws the rows.
-    verbose : int, default=0
-        1: a progress bar.
-    **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
 
     Returns
     -------
     LossCurve
-        Losses that are not finite are kept as they are; the accuracy is NaN where the loss is.
-
-    Raises
-    ------
-    ValueError
-        For solutions of different architectures, alphas that are not finite numbers, or a loss that is not finite at
-        ``start`` or ``end``.
-
-    Warns
-    -----
-    RuntimeWarning
-        When the loss is not finite elsewhere on the path.
+        As from `loss_along_line`, with the same errors and warnings.
 
     See Also
     --------
     loss_along_line : Along the straight line.
     ParametricPlotDisplay : Draws it.
-
-    Notes
-    -----
-    Costs one pass over the data per alpha.
 
     References
     ----------
@@ -209,12 +183,16 @@ def loss_along_arc(
     )
 
 
+def _line(start: Tensor, end: Tensor, alpha: float) -> Tensor:
+    return torch.lerp(start, end, alpha)
+
+
 def _arc(start: Tensor, end: Tensor, alpha: float) -> Tensor:
     return sin(alpha * pi / 2) * end + cos(alpha * pi / 2) * start
 
 
 # A path takes alpha to parameters; at 0 and 1 the solutions themselves are used.
-_PATHS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"line": torch.lerp, "arc": _arc}
+_PATHS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"line": _line, "arc": _arc}
 
 
 def _loss_along(

@@ -1,12 +1,13 @@
 """Learning curves: Keskar et al. (2017), Figure 2."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from sklgap._checks import is_flat, is_one_of, shown
 from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._lines import dress, spans_decades, with_policy
 from sklgap.inspection._records import recorded_by_name
 
 
@@ -115,23 +116,11 @@ class LearningCurvesDisplay:
                 values = scale * columns[f"{data}_{self.quantity}"]
                 options = {"color": f"C{number}", "linestyle": style, "label": f"{label}, {data}", **kwargs}
                 self.lines_ += ax.plot(columns["epoch"], values, **options)
-        if self.quantity == "loss" and _spans_orders_of_magnitude(self.lines_):
+        if self.quantity == "loss" and spans_decades(*(line.get_ydata() for line in self.lines_)):
             ax.set_yscale("log")
-        policy = "" if self.batch_norm is None else f"batch norm: {self.batch_norm}"
-        ax.set_ylabel(_label("accuracy (%)" if self.quantity == "accuracy" else "mean loss", policy))
-        ax.set_xlabel("epoch")
+        quantity = "accuracy (%)" if self.quantity == "accuracy" else "mean loss"
+        corner: Literal["lower right", "upper right"] = "lower right" if self.quantity == "accuracy" else "upper right"
+        dress(ax, "epoch", with_policy(quantity, self.batch_norm), grid="y", legend=corner)
         ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.grid(axis="y", alpha=0.3)
-        ax.legend(loc="lower right" if self.quantity == "accuracy" else "upper right", frameon=False, fontsize="small")
         self.ax_, self.figure_ = ax, ax.figure
         return self
-
-
-def _spans_orders_of_magnitude(lines: list[Any]) -> bool:
-    values = np.concatenate([line.get_ydata() for line in lines])
-    values = values[np.isfinite(values) & (values > 0)]
-    return len(values) > 0 and values.max() > 20 * values.min()
-
-
-def _label(quantity: str, policy: str) -> str:
-    return f"{quantity}, {policy}" if policy else quantity

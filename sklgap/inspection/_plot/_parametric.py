@@ -5,6 +5,7 @@ from typing import Any, Self
 from sklgap._checks import WrongArgument, is_one_of, naming_data, shown
 from sklgap.inspection._parametric import LossCurve, loss_along_arc, loss_along_line
 from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._lines import spans_decades
 
 _PATHS = {"line": loss_along_line, "arc": loss_along_arc}
 
@@ -132,8 +133,7 @@ class ParametricPlotDisplay:
                     options = {"color": colour, "linestyle": style, "label": f"{quantity}, {data}", **kwargs}
                     self.lines_ += axes.plot(curve.alphas, values, **options)
             axes.tick_params(axis="y", labelcolor=colour)
-        loss = self.train.loss[self.train.loss > 0]
-        if len(loss) and loss.max() > 20 * loss.min():  # a converged net's loss spans orders of magnitude
+        if spans_decades(self.train.loss):  # as that of a converged net
             ax.set_yscale("log")
         ax.set_ylabel(f"mean loss (batch norm: {self.train.batch_norm})", color="tab:blue")
         twin.set_ylabel("accuracy (%)", color="tab:red")

@@ -6,6 +6,7 @@ import numpy as np
 
 from sklgap._checks import check_text
 from sklgap.inspection._plot._axes import axes_for, plain_log_labels
+from sklgap.inspection._plot._lines import draw_records, dress, with_policy
 from sklgap.inspection._records import recorded_by_name
 
 
@@ -103,8 +104,7 @@ class SharpnessTrajectoryDisplay:
         ax = axes_for(ax, "SharpnessTrajectoryDisplay.plot")
         self.lines_ = []
         for number, (label, (loss, sharpness)) in enumerate(self.curves.items()):
-            options = {"color": f"C{number}", "marker": "o", "markersize": 3, "linewidth": 1, "label": label, **kwargs}
-            self.lines_ += ax.plot(loss, sharpness, **options)
+            self.lines_.append(draw_records(ax, number, label, loss, sharpness, kwargs))
             colour = self.lines_[-1].get_color()
             ax.plot(loss[-1:], sharpness[-1:], "*", color=colour, markersize=13)
             single = (self.trials or {}).get(label, [])
@@ -113,10 +113,7 @@ class SharpnessTrajectoryDisplay:
         ax.set_xscale("log")
         ax.set_yscale("log")
         plain_log_labels(ax.xaxis, ax.yaxis)
-        policy = "" if self.batch_norm is None else f", batch norm: {self.batch_norm}"
-        ax.set_xlabel(f"mean loss{policy} (training goes to the left; star: its end)")
-        ax.set_ylabel("sharpness (%)")
-        ax.grid(alpha=0.3)
-        ax.legend(frameon=False, fontsize="small")
+        loss_label = with_policy("mean loss", self.batch_norm)
+        dress(ax, f"{loss_label} (training goes to the left; star: its end)", "sharpness (%)")
         self.ax_, self.figure_ = ax, ax.figure
         return self

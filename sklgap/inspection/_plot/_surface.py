@@ -8,14 +8,13 @@ import numpy as np
 
 from sklgap._checks import WrongArgument, is_one_of, shown
 from sklgap.inspection._plot._axes import check_axes
+from sklgap.inspection._plot._lines import spans_decades
 from sklgap.inspection._surface import LossSurface, loss_on_plane
 
 KINDS = ("contour", "surface")
 QUANTITIES = ("loss", "accuracy")
 _LABELS = {"loss": "mean loss", "accuracy": "accuracy (%)"}
 _RANDOM = {"filter": "random, filter-normalised", "gaussian": "random"}
-# A loss that spans more than this factor has a logarithmic scale, as in the parametric plot.
-_DECADES = 20
 # Labels for which there is room: on contours, and on the third axis of three.
 _MAX_LEVELS, _MAX_HEIGHTS = 12, 7
 _MARK = {"color": "tab:red", "zorder": 10}
@@ -174,8 +173,8 @@ def _check_choices(kind: str, quantity: str) -> None:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {shown(value)}.")
 
 
-def _spans_decades(values: np.ndarray) -> bool:
-    return bool(values.min() > 0 and values.max() > _DECADES * values.min())
+def _is_logarithmic(values: np.ma.MaskedArray, is_loss: bool) -> bool:
+    return is_loss and bool(values.min() > 0) and spans_decades(values.compressed())
 
 
 def _levels(values: np.ndarray, logarithmic: bool, at_most: int = _MAX_LEVELS) -> np.ndarray:
@@ -205,7 +204,7 @@ def _draw_contours(
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, LogNorm
 
-    logarithmic = is_loss and _spans_decades(values)
+    logarithmic = _is_logarithmic(values, is_loss)
     options: dict[str, Any] = {"levels": _levels(values, logarithmic)}
     if "colors" not in kwargs:
         dark = ListedColormap(colormaps["viridis"](np.linspace(0, 0.85, 256)))  # its light end is lost on white
@@ -229,7 +228,7 @@ def _draw_surface(
     is_loss: bool,
     kwargs: dict[str, Any],
 ) -> Any:
-    logarithmic = is_loss and _spans_decades(values)
+    logarithmic = _is_logarithmic(values, is_loss)
     heights = np.ma.log10(values) if logarithmic else values  # axes of three dimensions have no logarithmic scale
     options = {"cmap": "viridis", "rcount": len(alphas), "ccount": len(betas)}
     artist = ax.plot_surface(

@@ -6,6 +6,7 @@ import numpy as np
 
 from sklgap.inspection._diffusion import DiffusionFit, fit_diffusion
 from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._lines import draw_records, dress
 from sklgap.inspection._records import recorded_by_name
 
 
@@ -98,17 +99,13 @@ class WeightDistanceDisplay:
         self.lines_, self.fit_lines_ = [], []
         for number, (label, (n_updates, distance)) in enumerate(self.curves.items()):
             moved = n_updates > 0
-            options = {"color": f"C{number}", "marker": "o", "markersize": 3, "linewidth": 1, "label": label, **kwargs}
-            self.lines_ += ax.plot(n_updates[moved], distance[moved], **options)
+            self.lines_.append(draw_records(ax, number, label, n_updates[moved], distance[moved], kwargs))
         for fit in (self.fits or {}).values():
             ends = np.array(fit.window)
             self.fit_lines_ += ax.plot(ends, fit.predict(ends), color="black", linewidth=0.7)
         if self.fit_lines_:
             self.fit_lines_[0].set_label("a + b log t, fitted")
         ax.set_xscale("log")
-        ax.set_xlabel("updates")
-        ax.set_ylabel("distance from the initial weights")
-        ax.grid(alpha=0.3)
-        ax.legend(frameon=False, fontsize="small")
+        dress(ax, "updates", "distance from the initial weights")
         self.ax_, self.figure_ = ax, ax.figure
         return self
