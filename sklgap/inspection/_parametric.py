@@ -4,14 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import cos, pi, sin
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sklgap._checks import check_arguments
+from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, PathKind
 from sklgap.inspection._points import check_positions, evaluate_points, full_space_objective, parameters_of
+from sklgap.objective._check import Measurable, ObjectiveOptions
 
 # The released code: 25 points on [-1, 2].
 ALPHAS = tuple(np.linspace(-1, 2, 25))
@@ -36,9 +38,9 @@ class LossCurve:
     alphas: np.ndarray = field(repr=False)
     loss: np.ndarray = field(repr=False)
     accuracy: np.ndarray = field(repr=False)
-    batch_norm: str
+    batch_norm: BatchNormPolicy
     n_samples: int
-    path: str = "line"
+    path: PathKind = "line"
 
     def __str__(self) -> str:
         return (
@@ -49,16 +51,16 @@ class LossCurve:
 
 
 def loss_along_line(
-    start: Any,
-    end: Any,
-    X: Any = None,
-    y: Any = None,
+    start: Measurable,
+    end: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
     *,
     alphas: Sequence[float] = ALPHAS,
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = None,
     verbose: int = 0,
-    **kwargs: Any,
+    **kwargs: Unpack[ObjectiveOptions],
 ) -> LossCurve:
     r"""Loss and accuracy at :math:`\alpha x_{end} + (1 - \alpha) x_{start}`.
 
@@ -128,16 +130,16 @@ def loss_along_line(
 
 
 def loss_along_arc(
-    start: Any,
-    end: Any,
-    X: Any = None,
-    y: Any = None,
+    start: Measurable,
+    end: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
     *,
     alphas: Sequence[float] = ALPHAS,
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = None,
     verbose: int = 0,
-    **kwargs: Any,
+    **kwargs: Unpack[ObjectiveOptions],
 ) -> LossCurve:
     r"""Loss and accuracy at :math:`\sin(\alpha \pi / 2) x_{end} + \cos(\alpha \pi / 2) x_{start}`.
 
@@ -192,11 +194,11 @@ def _arc(start: Tensor, end: Tensor, alpha: float) -> Tensor:
 
 
 # A path takes alpha to parameters; at 0 and 1 the solutions themselves are used.
-_PATHS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"line": _line, "arc": _arc}
+_PATHS: dict[PathKind, Callable[[Tensor, Tensor, float], Tensor]] = {"line": _line, "arc": _arc}
 
 
 def _loss_along(
-    path: str, start: Any, end: Any, X: Any, y: Any, alphas: Sequence[float], verbose: int, **kwargs: Any
+    path: PathKind, start: Any, end: Any, X: Any, y: Any, alphas: Sequence[float], verbose: int, **kwargs: Any
 ) -> LossCurve:
     positions = check_positions("alphas", alphas)
     objective = full_space_objective(start, X, y, "start and end", **kwargs)

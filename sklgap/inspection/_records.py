@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from sklgap._checks import check_arguments, shown
+from sklgap._typing import BatchNormPolicy, Estimator
 from sklgap.objective._estimators import net_of as net_of
 
 
-def recorded(estimator: Any, name: str | None = None) -> dict[str, np.ndarray]:
+def recorded(estimator: Estimator, name: str | None = None) -> dict[str, np.ndarray]:
     """Return what a `sklgap.TrainingRecorder` wrote while the estimator was trained.
 
     Parameters
@@ -57,8 +58,8 @@ def recorded(estimator: Any, name: str | None = None) -> dict[str, np.ndarray]:
 
 
 def recorded_by_name(
-    estimators: dict[str, Any], keys: Mapping[str, str], recorder: str | None
-) -> tuple[dict[str, dict[str, np.ndarray]], str]:
+    estimators: dict[str, Estimator], keys: Mapping[str, str], recorder: str | None
+) -> tuple[dict[str, dict[str, np.ndarray]], BatchNormPolicy]:
     """Return columns of several estimators by their names, and the batch-norm policy they share.
 
     ``keys`` says which columns, and for each the parameter of the caller that asks for it.

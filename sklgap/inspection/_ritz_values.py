@@ -1,15 +1,17 @@
 """Curvature in a random subspace: the Ritz values of the Hessian, beside Metric 2.1 in a subspace."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sklgap._checks import check_arguments, check_random_state
+from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs
 from sklgap.inspection._krylov import Products
 from sklgap.objective import RestrictedObjective, Subspace, check_objective, random_subspace
+from sklgap.objective._check import Measurable, ObjectiveOptions
 
 
 @dataclass(frozen=True)
@@ -36,20 +38,20 @@ class RitzValues:
     subspace_dim: int
     n_products: int
     n_samples: int
-    batch_norm: str
+    batch_norm: BatchNormPolicy
     second_derivatives: str = "not checked"
 
 
 def ritz_values(
-    estimator: Any,
-    X: Any = None,
-    y: Any = None,
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
     *,
     subspace_dim: int | None = None,
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = None,
     verbose: int = 0,
-    **kwargs: Any,
+    **kwargs: Unpack[ObjectiveOptions],
 ) -> RitzValues:
     r"""Ritz values of the Hessian in a random subspace: the eigenvalues of :math:`Q^T H Q`.
 

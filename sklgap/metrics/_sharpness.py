@@ -6,22 +6,23 @@ from typing import Any
 import numpy as np
 
 from sklgap._checks import check_arguments, check_flag, check_integer, shown
+from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, Solver
 from sklgap.estimator._nested_parameters import suggestion
 from sklgap.inspection import sharpness
 from sklgap.inspection._sharpness import check_search
 from sklgap.objective._batch_norm import check_batch_norm
-from sklgap.objective._check import check_max_samples
+from sklgap.objective._check import Measurable, check_max_samples
 
 
 def sharpness_score(
-    estimator: Any,
-    X: Any,
-    y: Any = None,
+    estimator: Measurable,
+    X: Inputs,
+    y: ArrayLike | None = None,
     *,
     epsilon: float = 1e-3,
     subspace_dim: int | None = None,
-    solver: str = "auto",
-    batch_norm: str = "batch",
+    solver: Solver = "auto",
+    batch_norm: BatchNormPolicy = "batch",
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = 0,
 ) -> float:
@@ -87,7 +88,7 @@ class _SharpnessScorer:
         self.sign = sign
         self.kwargs = kwargs
 
-    def __call__(self, estimator: Any, X: Any, y: Any) -> float:
+    def __call__(self, estimator: Measurable, X: Inputs, y: ArrayLike | None) -> float:
         return self.sign * sharpness_score(estimator, X, y, **self.kwargs)
 
     def __repr__(self) -> str:
@@ -142,6 +143,6 @@ def _defaults() -> dict[str, Any]:
     return {parameter.name: parameter.default for parameter in parameters}
 
 
-def neg_sharpness_scorer(estimator: Any, X: Any, y: Any) -> float:
+def neg_sharpness_scorer(estimator: Measurable, X: Inputs, y: ArrayLike | None) -> float:
     """Negative sharpness with the defaults of `sharpness_score`: a search on it prefers flat minima."""
     return -sharpness_score(estimator, X, y)

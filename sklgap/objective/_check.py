@@ -1,9 +1,8 @@
 """The one door from what a user holds (an estimator, a pipeline, a search, a skorch net) to an `Objective`."""
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -11,28 +10,76 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from sklgap._checks import check_arguments, naming_data, shown
-from sklgap._typing import Criterion
+from sklgap._typing import ArrayLike, BatchNormPolicy, Criterion, Estimator, Inputs
 from sklgap.objective._copy import check_plain, deepcopy
 from sklgap.objective._data import tensors
 from sklgap.objective._estimators import check_fitted, final_estimator, is_skorch_net, through_head
 from sklgap.objective._nested import map_tensors
 from sklgap.objective._objective import Objective, RestrictedObjective
+from sklgap.objective._parameters import Patterns
 from sklgap.objective._row_loss import RowLoss, row_loss
 from sklgap.objective._stream import is_stream, length_of, part_of
 from sklgap.objective._tensors import as_tensor
 
-# What `check_objective`, and every function that calls it, hands on to `Objective`.
-_OPTIONS = tuple(inspect.signature(Objective).parameters)[3:]
+# What can be measured.
+Measurable = Objective | RestrictedObjective | Estimator | tuple[nn.Module, Callable[..., Any]]
 
 
+class ObjectiveOptions(TypedDict, total=False):
+    """What `check_objective`, and every function that calls it, hands on to `Objective`."""
+
+    batch_norm: BatchNormPolicy
+    chunk_size: int
+    dtype: torch.dtype | None
+    device: str | torch.device | None
+    parameters: Patterns | None
+    sample_weight: ArrayLike | None
+    num_workers: int
+    check: bool
+
+
+_OPTIONS = tuple(ObjectiveOptions.__annotations__)
+
+
+@overload
 def check_objective(
-    estimator: Any,
-    X: Any = None,
-    y: Any = None,
+    estimator: Objective | Estimator | tuple[nn.Module, Callable[..., Any]],
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
     *,
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = None,
-    **kwargs: Any,
+    **kwargs: Unpack[ObjectiveOptions],
+) -> Objective: ...
+@overload
+def check_objective(
+    estimator: RestrictedObjective,
+    X: None = None,
+    y: None = None,
+    *,
+    max_samples: None = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> RestrictedObjective: ...
+@overload
+def check_objective(
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
+    *,
+    max_samples: int | float | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    **kwargs: Unpack[ObjectiveOptions],
+) -> Objective | RestrictedObjective: ...
+
+
+def check_objective(
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
+    *,
+    max_samples: int | float | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    **kwargs: Unpack[ObjectiveOptions],
 ) -> Objective | RestrictedObjective:
     """Return the `Objective` of a fitted estimator on data.
 
@@ -91,17 +138,17 @@ def check_objective(
     elif X is None or y is None:
         raise TypeError("X and y must be given beside an estimator; only an Objective carries its own data.")
     with naming_data("X", "y"):
-        module, criterion, X, y = _parts(estimator, X, y)
-    if is_stream(X):
+        module, criterion, rows, target = _parts(estimator, X, y)
+    if is_stream(rows):
         if max_samples is not None:
-            X = part_of(X, _sample(length_of(X), max_samples, random_state).tolist())
-        return Objective(module, criterion, X, **kwargs)
+            rows = part_of(rows, _sample(length_of(rows), max_samples, random_state).tolist())
+        return Objective(module, criterion, rows, **kwargs)
     if max_samples is not None:
-        rows = _sample(len(y), max_samples, random_state)
-        X, y = _take(X, rows), y[rows]
+        drawn = _sample(len(target), max_samples, random_state)
+        rows, target = _take(rows, drawn), target[drawn]
         if kwargs.get("sample_weight") is not None:
-            kwargs["sample_weight"] = as_tensor(kwargs["sample_weight"])[rows]
-    return Objective(module, criterion, (X, y), **kwargs)
+            kwargs["sample_weight"] = as_tensor(kwargs["sample_weight"])[drawn]
+    return Objective(module, criterion, (rows, target), **kwargs)
 
 
 def module_to_measure(estimator: Any, X: Any, y: Any) -> nn.Module:

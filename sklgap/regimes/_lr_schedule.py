@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sklgap._checks import is_number, shown
+from sklgap._typing import LRScaling
 from sklgap.regimes._lr_scaling import check_lr_scaling, lr_factor
 
 
@@ -29,7 +30,7 @@ class LRSchedule:
         In (0, 1].
     """
 
-    scaling: str | None = None
+    scaling: LRScaling | None = None
     warmup_epochs: float = 0.0
     milestones: tuple[float, ...] = ()
     decay: float = 0.1

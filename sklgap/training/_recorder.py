@@ -5,7 +5,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from skorch.callbacks import Callback
 from skorch.dataset import get_len
 
 from sklgap._checks import check_integer, is_integer, shown
-from sklgap._typing import Params
+from sklgap._typing import BatchNormPolicy, Params
 from sklgap.inspection._weight_distance import distance
 from sklgap.objective import Objective, check_objective
 from sklgap.objective._batch_norm import check_batch_norm
@@ -117,8 +117,8 @@ class TrainingRecorder(Callback):
         measurements: Mapping[str, Measurement] | None = None,
         *,
         every: int | None = 1,
-        at_updates: str | Sequence[int] | None = None,
-        batch_norm: str = "batch",
+        at_updates: Literal["log"] | Sequence[int] | None = None,
+        batch_norm: BatchNormPolicy = "batch",
         chunk_size: int = 5000,
         max_samples: int | float | None = None,
         random_state: int = 0,

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +25,7 @@ def draw_records(
     return line
 
 
-def spans_decades(*values: np.ndarray) -> bool:
+def spans_decades(*values: npt.ArrayLike) -> bool:
     """Say whether the finite positive values together span more than a factor of 20."""
     every = np.concatenate([np.ravel(one) for one in values])
     every = every[np.isfinite(every) & (every > 0)]

@@ -1,13 +1,19 @@
 """Sharpness against the loss while training: Keskar et al. (2017), Figure 6."""
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from sklgap._checks import check_text
+from sklgap._typing import BatchNormPolicy, Estimator
 from sklgap.inspection._plot._axes import axes_for, plain_log_labels
 from sklgap.inspection._plot._lines import draw_records, dress, with_policy
 from sklgap.inspection._records import recorded_by_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.lines import Line2D
 
 
 class SharpnessTrajectoryDisplay:
@@ -40,11 +46,15 @@ class SharpnessTrajectoryDisplay:
     sharpness : Measures them.
     """
 
+    ax_: "Axes"
+    figure_: "Figure | SubFigure"
+    lines_: list["Line2D"]
+
     def __init__(
         self,
         curves: dict[str, tuple[np.ndarray, np.ndarray]],
         *,
-        batch_norm: str | None = None,
+        batch_norm: BatchNormPolicy | None = None,
         trials: dict[str, list[tuple[np.ndarray, np.ndarray]]] | None = None,
     ) -> None:
         self.curves = curves
@@ -54,12 +64,12 @@ class SharpnessTrajectoryDisplay:
     @classmethod
     def from_estimators(
         cls,
-        estimators: dict[str, Any],
+        estimators: dict[str, Estimator],
         *,
         loss: str = "train_loss",
         sharpness: str = "sharpness",
         recorder: str | None = None,
-        ax: Any = None,
+        ax: "Axes | None" = None,
         **kwargs: Any,
     ) -> Self:
         """Take the records of fitted estimators, and plot.
@@ -87,7 +97,7 @@ class SharpnessTrajectoryDisplay:
         curves = {label: (values[loss], values[sharpness]) for label, values in columns.items()}
         return cls(curves, batch_norm=batch_norm).plot(ax=ax, **kwargs)
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
+    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
         """Draw.
 
         Parameters

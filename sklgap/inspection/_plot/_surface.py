@@ -2,17 +2,23 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 
 from sklgap._checks import WrongArgument, is_one_of, shown
+from sklgap._typing import ArrayLike, Inputs, Quantity, SurfaceKind
 from sklgap.inspection._plot._axes import check_axes
 from sklgap.inspection._plot._lines import spans_decades
 from sklgap.inspection._surface import LossSurface, loss_on_plane
+from sklgap.objective._check import Measurable
 
-KINDS = ("contour", "surface")
-QUANTITIES = ("loss", "accuracy")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+KINDS: tuple[SurfaceKind, ...] = get_args(SurfaceKind)
+QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 _LABELS = {"loss": "mean loss", "accuracy": "accuracy (%)"}
 _RANDOM = {"filter": "random, filter-normalised", "gaussian": "random"}
 # Labels for which there is room: on contours, and on the third axis of three.
@@ -59,6 +65,10 @@ class LossSurfaceDisplay:
     (21, 21)
     """
 
+    ax_: "Axes"
+    figure_: "Figure | SubFigure"
+    artist_: Any
+
     def __init__(self, surface: LossSurface, *, names: Sequence[str] = ("model", "second", "third")) -> None:
         self.surface = surface
         self.names = names
@@ -66,14 +76,14 @@ class LossSurfaceDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator: Any,
-        X: Any = None,
-        y: Any = None,
+        estimator: Measurable,
+        X: Inputs | None = None,
+        y: ArrayLike | None = None,
         *,
         names: Sequence[str] = ("model", "second", "third"),
-        kind: str = "contour",
-        quantity: str = "loss",
-        ax: Any = None,
+        kind: SurfaceKind = "contour",
+        quantity: Quantity = "loss",
+        ax: "Axes | None" = None,
         **kwargs: Any,
     ) -> Self:
         """Evaluate on a plane around a fitted estimator, and plot.
@@ -98,7 +108,9 @@ class LossSurfaceDisplay:
         _check_choices(kind, quantity)
         return cls(loss_on_plane(estimator, X, y, **kwargs), names=names).plot(ax, kind=kind, quantity=quantity)
 
-    def plot(self, ax: Any = None, *, kind: str = "contour", quantity: str = "loss", **kwargs: Any) -> Self:
+    def plot(
+        self, ax: "Axes | None" = None, *, kind: SurfaceKind = "contour", quantity: Quantity = "loss", **kwargs: Any
+    ) -> Self:
         """Draw.
 
         Parameters
@@ -151,7 +163,7 @@ class LossSurfaceDisplay:
         kind = self.surface.directions[axis]
         return f"towards {self.names[axis + 1]}" if kind == "towards" else _RANDOM[kind]
 
-    def _grid(self, quantity: str) -> tuple[np.ndarray, np.ndarray, np.ma.MaskedArray]:
+    def _grid(self, quantity: Quantity) -> tuple[np.ndarray, np.ndarray, np.ma.MaskedArray]:
         """Return both axes in ascending order and the values on them, blank where they are not finite."""
         surface = self.surface
         if not isinstance(self.names, tuple | list) or len(self.names) < len(surface.positions):
@@ -167,7 +179,7 @@ class LossSurfaceDisplay:
         return surface.alphas[a], surface.betas[b], values
 
 
-def _check_choices(kind: str, quantity: str) -> None:
+def _check_choices(kind: SurfaceKind, quantity: Quantity) -> None:
     for name, value, allowed in (("kind", kind, KINDS), ("quantity", quantity, QUANTITIES)):
         if not is_one_of(value, allowed):
             raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {shown(value)}.")

@@ -1,13 +1,19 @@
 """Distance from the initial weights: Hoffer et al. (2017), Figure 2."""
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from sklgap._typing import Estimator
 from sklgap.inspection._diffusion import DiffusionFit, fit_diffusion
 from sklgap.inspection._plot._axes import axes_for
 from sklgap.inspection._plot._lines import draw_records, dress
 from sklgap.inspection._records import recorded_by_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.lines import Line2D
 
 
 class WeightDistanceDisplay:
@@ -39,6 +45,11 @@ class WeightDistanceDisplay:
     sklgap.TrainingRecorder : Records the numbers; see ``at_updates``.
     """
 
+    ax_: "Axes"
+    figure_: "Figure | SubFigure"
+    lines_: list["Line2D"]
+    fit_lines_: list["Line2D"]
+
     def __init__(
         self, curves: dict[str, tuple[np.ndarray, np.ndarray]], fits: dict[str, DiffusionFit] | None = None
     ) -> None:
@@ -48,11 +59,11 @@ class WeightDistanceDisplay:
     @classmethod
     def from_estimators(
         cls,
-        estimators: dict[str, Any],
+        estimators: dict[str, Estimator],
         *,
         window: tuple[float, float] | None = None,
         recorder: str | None = None,
-        ax: Any = None,
+        ax: "Axes | None" = None,
         **kwargs: Any,
     ) -> Self:
         """Take the records of fitted estimators, fit a + b log t to each, and plot.
@@ -81,7 +92,7 @@ class WeightDistanceDisplay:
         fits = {label: fit_diffusion(*curve, window=window) for label, curve in curves.items()}
         return cls(curves, fits).plot(ax=ax, **kwargs)
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
+    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
         """Draw.
 
         Parameters
