@@ -44,7 +44,7 @@ Inputs = ArrayLike | SparseMatrix | Mapping[str, ArrayLike] | Dataset[Any] | Dat
 class Estimator(Protocol):
     """A classifier of ours, a skorch net, a pipeline or a search: what it is, its fitted parts tell."""
 
-    def fit(self, X: Any, y: Any = None) -> Any:
+    def fit(self, X: Any, y: Any, /) -> Any:
         """Train."""
 
 

@@ -30,15 +30,6 @@ def adaptive_sharpness(
     epsilon: Sequence[float] | np.ndarray,
     **kwargs: Unpack[SearchOptions],
 ) -> list[Sharpness]: ...
-@overload
-def adaptive_sharpness(
-    estimator: Measurable,
-    X: Inputs | None = None,
-    y: ArrayLike | None = None,
-    *,
-    epsilon: float | Sequence[float] | np.ndarray = 1e-3,
-    **kwargs: Unpack[SearchOptions],
-) -> Sharpness | list[Sharpness]: ...
 def adaptive_sharpness(
     estimator: Measurable,
     X: Inputs | None = None,

@@ -123,15 +123,6 @@ def sharpness(
     epsilon: Sequence[float] | np.ndarray,
     **kwargs: Unpack[SharpnessOptions],
 ) -> list[Sharpness]: ...
-@overload
-def sharpness(
-    estimator: Measurable,
-    X: Inputs | None = None,
-    y: ArrayLike | None = None,
-    *,
-    epsilon: float | Sequence[float] | np.ndarray = 1e-3,
-    **kwargs: Unpack[SharpnessOptions],
-) -> Sharpness | list[Sharpness]: ...
 def sharpness(
     estimator: Measurable,
     X: Inputs | None = None,

@@ -1,7 +1,7 @@
 """Metric 2.1 as a scorer."""
 
 import inspect
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -84,7 +84,7 @@ def sharpness_score(
 class _SharpnessScorer:
     """A scorer with fixed arguments; a class, so that it pickles."""
 
-    def __init__(self, sign: int, kwargs: dict[str, Any]) -> None:
+    def __init__(self, sign: int, kwargs: "ScoreOptions") -> None:
         self.sign = sign
         self.kwargs = kwargs
 
@@ -96,7 +96,18 @@ class _SharpnessScorer:
         return f"make_sharpness_scorer({', '.join(arguments)})"
 
 
-def make_sharpness_scorer(*, greater_is_better: bool = False, **kwargs: Any) -> _SharpnessScorer:
+class ScoreOptions(TypedDict, total=False):
+    """The keyword arguments of `sharpness_score`."""
+
+    epsilon: float
+    subspace_dim: int | None
+    solver: Solver
+    batch_norm: BatchNormPolicy
+    max_samples: int | float | None
+    random_state: int | np.random.RandomState | None
+
+
+def make_sharpness_scorer(*, greater_is_better: bool = False, **kwargs: Unpack[ScoreOptions]) -> _SharpnessScorer:
     """Return a scorer with fixed arguments, picklable.
 
     Parameters
@@ -122,7 +133,7 @@ def make_sharpness_scorer(*, greater_is_better: bool = False, **kwargs: Any) -> 
         if name not in allowed:
             raise TypeError(f"make_sharpness_scorer has no argument {name!r}{suggestion(name, allowed)}")
     check_flag("greater_is_better", greater_is_better)
-    given = {name: kwargs.get(name, default) for name, default in _defaults().items()}
+    given: dict[str, Any] = {name: kwargs.get(name, default) for name, default in _defaults().items()}
     check_search(given["epsilon"], given["solver"], None, None, given["random_state"])
     _check_one(given["epsilon"])
     check_integer("subspace_dim", given["subspace_dim"], or_none=True)

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback
 from skorch.dataset import get_len
+from torch.utils.data import DataLoader, Dataset
 
 from sklgap._checks import check_integer, is_integer, shown
-from sklgap._typing import BatchNormPolicy, Params
+from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, Params
 from sklgap.inspection._weight_distance import distance
 from sklgap.objective import Objective, check_objective
 from sklgap.objective._batch_norm import check_batch_norm
@@ -113,7 +114,7 @@ class TrainingRecorder(Callback):
 
     def __init__(
         self,
-        datasets: Mapping[str, Any] | None = None,
+        datasets: Mapping[str, tuple[Inputs, ArrayLike] | Dataset[Any] | DataLoader[Any]] | None = None,
         measurements: Mapping[str, Measurement] | None = None,
         *,
         every: int | None = 1,

@@ -1,7 +1,7 @@
 """The spectra of the Hessian at several solutions, in one picture."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from sklgap.inspection._hessian import HessianEigenvalues, hessian_eigenvalues
 from sklgap.inspection._plot._axes import axes_for
 from sklgap.inspection._spectral_density import SpectralDensity, hessian_spectral_density
 from sklgap.objective import check_objective
-from sklgap.objective._check import Measurable
+from sklgap.objective._check import Measurable, ObjectiveOptions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,7 +107,7 @@ class SpectrumDisplay:
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
         ax: "Axes | None" = None,
-        **kwargs: Any,
+        **kwargs: Unpack[ObjectiveOptions],
     ) -> Self:
         """Measure the spectra of several models, and plot.
 
