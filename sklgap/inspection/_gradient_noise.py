@@ -125,9 +125,9 @@ def gradient_noise_scale(
         rows. Only used by ``"batches"``.
     n_batches : int, default=100
         Mini-batches, each drawn anew without replacement. Only used by ``"batches"``.
-    max_samples : int or float, default=None
-        Measure on so many rows, or on this fraction of them; None: on all. The squared norm of the gradient is then
-        corrected for the noise that the rows left out cause in it.
+    max_samples : int, float or None, default=None
+        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all. The squared norm
+        of the gradient is then corrected for the noise that the samples left out cause in it.
     random_state : int, RandomState or None, default=None
         Draws rows and mini-batches.
     verbose : int, default=0

@@ -99,8 +99,8 @@ def gradient_standard_error(
         Mini-batches of each size, each drawn anew without replacement.
     method : {"auto", "per_sample", "batches"}, default="auto"
         How `gradient_noise_scale` measures tr(Sigma) for the prediction.
-    max_samples : int or float, default=None
-        Take so many rows, or this fraction of them, for the whole data set; None: all.
+    max_samples : int, float or None, default=None
+        Take so many samples (int), or this fraction of them (float in (0, 1]), for the whole data set; None: all.
     random_state : int, RandomState or None, default=None
         Draws rows and mini-batches.
     verbose : int, default=0

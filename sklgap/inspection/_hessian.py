@@ -103,8 +103,8 @@ def hessian_eigenvalues(
         Hessian-vector products allowed, at least one per eigenvalue. None: 200 and 20 per eigenvalue.
     return_eigenvectors : bool, default=False
         Whether the record holds the eigenvectors.
-    max_samples : int or float, default=None
-        Measure on so many rows, or on this fraction of them, drawn by ``random_state``; None: on all.
+    max_samples : int, float or None, default=None
+        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
         Draws rows and start vectors.
     verbose : int, default=0

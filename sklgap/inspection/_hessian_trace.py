@@ -90,8 +90,8 @@ def hessian_trace(
         Hutchinson's mean. With at least n_params of them the trace is computed exactly, from n_params products.
     method : {"hutch++", "hutchinson"}, default="hutch++"
         With few large eigenvalues, as in trained nets, Hutch++ has much the smaller error.
-    max_samples : int or float, default=None
-        Measure on so many rows, or on this fraction of them, drawn by ``random_state``; None: on all.
+    max_samples : int, float or None, default=None
+        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
         Draws rows and random vectors.
     verbose : int, default=0

@@ -73,8 +73,8 @@ def loss_along_line(
         Rows to evaluate on. None if ``start`` and ``end`` are `Objective`.
     alphas : sequence of float, default=25 points on [-1, 2]
         0 is ``start``, 1 is ``end``, bit for bit (the paper's range and number).
-    max_samples : int or float, default=None
-        Evaluate on so many rows, or on this fraction of them.
+    max_samples : int, float or None, default=None
+        Evaluate on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
         Draws the rows.
     verbose : int, default=0

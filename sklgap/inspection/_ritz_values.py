@@ -66,8 +66,8 @@ def ritz_values(
         Rows that the loss is the mean over. None beside an `Objective`.
     subspace_dim : int, default=None
         Dimension of the subspace; None: 100, the paper's. Must be None for an Objective that is restricted already.
-    max_samples : int or float, default=None
-        Measure on so many rows, or on this fraction of them, drawn by ``random_state``; None: on all.
+    max_samples : int, float or None, default=None
+        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
         Draws rows and A: with one seed, the A of ``sharpness(..., subspace_dim=subspace_dim)``.
     verbose : int, default=0

@@ -178,8 +178,8 @@ def sharpness(
     n_restarts : int, default=None
         Random starts of ``"auto"``. None: 0 in the full space, 3 in a subspace, where the maximum found depends on the
         start.
-    max_samples : int or float, default=None
-        Measure on so many rows, or on this fraction of them, drawn by ``random_state``; None: on all.
+    max_samples : int, float or None, default=None
+        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
         Draws rows, A and restarts.
     **kwargs

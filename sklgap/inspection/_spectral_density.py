@@ -108,8 +108,8 @@ def hessian_spectral_density(
         Standard deviation sigma of the Gaussian, in units of the eigenvalues; None: 1 % of the range of the nodes.
     n_points : int, default=1000
         Points of the grid, equally spaced over the range of the nodes and 7 sigma beyond.
-    max_samples : int or float, default=None
-        Measure on so many rows, or on this fraction of them, drawn by ``random_state``; None: on all.
+    max_samples : int, float or None, default=None
+        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
         Draws rows and start vectors.
     verbose : int, default=0

@@ -105,8 +105,8 @@ def loss_on_plane(
     alphas, betas : sequence of float, default=None
         The grid, as given. None: 21 points in steps of 0.1, on [-1, 1] (the range of Li et al.), or on [-0.5, 1.5]
         where ``towards`` is given.
-    max_samples : int or float, default=None
-        Evaluate on so many rows, or on this fraction of them.
+    max_samples : int, float or None, default=None
+        Evaluate on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
         Draws the rows and the directions. An int draws the same directions for any data: training and test loss can
         be compared point by point.

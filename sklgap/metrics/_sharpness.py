@@ -5,13 +5,13 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from sklgap._checks import check_arguments, check_flag, check_integer, shown
+from sklgap._checks import check_arguments, check_flag, check_integer, check_max_samples, shown
 from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, Solver
 from sklgap.estimator._nested_parameters import suggestion
 from sklgap.inspection import sharpness
 from sklgap.inspection._sharpness import check_search
 from sklgap.objective._batch_norm import check_batch_norm
-from sklgap.objective._check import Measurable, check_max_samples
+from sklgap.objective._check import Measurable
 
 
 def sharpness_score(

@@ -9,7 +9,7 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
-from sklgap._checks import check_arguments, naming_data, shown
+from sklgap._checks import check_arguments, check_max_samples, naming_data, resolve_max_samples
 from sklgap._typing import ArrayLike, BatchNormPolicy, Criterion, Estimator, Inputs
 from sklgap.objective._copy import check_plain, deepcopy
 from sklgap.objective._data import tensors
@@ -191,16 +191,6 @@ def _as_tensors(X: Any, y: Any) -> tuple[Any, Any]:
     return X if sparse.issparse(X) else tensors(X), as_tensor(y)
 
 
-def check_max_samples(max_samples: Any) -> None:
-    """Raise a ValueError unless it is None, a number of rows or a fraction of them."""
-    fraction = isinstance(max_samples, float | np.floating)
-    whole = isinstance(max_samples, int | np.integer) and not isinstance(max_samples, bool)
-    if max_samples is not None and not (0 < max_samples <= 1 if fraction else whole and max_samples >= 1):
-        raise ValueError(
-            f"max_samples must be None, an integer of at least 1 or a float in (0, 1]; got {shown(max_samples)}."
-        )
-
-
 def own_loss(net: Any) -> RowLoss:
     """Return a skorch net's ``get_loss`` as a loss of (y_pred, y) alone, of what its own ``infer`` returns.
 
@@ -245,8 +235,6 @@ def own_loss(net: Any) -> RowLoss:
 
 
 def _sample(n_samples: int, max_samples: int | float, random_state: int | np.random.RandomState | None) -> np.ndarray:
-    fraction = isinstance(max_samples, float | np.floating)
-    size = max(1, round(max_samples * n_samples)) if fraction else min(int(max_samples), n_samples)
     if not isinstance(random_state, np.random.RandomState):
         random_state = np.random.RandomState(random_state)
-    return np.sort(random_state.choice(n_samples, size, replace=False))
+    return np.sort(random_state.choice(n_samples, resolve_max_samples(max_samples, n_samples), replace=False))

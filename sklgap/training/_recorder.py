@@ -13,12 +13,12 @@ from skorch.callbacks import Callback
 from skorch.dataset import get_len
 from torch.utils.data import DataLoader, Dataset
 
-from sklgap._checks import check_integer, is_integer, shown
+from sklgap._checks import check_integer, check_max_samples, is_integer, shown
 from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, Params
 from sklgap.inspection._weight_distance import distance
 from sklgap.objective import Objective, check_objective
 from sklgap.objective._batch_norm import check_batch_norm
-from sklgap.objective._check import check_max_samples, own_loss
+from sklgap.objective._check import own_loss
 from sklgap.objective._copy import deepcopy
 from sklgap.objective._parameters import copy_of
 from sklgap.objective._stream import is_stream
@@ -57,8 +57,9 @@ class TrainingRecorder(Callback):
         Batch-norm policy of loss and accuracy on ``datasets``; see `sklgap.Objective`.
     chunk_size : int, default=5000
         Rows of ``datasets`` evaluated at once.
-    max_samples : int or float, default=None
-        Evaluate on so many rows of each of ``datasets``, or on this fraction of them: the same ones every time.
+    max_samples : int, float or None, default=None
+        Evaluate on so many samples of each of ``datasets`` (int), or on this fraction of them (float in (0, 1]), the
+        same ones every time; None: on all.
     random_state : int, default=0
         Draws these rows, and seeds torch's generators for measurements that draw from them.
 

@@ -123,8 +123,9 @@ class SpectrumDisplay:
             As in `hessian_spectral_density`.
         width : float, default=None
             As in `hessian_spectral_density`, the same for all models; None: 1 % of the widest range of nodes.
-        max_samples : int or float, default=None
-            Measure on so many rows, or on this fraction of them: the same ones for every model; None: on all.
+        max_samples : int, float or None, default=None
+            Measure on so many samples (int), or on this fraction of them (float in (0, 1]), the same ones for every
+            model; None: on all.
         random_state : int, RandomState or None, default=None
             Draws rows and start vectors, the same ones for every model.
         verbose : int, default=0
