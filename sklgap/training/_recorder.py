@@ -25,7 +25,7 @@ from sklgap.objective._stream import is_stream
 from sklgap.training._optimizer_mode import evaluating
 from sklgap.training._random import derive_seed, seeded
 
-Measurement = Callable[[Any], Any]
+Measurement = Callable[[Any], float | Mapping[str, float]]
 
 # What every record has.
 ALWAYS = ("n_updates", "epoch", "weight_distance")
