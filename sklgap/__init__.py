@@ -7,6 +7,7 @@ from sklgap.experiments import (
     RegimeComparisonDisplay,
     batch_size_curve,
     compare_regimes,
+    critical_batch_size,
     largest_safe_batch_size,
 )
 from sklgap.inspection import (
