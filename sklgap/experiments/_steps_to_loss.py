@@ -107,8 +107,7 @@ def steps_to_loss(
     than they are. The loss is recorded at 0 updates and at eight updates for every doubling. With batch norm choose
     sizes that leave no last batch of a few samples, whose statistics would throw the weights.
 
-    Costs ``len(batch_sizes) * len(learning_rates) * n_trials`` trainings; a trial has all sizes and rates before the next
-    one begins.
+    Costs ``len(batch_sizes) * len(learning_rates) * n_trials`` trainings: trial by trial, each with all sizes and rates.
 
     References
     ----------
@@ -256,8 +255,9 @@ class StepsToLoss(Result):
 
     def _verdict(self) -> list[str]:
         if self.tradeoff is None:
-            return [f"The critical batch size is unknown: fewer than two sizes reached a loss of {self.target_loss:g}."]
-        return [f"Training to a loss of {self.target_loss:g}:", *self.tradeoff._verdict()]
+            return [f"No critical batch size is found: fewer than two sizes reached a loss of {self.target_loss:g}."]
+        sentence = self.tradeoff._verdict()[0]
+        return [f"To a training loss of {self.target_loss:g}, {sentence[0].lower()}{sentence[1:]}"]
 
     def _head(self) -> list[str]:
         s = self.settings

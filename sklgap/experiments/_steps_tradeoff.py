@@ -184,7 +184,8 @@ class StepsTradeoff(Result):
             return ["Updates fall in proportion to the batch size: the critical batch size is above those measured."]
         interval = f" [{size.low:,.4g}, {size.high:,.4g}]" if size.has_interval else ", without an interval"
         return [
-            f"The critical batch size is {size.value:,.4g} samples{interval}: beyond it, larger batches save few updates."
+            f"The critical batch size is {size.value:,.4g} samples{interval}: beyond it, larger batches save few "
+            "updates."
         ]
 
     def _head(self) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from sklgap._checks import check_kind
-from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._axes import axes_for, plain_log_labels
 
 if TYPE_CHECKING:
     from sklgap.experiments._critical_batch_size import CriticalBatchSize
@@ -87,24 +87,28 @@ class CriticalBatchSizeDisplay:
         self
         """
         ax = axes_for(ax, "CriticalBatchSizeDisplay.plot", figsize=(5.2, 4.0))
+        ax.set_xscale("symlog", linthresh=1, linscale=0.5)
+        ax.set_yscale("log")
+        size, shown = self.estimate, []
         for number, (trial, end) in enumerate(zip(self.trials, self.n_updates, strict=True)):
             known = np.isfinite(trial["noise_scale"]) & (trial["noise_scale"] > 0)
+            shown += trial["noise_scale"][known].tolist()
             named = {"label": "noise scale of a trial"} if number == 0 else {}
             ax.plot(trial["n_updates"][known], trial["noise_scale"][known], color=_COLOUR, alpha=0.6, **named)
             what = "end of training" if self.target_loss is None else f"loss of {self.target_loss:g}"
             named = {"label": what} if number == 0 else {}
             ax.axvline(end, color="0.4", linestyle=":", linewidth=0.9, **named)
-        size = self.estimate
         if np.isfinite(size.value):
             ax.axhline(size.value, color=_COLOUR, linewidth=0.9, label=f"critical batch size: {size.value:,.3g}")
-        ax.set_xscale("symlog", linthresh=1, linscale=0.5)
-        ax.set_yscale("log")
-        if size.has_interval:
-            low, high = ax.get_ylim()
-            low, high = max(size.low, low), min(size.high, high)
-            if low < high:
+            shown.append(size.value)
+        if shown:
+            bottom, top = min(shown) / 1.5, 1.5 * max(shown)
+            ax.set_ylim(bottom, top)
+            low, high = max(size.low, bottom), min(size.high, top)
+            if size.has_interval and low < high:
                 ax.axhspan(low, high, color=_COLOUR, alpha=0.12, linewidth=0)
         ax.set_xlim(0, 2 * max(self.n_updates))
+        plain_log_labels(ax.yaxis)
         ax.set_xlabel("updates")
         ax.set_ylabel("gradient noise scale (samples)")
         ax.legend(frameon=False, fontsize="small")

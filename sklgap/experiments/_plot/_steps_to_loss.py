@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from sklgap._checks import WrongArgument, shown
-from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._axes import axes_for, plain_log_labels
 
 if TYPE_CHECKING:
     from sklgap.experiments._steps_to_loss import StepsToLoss
@@ -95,6 +95,8 @@ class StepsToLossDisplay:
         self
         """
         ax = axes_for(ax, "StepsToLossDisplay.plot", figsize=(5.2, 4.0))
+        from matplotlib.ticker import NullLocator
+
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.plot(self.batch_sizes, self.n_steps, "o", color=_COLOUR, alpha=0.6, markersize=5, label="trainings")
@@ -103,6 +105,11 @@ class StepsToLossDisplay:
         until = "the training loss" if self.target_loss is None else f"a training loss of {self.target_loss:g}"
         ax.set_xlabel("batch size (samples)")
         ax.set_ylabel(f"updates to {until}")
+        if len(self.batch_sizes):
+            sizes = np.unique(self.batch_sizes)
+            ax.set_xticks(sizes, [f"{size:,g}" for size in sizes])
+            ax.xaxis.set_minor_locator(NullLocator())
+        plain_log_labels(ax.yaxis)
         ax.legend(frameon=False, fontsize="small")
         self.ax_, self.figure_ = ax, ax.figure
         return self
