@@ -300,7 +300,7 @@ class BatchSizeCurve(Records):
             *notes.diverged({name: self.values(label, "train_loss") for name, label in named.items()}),
             *notes.unequal_losses(f"batches of {self.reference}", losses),
             *self._majority(),
-            *self._rates_at_the_edge(),
+            *notes.rates_at_the_edge({label: self.values(label, "lr")[0] for label in self.done}, s["learning_rates"]),
             *notes.no_interval(gaps),
             *notes.seeds_only(gaps),
             *notes.several_intervals(len(gaps)),
@@ -321,16 +321,6 @@ class BatchSizeCurve(Records):
         if self.scores[0].name != "accuracy" or "test" not in self._targets:
             return []
         return notes.majority_class(notes.mean_accuracies(self), self._targets["test"])
-
-    def _rates_at_the_edge(self) -> list[str]:
-        tried = self.settings["learning_rates"]
-        if len(tried) < 2:
-            return []
-        rates = {label: self.values(label, "lr")[0] for label in self.done}
-        edge = [f"{label} ({rate:g})" for label, rate in rates.items() if rate in (min(tried), max(tried))]
-        if not edge:
-            return []
-        return [f"The rate of batches of {', '.join(edge)} is at the edge of learning_rates: try further ones."]
 
     def _verdict(self) -> list[str]:
         gaps = self.gaps()

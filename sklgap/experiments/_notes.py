@@ -110,6 +110,16 @@ def unequal_losses(reference: str, losses: Mapping[str, tuple[np.ndarray, np.nda
     ]
 
 
+def rates_at_the_edge(rates: Mapping[str, float], tried: Sequence[float]) -> list[str]:
+    """Say which batch sizes have the smallest or the largest of the learning rates that were tried."""
+    edge = [
+        f"{label} ({rate:g})" for label, rate in rates.items() if len(tried) > 1 and rate in (min(tried), max(tried))
+    ]
+    if not edge:
+        return []
+    return [f"The rate of batches of {', '.join(edge)} is at the edge of learning_rates: try further ones."]
+
+
 def no_interval(estimates: Mapping[str, Estimate]) -> list[str]:
     """Say which differences have no interval, and why."""
     few = [label for label, e in estimates.items() if not e.has_interval and e.n < 2]

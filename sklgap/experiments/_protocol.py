@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
-from sklgap._checks import WrongArgument, check_integer, check_max_samples, check_random_state, is_flat, is_one_of, shown
+from sklgap._checks import (
+    WrongArgument,
+    check_integer,
+    check_max_samples,
+    check_random_state,
+    is_flat,
+    is_one_of,
+    shown,
+)
 from sklgap.experiments._scores import Score, Scoring, check_scoring
 from sklgap.inspection._sharpness import SOLVERS, check_epsilons
 from sklgap.objective._batch_norm import check_batch_norm
