@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, get_scorer, get_scorer_names, log_loss
+from sklearn.utils.metaestimators import available_if
 
 from sklgap._checks import WrongArgument, shown
 from sklgap.experiments._estimate import (
@@ -197,7 +198,7 @@ def measure_score(score: Score, model: Any, X: Any, y: Any) -> tuple[float, Samp
     if rows is not None and np.isclose(rows.mean(), value, rtol=1e-9, atol=1e-12):
         return value, Samples(rows)
     try:
-        again = float(score.scorer(_Replay(classes), _decoded(method, outputs, classes), y))
+        again = float(score.scorer(_Replay(classes, method), _decoded(method, outputs, classes), y))
     except Exception:  # the scorer asks for more than outputs
         return value, None
     return value, Samples(outputs, method) if again == value else None
@@ -232,38 +233,56 @@ def _scores_of_samples(
     return None
 
 
-class _Replay(ClassifierMixin, BaseEstimator):
-    """A model whose input is its output: a scorer computes from it what it computed from the model."""
+class _StandIn(ClassifierMixin, BaseEstimator):
+    """What scorers take for a fitted classifier."""
 
-    def __init__(self, classes: Any = None) -> None:
-        self.classes = classes
-        self.classes_ = classes
+    classes_: np.ndarray
 
-    def fit(self, X: Any, y: Any) -> "_Replay":
+    def fit(self, X: Any, y: Any) -> "_StandIn":
         return self
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
+
+def _if_heard(method: str) -> Any:
+    return available_if(lambda replay: replay.method == method)
+
+
+class _Replay(_StandIn):
+    """A model whose input is its output: a scorer computes from it what it computed from the model.
+
+    It has one method alone, for scorers choose between the methods that a model has.
+    """
+
+    def __init__(self, classes: Any = None, method: str = "predict") -> None:
+        self.classes = self.classes_ = classes
+        self.method = method
+
+    @_if_heard("predict")
+    def predict(self, X: Any) -> Any:
+        return X
+
+    @_if_heard("predict_proba")
+    def predict_proba(self, X: Any) -> Any:
+        return X
+
+    @_if_heard("decision_function")
+    def decision_function(self, X: Any) -> Any:
+        return X
+
+
+class _Perfect(_StandIn):
+    """A model that is given the labels and is sure of them, with the methods of `LBGapClassifier`."""
+
+    def __init__(self, classes: Any = None) -> None:
+        self.classes = self.classes_ = classes
+
     def predict(self, X: Any) -> Any:
         return X
 
     def predict_proba(self, X: Any) -> Any:
-        return X
-
-    def decision_function(self, X: Any) -> Any:
-        return X
-
-
-class _Perfect(_Replay):
-    """A model that is given the labels and is sure of them."""
-
-    def predict_proba(self, X: Any) -> Any:
         return (np.asarray(X)[:, None] == self.classes_).astype(float)
-
-    def decision_function(self, X: Any) -> Any:
-        sure = self.predict_proba(X)
-        return sure[:, 1] if len(self.classes_) == 2 else sure
 
 
 def _decoded(method: str, outputs: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -328,7 +347,7 @@ def _function_of(
         # All resamples at once.
         ones = (np.asarray(y) == classes[1]).astype(int)
         return known, ones, lambda outputs: outputs[:, 1] if outputs.ndim == 2 else outputs
-    replay = _Replay(classes)
+    replay = _Replay(classes, method)
 
     def plain(y: np.ndarray, outputs: np.ndarray) -> float:
         return float(scorer(replay, _decoded(method, outputs, classes), y))
