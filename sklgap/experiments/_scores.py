@@ -342,7 +342,8 @@ def _function_of(
         and any(known is f for f in FROM_COUNTS)
         and len(classes) == 2
         and found_by_one
-        and not _kwargs(scorer)
+        and _sign(scorer) == 1
+        and _kwargs(scorer) in ({}, {"average": "binary"})
     ):
         # All resamples at once.
         ones = (np.asarray(y) == classes[1]).astype(int)
