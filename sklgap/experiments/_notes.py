@@ -71,6 +71,18 @@ def diverged(losses: Mapping[str, np.ndarray]) -> list[str]:
     return [f"The training loss is not finite, for training diverged: {listed(found)}."] if found else []
 
 
+def left_out(scores: Mapping[str, np.ndarray], name: str) -> list[str]:
+    """Say which labels have trials without a finite score, which no difference holds."""
+    found = [
+        f"{label} (in {int((~np.isfinite(values)).sum())} of {count(len(values), 'trial')})"
+        for label, values in scores.items()
+        if not np.isfinite(values).all()
+    ]
+    if not found:
+        return []
+    return [f"There is no finite {name} for {listed(found)}: differences leave these trials out, and flatter it."]
+
+
 def unequal_losses(reference: str, losses: Mapping[str, tuple[np.ndarray, np.ndarray]], advice: str = "") -> list[str]:
     """Say whose mean training loss is far from the reference's, over paired trials."""
     unequal, of_reference = [], math.nan

@@ -1,7 +1,8 @@
 """``largest_safe_batch_size``: the largest batch that is shown to cost no more of a score than a margin."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,9 +46,9 @@ class NonInferiority:
     n_trials : int
         Paired trials.
     worst : float
-        The most that a trial lost.
+        The most that a trial lost; infinite where one has no finite score.
     n_failed : int
-        Trials that lost more than five margins.
+        Trials that lost more than five margins, or have no finite score.
     shown : bool
         Whether the bound is below the margin and no trial failed.
     """
@@ -122,7 +123,8 @@ class SafeBatchSize(Result):
         for test in failed:
             found.append(
                 f"Batches of {test.batch_size:,} failed in {test.n_failed} of {count(test.n_trials, 'trial')}: they "
-                f"lost more than {FAILED_MARGINS} margins there, so that the size is not safe whatever the others show."
+                f"lost more than {FAILED_MARGINS} margins there or have no finite {test.score}, so that the size is not "
+                "safe whatever the others show."
             )
         if not failed and self.tests:
             found += notes.unseen_failures(min(test.n_trials for test in self.tests))
@@ -166,9 +168,7 @@ class SafeBatchSize(Result):
             bound, p_value = "none", "none"
             if np.isfinite(test.bound):
                 bound, p_value = self._number(test.bound, test.score), f"{test.p_value:.2g}"
-            lost, worst = (
-                ("-", "-") if not test.n_trials else (self._number(v, test.score) for v in (test.lost, test.worst))
-            )
+            lost, worst = ("-" if np.isnan(v) else self._number(v, test.score) for v in (test.lost, test.worst))
             margin = self._units(self.margins[test.score], test.score, sign=False)
             answer = "shown" if test.shown else "not shown"
             rows.append(
@@ -343,6 +343,10 @@ def largest_safe_batch_size(
 def _test(curve: BatchSizeCurve, size: int, part: str, score: str, margin: float, confidence: float) -> NonInferiority:
     losses: Components = curve.components(curve.reference, size, f"{part}_{score}", strict=True)
     found: LossTest = loss_test(losses, margin, confidence)
+    lost = int((~np.isfinite(curve.paired(curve.reference, size, f"{part}_{score}")[1])).sum())
+    if lost:  # training diverged there, and a score that is not there is the worst one
+        n_failed, n_trials = found.n_failed + lost, found.n_trials + lost
+        found = replace(found, worst=math.inf, n_failed=n_failed, n_trials=n_trials, shown=False)
     return NonInferiority(size, score, **asdict(found))
 
 

@@ -176,7 +176,10 @@ def try_scores(scores: Sequence[Score], y: Any) -> None:
 
 
 def measure_score(score: Score, model: Any, X: Any, y: Any) -> tuple[float, Samples | None]:
-    """Return the value of a scorer, and what it rests on; None where it reads more than the outputs of one method."""
+    """Return the value of a scorer, and what it rests on; None where it reads more than the outputs of one method.
+
+    The value is NaN where there is none because outputs are not finite.
+    """
     assert score.scorer is not None
     # A copy whose methods remember what they have returned: what the scorer does with it is its own matter.
     listening = copy.copy(model)
@@ -184,7 +187,14 @@ def measure_score(score: Score, model: Any, X: Any, y: Any) -> tuple[float, Samp
     for method in _METHODS:
         if hasattr(model, method):
             setattr(listening, method, _remembering(getattr(model, method), X, heard, method))
-    value = float(score.scorer(listening, X, y))
+    try:
+        value = float(score.scorer(listening, X, y))
+    except Exception as error:
+        if any(isinstance(found, np.ndarray) and not _all_finite(found) for found in heard.values()):
+            return float("nan"), None  # training diverged: that must not cost the other fits
+        raise WrongArgument(
+            f"scoring must be scorers that take the fitted model; {score.name} raised {type(error).__name__}: {error}"
+        ) from error
     if len(heard) != 1 or not np.isfinite(value):
         return value, None
     ((method, outputs),) = heard.items()
@@ -202,6 +212,10 @@ def measure_score(score: Score, model: Any, X: Any, y: Any) -> tuple[float, Samp
     except Exception:  # the scorer asks for more than outputs
         return value, None
     return value, Samples(outputs, method) if again == value else None
+
+
+def _all_finite(values: np.ndarray) -> bool:
+    return values.dtype.kind not in "fc" or bool(np.isfinite(values).all())
 
 
 def _remembering(function: Callable[[Any], Any], X: Any, heard: dict[str, Any], method: str) -> Callable[[Any], Any]:
