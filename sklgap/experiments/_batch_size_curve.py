@@ -175,7 +175,8 @@ def batch_size_curve(
     seeds = draw_different_seeds(n_trials + TUNING_TRIALS, rng)
     seeds, tuning_seeds = seeds[:n_trials], seeds[n_trials:] if lr == "tuned" else []
     measuring = measurement.settle(len(train[1]), rng)
-    try_scores(measuring.scores, valid[1])
+    for judged in (valid[1], y_test):
+        try_scores(measuring.scores, judged, train[1])
     parameters = {size: _parameters(size, base, lr, budget) for size in sizes}
     settings = {
         "n_train": len(train[1]),

@@ -124,7 +124,7 @@ def compare_regimes(
     rng = check_random_state(random_state)
     seeds = draw_seeds(n_trials, rng)
     measuring = measurement.settle(len(y), rng)
-    try_scores(measuring.scores, y_test)
+    try_scores(measuring.scores, y_test, y)
     trials = [
         Trial(label, dict(parameters), trial, seed)
         for trial, seed in enumerate(seeds)
@@ -188,7 +188,7 @@ class RegimeComparison(Records):
             *self._majority(),
             *notes.no_interval(gaps),
             *notes.undecided(reference, gaps, name),
-            *notes.better(reference, gaps, f"{name}, " if name != "accuracy" else "accurate"),
+            *notes.better(reference, gaps, name),
             *notes.seeds_only(gaps),
             *notes.flatter(self),
         ]

@@ -125,10 +125,10 @@ def undecided(reference: str, estimates: Mapping[str, Estimate], what: str = "ac
     ]
 
 
-def better(reference: str, estimates: Mapping[str, Estimate], what: str = "accurate") -> list[str]:
+def better(reference: str, estimates: Mapping[str, Estimate], what: str = "accuracy") -> list[str]:
     """Say which labels are shown to be better than the reference."""
     found = [label for label, e in estimates.items() if e.high < 0]
-    return [f"More {what} than {reference} here: {listed(found)}."] if found else []
+    return [f"Better than {reference} here in {what}: {listed(found)}."] if found else []
 
 
 def seeds_only(estimates: Mapping[str, Estimate]) -> list[str]:
@@ -193,7 +193,7 @@ def majority_class(accuracies: Mapping[str, float], labels: np.ndarray, part: st
     classes, counts = np.unique(labels, return_counts=True)
     share = counts.max() / counts.sum()
     known = [value for value in accuracies.values() if math.isfinite(value)]
-    if not known or max(known) > share:
+    if not known or max(known) > share + 1e-9:  # a mean of equal shares may be off by a rounding
         return []
     return [
         f"No model is more accurate on the {part} samples than always saying {classes[counts.argmax()]!s}, which is "

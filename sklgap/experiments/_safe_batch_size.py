@@ -21,7 +21,7 @@ from sklgap.experiments._estimate import (
     needed_rows,
 )
 from sklgap.experiments._result import Result, count, listed
-from sklgap.experiments._scores import Score, Scoring
+from sklgap.experiments._scores import Score, Scoring, check_scoring
 
 if TYPE_CHECKING:
     from sklgap.experiments._plot._batch_size_curve import BatchSizeCurveDisplay
@@ -354,21 +354,31 @@ def _scores_of(curve: BatchSizeCurve, scoring: Any) -> list[Score]:
     """Return the scores of the curve that ``scoring`` names."""
     if scoring is None:
         return [curve.scores[0]]
-    asked = list(scoring) if isinstance(scoring, Mapping | list | tuple) and len(scoring) else [scoring]
+    if isinstance(scoring, Mapping) and scoring:
+        asked = [(name, check_scoring({name: one})[0].scorer) for name, one in scoring.items()]
+    else:
+        asked = [(one, None) for one in (scoring if isinstance(scoring, list | tuple) and scoring else [scoring])]
     by_name = {score.name: score for score in curve.scores}
     found = []
-    for one in asked:
-        same = [s for s in curve.scores if s.scorer is not None and (s.scorer is one or repr(s.scorer) == repr(one))]
+    for one, scorer in asked:
         if isinstance(one, str) and (one in by_name or one == "accuracy"):
-            found.append(curve.score(one))
-        elif same and not isinstance(one, str):
-            found.append(same[0])
+            same = [curve.score(one)] if scorer is None or _equal(curve.score(one).scorer, scorer) else []
         else:
+            same = [score for score in curve.scores if not isinstance(one, str) and _equal(score.scorer, one)]
+        if not same:
             raise ValueError(
                 f"scoring must be scores that the curve has measured, {', '.join(map(repr, by_name))}; got "
                 f"{shown(one)}: measure it with batch_size_curve(..., scoring=...)."
             )
+        found += same[:1]
     return found
+
+
+def _equal(measured: Any, asked: Any) -> bool:
+    """Say whether two scorers compute the same, which only scikit-learn's own can be asked."""
+    functions = [getattr(scorer, "_score_func", None) for scorer in (measured, asked)]
+    same_function = functions[0] is not None and functions[0] is functions[1]
+    return measured is asked or (same_function and repr(measured) == repr(asked))
 
 
 def _check_margins(margin: Any, scores: Sequence[Score], n_valid: int, samples: str) -> dict[str, float]:
@@ -398,7 +408,9 @@ def _check_confirming(second: BatchSizeCurve, scores: Sequence[Score], margins: 
     """Raise a ValueError for a second curve whose test data cannot show what they are asked."""
     n_test = second.settings["n_test"]
     for score in scores:
-        if score.name != "accuracy" and score.name not in {own.name for own in second.scores}:
+        if score.name != "accuracy" and not any(
+            own.name == score.name and _equal(own.scorer, score.scorer) for own in second.scores
+        ):
             raise ValueError(f"confirm must have measured {score.name!r} too; it has {second.settings['scores']}.")
         if score.is_fraction and n_test < needed_rows(margins[score.name]):
             raise ValueError(

@@ -8,6 +8,7 @@ is no mean over samples (average precision), the outputs that it is computed fro
 import copy
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,7 +112,7 @@ def check_scoring(scoring: Any) -> tuple[Score, ...]:
                 raise _wrong(scoring)
             found.append(_named(value, name) if isinstance(value, str) else _checked(Score(name, value)))
         return tuple(found)
-    if isinstance(scoring, list | tuple | set) and scoring and all(isinstance(name, str) for name in scoring):
+    if isinstance(scoring, list | tuple) and scoring and all(isinstance(name, str) for name in scoring):
         return tuple(_named(name) for name in dict.fromkeys(scoring))
     raise _wrong(scoring)
 
@@ -146,6 +147,12 @@ def _checked(score: Score) -> Score:
             f"scoring must not call a scorer {score.name!r}, which is measured under batch_norm; give it another name "
             "in a dict."
         )
+    module = getattr(score.scorer, "__module__", None)
+    if inspect.isfunction(score.scorer) and isinstance(module, str) and module.startswith("sklearn.metrics."):
+        raise WrongArgument(
+            f"scoring must be scorers, which are called with a model; got the metric {shown(score.scorer)}: give "
+            "make_scorer of it, or its name."
+        )
     return score
 
 
@@ -155,16 +162,30 @@ def _name_of(scorer: Any) -> str:
     return f"predict_{name}" if name in _MEASURED_ANYWAY else name
 
 
-def try_scores(scores: Sequence[Score], y: Any) -> None:
-    """Raise a WrongArgument for a scorer that cannot be computed for such labels, before anything is trained."""
+def try_scores(scores: Sequence[Score], y: Any, y_train: Any = None) -> None:
+    """Raise a WrongArgument for a scorer that cannot be computed for such labels, before anything is trained.
+
+    Parameters
+    ----------
+    scores : sequence of Score
+        What will be measured.
+    y : array-like
+        Labels of the samples that models will be judged on.
+    y_train : array-like, default=None
+        Labels that models are trained on, whose classes they know; None: those of ``y``.
+    """
     y = np.asarray(y)
+    classes = np.unique(y if y_train is None else np.asarray(y_train))
     for score in scores:
         if not hasattr(score.scorer, "_score_func"):
             continue  # it may read anything of a model: nothing stands in for that
         assert score.scorer is not None
-        perfect = _Perfect(np.unique(y))
         try:
-            score.scorer(perfect, y, y)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that a score is not defined, which is said here
+                value = score.scorer(_Perfect(classes), y, y)
+            if not np.isfinite(value):
+                raise ValueError(f"it is {value} even for predictions that are all right")
         except Exception as error:
             way_out = "; give y as 0 and 1, or make_scorer(..., pos_label=...)" if "pos_label" in str(error) else ""
             raise WrongArgument(
