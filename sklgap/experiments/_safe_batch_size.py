@@ -123,7 +123,7 @@ class SafeBatchSize(Result):
         for test in failed:
             found.append(
                 f"Batches of {test.batch_size:,} failed in {test.n_failed} of {count(test.n_trials, 'trial')}: they "
-                f"lost more than {FAILED_MARGINS} margins there or have no finite {test.score}, so that the size is not "
+                f"lost more than {FAILED_MARGINS} margins there or have no finite {test.score}, so the size is not "
                 "safe whatever the others show."
             )
         if not failed and self.tests:

@@ -11,7 +11,7 @@ QUICK = {"epsilon": [], "n_trials": 1}
 
 
 def compare(estimator=None, data=DATA, **kwargs):
-    defaults = {**SIZES, "n_trials": 2, "epsilon": 1e-3, "random_state": 0, "verbose": 0}
+    defaults = {**SIZES, "n_trials": 2, "epsilon": 1e-3, "solver": "power", "random_state": 0, "verbose": 0}
     return compare_regimes(small() if estimator is None else estimator, *data, **{**defaults, **kwargs})
 
 

@@ -140,7 +140,9 @@ def scored_curve(score, values, samples=None, **settings):
     for one in plain.records:
         size, trial = one["batch_size"], one["trial"]
         own = {f"{part}_{score.name}": values[size][trial] for part in ("train", "valid", "test")}
-        rests_on = {} if samples is None else {f"{part}_{score.name}": samples[size][trial] for part in ("valid", "test")}
+        rests_on = (
+            {} if samples is None else {f"{part}_{score.name}": samples[size][trial] for part in ("valid", "test")}
+        )
         outcomes.append(Outcome({**one, **own}, rests_on, None))
     parts = targets(plain.settings["n_test"], plain.settings["n_valid"])
     settings = {**plain.settings, "scores": [score.name]}
