@@ -1,186 +1,55 @@
+"""What a result prints, and the files it leaves, by the example of a comparison."""
+
+import html.parser
 import json
 import sys
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from tests.experiments.records import LB_ACCURACY, SB_ACCURACY, comparison, record
+from tests.experiments.records import LB_ACCURACY, comparison, record
 
 
 def _strictly(text):
-    def refuse(constant):
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
+    return json.loads(text, parse_constant=pytest.fail)
 
 
 def _both(trial, sb=None, lb=None):
     return [record("SB", trial, **(sb or {})), record("LB", trial, **(lb or {}))]
 
 
-# -- statistics --------------------------------------------------------------------------------------------------------
-
-
-def test_the_gap_and_its_interval_are_the_paired_t_tests():
-    (gap,) = comparison().gaps()
-    test = stats.ttest_rel(SB_ACCURACY, LB_ACCURACY)
-    interval = test.confidence_interval(0.95)
-    assert gap.mean == pytest.approx(np.mean(SB_ACCURACY) - np.mean(LB_ACCURACY), rel=1e-12)
-    assert (gap.low, gap.high) == pytest.approx((interval.low, interval.high), rel=1e-10)
-    assert (gap.regime, gap.n_trials) == ("LB", 3)
-
-
-def test_gaps_of_every_regime_but_the_reference():
-    labels = ("SB", "LB", "LB + proximal")
-    assert [gap.regime for gap in comparison(labels=labels).gaps()] == ["LB", "LB + proximal"]
-    assert [gap.regime for gap in comparison(reference="LB").gaps()] == ["SB"]
-    assert comparison(reference="LB").gaps()[0].mean == -comparison().gaps()[0].mean
-
-
-def test_only_trials_that_both_finished_are_paired():
-    report = comparison([record("LB", 2), record("SB", 0), record("LB", 0), record("SB", 1)], interrupted=True)
-    (gap,) = report.gaps()
-    assert (gap.n_trials, gap.mean) == (1, pytest.approx(SB_ACCURACY[0] - LB_ACCURACY[0]))
-    assert np.isnan([gap.low, gap.high]).all()
-    np.testing.assert_array_equal(report.values("LB", "trial"), [0, 2])
-    one, other = report.paired("LB", "test_accuracy")
-    np.testing.assert_array_equal(one, [SB_ACCURACY[0]])
-    np.testing.assert_array_equal(other, [LB_ACCURACY[0]])
-
-
-def test_records_and_estimators_are_ordered_by_trial_and_regime():
-    shuffled = [record("LB", 1), record("SB", 2), record("SB", 0), record("LB", 0), record("LB", 2), record("SB", 1)]
-    report = comparison(shuffled)
-    order = [(r["trial"], r["regime"]) for r in report.records]
-    assert order == [(0, "SB"), (0, "LB"), (1, "SB"), (1, "LB"), (2, "SB"), (2, "LB")]
-    assert report.estimators_ == {label: [f"model {label} {trial}" for trial in range(3)] for label in ("SB", "LB")}
-
-
-# -- warnings ----------------------------------------------------------------------------------------------------------
-
-
-def test_no_warning_without_a_reason():
-    assert comparison().warnings() == []
-    assert "Please note" not in str(comparison())
-
-
-def _warns(report, *words):
-    sentences = [s for s in report.warnings() if all(word in s for word in words)]
-    assert len(sentences) == 1, report.warnings()
-    assert sentences[0] in str(report)
-    assert sentences[0] in _strictly(report.to_json())["warnings"]
-
-
-def test_a_gap_whose_interval_contains_0():
-    accuracies = (0.95, 0.97, 0.94)
-    report = comparison([r for t in range(3) for r in _both(t, lb={"test_accuracy": accuracies[t]})])
-    gap = report.gaps()[0]
-    assert gap.low < 0 < gap.high
-    _warns(report, "interval of the gap contains 0 for LB:")
-
-
-def test_equal_accuracies_in_all_trials():
-    report = comparison([r for t in range(3) for r in _both(t, lb={"test_accuracy": SB_ACCURACY[t]})])
-    assert (report.gaps()[0].low, report.gaps()[0].high) == (0, 0)
-    _warns(report, "interval of the gap contains 0 for LB:")
-
-
-@pytest.mark.parametrize(("loss", "warned"), [(0.021, True), (0.019, False), (0.0049, True), (0.0051, False)])
-def test_unequal_training_losses(loss, warned):
-    report = comparison([r for t in range(3) for r in _both(t, lb={"train_loss": loss})])
-    if warned:
-        _warns(report, "Training losses of SB (1.0e-02) and LB", "more than a factor of 2")
-    else:
-        assert report.warnings() == []
-
-
-def test_regimes_without_a_stopping_rule():
-    """Nothing says whether training for a fixed number of epochs would have gone on."""
-    report = comparison([r for t in range(3) for r in _both(t, sb={"converged": None}, lb={"converged": None})])
-    _warns(report, "All were trained for max_epochs, without a stopping rule.")
-    one = comparison([r for t in range(3) for r in _both(t, lb={"converged": None})])
-    _warns(one, "LB was trained for max_epochs, without a stopping rule.")
-    assert "had not converged" not in str(report)
-    assert json.loads(report.to_json())["records"][0]["converged"] is None
-
-
-def test_regimes_that_had_not_converged():
-    report = comparison([r for t in range(3) for r in _both(t, lb={"converged": t == 1})])
-    _warns(report, "LB had not converged", "in 2 of 3 fits")
-    assert not any(sentence.startswith("SB") for sentence in report.warnings())
-
-
-def test_one_trial():
-    report = comparison(_both(0), n_trials=1)
-    _warns(report, "gap of LB has no interval", "at least 2 paired trials")
-    assert "nan" not in str(report)
-    assert "SB minus the regime over 1 paired trial (seeds, not the draw of the test set)" in str(report)
-    gap = _strictly(report.to_json())["gaps"][0]
-    assert (gap["low"], gap["high"]) == (None, None)
-
-
-def test_one_regime_leaves_no_gap_to_read():
-    report = comparison([record("SB", trial) for trial in range(3)], labels=("SB",))
-    assert report.gaps() == []
-    assert "regime gap" not in str(report)
-    assert "\n\n\n" not in str(report)
-
-
-def test_unequal_losses_where_another_trial_of_the_reference_diverged():
-    records = [
-        *_both(0, lb={"train_loss": 1e-5}),
-        *_both(1, lb={"train_loss": 1e-5}),
-        record("SB", 2, train_loss=np.nan),
-    ]
-    (sentence,) = [s for s in comparison(records, interrupted=True).warnings() if "Training losses" in s]
-    assert "nan" not in sentence
-
-
-def test_interrupted():
-    report = comparison([*_both(0), record("SB", 1)], interrupted=True)
-    _warns(report, "Interrupted: 3 of 6 fits had finished")
-    assert _strictly(report.to_json())["interrupted"] is True
-
-
-@pytest.mark.parametrize("finished", ["SB", "LB"])
-def test_interrupted_after_the_first_fit(finished):
-    report = comparison([record(finished, 0)], interrupted=True)
-    text = str(report)
-    assert "nan" not in text
-    assert "Interrupted: 1 of 6" in text
-    _strictly(report.to_json())
-
-
-def test_a_loss_that_is_not_a_number_does_not_stop_the_report():
-    nan = float("nan")
-    diverged = {"train_loss": nan, "test_loss": nan, "sharpness_0.001": nan, "converged": False}
-    report = comparison([r for t in range(3) for r in _both(t, lb=diverged)])
-    _warns(report, "LB had not converged")
-    assert _strictly(report.to_json())["records"][1]["train_loss"] is None
-
-
 # -- print -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_print_names_policy_sample_and_both_gaps():
+def test_the_answer_stands_first():
+    first = str(comparison()).splitlines()[0]
+    assert all(word in first for word in ("LB", "4.17 points of accuracy", "below SB", "test"))
+    assert "interval contains 0" not in first
+    ahead = str(comparison(reference="LB")).splitlines()[0]
+    assert all(word in ahead for word in ("SB", "4.17 points", "above LB"))
+    close = (0.945, 0.965, 0.950)
+    doubtful = comparison([r for t in range(3) for r in _both(t, lb={"test_accuracy": close[t]})])
+    assert "interval contains 0" in str(doubtful).splitlines()[0]
+    assert "without an interval" in str(comparison(_both(0), n_trials=1)).splitlines()[0]
+
+
+def test_the_print_names_policy_samples_and_what_intervals_cover():
     text = str(comparison())
     assert repr(comparison()) == text
-    assert "1,000 training and 200 test samples, 3 paired trials, mean ± std" in text
-    assert "batch_norm='batch'" in text
-    assert "batch statistics" in text
+    for words in ("1,000 training and 200 test samples", "3 paired trials, mean ± std", "batch_norm='batch'"):
+        assert words in text
     assert "on 800 training samples, solver 'auto'" in text
-    assert (
-        "SB minus the regime, with its 95 % interval over 3 paired trials (seeds, not the draw of the test set)" in text
-    )
-    assert "Please note" not in text
+    assert text.count("95 % interval, for new seeds and new test samples, for this training set") == 1
+    assert "95 % interval, for new seeds\n" in str(comparison(samples=False))
 
 
 @pytest.mark.parametrize(
     ("policy", "words"), [("population", "population statistics"), ("running", "running averages")]
 )
 def test_every_policy_is_named(policy, words):
-    assert f"{words} in batch norm (batch_norm='{policy}')" in str(comparison(batch_norm=policy))
+    text = str(comparison(batch_norm=policy))
+    assert words in text
+    assert f"test accuracy (%), {policy}" in text
 
 
 def test_the_table():
@@ -190,8 +59,8 @@ def test_the_table():
         return [cell.strip() for cell in lines[name][1:] if cell.strip()]
 
     assert cells("batch size") == ["25", "100"]
-    assert cells("train accuracy (%)") == ["99.00 ± 0.00", "99.00 ± 0.00"]
-    assert cells("test accuracy (%)") == ["95.50 ± 0.50", "91.33 ± 1.26"]
+    assert cells("train accuracy (%), batch") == ["99.00 ± 0.00", "99.00 ± 0.00"]
+    assert cells("test accuracy (%), batch") == ["95.50 ± 0.50", "91.33 ± 1.26"]
     assert cells("train loss") == ["1.00e-02 ± 0.00e+00"] * 2
     assert cells("sharpness 0.001 (%)") == ["3 ± 1", "301 ± 1"]
     assert cells("sharpness 0.0005, 100 dims (%)") == ["0.25 ± 0", "6 ± 0"]
@@ -201,8 +70,9 @@ def test_the_table():
     assert cells("seconds to fit") == ["1.5 ± 0.0", "1.5 ± 0.0"]
     # 99 minus the mean test accuracies of 95.5 and 91.33.
     assert cells("train-test gap (points)") == ["3.50 ± 0.50", "7.67 ± 1.26"]
-    gap = comparison().gaps()[0]
-    assert cells("regime gap (points)") == [f"+{100 * gap.mean:.2f} [+{100 * gap.low:.2f}, +{100 * gap.high:.2f}]"]
+    gap = comparison().gap("LB").scaled(100)
+    assert cells("regime gap (points)") == [f"{gap.value:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"]
+    assert cells("worst trial (points)") == ["+5.00"]
     assert cells("distance ratio") == ["3.00 ± 0.00"]
 
 
@@ -217,16 +87,33 @@ def test_many_regimes_stand_in_several_tables():
     assert max(len(line) for line in lines if line.startswith(("train ", "regime gap (points)"))) <= 120
 
 
-def test_warnings_of_one_kind_are_one_sentence():
-    labels = ("SB", *(f"LB {number}" for number in range(9)))
-    report = comparison(
-        [record(label, t, test_accuracy=SB_ACCURACY[t]) for t in range(3) for label in labels], labels=labels
-    )
-    _warns(report, "interval of the gap contains 0 for LB 0, LB 1, LB 2, LB 3, LB 4, LB 5 and 3 more:")
-
-
 def test_without_sharpness():
-    assert "sharpness" not in str(comparison(epsilons=[], subspace_dims=[]))
+    assert "sharpness" not in str(comparison(epsilon=[], subspace_dims=[]))
+
+
+@pytest.mark.parametrize("finished", ["SB", "LB"])
+def test_interrupted_after_the_first_fit(finished):
+    report = comparison([record(finished, 0)], interrupted=True)
+    assert "nan" not in str(report)
+    assert any("Interrupted" in note and "1 of 6" in note for note in report.notes)
+    for text in (report.to_latex(), report.to_markdown(), report._repr_html_()):
+        assert finished in text
+    assert _strictly(report.to_json())["interrupted"] is True
+
+
+def test_one_regime_leaves_no_gap_to_read():
+    report = comparison([record("SB", trial) for trial in range(3)], labels=("SB",))
+    assert report.gaps() == {}
+    assert "regime gap" not in str(report)
+    assert "\n\n\n" not in str(report)
+
+
+def test_a_loss_that_is_not_a_number_does_not_stop_the_report():
+    nan = float("nan")
+    diverged = {"train_loss": nan, "test_loss": nan, "sharpness_0.001": nan, "converged": False}
+    report = comparison([r for t in range(3) for r in _both(t, lb=diverged)])
+    assert any("diverged" in note and "LB" in note for note in report.notes)
+    assert _strictly(report.to_json())["records"][1]["train_loss"] is None
 
 
 # -- leaving -----------------------------------------------------------------------------------------------------------
@@ -255,8 +142,10 @@ def test_to_json_is_strict_json_and_holds_everything(tmp_path):
     content = _strictly(text)
     assert content["records"] == report.records
     assert content["settings"]["reference"] == "SB"
-    assert content["gaps"][0]["mean"] == report.gaps()[0].mean
-    assert content["warnings"] == report.warnings()
+    assert content["gaps"][0]["value"] == report.gap("LB").value
+    assert content["gaps"][0]["covers"] == report.gap("LB").covers
+    assert content["notes"] == report.notes
+    assert content["verdict"] == str(report).splitlines()[:1]
     assert content["interrupted"] is False
 
 
@@ -266,13 +155,65 @@ def test_no_address_in_memory_in_what_is_written():
 
 
 def test_infinities_and_nan_become_null():
-    report = comparison(_both(0, lb={"train_loss": float("inf"), "test_loss": np.float32("nan")}))
+    report = comparison(_both(0, lb={"train_loss": float("inf"), "test_loss": np.float32("nan")}), n_trials=1)
     content = _strictly(report.to_json())
     assert (content["records"][1]["train_loss"], content["records"][1]["test_loss"]) == (None, None)
+    assert (content["gaps"][0]["low"], content["gaps"][0]["high"]) == (None, None)
 
 
-def test_a_large_batch_that_is_not_sharper_is_pointed_out():
-    flat = [record("LB", trial, **{"sharpness_0.001": 0.1}) for trial in range(3)]
-    found = comparison([*(record("SB", trial) for trial in range(3)), *flat]).warnings()
-    assert any("Not sharper than SB here: LB." in sentence for sentence in found)
-    assert not any("sharper" in sentence for sentence in comparison().warnings())
+LABELS = ("SB", "LB & 5 % of <b>x_1</b> | {2}")
+
+
+class Cells(html.parser.HTMLParser):
+    """The texts of a page by their tags."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.open = {}, []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.found.setdefault(self.open[-1], []).append(data)
+
+
+def named(**settings):
+    return comparison([record(label, t) for t in range(3) for label in LABELS], labels=LABELS, **settings)
+
+
+def test_html_is_escaped_and_begins_with_the_answer():
+    page = named()._repr_html_()
+    cells = Cells(page).found
+    assert cells["th"] == list(LABELS)
+    assert cells["b"] == str(named()).splitlines()[:1]  # and not the b of the label
+    assert "95.50 ± 0.50" in cells["td"]
+    assert page.index("<b>") < page.index("<table>")
+    unequal = comparison([r for t in range(3) for r in _both(t, lb={"train_loss": 1.0})])
+    assert Cells(unequal._repr_html_()).found["li"] == unequal.notes
+
+
+def test_latex_is_escaped(tmp_path):
+    text = named().to_latex(tmp_path / "table.tex")
+    assert (tmp_path / "table.tex").read_text(encoding="utf-8") == text + "\n"
+    lines = text.splitlines()
+    assert lines[0] == r"\begin{tabular}{lrr}"
+    assert lines[2] == r" & SB & LB \& 5 \% of $<$b$>$x\_1$<$/b$>$ | \{2\} \\"
+    assert r"95.50 $\pm$ 0.50" in text
+    rows = [line for line in lines if line.endswith(r"\\")]
+    assert {line.replace(r"\&", "").count("&") for line in rows} == {2}
+    assert text.count("rule") == 3
+
+
+def test_markdown_is_escaped(tmp_path):
+    text = named().to_markdown(tmp_path / "table.md")
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == text + "\n"
+    lines = text.splitlines()
+    assert {line.replace(r"\|", "").count("|") for line in lines} == {4}
+    assert lines[1] == "| --- | ---: | ---: |"
+    assert any(line.startswith("| test accuracy (%), batch | 95.50 ± 0.50 |") for line in lines)
