@@ -92,6 +92,18 @@ def diverged(losses: Mapping[str, np.ndarray]) -> list[str]:
     return [f"The training loss is not finite, for training diverged: {listed(found)}."] if found else []
 
 
+def left_out(scores: Mapping[str, np.ndarray], name: str) -> list[str]:
+    """Say which labels have trials without a finite score, which no difference holds."""
+    found = [
+        f"{label} (in {int((~np.isfinite(values)).sum())} of {count(len(values), 'trial')})"
+        for label, values in scores.items()
+        if not np.isfinite(values).all()
+    ]
+    if not found:
+        return []
+    return [f"There is no finite {name} for {listed(found)}: differences leave these trials out, and flatter it."]
+
+
 def unequal_losses(reference: str, losses: Mapping[str, tuple[np.ndarray, np.ndarray]], advice: str = "") -> list[str]:
     """Say whose mean training loss is far from the reference's, over paired trials."""
     unequal, of_reference = [], math.nan
@@ -144,10 +156,10 @@ def undecided(reference: str, estimates: Mapping[str, Estimate], what: str = "ac
     ]
 
 
-def better(reference: str, estimates: Mapping[str, Estimate], what: str = "accurate") -> list[str]:
+def better(reference: str, estimates: Mapping[str, Estimate], what: str = "accuracy") -> list[str]:
     """Say which labels are shown to be better than the reference."""
     found = [label for label, e in estimates.items() if e.high < 0]
-    return [f"More {what} than {reference} here: {listed(found)}."] if found else []
+    return [f"Better than {reference} here in {what}: {listed(found)}."] if found else []
 
 
 def seeds_only(estimates: Mapping[str, Estimate]) -> list[str]:
@@ -212,7 +224,7 @@ def majority_class(accuracies: Mapping[str, float], labels: np.ndarray, part: st
     classes, counts = np.unique(labels, return_counts=True)
     share = counts.max() / counts.sum()
     known = [value for value in accuracies.values() if math.isfinite(value)]
-    if not known or max(known) > share:
+    if not known or max(known) > share + 1e-9:  # a mean of equal shares may be off by a rounding
         return []
     return [
         f"No model is more accurate on the {part} samples than always saying {classes[counts.argmax()]!s}, which is "

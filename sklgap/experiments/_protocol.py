@@ -150,7 +150,8 @@ def given_measurement(experiment: Callable[..., Any], given: Mapping[str, Any]) 
     beside = [
         name
         for name in names
-        if given[name] is not parameters[name].default and given[name] != parameters[name].default
+        if given[name] is not parameters[name].default
+        and (type(given[name]) is not type(parameters[name].default) or given[name] != parameters[name].default)
     ]
     if beside:
         raise WrongArgument(f"measurement must be None beside {', '.join(beside)}: it says all that is measured.")
