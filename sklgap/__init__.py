@@ -5,9 +5,11 @@ from sklgap.estimator import LBGapClassifier
 from sklgap.experiments import (
     BatchSizeCurveDisplay,
     RegimeComparisonDisplay,
+    WarmStartDisplay,
     batch_size_curve,
     compare_regimes,
     largest_safe_batch_size,
+    warm_start_curve,
 )
 from sklgap.inspection import (
     ParametricPlotDisplay,

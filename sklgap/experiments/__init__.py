@@ -26,5 +26,7 @@ from sklgap.experiments._compare_regimes import RegimeComparison, compare_regime
 from sklgap.experiments._estimate import Components, Estimate
 from sklgap.experiments._plot._batch_size_curve import BatchSizeCurveDisplay
 from sklgap.experiments._plot._compare_regimes import RegimeComparisonDisplay
+from sklgap.experiments._plot._warm_start import WarmStartDisplay
 from sklgap.experiments._protocol import Measurement
 from sklgap.experiments._safe_batch_size import NonInferiority, SafeBatchSize, largest_safe_batch_size
+from sklgap.experiments._warm_start import WarmStartCurve, warm_start_curve
