@@ -9,6 +9,8 @@ from sklgap.experiments import (
     batch_size_curve,
     compare_regimes,
     largest_safe_batch_size,
+    minima_census,
+    sharpness_trajectory,
     warm_start_curve,
 )
 from sklgap.inspection import (

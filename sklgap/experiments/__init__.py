@@ -24,9 +24,12 @@ believing it. It has ``records``, ``notes``, ``to_frame()``, ``to_json()``, ``to
 from sklgap.experiments._batch_size_curve import BatchSizeCurve, batch_size_curve
 from sklgap.experiments._compare_regimes import RegimeComparison, compare_regimes
 from sklgap.experiments._estimate import Components, Estimate
+from sklgap.experiments._minima_census import Contrast, MinimaCensus, minima_census
 from sklgap.experiments._plot._batch_size_curve import BatchSizeCurveDisplay
 from sklgap.experiments._plot._compare_regimes import RegimeComparisonDisplay
+from sklgap.experiments._plot._minima_census import MinimaCensusDisplay
 from sklgap.experiments._plot._warm_start import WarmStartDisplay
 from sklgap.experiments._protocol import Measurement
 from sklgap.experiments._safe_batch_size import NonInferiority, SafeBatchSize, largest_safe_batch_size
+from sklgap.experiments._sharpness_trajectory import SharpnessTrajectory, sharpness_trajectory
 from sklgap.experiments._warm_start import WarmStartCurve, warm_start_curve

@@ -259,10 +259,6 @@ class Records(Result):
             lines.append(f"sharpness in %, on {samples} training samples, solver {s['solver']!r}")
         return lines
 
-    def interval_lines(self, estimates: Sequence[Estimate]) -> list[str]:
-        """Return what the intervals printed are, each kind once."""
-        return list(dict.fromkeys(f"in brackets: {e.about()}" for e in estimates if e.has_interval))
-
     # -- leaving ---------------------------------------------------------------------------------------------------
 
     def _statistics(self) -> dict[str, Any]:

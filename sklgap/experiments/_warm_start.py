@@ -351,8 +351,8 @@ class WarmStartCurve(Records):
         s, i = self.settings, self._last()
         if i is None:
             return [
-                f"Nothing can be compared: no {s['large']} that started after {s['small']} epochs has finished beside one "
-                "from scratch."
+                f"Nothing can be compared: no {s['large']} that started after {s['small']} epochs has finished beside "
+                "one from scratch."
             ]
         gain, cost = self.gain()[i], self.cost()[i]
         return [
