@@ -378,7 +378,7 @@ class SharpnessTrajectory(Result):
         return rows
 
     def _reading(self) -> list[str]:
-        reference, *others = self.labels
+        _, *others = self.labels
         ratios = [self.ratio(label, level) for level in self.levels() for label in others]
         if not ratios:
             return []
