@@ -9,9 +9,9 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils import indexable
 
-from sklgap._checks import WrongArgument, naming_data, shown
+from sklgap._checks import WrongArgument, is_flat, naming_data, shown
 from sklgap.estimator import LBGapClassifier
-from sklgap.experiments._protocol import last_step, with_parameters
+from sklgap.experiments._protocol import Measurement, last_step, with_parameters
 from sklgap.experiments._result import environment, text_of
 from sklgap.inspection._sharpness import check_epsilons
 from sklgap.memory import check_memory
@@ -97,6 +97,15 @@ def check_epsilon(epsilon: Any) -> float:
     return check_epsilons(epsilon)[0]
 
 
+def check_one_sharpness(measurement: Measurement, experiment: str) -> None:
+    """ValueError for an experiment that has one sharpness, where several or none are asked for."""
+    epsilon, dims = measurement.epsilon, measurement.subspace_dims
+    if is_flat(epsilon) and len(epsilon) != 1:  # type: ignore[arg-type] # a number is not flat
+        raise ValueError(f"epsilon must be one number for {experiment}; got {shown(epsilon)}.")
+    if len(dims) != 1:
+        raise ValueError(f"subspace_dims must have one entry for {experiment}; got {shown(dims)}.")
+
+
 def check_target_loss(target_loss: Any) -> None:
     """ValueError for a loss that no training ends at."""
     number = isinstance(target_loss, numbers.Real) and not isinstance(target_loss, bool)
@@ -118,6 +127,7 @@ def common_settings(estimator: Any, random_state: Any) -> dict[str, Any]:
     """Return what every result says about what was trained, and where."""
     return {
         "estimator": text_of(estimator),
+        "predict_batch_norm": "population" if check_classifier(estimator).recompute_batch_norm else "running",
         "random_state": int(random_state) if isinstance(random_state, numbers.Integral) else None,
         "environment": environment(),
     }

@@ -62,15 +62,15 @@ class Records(Result):
         scores: Sequence[Score] = (Score(ACCURACY),),
     ) -> None:
         self.labels = [str(label) for label in labels]
-        ordered = sorted(outcomes, key=lambda o: (o.record["trial"], self.labels.index(o.record["regime"])))
+        found = [(self._label_of(outcome.record), outcome) for outcome in outcomes]
+        found.sort(key=lambda pair: (pair[1].record["trial"], self.labels.index(pair[0])))
+        ordered = [outcome for _, outcome in found]
         super().__init__([outcome.record for outcome in ordered], settings, interrupted)
         self.scores = tuple(scores)
-        self.estimators_ = ByLabel(
-            {label: [o.model for o in ordered if o.record["regime"] == label] for label in self.labels}
-        )
-        self._samples = {(o.record["regime"], o.record["trial"]): o.samples for o in ordered}
+        self.estimators_ = ByLabel({label: [o.model for own, o in found if own == label] for label in self.labels})
+        self._samples = {(label, o.record["trial"]): o.samples for label, o in found}
         self._targets = targets or {}
-        self._found: dict[tuple[str, str, str], Components] = {}
+        self._found: dict[tuple[str, str, str, str], Components] = {}
 
     # -- values ----------------------------------------------------------------------------------------------------
 
@@ -78,10 +78,12 @@ class Records(Result):
         """Return one quantity of one label in its finished trials, an array of shape (n_finished,)."""
         return self.by_trial(label, name)[self.finished(label)]
 
-    def paired(self, reference: Any, label: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    def paired(
+        self, reference: Any, label: Any, name: str, *, reference_name: str | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return a quantity of two labels in the trials that both finished."""
         both = self.finished(reference) & self.finished(label)
-        return self.by_trial(reference, name)[both], self.by_trial(label, name)[both]
+        return self.by_trial(reference, reference_name or name)[both], self.by_trial(label, name)[both]
 
     def by_trial(self, label: Any, name: str) -> np.ndarray:
         """Return one quantity of one label, an array of shape (n_trials,), NaN where the fit had not finished."""
@@ -103,7 +105,15 @@ class Records(Result):
         return [label for label in self.labels if self._of(label)]
 
     def _of(self, label: Any) -> list[dict[str, Any]]:
-        return [record for record in self.records if record["regime"] == str(label)]
+        return [record for record in self.records if self._label_of(record) == self._text(label)]
+
+    def _label_of(self, record: dict[str, Any]) -> str:
+        """Return the label that a record belongs to."""
+        return str(record["regime"])
+
+    def _text(self, label: Any) -> str:
+        """Return a label as text."""
+        return str(label)
 
     def score(self, name: str | None = None) -> Score:
         """Return the score of this name, the first one without a name; accuracy is always there."""
@@ -117,7 +127,13 @@ class Records(Result):
     # -- differences -----------------------------------------------------------------------------------------------
 
     def components(
-        self, reference: Any, label: Any, name: str = "test_accuracy", *, strict: bool = False
+        self,
+        reference: Any,
+        label: Any,
+        name: str = "test_accuracy",
+        *,
+        reference_name: str | None = None,
+        strict: bool = False,
     ) -> Components:
         """Return reference minus label in a quantity, over paired trials, and the parts of its variance.
 
@@ -128,6 +144,8 @@ class Records(Result):
         name : str, default="test_accuracy"
             A quantity of the records. A score of test or validation data varies with trials and samples, everything
             else with trials alone.
+        reference_name : str, default=None
+            The quantity of the reference where it has another name, as one of the same samples may; None: ``name``.
         strict : bool, default=False
             Raise a ValueError where the samples are too few for an interval of the score, instead of one for new seeds
             alone.
@@ -136,14 +154,17 @@ class Records(Result):
         -------
         Components
         """
-        reference, label = str(reference), str(label)
-        if (reference, label, name) in self._found:
-            return self._found[reference, label, name]
-        one, two = self.paired(reference, label, name)
+        reference, label = self._text(reference), self._text(label)
+        reference_name = reference_name or name
+        key = (reference, label, reference_name, name)
+        if key in self._found:
+            return self._found[key]
+        one, two = self.paired(reference, label, name, reference_name=reference_name)
         trials = np.flatnonzero(self.finished(reference) & self.finished(label))
         finite = np.isfinite(one) & np.isfinite(two)
         one, two, trials = one[finite], two[finite], trials[finite]
-        samples = tuple([self._samples[own, t].get(name) for t in trials] for own in (reference, label))
+        sides = ((reference, reference_name), (label, name))
+        samples = tuple([self._samples[own, t].get(quantity) for t in trials] for own, quantity in sides)
         part, _, score = name.partition("_")
         found = trial_components(one - two)
         if part in self._targets and len(trials):
@@ -154,7 +175,7 @@ class Records(Result):
                 if strict:
                     raise
                 return found
-        self._found[reference, label, name] = found
+        self._found[key] = found
         return found
 
     def difference(self, reference: Any, label: Any, name: str = "test_accuracy") -> Estimate:
@@ -175,6 +196,8 @@ class Records(Result):
 
     def policy(self, score: Score) -> str:
         """Return the batch-norm policy of a score."""
+        if score.scorer is not None and "predict_batch_norm" in self.settings:
+            return str(self.settings["predict_batch_norm"])
         models = [model for label in self.labels for model in self.estimators_[label] if model is not None]
         last = models[0].steps[-1][1] if models and hasattr(models[0], "steps") else (models or [None])[0]
         return score.policy(self.settings["batch_norm"], last)
@@ -225,6 +248,12 @@ class Records(Result):
         unit = f"points of {score.name}" if score.in_points else f"of {score.name}"
         return f"{scaled.value:{spec}} {unit}{interval}"
 
+    def doubt(self, gap: Estimate) -> str:
+        """Return how a sentence on a difference ends where its interval does not show one."""
+        if not gap.has_interval:
+            return ", without an interval"
+        return "" if gap.excludes(0) else ": the interval contains 0"
+
     def trials_line(self) -> str:
         """Return "5 paired trials, mean ± std"."""
         n_trials = self.settings["n_trials"]
@@ -239,10 +268,6 @@ class Records(Result):
             lines.append(f"sharpness in %, on {samples} training samples, solver {s['solver']!r}")
         return lines
 
-    def interval_lines(self, estimates: Sequence[Estimate]) -> list[str]:
-        """Return what the intervals printed are, each kind once."""
-        return list(dict.fromkeys(f"in brackets: {e.about()}" for e in estimates if e.has_interval))
-
     # -- leaving ---------------------------------------------------------------------------------------------------
 
     def _statistics(self) -> dict[str, Any]:
@@ -255,7 +280,7 @@ class Records(Result):
 
     def samples_of(self, label: Any, trial: int, name: str = "test_accuracy") -> Samples | None:
         """Return what a score of one trial rests on, in the order of the samples; None where it was not recorded."""
-        return self._samples.get((str(label), trial), {}).get(name)
+        return self._samples.get((self._text(label), trial), {}).get(name)
 
     def to_json(self, path: Any = None, *, samples: bool = False) -> str:
         """Return settings, statistics, notes and records as JSON.

@@ -18,6 +18,7 @@ import sklearn
 import torch
 
 from sklgap._version import __version__
+from sklgap.experiments._estimate import Estimate
 
 # Characters of a line of a table.
 _LINE = 120
@@ -100,6 +101,10 @@ class Result(ABC):
         verdict = "".join(f"<p><b>{html.escape(line)}</b></p>" for line in self._verdict())
         said = f"<p>Please note:</p><ul>{notes}</ul>" if notes else ""
         return f"<div>{verdict}{paragraphs(self._head())}{table}{paragraphs(self._reading())}{said}</div>"
+
+    def interval_lines(self, estimates: Sequence[Estimate]) -> list[str]:
+        """Return what the intervals printed are, each kind once."""
+        return list(dict.fromkeys(f"in brackets: {e.about()}" for e in estimates if e.has_interval))
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 

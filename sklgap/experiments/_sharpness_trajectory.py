@@ -1,37 +1,54 @@
 """``sharpness_trajectory``: sharpness against the loss along training, Figure 6 of Keskar et al. (2017)."""
 
-import numbers
+import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
-from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from tqdm.auto import tqdm
 
-from sklgap._checks import check_arguments, check_integer, check_random_state
-from sklgap.experiments._experiment import (
+from sklgap._checks import check_arguments, check_integer, check_random_state, shown
+from sklgap.experiments import _notes as notes
+from sklgap.experiments._cost import Cost, measure_cost
+from sklgap.experiments._estimate import Estimate, ratio_estimate
+from sklgap.experiments._inputs import (
     check_candidate,
-    check_epsilon,
     check_keepable,
-    check_measuring,
+    check_one_sharpness,
     check_regimes,
     check_rows,
+    common_settings,
     described,
+    without_head,
 )
-from sklgap.experiments._recorded_training import draw_seeds, without_head
-from sklgap.experiments._result import environment, text_of
-from sklgap.experiments._sharpness_trajectory_result import SharpnessTrajectory
-from sklgap.experiments._trials import Measuring, Trial, take
-from sklgap.inspection import recorded, sharpness
+from sklgap.experiments._protocol import (
+    Measurement,
+    Measuring,
+    Trial,
+    draw_seeds,
+    given_measurement,
+    take,
+    with_parameters,
+)
+from sklgap.experiments._records import ByLabel
+from sklgap.experiments._result import Result, count, describe_policy, listed, mean_std
+from sklgap.experiments._run import interruptible, run
+from sklgap.inspection import SharpnessTrajectoryDisplay, recorded, sharpness
 from sklgap.training import TrainingRecorder
+from sklgap.training._recorder import check_updates, log_spaced_updates
 
 _RECORDER = "sharpness_trajectory"
+# Losses of the table: two for every power of ten, from 10 down to 1e-8.
+_LEVELS = [10 ** (k / 2) for k in range(2, -17, -1)]
+
+Curve = tuple[np.ndarray, np.ndarray]
 
 
+@interruptible
 def sharpness_trajectory(
     estimator: Any,
     X: Any,
@@ -43,13 +60,14 @@ def sharpness_trajectory(
     at_updates: str | Sequence[int] | None = "log",
     epsilon: float = 1e-3,
     batch_norm: str = "batch",
-    max_samples: int | None = 1000,
+    max_samples: int | float | None = 1000,
     solver: str = "auto",
+    measurement: Measurement | None = None,
     random_state: int | np.random.RandomState | None = None,
     n_jobs: int | None = None,
     memory: str | Path | None = None,
     verbose: int = 1,
-) -> SharpnessTrajectory:
+) -> "SharpnessTrajectory":
     """Measure sharpness and training loss along trainings with several regimes.
 
     At which loss do small and large batches part: does the large batch start out sharp, or become so?
@@ -71,22 +89,14 @@ def sharpness_trajectory(
     at_updates : "log", sequence of int or None, default="log"
         Measure also when so many updates have been made; see `sklgap.TrainingRecorder`.
     epsilon : float, default=1e-3
-        Box size of the sharpness (the paper: 1e-3 and 5e-4), in the full space.
-    batch_norm : {"batch", "population", "running"}, default="batch"
-        The batch-norm policy of loss and sharpness; see `sklgap.objective.Objective`.
-    max_samples : int or None, default=1000
-        Training rows that loss and sharpness are measured on, the same always; None: all.
-    solver : {"auto", "lbfgsb", "lbfgsb-scaled", "power"}, default="auto"
-        See `sklgap.inspection.sharpness`.
-    random_state : int, RandomState or None, default=None
-        An int makes it repeatable, whatever ``n_jobs``, at equal thread count.
-    n_jobs : int, default=None
-        Fits at once, as in scikit-learn. On one GPU keep it at 1.
-    memory : str or Path, default=None
-        Folder that keeps finished work: a finished fit is loaded instead of repeated, an unfinished one goes on from
-        its last saved epoch; see `LBGapClassifier`. Needs ``random_state``.
-    verbose : int, default=1
-        0: silent; 1: a progress bar.
+        Box size of the sharpness (the paper: 1e-3 and 5e-4).
+    batch_norm, max_samples, solver
+        What is measured; `Measurement` explains them. The loss is measured on the same samples as sharpness, here on
+        1,000 by default.
+    measurement : Measurement, default=None
+        All of these at once, with one ``epsilon``, one entry of ``subspace_dims`` and without ``scoring``.
+    random_state, n_jobs, memory, verbose
+        As in every experiment; `sklgap.experiments` explains them.
 
     Returns
     -------
@@ -129,48 +139,63 @@ def sharpness_trajectory(
     ['LB', 'SB']
     """
     check_arguments(sharpness_trajectory, locals())
+    measurement = given_measurement(sharpness_trajectory, locals())
+    check_one_sharpness(measurement, "sharpness_trajectory")
+    if measurement.scoring is not None:
+        raise ValueError(
+            f"scoring must be None: sharpness_trajectory compares sharpness at equal losses; got "
+            f"{shown(measurement.scoring)}."
+        )
     overrides = check_regimes(regimes)
     check_integer("every", every, or_none=True)
-    epsilon = check_epsilon(epsilon)
+    check_updates(at_updates)
     X, y = check_rows(X, y)
     for parameters in overrides.values():
         check_candidate(estimator, parameters, len(y))
     check_keepable(memory, random_state)
     rng = check_random_state(random_state)
     seeds = draw_seeds(n_trials, rng)
-    measuring = check_measuring([epsilon], (None,), batch_norm, solver, max_samples, len(y), rng)
+    measuring = measurement.settle(len(y), rng)
     settings = {
         "n_train": len(y),
         "n_trials": int(n_trials),
         "regimes": described(overrides),
-        "estimator": text_of(estimator),
-        "epsilon": measuring.epsilons[0],
-        "batch_norm": batch_norm,
-        "n_samples_sharpness": len(measuring.rows),
-        "solver": solver,
-        "random_state": random_state if isinstance(random_state, numbers.Integral) else None,
-        "environment": environment(),
+        **measuring.settings(),
+        **common_settings(estimator, random_state),
     }
     classifier, X = without_head(estimator, X, y)
-    kept = {} if memory is None else {"memory": memory}
+    if verbose:
+        cost = measure_cost(classifier, overrides, n_trials, (X, y), measuring=measuring, n_jobs=n_jobs)
+        epochs = [with_parameters(classifier, parameters).max_epochs for parameters in overrides.values()]
+        cost = _of_all_records(cost, epochs, every, at_updates)
+        settings["cost"] = asdict(cost)
+        print(cost)
+    saved = {} if memory is None or classifier.memory is not None else {"memory": memory}
     trials = [
-        Trial(label, {**parameters, **kept}, trial, seed)
+        Trial(label, {**parameters, **saved}, trial, seed)
         for trial, seed in enumerate(seeds)
         for label, parameters in overrides.items()
     ]
-    calls = [delayed(_train)(classifier, trial, (X, y), measuring, every, at_updates) for trial in trials]
-    records: list[dict[str, Any]] = []
-    interrupted = False
-    try:
-        with tqdm(total=len(calls), unit="fit", disable=not verbose) as bar:
-            for of_fit in Parallel(n_jobs=n_jobs, return_as="generator_unordered")(calls):
-                records += of_fit
-                bar.update()
-    except KeyboardInterrupt:
-        if not records:
-            raise
-        interrupted = True
-    return SharpnessTrajectory(records, list(overrides), settings, interrupted)
+    jobs = [partial(_train, classifier, trial, (X, y), measuring, every, at_updates) for trial in trials]
+    found, interrupted = run(jobs, n_jobs=n_jobs, verbose=verbose)
+    if not found:
+        raise KeyboardInterrupt
+    return SharpnessTrajectory(
+        [record for of_fit in found for record in of_fit], list(overrides), settings, interrupted
+    )
+
+
+def _of_all_records(
+    cost: Cost, epochs: Sequence[int], every: int | None, at_updates: str | Sequence[int] | None
+) -> Cost:
+    """Return the cost of measuring at every record, of that of measuring once in a fit."""
+    asked = log_spaced_updates(per_doubling=2) if isinstance(at_updates, str) else at_updates or ()
+    n_records = [
+        sum(update <= n_updates for update in asked) + (0 if every is None else math.ceil(n_epochs / every))
+        for n_updates, n_epochs in zip(cost.updates, epochs, strict=True)
+    ]
+    low, high = (seconds * sum(n_records) / len(n_records) for seconds in cost.measure_seconds)
+    return replace(cost, measure_seconds=(low, high))
 
 
 def _train(
@@ -190,6 +215,7 @@ def _train(
             X,
             y,
             epsilon=measuring.epsilons[0],
+            subspace_dim=measuring.subspace_dims[0],
             solver=measuring.solver,
             batch_norm=measuring.batch_norm,
             random_state=trial.seed,
@@ -204,7 +230,7 @@ def _train(
         batch_norm=measuring.batch_norm,
         random_state=trial.seed,
     )
-    model = clone(classifier).set_params(**{**trial.parameters, "random_state": trial.seed})
+    model = with_parameters(classifier, {**trial.parameters, "random_state": trial.seed})
     model.set_params(callbacks=[*(model.callbacks or []), (_RECORDER, recorder)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # what was not reached is reported
@@ -213,3 +239,178 @@ def _train(
     fit = {"regime": trial.label, "trial": trial.trial, "seed": trial.seed}
     n_records = len(columns["n_updates"])
     return [{**fit, **{name: values[i].item() for name, values in columns.items()}} for i in range(n_records)]
+
+
+class SharpnessTrajectory(Result):
+    """What `sharpness_trajectory` found; ``print`` it.
+
+    Attributes
+    ----------
+    records : list of dict
+        One per measurement along a training: regime, trial, updates, epoch, training loss and accuracy, sharpness in
+        percent, Euclidean distance from the start. Sorted by trial, regime and updates.
+    labels : list of str
+        The regimes with a finished training; the others are compared with the first.
+    notes : list of str
+        What a reader must know before believing the figures.
+    """
+
+    def __init__(
+        self,
+        records: list[dict[str, Any]],
+        labels: Sequence[str],
+        settings: dict[str, Any],
+        interrupted: bool = False,
+    ) -> None:
+        records = sorted(records, key=lambda r: (r["trial"], labels.index(r["regime"]), r["n_updates"]))
+        super().__init__(records, settings, interrupted)
+        self.n_regimes = len(labels)
+        self.labels = [label for label in labels if any(record["regime"] == label for record in records)]
+
+    # -- statistics ------------------------------------------------------------------------------------------------
+
+    def curves(self, label: Any) -> dict[int, Curve]:
+        """Return training loss and sharpness of a regime, in the order of training, by finished trial."""
+        trials = sorted({r["trial"] for r in self.records if r["regime"] == str(label)})
+        return {trial: (self._column(label, trial, "train_loss"), self._column(label, trial)) for trial in trials}
+
+    def mean_curve(self, label: Any) -> Curve:
+        """Return the geometric means over the trials, at the numbers of updates that all of them have."""
+        trials = self.curves(label)
+        updates = [self._column(label, trial, "n_updates") for trial in trials]
+        common = np.array(sorted(set.intersection(*(set(steps) for steps in updates))))
+        rows = [np.searchsorted(steps, common) for steps in updates]
+        with np.errstate(divide="ignore"):
+            stacked = [
+                np.log([c[i][at] for c, at in zip(trials.values(), rows, strict=True)]).mean(axis=0) for i in (0, 1)
+            ]
+        return np.exp(stacked[0]), np.exp(stacked[1])
+
+    def at_loss(self, loss: float) -> dict[str, np.ndarray]:
+        """Return the sharpness where the training loss is first at ``loss``, by regime.
+
+        Interpolated between records on logarithmic scales; arrays of shape (n_trials,), NaN where the loss was not
+        reached, or the first record is below it.
+        """
+        found = ByLabel()
+        for label in self.labels:
+            found[label] = np.full(self.settings["n_trials"], np.nan)
+            for trial, curve in self.curves(label).items():
+                found[label][trial] = _value_at(*curve, loss)
+        return found
+
+    def levels(self) -> list[float]:
+        """Return the losses, two for every power of ten, that some trial reached with all regimes."""
+        return [level for level in _LEVELS if (~np.isnan(list(self.at_loss(level).values()))).all(axis=0).any()]
+
+    def ratio(self, label: Any, loss: float) -> Estimate:
+        """Return how many times as sharp as the first regime a regime is at a loss, over paired trials."""
+        values = self.at_loss(loss)
+        return ratio_estimate(values[label], values[self.labels[0]])
+
+    def _column(self, label: Any, trial: int, key: str = "sharpness") -> np.ndarray:
+        return np.array([r[key] for r in self.records if r["regime"] == str(label) and r["trial"] == trial])
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the figures, in plain sentences."""
+        s, levels = self.settings, self.levels() if len(self.labels) > 1 else []
+        n_done = sum(len(self.curves(label)) for label in self.labels)
+        found = notes.interrupted(self.interrupted, n_done, self.n_regimes * s["n_trials"])
+        failed = sum(not 0 < record["sharpness"] < math.inf for record in self.records)
+        if failed:
+            found.append(
+                f"{failed} of {len(self.records)} measurements of sharpness failed, or found no rise, and are left out."
+            )
+        ratios = [{label: self.ratio(label, level) for label in self.labels[1:]} for level in levels]
+        if not ratios:
+            return found
+        found += notes.no_interval(ratios[-1])
+        found += notes.several_intervals(sum(ratio.has_interval for at in ratios for ratio in at.values()))
+        flat = [label for label, ratio in ratios[-1].items() if ratio.value < 1]
+        if flat:
+            found.append(
+                f"Not sharper than {self.labels[0]} at the smallest loss of both here: {listed(flat)}. In the paper "
+                "the large batch is."
+            )
+        return found
+
+    # -- printing --------------------------------------------------------------------------------------------------
+
+    def _verdict(self) -> list[str]:
+        reference, *others = self.labels
+        if not others:
+            return [f"Only {reference} has a finished training: nothing can be compared."]
+        levels = self.levels()
+        if not levels:
+            return ["There is no loss that all regimes passed between their records: they cannot be compared."]
+        said = []
+        for label in others:
+            at = [
+                f"at a training loss of {level:.2g} {self.ratio(label, level).text('.3g', ' times')}"
+                for level in dict.fromkeys([levels[0], levels[-1]])
+            ]
+            said.append(f"Sharpness of {label} relative to {reference}: {', '.join(at)}.")
+        return said
+
+    def _head(self) -> list[str]:
+        s = self.settings
+        trials = "one trial" if s["n_trials"] == 1 else f"{s['n_trials']} paired trials, mean ± std"
+        dims = "" if s["subspace_dims"][0] is None else f", {s['subspace_dims'][0]} dims"
+        return [
+            f"{s['n_train']:,} training samples, {trials}",
+            describe_policy(s["batch_norm"]),
+            f"sharpness {s['epsilon'][0]:g}{dims} in %, on {s['n_samples_sharpness']:,} of them, where their loss is "
+            f"first as low as that, solver {s['solver']!r}",
+        ]
+
+    def _table(self) -> list[list[str]]:
+        reference, *others = self.labels
+        rows = [["training loss", *self.labels, *(f"{label} / {reference}" for label in others)]]
+        for level in self.levels():
+            values = self.at_loss(level)
+            ratios = [self.ratio(label, level) for label in others]
+            cells = [ratio.text(".2g") if ratio.has_interval else f"{ratio.value:.2g}" for ratio in ratios]
+            rows.append([f"{level:.2g}", *(mean_std(v[~np.isnan(v)], ".3g") for v in values.values()), *cells])
+        for name, i in (("loss at the end", 0), ("sharpness at the end", 1)):
+            ends = [np.array([curve[i][-1] for curve in self.curves(label).values()]) for label in self.labels]
+            rows.append([name, *(mean_std(values, ".2g") for values in ends), *("" for _ in others)])
+        return rows
+
+    def _reading(self) -> list[str]:
+        _, *others = self.labels
+        ratios = [self.ratio(label, level) for level in self.levels() for label in others]
+        if not ratios:
+            return []
+        fewest, most = min(ratio.n for ratio in ratios), max(ratio.n for ratio in ratios)
+        trials = count(most, "paired trial") if fewest == most else f"{fewest} to {count(most, 'paired trial')}"
+        return [f"a ratio: geometric mean over {trials}", *self.interval_lines(ratios)]
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def _statistics(self) -> dict[str, Any]:
+        others = self.labels[1:]
+        ratios = [
+            {"loss": loss, **{label: self.ratio(label, loss).to_dict() for label in others}} for loss in self.levels()
+        ]
+        return {"labels": self.labels, "ratios": ratios}
+
+    def plot(self, ax: Any = None, **kwargs: Any) -> SharpnessTrajectoryDisplay:
+        """Draw the mean curves, and every trial where there are several; return a `SharpnessTrajectoryDisplay`."""
+        curves = {label: self.mean_curve(label) for label in self.labels}
+        trials = {label: list(self.curves(label).values()) for label in self.labels}
+        display = SharpnessTrajectoryDisplay(curves, batch_norm=self.settings["batch_norm"], trials=trials)
+        return display.plot(ax=ax, **kwargs)
+
+
+def _value_at(loss: np.ndarray, values: np.ndarray, level: float) -> float:
+    """Return the value where the loss is first at the level, between records along a straight line in logarithms."""
+    there = np.flatnonzero(loss <= level)
+    if not len(there) or there[0] == 0:
+        return math.nan
+    i = int(there[0])
+    tiny = np.finfo(float).tiny
+    before, after = (math.log(max(loss[j], tiny)) for j in (i - 1, i))
+    share = (before - math.log(level)) / (before - after)
+    low, high = (math.log(values[j]) if values[j] > 0 else math.nan for j in (i - 1, i))
+    return math.exp(low + share * (high - low))

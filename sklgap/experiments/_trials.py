@@ -125,6 +125,24 @@ def measure(model: Any, parts: Parts, measuring: Measuring, seed: int) -> tuple[
     started = time.perf_counter()
     classifier = last_step(model)
     figures: dict[str, Any] = {"batch_size": classifier.history_[-1, "batch_size"]}
+    scores, samples = measure_scores(model, parts, measuring)
+    figures |= scores
+    figures |= {
+        "weight_distance": classifier.history_[-1, "weight_distance"],
+        "n_epochs": classifier.n_iter_,
+        "n_updates": classifier.n_updates_,
+        "converged": classifier.converged_ if _has_stopping_rule(classifier) else None,
+        # Of the epochs themselves: a fit may have been stopped and gone on, or be loaded.
+        "fit_seconds": sum(classifier.history_[:, "dur"]),
+    }
+    figures |= _sharpness(model, parts["train"], measuring, seed)
+    figures["measure_seconds"] = time.perf_counter() - started
+    return figures, samples
+
+
+def measure_scores(model: Any, parts: Parts, measuring: Measuring) -> tuple[dict[str, float], dict[str, Samples]]:
+    """Return losses and scores of a fitted model on all parts, and what those beside the training data rest on."""
+    figures: dict[str, float] = {}
     samples: dict[str, Samples] = {}
     for part, (X, y) in parts.items():
         with naming_data(*_NAMES.get(part, ("X", "y"))):
@@ -138,16 +156,6 @@ def measure(model: Any, parts: Parts, measuring: Measuring, seed: int) -> tuple[
                 figures[f"{part}_{score.name}"], own[score.name] = measure_score(score, model, X, y)
         if part != "train":
             samples |= {f"{part}_{name}": value for name, value in own.items() if value is not None}
-    figures |= {
-        "weight_distance": classifier.history_[-1, "weight_distance"],
-        "n_epochs": classifier.n_iter_,
-        "n_updates": classifier.n_updates_,
-        "converged": classifier.converged_ if _has_stopping_rule(classifier) else None,
-        # Of the epochs themselves: a fit may have been stopped and gone on, or be loaded.
-        "fit_seconds": sum(classifier.history_[:, "dur"]),
-    }
-    figures |= _sharpness(model, parts["train"], measuring, seed)
-    figures["measure_seconds"] = time.perf_counter() - started
     return figures, samples
 
 

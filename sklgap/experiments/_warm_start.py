@@ -1,35 +1,57 @@
 """``warm_start_curve``: large batches started from small-batch weights, Figure 5 of Keskar et al. (2017)."""
 
-import numbers
+import copy
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
-from tqdm.auto import tqdm
 
 from sklgap._checks import check_arguments, check_integer, check_random_state
-from sklgap.experiments._experiment import check_candidate, check_data, check_keepable, check_measuring, described
-from sklgap.experiments._recorded_training import draw_seeds, without_head
-from sklgap.experiments._result import environment, text_of
-from sklgap.experiments._trials import Trial, run_trials
-from sklgap.experiments._warm_start_result import WarmStartCurve
-from sklgap.inspection import recorded
-from sklgap.training import TrainingRecorder
+from sklgap.estimator._evaluation import recompute_batch_norm
+from sklgap.experiments import _notes as notes
+from sklgap.experiments._cost import measure_cost
+from sklgap.experiments._estimate import Components, Estimate, ratio_estimate
+from sklgap.experiments._inputs import (
+    check_candidate,
+    check_data,
+    check_keepable,
+    common_settings,
+    described,
+    without_head,
+)
+from sklgap.experiments._protocol import (
+    Measurement,
+    Measuring,
+    Trial,
+    draw_seeds,
+    given_measurement,
+    sharpness_key,
+    with_parameters,
+)
+from sklgap.experiments._records import Records, targets_of
+from sklgap.experiments._result import count, mean_std
+from sklgap.experiments._run import interruptible, run
+from sklgap.experiments._scores import ACCURACY, Samples, Score, Scoring, try_scores
+from sklgap.experiments._trials import Outcome, Parts, measure_scores, run_trials
+from sklgap.training._recorder import snapshot
 from sklgap.training._weights_keeper import KeptWeights, WeightsKeeper
 
-_RECORDER, _KEEPER = "warm_start_recorder", "warm_start_keeper"
-# What the small-batch training is recorded by, and its names in the records.
-_SMALL = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "n_updates", "weight_distance")
+if TYPE_CHECKING:
+    from sklgap.experiments._plot._warm_start import WarmStartDisplay
+
+_KEEPER = "warm_start_keeper"
 
 Weights = dict[str, np.ndarray]
 
 
+@interruptible
 def warm_start_curve(
     estimator: Any,
     X: Any,
@@ -43,21 +65,24 @@ def warm_start_curve(
     every: int = 1,
     large_epochs: int | None = None,
     n_trials: int = 5,
-    epsilons: Sequence[float] = (1e-3,),
+    epsilon: float | Sequence[float] = (1e-3,),
+    subspace_dims: Sequence[int | None] = (None,),
     batch_norm: str = "batch",
-    max_samples: int | None = 10_000,
+    max_samples: int | float | None = 10_000,
     solver: str = "auto",
+    scoring: Scoring = None,
+    measurement: Measurement | None = None,
     random_state: int | np.random.RandomState | None = None,
     n_jobs: int | None = None,
     memory: str | Path | None = None,
     verbose: int = 1,
-) -> WarmStartCurve:
-    """Train with small batches, and from the weights after every k-th epoch anew with large ones.
+) -> "WarmStartCurve":
+    """Train with small batches, and from the weights after every k-th epoch with large ones.
 
     When has the small batch left the region of sharp minima: after how many of its epochs does a large batch that goes
-    on from there end as flat, and as accurate on test data? A trial trains the small batch once and keeps its weights;
-    each of them, and the starting point itself (0 epochs: large batch from scratch), is where a training with the large
-    batch starts.
+    on from there end as flat, and as accurate on test data? A trial trains the small batch once and saves its weights
+    along the way. A training with the large batch starts from each of them, and from the starting point itself (0
+    epochs: large batch from scratch).
 
     Parameters
     ----------
@@ -67,7 +92,7 @@ def warm_start_curve(
     X, y : array-like
         Training data.
     X_test, y_test : array-like
-        Test data: evaluated once per fitted model and kept epoch, never used for a choice.
+        Test data: evaluated once per large-batch fit and saved small-batch epoch, never used for a choice.
     small, large : "SB", "LB", int, float or BatchRegime, default="SB", "LB"
         The ``batch_regime`` of either training.
     max_small_epochs : int, default=20
@@ -78,29 +103,18 @@ def warm_start_curve(
         ``max_epochs`` of the large-batch trainings (100: Keskar et al.); None: the estimator's.
     n_trials : int, default=5
         Starting points. In a trial all trainings have one ``random_state``.
-    epsilons : sequence of float, default=(1e-3,)
-        Box sizes of the sharpness, in the full space; an empty sequence measures none.
-    batch_norm : {"batch", "population", "running"}, default="batch"
-        The batch-norm policy of every loss, accuracy and sharpness; see `sklgap.objective.Objective`.
-    max_samples : int or None, default=10_000
-        Training rows that sharpness is measured on, the same in all trials; None: all.
-    solver : {"auto", "lbfgsb", "lbfgsb-scaled", "power"}, default="auto"
-        See `sklgap.inspection.sharpness`.
-    random_state : int, RandomState or None, default=None
-        An int makes it repeatable, whatever ``n_jobs``, at equal thread count.
-    n_jobs : int, default=None
-        Fits at once, as in scikit-learn. On one GPU keep it at 1.
-    memory : str or Path, default=None
-        Folder that keeps finished work: a finished fit is loaded instead of repeated, an unfinished one goes on from
-        its last saved epoch; see `LBGapClassifier`. Needs ``random_state``.
-    verbose : int, default=1
-        0: silent; 1: progress bars, one of the small-batch and one of the large-batch trainings.
+    epsilon, subspace_dims, batch_norm, max_samples, solver, scoring
+        What is measured; `Measurement` explains them. Sharpness is measured after the large batch.
+    measurement : Measurement, default=None
+        All of these at once.
+    random_state, n_jobs, memory, verbose
+        As in every experiment; `sklgap.experiments` explains them.
 
     Returns
     -------
     WarmStartCurve
         Prints as a table; ``plot()`` draws the figure. Interrupted by Ctrl-C it holds the large-batch trainings that
-        had finished.
+        had finished, and ``small_records`` those of the small batch.
 
     Raises
     ------
@@ -111,18 +125,18 @@ def warm_start_curve(
 
     See Also
     --------
-    sklgap.SwitchBatch : Goes from small to large batches within one training, and keeps the optimiser's state.
+    sklgap.SwitchBatch : Goes from small to large batches within one training, and retains the optimiser's state.
 
     Notes
     -----
     As in the paper's "piggyback", a large-batch training starts from weights alone: the state of the optimiser, the
-    number of updates and the schedule of the learning rate start anew. Its ``weight_distance`` is from where it
-    started. It has had the small-batch epochs besides, which is why the table has plain small-batch training too. With
-    ``batch_norm="running"`` the small batch is measured with the averages as its training left them, the large batch
-    with those that ``fit`` recomputes at its end.
+    number of updates and the schedule of the learning rate start from zero. Its ``weight_distance`` is from where it
+    started. It has had the small-batch epochs besides, which is why the table has plain small-batch training too. The
+    small batch is measured after an epoch as if its training had ended there: with ``recompute_batch_norm`` the
+    statistics of batch norm are those of the training data at these weights.
 
     Costs ``n_trials`` small-batch trainings of ``max_small_epochs`` epochs and
-    ``n_trials * (1 + max_small_epochs // every)`` large-batch ones; all kept weights are in memory at once. The
+    ``n_trials * (1 + max_small_epochs // every)`` large-batch ones; all saved weights are in memory at once. The
     steps of a pipeline before the classifier are fitted once.
 
     References
@@ -138,12 +152,13 @@ def warm_start_curve(
     >>> curve = warm_start_curve(
     ...     model, X[:900] / 16, y[:900], X[900:] / 16, y[900:],
     ...     max_small_epochs=4, every=2, n_trials=2, random_state=0, verbose=0)
-    >>> curve.small_epochs
-    array([0, 2, 4])
-    >>> curve.by_trial("test_accuracy").shape
-    (2, 3)
+    >>> curve.labels
+    ['0', '2', '4']
+    >>> curve.values(4, "test_accuracy").shape
+    (2,)
     """
     check_arguments(warm_start_curve, locals())
+    measurement = given_measurement(warm_start_curve, locals())
     for name, value in (("max_small_epochs", max_small_epochs), ("every", every)):
         check_integer(name, value)
     if every > max_small_epochs:
@@ -159,44 +174,284 @@ def warm_start_curve(
     check_keepable(memory, random_state)
     rng = check_random_state(random_state)
     seeds = draw_seeds(n_trials, rng)
-    measuring = check_measuring(epsilons, (None,), batch_norm, solver, max_samples, len(y), rng)
+    measuring = measurement.settle(len(y), rng)
+    try_scores(measuring.scores, y_test)
     settings = {
         "n_train": len(y),
         "n_test": len(y_test),
         "n_trials": int(n_trials),
+        "reference": "0",
         "regimes": described({"small": of_small, "large": of_large}),
         "small": small if isinstance(small, str) else f"small batch ({small})",
         "large": large if isinstance(large, str) else f"large batch ({large})",
         "small_epochs": [0, *range(every, max_small_epochs + 1, every)],
-        "estimator": text_of(estimator),
-        "epsilons": list(measuring.epsilons),
-        "batch_norm": batch_norm,
-        "n_samples_sharpness": len(measuring.rows),
-        "solver": solver,
-        "random_state": random_state if isinstance(random_state, numbers.Integral) else None,
-        "environment": environment(),
+        **measuring.settings(),
+        **common_settings(estimator, random_state),
     }
     classifier, X, X_test = without_head(estimator, X, y, X_test)
-    train, test = (X, y), (X_test, y_test)
-    kept = {} if memory is None else {"memory": memory}
-    of_trials = [{**of_small, **kept, "random_state": seed} for seed in seeds]
-    calls = [delayed(_train_small)(classifier, train, test, of_trial, every, batch_norm) for of_trial in of_trials]
-    trained = Parallel(n_jobs=n_jobs, return_as="generator")(calls)
-    small_fits = list(tqdm(trained, total=len(calls), unit=" small-batch fits", disable=not verbose))
-    trials, starts = _large_trials(classifier, small_fits, of_large, settings, seeds)
-    results, interrupted = run_trials(
-        classifier,
-        trials,
-        train,
-        test,
-        measuring,
-        n_jobs=n_jobs,
-        verbose=verbose,
-        memory=memory,
-        keep_estimators=False,
+    parts = {"train": (X, y), "test": (X_test, y_test)}
+    if verbose:
+        settings["cost"] = _tell_cost(classifier, of_small, of_large, parts, measuring, settings, n_jobs)
+    if memory is not None and classifier.memory is None:
+        of_small["memory"] = memory
+    jobs = [
+        partial(_train_small, classifier, Trial("small", of_small, trial, seed), parts, measuring, every)
+        for trial, seed in enumerate(seeds)
+    ]
+    small_fits, interrupted = run(jobs, n_jobs=n_jobs, verbose=verbose, unit=" small-batch fits")
+    if not small_fits:
+        raise KeyboardInterrupt
+    small_fits = sorted(small_fits, key=lambda fit: fit.trial)
+    outcomes: list[Outcome] = []
+    if not interrupted:
+        trials, starts = _large_trials(classifier, small_fits, of_large, settings, seeds)
+        outcomes, interrupted = run_trials(
+            classifier, trials, parts, measuring, n_jobs=n_jobs, verbose=verbose, memory=memory, keep_estimators=False
+        )
+        outcomes = [
+            _with_start(outcome, *starts[outcome.record["trial"], outcome.record["regime"]]) for outcome in outcomes
+        ]
+    return WarmStartCurve(
+        outcomes,
+        settings,
+        interrupted,
+        small_records=[record for fit in small_fits for record in fit.records.values()],
+        targets=targets_of(parts),
+        scores=measuring.scores,
     )
-    records = [{**record, **starts[record["trial"], record["regime"]]} for record, _ in results]
-    return WarmStartCurve(records, settings, interrupted)
+
+
+class WarmStartCurve(Records):
+    """What `warm_start_curve` found; ``print`` it.
+
+    Attributes
+    ----------
+    records : list of dict
+        One per finished large-batch training: what `compare_regimes` records; ``small_epochs``, the small-batch epochs
+        before it; and, with ``small_`` before their names, losses, scores, updates and distance from the start of the
+        small-batch training itself by then. Accuracies as fractions, sharpness in percent, seconds.
+    small_records : list of dict
+        One for each saved epoch of each finished small-batch training: what of it is in ``records``.
+    small_epochs : ndarray of shape (n_points,)
+        Small-batch epochs that large-batch trainings started after; the first is 0.
+    labels : list of str
+        The same as text. Everywhere a label may be given as a number: ``curve.values(5, "test_accuracy")``.
+    notes : list of str
+        What a reader must know before believing the figures.
+    """
+
+    def __init__(
+        self,
+        outcomes: Sequence[Outcome],
+        settings: dict[str, Any],
+        interrupted: bool = False,
+        *,
+        small_records: list[dict[str, Any]],
+        targets: dict[str, np.ndarray] | None = None,
+        scores: Sequence[Score] = (Score(ACCURACY),),
+    ) -> None:
+        self.small_epochs = np.array(settings["small_epochs"])
+        self.small_records = sorted(small_records, key=lambda record: (record["trial"], record["small_epochs"]))
+        labels = [str(epochs) for epochs in self.small_epochs]
+        super().__init__(outcomes, labels, settings, interrupted, targets=targets, scores=scores)
+
+    def _label_of(self, record: dict[str, Any]) -> str:
+        return str(record["small_epochs"])
+
+    # -- statistics ------------------------------------------------------------------------------------------------
+
+    def quantity(self, name: str) -> np.ndarray:
+        """Return one quantity, an array of shape (n_points, n_trials), NaN where the fit had not finished."""
+        values = np.full((len(self.small_epochs), self.settings["n_trials"]), np.nan)
+        for record in self.small_records if name.startswith("small_") else self.records:
+            value = record[name]
+            values[self.small_epochs == record["small_epochs"], record["trial"]] = np.nan if value is None else value
+        return values
+
+    def gain(self, score: str | None = None) -> list[Estimate]:
+        """Return, per point, a test score of the large batch minus that of the large batch from scratch."""
+        return [self._gain(label, self.score(score)).estimate() for label in self.labels]
+
+    def cost(self, score: str | None = None) -> list[Estimate]:
+        """Return, per point, a test score of the small batch minus that of the large batch started from it."""
+        return [self._cost(label, self.score(score)).estimate() for label in self.labels]
+
+    def sharpness_ratio(self, epsilon: float, subspace_dim: int | None = None) -> list[Estimate]:
+        """Return, per point, the sharpness of the large batch relative to the large batch from scratch."""
+        values = self.quantity(sharpness_key(epsilon, subspace_dim))
+        return [ratio_estimate(of_point, values[0]) for of_point in values]
+
+    def _gain(self, label: str, score: Score) -> Components:
+        return self.components(label, self.labels[0], f"test_{score.name}")
+
+    def _cost(self, label: str, score: Score) -> Components:
+        name = f"test_{score.name}"
+        return self.components(label, label, name, reference_name=f"small_{name}")
+
+    def _last(self) -> int | None:
+        """Return the last point that can be compared with point 0 in some trial; None where there is none."""
+        paired = [i for i, gain in enumerate(self.gain()) if i and gain.n]
+        return paired[-1] if paired else None
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the figures, in plain sentences."""
+        s, last = self.settings, self._last()
+        small, large, scratch = s["small"], s["large"], f"{s['large']} from scratch"
+        names = {label: f"{large} after {count(int(label), f'{small} epoch')}" for label in self.done}
+        found = [
+            *self._missing(),
+            *notes.not_converged({large: [record["converged"] for record in self.records]}),
+            *notes.diverged({name: self.values(label, "train_loss") for label, name in names.items()}),
+            *self._majority(),
+        ]
+        if last is None:
+            return found
+        label = self.labels[last]
+        gains = {names[self.labels[i]]: gain for i, gain in enumerate(self.gain()) if i and gain.n}
+        at_last = {names[label]: gains[names[label]]}
+        losses = {names[label]: self.paired(0, label, "train_loss")} if s["epsilon"] else {}
+        return [
+            *found,
+            *notes.unequal_losses(scratch, losses, "; sharpness falls as the training loss does"),
+            *notes.no_interval(gains),
+            *notes.undecided(scratch, at_last, self.scores[0].name),
+            *notes.seeds_only(gains),
+            *notes.several_intervals(sum(gain.has_interval for gain in gains.values())),
+            f"A warm-started {large} has made the updates of {small} besides: a gain over {scratch} shows what those "
+            f"do; read {small} beside it.",
+        ]
+
+    def _missing(self) -> list[str]:
+        n_trials, n_all = self.settings["n_trials"], self.settings["n_trials"] * len(self.labels)
+        n_small, n_done = len({record["trial"] for record in self.small_records}), len(self.records)
+        if self.interrupted and n_small < n_trials:
+            return [
+                f"Interrupted during the small-batch trainings: {n_small} of {n_trials} had finished and are in "
+                "small_records, and no large-batch training was begun."
+            ]
+        if self.interrupted or n_done == n_all:
+            return notes.interrupted(self.interrupted, n_done, n_all, "large-batch fit")
+        return [
+            f"{n_all - n_done} of {n_all} starting points are missing: the small-batch training ended before them, or "
+            "had diverged."
+        ]
+
+    def _majority(self) -> list[str]:
+        if not any(score.name == ACCURACY for score in self.scores) or "test" not in self._targets:
+            return []
+        means = notes.mean_accuracies(self)
+        of_small = [_there(values) for values in self.quantity(f"small_test_{ACCURACY}")]
+        means |= {f"small, {i}": float(values.mean()) for i, values in enumerate(of_small) if len(values)}
+        return notes.majority_class(means, self._targets["test"])
+
+    # -- printing --------------------------------------------------------------------------------------------------
+
+    def _verdict(self) -> list[str]:
+        s, i = self.settings, self._last()
+        if i is None:
+            return [
+                f"Nothing can be compared: no {s['large']} that started after {s['small']} epochs has finished beside "
+                "one from scratch."
+            ]
+        gain, cost = self.gain()[i], self.cost()[i]
+        return [
+            f"{s['large']} started after {self._epochs(i)} tests {self._apart(gain)} {s['large']} from scratch"
+            f"{self.doubt(gain)}.",
+            f"{s['small']} itself tests {self._apart(cost)} the {s['large']} that starts from it{self.doubt(cost)}.",
+        ]
+
+    def _epochs(self, i: int) -> str:
+        return count(int(self.small_epochs[i]), f"{self.settings['small']} epoch")
+
+    def _apart(self, difference: Estimate) -> str:
+        """Return "4.50 points of accuracy [1.10, 7.90] above"."""
+        if difference.value < 0:
+            return f"{self.gap_sentence(difference.scaled(-1))} below"
+        return f"{self.gap_sentence(difference)} above"
+
+    def _head(self) -> list[str]:
+        s = self.settings
+        return [
+            f"{s['large']} started from the weights of {s['small']}, with a new state of the optimiser: "
+            f"{s['n_train']:,} training and {s['n_test']:,} test samples, {self.trials_line()}",
+            *self.measured_lines(),
+        ]
+
+    def _table(self) -> list[list[str]]:
+        small, large = self.settings["small"], self.settings["large"]
+        columns = []
+        for name, key, show in self.score_columns(("test",)):
+            columns += [(f"{small}, {name}", f"small_{key}", show), (f"{large}, {name}", key, show)]
+        columns += [
+            (f"{small}, train loss", "small_train_loss", _loss),
+            (f"{large}, train loss", "train_loss", _loss),
+            *((f"{large}, {name}", key, show) for name, key, show in self.sharpness_columns()),
+        ]
+        units = [" (points)" if score.in_points else f", {score.name}" for score in self.scores]
+        rows = [[f"{small} epochs", *(name for name, *_ in columns), *(f"gain{unit}" for unit in units)]]
+        values = {key: self.quantity(key) for _, key, _ in columns if self.records or key.startswith("small_")}
+        gains = [self.gain(score.name) for score in self.scores]
+        for i, label in enumerate(self.labels):
+            cells = [show(_there(values[key][i])) if key in values else "-" for _, key, show in columns]
+            found = [
+                self.shown_gap(of_score[i], score) if i and of_score[i].n else "-"
+                for score, of_score in zip(self.scores, gains, strict=True)
+            ]
+            rows.append([label, *cells, *found])
+        return rows
+
+    def _reading(self) -> list[str]:
+        s, i = self.settings, self._last()
+        lines = [f"gain: test score of {s['large']} minus that of {s['large']} from scratch, over paired trials"]
+        if i is None:
+            return lines
+        ratios = []
+        for key, name in self.sharpness_names().items():
+            values = self.quantity(key)
+            ratio = ratio_estimate(values[i], values[0])
+            ratios.append(ratio)
+            relative = ratio.text(".2g", " times")
+            lines.append(f"after {self._epochs(i)}: {name} of {s['large']}, relative to from scratch: {relative}")
+        scores = [e for score in self.scores for e in (*self.gain(score.name), *self.cost(score.name))]
+        of_ratios = [f"of sharpness, {line}" for line in self.interval_lines(ratios)]
+        return [*lines, *self.interval_lines(scores), *of_ratios]
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def _statistics(self) -> dict[str, Any]:
+        points = []
+        for i, label in enumerate(self.labels):
+            scores = {
+                score.name: {
+                    name: {**parts.estimate().to_dict(), "components": parts.to_dict()}
+                    for name, parts in (("gain", self._gain(label, score)), ("cost", self._cost(label, score)))
+                }
+                for score in self.scores
+            }
+            ratios = {}
+            for key in self.sharpness_names() if self.records else ():
+                values = self.quantity(key)
+                ratios[key] = ratio_estimate(values[i], values[0]).to_dict()
+            points.append({"small_epochs": int(label), "scores": scores, "sharpness_ratio": ratios})
+        return {"points": points, "small_records": self.small_records}
+
+    def plot(self, axes: Any = None) -> "WarmStartDisplay":
+        """Draw a test score and sharpness against the small-batch epochs; return a `WarmStartDisplay`."""
+        from sklgap.experiments._plot._warm_start import WarmStartDisplay
+
+        return WarmStartDisplay.from_curve(self, axes=axes)
+
+
+def _there(values: np.ndarray) -> np.ndarray:
+    return values[~np.isnan(values)]
+
+
+def _loss(values: np.ndarray) -> str:
+    return mean_std(values, ".1e")
+
+
+# -- before training ---------------------------------------------------------------------------------------------------
 
 
 def _check_regime(name: str, estimator: Any, parameters: dict[str, Any], n_samples: int) -> None:
@@ -206,46 +461,88 @@ def _check_regime(name: str, estimator: Any, parameters: dict[str, Any], n_sampl
         raise ValueError(str(error).replace("batch_regime must", f"{name} must", 1)) from None
 
 
-def _train_small(
+def _tell_cost(
     classifier: Any,
-    train: tuple[Any, Any],
-    test: tuple[Any, Any],
-    parameters: dict[str, Any],
-    every: int,
-    batch_norm: str,
-) -> tuple[dict[str, np.ndarray], dict[int, Weights]]:
-    """Return the records of a small-batch training, from before its first epoch on, and the weights it passed."""
-    recorder = TrainingRecorder({"train": train, "test": test}, every=every, at_updates=[0], batch_norm=batch_norm)
-    model = clone(classifier).set_params(**parameters)
-    own = [(_RECORDER, recorder), (_KEEPER, WeightsKeeper(every))]
-    model.set_params(callbacks=[*(model.callbacks or []), *own])
+    of_small: dict[str, Any],
+    of_large: dict[str, Any],
+    parts: Parts,
+    measuring: Measuring,
+    settings: dict[str, Any],
+    n_jobs: int | None,
+) -> dict[str, Any]:
+    """Print what both phases will cost, and return it."""
+    n_trials, n_points, train = settings["n_trials"], len(settings["small_epochs"]), parts["train"]
+    common: dict[str, Any] = {"n_evaluated": settings["n_test"], "n_jobs": n_jobs}
+    costs = {
+        "small": measure_cost(classifier, {settings["small"]: of_small}, n_trials, train, n_records=n_points, **common),
+        "large": measure_cost(
+            classifier, {settings["large"]: of_large}, n_trials * n_points, train, measuring=measuring, **common
+        ),
+    }
+    print(*costs.values(), sep="\n")
+    return {phase: asdict(cost) for phase, cost in costs.items()}
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+class SmallFit(NamedTuple):
+    """A small-batch training by epochs done, 0 included: weights, what was measured there, and what scores rest on."""
+
+    trial: int
+    weights: dict[int, Weights]
+    records: dict[int, dict[str, Any]]
+    samples: dict[int, dict[str, Samples]]
+
+
+def _train_small(classifier: Any, trial: Trial, parts: Parts, measuring: Measuring, every: int) -> SmallFit:
+    model = with_parameters(classifier, {**trial.parameters, "random_state": trial.seed})
+    model.set_params(callbacks=[*(model.callbacks or []), (_KEEPER, WeightsKeeper(every))])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the result says where the loss was not finite
-        model.fit(*train)
-    kept = dict(model.net_.callbacks_)[_KEEPER].weights_
-    finite = {epoch: w for epoch, w in kept.items() if all(np.isfinite(values).all() for values in w.values())}
-    return recorded(model, _RECORDER), finite
+        model.fit(*parts["train"])
+    found = SmallFit(trial.trial, {}, {}, {})
+    for epoch, weights in dict(model.net_.callbacks_)[_KEEPER].weights_.items():
+        if not all(np.isfinite(values).all() for values in weights.values()):
+            continue  # diverged
+        scores, samples = measure_scores(_model_at(model, weights, epoch, parts), parts, measuring)
+        done = model.history_[epoch - 1] if epoch else {"n_updates": 0, "weight_distance": 0.0}
+        figures = {**scores, "n_updates": done["n_updates"], "weight_distance": done["weight_distance"]}
+        start = {"trial": trial.trial, "seed": trial.seed, "small_epochs": epoch}
+        found.weights[epoch] = weights
+        found.records[epoch] = {**start, **{f"small_{name}": value for name, value in figures.items()}}
+        found.samples[epoch] = {f"small_{name}": value for name, value in samples.items()}
+    return found
+
+
+def _model_at(model: Any, weights: Weights, epoch: int, parts: Parts) -> Any:
+    """Return a copy of a fitted model as it was after an epoch, had its training ended there."""
+    copied = copy.copy(model)
+    copied.net_ = snapshot(model.net_)
+    KeptWeights(weights, epoch)(copied.module_)
+    if model.recompute_batch_norm:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a module that normalises itself: fit has said it
+            recompute_batch_norm(copied.module_, *model.net_.encoding_.encode(*parts["train"]))
+    return copied
 
 
 def _large_trials(
     classifier: Any,
-    small_fits: Sequence[tuple[dict[str, np.ndarray], dict[int, Weights]]],
+    small_fits: Sequence[SmallFit],
     of_large: dict[str, Any],
     settings: dict[str, Any],
     seeds: Sequence[int],
-) -> tuple[list[Trial], dict[tuple[int, str], dict[str, Any]]]:
+) -> tuple[list[Trial], dict[tuple[int, str], tuple[dict[str, Any], dict[str, Samples]]]]:
     """Return the large-batch trainings, and what is known of where each starts, by trial and label."""
     trials, starts = [], {}
-    for number, ((columns, kept), seed) in enumerate(zip(small_fits, seeds, strict=True)):
-        for epoch in settings["small_epochs"]:
-            row = np.flatnonzero(columns["epoch"] == epoch)
-            if epoch and (epoch not in kept or not len(row)):  # the training had diverged, or a callback ended it
-                continue
+    for fit in small_fits:
+        # The small-batch training may have diverged, or a callback ended it.
+        for epoch in (epoch for epoch in settings["small_epochs"] if epoch in fit.weights):
             label = f"{settings['large']} after {epoch} epochs"
-            parameters = {**of_large, **(_start_from(classifier, kept[epoch], epoch) if epoch else {})}
-            trials.append(Trial(label, parameters, number, seed))
-            known = {f"small_{name}": columns[name][row[0]].item() for name in _SMALL}
-            starts[number, label] = {"small_epochs": epoch, **known}
+            parameters = {**of_large, **(_start_from(classifier, fit.weights[epoch], epoch) if epoch else {})}
+            trials.append(Trial(label, parameters, fit.trial, seeds[fit.trial]))
+            starts[fit.trial, label] = (fit.records[epoch], fit.samples[epoch])
     return trials, starts
 
 
@@ -254,6 +551,10 @@ def _start_from(classifier: Any, weights: Weights, epoch: int) -> dict[str, Any]
     start = KeptWeights(weights, epoch)
     if not isinstance(classifier.net, nn.Module):
         return {"init": start}
-    module = clone(classifier.net, safe=False)  # an instance keeps its weights, whatever ``init`` says
+    module = clone(classifier.net, safe=False)  # an instance has its own weights, whatever ``init`` says
     start(module)
     return {"net": module}
+
+
+def _with_start(outcome: Outcome, record: dict[str, Any], samples: dict[str, Samples]) -> Outcome:
+    return outcome._replace(record={**outcome.record, **record}, samples={**outcome.samples, **samples})

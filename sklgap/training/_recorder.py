@@ -263,7 +263,7 @@ class TrainingRecorder(Callback):
     def _check(self) -> None:
         if self.every is not None and not is_integer(self.every, least=1):
             raise ValueError(f"every must be None or an integer of at least 1; got {shown(self.every)}.")
-        _check_updates(self.at_updates)
+        check_updates(self.at_updates)
         if self.every is None and self.at_updates is None:
             raise ValueError("every and at_updates must not both be None: there would be no record.")
         check_batch_norm(self.batch_norm)
@@ -328,7 +328,8 @@ def _next_update(at_updates: str | Sequence[int] | None, n_updates: int) -> floa
     return min((int(n) for n in asked if n > n_updates), default=math.inf)
 
 
-def _check_updates(at_updates: str | Sequence[int] | None) -> None:
+def check_updates(at_updates: str | Sequence[int] | None) -> None:
+    """ValueError for what is no choice of updates to record at."""
     if at_updates is None or (isinstance(at_updates, str) and at_updates == "log"):
         return
     try:

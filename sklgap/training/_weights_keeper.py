@@ -1,4 +1,4 @@
-"""The weights along a training: kept at the ends of epochs, to start other trainings from."""
+"""The weights along a training: at its start and at the ends of epochs, to start other trainings from."""
 
 from typing import Any, Self
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 class WeightsKeeper(Callback):
-    """Keep weights and buffers at the ends of epochs.
+    """Keep weights and buffers of the start and of the ends of epochs.
 
     Parameters
     ----------
@@ -31,6 +31,11 @@ class WeightsKeeper(Callback):
         """Forget the weights of an earlier fit."""
         self.weights_: dict[int, dict[str, np.ndarray]] = {}
         return self
+
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        """Keep a copy of the initial weights."""
+        if not len(net.history):
+            self.on_epoch_end(net)
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Keep a copy every so many epochs."""

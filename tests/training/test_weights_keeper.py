@@ -18,8 +18,10 @@ def _kept(every=1, **params):
 
 def test_kept_are_the_weights_of_shorter_trainings():
     kept, model = _kept(every=2, max_epochs=5)
-    assert list(kept) == [2, 4]
-    for epoch, weights in kept.items():
+    assert list(kept) == [0, 2, 4]
+    start = model.net_.module_start_
+    assert all(np.array_equal(kept[0][name], value.numpy()) for name, value in start.items())
+    for epoch, weights in list(kept.items())[1:]:
         shorter = small(max_epochs=epoch).fit(X, Y)
         for name, p in shorter.module_.named_parameters():
             np.testing.assert_array_equal(weights[name], p.detach().numpy())

@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from sklgap._checks import check_kind
-from sklgap.experiments._trials import sharpness_key
 from sklgap.inspection._plot._axes import axes_for, plain_log_labels
 
 if TYPE_CHECKING:
-    from sklgap.experiments._warm_start_result import WarmStartCurve
+    from sklgap.experiments._warm_start import WarmStartCurve
 
 
 class WarmStartDisplay:
-    """Test accuracy, and sharpness on a logarithmic scale, against the small-batch epochs before the large batch.
+    """A test score, and sharpness on a logarithmic scale, against the small-batch epochs before the large batch.
 
     Means over the trials, with every trial as a dot.
 
@@ -21,40 +20,59 @@ class WarmStartDisplay:
     ----------
     small_epochs : ndarray of shape (n_points,)
         Small-batch epochs; 0: the large batch from scratch.
-    accuracy : dict of ndarrays of shape (n_trials, n_points)
-        Test accuracies as fractions, by name: of the small batch itself, and of the large batch started from it; NaN
-        where there is none.
-    sharpness : dict of ndarrays of shape (n_trials, n_points)
-        Of the large batch in percent, by epsilon.
+    score : dict of ndarrays of shape (n_points, n_trials)
+        Test scores by name: of the small batch itself, and of the large batch started from it; NaN where there is none.
+    sharpness : dict of ndarrays of shape (n_points, n_trials)
+        Of the large batch in percent, by name.
+    name : str, default="test accuracy"
+        What the score is called.
+    percent : bool, default=True
+        Whether the score is a fraction that is drawn in percent.
 
     Attributes
     ----------
     ax_ : ndarray of matplotlib Axes
-        Accuracy, then sharpness (where it was measured).
+        The score, then sharpness (where it was measured).
     figure_ : matplotlib Figure
         The figure.
     """
 
     def __init__(
-        self, *, small_epochs: np.ndarray, accuracy: dict[str, np.ndarray], sharpness: dict[str, np.ndarray]
+        self,
+        *,
+        small_epochs: np.ndarray,
+        score: dict[str, np.ndarray],
+        sharpness: dict[str, np.ndarray],
+        name: str = "test accuracy",
+        percent: bool = True,
     ) -> None:
         self.small_epochs = small_epochs
-        self.accuracy = accuracy
+        self.score = score
         self.sharpness = sharpness
+        self.name = name
+        self.percent = percent
 
     @classmethod
     def from_curve(cls, curve: "WarmStartCurve", *, axes: Any = None) -> Self:
         """Take the numbers from what `warm_start_curve` returned, and plot."""
-        from sklgap.experiments._warm_start_result import WarmStartCurve
+        from sklgap.experiments._warm_start import WarmStartCurve
 
         check_kind("curve", curve, WarmStartCurve)
-        small, large = curve.settings["small"], curve.settings["large"]
-        accuracy = {
-            small: curve.by_trial("small_test_accuracy"),
-            f"{large}, started from {small}": curve.by_trial("test_accuracy"),
+        small, large, score = curve.settings["small"], curve.settings["large"], curve.scores[0]
+        values = {
+            small: curve.quantity(f"small_test_{score.name}"),
+            f"{large}, started from {small}": curve.quantity(f"test_{score.name}"),
         }
-        sharpness = {f"{e:g}": curve.by_trial(sharpness_key(e, None)) for e in curve.settings["epsilons"]}
-        return cls(small_epochs=curve.small_epochs, accuracy=accuracy, sharpness=sharpness).plot(axes=axes)
+        names = curve.sharpness_names()
+        sharpness = {name.removeprefix("sharpness "): curve.quantity(key) for key, name in names.items()}
+        display = cls(
+            small_epochs=curve.small_epochs,
+            score=values,
+            sharpness=sharpness,
+            name=f"test {score.name}",
+            percent=score.in_points,
+        )
+        return display.plot(axes=axes)
 
     def plot(self, axes: Any = None) -> Self:
         """Draw.
@@ -62,7 +80,7 @@ class WarmStartDisplay:
         Parameters
         ----------
         axes : sequence of matplotlib Axes, default=None
-            One for accuracy and one for sharpness; None: a new figure.
+            One for the score and one for sharpness; None: a new figure.
 
         Returns
         -------
@@ -73,16 +91,17 @@ class WarmStartDisplay:
         from matplotlib.ticker import MaxNLocator
 
         axes = np.ravel(axes)[:n_axes]
-        (small, small_accuracy), (large, large_accuracy) = self.accuracy.items()
+        factor = 100 if self.percent else 1
+        (small, of_small), (large, of_large) = self.score.items()
         # Before its first epoch the small batch has learnt nothing: that point would squeeze all others.
-        trained = np.where(self.small_epochs > 0, small_accuracy, np.nan)
-        self._draw(axes[0], 100 * trained, "tab:blue", small, "--")
-        self._draw(axes[0], 100 * large_accuracy, "tab:red", large, "-")
-        axes[0].set_ylabel("test accuracy (%)")
+        trained = np.where(self.small_epochs[:, None] > 0, of_small, np.nan)
+        self._draw(axes[0], factor * trained, "tab:blue", small, "--")
+        self._draw(axes[0], factor * of_large, "tab:red", large, "-")
+        axes[0].set_ylabel(self.name + (" (%)" if self.percent else ""))
         axes[0].legend(frameon=False, fontsize="small")
         if self.sharpness:
-            for number, (epsilon, values) in enumerate(self.sharpness.items()):
-                self._draw(axes[1], values, f"C{number + 3}", epsilon, "-", logarithmic=True)
+            for number, (name, values) in enumerate(self.sharpness.items()):
+                self._draw(axes[1], values, f"C{number + 3}", name, "-", logarithmic=True)
             axes[1].set_yscale("log" if self._positive() else "symlog")
             plain_log_labels(axes[1].yaxis)
             axes[1].set_ylabel("sharpness after the large batch (%)")
@@ -103,7 +122,7 @@ class WarmStartDisplay:
         """Mark every trial; join the means, geometric ones on a logarithmic scale."""
         logarithmic = logarithmic and self._positive()
         scaled = np.log(values) if logarithmic else values
-        means = np.array([c[np.isfinite(c)].mean() if np.isfinite(c).any() else np.nan for c in scaled.T])
-        for trial in values:
+        means = np.array([v[np.isfinite(v)].mean() if np.isfinite(v).any() else np.nan for v in scaled])
+        for trial in values.T:
             ax.plot(self.small_epochs, trial, ".", color=colour, alpha=0.35, markersize=5)
         ax.plot(self.small_epochs, np.exp(means) if logarithmic else means, style, color=colour, label=name)

@@ -1,4 +1,4 @@
-"""The picture of a census: test accuracy against sharpness, a dot for each minimum."""
+"""The picture of a census: a test score against sharpness, a dot for each minimum."""
 
 from typing import TYPE_CHECKING, Any, Self
 
@@ -8,18 +8,22 @@ from sklgap._checks import check_kind
 from sklgap.inspection._plot._axes import axes_for, plain_log_labels
 
 if TYPE_CHECKING:
-    from sklgap.experiments._census_result import MinimaCensus
+    from sklgap.experiments._minima_census import MinimaCensus
 
 _MARKERS = "o^sDvP*X"
 
 
 class MinimaCensusDisplay:
-    """Test accuracy against sharpness of many minima: a colour for each regime, a marker for each initialisation.
+    """A test score against sharpness of many minima: a colour for each regime, a marker for each initialisation.
 
     Parameters
     ----------
-    groups : dict of tuple (regime, init) to tuple (sharpness, accuracy) of ndarrays of shape (n_minima,)
-        Sharpness in percent, test accuracies as fractions.
+    groups : dict of tuple (regime, init) to tuple (sharpness, score) of ndarrays of shape (n_minima,)
+        Sharpness in percent, test scores as they are.
+    name : str, default="test accuracy"
+        What the score is called.
+    percent : bool, default=True
+        Whether the score is a fraction that is drawn in percent.
 
     Attributes
     ----------
@@ -29,21 +33,29 @@ class MinimaCensusDisplay:
         The figure.
     """
 
-    def __init__(self, groups: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]) -> None:
+    def __init__(
+        self,
+        groups: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]],
+        *,
+        name: str = "test accuracy",
+        percent: bool = True,
+    ) -> None:
         self.groups = groups
+        self.name = name
+        self.percent = percent
 
     @classmethod
     def from_census(cls, census: "MinimaCensus", *, ax: Any = None) -> Self:
         """Take the numbers from what `minima_census` returned, and plot."""
-        from sklgap.experiments._census_result import MinimaCensus
+        from sklgap.experiments._minima_census import MinimaCensus
 
         check_kind("census", census, MinimaCensus)
-        groups = {}
+        score, groups = census.scores[0], {}
         for group in census.groups:
-            pairs = np.array([census.by_seed(group, key) for key in (census.sharpness_name, "test_accuracy")])
-            sharpness, accuracy = pairs[:, np.isfinite(pairs).all(axis=0)]
-            groups[group] = (sharpness, accuracy)
-        return cls(groups).plot(ax=ax)
+            pairs = np.array([census.by_trial(group, key) for key in (census.sharpness_name, f"test_{score.name}")])
+            sharpness, values = pairs[:, np.isfinite(pairs).all(axis=0)]
+            groups[group] = (sharpness, values)
+        return cls(groups, name=f"test {score.name}", percent=score.in_points).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw.
@@ -60,15 +72,16 @@ class MinimaCensusDisplay:
         ax = axes_for(ax, "MinimaCensusDisplay.plot")
         regimes, inits = (list(dict.fromkeys(group[i] for group in self.groups)) for i in (0, 1))
         positive = True
-        for (regime, init), (sharpness, accuracy) in self.groups.items():
+        for (regime, init), (sharpness, score) in self.groups.items():
             colour, marker = f"C{regimes.index(regime)}", _MARKERS[inits.index(init) % len(_MARKERS)]
             label = f"{regime}, {init}"
-            ax.plot(sharpness, 100 * accuracy, marker, color=colour, alpha=0.6, markersize=6, label=label)
+            values = 100 * score if self.percent else score
+            ax.plot(sharpness, values, marker, color=colour, alpha=0.6, markersize=6, label=label)
             positive = positive and bool((sharpness > 0).all())
         ax.set_xscale("log") if positive else ax.set_xscale("symlog", linthresh=1e-2)
         plain_log_labels(ax.xaxis)
         ax.set_xlabel("sharpness (%)")
-        ax.set_ylabel("test accuracy (%)")
+        ax.set_ylabel(self.name + (" (%)" if self.percent else ""))
         ax.grid(alpha=0.3)
         ax.legend(frameon=False, fontsize="small")
         self.ax_, self.figure_ = ax, ax.figure

@@ -1,0 +1,490 @@
+"""``minima_census``: sharpness and test scores of the minima that many seeds and initialisations lead to."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+from torch import nn
+
+from sklgap._checks import check_arguments, check_random_state
+from sklgap.experiments import _notes as notes
+from sklgap.experiments._cost import measure_cost
+from sklgap.experiments._estimate import (
+    CONFIDENCE,
+    Components,
+    Estimate,
+    rank_correlation,
+    ratio_estimate,
+    share_larger,
+)
+from sklgap.experiments._inputs import (
+    check_candidate,
+    check_classifier,
+    check_data,
+    check_keepable,
+    check_one_sharpness,
+    check_regimes,
+    check_target_loss,
+    common_settings,
+    described,
+)
+from sklgap.experiments._protocol import Measurement, Trial, draw_seeds, given_measurement
+from sklgap.experiments._records import Records, targets_of
+from sklgap.experiments._result import count, listed, mean_std, text_of
+from sklgap.experiments._run import interruptible
+from sklgap.experiments._scores import ACCURACY, Score, Scoring, try_scores
+from sklgap.experiments._trials import Outcome, run_trials
+from sklgap.nets._check import check_init
+
+if TYPE_CHECKING:
+    from sklgap.experiments._plot._minima_census import MinimaCensusDisplay
+
+Group = tuple[str, str]
+
+QUANTILES = (0.1, 0.5, 0.9)
+
+
+@interruptible
+def minima_census(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    X_test: Any,
+    y_test: Any,
+    *,
+    regimes: Sequence[Any] | Mapping[str, Mapping[str, Any]] = ("SB", "LB"),
+    inits: Sequence[Any] | Mapping[str, Any] = ("glorot_uniform", "torch"),
+    n_trials: int = 10,
+    target_loss: float | None = None,
+    epsilon: float = 1e-3,
+    batch_norm: str = "batch",
+    max_samples: int | float | None = 10_000,
+    solver: str = "auto",
+    scoring: Scoring = None,
+    measurement: Measurement | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    n_jobs: int | None = None,
+    memory: str | Path | None = None,
+    verbose: int = 1,
+) -> "MinimaCensus":
+    """Count and measure the minima that training finds from many seeds and initialisations.
+
+    How sharp are the minima of either regime, how wide is the spread, does the initialisation matter, and do the
+    sharper ones of one regime test worse? Keskar et al. (2017) leave these questions open.
+
+    Parameters
+    ----------
+    estimator : LBGapClassifier, or a pipeline that ends in one
+        Cloned for every fit.
+    X, y : array-like
+        Training data.
+    X_test, y_test : array-like
+        Test data: evaluated once per fitted model, never used for a choice.
+    regimes : sequence or dict, default=("SB", "LB")
+        Values of ``batch_regime``, or a dict from label to parameter overrides, as for `compare_regimes`.
+    inits : sequence or dict, default=("glorot_uniform", "torch")
+        Values of ``init``, or a dict from label to value.
+    n_trials : int, default=10
+        Minima for each pair of a regime and an initialisation. Trial i has one ``random_state`` in all pairs.
+    target_loss : float, default=None
+        Stop every training once the training loss of an epoch (its mean over the epoch's batches) is at most this, and
+        by nothing else before ``max_epochs``: minima of more nearly equal loss. None: the estimator's stopping rule.
+    epsilon : float, default=1e-3
+        Box size of the sharpness (the paper: 1e-3 and 5e-4).
+    batch_norm, max_samples, solver, scoring
+        What is measured; `Measurement` explains them.
+    measurement : Measurement, default=None
+        All of these at once, with one ``epsilon`` and one entry of ``subspace_dims``.
+    random_state, n_jobs, memory, verbose
+        As in every experiment; `sklgap.experiments` explains them.
+
+    Returns
+    -------
+    MinimaCensus
+        Prints as tables; ``plot()`` draws a test score against sharpness. Interrupted by Ctrl-C it holds the fits that
+        had finished.
+
+    Raises
+    ------
+    ValueError
+        For a parameter outside its allowed values, before anything is trained.
+    TypeError
+        For an estimator that is no `LBGapClassifier` and does not end in one.
+
+    See Also
+    --------
+    compare_regimes : More measurements of fewer minima.
+
+    Notes
+    -----
+    It samples the minima in the proportions in which training finds them: how many others the loss surface has is not
+    seen by it. "Minimum" is where training ended. Costs ``n_trials * len(regimes) * len(inits)`` fits and as many
+    measurements of sharpness.
+
+    References
+    ----------
+    Keskar et al., ICLR 2017, Section 5: the questions on initialisation and on the density of sharp minima.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklgap import LBGapClassifier, minima_census
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = LBGapClassifier(module__width=16, max_epochs=3, tol=None)
+    >>> census = minima_census(
+    ...     model, X[:900] / 16, y[:900], X[900:] / 16, y[900:], n_trials=2, random_state=0, verbose=0)
+    >>> census.groups
+    [('SB', 'glorot_uniform'), ('SB', 'torch'), ('LB', 'glorot_uniform'), ('LB', 'torch')]
+    >>> census.values(("LB", "torch"), "test_accuracy").shape
+    (2,)
+    """
+    check_arguments(minima_census, locals())
+    measurement = given_measurement(minima_census, locals())
+    check_one_sharpness(measurement, "minima_census")
+    overrides = check_regimes(regimes)
+    starts = _check_inits(inits)
+    if isinstance(check_classifier(estimator).net, nn.Module):
+        raise ValueError("net must be a name, a class or a function: a module instance has its weights at any init.")
+    if any("init" in parameters for parameters in overrides.values()):
+        raise ValueError("regimes must not set init: every regime starts from all of inits.")
+    if target_loss is not None:
+        check_target_loss(target_loss)
+    X, y, X_test, y_test = check_data(X, y, X_test, y_test)
+    for parameters in overrides.values():
+        check_candidate(estimator, parameters, len(y))
+    stop = {} if target_loss is None else {"target_loss": float(target_loss), "tol": None}
+    check_keepable(memory, random_state)
+    rng = check_random_state(random_state)
+    seeds = draw_seeds(n_trials, rng)
+    measuring = measurement.settle(len(y), rng)
+    try_scores(measuring.scores, y_test)
+    groups = [(regime, init) for regime in overrides for init in starts]
+    if len({_name(group) for group in groups}) < len(groups):
+        raise ValueError(f"inits must have labels that make different pairs with those of regimes; got {list(starts)}.")
+    settings = {
+        "n_train": len(y),
+        "n_test": len(y_test),
+        "n_trials": int(n_trials),
+        "reference": _name(groups[0]),
+        "regimes": described(overrides),
+        "inits": {label: value if isinstance(value, str) else text_of(value) for label, value in starts.items()},
+        "target_loss": None if target_loss is None else float(target_loss),
+        **measuring.settings(),
+        **common_settings(estimator, random_state),
+    }
+    own = {_name((regime, init)): {**overrides[regime], **stop, "init": starts[init]} for regime, init in groups}
+    trials = [
+        Trial(label, parameters, trial, seed) for trial, seed in enumerate(seeds) for label, parameters in own.items()
+    ]
+    if verbose:
+        cost = measure_cost(
+            estimator, own, n_trials, (X, y), n_evaluated=len(y_test), measuring=measuring, n_jobs=n_jobs
+        )
+        settings["cost"] = asdict(cost)
+        print(cost)
+    parts = {"train": (X, y), "test": (X_test, y_test)}
+    outcomes, interrupted = run_trials(
+        estimator,
+        trials,
+        parts,
+        measuring,
+        n_jobs=n_jobs,
+        verbose=verbose,
+        memory=memory,
+        keep_estimators=False,
+    )
+    if not outcomes:
+        raise KeyboardInterrupt
+    by_name = {_name(group): dict(zip(("regime", "init"), group, strict=True)) for group in groups}
+    outcomes = [o._replace(record={**o.record, **by_name[o.record["regime"]]}) for o in outcomes]
+    return MinimaCensus(outcomes, groups, settings, interrupted, targets=targets_of(parts), scores=measuring.scores)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two groups of minima that differ in the regime or in the initialisation alone.
+
+    Attributes
+    ----------
+    first, second : tuple (regime, init)
+        The groups.
+    sharpness_ratio : Estimate
+        Geometric mean of the sharpness of the second relative to the first, over paired trials.
+    score_difference : Estimate
+        Test score (accuracy, or the first of ``scoring``) of the second minus that of the first, over paired trials.
+    share_sharper : float
+        In which share of all pairs of one minimum each that of the second is the sharper one; ties count half.
+    """
+
+    first: Group
+    second: Group
+    sharpness_ratio: Estimate
+    score_difference: Estimate
+    share_sharper: float
+
+
+class MinimaCensus(Records):
+    """What `minima_census` found; ``print`` it.
+
+    Attributes
+    ----------
+    records : list of dict
+        One per finished fit: what `compare_regimes` records, and ``init``. Accuracies as fractions, sharpness in
+        percent, seconds.
+    groups : list of tuple (regime, init)
+        Those with a finished fit.
+    labels : list of str
+        All groups as text, such as "LB, torch". Everywhere a label may be given as a pair.
+    notes : list of str
+        What a reader must know before believing the figures.
+    """
+
+    def __init__(
+        self,
+        outcomes: Sequence[Outcome],
+        groups: Sequence[Group],
+        settings: dict[str, Any],
+        interrupted: bool = False,
+        *,
+        targets: dict[str, np.ndarray] | None = None,
+        scores: Sequence[Score] = (Score(ACCURACY),),
+    ) -> None:
+        labels = [_name(group) for group in groups]
+        super().__init__(outcomes, labels, settings, interrupted, targets=targets, scores=scores)
+        self.groups: list[Group] = [group for group in groups if self._of(group)]
+
+    def _label_of(self, record: dict[str, Any]) -> str:
+        return _name((record["regime"], record["init"]))
+
+    def _text(self, label: Any) -> str:
+        return _name(label) if isinstance(label, tuple) else str(label)
+
+    # -- statistics ------------------------------------------------------------------------------------------------
+
+    @property
+    def sharpness_name(self) -> str:
+        """The name of the sharpness in the records."""
+        return next(iter(self.sharpness_names()))
+
+    def by_trial(self, label: Any, name: str) -> np.ndarray:
+        """Return one quantity of a group, of shape (n_trials,), NaN where a fit had not finished or had diverged."""
+        values = super().by_trial(label, name)
+        # The accuracy of weights that are no numbers is one, and no minimum's.
+        values[~np.isfinite(super().by_trial(label, "train_loss"))] = np.nan
+        return values
+
+    def values(self, label: Any, name: str) -> np.ndarray:
+        """Return one quantity of a group, of the fits that finished and did not diverge, where it is a number."""
+        values = self.by_trial(label, name)
+        return values[np.isfinite(values)]
+
+    def rank_correlation(self, group: Any, name: str | None = None) -> Estimate:
+        """Return Spearman's correlation of sharpness with another quantity, the test score, within a group."""
+        return rank_correlation(
+            self.by_trial(group, self.sharpness_name), self.by_trial(group, name or self._score_name)
+        )
+
+    def contrasts(self) -> list[Contrast]:
+        """Return all pairs of groups that differ in one thing alone: first those of regimes, then those of inits."""
+        return [self._contrast(*pair) for pair in self._pairs()]
+
+    def _pairs(self) -> list[tuple[Group, Group]]:
+        pairs = list(combinations(self.groups, 2))
+        of_regimes = [pair for pair in pairs if pair[0][1] == pair[1][1]]
+        return of_regimes + [pair for pair in pairs if pair[0][0] == pair[1][0]]
+
+    def _contrast(self, first: Group, second: Group) -> Contrast:
+        one, other = (self.by_trial(group, self.sharpness_name) for group in (first, second))
+        difference = self._difference(first, second).estimate()
+        return Contrast(first, second, ratio_estimate(other, one), difference, share_larger(other, one))
+
+    def _difference(self, first: Group, second: Group) -> Components:
+        return self.components(second, first, self._score_name)
+
+    @property
+    def _score_name(self) -> str:
+        return f"test_{self.scores[0].name}"
+
+    def detectable(self) -> float:
+        """Return the size beyond which a rank correlation over ``n_trials`` minima is told from 0; NaN below 4."""
+        n = self.settings["n_trials"]
+        if n < 4:
+            return math.nan
+        grid = np.linspace(0, 1, 1001)[:-1]
+        half = stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt((1 + grid**2 / 2) / (n - 3))
+        beyond = grid[np.arctanh(grid) > half]
+        return float(beyond[0]) if len(beyond) else math.nan
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the figures, in plain sentences."""
+        s, contrasts = self.settings, self.contrasts()
+        by_label = {label: self._of(label) for label in self.done}
+        converged = {label: [record["converged"] for record in records] for label, records in by_label.items()}
+        losses = {label: np.array([record["train_loss"] for record in records]) for label, records in by_label.items()}
+        differences = {_against(c): c.score_difference for c in contrasts}
+        n_intervals = len(contrasts) + sum(self.rank_correlation(group).has_interval for group in self.groups)
+        return [
+            *notes.interrupted(self.interrupted, len(self.records), s["n_trials"] * len(self.labels)),
+            *notes.not_converged(converged, target=s["target_loss"] is not None),
+            *notes.diverged(losses),
+            *self._sharpness_with_loss(),
+            *self._unequal_losses(),
+            *self._majority(),
+            *notes.no_interval(differences),
+            *notes.seeds_only(differences),
+            "These are the minima that training finds, in the proportions in which it finds them: of others the loss "
+            "surface may have they say nothing.",
+            *notes.several_intervals(n_intervals),
+        ]
+
+    def _sharpness_with_loss(self) -> list[str]:
+        found = []
+        for group in self.groups:
+            with_loss = self.rank_correlation(group, "train_loss")
+            if with_loss.excludes(0):
+                found.append(
+                    f"In {_name(group)} sharpness goes with the training loss (rank correlation "
+                    f"{with_loss.text('+.2f')}): what looks like sharpness there may be how far a fit was trained."
+                )
+        return found
+
+    def _unequal_losses(self) -> list[str]:
+        means = [losses.mean() for losses in (self.values(group, "train_loss") for group in self.groups) if len(losses)]
+        if not means or max(means) <= notes.LOSS_RATIO * min(means):
+            return []
+        advice = "" if self.settings["target_loss"] is not None else "; target_loss brings them nearer"
+        return [
+            f"Mean training losses of the groups lie between {min(means):.1e} and {max(means):.1e}: part of any "
+            f"difference between groups may be that one is trained further{advice}."
+        ]
+
+    def _majority(self) -> list[str]:
+        if not any(score.name == ACCURACY for score in self.scores) or "test" not in self._targets:
+            return []
+        accuracies = {label: self.values(label, f"test_{ACCURACY}") for label in self.done}
+        means = {label: float(values.mean()) for label, values in accuracies.items() if len(values)}
+        return notes.majority_class(means, self._targets["test"])
+
+    # -- printing --------------------------------------------------------------------------------------------------
+
+    def _verdict(self) -> list[str]:
+        """Return whether sharper minima test worse, and which of the first two regimes has the sharper ones."""
+        found = {group: self.rank_correlation(group) for group in self.groups}
+        worse = [_name(group) for group, rho in found.items() if rho.high < 0]
+        better = [_name(group) for group, rho in found.items() if rho.low > 0]
+        said = [
+            f"The sharper minima test {how} in these groups: {listed(groups)}."
+            for how, groups in (("worse", worse), ("better", better))
+            if groups
+        ]
+        said = said or ["In no group a relation of sharpness and test score is shown."]
+        return [*said, *(self._sentence(contrast) for contrast in self.contrasts()[:1])]
+
+    def _sentence(self, contrast: Contrast) -> str:
+        said = f"{_against(contrast)}: sharpness {contrast.sharpness_ratio.text('.3g', ' times')}"
+        if not math.isnan(contrast.share_sharper):
+            said += f", sharper in {100 * contrast.share_sharper:.0f} % of pairs"
+        score, difference = self.scores[0], contrast.score_difference
+        amount = difference.points() if score.in_points else difference.text("+.4f")
+        return f"{said}; test {score.name} {amount}."
+
+    def _head(self) -> list[str]:
+        s = self.settings
+        stop = "" if s["target_loss"] is None else f", trained to a loss of {s['target_loss']:g}"
+        minima = count(s["n_trials"], "minimum").replace("minimums", "minima")
+        return [
+            f"{minima} for each regime and initialisation{stop}: {s['n_train']:,} training and {s['n_test']:,} test "
+            "samples, mean ± std",
+            *self.measured_lines(),
+        ]
+
+    def _table(self) -> list[list[str]]:
+        quantiles = ["median" if q == 0.5 else f"{100 * q:.0f} %" for q in QUANTILES]
+        scores = self.score_columns(("test",))
+        names = ["n", "train loss", *(name for name, *_ in scores)]
+        names += [f"{self.sharpness_names()[self.sharpness_name]} (%)", *quantiles, "rank correlation"]
+        rows = [["regime, init", *names]]
+        for group in self.groups:
+            sharpness = self.values(group, self.sharpness_name)
+            rho = self.rank_correlation(group)
+            interval = f" [{rho.low:+.2f}, {rho.high:+.2f}]" if rho.has_interval else ""
+            rows.append(
+                [
+                    _name(group),
+                    str(len(sharpness)),
+                    mean_std(self.values(group, "train_loss"), ".1e"),
+                    *(show(self.values(group, key)) for _, key, show in scores),
+                    mean_std(sharpness, ".3g"),
+                    *(f"{np.quantile(sharpness, q):.3g}" if len(sharpness) else "-" for q in QUANTILES),
+                    "-" if math.isnan(rho.value) else f"{rho.value:+.2f}{interval}",
+                ]
+            )
+        return rows
+
+    def _reading(self) -> list[str]:
+        contrasts, score = self.contrasts(), self.scores[0].name
+        correlations = [self.rank_correlation(group) for group in self.groups]
+        first = f"rank correlation: Spearman's, of sharpness with test {score} within the group"
+        detectable = self.detectable()
+        if not math.isnan(detectable):
+            first += f"; over {self.settings['n_trials']} trials it is told from 0 beyond ±{detectable:.2f}"
+        lines = [first, *(self._sentence(contrast) for contrast in contrasts)]
+        of_sharpness = [*correlations, *(contrast.sharpness_ratio for contrast in contrasts)]
+        lines += [f"of sharpness, {line}" for line in self.interval_lines(of_sharpness)]
+        return lines + [f"of {score}, {line}" for line in self.interval_lines([c.score_difference for c in contrasts])]
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def _statistics(self) -> dict[str, Any]:
+        groups = [
+            {
+                "regime": group[0],
+                "init": group[1],
+                "n": len(self.values(group, self.sharpness_name)),
+                "rank_correlation": self.rank_correlation(group).to_dict(),
+                "rank_correlation_with_train_loss": self.rank_correlation(group, "train_loss").to_dict(),
+            }
+            for group in self.groups
+        ]
+        contrasts = [
+            {**asdict(contrast), "components": self._difference(contrast.first, contrast.second).to_dict()}
+            for contrast in self.contrasts()
+        ]
+        return {"groups": groups, "contrasts": contrasts}
+
+    def plot(self, ax: Any = None) -> "MinimaCensusDisplay":
+        """Draw a test score against sharpness, a dot for each minimum; return a `MinimaCensusDisplay`."""
+        from sklgap.experiments._plot._minima_census import MinimaCensusDisplay
+
+        return MinimaCensusDisplay.from_census(self, ax=ax)
+
+
+def _name(group: Group) -> str:
+    return ", ".join(group)
+
+
+def _against(contrast: Contrast) -> str:
+    return f"{_name(contrast.second)} against {_name(contrast.first)}"
+
+
+def _check_inits(inits: Any) -> dict[str, Any]:
+    """Return the initialisations by label."""
+    if isinstance(inits, str) or not isinstance(inits, Mapping | Sequence) or not len(inits):
+        raise ValueError(f"inits must be a sequence of initialisations or a dict label -> init; got {inits!r}.")
+    if isinstance(inits, Mapping):
+        starts = {str(label): value for label, value in inits.items()}
+    else:
+        starts = {
+            value if isinstance(value, str) else getattr(value, "__name__", repr(value)): value for value in inits
+        }
+    for value in starts.values():
+        check_init(value)
+    if len(starts) < len(inits):
+        raise ValueError(f"inits must have different labels; got {inits!r}.")
+    return starts
