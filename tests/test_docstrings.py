@@ -26,7 +26,7 @@ RECORDS = {
     "StepsTradeoff",
     "DiffusionFit",
     "Evaluation",
-    "Gap",
+    "GapExplanation",
     "GapReport",
     "HessianEigenvalues",
     "HessianTrace",
@@ -46,11 +46,14 @@ RECORDS = {
 }  # returned, not built by users
 DISPLAYS = {
     "BatchSizeCurveDisplay",
+    "CriticalBatchSizeDisplay",
+    "GapExplanationDisplay",
     "GapReportDisplay",
     "LearningCurvesDisplay",
     "MinimaCensusDisplay",
     "SharpnessTrajectoryDisplay",
     "SpectrumDisplay",
+    "StepsToLossDisplay",
     "WarmStartDisplay",
     "WeightDistanceDisplay",
     "ParallelModelDisplay",
@@ -87,9 +90,11 @@ def test_examples_run(name):
 
 def test_there_are_examples():
     # A search that finds nothing would pass.
-    assert {"sklgap.estimator._classifier", "sklgap.inspection._sharpness", "sklgap.experiments._compare"} <= set(
-        WITH_EXAMPLES
-    )
+    assert {
+        "sklgap.estimator._classifier",
+        "sklgap.inspection._sharpness",
+        "sklgap.experiments._compare_regimes",
+    } <= set(WITH_EXAMPLES)
 
 
 PUBLIC = {

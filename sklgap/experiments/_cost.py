@@ -76,8 +76,8 @@ class Cost:
         at_once = "" if self.n_jobs == 1 else f", if {self.n_jobs} fits at once are as fast as one"
         lines = [
             f"cost: {count(sum(self.n_fits), 'fit')}, at most {total:,} updates, about {between(*self.seconds)}"
-            f"{at_once} (training {duration(self.fit_seconds)}, measuring {between(*self.measure_seconds)}). It is less "
-            "where training stops early, and for saved work."
+            f"{at_once} (training {duration(self.fit_seconds)}, measuring {between(*self.measure_seconds)}). It is "
+            "less where training stops early, and for saved work."
         ]
         width = max(len(label) for label in self.labels)
         for label, n, updates, seconds in zip(self.labels, self.n_fits, self.updates, self.step_seconds, strict=True):

@@ -313,8 +313,8 @@ class GapExplanation(Records):
     def _reading(self) -> list[str]:
         estimates = [*self.parts().values(), *self.alone().values()]
         return [
-            "part of the gap: test score minus that of the line above; on the line of the small batch it is what is not "
-            "explained",
+            "part of the gap: test score minus that of the line above; on the line of the small batch it is what is "
+            "not explained",
             "alone: what removing this cause alone gains for the large batch",
             *self.interval_lines(estimates),
             f"over {count(self.total().n, 'paired trial')}",

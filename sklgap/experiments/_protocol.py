@@ -88,7 +88,7 @@ class Measurement:
         check_batch_norm(self.batch_norm)
         if not is_one_of(self.solver, SOLVERS):
             raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {shown(self.solver)}.")
-        empty = is_flat(self.epsilon) and not len(self.epsilon)  # type: ignore[arg-type] # a number is not flat
+        empty = is_flat(self.epsilon) and not len(self.epsilon)
         epsilons = () if empty else tuple(check_epsilons(self.epsilon))
         if len(set(epsilons)) < len(epsilons):
             raise ValueError(f"epsilon must not name a size twice; got {shown(self.epsilon)}.")

@@ -170,7 +170,7 @@ class Records(Result):
         if part in self._targets and len(trials):
             y = self._targets[part]
             try:
-                found = difference(self.score(score), y, self._targets["classes"], (one, two), samples)  # type: ignore[arg-type] # two lists
+                found = difference(self.score(score), y, self._targets["classes"], (one, two), samples)
             except ValueError:
                 if strict:
                     raise
