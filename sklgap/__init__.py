@@ -1,38 +1,43 @@
 """Large-batch training: how large can a batch be before accuracy drops, why does it drop, and what wins it back."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from sklgap._version import __version__
-from sklgap.estimator import LBGapClassifier
-from sklgap.experiments import (
-    BatchSizeCurveDisplay,
-    RegimeComparisonDisplay,
-    WarmStartDisplay,
-    batch_size_curve,
-    compare_regimes,
-    critical_batch_size,
-    explain_gap,
-    gap_report,
-    largest_safe_batch_size,
-    minima_census,
-    sharpness_trajectory,
-    time_to_accuracy,
-    warm_start_curve,
-)
-from sklgap.inspection import (
-    ParametricPlotDisplay,
-    loss_along_line,
-    sharpness,
-)
-from sklgap.metrics import (
-    generalization_gap_score,
-    make_sharpness_scorer,
-    neg_generalization_gap_scorer,
-    neg_sharpness_scorer,
-    sharpness_score,
-)
-from sklgap.objective import Objective, check_objective
-from sklgap.regimes import BatchRegime, ConstantBatch, DynamicSampling, GrowingBatch, SwitchBatch
-from sklgap.remedies import SAM, Adversarial, Augmentation, EntropySGD, Proximal, Remedy, SampleNoise, Stability
-from sklgap.training import TrainingRecorder, WeightAveraging
+
+if TYPE_CHECKING:
+    from sklgap.estimator import LBGapClassifier
+    from sklgap.experiments import (
+        BatchSizeCurveDisplay,
+        RegimeComparisonDisplay,
+        WarmStartDisplay,
+        batch_size_curve,
+        compare_regimes,
+        critical_batch_size,
+        explain_gap,
+        gap_report,
+        largest_safe_batch_size,
+        minima_census,
+        sharpness_trajectory,
+        time_to_accuracy,
+        warm_start_curve,
+    )
+    from sklgap.inspection import (
+        ParametricPlotDisplay,
+        loss_along_line,
+        sharpness,
+    )
+    from sklgap.metrics import (
+        generalization_gap_score,
+        make_sharpness_scorer,
+        neg_generalization_gap_scorer,
+        neg_sharpness_scorer,
+        sharpness_score,
+    )
+    from sklgap.objective import Objective, check_objective
+    from sklgap.regimes import BatchRegime, ConstantBatch, DynamicSampling, GrowingBatch, SwitchBatch
+    from sklgap.remedies import SAM, Adversarial, Augmentation, EntropySGD, Proximal, Remedy, SampleNoise, Stability
+    from sklgap.training import TrainingRecorder, WeightAveraging
 
 __all__ = [
     "Adversarial",
@@ -76,3 +81,62 @@ __all__ = [
     "time_to_accuracy",
     "warm_start_curve",
 ]
+
+# Where each name is: it is imported when it is first asked for, so that the help of the command line needs no torch.
+_PLACES = {
+    "estimator": ["LBGapClassifier"],
+    "experiments": [
+        "BatchSizeCurveDisplay",
+        "RegimeComparisonDisplay",
+        "WarmStartDisplay",
+        "batch_size_curve",
+        "compare_regimes",
+        "critical_batch_size",
+        "explain_gap",
+        "gap_report",
+        "largest_safe_batch_size",
+        "minima_census",
+        "sharpness_trajectory",
+        "time_to_accuracy",
+        "warm_start_curve",
+    ],
+    "inspection": ["ParametricPlotDisplay", "loss_along_line", "sharpness"],
+    "metrics": [
+        "generalization_gap_score",
+        "make_sharpness_scorer",
+        "neg_generalization_gap_scorer",
+        "neg_sharpness_scorer",
+        "sharpness_score",
+    ],
+    "objective": ["Objective", "check_objective"],
+    "regimes": ["BatchRegime", "ConstantBatch", "DynamicSampling", "GrowingBatch", "SwitchBatch"],
+    "remedies": ["Adversarial", "Augmentation", "EntropySGD", "Proximal", "Remedy", "SAM", "SampleNoise", "Stability"],
+    "training": ["TrainingRecorder", "WeightAveraging"],
+}
+_PARTS: tuple[str, ...] = (
+    "datasets",
+    "estimator",
+    "experiments",
+    "inspection",
+    "memory",
+    "metrics",
+    "nets",
+    "objective",
+    "regimes",
+)
+_PARTS += ("remedies", "training")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PARTS:
+        return import_module(f"sklgap.{name}")
+    for part, names in _PLACES.items():
+        if name in names:
+            found = getattr(import_module(f"sklgap.{part}"), name)
+            globals()[name] = found
+            return found
+    raise AttributeError(f"module 'sklgap' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_PARTS})

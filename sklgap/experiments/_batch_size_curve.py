@@ -17,6 +17,7 @@ from sklgap._checks import (
     is_one_of,
     shown,
 )
+from sklgap._typing import BatchNormPolicy, Solver
 from sklgap.experiments import _notes as notes
 from sklgap.experiments._cost import measure_cost
 from sklgap.experiments._estimate import Estimate
@@ -66,9 +67,9 @@ def batch_size_curve(
     validation_fraction: float = 0.1,
     epsilon: float | Sequence[float] = (1e-3,),
     subspace_dims: Sequence[int | None] = (None,),
-    batch_norm: str = "batch",
+    batch_norm: BatchNormPolicy = "batch",
     max_samples: int | float | None = 10_000,
-    solver: str = "auto",
+    solver: Solver = "auto",
     scoring: Scoring = None,
     measurement: Measurement | None = None,
     random_state: int | np.random.RandomState | None = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sklgap._checks import check_arguments, check_random_state
+from sklgap._typing import BatchNormPolicy, Solver
 from sklgap.experiments import _notes as notes
 from sklgap.experiments._cost import measure_cost
 from sklgap.experiments._inputs import (
@@ -42,9 +43,9 @@ def compare_regimes(
     n_trials: int = 5,
     epsilon: float | Sequence[float] = (1e-3, 5e-4),
     subspace_dims: Sequence[int | None] = (None,),
-    batch_norm: str = "batch",
+    batch_norm: BatchNormPolicy = "batch",
     max_samples: int | float | None = 10_000,
-    solver: str = "auto",
+    solver: Solver = "auto",
     scoring: Scoring = None,
     measurement: Measurement | None = None,
     random_state: int | np.random.RandomState | None = None,

@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 
 from sklgap._checks import check_integer
+from sklgap._typing import BatchNormPolicy
 from sklgap.experiments._inputs import without_head
 from sklgap.experiments._protocol import Measuring, last_step, take, with_parameters
 from sklgap.experiments._result import count
@@ -188,7 +189,7 @@ def _n_batches(model: Any, timer: StepTimer) -> int:
     return sum(n_batches(n, min(regime.batch_size(epoch, n), n)) for epoch in range(model.max_epochs))
 
 
-def _gradient_seconds(net: Any, X: Any, y: Any, rows: np.ndarray, batch_norm: str) -> float:
+def _gradient_seconds(net: Any, X: Any, y: Any, rows: np.ndarray, batch_norm: BatchNormPolicy) -> float:
     objective = check_objective(net, take(X, rows), take(y, rows), batch_norm=batch_norm)
     seconds: list[float] = []
     while sum(seconds) < _GRADIENT_SECONDS and len(seconds) < _MOST_GRADIENTS:

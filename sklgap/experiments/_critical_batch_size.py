@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sklgap._checks import check_arguments, check_integer
+from sklgap._typing import BatchNormPolicy
 from sklgap.experiments import _notes as notes
 from sklgap.experiments._estimate import Estimate, mean_estimate
 from sklgap.experiments._inputs import (
@@ -59,7 +60,7 @@ def critical_batch_size(
     target_loss: float | None = None,
     n_trials: int = 3,
     n_batches: int = 50,
-    batch_norm: str = "batch",
+    batch_norm: BatchNormPolicy = "batch",
     max_samples: int | float | None = 10_000,
     random_state: int | np.random.RandomState | None = None,
     n_jobs: int | None = None,
@@ -338,7 +339,7 @@ def measure_training(
     seed: int,
     target_loss: float | None,
     n_batches: int,
-    batch_norm: str,
+    batch_norm: BatchNormPolicy,
     max_samples: int | float | None,
     memory: str | Path | None = None,
 ) -> Measured:
@@ -390,7 +391,7 @@ def measure_noise(
     y: Any,
     n_batches: int,
     max_samples: int | float | None,
-    batch_norm: str,
+    batch_norm: BatchNormPolicy,
     seed: int,
 ) -> dict[str, float]:
     """Return the noise of a net's gradients at the batch size of its current epoch."""

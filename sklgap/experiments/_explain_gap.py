@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sklgap._checks import WrongArgument, check_arguments, check_random_state, is_one_of, shown
+from sklgap._typing import BatchNormPolicy, Solver
 from sklgap.experiments import _notes as notes
 from sklgap.experiments._cost import measure_cost, time_steps
 from sklgap.experiments._estimate import Estimate
@@ -52,9 +53,9 @@ def explain_gap(
     n_trials: int = 5,
     epsilon: float | Sequence[float] = (),
     subspace_dims: Sequence[int | None] = (None,),
-    batch_norm: str = "batch",
+    batch_norm: BatchNormPolicy = "batch",
     max_samples: int | float | None = 10_000,
-    solver: str = "auto",
+    solver: Solver = "auto",
     scoring: Scoring = None,
     measurement: Measurement | None = None,
     random_state: int | np.random.RandomState | None = None,

@@ -12,6 +12,7 @@ from scipy import stats
 from torch import nn
 
 from sklgap._checks import check_arguments, check_random_state
+from sklgap._typing import BatchNormPolicy, Solver
 from sklgap.experiments import _notes as notes
 from sklgap.experiments._cost import measure_cost
 from sklgap.experiments._estimate import (
@@ -62,9 +63,9 @@ def minima_census(
     n_trials: int = 10,
     target_loss: float | None = None,
     epsilon: float = 1e-3,
-    batch_norm: str = "batch",
+    batch_norm: BatchNormPolicy = "batch",
     max_samples: int | float | None = 10_000,
-    solver: str = "auto",
+    solver: Solver = "auto",
     scoring: Scoring = None,
     measurement: Measurement | None = None,
     random_state: int | np.random.RandomState | None = None,

@@ -17,6 +17,7 @@ from sklgap._checks import (
     is_one_of,
     shown,
 )
+from sklgap._typing import BatchNormPolicy, Solver
 from sklgap.experiments._scores import Score, Scoring, check_scoring
 from sklgap.inspection._sharpness import SOLVERS, check_epsilons
 from sklgap.objective._batch_norm import check_batch_norm
@@ -75,9 +76,9 @@ class Measurement:
 
     epsilon: float | Sequence[float] = (1e-3,)
     subspace_dims: Sequence[int | None] = (None,)
-    batch_norm: str = "batch"
+    batch_norm: BatchNormPolicy = "batch"
     max_samples: int | float | None = 10_000
-    solver: str = "auto"
+    solver: Solver = "auto"
     scoring: Scoring = None
 
     def __post_init__(self) -> None:
@@ -88,7 +89,7 @@ class Measurement:
         check_batch_norm(self.batch_norm)
         if not is_one_of(self.solver, SOLVERS):
             raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {shown(self.solver)}.")
-        empty = is_flat(self.epsilon) and not len(self.epsilon)
+        empty = is_flat(self.epsilon) and not len(np.atleast_1d(self.epsilon))
         epsilons = () if empty else tuple(check_epsilons(self.epsilon))
         if len(set(epsilons)) < len(epsilons):
             raise ValueError(f"epsilon must not name a size twice; got {shown(self.epsilon)}.")
@@ -109,8 +110,8 @@ class Measuring:
 
     epsilons: tuple[float, ...]
     subspace_dims: tuple[int | None, ...]
-    batch_norm: str
-    solver: str
+    batch_norm: BatchNormPolicy
+    solver: Solver
     rows: np.ndarray
     scores: tuple[Score, ...] = field(default=(Score("accuracy"),))
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from sklgap._typing import BatchNormPolicy
 from sklgap.experiments._cost import Cost, measure_cost
 from sklgap.experiments._protocol import with_parameters
 from sklgap.inspection import recorded
@@ -29,7 +30,7 @@ def train_recorded(
     y: Any,
     parameters: dict[str, Any],
     target_loss: float | None,
-    batch_norm: str,
+    batch_norm: BatchNormPolicy,
     max_samples: int | float | None,
     at_updates: list[int],
     measurements: dict[str, Callable[[Any], Any]] | None = None,

@@ -163,8 +163,10 @@ class Records(Result):
         trials = np.flatnonzero(self.finished(reference) & self.finished(label))
         finite = np.isfinite(one) & np.isfinite(two)
         one, two, trials = one[finite], two[finite], trials[finite]
-        sides = ((reference, reference_name), (label, name))
-        samples = tuple([self._samples[own, t].get(quantity) for t in trials] for own, quantity in sides)
+        samples = (
+            [self._samples[reference, t].get(reference_name or name) for t in trials],
+            [self._samples[label, t].get(name) for t in trials],
+        )
         part, _, score = name.partition("_")
         found = trial_components(one - two)
         if part in self._targets and len(trials):

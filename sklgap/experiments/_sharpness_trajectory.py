@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from sklgap._checks import check_arguments, check_integer, check_random_state, shown
+from sklgap._typing import BatchNormPolicy, Solver
 from sklgap.experiments import _notes as notes
 from sklgap.experiments._cost import Cost, measure_cost
 from sklgap.experiments._estimate import Estimate, ratio_estimate
@@ -57,11 +58,11 @@ def sharpness_trajectory(
     regimes: Sequence[Any] | Mapping[str, Mapping[str, Any]] = ("SB", "LB"),
     n_trials: int = 1,
     every: int | None = 5,
-    at_updates: str | Sequence[int] | None = "log",
+    at_updates: Literal["log"] | Sequence[int] | None = "log",
     epsilon: float = 1e-3,
-    batch_norm: str = "batch",
+    batch_norm: BatchNormPolicy = "batch",
     max_samples: int | float | None = 1000,
-    solver: str = "auto",
+    solver: Solver = "auto",
     measurement: Measurement | None = None,
     random_state: int | np.random.RandomState | None = None,
     n_jobs: int | None = None,
@@ -186,7 +187,7 @@ def sharpness_trajectory(
 
 
 def _of_all_records(
-    cost: Cost, epochs: Sequence[int], every: int | None, at_updates: str | Sequence[int] | None
+    cost: Cost, epochs: Sequence[int], every: int | None, at_updates: Literal["log"] | Sequence[int] | None
 ) -> Cost:
     """Return the cost of measuring at every record, of that of measuring once in a fit."""
     asked = log_spaced_updates(per_doubling=2) if isinstance(at_updates, str) else at_updates or ()
@@ -204,7 +205,7 @@ def _train(
     train: tuple[Any, Any],
     measuring: Measuring,
     every: int | None,
-    at_updates: str | Sequence[int] | None,
+    at_updates: Literal["log"] | Sequence[int] | None,
 ) -> list[dict[str, Any]]:
     """Return what was recorded along one training."""
     X, y = (take(part, measuring.rows) for part in train)

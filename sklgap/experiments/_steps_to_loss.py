@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sklgap._checks import check_arguments, is_flat
+from sklgap._typing import BatchNormPolicy
 from sklgap.experiments import _notes as notes
 from sklgap.experiments._inputs import (
     check_classifier,
@@ -52,7 +53,7 @@ def steps_to_loss(
     target_loss: float,
     learning_rates: Sequence[float] | None = None,
     n_trials: int = 3,
-    batch_norm: str = "batch",
+    batch_norm: BatchNormPolicy = "batch",
     max_samples: int | float | None = 2000,
     random_state: int | np.random.RandomState | None = None,
     n_jobs: int | None = None,
@@ -310,7 +311,7 @@ def count_steps(
     trial: int,
     seed: int,
     target_loss: float,
-    batch_norm: str,
+    batch_norm: BatchNormPolicy,
     max_samples: int | float | None,
     at_updates: list[int],
     memory: str | Path | None = None,

@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from sklgap._checks import check_arguments, check_integer, check_random_state
+from sklgap._typing import BatchNormPolicy, Solver
 from sklgap.estimator._evaluation import recompute_batch_norm
 from sklgap.experiments import _notes as notes
 from sklgap.experiments._cost import measure_cost
@@ -67,9 +68,9 @@ def warm_start_curve(
     n_trials: int = 5,
     epsilon: float | Sequence[float] = (1e-3,),
     subspace_dims: Sequence[int | None] = (None,),
-    batch_norm: str = "batch",
+    batch_norm: BatchNormPolicy = "batch",
     max_samples: int | float | None = 10_000,
-    solver: str = "auto",
+    solver: Solver = "auto",
     scoring: Scoring = None,
     measurement: Measurement | None = None,
     random_state: int | np.random.RandomState | None = None,

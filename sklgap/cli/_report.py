@@ -1,0 +1,75 @@
+"""What a command leaves in its folder: report.html, report.json and report.png."""
+
+import base64
+import html
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_STYLE = """
+body { font-family: system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.5; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }
+th, td { padding: 0.25rem 0.75rem; text-align: right; border-bottom: 1px solid #8884; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; height: auto; background: white; }
+.answer { font-size: 1.15rem; font-weight: 600; }
+@media (prefers-color-scheme: dark) { body { background: #111; color: #eee; } }
+"""
+
+
+def write(
+    folder: Path, title: str, answers: Sequence[str], results: Sequence[Any], figure: Any, said: Sequence[str] = ()
+) -> list[Path]:
+    """Write the report of some results; return the paths.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there.
+    title : str
+        Of the page.
+    answers : sequence of str
+        The sentences that stand on top.
+    results : sequence of Result
+        Their tables and notes follow; the first one is written as JSON.
+    figure : matplotlib Figure or None
+        None where matplotlib is not installed.
+    said : sequence of str
+        What was done with the data.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / "report.html", folder / "report.json"]
+    results[0].to_json(paths[1])
+    picture = ""
+    if figure is not None:
+        paths.append(folder / "report.png")
+        figure.savefig(paths[2], dpi=150)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg")
+        encoded = base64.b64encode(buffer.getvalue()).decode()
+        picture = f'<p><img alt="{html.escape(title)}" src="data:image/svg+xml;base64,{encoded}"></p>'
+    lines = "".join(f'<p class="answer">{html.escape(answer)}</p>' for answer in answers)
+    lines += picture + "".join(f"<p>{html.escape(line)}</p>" for line in said)
+    lines += "".join(result._repr_html_() for result in results)
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
+        f"<body><h1>{html.escape(title)}</h1>{lines}</body></html>\n"
+    )
+    paths[0].write_text(page, encoding="utf-8")
+    return paths
+
+
+def pyplot() -> Any:
+    """Return matplotlib's pyplot without a screen; None, with a sentence, where it is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("No picture: matplotlib is not installed (pip install 'sklgap[plot]').", file=sys.stderr)
+        return None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
