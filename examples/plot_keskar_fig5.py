@@ -4,7 +4,7 @@ Large batches after small ones
 
 How many small-batch epochs does it take to leave the region of sharp minima?
 
-Figure 5 of Keskar et al. (2017): a small-batch training (SB) keeps its weights after every k-th epoch, and from each of
+Figure 5 of Keskar et al. (2017): a small-batch training (SB) saves its weights after every k-th epoch, and from each of
 them a large-batch training (LB) starts, with nothing but the weights. Left: test accuracy of SB, and of the LB that
 starts from it; 0 epochs is LB from scratch. Right: how sharp those LB solutions are. In the paper a few epochs do
 not help; after some more the accuracy of LB rises and its sharpness drops. The paper makes 100 epochs of either, and
@@ -32,14 +32,14 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--quick", action="store_true", help="digits, not the paper's setting")
 parser.add_argument("--net", choices=["F1", "C1", "C2"], default="F1", help="F1 on MNIST, C1 or C2 on CIFAR-10 (F1)")
 parser.add_argument("--samples", type=int, help="train on so many images only; default: all")
-parser.add_argument("--small", type=int, help="rows of a small batch; default: 256, less below 10,240 images")
+parser.add_argument("--small", type=int, help="images in a small batch; default: 256, less below 10,240 images")
 parser.add_argument("--small-epochs", type=int, help="default: 40; 8 with --quick")
 parser.add_argument("--every", type=int, help="default: 4; 2 with --quick")
 parser.add_argument("--epochs", type=int, help="of the large batch; default: 100; 20 with --quick")
 parser.add_argument("--trials", type=int, help="starting points; default: 5; 3 with --quick")
-parser.add_argument("--rows", type=int, default=2000, help="rows that sharpness is measured on (2000)")
+parser.add_argument("--rows", type=int, default=2000, help="images that sharpness is measured on (2000)")
 parser.add_argument("--jobs", type=int, default=1, help="trainings at once (1)")
-parser.add_argument("--memory", help="folder that keeps finished fits")
+parser.add_argument("--memory", help="folder of saved fits")
 parser.add_argument("--output", type=Path, help="file to save the figure to; the numbers go beside it, as JSON")
 arguments = parser.parse_args()
 
@@ -77,7 +77,7 @@ curve = warm_start_curve(
 print(curve)
 
 # %%
-# Dots are trials, lines their means.
+# Dots are trials, lines their means. A gain and a cost have intervals for new seeds and new test images.
 display = curve.plot()
 display.figure_.suptitle(f"{arguments.net} on {name}, {len(X):,} images, {trials} trials", fontsize="medium")
 stamp = ""

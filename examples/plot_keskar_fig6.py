@@ -37,7 +37,7 @@ else:
     epochs, setting = {"SB": 12, "LB": 30}, {}
 
 # %%
-# Loss and sharpness are measured on the same 1,000 training rows, with batch statistics, at logarithmically spaced
+# Loss and sharpness are measured on the same 1,000 training images, with batch statistics, at logarithmically spaced
 # updates and at every fifth epoch. Compare sharpness at equal losses only, as the table does.
 found = sharpness_trajectory(
     LBGapClassifier("F1", tol=None, **setting),

@@ -6,7 +6,7 @@ How sharp are the minima that small and large batches find, does the initialisat
 worse?
 
 Keskar et al. (2017, Section 5) ask which initialisations suit large batches, and how dense sharp minima are. This
-script trains F1 from many seeds with two initialisations and two batch sizes (SB: 256 rows, LB: 10 % of the data) to
+script trains F1 from many seeds with two initialisations and two batch sizes (SB: 256 images, LB: 10 % of the data) to
 one training loss, and measures every minimum found. Sharpness follows the training loss, so that only minima of about
 equal loss can be compared. What training does not find it does not count.
 
@@ -27,7 +27,7 @@ from sklgap.datasets import fetch_mnist
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--quick", action="store_true", help="digits, not the paper's setting")
 parser.add_argument("--full", action="store_true", help="all 60,000 training images")
-parser.add_argument("--seeds", type=int, help="minima a regime and initialisation; default: 20; 5 with --quick")
+parser.add_argument("--trials", type=int, help="minima for each regime and initialisation; default: 20; 5 with --quick")
 parser.add_argument("--target-loss", type=float, help="training loss to stop at; default: 1e-2; 5e-2 with --quick")
 parser.add_argument("--jobs", type=int, default=1, help="trainings at once (default: 1)")
 parser.add_argument("--json", help="file to save the figures to")
@@ -37,23 +37,23 @@ arguments = parser.parse_args()
 if arguments.quick:
     digits, labels = load_digits(return_X_y=True)
     X, X_test, y, y_test = train_test_split(digits / 16, labels, test_size=0.3, random_state=0)
-    setting, seeds, target_loss = {"module__width": 64}, 5, 5e-2
+    setting, trials, target_loss = {"module__width": 64}, 5, 5e-2
 else:
     X, y = fetch_mnist(return_X_y=True, flat=True)
     if not arguments.full:
         X, y = X[:10_000], y[:10_000]
     X_test, y_test = fetch_mnist(subset="test", return_X_y=True, flat=True)
-    setting, seeds, target_loss = {}, 20, 1e-2
+    setting, trials, target_loss = {}, 20, 1e-2
 
 # %%
-# Two regimes times two initialisations times the seeds.
+# Two regimes times two initialisations times the trials, which are seeds.
 census = minima_census(
     LBGapClassifier("F1", max_epochs=100, **setting),
     X,
     y,
     X_test,
     y_test,
-    n_seeds=arguments.seeds or seeds,
+    n_trials=arguments.trials or trials,
     target_loss=arguments.target_loss or target_loss,
     max_samples=300 if arguments.quick else 2000,
     random_state=0,

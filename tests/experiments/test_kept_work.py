@@ -9,7 +9,7 @@ from tests.tiny import blobs, small
 
 X, Y = blobs(75)
 DATA = (X[:50], Y[:50], X[50:], Y[50:])
-COMMON = {"random_state": 0, "verbose": 0}
+COMMON = {"random_state": 0, "verbose": 0, "solver": "power"}
 
 
 def warm_start(**more):
@@ -22,7 +22,7 @@ def trajectory(epsilon=1e-3, **more):
 
 
 def census(**more):
-    return minima_census(small(), *DATA, regimes=(10, 25), inits=("torch",), n_seeds=3, **COMMON, **more)
+    return minima_census(small(), *DATA, regimes=(10, 25), inits=("torch",), n_trials=3, **COMMON, **more)
 
 
 def curve(**more):
