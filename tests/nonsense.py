@@ -306,9 +306,11 @@ def displays():
         inspection.LossSurfaceDisplay: ("from_estimator", {**model, **data, **plane}),
         inspection.WeightDistanceDisplay: ("from_estimators", of_recorded),
         experiments.BatchSizeCurveDisplay: ("from_curve", {"curve": curve()}),
+        experiments.CriticalBatchSizeDisplay: ("from_result", {"result": result["critical_batch_size"]}),
         experiments.MinimaCensusDisplay: ("from_census", {"census": result["minima_census"]}),
         experiments.ParallelModelDisplay: ("from_model", {"model": result["parallel_model"]}),
         experiments.RegimeComparisonDisplay: ("from_comparison", {"comparison": result["compare_regimes"]}),
+        experiments.StepsToLossDisplay: ("from_result", {"result": result["fit_steps_to_loss"]}),
         experiments.WarmStartDisplay: ("from_curve", {"curve": result["warm_start_curve"]}),
     }
     found = {}

@@ -107,7 +107,7 @@ def steps_to_loss(
     than they are. The loss is recorded at 0 updates and at eight updates for every doubling. With batch norm choose
     sizes that leave no last batch of a few samples, whose statistics would throw the weights.
 
-    Costs ``len(batch_sizes) * len(learning_rates) * n_trials`` trainings: trial by trial, each with all sizes and rates.
+    Costs ``len(batch_sizes) * len(learning_rates) * n_trials`` trainings: trial by trial, each of all sizes and rates.
 
     References
     ----------
