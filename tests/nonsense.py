@@ -280,7 +280,8 @@ def cross_validated():
 def results():
     """One result of each experiment that a display draws."""
     runs = small_experiments()
-    names = ("compare_regimes", "warm_start_curve", "minima_census", "parallel_model")
+    names = ["compare_regimes", "warm_start_curve", "minima_census", "parallel_model"]
+    names += ["critical_batch_size", "fit_steps_to_loss"]
     return {name: runs[name].run(**runs[name].good) for name in names} | {"batch_size_curve": curve()}
 
 
