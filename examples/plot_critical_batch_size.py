@@ -2,7 +2,7 @@
 The critical batch size
 =======================
 
-Beyond which batch size do more rows a batch save few updates, and can it be told from one training with small batches?
+Beyond which batch size do larger batches save few updates, and can it be told from one training with small batches?
 
 McCandlish et al. (2018): the updates S and examples E = B S to a training loss trade off as
 (S / S_min - 1) (E / E_min - 1) = 1, which turns at B_crit = E_min / S_min. Left: measured, by training with several
@@ -11,7 +11,7 @@ trainings with one small batch; its average up to the loss is the prediction. It
 single value of it is "the" critical batch size. Right: where the noise comes from. The error of a mini-batch gradient
 falls only with the square root of the batch size.
 
-On MNIST, F1 with 128 units a layer, to a loss of 0.2: measured 620 rows (95 % interval 460 to 840), predicted 1,980:
+On MNIST, F1 with 128 units a layer, to a loss of 0.2: measured 620 samples (95 % interval 460 to 840), predicted 1,980:
 three times as much, where McCandlish et al. promise an order of magnitude.
 
 The theory is one of plain gradient steps, and so this is SGD; ``--adam`` does it with ADAM. ``--quick`` does it with
@@ -23,9 +23,7 @@ the digits that ship with scikit-learn, in a minute: not the paper's setting.
 import argparse
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
-from matplotlib.ticker import LogLocator
 from sklearn.datasets import load_digits
 
 from sklgap import LBGapClassifier, critical_batch_size
@@ -38,6 +36,7 @@ parser.add_argument("--quick", action="store_true", help="digits, not the paper'
 parser.add_argument("--adam", action="store_true", help="ADAM instead of SGD")
 parser.add_argument("--trials", type=int, default=2, help="starting points (default: 2)")
 parser.add_argument("--jobs", type=int, default=1, help="trainings at once (default: 1)")
+parser.add_argument("--memory", help="folder that trainings are saved in, and loaded from")
 parser.add_argument("--output", help="file to save the figure to")
 arguments = parser.parse_args()
 
@@ -63,6 +62,7 @@ measured = steps_to_loss(
     n_trials=arguments.trials,
     random_state=0,
     n_jobs=arguments.jobs,
+    memory=arguments.memory,
 )
 print(measured)
 
@@ -77,9 +77,10 @@ predicted = critical_batch_size(
     n_trials=3,
     random_state=0,
     n_jobs=arguments.jobs,
+    memory=arguments.memory,
 )
 print(predicted)
-ratio = predicted.critical_batch_size / measured.tradeoff.critical_batch_size
+ratio = predicted.critical_batch_size / measured.tradeoff.critical_batch_size.value
 print(f"predicted / measured: {ratio:.2f}")
 
 # %%
@@ -93,34 +94,13 @@ print(errors)
 # Points are single trainings. The fit turns where the dotted lines, "twice the updates for half the batch" and "no
 # batch takes fewer updates", meet: at the critical batch size.
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-tradeoff = measured.tradeoff
-sizes = np.geomspace(batch_sizes[0] / 1.5, batch_sizes[-1] * 1.5, 100)
-for steps in measured.n_steps.T:
-    left.plot(measured.batch_sizes, steps, "o", color="tab:blue", alpha=0.6, markersize=5)
-left.plot(sizes, tradeoff.steps(sizes), color="tab:blue", label="fitted trade-off")
-left.plot(sizes, tradeoff.min_examples / sizes, ":", color="0.4")
-left.axhline(tradeoff.min_steps, linestyle=":", color="0.4")
-low, high = tradeoff.critical_batch_size_interval
-left.axvspan(max(low, sizes[0]), min(high, sizes[-1]), color="tab:blue", alpha=0.12, linewidth=0)
-left.axvline(tradeoff.critical_batch_size, color="tab:blue", linewidth=0.9, label="critical batch size, measured")
+measured.plot(ax=left)
 left.axvline(predicted.critical_batch_size, color="tab:red", linewidth=0.9, label="critical batch size, predicted")
-left.axvspan(predicted.low, min(predicted.high, sizes[-1]), color="tab:red", alpha=0.12, linewidth=0)
-reached = measured.n_steps[np.isfinite(measured.n_steps)]
-left.set(xscale="log", yscale="log", xlim=(sizes[0], sizes[-1]), ylim=(0.6 * reached.min(), 1.6 * reached.max()))
-left.set(xlabel="batch size", ylabel=f"updates to a training loss of {target_loss:g}")
+left.axvspan(predicted.low, min(predicted.high, left.get_xlim()[1]), color="tab:red", alpha=0.12, linewidth=0)
 left.legend(framealpha=1, edgecolor="none", fontsize="small")
 
-for i, (trial, end) in enumerate(zip(predicted.trials, predicted.n_updates, strict=True)):
-    known = np.isfinite(trial["noise_scale"])
-    middle.plot(trial["n_updates"][known], trial["noise_scale"][known], color="tab:red", alpha=0.6)
-    middle.axvline(end, color="0.4", linestyle=":", linewidth=0.9, label="the loss is reached" if i == 0 else None)
-middle.axhline(predicted.critical_batch_size, color="tab:red", linewidth=0.9, label="average up to there")
-middle.set_xscale("symlog", linthresh=1, linscale=0.5)
-middle.set(yscale="log", xlim=(0, 2 * predicted.n_updates.max()))
-middle.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-middle.yaxis.set_major_formatter("{x:,.0f}")
-middle.set(xlabel=f"updates with batches of {predicted.batch_size}", ylabel="gradient noise scale (rows)")
-middle.legend(frameon=False, fontsize="small")
+predicted.plot(ax=middle)
+middle.set(xlabel=f"updates with batches of {batch_sizes[small]}")
 
 spread = 2 * errors.measured_standard_error
 right.errorbar(
@@ -131,8 +111,7 @@ right.axhline(errors.gradient_norm, color="0.4", linestyle=":", label="length of
 right.set(xscale="log", yscale="log", xlabel="batch size", ylabel="error of the gradient")
 right.set_xticks(errors.batch_sizes, [f"{size:,}" for size in errors.batch_sizes])
 right.legend(frameon=False, fontsize="small")
-for ax in (left, middle, right):
-    ax.tick_params(which="minor", labelleft=False, labelbottom=False)
+right.tick_params(which="minor", labelleft=False, labelbottom=False)
 if arguments.quick:
     figure.supxlabel("scikit-learn's digits, F1 with 32 units a layer: not the paper's setting", fontsize="x-small")
 else:

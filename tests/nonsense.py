@@ -247,6 +247,7 @@ def small_experiments():
     found = {
         "compare_regimes": tested,
         "batch_size_curve": {**tested, "batch_sizes": [4, 8], "validation_fraction": 0.25},
+        "explain_gap": {**tested, "small": 8, "large": 16, "causes": ("learning rate",)},
         "warm_start_curve": {**tested, "max_small_epochs": 1},
         "minima_census": {**tested, "n_trials": 1, "epsilon": 1e-3, "inits": ("torch",), "max_samples": 4},
         "sharpness_trajectory": {**quick, "every": 1, "at_updates": None, "max_samples": 4, "solver": "power"},
@@ -279,9 +280,8 @@ def cross_validated():
 def results():
     """One result of each experiment that a display draws."""
     runs = small_experiments()
-    names = (
-        "compare_regimes", "gap_report", "minima_census", "parallel_model", "time_to_accuracy", "warm_start_curve",
-    )  # fmt: skip
+    names = ["compare_regimes", "gap_report", "minima_census", "parallel_model", "time_to_accuracy", "warm_start_curve"]
+    names += ["critical_batch_size", "explain_gap", "fit_steps_to_loss"]
     return {name: runs[name].run(**runs[name].good) for name in names} | {"batch_size_curve": curve()}
 
 
@@ -307,11 +307,14 @@ def displays():
         inspection.LossSurfaceDisplay: ("from_estimator", {**model, **data, **plane}),
         inspection.WeightDistanceDisplay: ("from_estimators", of_recorded),
         experiments.BatchSizeCurveDisplay: ("from_curve", {"curve": curve()}),
+        experiments.GapExplanationDisplay: ("from_explanation", {"explanation": result["explain_gap"]}),
         experiments.GapReportDisplay: ("from_report", {"report": result["gap_report"]}),
         experiments.MinimaCensusDisplay: ("from_census", {"census": result["minima_census"]}),
         experiments.ParallelModelDisplay: ("from_model", {"model": result["parallel_model"]}),
         experiments.RegimeComparisonDisplay: ("from_comparison", {"comparison": result["compare_regimes"]}),
         experiments.TimeToAccuracyDisplay: ("from_times", {"times": result["time_to_accuracy"], "cost": "epochs"}),
+        experiments.CriticalBatchSizeDisplay: ("from_result", {"result": result["critical_batch_size"]}),
+        experiments.StepsToLossDisplay: ("from_result", {"result": result["fit_steps_to_loss"]}),
         experiments.WarmStartDisplay: ("from_curve", {"curve": result["warm_start_curve"]}),
     }
     found = {}

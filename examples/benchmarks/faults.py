@@ -1,23 +1,29 @@
-"""Kill trainings at random with SIGKILL, resume them from ``memory``, and compare with undisturbed ones.
+"""Stop trainings and experiments at random, resume them from ``memory``, and compare with undisturbed ones.
 
-The jobs: a single fit with a varying batch and averaged weights, a grid search, a fit with every remedy, and fits with
-callbacks, augmentations, modules, criteria, optimisers and samplers of the user's own that have a state. Each job runs
-in another process, which is killed at a random moment and started again with the same ``memory``, several times;
-at last it is left alone. Its results must equal those of a run that nobody disturbed, bit for bit: weights, scores,
-predictions, and what the user's objects have noted. It prints the counts, and fails if one result differs.
+The jobs: a single fit with a varying batch and averaged weights, a grid search, a fit with every remedy, fits with
+callbacks, augmentations, modules, criteria, optimisers and samplers of the user's own that have a state, and
+experiments. Each job runs in another process, which is stopped at a random moment, by SIGKILL, SIGTERM and SIGINT in
+turn, and started again with the same ``memory``, several times; at last it is left alone. Its results must equal those
+of a run that nobody disturbed, bit for bit: weights, scores, predictions, records, and what the user's objects have
+noted. After SIGTERM and SIGINT an experiment returns what had finished: each of these records must be one of the
+undisturbed run, and later runs with the same ``memory`` must not lose one or train it again. It prints the counts, and
+fails if one result differs.
 
-    python examples/benchmarks/faults.py --kills 80
+    python examples/benchmarks/faults.py --kills 132
 
-The default takes some five minutes. Unix only.
+The default takes some ten minutes. Unix only.
 """
 
 import argparse
+import json
 import multiprocessing
+import os
 import random
+import signal
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +50,15 @@ from sklgap import (
     SwitchBatch,
     TrainingRecorder,
     WeightAveraging,
+    batch_size_curve,
+    compare_regimes,
+    critical_batch_size,
 )
+from sklgap.experiments import steps_to_loss
+from sklgap.training import TrainingNet
 
 Results = dict[str, np.ndarray]
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
 def some_digits() -> tuple[np.ndarray, np.ndarray]:
@@ -256,7 +268,48 @@ def users_modules(memory: str | None) -> Results:
     )
 
 
-JOBS: dict[str, Callable[[str | None], Results]] = {
+# -- experiments -------------------------------------------------------------------------------------------------------
+
+COMMON = {"random_state": 0, "verbose": 0}
+
+
+def small_net(**parameters: Any) -> LBGapClassifier:
+    """Return a classifier that trains within a second."""
+    return LBGapClassifier(**{"module__width": 32, "max_epochs": 4, "tol": None, **parameters})
+
+
+def parts() -> tuple[np.ndarray, ...]:
+    """Return training and test data."""
+    X, y = some_digits()
+    return X[:400] / 16, y[:400], X[400:] / 16, y[400:]
+
+
+def comparison(memory: str | None) -> Any:
+    """Two regimes, three trials, and their sharpness."""
+    return compare_regimes(small_net(), *parts(), n_trials=3, max_samples=100, memory=memory, **COMMON)
+
+
+def tuned_curve(memory: str | None) -> Any:
+    """Two sizes at the best of two rates: two phases."""
+    rates = {"lr": "tuned", "learning_rates": [1e-3, 1e-2]}
+    sizes = {"batch_sizes": [20, 100], "n_trials": 2, "max_samples": 100}
+    return batch_size_curve(small_net(), *parts(), **sizes, **rates, memory=memory, **COMMON)
+
+
+def predicted_size(memory: str | None) -> Any:
+    """Four trainings whose noise is measured."""
+    X, y, *_ = parts()
+    return critical_batch_size(small_net(batch_size=40), X, y, n_trials=4, n_batches=5, memory=memory, **COMMON)
+
+
+def measured_steps(memory: str | None) -> Any:
+    """Trainings of three sizes at two rates."""
+    X, y, *_ = parts()
+    sizes = {"batch_sizes": [20, 50, 100], "learning_rates": [1e-3, 1e-2], "n_trials": 2}
+    return steps_to_loss(small_net(max_epochs=8), X, y, target_loss=1.0, **sizes, memory=memory, **COMMON)
+
+
+FITS: dict[str, Callable[[str | None], Results]] = {
     "single fit": single_fit,
     "grid search": grid_search,
     "remedies": remedies,
@@ -264,78 +317,175 @@ JOBS: dict[str, Callable[[str | None], Results]] = {
     "user's callbacks": users_callbacks,
     "user's modules": users_modules,
 }
+# An experiment that is added here returns a result with ``records`` and ``interrupted``; records of an earlier phase,
+# if it has some, stand in one of the attributes ``RECORDS``.
+EXPERIMENTS: dict[str, Callable[[str | None], Any]] = {
+    "compare_regimes": comparison,
+    "batch_size_curve, tuned": tuned_curve,
+    "critical_batch_size": predicted_size,
+    "steps_to_loss": measured_steps,
+}
+RECORDS = ("records", "tuning")
+# What differs between two runs, or follows from all records together.
+NO_FIGURES = ("chosen",)
+
+
+def figures(result: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each record of a result by what it is about: its numbers without seconds."""
+    for part in RECORDS:
+        for record in getattr(result, part, []):
+            kept = {k: v for k, v in record.items() if "seconds" not in k and k not in NO_FIGURES}
+            about = {k: kept[k] for k in ("regime", "batch_size", "lr", "learning_rate", "trial", "seed") if k in kept}
+            values = [np.nan if isinstance(v, str) or v is None else float(v) for v in kept.values()]
+            yield f"{part} {json.dumps(about)}", np.array(values)
+
+
+JOBS = (*FITS, *EXPERIMENTS)
 
 
 def work(job: str, memory: str | None, output: str) -> None:
-    """Do the job in this process; the results appear in ``output`` when it is whole."""
+    """Do the job in this process; the results appear in ``output`` when it has ended."""
     warnings.simplefilter("ignore", ConvergenceWarning)
     torch.set_num_threads(1)
-    results = JOBS[job](memory)
-    unfinished = Path(output).with_suffix(".unfinished.npz")
-    np.savez(unfinished, **results)
-    unfinished.replace(output)
+    steps = counted_steps()
+    interrupted = False
+    try:
+        if job in FITS:
+            results = FITS[job](memory)
+        else:
+            found = EXPERIMENTS[job](memory)
+            results, interrupted = dict(figures(found)), found.interrupted
+    except KeyboardInterrupt:  # nothing at all had finished
+        results, interrupted = {}, True
+    path = Path(output).with_suffix(".interrupted.npz") if interrupted else Path(output)
+    unfinished = path.with_suffix(".unfinished")
+    with unfinished.open("wb") as file:
+        np.savez(file, **results, steps=len(steps))
+    unfinished.replace(path)
 
 
-def run(job: str, memory: str | None, output: str, lifetime: float | None = None) -> bool:
-    """Start the job; kill it after ``lifetime`` seconds. Say whether it was killed before it had finished."""
+def counted_steps() -> list[None]:
+    """Return a list that grows with every training step of this process."""
+    steps: list[None] = []
+    train_step = TrainingNet.train_step
+
+    def counting(net: Any, *args: Any, **kwargs: Any) -> Any:
+        steps.append(None)
+        return train_step(net, *args, **kwargs)
+
+    TrainingNet.train_step = counting
+    return steps
+
+
+def run(job: str, memory: str | None, output: str, lifetime: float | None = None, number: int = signal.SIGKILL) -> bool:
+    """Start the job; stop it after ``lifetime`` seconds. Say whether it was stopped before it had finished."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sklgap", "sklearn.datasets", "_warm"])
     process = context.Process(target=work, args=(job, memory, output))
     process.start()
     process.join(lifetime)
-    killed = process.is_alive()
-    process.kill()
+    stopped = process.is_alive()
+    if stopped and process.pid is not None:
+        os.kill(process.pid, number)
     process.join()
-    if not killed and process.exitcode != 0:
+    if Path(output).exists():
+        return False  # it had finished before the signal came
+    if not stopped and process.exitcode != 0:
         raise RuntimeError(f"the {job} failed with exit code {process.exitcode}")
-    return killed
+    return True
 
 
 def same(one: Path, other: Path) -> bool:
     """Say whether two files of results are equal, bit for bit."""
-    with np.load(one) as a, np.load(other) as b:
-        return a.files == b.files and all(np.array_equal(a[name], b[name], equal_nan=True) for name in a.files)
+    a, b = contents(one), contents(other)
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name], equal_nan=True) for name in a)
 
 
-def torture(job: str, n_kills: int, rng: random.Random) -> tuple[int, int, int, int]:
-    """Return kills, kills after which something was saved, resumed runs, and results that were not the same."""
-    kills = saved = rounds = wrong = 0
+def within(part: Path, whole: Path) -> bool:
+    """Say whether every record of an interrupted run is one of the whole run."""
+    a, b = contents(part), contents(whole)
+    return all(name in b and np.array_equal(a[name], b[name], equal_nan=True) for name in a)
+
+
+def contents(path: Path) -> Results:
+    """Return results by name, without the number of steps that they took."""
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files if name != "steps"}
+
+
+def n_steps(path: Path) -> int:
+    """Return the training steps of a run."""
+    with np.load(path) as file:
+        return int(file["steps"])
+
+
+class Counts(dict[str, int]):
+    """Stops, and what was wrong after them."""
+
+    def __missing__(self, name: str) -> int:
+        return 0
+
+
+def torture(job: str, n_kills: int, rng: random.Random) -> Counts:
+    """Stop the job so many times; return what was counted."""
+    counts = Counts()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run(job, None, str(folder / "expected.npz"))
+        expected = folder / "expected.npz"
+        run(job, None, str(expected))
         started = time.perf_counter()  # of a second run: the first one waits for the server of processes
         run(job, None, str(folder / "again.npz"))
         seconds = time.perf_counter() - started
-        while kills < n_kills:
-            memory = folder / f"memory {rounds}"
-            output = folder / f"output {rounds}.npz"
-            deaths = rng.randint(1, 8)
-            while deaths and kills < n_kills and run(job, str(memory), str(output), rng.uniform(0.1, 0.6) * seconds):
-                deaths, kills = deaths - 1, kills + 1
-                saved += memory.exists() and any(memory.iterdir())
+        while counts["stops"] < n_kills:
+            rounds = counts["rounds"]
+            memory, output = folder / f"memory {rounds}", folder / f"output {rounds}.npz"
+            part = output.with_suffix(".interrupted.npz")
+            had: set[str] = set()
+            for _ in range(rng.randint(1, 8)):
+                if counts["stops"] == n_kills:
+                    break
+                number = SIGNALS[counts["stops"] % len(SIGNALS)]
+                part.unlink(missing_ok=True)
+                if not run(job, str(memory), str(output), rng.uniform(0.1, 0.6) * seconds, number):
+                    break
+                counts["stops"] += 1
+                counts["saved"] += memory.exists() and any(memory.iterdir())
+                if part.exists():
+                    counts["returned"] += 1
+                    counts["wrong"] += not within(part, expected)
+                    had |= contents(part).keys()
             if not output.exists():
                 run(job, str(memory), str(output))
-            run(job, str(memory), str(folder / f"loaded {rounds}.npz"))  # what is finished is loaded
-            wrong += not same(folder / "expected.npz", output)
-            wrong += not same(folder / "expected.npz", folder / f"loaded {rounds}.npz")
-            rounds += 1
-    return kills, saved, rounds, wrong
+            counts["lost"] += len(had - contents(output).keys())
+            # A run that finds work saved trains less than one from the beginning, and what is finished is loaded.
+            counts["trained again"] += bool(had) and n_steps(output) >= n_steps(expected)
+            loaded = folder / f"loaded {rounds}.npz"
+            run(job, str(memory), str(loaded))
+            counts["trained again"] += n_steps(loaded) > 0
+            counts["wrong"] += (not same(expected, output)) + (not same(expected, loaded))
+            counts["rounds"] += 1
+    return counts
 
 
 def main() -> None:
     """Print a line for each job."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=84, help="in all")
+    parser.add_argument("--kills", type=int, default=132, help="in all, by the three signals in turn")
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS, help="default: all")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     print(environment())
     rng = random.Random(arguments.seed)
     failed = 0
-    for job in JOBS:
-        kills, saved, rounds, wrong = torture(job, -(-arguments.kills // len(JOBS)), rng)
-        failed += wrong
-        text = f"{kills} kills, {saved} of them with work saved, {rounds} resumed to the end, {wrong} not the same"
-        print(f"{job}: {text}", flush=True)
+    for job in arguments.jobs:
+        counts = torture(job, -(-arguments.kills // len(arguments.jobs)), rng)
+        failed += counts["wrong"] + counts["lost"] + counts["trained again"]
+        print(
+            f"{job}: {counts['stops']} stops, {counts['saved']} of them with work saved, {counts['returned']} with a "
+            f"result returned, {counts['rounds']} resumed to the end, {counts['wrong']} not the same, "
+            f"{counts['lost']} records lost, {counts['trained again']} times trained again",
+            flush=True,
+        )
     if failed:
         raise SystemExit("results of resumed runs differ")
 

@@ -108,8 +108,7 @@ def steps_to_loss(
     than they are. The loss is recorded at 0 updates and at eight updates for every doubling. With batch norm choose
     sizes that leave no last batch of a few samples, whose statistics would throw the weights.
 
-    Costs ``len(batch_sizes) * len(learning_rates) * n_trials`` trainings: trial by trial, all sizes and
-    rates.
+    Costs ``len(batch_sizes) * len(learning_rates) * n_trials`` trainings: trial by trial, each of all sizes and rates.
 
     References
     ----------
@@ -311,7 +310,7 @@ def count_steps(
     trial: int,
     seed: int,
     target_loss: float,
-    batch_norm: BatchNormPolicy,
+    batch_norm: str,
     max_samples: int | float | None,
     at_updates: list[int],
     memory: str | Path | None = None,
