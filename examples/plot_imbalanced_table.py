@@ -4,8 +4,8 @@ The largest safe batch for an imbalanced table
 
 One row in eleven is of the class that matters. Which batch size is safe, and which score can tell?
 
-A table as tables are: numbers, words, and gaps in both; 9 % of the rows are positive. Always saying "no" is right in 91 %
-of them, and no model here is more accurate than that: by accuracy every batch size looks safe. Average precision is a
+A table as tables are: numbers, words, and gaps in both; 9 % of the rows are positive. Always saying "no" is right in
+91 % of them, and no model here is more accurate: by accuracy every batch size looks safe. Average precision is a
 score of how well the positive rows are ranked before the others: 9 % by guessing, 100 % at best. It sees what a large
 batch loses.
 
@@ -92,6 +92,8 @@ for ax, score in zip(axes, ("accuracy", "ap"), strict=True):
     ax.plot(batch_sizes, values, "o", color="C0", alpha=0.4)
     ax.plot(batch_sizes, values.mean(axis=1), color="C0")
     ax.set(xscale="log", xlabel="batch size", ylabel=f"test {score}")
+    ax.set_xticks(batch_sizes, [f"{size:,}" for size in batch_sizes])
+    ax.minorticks_off()
     ax.grid(alpha=0.3)
 axes[0].axhline(1 - y_test.mean(), color="0.4", linestyle="--", label='always "in time"')
 axes[1].axhline(y_test.mean(), color="0.4", linestyle="--", label="guessing")

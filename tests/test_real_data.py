@@ -94,7 +94,7 @@ def flights():
 
 @pytest.fixture(scope="module")
 def flights_curve(flights):
-    """Batches of 128 and 2,048 on ten thousand flights."""
+    """Batches of 128 and 512 on 9,000 flights."""
     X, X_test, y, y_test = flights
     words = make_pipeline(
         SimpleImputer(strategy="constant", fill_value="?"), OneHotEncoder(min_frequency=50, handle_unknown="ignore")
@@ -105,9 +105,9 @@ def flights_curve(flights):
         (numbers, make_column_selector(dtype_include=np.number)),
         sparse_threshold=0,
     )
-    net = LBGapClassifier(module__width=64, module__n_layers=2, max_epochs=8, tol=None, device="cpu")
+    net = LBGapClassifier(module__width=64, max_epochs=8, tol=None, device="cpu")
     return batch_size_curve(
-        make_pipeline(columns, net), X[:12_000], y[:12_000], X_test, y_test, batch_sizes=[128, 2048], n_trials=3,
+        make_pipeline(columns, net), X[:12_000], y[:12_000], X_test, y_test, batch_sizes=[128, 512], n_trials=3,
         validation_fraction=0.25, epsilon=[], scoring={"accuracy": "accuracy", "ap": "average_precision"},
         random_state=0, verbose=0,
     )  # fmt: skip
@@ -115,7 +115,7 @@ def flights_curve(flights):
 
 def test_accuracy_says_nothing_about_late_flights(flights, flights_curve):
     y_test = flights[-1]
-    for size in (128, 2048):
+    for size in (128, 512):
         assert flights_curve.values(size, "test_accuracy").mean() <= 1 - y_test.mean()
     (sentence,) = [sentence for sentence in flights_curve.notes if "average_precision" in sentence]
     assert "91.2 %" in sentence
@@ -125,12 +125,12 @@ def test_accuracy_says_nothing_about_late_flights(flights, flights_curve):
 
 def test_average_precision_decides_about_late_flights(flights, flights_curve):
     y_test = flights[-1]
-    values = {size: flights_curve.values(size, "test_ap") for size in (128, 2048)}
+    values = {size: flights_curve.values(size, "test_ap") for size in (128, 512)}
     assert all((own > 1.5 * y_test.mean()).all() for own in values.values())  # both have learnt something
     safe = largest_safe_batch_size(flights_curve, 0.1, scoring="ap")
     (test,) = safe.tests
-    valid = [flights_curve.values(size, "valid_ap") for size in (128, 2048)]
+    valid = [flights_curve.values(size, "valid_ap") for size in (128, 512)]
     assert test.lost == pytest.approx((valid[0] - valid[1]).mean())
     assert test.bound > test.lost
-    assert int(safe) == (2048 if test.shown else 128)
-    assert "samples" in flights_curve.gap(2048, "ap").covers
+    assert int(safe) == (512 if test.shown else 128)
+    assert "samples" in flights_curve.gap(512, "ap").covers
