@@ -1,11 +1,24 @@
 """The package's main claims on real data: run where $SKLGAP_DATA is set (``pytest -m realdata``)."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from sklgap import LBGapClassifier, generalization_gap_score, loss_along_line, sharpness
+from sklgap import (
+    LBGapClassifier,
+    batch_size_curve,
+    generalization_gap_score,
+    largest_safe_batch_size,
+    loss_along_line,
+    sharpness,
+)
 from sklgap.datasets import fetch_cifar10, fetch_mnist
 
 pytestmark = [
@@ -68,3 +81,56 @@ def test_c1_learns_cifar10_images():
     assert X.shape[1:] == (3, 32, 32)
     assert model.train_score_ > 0.35  # chance is 0.1
     assert model.history_[-1, "train_loss"] < model.history_[0, "train_loss"]
+
+
+@pytest.fixture(scope="module")
+def flights():
+    """Flights with words and gaps; 1: more than an hour late, which 8.8 % are."""
+    pd = pytest.importorskip("pandas")
+    frame = pd.read_csv(Path(os.environ["SKLGAP_DATA"]) / "flights.csv.gz")
+    y = (frame.pop("late") == "late").astype(int).to_numpy()
+    return train_test_split(frame, y, test_size=6000, stratify=y, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def flights_curve(flights):
+    """Batches of 128 and 512 on 9,000 flights."""
+    X, X_test, y, y_test = flights
+    words = make_pipeline(
+        SimpleImputer(strategy="constant", fill_value="?"), OneHotEncoder(min_frequency=50, handle_unknown="ignore")
+    )
+    numbers = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
+    columns = make_column_transformer(
+        (words, make_column_selector(dtype_exclude=np.number)),
+        (numbers, make_column_selector(dtype_include=np.number)),
+        sparse_threshold=0,
+    )
+    net = LBGapClassifier(module__width=64, max_epochs=8, tol=None, device="cpu")
+    return batch_size_curve(
+        make_pipeline(columns, net), X[:12_000], y[:12_000], X_test, y_test, batch_sizes=[128, 512], n_trials=3,
+        validation_fraction=0.25, epsilon=[], scoring={"accuracy": "accuracy", "ap": "average_precision"},
+        random_state=0, verbose=0,
+    )  # fmt: skip
+
+
+def test_accuracy_says_nothing_about_late_flights(flights, flights_curve):
+    y_test = flights[-1]
+    for size in (128, 512):
+        assert flights_curve.values(size, "test_accuracy").mean() <= 1 - y_test.mean()
+    (sentence,) = [sentence for sentence in flights_curve.notes if "average_precision" in sentence]
+    assert "91.2 %" in sentence
+    safe = largest_safe_batch_size(flights_curve)
+    assert any(sentence in note for note in safe.notes)
+
+
+def test_average_precision_decides_about_late_flights(flights, flights_curve):
+    y_test = flights[-1]
+    values = {size: flights_curve.values(size, "test_ap") for size in (128, 512)}
+    assert all((own > 1.5 * y_test.mean()).all() for own in values.values())  # both have learnt something
+    safe = largest_safe_batch_size(flights_curve, 0.1, scoring="ap")
+    (test,) = safe.tests
+    valid = [flights_curve.values(size, "valid_ap") for size in (128, 512)]
+    assert test.lost == pytest.approx((valid[0] - valid[1]).mean())
+    assert test.bound > test.lost
+    assert int(safe) == (512 if test.shown else 128)
+    assert "samples" in flights_curve.gap(512, "ap").covers
