@@ -310,7 +310,7 @@ def count_steps(
     trial: int,
     seed: int,
     target_loss: float,
-    batch_norm: str,
+    batch_norm: BatchNormPolicy,
     max_samples: int | float | None,
     at_updates: list[int],
     memory: str | Path | None = None,

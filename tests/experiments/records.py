@@ -65,13 +65,13 @@ def right(accuracy, n, trial):
     return Samples(found)
 
 
-def outcome(one, model=None, *, sizes, own=None):
+def outcome(one, *, sizes):
     """Return the outcome of a record: which samples are right follows from its accuracies."""
     samples = {
         f"{part}_accuracy": right(one[f"{part}_accuracy"], n, one["trial"])
         for part, n in zip(("test", "valid"), sizes, strict=False)
     }
-    return Outcome(one, {**samples, **(own or {})}, model or f"model {one['regime']} {one['trial']}")
+    return Outcome(one, samples, f"model {one['regime']} {one['trial']}")
 
 
 def comparison(records=None, labels=("SB", "LB"), interrupted=False, *, samples=True, **settings):
@@ -90,7 +90,7 @@ def curve(
     """A curve with these validation (and test) accuracies, by batch size; the smallest is the reference.
 
     ``skip``: pairs of size and trial that had not finished; ``values``: further values of the records, by size;
-    ``samples=False``: it is not known which samples were right.
+    ``samples=False``: it is not known which samples were right; a dict: it says so, by size and trial.
     """
     n_trials = len(next(iter(valid.values())))
     sizes = sorted(valid)
@@ -126,7 +126,11 @@ def curve(
                 "test_accuracy": (test or valid)[size][trial],
                 **((values or {}).get(size, {})),
             }
-            outcomes.append(outcome(record(str(size), trial, **extra), sizes=parts if samples else ()))
+            one = outcome(record(str(size), trial, **extra), sizes=parts if samples is True else ())
+            if isinstance(samples, dict):
+                own = samples[size][trial]
+                one = one._replace(samples={"test_accuracy": own, "valid_accuracy": own})
+            outcomes.append(one)
     return BatchSizeCurve(outcomes, settings, interrupted, tuning=tuning, targets=targets(*parts))
 
 

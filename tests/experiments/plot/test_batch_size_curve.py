@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from sklgap import BatchSizeCurveDisplay, largest_safe_batch_size
-from tests.experiments.records import curve
+from sklgap import largest_safe_batch_size
+from sklgap.experiments import BatchSizeCurveDisplay
+from sklgap.experiments._scores import check_scoring
+from tests.experiments.records import curve, scored_curve
 
 VALID = {100: (0.96, 0.95, 0.955), 200: (0.96, 0.951, 0.954), 400: (0.90, 0.91, 0.92)}
 TEST = {size: tuple(np.subtract(accuracies, 0.01)) for size, accuracies in VALID.items()}
@@ -30,9 +32,9 @@ def test_numbers():
     display = c.plot()
     assert isinstance(display, BatchSizeCurveDisplay)
     assert display.batch_sizes == [100, 200, 400]
-    np.testing.assert_array_equal(display.accuracy["test"], list(TEST.values()))
-    np.testing.assert_array_equal(display.accuracy["validation"], list(VALID.values()))
-    np.testing.assert_array_equal(display.sharpness["sharpness 0.001"], [[2] * 3, [20] * 3, [300] * 3])
+    np.testing.assert_array_equal(display.score["test"], list(TEST.values()))
+    np.testing.assert_array_equal(display.score["validation"], list(VALID.values()))
+    np.testing.assert_array_equal(display.sharpness["sharpness 0.001 (%)"], [[2] * 3, [20] * 3, [300] * 3])
     test, validation = _lines(display.ax_)
     np.testing.assert_allclose(test.get_ydata(), [100 * np.mean(accuracies) for accuracies in TEST.values()])
     np.testing.assert_allclose(validation.get_ydata(), [100 * np.mean(accuracies) for accuracies in VALID.values()])
@@ -77,7 +79,7 @@ def test_axes_given():
 
 
 def test_without_sharpness():
-    display = curve(VALID, epsilons=[], subspace_dims=[]).plot()
+    display = curve(VALID, epsilon=[], subspace_dims=[]).plot()
     assert display.sharpness_ax_ is None
     assert display.sharpness == {}
 
@@ -90,5 +92,12 @@ def test_sharpness_of_0_is_drawn():
 def test_what_had_not_finished_is_left_out():
     display = curve(VALID, skip=[(200, 0), *((400, t) for t in range(3))], interrupted=True).plot()
     np.testing.assert_array_equal(_lines(display.ax_)[0].get_xdata(), [100, 200])
-    assert np.isnan(display.accuracy["test"][2]).all()
+    assert np.isnan(display.score["test"][2]).all()
     assert _lines(display.ax_)[0].get_ydata()[1] == pytest.approx(100 * np.mean(VALID[200][1:]))
+
+
+def test_a_score_in_its_units():
+    c = scored_curve(check_scoring("neg_log_loss")[0], {100: (-0.3, -0.2), 200: (-0.5, -0.4)})
+    display = c.plot(safe=100)
+    assert display.ax_.get_ylabel() == "neg_log_loss"
+    np.testing.assert_allclose(_lines(display.ax_)[0].get_ydata(), [-0.25, -0.45])

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from sklgap import RegimeComparisonDisplay
+from sklgap.experiments import RegimeComparisonDisplay
 from tests.experiments.records import LB_ACCURACY, SB_ACCURACY, comparison, record
 
 
@@ -31,9 +31,9 @@ def test_numbers():
     display = comparison().plot()
     assert isinstance(display, RegimeComparisonDisplay)
     assert display.labels == ["SB", "LB"]
-    np.testing.assert_array_equal(display.accuracy["LB"], LB_ACCURACY)
-    assert list(display.sharpness) == ["0.001, full space", "0.0005, full space", "0.001, 100 dims", "0.0005, 100 dims"]
-    np.testing.assert_array_equal(display.sharpness["0.001, full space"]["LB"], [300, 301, 302])
+    np.testing.assert_array_equal(display.score["LB"], LB_ACCURACY)
+    assert list(display.sharpness) == ["0.001", "0.0005", "0.001, 100 dims", "0.0005, 100 dims"]
+    np.testing.assert_array_equal(display.sharpness["0.001"]["LB"], [300, 301, 302])
     accuracy, sharpness = display.ax_
     assert _points(accuracy) == {0: [100 * a for a in SB_ACCURACY], 1: [100 * a for a in LB_ACCURACY]}
     assert _joined(accuracy) == sorted(zip(*_points(accuracy).values(), strict=True))
@@ -64,7 +64,7 @@ def test_axes_given():
 
 
 def test_without_sharpness_there_is_one_axes():
-    display = comparison(epsilons=[], subspace_dims=[]).plot()
+    display = comparison(epsilon=[], subspace_dims=[]).plot()
     assert len(display.ax_) == 1
 
 
@@ -78,3 +78,12 @@ def test_only_paired_trials_are_joined():
     records = [record("SB", 0), record("SB", 1), record("LB", 0), record("LB", 2)]
     ax = comparison(records, interrupted=True).plot().ax_[0]
     assert _joined(ax) == [(100 * SB_ACCURACY[0], 100 * LB_ACCURACY[0])]
+
+
+def test_a_score_in_its_units():
+    score = {"SB": np.array([-0.3, -0.2]), "LB": np.array([-0.5, -0.4])}
+    display = RegimeComparisonDisplay(
+        labels=["SB", "LB"], score=score, sharpness={}, name="test neg_log_loss", percent=False
+    ).plot()
+    assert display.ax_[0].get_ylabel() == "test neg_log_loss"
+    assert _points(display.ax_[0]) == {0: [-0.3, -0.2], 1: [-0.5, -0.4]}
