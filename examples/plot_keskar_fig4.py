@@ -76,9 +76,7 @@ margin = arguments.margin or (0.02 if arguments.quick else 0.005)
 safe = largest_safe_batch_size(curve, margin=margin)
 if int(safe) != curve.reference:
     sizes = [curve.reference, int(safe)]
-    second = batch_size_curve(
-        estimator, X, y, X_test, y_test, batch_sizes=sizes, epsilon=[], random_state=1, **options
-    )
+    second = batch_size_curve(estimator, X, y, X_test, y_test, batch_sizes=sizes, epsilon=[], random_state=1, **options)
     safe = largest_safe_batch_size(curve, margin=margin, confirm=second)
 print(safe)
 

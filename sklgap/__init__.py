@@ -8,9 +8,13 @@ from sklgap.experiments import (
     WarmStartDisplay,
     batch_size_curve,
     compare_regimes,
+    critical_batch_size,
+    explain_gap,
+    gap_report,
     largest_safe_batch_size,
     minima_census,
     sharpness_trajectory,
+    time_to_accuracy,
     warm_start_curve,
 )
 from sklgap.inspection import (
@@ -57,6 +61,7 @@ __all__ = [
     "check_objective",
     "compare_regimes",
     "critical_batch_size",
+    "explain_gap",
     "gap_report",
     "generalization_gap_score",
     "largest_safe_batch_size",

@@ -202,6 +202,38 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a number above 0; got {shown(value)}.")
 
 
+def check_max_samples(max_samples: Any) -> None:
+    """Raise a ValueError unless it is None, a number of samples (int) or a fraction of them (float in (0, 1])."""
+    whole, fraction = is_integer(max_samples, 1), isinstance(max_samples, float | np.floating)
+    if not (max_samples is None or whole or (fraction and 0 < max_samples <= 1)):
+        raise ValueError(
+            f"max_samples must be None, an integer of at least 1 or a float in (0, 1]; got {shown(max_samples)}."
+        )
+
+
+def resolve_max_samples(max_samples: int | float | None, n_samples: int) -> int:
+    """Return how many of ``n_samples`` samples it stands for: at least one, at most all of them.
+
+    Parameters
+    ----------
+    max_samples : int, float or None
+        So many samples (int), this fraction of them (float in (0, 1]), or all (None).
+    n_samples : int
+        How many there are.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    check_max_samples(max_samples)
+    if max_samples is None:
+        return n_samples
+    if is_integer(max_samples, 1):
+        return min(int(max_samples), n_samples)
+    return max(1, round(max_samples * n_samples))
+
+
 def check_dropout(dropout: Any) -> None:
     """Raise an error unless ``dropout`` is a probability."""
     check_fraction("dropout", dropout)

@@ -4,15 +4,74 @@ Everything below the estimator speaks of parameters as a dict of named tensors i
 ``module.named_parameters()``; the flat form of such a dict is called ``theta``, of shape ``(n_params,)``.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 Params = dict[str, Tensor]
 Buffers = dict[str, Tensor]
 Criterion = Callable[[Tensor, Tensor], Tensor]
+
+# -- what a user gives -----------------------------------------------------------------------------------------------
+
+
+class SupportsArray(Protocol):
+    """Samples in rows: an array, a tensor, a table or a column of one."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+
+class SparseMatrix(Protocol):
+    """A sparse matrix or array of SciPy, whatever its format."""
+
+    def tocsr(self) -> Any:
+        """Convert to compressed rows."""
+
+
+ArrayLike = SupportsArray | Sequence[Any]
+# The inputs of a module: an array, a sparse matrix, several arrays for ``module(*X)`` or ``module(**X)``, or a stream
+# of inputs and targets.
+Inputs = ArrayLike | SparseMatrix | Mapping[str, ArrayLike] | Dataset[Any] | DataLoader[Any]
+
+
+class Estimator(Protocol):
+    """A classifier of ours, a skorch net, a pipeline or a search: what it is, its fitted parts tell."""
+
+    def fit(self, X: Any, y: Any, /) -> Any:
+        """Train."""
+
+
+class Classifier(Estimator, Protocol):
+    """An estimator that predicts."""
+
+    def predict(self, X: Any) -> Any:
+        """Return the classes."""
+
+
+# -- the choices -----------------------------------------------------------------------------------------------------
+# The checks read the allowed values from here, by ``typing.get_args``.
+
+BatchNormPolicy = Literal["batch", "population", "running"]
+Solver = Literal["auto", "lbfgsb", "lbfgsb-scaled", "power"]
+SubspaceKind = Literal["gaussian", "orthonormal"]
+DirectionKind = Literal["filter", "gaussian"]
+PathKind = Literal["line", "arc"]
+Quantity = Literal["loss", "accuracy"]
+SurfaceKind = Literal["contour", "surface"]
+EigenvalueEnd = Literal["largest", "smallest", "both"]
+TraceMethod = Literal["hutch++", "hutchinson"]
+NoiseMethod = Literal["auto", "per_sample", "batches"]
+LRScaling = Literal["sqrt", "linear"]
+DataSubset = Literal["train", "test", "all"]
+LabelKind = Literal["fine", "coarse"]
+MissingUtterances = Literal["error", "skip"]
 
 
 class Batch(NamedTuple):

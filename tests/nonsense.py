@@ -253,7 +253,7 @@ def small_experiments():
         "critical_batch_size": {**quick, "n_batches": 4},
         "steps_to_loss": {**quick, "batch_sizes": [8, 16], "target_loss": 0.5},
         "largest_safe_batch_size": {"curve": curve()},
-        "gap_report": {"search": cross_validated(), "accuracy": "accuracy"},
+        "gap_report": {"search": cross_validated(), "scoring": "accuracy"},
         "time_to_accuracy": {"models": {"one": fitted().history_}, "target": 0.5, "quantity": "train_accuracy"},
         "fit_steps_to_loss": {"batch_sizes": [10, 100, 1000], "n_steps": [1050, 150, 60]},
         "parallel_model": {"batch_sizes": [10, 100], "n_updates": [1050, 150]},
@@ -279,7 +279,9 @@ def cross_validated():
 def results():
     """One result of each experiment that a display draws."""
     runs = small_experiments()
-    names = ("compare_regimes", "warm_start_curve", "minima_census", "parallel_model")
+    names = (
+        "compare_regimes", "gap_report", "minima_census", "parallel_model", "time_to_accuracy", "warm_start_curve",
+    )  # fmt: skip
     return {name: runs[name].run(**runs[name].good) for name in names} | {"batch_size_curve": curve()}
 
 
@@ -305,9 +307,11 @@ def displays():
         inspection.LossSurfaceDisplay: ("from_estimator", {**model, **data, **plane}),
         inspection.WeightDistanceDisplay: ("from_estimators", of_recorded),
         experiments.BatchSizeCurveDisplay: ("from_curve", {"curve": curve()}),
+        experiments.GapReportDisplay: ("from_report", {"report": result["gap_report"]}),
         experiments.MinimaCensusDisplay: ("from_census", {"census": result["minima_census"]}),
         experiments.ParallelModelDisplay: ("from_model", {"model": result["parallel_model"]}),
         experiments.RegimeComparisonDisplay: ("from_comparison", {"comparison": result["compare_regimes"]}),
+        experiments.TimeToAccuracyDisplay: ("from_times", {"times": result["time_to_accuracy"], "cost": "epochs"}),
         experiments.WarmStartDisplay: ("from_curve", {"curve": result["warm_start_curve"]}),
     }
     found = {}
@@ -377,6 +381,8 @@ def annotation_allows(call, argument, value):
     plain_kinds = {bool: (bool, np.bool_), int: numbers.Integral, float: numbers.Real, str: str, type(None): type(None)}
     if not all(kind in plain_kinds for kind in kinds):
         return True
+    if value is None:
+        return type(None) in kinds
     flag = isinstance(value, bool | np.bool_)
     if flag or bool in kinds:
         return flag and (bool in kinds or argument == "verbose")

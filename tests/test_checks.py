@@ -6,11 +6,13 @@ import pytest
 from sklgap._checks import (
     check_fraction,
     check_integer,
+    check_max_samples,
     check_nonnegative,
     check_positive,
     check_random_state,
     is_integer,
     is_number,
+    resolve_max_samples,
 )
 
 
@@ -66,3 +68,34 @@ def test_a_fresh_random_state_for_none():
 def test_what_is_no_random_state(random_state):
     with pytest.raises(ValueError, match=r"random_state must be None, an integer from 0 to 2\*\*32 - 1 or .*; got "):
         check_random_state(random_state)
+
+
+@pytest.mark.parametrize(
+    ("max_samples", "n"),
+    [
+        (None, 60),
+        (7, 7),
+        (60, 60),
+        (1000, 60),
+        (1, 1),
+        (1.0, 60),
+        (0.25, 15),
+        (1e-9, 1),
+        (np.int64(4), 4),
+        (np.float32(0.5), 30),
+    ],
+)
+def test_number_of_samples(max_samples, n):
+    check_max_samples(max_samples)
+    found = resolve_max_samples(max_samples, 60)
+    assert found == n
+    assert isinstance(found, int)
+
+
+@pytest.mark.parametrize("max_samples", [0, -1, 0.0, 1.5, -0.5, True, math.nan, math.inf, "all", [3]], ids=str)
+def test_what_is_no_number_of_samples(max_samples):
+    sentence = r"max_samples must be None, an integer of at least 1 or a float in \(0, 1\]; got "
+    with pytest.raises(ValueError, match=sentence):
+        check_max_samples(max_samples)
+    with pytest.raises(ValueError, match=sentence):
+        resolve_max_samples(max_samples, 60)

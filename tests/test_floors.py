@@ -42,9 +42,15 @@ def _part(words):
     return "" if name == "__init__" else name
 
 
+def _runs_later(node):
+    """Functions, and what a type checker alone reads."""
+    checked = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return checked or isinstance(node, ast.FunctionDef | ast.Lambda)
+
+
 def _imports(source, package):
-    """Yield (dotted words, whether at module level or in a class body) of every import."""
-    inside = {id(n) for f in ast.walk(source) if isinstance(f, ast.FunctionDef | ast.Lambda) for n in ast.walk(f)}
+    """Yield (dotted words, whether it runs when the module is imported) of every import."""
+    inside = {id(n) for part in ast.walk(source) if _runs_later(part) for n in ast.walk(part)}
     for node in ast.walk(source):
         if isinstance(node, ast.Import):
             yield from ((alias.name.split("."), id(node) not in inside) for alias in node.names)
@@ -97,6 +103,8 @@ def test_imports_go_down(path):
         ("inspection/_plot/_lines.py", "from sklgap.estimator._classifier import LBGapClassifier"),
         ("inspection/_plot/_lines.py", "import matplotlib.pyplot as plt"),
         ("inspection/_plot/_lines.py", "class A:\n    from matplotlib import pyplot"),
+        ("inspection/_plot/_lines.py", "if True:\n    from matplotlib import pyplot"),
+        ("inspection/_sharpness.py", "if TYPE_CHECKING:\n    from sklgap import LBGapClassifier"),
         ("training/_net.py", "def f():\n    from sklgap.estimator._parameters import make_net"),
         ("metrics/_sharpness.py", "from sklgap.experiments import compare_regimes"),
         ("regimes/_base.py", "from sklgap.estimator import _nested_parameters"),
@@ -112,6 +120,7 @@ def test_the_test_finds(path, text):
     [
         ("objective/_loss.py", "from sklgap._typing import Aux\nfrom ._parameters import flatten\nimport torch"),
         ("inspection/_plot/_lines.py", "def plot():\n    import matplotlib\nfrom .. import _sharpness"),
+        ("inspection/_plot/_lines.py", "if TYPE_CHECKING:\n    from matplotlib.axes import Axes"),
         ("experiments/_compare.py", "from sklgap import estimator\nfrom sklgap.inspection import sharpness"),
         (
             "estimator/_classifier.py",

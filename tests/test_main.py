@@ -51,7 +51,7 @@ def test_the_digits(tmp_path, capsys):
     folder = tmp_path / "new" / "folder"
     assert run(folder) == 0
     out, err = capsys.readouterr()
-    for words in ("200 training and 450 test samples, 2 paired trials", "sharpness 0.001", "regime gap, test accuracy"):
+    for words in ("200 training and 450 test samples, 2 paired trials", "sharpness 0.001", "regime gap: test score"):
         assert words in out
     assert "train-test gap (points)" in out
     assert f"written: {folder / 'report.json'}, {folder / 'report.png'}" in out

@@ -5,13 +5,14 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import fetch_openml
 from sklearn.utils import Bunch
 
+from sklgap._typing import DataSubset
 from sklgap.datasets._file import DataFile
 
 Part = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -55,17 +56,29 @@ class ImageDataset(NamedTuple):
     n_test: int
 
 
+XY = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+class ImageOptions(TypedDict, total=False):
+    """What every ``fetch_*`` function of images takes beside ``return_X_y``."""
+
+    subset: DataSubset
+    data_home: str | os.PathLike[str] | None
+    download_if_missing: bool
+    flat: bool
+
+
 def fetch_images(
     dataset: ImageDataset,
     *,
-    subset: str,
+    subset: DataSubset,
     data_home: str | os.PathLike[str] | None,
     download_if_missing: bool,
     return_X_y: bool,
     flat: bool,
-) -> Bunch | tuple[NDArray[np.float32], NDArray[np.int64]]:
+) -> Bunch | XY:
     """Load a data set from local files, else from OpenML; the body of every ``fetch_*`` function."""
-    check_choice("subset", subset, ("train", "test", "all"))
+    check_choice("subset", subset, get_args(DataSubset))
     check_bool("download_if_missing", download_if_missing)
     check_bool("return_X_y", return_X_y)
     check_bool("flat", flat)

@@ -4,12 +4,21 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal, Unpack, get_args, overload
 
-import numpy as np
-from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
-from sklgap.datasets._base import ImageDataset, Part, check_choice, check_labels, fetch_images, read_records
+from sklgap._typing import DataSubset, LabelKind
+from sklgap.datasets._base import (
+    XY,
+    ImageDataset,
+    ImageOptions,
+    Part,
+    check_choice,
+    check_labels,
+    fetch_images,
+    read_records,
+)
 
 _SHAPE = (3, 32, 32)
 _DESCR = """{title}: tiny colour images
@@ -44,14 +53,20 @@ _FINE_NAMES = tuple(
 )
 
 
+@overload
+def fetch_cifar10(*, return_X_y: Literal[False] = False, **options: Unpack[ImageOptions]) -> Bunch: ...
+@overload
+def fetch_cifar10(*, return_X_y: Literal[True], **options: Unpack[ImageOptions]) -> XY: ...
+@overload
+def fetch_cifar10(*, return_X_y: bool = False, **options: Unpack[ImageOptions]) -> Bunch | XY: ...
 def fetch_cifar10(
     *,
-    subset: str = "train",
+    subset: DataSubset = "train",
     data_home: str | os.PathLike[str] | None = None,
     download_if_missing: bool = True,
     return_X_y: bool = False,
     flat: bool = False,
-) -> Bunch | tuple[NDArray[np.float32], NDArray[np.int64]]:
+) -> Bunch | XY:
     """Load CIFAR-10 (classification of tiny colour images).
 
     Local files in the publisher's binary format are used where there are any, else the data come from OpenML.
@@ -132,15 +147,25 @@ def fetch_cifar10(
     )
 
 
+@overload
+def fetch_cifar100(
+    *, label: LabelKind = "fine", return_X_y: Literal[False] = False, **options: Unpack[ImageOptions]
+) -> Bunch: ...
+@overload
+def fetch_cifar100(*, label: LabelKind = "fine", return_X_y: Literal[True], **options: Unpack[ImageOptions]) -> XY: ...
+@overload
+def fetch_cifar100(
+    *, label: LabelKind = "fine", return_X_y: bool = False, **options: Unpack[ImageOptions]
+) -> Bunch | XY: ...
 def fetch_cifar100(
     *,
-    subset: str = "train",
+    subset: DataSubset = "train",
     data_home: str | os.PathLike[str] | None = None,
     download_if_missing: bool = True,
     return_X_y: bool = False,
     flat: bool = False,
-    label: str = "fine",
-) -> Bunch | tuple[NDArray[np.float32], NDArray[np.int64]]:
+    label: LabelKind = "fine",
+) -> Bunch | XY:
     """Load CIFAR-100 (classification of tiny colour images) from local files in the publisher's binary format.
 
     ==============   ==========================
@@ -209,7 +234,7 @@ def fetch_cifar100(
     >>> str(bunch.target_names[bunch.target[0]])
     'fruit_and_vegetables'
     """
-    check_choice("label", label, ("fine", "coarse"))
+    check_choice("label", label, get_args(LabelKind))
     return fetch_images(
         _CIFAR100[label],
         subset=subset,

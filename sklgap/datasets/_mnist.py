@@ -4,12 +4,12 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, Unpack, overload
 
-import numpy as np
-from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
-from sklgap.datasets._base import ImageDataset, Part, check_labels, fetch_images, read_idx
+from sklgap._typing import DataSubset
+from sklgap.datasets._base import XY, ImageDataset, ImageOptions, Part, check_labels, fetch_images, read_idx
 
 _SHAPE = (1, 28, 28)
 _TARGET_NAMES = tuple(str(digit) for digit in range(10))
@@ -23,14 +23,20 @@ LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document 
 """
 
 
+@overload
+def fetch_mnist(*, return_X_y: Literal[False] = False, **options: Unpack[ImageOptions]) -> Bunch: ...
+@overload
+def fetch_mnist(*, return_X_y: Literal[True], **options: Unpack[ImageOptions]) -> XY: ...
+@overload
+def fetch_mnist(*, return_X_y: bool = False, **options: Unpack[ImageOptions]) -> Bunch | XY: ...
 def fetch_mnist(
     *,
-    subset: str = "train",
+    subset: DataSubset = "train",
     data_home: str | os.PathLike[str] | None = None,
     download_if_missing: bool = True,
     return_X_y: bool = False,
     flat: bool = False,
-) -> Bunch | tuple[NDArray[np.float32], NDArray[np.int64]]:
+) -> Bunch | XY:
     """Load MNIST (classification of handwritten digits).
 
     Local files in the publisher's idx format are used where there are any, else the data come from OpenML.

@@ -1,16 +1,15 @@
 """Random labels: Zhang et al. (2017), "Understanding deep learning requires rethinking generalization"."""
 
-from typing import Any
-
 import numpy as np
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from sklgap._checks import check_arguments, check_fraction, check_random_state, naming_data
+from sklgap._typing import ArrayLike
 
 
 def randomize_labels(
-    y: Any, fraction: float = 1.0, *, random_state: int | np.random.RandomState | None = None
+    y: ArrayLike, fraction: float = 1.0, *, random_state: int | np.random.RandomState | None = None
 ) -> np.ndarray:
     """Replace labels by random ones, drawn uniformly from the classes present.
 
@@ -63,13 +62,13 @@ def randomize_labels(
     check_arguments(randomize_labels, locals())
     check_fraction("fraction", fraction)
     with naming_data("y"):
-        y = column_or_1d(y)
-    if not len(y):
+        labels: np.ndarray = column_or_1d(y)
+    if not len(labels):
         raise ValueError("y must have at least one label; got none.")
     with naming_data("y"):
-        check_classification_targets(y)
+        check_classification_targets(labels)
     rng = check_random_state(random_state)
-    classes = np.unique(y)
+    classes = np.unique(labels)
     # Both draws are of full length whatever the fraction, so that the labels replaced are nested.
-    replaced = rng.uniform(size=len(y)) < fraction
-    return np.where(replaced, classes[rng.randint(len(classes), size=len(y))], y)
+    replaced = rng.uniform(size=len(labels)) < fraction
+    return np.where(replaced, classes[rng.randint(len(classes), size=len(labels))], labels)

@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
 from sklgap._checks import is_integer
-from sklgap.datasets._base import check_bool, check_choice
+from sklgap._typing import MissingUtterances
+from sklgap.datasets._base import XY, check_bool, check_choice
 from sklgap.datasets._kaldi import read_integers, read_matrices
 
 # Ten seconds at the usual 100 frames a second: no row of a net for frames is longer.
@@ -25,14 +26,41 @@ TIMIT: Garofolo et al., "TIMIT Acoustic-Phonetic Continuous Speech Corpus", LDC9
 """
 
 
+@overload
 def load_timit(
     features: str | os.PathLike[str],
     alignments: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     context: int | tuple[int, int] = 4,
-    missing: str = "error",
+    missing: MissingUtterances = "error",
+    return_X_y: Literal[False] = False,
+) -> Bunch: ...
+@overload
+def load_timit(
+    features: str | os.PathLike[str],
+    alignments: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    context: int | tuple[int, int] = 4,
+    missing: MissingUtterances = "error",
+    return_X_y: Literal[True],
+) -> XY: ...
+@overload
+def load_timit(
+    features: str | os.PathLike[str],
+    alignments: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    context: int | tuple[int, int] = 4,
+    missing: MissingUtterances = "error",
     return_X_y: bool = False,
-) -> Bunch | tuple[NDArray[np.float32], NDArray[np.int64]]:
+) -> Bunch | XY: ...
+def load_timit(
+    features: str | os.PathLike[str],
+    alignments: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    context: int | tuple[int, int] = 4,
+    missing: MissingUtterances = "error",
+    return_X_y: bool = False,
+) -> Bunch | XY:
     r"""Load frames and their labels from Kaldi's files: TIMIT, or any other corpus.
 
     TIMIT is licensed: the features and the alignment are made by the user, with Kaldi.
@@ -115,7 +143,7 @@ def load_timit(
     >>> y
     array([7, 5])
     """
-    check_choice("missing", missing, ("error", "skip"))
+    check_choice("missing", missing, get_args(MissingUtterances))
     check_bool("return_X_y", return_X_y)
     left, right = _check_context(context)
     paths = _check_paths(features, alignments)

@@ -23,13 +23,71 @@ believing it. It has ``records``, ``notes``, ``to_frame()``, ``to_json()``, ``to
 
 from sklgap.experiments._batch_size_curve import BatchSizeCurve, batch_size_curve
 from sklgap.experiments._compare_regimes import RegimeComparison, compare_regimes
+from sklgap.experiments._critical_batch_size import CriticalBatchSize, critical_batch_size
 from sklgap.experiments._estimate import Components, Estimate
+from sklgap.experiments._explain_gap import GapExplanation, explain_gap
+from sklgap.experiments._gap_report import GapReport, gap_report
 from sklgap.experiments._minima_census import Contrast, MinimaCensus, minima_census
+from sklgap.experiments._parallel_model import ParallelModel, overhead_efficiency, parallel_model
 from sklgap.experiments._plot._batch_size_curve import BatchSizeCurveDisplay
 from sklgap.experiments._plot._compare_regimes import RegimeComparisonDisplay
+from sklgap.experiments._plot._critical_batch_size import CriticalBatchSizeDisplay
+from sklgap.experiments._plot._explain_gap import GapExplanationDisplay
+from sklgap.experiments._plot._gap_report import GapReportDisplay
 from sklgap.experiments._plot._minima_census import MinimaCensusDisplay
+from sklgap.experiments._plot._parallel_model import ParallelModelDisplay
+from sklgap.experiments._plot._steps_to_loss import StepsToLossDisplay
+from sklgap.experiments._plot._time_to_accuracy import TimeToAccuracyDisplay
 from sklgap.experiments._plot._warm_start import WarmStartDisplay
 from sklgap.experiments._protocol import Measurement
 from sklgap.experiments._safe_batch_size import NonInferiority, SafeBatchSize, largest_safe_batch_size
 from sklgap.experiments._sharpness_trajectory import SharpnessTrajectory, sharpness_trajectory
+from sklgap.experiments._steps_to_loss import StepsToLoss, steps_to_loss
+from sklgap.experiments._steps_tradeoff import StepsTradeoff, fit_steps_to_loss
+from sklgap.experiments._time_to_accuracy import TimeToAccuracy, time_to_accuracy
 from sklgap.experiments._warm_start import WarmStartCurve, warm_start_curve
+
+__all__ = [
+    "BatchSizeCurve",
+    "BatchSizeCurveDisplay",
+    "Components",
+    "Contrast",
+    "CriticalBatchSize",
+    "CriticalBatchSizeDisplay",
+    "Estimate",
+    "GapExplanation",
+    "GapExplanationDisplay",
+    "GapReport",
+    "GapReportDisplay",
+    "Measurement",
+    "MinimaCensus",
+    "MinimaCensusDisplay",
+    "NonInferiority",
+    "ParallelModel",
+    "ParallelModelDisplay",
+    "RegimeComparison",
+    "RegimeComparisonDisplay",
+    "SafeBatchSize",
+    "SharpnessTrajectory",
+    "StepsToLoss",
+    "StepsToLossDisplay",
+    "StepsTradeoff",
+    "TimeToAccuracy",
+    "TimeToAccuracyDisplay",
+    "WarmStartCurve",
+    "WarmStartDisplay",
+    "batch_size_curve",
+    "compare_regimes",
+    "critical_batch_size",
+    "explain_gap",
+    "fit_steps_to_loss",
+    "gap_report",
+    "largest_safe_batch_size",
+    "minima_census",
+    "overhead_efficiency",
+    "parallel_model",
+    "sharpness_trajectory",
+    "steps_to_loss",
+    "time_to_accuracy",
+    "warm_start_curve",
+]

@@ -175,7 +175,8 @@ def batch_size_curve(
     seeds = draw_different_seeds(n_trials + TUNING_TRIALS, rng)
     seeds, tuning_seeds = seeds[:n_trials], seeds[n_trials:] if lr == "tuned" else []
     measuring = measurement.settle(len(train[1]), rng)
-    try_scores(measuring.scores, valid[1])
+    for judged in (valid[1], y_test):
+        try_scores(measuring.scores, judged, train[1])
     parameters = {size: _parameters(size, base, lr, budget) for size in sizes}
     settings = {
         "n_train": len(train[1]),
@@ -289,7 +290,7 @@ class BatchSizeCurve(Records):
     @property
     def notes(self) -> list[str]:
         """What a reader must know before believing the figures, in plain sentences."""
-        s, gaps = self.settings, self.gaps()
+        s, gaps, score = self.settings, self.gaps(), self.scores[0].name
         named = {f"batches of {label}": label for label in self.done}
         losses = {label: self.paired(self.reference, label, "train_loss") for label in gaps}
         return [
@@ -298,9 +299,10 @@ class BatchSizeCurve(Records):
                 {name: self.values(label, "converged") for name, label in named.items()}, target=s["budget"] == "loss"
             ),
             *notes.diverged({name: self.values(label, "train_loss") for name, label in named.items()}),
+            *notes.left_out({name: self.values(label, f"test_{score}") for name, label in named.items()}, score),
             *notes.unequal_losses(f"batches of {self.reference}", losses),
             *self._majority(),
-            *self._rates_at_the_edge(),
+            *notes.rates_at_the_edge({label: self.values(label, "lr")[0] for label in self.done}, s["learning_rates"]),
             *notes.no_interval(gaps),
             *notes.seeds_only(gaps),
             *notes.several_intervals(len(gaps)),
@@ -322,18 +324,8 @@ class BatchSizeCurve(Records):
             return []
         return notes.majority_class(notes.mean_accuracies(self), self._targets["test"])
 
-    def _rates_at_the_edge(self) -> list[str]:
-        tried = self.settings["learning_rates"]
-        if len(tried) < 2:
-            return []
-        rates = {label: self.values(label, "lr")[0] for label in self.done}
-        edge = [f"{label} ({rate:g})" for label, rate in rates.items() if rate in (min(tried), max(tried))]
-        if not edge:
-            return []
-        return [f"The rate of batches of {', '.join(edge)} is at the edge of learning_rates: try further ones."]
-
     def _verdict(self) -> list[str]:
-        gaps = self.gaps()
+        gaps = {label: gap for label, gap in self.gaps().items() if not np.isnan(gap.value)}
         if not gaps:
             return ["No size has a trial that the reference has finished too: nothing can be compared."]
         label, gap = list(gaps.items())[-1]
@@ -387,9 +379,7 @@ class BatchSizeCurve(Records):
     def _worst(self, label: str) -> str:
         if int(label) == self.reference or not len(self.paired(self.reference, label, "trial")[0]):
             return ""
-        score = self.scores[0]
-        worst = self.components(self.reference, label, f"test_{score.name}").worst
-        return f"{100 * worst:+.2f}" if score.in_points else f"{worst:+.4f}"
+        return self.shown_worst(label, self.scores[0])
 
     def _reading(self) -> list[str]:
         gaps = self.gaps()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import log_loss
 from sklearn.model_selection import (
     GroupKFold,
     KFold,
@@ -18,6 +19,7 @@ from sklearn.model_selection import (
     StratifiedGroupKFold,
     StratifiedKFold,
 )
+from torch import nn
 
 from sklgap.inspection._records import net_of
 from sklgap.regimes._base import BatchRegime, check_batch_size
@@ -59,6 +61,25 @@ class Candidate:
     scores: dict[str, np.ndarray]
     fit_time: float
     fit_time_std: float
+
+
+@dataclass(frozen=True)
+class TrainingLosses:
+    """What is known of the training losses behind a search.
+
+    Attributes
+    ----------
+    values : dict of int to ndarray
+        By the index of a candidate: one loss per fold, or that of the one model that was fitted again to all the data.
+    source : str
+        Where they are from: "scores" of the folds, the "estimators" of the folds, "best_estimator_", or "" for nowhere.
+    n_classes : int or None
+        None where nothing says how many there are.
+    """
+
+    values: dict[int, np.ndarray]
+    source: str
+    n_classes: int | None
 
 
 def candidates_of(search: Any) -> list[Candidate]:
@@ -138,6 +159,70 @@ def _value(value: Any) -> str:
     text = value if isinstance(value, str) else getattr(value, "__name__", None) or repr(value)
     text = " ".join(text.split())
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+# -- scores and losses -------------------------------------------------------------------------------------------------
+
+
+def scorer_of(search: Any, name: str) -> Any:
+    """Return the scorer of this name; None where only the name is known, as in the dict of `cross_validate`."""
+    scorer = getattr(search, "scorer_", None)
+    return scorer.get(name) if isinstance(scorer, Mapping) else scorer if name == "score" else None
+
+
+def training_losses(search: Any, candidates: list[Candidate]) -> TrainingLosses:
+    """Return the cross-entropy of the training rows where it can be had.
+
+    A score that is the log loss comes first, as it is measured on the final weights of every fold. Else the
+    ``train_loss_`` of estimators is read, the loss of the last epoch: of all folds where `cross_validate` returned the
+    estimators, of the one that a search has fitted again otherwise.
+    """
+    by_candidate = _estimators(search, candidates)
+    models = [model for own in by_candidate.values() for model in own]
+    classes = next((model.classes_ for model in models if hasattr(model, "classes_")), None)
+    n_classes = None if classes is None else len(classes)
+    name = _log_loss_name(search, candidates)
+    if name is not None:
+        values = {c.index: np.abs(c.scores[f"train_{name}"]) for c in candidates}  # a log loss is never below 0
+        return TrainingLosses(values, "scores", n_classes)
+    losses = {index: np.array([_loss_of(model) for model in own]) for index, own in by_candidate.items()}
+    losses = {index: values for index, values in losses.items() if not np.isnan(values).all()}
+    source = "best_estimator_" if hasattr(search, "cv_results_") else "estimators"
+    return TrainingLosses(losses, source if losses else "", n_classes)
+
+
+def _estimators(search: Any, candidates: list[Candidate]) -> dict[int, list[Any]]:
+    """Return the fitted estimators that are there, by the index of their candidate."""
+    if hasattr(search, "cv_results_"):
+        best, index = getattr(search, "best_estimator_", None), getattr(search, "best_index_", None)
+        return {} if best is None or index is None else {int(index): [best]}
+    results = [search] if "fit_time" in search else list(search.values())
+    return {
+        candidate.index: list(result["estimator"])
+        for candidate, result in zip(candidates, results, strict=True)
+        if "estimator" in result
+    }
+
+
+def _log_loss_name(search: Any, candidates: list[Candidate]) -> str | None:
+    for key in candidates[0].scores:
+        name = key.removeprefix("train_")
+        if key.startswith("train_") and all(key in candidate.scores for candidate in candidates):
+            scorer = scorer_of(search, name)
+            if getattr(scorer, "_score_func", None) is log_loss or (scorer is None and name.endswith("log_loss")):
+                return name
+    return None
+
+
+def _loss_of(model: Any) -> float:
+    """Return the training loss of the last epoch where it is a cross-entropy; NaN where it is not known to be one."""
+    try:
+        net = net_of(model)
+    except NotFittedError:  # an ensemble of nets, say
+        return np.nan
+    if not isinstance(getattr(net, "criterion_", None), nn.CrossEntropyLoss | nn.NLLLoss) or not len(net.history):
+        return np.nan
+    return float(net.history[-1].get("train_loss", np.nan))
 
 
 # -- batch sizes -------------------------------------------------------------------------------------------------------

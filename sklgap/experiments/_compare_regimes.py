@@ -124,7 +124,7 @@ def compare_regimes(
     rng = check_random_state(random_state)
     seeds = draw_seeds(n_trials, rng)
     measuring = measurement.settle(len(y), rng)
-    try_scores(measuring.scores, y_test)
+    try_scores(measuring.scores, y_test, y)
     trials = [
         Trial(label, dict(parameters), trial, seed)
         for trial, seed in enumerate(seeds)
@@ -183,11 +183,12 @@ class RegimeComparison(Records):
             *notes.interrupted(self.interrupted, len(self.records), s["n_trials"] * len(self.labels)),
             *notes.not_converged({label: self.values(label, "converged") for label in self.done}),
             *notes.diverged(losses),
+            *notes.left_out({label: self.values(label, f"test_{name}") for label in self.done}, name),
             *notes.unequal_losses(reference, {label: self.paired(reference, label, "train_loss") for label in gaps}),
             *self._majority(),
             *notes.no_interval(gaps),
             *notes.undecided(reference, gaps, name),
-            *notes.better(reference, gaps, f"{name}, " if name != "accuracy" else "accurate"),
+            *notes.better(reference, gaps, name),
             *notes.seeds_only(gaps),
             *notes.flatter(self),
         ]
@@ -200,9 +201,10 @@ class RegimeComparison(Records):
     # -- printing --------------------------------------------------------------------------------------------------
 
     def _verdict(self) -> list[str]:
-        reference, gaps = self.settings["reference"], self.gaps()
+        reference = self.settings["reference"]
+        gaps = {label: gap for label, gap in self.gaps().items() if not np.isnan(gap.value)}
         if not gaps:
-            return []
+            return ["Nothing can be compared."] if self.gaps() else []
         label, gap = max(gaps.items(), key=lambda pair: pair[1].value)
         if gap.value <= 0 and not gap.excludes(0):
             return [f"No regime loses to {reference} in these trials."]
@@ -249,12 +251,7 @@ class RegimeComparison(Records):
             gaps = self.gaps(score.name)
             shown = [self.shown_gap(gaps[label], score) if label in gaps else "" for label in columns]
             rows.append([f"regime gap{of}{unit}", *shown])
-            worst = [
-                f"{factor * self.components(reference, label, f'test_{score.name}').worst:+{spec}}"
-                if label in gaps
-                else ""
-                for label in columns
-            ]
+            worst = [self.shown_worst(label, score) if label in gaps else "" for label in columns]
             rows.append([f"worst trial{of}{unit}", *worst])
         ratios = []
         for label in columns:

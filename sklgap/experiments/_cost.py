@@ -8,8 +8,9 @@ from typing import Any
 import joblib
 import numpy as np
 
+from sklgap._checks import check_integer
 from sklgap.experiments._inputs import without_head
-from sklgap.experiments._protocol import Measuring, take, with_parameters
+from sklgap.experiments._protocol import Measuring, last_step, take, with_parameters
 from sklgap.experiments._result import count
 from sklgap.inspection._sharpness import usual_gradients
 from sklgap.objective import check_objective
@@ -75,8 +76,8 @@ class Cost:
         at_once = "" if self.n_jobs == 1 else f", if {self.n_jobs} fits at once are as fast as one"
         lines = [
             f"cost: {count(sum(self.n_fits), 'fit')}, at most {total:,} updates, about {between(*self.seconds)}"
-            f"{at_once} (training {duration(self.fit_seconds)}, measuring {between(*self.measure_seconds)}). It is less "
-            "where training stops early, and for saved work."
+            f"{at_once} (training {duration(self.fit_seconds)}, measuring {between(*self.measure_seconds)}). It is "
+            "less where training stops early, and for saved work."
         ]
         width = max(len(label) for label in self.labels)
         for label, n, updates, seconds in zip(self.labels, self.n_fits, self.updates, self.step_seconds, strict=True):
@@ -118,8 +119,9 @@ def measure_cost(
     n_jobs : int or None
         As in joblib.
     """
+    check_integer("max_epochs", last_step(estimator).max_epochs)
     classifier, X = without_head(estimator, *train)
-    timers = {label: _time_steps(classifier, own, X, train[1]) for label, own in parameters.items()}
+    timers = {label: time_steps(classifier, own, X, train[1]) for label, own in parameters.items()}
     updates, fit_seconds = [], 0.0
     for label, timer in timers.items():
         batches = _n_batches(with_parameters(classifier, parameters[label]), timer)
@@ -162,7 +164,8 @@ def between(low: float, high: float) -> str:
     return duration(high) if high < 1.2 * low else f"{duration(low)} to {duration(high)}"
 
 
-def _time_steps(classifier: Any, parameters: Mapping[str, Any], X: Any, y: Any) -> StepTimer:
+def time_steps(classifier: Any, parameters: Mapping[str, Any], X: Any, y: Any) -> StepTimer:
+    """Train a clone for some steps; the timer that is returned has the net too."""
     timer = StepTimer()
     model = with_parameters(classifier, {**parameters, **_TIMED})
     model.set_params(callbacks=[*(model.callbacks or []), ("step_timer", timer)])

@@ -1,40 +1,63 @@
-"""The two gaps and the sharpness of the candidates of a search that has been run."""
+"""``gap_report``: the two gaps and the sharpness of the candidates of a search that has been run."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
+from sklearn.base import is_classifier
+from sklearn.metrics import accuracy_score
 
-from sklgap._checks import check_positive, is_integer, is_one_of
-from sklgap.experiments._candidates import Candidate, candidates_of, smallest_batch, test_to_train_ratio
-from sklgap.experiments._gap_result import GapReport, sentences_on
-from sklgap.experiments._statistics import CONFIDENCE
+from sklgap._checks import check_positive, is_integer, is_one_of, shown
+from sklgap.experiments import _notes as notes
+from sklgap.experiments._candidates import (
+    Candidate,
+    TrainingLosses,
+    candidates_of,
+    scorer_of,
+    smallest_batch,
+    test_to_train_ratio,
+    training_losses,
+)
+from sklgap.experiments._estimate import Estimate, folds_estimate
+from sklgap.experiments._protocol import last_step
+from sklgap.experiments._result import Result, count, listed
+from sklgap.experiments._scores import ACCURACY
+
+if TYPE_CHECKING:
+    from sklgap.experiments._plot._gap_report import GapReportDisplay
+
+# A search may have thousands of candidates; the printed table has no more than this.
+_MOST_ROWS = 50
+# Below the reference's training accuracy by more than this, a candidate is called trained less far.
+_LESS_FAR = 0.01
 
 
 def gap_report(
     search: Any,
     *,
     reference: int | str | dict[str, Any] | None = None,
-    accuracy: str | None = None,
+    scoring: str | None = None,
     test_ratio: float | None = None,
-) -> GapReport:
-    r"""Read a search as a study of batch sizes: accuracies, both gaps and sharpness of every candidate.
+) -> "GapReport":
+    r"""Read a search as a study of batch sizes: scores, both gaps, training loss and sharpness of every candidate.
 
     Parameters
     ----------
     search : fitted search, or dict
         A `GridSearchCV`, `RandomizedSearchCV` or halving search, or what `cross_validate` returned, or a dict of
         ``{label: what cross_validate returned}`` over the same folds. Made with ``return_train_score=True``, and with
-        sharpness among the scorers where it is wanted:
-        ``scoring={"accuracy": "accuracy", "sharpness": sharpness_score}, refit="accuracy"``.
+        sharpness among the scorers where it is wanted: ``scoring={"accuracy": "accuracy", "neg_log_loss":
+        "neg_log_loss", "sharpness": sharpness_score}, refit="accuracy"``.
     reference : int, str or dict, default=None
         The candidate that the others are compared with: its index in ``cv_results_``, its label, or parameters that
         only it has (prefixes of a pipeline's step may be left out). None: the one with the smallest batch by
         ``batch_size`` or ``batch_regime``, the first of several; of a dict of results the first.
-    accuracy : str, default=None
-        The name of the score that is accuracy. None: "accuracy", else the only name that contains it, else the one
-        score there is.
+    scoring : str, default=None
+        Which score of the search to read, by its name there. None: accuracy, else the only name that contains it,
+        else the only score there is beside sharpness and a log loss. Larger must be better, as in all of scikit-learn's
+        scorers. Accuracy is shown in percent and points, every other score in its own units.
     test_ratio : float, default=None
         Rows of a test fold by those of its training set, for the interval. None: taken from the splits where they are
         known, else 1 / (n_folds - 1), which is right for k-fold.
@@ -42,13 +65,13 @@ def gap_report(
     Returns
     -------
     GapReport
-        Prints as a table with its warnings; ``records``, ``to_frame()``, ``to_json()``.
+        Prints as a table with its notes.
 
     Raises
     ------
     ValueError
-        Without training scores or accuracy among the scores, for results of unequal folds, or a reference that is
-        not one candidate.
+        Without training scores, where it is not clear which score to read, for results of unequal folds, or a
+        reference that is not one candidate.
     TypeError
         For what is no result of a search.
 
@@ -69,8 +92,14 @@ def gap_report(
     Sharpness is that of the training rows, the paper's f; a score that is negative throughout, as that of
     ``neg_sharpness_scorer``, is turned. Failed fits (NaN) are left out and reported.
 
-    Batch-norm policies may differ: scores of accuracy are those of ``predict``, sharpness has its own ``batch_norm``.
-    Seconds compare only where the fits had the machine to themselves in the same way.
+    The sharpness of Keskar et al. compares minima: far from one it means little, and a note says where that is so. The
+    training loss that tells it is the log loss among the training scores. Without it, it is the loss of the last epoch
+    of fitted estimators whose criterion is a cross-entropy: those of all folds with
+    ``cross_validate(..., return_estimator=True)``, and of a search the one candidate that it has fitted again to all
+    the data. How many classes there are, and so how large the loss of guessing is, only fitted estimators tell.
+
+    Batch-norm policies may differ: scores are those of ``predict``, sharpness has its own ``batch_norm``. Seconds
+    compare only where the fits had the machine to themselves in the same way.
 
     References
     ----------
@@ -86,12 +115,12 @@ def gap_report(
     >>> model = LBGapClassifier(module__width=16, max_epochs=3, tol=None, random_state=0)
     >>> search = GridSearchCV(model, {"batch_size": [20, 600]}, cv=3, return_train_score=True)
     >>> report = gap_report(search.fit(X / 16, y))
-    >>> report.settings["reference"], bool(report.records[1]["regime_gap"] > 0)
+    >>> report.settings["reference"], bool(report.gap("batch_size=600").value > 0)
     ('batch_size=20', True)
     """
     candidates = candidates_of(search)
-    name = _accuracy_name(candidates, search, accuracy)
-    n_folds = _check_folds(candidates, name)
+    key = _score_key(candidates, search, scoring)
+    n_folds = _check_folds(candidates, key)
     chosen, sharing = _choose_reference(search, candidates, reference)
     if test_ratio is None:
         ratio, known = test_to_train_ratio(search, n_folds)
@@ -99,58 +128,328 @@ def gap_report(
         check_positive("test_ratio", test_ratio)
         ratio, known = float(test_ratio), True
     sharpness = _sharpness_names(candidates)
-    records = [_record(candidate, candidates, chosen, name, sharpness, ratio) for candidate in candidates]
+    losses = training_losses(search, candidates)
+    score = _shown_name(search, key)
+    in_points = _is_accuracy(search, key)
+    covers = _covers(search)
+    records, gaps = [], {}
+    for candidate in candidates:
+        beside = None if chosen is None else _same_iteration(chosen, candidate, candidates)
+        if beside is not None and beside is not candidate:
+            differences = beside.scores[f"test_{key}"] - candidate.scores[f"test_{key}"]
+            if np.isfinite(differences).any():
+                known_ones = differences[np.isfinite(differences)]
+                gaps[candidate.index] = replace(folds_estimate(known_ones, ratio), covers=covers)
+        record = _record(candidate, key, score, sharpness, losses)
+        if chosen is not None:
+            record |= {"is_reference": beside is candidate, **_flat(gaps.get(candidate.index))}
+        records.append(record | _times(candidate, n_folds))
+    on_test_rows = {key for c in candidates for key in c.scores if "sharpness" in key}
     settings = {
         "search": type(search).__name__,
         "reference": None if chosen is None else chosen.label,
-        "accuracy": name,
+        "n_sharing_the_smallest_batch": sharing,
+        "scoring": score,
+        "in_points": in_points,
         "sharpness": list(sharpness),
+        "sharpness_of_test_rows_alone": any(
+            name.startswith("test_") and f"train_{name.removeprefix('test_')}" not in on_test_rows
+            for name in on_test_rows
+        ),
+        "train_loss_from": losses.source,
+        "n_classes": losses.n_classes,
         "n_folds": n_folds,
         "test_to_train_ratio": ratio,
         "test_to_train_ratio_known": known,
         "resource": _resource(search) if candidates[0].iteration is not None else None,
-        "confidence": CONFIDENCE,
     }
-    return GapReport(records, settings, sentences_on(records, settings, candidates, sharing))
+    return GapReport(records, settings, gaps, losses.values)
+
+
+class GapReport(Result):
+    """What `gap_report` read from a search; ``print`` it.
+
+    Attributes
+    ----------
+    records : list of dict
+        One per candidate, in the order of ``cv_results_``: ``train_`` and ``test_`` with the name of the score (such as
+        ``test_accuracy``), accuracies and gaps as fractions, ``training_loss`` where it is known, sharpness in percent,
+        seconds; means over the folds, with ``_std`` (by n - 1). ``regime_gap`` has ``_low`` and ``_high``, which are
+        infinite without an interval. NaN where there is no value.
+    settings : dict
+        The reference, the metrics, the folds.
+    notes : list of str
+        What a reader must know before believing the figures.
+    """
+
+    def __init__(
+        self,
+        records: list[dict[str, Any]],
+        settings: dict[str, Any],
+        gaps: Mapping[int, Estimate],
+        losses: Mapping[int, np.ndarray],
+    ) -> None:
+        super().__init__(records, settings)
+        self._gaps = dict(gaps)
+        self._losses = dict(losses)
+
+    # -- statistics ------------------------------------------------------------------------------------------------
+
+    @property
+    def labels(self) -> list[str]:
+        """What tells the candidates apart, in the order of the records; of a halving search with the iteration."""
+        return [_named(record) for record in self.records]
+
+    def gap(self, candidate: int | str) -> Estimate:
+        """Return the regime gap: the test score of the reference minus that of a candidate, with its 95 % interval.
+
+        Parameters
+        ----------
+        candidate : int or str
+            Its index in the records or its label.
+        """
+        labels = self.labels
+        index = candidate if is_integer(candidate, 0) else labels.index(candidate) if candidate in labels else None
+        if index not in self._gaps:
+            with_gap = [labels[i] for i in self._gaps]
+            raise ValueError(
+                f"candidate must be one that has a regime gap, {listed(with_gap) if with_gap else 'which no one has'}; "
+                f"got {shown(candidate)}."
+            )
+        return self._gaps[index]
+
+    def gaps(self) -> dict[str, Estimate]:
+        """Return the regime gaps that there are, by label."""
+        labels = self.labels
+        return {labels[index]: gap for index, gap in self._gaps.items()}
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the figures, in plain sentences."""
+        s, gaps = self.settings, self.gaps()
+        return [
+            *self._on_fits(),
+            *self._on_reference(),
+            *self._on_sharpness(),
+            *(self._on_folds() if gaps else []),
+            *notes.no_interval(gaps),
+            *notes.undecided(s["reference"], gaps, s["scoring"]),
+            *notes.better(s["reference"], gaps, "accurate" if s["in_points"] else f"{s['scoring']}, "),
+            *self._less_far(),
+            *notes.several_intervals(sum(gap.has_interval for gap in gaps.values())),
+        ]
+
+    def _on_fits(self) -> list[str]:
+        n = self.settings["n_folds"]
+        failed = [f"{n - r['n_finished']} of {_named(r)}" for r in self.records if r["n_finished"] < n]
+        return [f"Fits failed or have scores that are NaN, and are left out: {listed(failed)}."] if failed else []
+
+    def _on_reference(self) -> list[str]:
+        s, found = self.settings, []
+        if len(self.records) == 1:
+            found.append("There is one candidate: nothing to compare it with, and no regime gap.")
+        elif s["reference"] is None:
+            found.append(
+                "The batch size does not vary over the candidates: there is no regime gap without a reference."
+            )
+        if s["n_sharing_the_smallest_batch"] > 1:
+            found.append(
+                f"{s['n_sharing_the_smallest_batch']} candidates share the smallest batch; the first of them, "
+                f"{s['reference']}, is the reference. Compare with what differs in one parameter only, by reference=."
+            )
+        if s["resource"]:
+            found.append(
+                f"A halving search gives its iterations different amounts ({s['resource']}): compare candidates within "
+                "an iteration only. The regime gaps do; there is none where the reference had dropped out."
+            )
+        return found
+
+    def _on_sharpness(self) -> list[str]:
+        s = self.settings
+        found = []
+        if s["sharpness_of_test_rows_alone"]:
+            found.append(
+                "Sharpness was scored on test rows only and is left out: the paper's f is the training loss "
+                "(return_train_score=True)."
+            )
+        if not s["sharpness"]:
+            return found
+        labels = self.labels
+        losses = {labels[i]: float(np.nanmean(v)) for i, v in self._losses.items() if not np.isnan(v).all()}
+        if s["n_classes"] is not None:
+            found += notes.far_from_a_minimum(losses, s["n_classes"])
+        unknown = [label for label in labels if label not in losses]
+        if s["n_classes"] is None or unknown:
+            of = "any candidate" if s["n_classes"] is None else listed(unknown)
+            found.append(
+                f"Whether the models are near a minimum, where sharpness means something, is not known for {of}: score "
+                "neg_log_loss too and let the search refit, or use cross_validate(..., return_estimator=True)."
+            )
+        return found
+
+    def _on_folds(self) -> list[str]:
+        if self.settings["test_to_train_ratio_known"]:
+            return []
+        return ["The folds are taken for those of k-fold cross-validation in the intervals; test_ratio= says more."]
+
+    def _less_far(self) -> list[str]:
+        """Say which candidates are not trained as far as the reference, by their losses or else by their accuracies."""
+        reference = {r.get("iteration"): r for r in self.records if r.get("is_reference")}
+        beside = {i: reference[self.records[i].get("iteration")] for i in self._gaps}
+        labels = self.labels
+        if all(i in self._losses and r["candidate"] in self._losses for i, r in beside.items()):
+            pairs = {labels[i]: (self._losses[r["candidate"]], self._losses[i]) for i, r in beside.items()}
+            return notes.unequal_losses(self.settings["reference"], pairs)
+        if not self.settings["in_points"]:
+            return []
+        name = f"train_{self.settings['scoring']}"
+        less = [labels[i] for i, r in beside.items() if self.records[i][name] < r[name] - _LESS_FAR]
+        if not less:
+            return []
+        return [
+            f"Training accuracy more than {100 * _LESS_FAR:g} point below that of {self.settings['reference']}: "
+            f"{listed(less)}. Part of the gap may be that it is not trained as far."
+        ]
+
+    # -- printing --------------------------------------------------------------------------------------------------
+
+    def _verdict(self) -> list[str]:
+        s, gaps = self.settings, self.gaps()
+        if not gaps:
+            best = max(self.records, key=lambda r: np.nan_to_num(r[f"test_{s['scoring']}"], nan=-np.inf))
+            score = best[f"test_{s['scoring']}"]
+            if math.isnan(score):
+                return ["No candidate has a test score."]
+            value = f"{100 * score:.2f} %" if s["in_points"] else f"{score:.4f}"
+            return [f"{_named(best)} has the highest mean test {s['scoring']}, {value}."]
+        label, gap = max(gaps.items(), key=lambda pair: pair[1].value)
+        if gap.value <= 0 and not gap.excludes(0):
+            return [f"No candidate loses to {s['reference']} in these folds."]
+        what = "is" if gap.excludes(0) else "is, in these folds,"
+        direction = "below" if gap.value > 0 else "above"
+        sized = gap if gap.value > 0 else gap.scaled(-1)
+        amount = sized.scaled(100).text(".2f", f" points of {s['scoring']}") if s["in_points"] else sized.text(".4f")
+        if not gap.has_interval:
+            amount, doubt = amount.removesuffix(" (no interval)"), ", without an interval"
+        else:
+            doubt = "" if gap.excludes(0) else ": the interval contains 0"
+        return [f"{label} {what} {amount} {direction} {s['reference']} on test data{doubt}."]
+
+    def _head(self) -> list[str]:
+        s = self.settings
+        head = [f"{count(len(self.records), 'candidate')}, {count(s['n_folds'], 'fold')}, mean ± std over the folds"]
+        if s["sharpness"]:
+            head.append("sharpness in %, of the training rows of each fold")
+        return head
+
+    def _table(self) -> list[list[str]]:
+        s = self.settings
+        score, factor, spec = s["scoring"], *((100, ".2f") if s["in_points"] else (1, ".4f"))
+        unit, points = (" (%)", " (points)") if s["in_points"] else ("", "")
+        columns: list[tuple[str, Any]] = [("candidate", lambda r: r["label"])]
+        if s["resource"]:
+            columns.append(("iteration", lambda r: f"{r['iteration']} ({r['resources']:,} {s['resource']})"))
+        columns += [
+            (f"train {score}{unit}", lambda r: _mean_std(r, f"train_{score}", factor, spec)),
+            (f"test {score}{unit}", lambda r: _mean_std(r, f"test_{score}", factor, spec)),
+            (f"train-test gap{points}", lambda r: _mean_std(r, "train_test_gap", factor, spec)),
+        ]
+        if s["reference"] is not None:
+            columns.append((f"regime gap{points}", lambda r: self._shown_gap(r, factor, "+" + spec)))
+        if s["train_loss_from"]:
+            columns.append(("train loss", lambda r: _mean_std(r, "training_loss", 1, ".2e")))
+        columns += [(f"{name} (%)", lambda r, name=name: _mean_std(r, name, 1, ".3g")) for name in s["sharpness"]]
+        columns.append(("seconds to fit", lambda r: _mean_std(r, "fit_seconds", 1, ".1f")))
+        rows = [[name for name, _ in columns]]
+        rows += [[show(record) for _, show in columns] for record in self.records[:_MOST_ROWS]]
+        more = len(self.records) - _MOST_ROWS
+        return [*rows, [f"... and {more:,} more", *[""] * (len(columns) - 1)]] if more > 0 else rows
+
+    def _shown_gap(self, record: dict[str, Any], factor: float, spec: str) -> str:
+        if record["is_reference"]:
+            return "reference"
+        gap = self._gaps.get(record["candidate"])
+        if gap is None:
+            return "-"
+        return gap.scaled(factor).text(spec) if gap.has_interval else f"{factor * gap.value:{spec}}"
+
+    def _reading(self) -> list[str]:
+        s, lines = self.settings, []
+        if len(self.records) > _MOST_ROWS:
+            lines.append("to_frame() has all candidates")
+        if s["train_loss_from"]:
+            lines.append(f"train loss: {_LOSSES[s['train_loss_from']]}")
+        if s["reference"] is None:
+            return lines
+        lines.append(f"regime gap: test {s['scoring']} of {s['reference']} minus the candidate's, over the same folds")
+        intervals = [f"in brackets: {gap.about()}" for gap in self._gaps.values() if gap.has_interval]
+        if intervals:
+            lines += dict.fromkeys(intervals)
+            lines.append(
+                "The training sets of the folds overlap: this is the interval of the corrected resampled t-test, "
+                f"an approximation itself (Nadeau and Bengio 2003; {s['test_to_train_ratio']:.3g} test to train rows)."
+            )
+        return lines
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def _statistics(self) -> dict[str, Any]:
+        return {"gaps": [{"candidate": label, **gap.to_dict()} for label, gap in self.gaps().items()]}
+
+    def plot(self, axes: Any = None) -> "GapReportDisplay":
+        """Draw training and test scores and sharpness of every candidate; return a `GapReportDisplay`."""
+        from sklgap.experiments._plot._gap_report import GapReportDisplay
+
+        return GapReportDisplay.from_report(self, axes=axes)
+
+
+_LOSSES = {
+    "scores": "log loss of the training rows of each fold, as predict_proba sees them",
+    "estimators": "of the last epoch, in training mode, of the estimator of each fold",
+    "best_estimator_": "of the last epoch, in training mode, of the model that was fitted again to all the data",
+}
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
 
 def _record(
-    candidate: Candidate,
-    candidates: list[Candidate],
-    reference: Candidate | None,
-    accuracy: str,
-    sharpness: dict[str, float],
-    ratio: float,
+    candidate: Candidate, key: str, score: str, sharpness: dict[str, float], losses: TrainingLosses
 ) -> dict[str, Any]:
-    train, test = (candidate.scores[f"{part}_{accuracy}"] for part in ("train", "test"))
+    train, test = (candidate.scores[f"{part}_{key}"] for part in ("train", "test"))
     finished = np.isfinite(train) & np.isfinite(test)
     record: dict[str, Any] = {
         "candidate": candidate.index,
         "label": candidate.label,
-        **{f"param_{key}": value for key, value in candidate.parameters.items()},
+        **{f"param_{name}": value for name, value in candidate.parameters.items()},
     }
     if candidate.iteration is not None:
         record |= {"iteration": candidate.iteration, "resources": candidate.resources}
     record["n_finished"] = int(finished.sum())
-    record |= _moments("train_accuracy", train[finished]) | _moments("test_accuracy", test[finished])
+    if losses.source:
+        of_folds = losses.values.get(candidate.index, np.array([]))
+        record |= _moments("training_loss", of_folds[~np.isnan(of_folds)])
+    record |= _moments(f"train_{score}", train[finished]) | _moments(f"test_{score}", test[finished])
     record |= _moments("train_test_gap", (train - test)[finished])
-    if reference is not None:
-        beside = _same_iteration(reference, candidate, candidates)
-        record |= {"is_reference": beside is candidate, **_gap_to(candidate, beside, f"test_{accuracy}", ratio)}
     for name, sign in sharpness.items():
         values = sign * candidate.scores[f"train_{name}"]
         record |= _moments(name, values[np.isfinite(values)])
-    n = len(test)
-    by_n_minus_1 = math.sqrt(n / (n - 1)) if n > 1 else math.nan
-    return record | {"fit_seconds": candidate.fit_time, "fit_seconds_std": by_n_minus_1 * candidate.fit_time_std}
+    return record
 
 
 def _moments(name: str, values: np.ndarray) -> dict[str, float]:
     mean = float(values.mean()) if len(values) else math.nan
     return {name: mean, f"{name}_std": float(values.std(ddof=1)) if len(values) > 1 else math.nan}
+
+
+def _flat(gap: Estimate | None) -> dict[str, float]:
+    value, low, high, n = (math.nan, math.nan, math.nan, 0) if gap is None else (gap.value, gap.low, gap.high, gap.n)
+    return {"regime_gap": value, "regime_gap_low": low, "regime_gap_high": high, "n_pairs": n}
+
+
+def _times(candidate: Candidate, n_folds: int) -> dict[str, float]:
+    by_n_minus_1 = math.sqrt(n_folds / (n_folds - 1)) if n_folds > 1 else math.nan
+    return {"fit_seconds": candidate.fit_time, "fit_seconds_std": by_n_minus_1 * candidate.fit_time_std}
 
 
 def _same_iteration(reference: Candidate, candidate: Candidate, candidates: list[Candidate]) -> Candidate | None:
@@ -161,40 +460,28 @@ def _same_iteration(reference: Candidate, candidate: Candidate, candidates: list
     return next((c for c in beside if _same(c.parameters, reference.parameters)), None)
 
 
-def _gap_to(candidate: Candidate, reference: Candidate | None, score: str, ratio: float) -> dict[str, float]:
-    """Return the regime gap and its interval by the corrected resampled t-test."""
-    gap = {"regime_gap": math.nan, "regime_gap_low": math.nan, "regime_gap_high": math.nan, "n_pairs": 0}
-    if reference is None or reference is candidate:
-        return gap
-    differences = reference.scores[score] - candidate.scores[score]
-    differences = differences[np.isfinite(differences)]
-    n = len(differences)
-    if not n:
-        return gap
-    mean = float(differences.mean())
-    half = math.nan
-    if n > 1:
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.sqrt((1 / n + ratio) * differences.var(ddof=1)))
-    return {"regime_gap": mean, "regime_gap_low": mean - half, "regime_gap_high": mean + half, "n_pairs": n}
-
-
 # -- what is what ------------------------------------------------------------------------------------------------------
 
 
-def _accuracy_name(candidates: list[Candidate], search: Any, accuracy: str | None) -> str:
+def _score_key(candidates: list[Candidate], search: Any, scoring: Any) -> str:
+    """Return the name that the score to read has in the results."""
     names = [key.removeprefix("test_") for key in candidates[0].scores if key.startswith("test_")]
-    scoring = getattr(search, "scoring", None)
-    if accuracy is not None:
-        found = [accuracy] if is_one_of(accuracy, names) else []
-    elif names == ["score"]:  # the one score; a search says which
-        found = names if not isinstance(scoring, str) or "accuracy" in scoring else []
-        names = [scoring] if isinstance(scoring, str) else names
+    by_shown = {_shown_name(search, name): name for name in names}  # a search with one score calls it "score"
+    if scoring is not None:
+        found = [scoring] if is_one_of(scoring, names) else [by_shown[scoring]] if is_one_of(scoring, by_shown) else []
     else:
-        found = ["accuracy"] if "accuracy" in names else [name for name in names if "accuracy" in name]
+        others = [name for name in names if "sharpness" not in name]
+        choices = (
+            [name for name in names if _is_accuracy(search, name)],
+            [name for name in names if ACCURACY in name],
+            others,
+            [name for name in others if not name.endswith("log_loss")],  # measured beside another score
+        )
+        found = next((choice for choice in choices if len(choice) == 1), [])
     if len(found) != 1:
         raise ValueError(
-            f"accuracy must name the score that is accuracy, one of {', '.join(map(repr, names)) or 'none'}; "
-            f"got {accuracy!r}."
+            f"scoring must name the score of the search to read, one of {', '.join(map(repr, by_shown)) or 'none'}; "
+            f"got {shown(scoring)}."
         )
     if f"train_{found[0]}" not in candidates[0].scores:
         raise ValueError(
@@ -204,13 +491,41 @@ def _accuracy_name(candidates: list[Candidate], search: Any, accuracy: str | Non
     return found[0]
 
 
-def _check_folds(candidates: list[Candidate], accuracy: str) -> int:
+def _shown_name(search: Any, key: str) -> str:
+    """Return what a reader calls a score: what the search was asked for, where its results say "score"."""
+    scoring = getattr(search, "scoring", None)
+    if key != "score":
+        return key
+    return scoring if isinstance(scoring, str) else ACCURACY if _is_accuracy(search, key) else key
+
+
+def _is_accuracy(search: Any, key: str) -> bool:
+    """Say whether a score is known to be accuracy, so that it is a share of rows."""
+    scorer = scorer_of(search, key)
+    if scorer is None:
+        return key == ACCURACY
+    if hasattr(scorer, "_score_func"):
+        of_rows = getattr(scorer, "_sign", 1) == 1 and not getattr(scorer, "_kwargs", {})
+        return scorer._score_func is accuracy_score and of_rows
+    return getattr(search, "scoring", "") is None and is_classifier(search.estimator)  # its method score
+
+
+def _covers(search: Any) -> str:
+    """Return what an interval over the folds is for: whether they had different seeds is known of a search alone."""
+    rows = "new training and test samples of these sizes"
+    if not hasattr(search, "estimator"):
+        return f"{rows}, and new seeds as far as the folds had different ones"
+    parameters = last_step(search.estimator).get_params(deep=False)
+    return f"{rows}, and new seeds" if parameters.get("random_state") is None else f"{rows}, with the same seed"
+
+
+def _check_folds(candidates: list[Candidate], key: str) -> int:
     """Return the number of folds, which all candidates must have."""
     for candidate in candidates:
-        for key in (f"train_{accuracy}", f"test_{accuracy}"):
-            if key not in candidate.scores:
-                raise ValueError(f"search must have {key!r} for every label; {candidate.label!r} has none.")
-    counts = {len(candidate.scores[f"test_{accuracy}"]) for candidate in candidates}
+        for name in (f"train_{key}", f"test_{key}"):
+            if name not in candidate.scores:
+                raise ValueError(f"search must have {name!r} for every label; {candidate.label!r} has none.")
+    counts = {len(candidate.scores[f"test_{key}"]) for candidate in candidates}
     if len(counts) > 1:
         raise ValueError(f"search must have results over the same folds; got {sorted(counts)} folds.")
     return counts.pop()
@@ -270,3 +585,14 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _equal(one: Any, other: Any) -> bool:
     return one is other or repr(one) == repr(other)  # regimes and remedies do not compare
+
+
+def _named(record: dict[str, Any]) -> str:
+    return record["label"] + (f" (iteration {record['iteration']})" if "iteration" in record else "")
+
+
+def _mean_std(record: dict[str, Any], name: str, scale: float, spec: str) -> str:
+    mean, std = scale * record[name], scale * record[f"{name}_std"]
+    if math.isnan(mean):
+        return "-"
+    return format(mean, spec) + ("" if math.isnan(std) else f" ± {format(std, spec)}")

@@ -100,7 +100,7 @@ def check_epsilon(epsilon: Any) -> float:
 def check_one_sharpness(measurement: Measurement, experiment: str) -> None:
     """ValueError for an experiment that has one sharpness, where several or none are asked for."""
     epsilon, dims = measurement.epsilon, measurement.subspace_dims
-    if is_flat(epsilon) and len(epsilon) != 1:  # type: ignore[arg-type] # a number is not flat
+    if is_flat(epsilon) and len(epsilon) != 1:
         raise ValueError(f"epsilon must be one number for {experiment}; got {shown(epsilon)}.")
     if len(dims) != 1:
         raise ValueError(f"subspace_dims must have one entry for {experiment}; got {shown(dims)}.")

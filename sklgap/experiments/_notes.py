@@ -61,6 +61,27 @@ def _flag(value: object) -> bool | None:
     return bool(value)
 
 
+def not_reached(reached: Mapping[str, np.ndarray]) -> list[str]:
+    """Say which labels never, or not always, reached a target; by label, whether each training did."""
+    never = [label for label, values in reached.items() if not values.any()]
+    some = [
+        f"{label} (in {count(int((~values).sum()), 'training')} of {len(values)})"
+        for label, values in reached.items()
+        if values.any() and not values.all()
+    ]
+    found = []
+    if never:
+        found.append(
+            f"The target was never reached by {listed(never)}: the time it takes is not known, only that it is longer "
+            "than they were trained."
+        )
+    if some:
+        found.append(
+            f"The target was not always reached: not by {listed(some)}. The figures are of the other trainings."
+        )
+    return found
+
+
 def diverged(losses: Mapping[str, np.ndarray]) -> list[str]:
     """Say which labels have a training loss that is not finite."""
     found = [
@@ -69,6 +90,18 @@ def diverged(losses: Mapping[str, np.ndarray]) -> list[str]:
         if not np.isfinite(values).all()
     ]
     return [f"The training loss is not finite, for training diverged: {listed(found)}."] if found else []
+
+
+def left_out(scores: Mapping[str, np.ndarray], name: str) -> list[str]:
+    """Say which labels have trials without a finite score, which no difference holds."""
+    found = [
+        f"{label} (in {int((~np.isfinite(values)).sum())} of {count(len(values), 'trial')})"
+        for label, values in scores.items()
+        if not np.isfinite(values).all()
+    ]
+    if not found:
+        return []
+    return [f"There is no finite {name} for {listed(found)}: differences leave these trials out, and flatter it."]
 
 
 def unequal_losses(reference: str, losses: Mapping[str, tuple[np.ndarray, np.ndarray]], advice: str = "") -> list[str]:
@@ -87,6 +120,16 @@ def unequal_losses(reference: str, losses: Mapping[str, tuple[np.ndarray, np.nda
         f"The training losses of {reference} ({of_reference:.1e}) and of {listed(unequal)} differ by more than a "
         f"factor of {LOSS_RATIO:g}: part of any difference may be that one is trained further{advice}."
     ]
+
+
+def rates_at_the_edge(rates: Mapping[str, float], tried: Sequence[float]) -> list[str]:
+    """Say which batch sizes have the smallest or the largest of the learning rates that were tried."""
+    edge = [
+        f"{label} ({rate:g})" for label, rate in rates.items() if len(tried) > 1 and rate in (min(tried), max(tried))
+    ]
+    if not edge:
+        return []
+    return [f"The rate of batches of {', '.join(edge)} is at the edge of learning_rates: try further ones."]
 
 
 def no_interval(estimates: Mapping[str, Estimate]) -> list[str]:
@@ -113,10 +156,10 @@ def undecided(reference: str, estimates: Mapping[str, Estimate], what: str = "ac
     ]
 
 
-def better(reference: str, estimates: Mapping[str, Estimate], what: str = "accurate") -> list[str]:
+def better(reference: str, estimates: Mapping[str, Estimate], what: str = "accuracy") -> list[str]:
     """Say which labels are shown to be better than the reference."""
     found = [label for label, e in estimates.items() if e.high < 0]
-    return [f"More {what} than {reference} here: {listed(found)}."] if found else []
+    return [f"Better than {reference} here in {what}: {listed(found)}."] if found else []
 
 
 def seeds_only(estimates: Mapping[str, Estimate]) -> list[str]:
@@ -181,7 +224,7 @@ def majority_class(accuracies: Mapping[str, float], labels: np.ndarray, part: st
     classes, counts = np.unique(labels, return_counts=True)
     share = counts.max() / counts.sum()
     known = [value for value in accuracies.values() if math.isfinite(value)]
-    if not known or max(known) > share:
+    if not known or max(known) > share + 1e-9:  # a mean of equal shares may be off by a rounding
         return []
     return [
         f"No model is more accurate on the {part} samples than always saying {classes[counts.argmax()]!s}, which is "

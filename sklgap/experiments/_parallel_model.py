@@ -1,12 +1,12 @@
-"""When many processors make the large batch the faster one: Keskar et al. (2017), Appendix C."""
+"""``parallel_model``: when many processors make the large batch the faster one (Keskar et al. 2017, Appendix C)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sklgap._checks import WrongArgument, is_integer, is_number
+from sklgap.experiments._result import Result, listed, mean_std
 
 if TYPE_CHECKING:
     from sklgap.experiments._plot._parallel_model import ParallelModelDisplay
@@ -14,98 +14,7 @@ if TYPE_CHECKING:
 Efficiency = Callable[[float, np.ndarray], Any]
 
 
-@dataclass(frozen=True)
-class ParallelModel:
-    """The idealised parallel model of Keskar et al., Appendix C; ``print`` it.
-
-    Attributes
-    ----------
-    batch_sizes : ndarray of shape (n_sizes,)
-        Rows of a batch.
-    n_updates : ndarray of shape (n_sizes,)
-        Updates of a training; NaN where the training did not get where it should.
-    reference : int
-        Position of the batch size that the others are compared with.
-    efficiency_needed : ndarray of shape (n_sizes,)
-        I B / (I_ref B_ref): a batch size wins where its parallel efficiency is more than this many times the
-        reference's.
-    reference_efficiency_limit : ndarray of shape (n_sizes,)
-        Parallel efficiency of the reference, as a fraction, from which on a batch size cannot win, however efficient
-        it is; 1 where it can always.
-    """
-
-    batch_sizes: np.ndarray
-    n_updates: np.ndarray
-    reference: int
-    efficiency_needed: np.ndarray
-    reference_efficiency_limit: np.ndarray
-
-    def speed_up(self, efficiency: float | Efficiency, n_processors: Any = 1) -> np.ndarray:
-        """Return how many times as fast as the reference each batch size is, on so many processors.
-
-        Parameters
-        ----------
-        efficiency : callable or float
-            (batch size, array of processors) -> parallel efficiency in (0, 1]. A number stands for
-            `overhead_efficiency` with this overhead in rows.
-        n_processors : int or array-like of shape (n,), default=1
-            Processors, the same for all batch sizes.
-
-        Returns
-        -------
-        ndarray of shape (n_sizes,) or (n_sizes, n)
-            Above 1: the batch size wins.
-        """
-        curve = overhead_efficiency(efficiency) if not callable(efficiency) else efficiency
-        processors = np.asarray(n_processors, dtype=float)
-        if processors.ndim > 1 or not (processors >= 1).all() or not np.isfinite(processors).all():
-            raise ValueError(f"n_processors must be numbers of at least 1; got {n_processors!r}.")
-        try:
-            efficiencies = np.array(
-                [np.broadcast_to(curve(float(size), processors), processors.shape) for size in self.batch_sizes],
-                dtype=float,
-            )
-        except Exception as error:  # the function is the user's
-            raise WrongArgument(
-                f"efficiency must be a function of a batch size and an array of processors, but it failed: {error}"
-            ) from error
-        if not ((efficiencies > 0) & (efficiencies <= 1)).all():
-            raise ValueError("efficiency must return numbers in (0, 1]; it returned others.")
-        needed = self.efficiency_needed.reshape(-1, *[1] * processors.ndim)
-        return efficiencies / efficiencies[self.reference] / needed
-
-    def plot(self, *, efficiency: float | Efficiency | None = None, axes: Any = None) -> "ParallelModelDisplay":
-        """Draw the efficiency needed, and the speed-up under an assumed one; return a `ParallelModelDisplay`."""
-        from sklgap.experiments._plot._parallel_model import ParallelModelDisplay
-
-        return ParallelModelDisplay.from_model(self, efficiency=efficiency, axes=axes)
-
-    def __str__(self) -> str:
-        rows = [("batch size", "updates", "efficiency needed", "cannot win from")]
-        for i, size in enumerate(self.batch_sizes):
-            if i == self.reference:
-                cells = ("1", "(reference)")
-            elif np.isnan(self.n_updates[i]):
-                cells = ("-", "never there")
-            else:
-                limit = self.reference_efficiency_limit[i]
-                cells = (f"{self.efficiency_needed[i]:.3g}", "(can always)" if limit >= 1 else f"{100 * limit:.0f} %")
-            updates = "-" if np.isnan(self.n_updates[i]) else f"{self.n_updates[i]:,.0f}"
-            rows.append((f"{size:,.0f}", updates, *cells))
-        widths = [max(len(row[k]) for row in rows) for k in range(4)]
-        table = ["   ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        return "\n".join(
-            [
-                *table,
-                "",
-                "Efficiency needed: over that of the reference, on as many processors; beyond it the batch size takes",
-                "less time. Where the reference is as efficient as the last column says, it cannot win. The model:",
-                "time is proportional to updates * batch size / (processors * efficiency).",
-            ]
-        )
-
-
-def parallel_model(batch_sizes: Any, n_updates: Any, *, reference: int | None = None) -> ParallelModel:
+def parallel_model(batch_sizes: Any, n_updates: Any, *, reference: int | None = None) -> "ParallelModel":
     r"""Say which parallel efficiency a batch size needs in order to train in less time than a smaller one.
 
     On P processors with parallel efficiency e(P), I updates with batches of B rows take a time
@@ -118,14 +27,15 @@ def parallel_model(batch_sizes: Any, n_updates: Any, *, reference: int | None = 
     batch_sizes : array-like of shape (n_sizes,)
         Rows of a batch, at least two sizes.
     n_updates : array-like of shape (n_sizes,) or (n_sizes, n_trials)
-        Updates that each took to the same end: a test accuracy, a loss. Trials are averaged; NaN: not reached.
+        Updates that each took to the same end: a test accuracy, a loss. Trials are averaged; NaN: not reached. A size
+        that was not there in every trial has no answer.
     reference : int, default=None
         Position of the batch size to compare with. None: the smallest.
 
     Returns
     -------
     ParallelModel
-        Prints as a table; ``speed_up(efficiency, n_processors)``, ``plot()``.
+        Prints as a table; ``speed_up(efficiency, n_processors)`` says what an efficiency wins.
 
     Raises
     ------
@@ -172,15 +82,152 @@ def parallel_model(batch_sizes: Any, n_updates: Any, *, reference: int | None = 
         or not ((updates > 0) & (updates < np.inf) | np.isnan(updates)).all()
     ):
         raise ValueError(f"batch_sizes and n_updates must be above 0; got {batch_sizes!r} and {n_updates!r}.")
-    updates = updates.reshape(len(sizes), -1).mean(axis=1)
+    by_trial = updates.reshape(len(sizes), -1)
+    updates = by_trial.mean(axis=1)
     if reference is None:
         reference = int(sizes.argmin())
     if not is_integer(reference, 0) or reference >= len(sizes) or np.isnan(updates[reference]):
         raise ValueError(
             f"reference must be the position of a batch size that got there, below {len(sizes)}; got {reference!r}."
         )
-    needed = updates * sizes / (updates[reference] * sizes[reference])
-    return ParallelModel(sizes, updates, int(reference), needed, np.minimum(1.0, 1 / needed))
+    return ParallelModel(sizes, by_trial, int(reference))
+
+
+class ParallelModel(Result):
+    """The idealised parallel model of Keskar et al., Appendix C; ``print`` it.
+
+    Attributes
+    ----------
+    batch_sizes : ndarray of shape (n_sizes,)
+        Rows of a batch.
+    n_updates : ndarray of shape (n_sizes,)
+        Updates of a training; NaN where a trial did not get where it should.
+    reference : int
+        Position of the batch size that the others are compared with.
+    efficiency_needed : ndarray of shape (n_sizes,)
+        I B / (I_ref B_ref): a batch size wins where its parallel efficiency is more than this many times the
+        reference's.
+    reference_efficiency_limit : ndarray of shape (n_sizes,)
+        Parallel efficiency of the reference, as a fraction, from which on a batch size cannot win, however efficient
+        it is; 1 where it can always.
+    records : list of dict
+        One per batch size.
+    notes : list of str
+        What a reader must know before believing the figures.
+    """
+
+    def __init__(self, batch_sizes: np.ndarray, updates_by_trial: np.ndarray, reference: int) -> None:
+        self.batch_sizes, self.reference = batch_sizes, reference
+        self.n_updates = updates_by_trial.mean(axis=1)
+        rows = self.n_updates * batch_sizes
+        self.efficiency_needed = rows / rows[reference]
+        self.reference_efficiency_limit = np.minimum(1.0, 1 / self.efficiency_needed)
+        self._by_trial = updates_by_trial
+        records = [
+            {
+                "batch_size": float(size),
+                "n_updates": float(self.n_updates[i]),
+                "n_trials": updates_by_trial.shape[1],
+                "n_reached": int(np.isfinite(updates_by_trial[i]).sum()),
+                "is_reference": i == reference,
+                "efficiency_needed": float(self.efficiency_needed[i]),
+                "reference_efficiency_limit": float(self.reference_efficiency_limit[i]),
+            }
+            for i, size in enumerate(batch_sizes)
+        ]
+        super().__init__(records, {"reference": float(batch_sizes[reference]), "n_trials": updates_by_trial.shape[1]})
+
+    def speed_up(self, efficiency: float | Efficiency, n_processors: Any = 1) -> np.ndarray:
+        """Return how many times as fast as the reference each batch size is, on so many processors.
+
+        Parameters
+        ----------
+        efficiency : callable or float
+            (batch size, array of processors) -> parallel efficiency in (0, 1]. A number stands for
+            `overhead_efficiency` with this overhead in rows.
+        n_processors : int or array-like of shape (n,), default=1
+            Processors, the same for all batch sizes.
+
+        Returns
+        -------
+        ndarray of shape (n_sizes,) or (n_sizes, n)
+            Above 1: the batch size wins.
+        """
+        curve = overhead_efficiency(efficiency) if not callable(efficiency) else efficiency
+        processors = np.asarray(n_processors, dtype=float)
+        if processors.ndim > 1 or not (processors >= 1).all() or not np.isfinite(processors).all():
+            raise ValueError(f"n_processors must be numbers of at least 1; got {n_processors!r}.")
+        try:
+            efficiencies = np.array(
+                [np.broadcast_to(curve(float(size), processors), processors.shape) for size in self.batch_sizes],
+                dtype=float,
+            )
+        except Exception as error:  # the function is the user's
+            raise WrongArgument(
+                f"efficiency must be a function of a batch size and an array of processors, but it failed: {error}"
+            ) from error
+        if not ((efficiencies > 0) & (efficiencies <= 1)).all():
+            raise ValueError("efficiency must return numbers in (0, 1]; it returned others.")
+        needed = self.efficiency_needed.reshape(-1, *[1] * processors.ndim)
+        return efficiencies / efficiencies[self.reference] / needed
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the figures, in plain sentences."""
+        n_trials = self.settings["n_trials"]
+        missed = [
+            f"{r['batch_size']:,.0f} ({n_trials - r['n_reached']} of {n_trials})"
+            for r in self.records
+            if r["n_reached"] < n_trials
+        ]
+        found = [f"These batch sizes did not always get there, and have no answer: {listed(missed)}."] if missed else []
+        if n_trials == 1:
+            found.append("One number of updates each: the efficiencies needed have no spread to judge a difference by.")
+        return found
+
+    def _verdict(self) -> list[str]:
+        others = [r for r in self.records if not r["is_reference"] and np.isfinite(r["efficiency_needed"])]
+        if not others:
+            return ["No other batch size got there in every trial."]
+        size, needed = min(((r["batch_size"], r["efficiency_needed"]) for r in others), key=lambda pair: pair[1])
+        least = "" if len(others) == 1 else ", the least of all"
+        return [
+            f"Batches of {size:,.0f} take less time than batches of {self.settings['reference']:,.0f} where their "
+            f"parallel efficiency is more than {needed:.3g} times as high{least}."
+        ]
+
+    def _head(self) -> list[str]:
+        return ["time is proportional to updates * batch size / (processors * efficiency)"]
+
+    def _table(self) -> list[list[str]]:
+        rows = [["batch size", "updates", "efficiency needed", "cannot win from"]]
+        for i, record in enumerate(self.records):
+            limit = record["reference_efficiency_limit"]
+            updates = mean_std(self._by_trial[i], ",.0f")
+            if record["is_reference"]:
+                cells = [updates, "1", "(reference)"]
+            elif record["n_reached"] < record["n_trials"]:
+                cells = ["-", "-", "not always there" if record["n_reached"] else "never there"]
+            else:
+                last = "(can always)" if limit >= 1 else f"{100 * limit:.0f} %"
+                cells = [updates, f"{record['efficiency_needed']:.3g}", last]
+            rows.append([f"{record['batch_size']:,.0f}", *cells])
+        return rows
+
+    def _reading(self) -> list[str]:
+        return [
+            "efficiency needed: over that of the reference, on as many processors; above it a size takes less time",
+            "cannot win from: efficiency of the reference from which on a batch size cannot take less time",
+        ]
+
+    def _statistics(self) -> dict[str, Any]:
+        return {}
+
+    def plot(self, *, efficiency: float | Efficiency | None = None, axes: Any = None) -> "ParallelModelDisplay":
+        """Draw the efficiency needed, and the speed-up under an assumed one; return a `ParallelModelDisplay`."""
+        from sklgap.experiments._plot._parallel_model import ParallelModelDisplay
+
+        return ParallelModelDisplay.from_model(self, efficiency=efficiency, axes=axes)
 
 
 def overhead_efficiency(overhead: float) -> Efficiency:

@@ -8,11 +8,19 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
-from sklgap._checks import WrongArgument, check_integer, check_random_state, is_flat, is_one_of, shown
+from sklgap._checks import (
+    WrongArgument,
+    check_integer,
+    check_max_samples,
+    check_random_state,
+    is_flat,
+    is_one_of,
+    shown,
+)
 from sklgap.experiments._scores import Score, Scoring, check_scoring
 from sklgap.inspection._sharpness import SOLVERS, check_epsilons
 from sklgap.objective._batch_norm import check_batch_norm
-from sklgap.objective._check import check_max_samples, drawn_samples
+from sklgap.objective._check import drawn_samples
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ class Measurement:
         check_batch_norm(self.batch_norm)
         if not is_one_of(self.solver, SOLVERS):
             raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {shown(self.solver)}.")
-        empty = is_flat(self.epsilon) and not len(self.epsilon)  # type: ignore[arg-type] # a number is not flat
+        empty = is_flat(self.epsilon) and not len(self.epsilon)
         epsilons = () if empty else tuple(check_epsilons(self.epsilon))
         if len(set(epsilons)) < len(epsilons):
             raise ValueError(f"epsilon must not name a size twice; got {shown(self.epsilon)}.")
@@ -142,7 +150,8 @@ def given_measurement(experiment: Callable[..., Any], given: Mapping[str, Any]) 
     beside = [
         name
         for name in names
-        if given[name] is not parameters[name].default and given[name] != parameters[name].default
+        if given[name] is not parameters[name].default
+        and (type(given[name]) is not type(parameters[name].default) or given[name] != parameters[name].default)
     ]
     if beside:
         raise WrongArgument(f"measurement must be None beside {', '.join(beside)}: it says all that is measured.")

@@ -3,14 +3,18 @@
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
+from sklgap.experiments._cost import Cost, measure_cost
+from sklgap.experiments._protocol import with_parameters
 from sklgap.inspection import recorded
+from sklgap.objective._check import drawn_samples
 from sklgap.training import TrainingRecorder
 
 # An epoch's training loss is a mean over the epoch, of batches in training mode. Training goes on until it is so far
@@ -29,8 +33,13 @@ def train_recorded(
     max_samples: int | float | None,
     at_updates: list[int],
     measurements: dict[str, Callable[[Any], Any]] | None = None,
+    memory: str | Path | None = None,
 ) -> dict[str, np.ndarray]:
-    """Train a clone, until it is safely below the target, and return what was recorded on the way."""
+    """Train a clone, until it is safely below the target, and return what was recorded on the way.
+
+    A training that ``memory`` holds is loaded with its records. For that ``measurements`` must be functions of a
+    module, or partial ones.
+    """
     recorder = TrainingRecorder(
         {"train": (X, y)},
         measurements,
@@ -42,12 +51,19 @@ def train_recorded(
     )
     if target_loss is not None:
         parameters = {**parameters, "target_loss": BELOW * target_loss}
-    model = clone(estimator).set_params(**parameters)
+    model = with_parameters(estimator, parameters)
+    if memory is not None and model.memory is None:
+        model.set_params(memory=memory)
     model.set_params(callbacks=[*(model.callbacks or []), (_RECORDER, recorder)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # what was not reached is reported
         model.fit(X, y)
     return recorded(model, _RECORDER)
+
+
+def in_memory(values: Any) -> Any:
+    """Return an array that joblib has put in a file for its processes as what it was: saved work has it in its key."""
+    return np.asarray(values) if isinstance(values, np.memmap) else values
 
 
 def first_reached(n_updates: np.ndarray, loss: np.ndarray, target_loss: float) -> float:
@@ -60,3 +76,48 @@ def first_reached(n_updates: np.ndarray, loss: np.ndarray, target_loss: float) -
         return float(n_updates[i])
     share = (loss[i - 1] - target_loss) / (loss[i - 1] - loss[i])
     return float(n_updates[i - 1] + share * (n_updates[i] - n_updates[i - 1]))
+
+
+def updates_to_loss(record: Mapping[str, np.ndarray], target_loss: float) -> float:
+    """Return `first_reached` of a recorded training; an error where the initial weights are there already."""
+    found = first_reached(record["n_updates"], record["train_loss"], target_loss)
+    if found == 0:
+        raise ValueError(
+            f"target_loss must be below the loss at the start, {record['train_loss'][0]:.3g}; got {target_loss}."
+        )
+    return found
+
+
+def lowest_loss(record: Mapping[str, np.ndarray]) -> float:
+    """Return the lowest loss recorded; NaN where none was finite."""
+    losses = record["train_loss"][np.isfinite(record["train_loss"])]
+    return float(losses.min()) if len(losses) else math.nan
+
+
+def recorded_cost(
+    estimator: Any,
+    parameters: Mapping[str, Mapping[str, Any]],
+    n_fits: int,
+    train: tuple[Any, Any],
+    at_updates: Sequence[int],
+    max_samples: int | float | None,
+    *,
+    n_batches: int = 0,
+    n_jobs: int | None = None,
+) -> Cost:
+    """Return `measure_cost` of recorded trainings.
+
+    At each of ``at_updates`` the loss of ``max_samples`` samples is evaluated, and the gradients of ``n_batches``
+    batches are computed.
+    """
+    cost = measure_cost(estimator, parameters, n_fits, train, n_jobs=n_jobs)
+    n_train = len(train[1])
+    n_rows = len(drawn_samples(n_train, max_samples, np.random.RandomState(0)))
+    after = cost.measure_seconds[0] / (n_fits * len(parameters))  # three evaluations of all training samples
+    evaluation = after / 3 * n_rows / n_train
+    seconds = sum(
+        n_fits * sum(at <= updates for at in at_updates) * (evaluation + n_batches * step)
+        for updates, step in zip(cost.updates, cost.step_seconds, strict=True)
+    )
+    low, high = cost.measure_seconds
+    return replace(cost, measure_seconds=(low + seconds, high + seconds))

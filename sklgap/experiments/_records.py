@@ -170,7 +170,7 @@ class Records(Result):
         if part in self._targets and len(trials):
             y = self._targets[part]
             try:
-                found = difference(self.score(score), y, self._targets["classes"], (one, two), samples)  # type: ignore[arg-type] # two lists
+                found = difference(self.score(score), y, self._targets["classes"], (one, two), samples)
             except ValueError:
                 if strict:
                     raise
@@ -228,8 +228,17 @@ class Records(Result):
     def shown_gap(self, gap: Estimate, score: Score | None = None) -> str:
         """Return a difference of a score with its interval, for a cell of a table."""
         score = self.scores[0] if score is None else score
+        if np.isnan(gap.value):
+            return "-"
         spec, factor = ("+.2f", 100) if score.in_points else ("+.4f", 1)
         return gap.scaled(factor).text(spec) if gap.has_interval else f"{factor * gap.value:{spec}}"
+
+    def shown_worst(self, label: Any, score: Score) -> str:
+        """Return the most that a trial lost to the reference, for a cell of a table."""
+        worst = self.components(self.settings["reference"], label, f"test_{score.name}").worst
+        if np.isnan(worst):
+            return "-"
+        return f"{100 * worst:+.2f}" if score.in_points else f"{worst:+.4f}"
 
     def gap_sentence(self, gap: Estimate, score: Score | None = None) -> str:
         """Return a difference in words: "9.60 points of accuracy [6.70, 12.50]"."""

@@ -73,7 +73,9 @@ def run(
     stop = _stop()
     try:
         with stop.loop(), tqdm(total=len(jobs), unit=unit, disable=not verbose) as bar:
-            done = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(delayed(job)() for job in jobs)
+            # One by one: of a batch of jobs none would be finished before all are.
+            parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
+            done = parallel(delayed(job)() for job in jobs)
             for result in done:
                 if stop.asked:
                     break  # a job whose interruption was caught somewhere may return half of its work
@@ -98,8 +100,8 @@ def interruptible(experiment: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(experiment)
     def interruptible_experiment(*args: P.args, **kwargs: P.kwargs) -> T:
-        stop = _Stop()
-        outer, _CURRENT.stop = getattr(_CURRENT, "stop", None), stop
+        outer = getattr(_CURRENT, "stop", None)
+        stop = _CURRENT.stop = outer or _Stop()  # an experiment within another one ends with it
         try:
             with stop.handlers():
                 return experiment(*args, **kwargs)
@@ -118,7 +120,7 @@ class _Stop:
 
     def __init__(self) -> None:
         self.asked = 0
-        self._raises = True
+        self._began, self._loops = False, 0
         self._last = float("-inf")
         self._process = os.getpid()
 
@@ -126,11 +128,12 @@ class _Stop:
     def loop(self) -> Iterator[None]:
         if self.asked:
             raise KeyboardInterrupt
-        self._raises = True
+        self._began = True
+        self._loops += 1
         try:
             yield
         finally:
-            self._raises = False
+            self._loops -= 1
 
     @contextlib.contextmanager
     def handlers(self) -> Iterator[None]:
@@ -154,7 +157,8 @@ class _Stop:
             return
         self.asked += 1
         now = time.monotonic()
-        if self._raises and now - self._last > _SAME_PRESS:
+        raises = self._loops or not self._began
+        if raises and now - self._last > _SAME_PRESS:
             self._last = now
             raise KeyboardInterrupt
 

@@ -1,7 +1,8 @@
 """``largest_safe_batch_size``: the largest batch that is shown to cost no more of a score than a margin."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from sklgap.experiments._estimate import (
     needed_rows,
 )
 from sklgap.experiments._result import Result, count, listed
-from sklgap.experiments._scores import Score, Scoring
+from sklgap.experiments._scores import Score, Scoring, check_scoring
 
 if TYPE_CHECKING:
     from sklgap.experiments._plot._batch_size_curve import BatchSizeCurveDisplay
@@ -45,9 +46,9 @@ class NonInferiority:
     n_trials : int
         Paired trials.
     worst : float
-        The most that a trial lost.
+        The most that a trial lost; infinite where one has no finite score.
     n_failed : int
-        Trials that lost more than five margins.
+        Trials that lost more than five margins, or have no finite score.
     shown : bool
         Whether the bound is below the margin and no trial failed.
     """
@@ -122,7 +123,8 @@ class SafeBatchSize(Result):
         for test in failed:
             found.append(
                 f"Batches of {test.batch_size:,} failed in {test.n_failed} of {count(test.n_trials, 'trial')}: they "
-                f"lost more than {FAILED_MARGINS} margins there, so that the size is not safe whatever the others show."
+                f"lost more than {FAILED_MARGINS} margins there or have no finite {test.score}, so the size is not "
+                "safe whatever the others show."
             )
         if not failed and self.tests:
             found += notes.unseen_failures(min(test.n_trials for test in self.tests))
@@ -166,9 +168,7 @@ class SafeBatchSize(Result):
             bound, p_value = "none", "none"
             if np.isfinite(test.bound):
                 bound, p_value = self._number(test.bound, test.score), f"{test.p_value:.2g}"
-            lost, worst = (
-                ("-", "-") if not test.n_trials else (self._number(v, test.score) for v in (test.lost, test.worst))
-            )
+            lost, worst = ("-" if np.isnan(v) else self._number(v, test.score) for v in (test.lost, test.worst))
             margin = self._units(self.margins[test.score], test.score, sign=False)
             answer = "shown" if test.shown else "not shown"
             rows.append(
@@ -343,6 +343,10 @@ def largest_safe_batch_size(
 def _test(curve: BatchSizeCurve, size: int, part: str, score: str, margin: float, confidence: float) -> NonInferiority:
     losses: Components = curve.components(curve.reference, size, f"{part}_{score}", strict=True)
     found: LossTest = loss_test(losses, margin, confidence)
+    lost = int((~np.isfinite(curve.paired(curve.reference, size, f"{part}_{score}")[1])).sum())
+    if lost:  # training diverged there, and a score that is not there is the worst one
+        n_failed, n_trials = found.n_failed + lost, found.n_trials + lost
+        found = replace(found, worst=math.inf, n_failed=n_failed, n_trials=n_trials, shown=False)
     return NonInferiority(size, score, **asdict(found))
 
 
@@ -350,21 +354,31 @@ def _scores_of(curve: BatchSizeCurve, scoring: Any) -> list[Score]:
     """Return the scores of the curve that ``scoring`` names."""
     if scoring is None:
         return [curve.scores[0]]
-    asked = list(scoring) if isinstance(scoring, Mapping | list | tuple) and len(scoring) else [scoring]
+    if isinstance(scoring, Mapping) and scoring:
+        asked = [(name, check_scoring({name: one})[0].scorer) for name, one in scoring.items()]
+    else:
+        asked = [(one, None) for one in (scoring if isinstance(scoring, list | tuple) and scoring else [scoring])]
     by_name = {score.name: score for score in curve.scores}
     found = []
-    for one in asked:
-        same = [s for s in curve.scores if s.scorer is not None and (s.scorer is one or repr(s.scorer) == repr(one))]
+    for one, scorer in asked:
         if isinstance(one, str) and (one in by_name or one == "accuracy"):
-            found.append(curve.score(one))
-        elif same and not isinstance(one, str):
-            found.append(same[0])
+            same = [curve.score(one)] if scorer is None or _equal(curve.score(one).scorer, scorer) else []
         else:
+            same = [score for score in curve.scores if not isinstance(one, str) and _equal(score.scorer, one)]
+        if not same:
             raise ValueError(
                 f"scoring must be scores that the curve has measured, {', '.join(map(repr, by_name))}; got "
                 f"{shown(one)}: measure it with batch_size_curve(..., scoring=...)."
             )
+        found += same[:1]
     return found
+
+
+def _equal(measured: Any, asked: Any) -> bool:
+    """Say whether two scorers compute the same, which only scikit-learn's own can be asked."""
+    functions = [getattr(scorer, "_score_func", None) for scorer in (measured, asked)]
+    same_function = functions[0] is not None and functions[0] is functions[1]
+    return measured is asked or (same_function and repr(measured) == repr(asked))
 
 
 def _check_margins(margin: Any, scores: Sequence[Score], n_valid: int, samples: str) -> dict[str, float]:
@@ -394,7 +408,9 @@ def _check_confirming(second: BatchSizeCurve, scores: Sequence[Score], margins: 
     """Raise a ValueError for a second curve whose test data cannot show what they are asked."""
     n_test = second.settings["n_test"]
     for score in scores:
-        if score.name != "accuracy" and score.name not in {own.name for own in second.scores}:
+        if score.name != "accuracy" and not any(
+            own.name == score.name and _equal(own.scorer, score.scorer) for own in second.scores
+        ):
             raise ValueError(f"confirm must have measured {score.name!r} too; it has {second.settings['scores']}.")
         if score.is_fraction and n_test < needed_rows(margins[score.name]):
             raise ValueError(

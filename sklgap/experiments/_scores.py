@@ -8,6 +8,7 @@ is no mean over samples (average precision), the outputs that it is computed fro
 import copy
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, get_scorer, get_scorer_names, log_loss
+from sklearn.utils.metaestimators import available_if
 
 from sklgap._checks import WrongArgument, shown
 from sklgap.experiments._estimate import (
@@ -110,7 +112,7 @@ def check_scoring(scoring: Any) -> tuple[Score, ...]:
                 raise _wrong(scoring)
             found.append(_named(value, name) if isinstance(value, str) else _checked(Score(name, value)))
         return tuple(found)
-    if isinstance(scoring, list | tuple | set) and scoring and all(isinstance(name, str) for name in scoring):
+    if isinstance(scoring, list | tuple) and scoring and all(isinstance(name, str) for name in scoring):
         return tuple(_named(name) for name in dict.fromkeys(scoring))
     raise _wrong(scoring)
 
@@ -145,6 +147,12 @@ def _checked(score: Score) -> Score:
             f"scoring must not call a scorer {score.name!r}, which is measured under batch_norm; give it another name "
             "in a dict."
         )
+    module = getattr(score.scorer, "__module__", None)
+    if inspect.isfunction(score.scorer) and isinstance(module, str) and module.startswith("sklearn.metrics."):
+        raise WrongArgument(
+            f"scoring must be scorers, which are called with a model; got the metric {shown(score.scorer)}: give "
+            "make_scorer of it, or its name."
+        )
     return score
 
 
@@ -154,16 +162,30 @@ def _name_of(scorer: Any) -> str:
     return f"predict_{name}" if name in _MEASURED_ANYWAY else name
 
 
-def try_scores(scores: Sequence[Score], y: Any) -> None:
-    """Raise a WrongArgument for a scorer that cannot be computed for such labels, before anything is trained."""
+def try_scores(scores: Sequence[Score], y: Any, y_train: Any = None) -> None:
+    """Raise a WrongArgument for a scorer that cannot be computed for such labels, before anything is trained.
+
+    Parameters
+    ----------
+    scores : sequence of Score
+        What will be measured.
+    y : array-like
+        Labels of the samples that models will be judged on.
+    y_train : array-like, default=None
+        Labels that models are trained on, whose classes they know; None: those of ``y``.
+    """
     y = np.asarray(y)
+    classes = np.unique(y if y_train is None else np.asarray(y_train))
     for score in scores:
         if not hasattr(score.scorer, "_score_func"):
             continue  # it may read anything of a model: nothing stands in for that
         assert score.scorer is not None
-        perfect = _Perfect(np.unique(y))
         try:
-            score.scorer(perfect, y, y)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that a score is not defined, which is said here
+                value = score.scorer(_Perfect(classes), y, y)
+            if not np.isfinite(value):
+                raise ValueError(f"it is {value} even for predictions that are all right")
         except Exception as error:
             way_out = "; give y as 0 and 1, or make_scorer(..., pos_label=...)" if "pos_label" in str(error) else ""
             raise WrongArgument(
@@ -175,7 +197,10 @@ def try_scores(scores: Sequence[Score], y: Any) -> None:
 
 
 def measure_score(score: Score, model: Any, X: Any, y: Any) -> tuple[float, Samples | None]:
-    """Return the value of a scorer, and what it rests on; None where it reads more than the outputs of one method."""
+    """Return the value of a scorer, and what it rests on; None where it reads more than the outputs of one method.
+
+    The value is NaN where there is none because outputs are not finite.
+    """
     assert score.scorer is not None
     # A copy whose methods remember what they have returned: what the scorer does with it is its own matter.
     listening = copy.copy(model)
@@ -183,7 +208,14 @@ def measure_score(score: Score, model: Any, X: Any, y: Any) -> tuple[float, Samp
     for method in _METHODS:
         if hasattr(model, method):
             setattr(listening, method, _remembering(getattr(model, method), X, heard, method))
-    value = float(score.scorer(listening, X, y))
+    try:
+        value = float(score.scorer(listening, X, y))
+    except Exception as error:
+        if any(isinstance(found, np.ndarray) and not _all_finite(found) for found in heard.values()):
+            return float("nan"), None  # training diverged: that must not cost the other fits
+        raise WrongArgument(
+            f"scoring must be scorers that take the fitted model; {score.name} raised {type(error).__name__}: {error}"
+        ) from error
     if len(heard) != 1 or not np.isfinite(value):
         return value, None
     ((method, outputs),) = heard.items()
@@ -197,10 +229,14 @@ def measure_score(score: Score, model: Any, X: Any, y: Any) -> tuple[float, Samp
     if rows is not None and np.isclose(rows.mean(), value, rtol=1e-9, atol=1e-12):
         return value, Samples(rows)
     try:
-        again = float(score.scorer(_Replay(classes), _decoded(method, outputs, classes), y))
+        again = float(score.scorer(_Replay(classes, method), _decoded(method, outputs, classes), y))
     except Exception:  # the scorer asks for more than outputs
         return value, None
     return value, Samples(outputs, method) if again == value else None
+
+
+def _all_finite(values: np.ndarray) -> bool:
+    return values.dtype.kind not in "fc" or bool(np.isfinite(values).all())
 
 
 def _remembering(function: Callable[[Any], Any], X: Any, heard: dict[str, Any], method: str) -> Callable[[Any], Any]:
@@ -232,38 +268,56 @@ def _scores_of_samples(
     return None
 
 
-class _Replay(ClassifierMixin, BaseEstimator):
-    """A model whose input is its output: a scorer computes from it what it computed from the model."""
+class _StandIn(ClassifierMixin, BaseEstimator):
+    """What scorers take for a fitted classifier."""
 
-    def __init__(self, classes: Any = None) -> None:
-        self.classes = classes
-        self.classes_ = classes
+    classes_: np.ndarray
 
-    def fit(self, X: Any, y: Any) -> "_Replay":
+    def fit(self, X: Any, y: Any) -> "_StandIn":
         return self
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
+
+def _if_heard(method: str) -> Any:
+    return available_if(lambda replay: replay.method == method)
+
+
+class _Replay(_StandIn):
+    """A model whose input is its output: a scorer computes from it what it computed from the model.
+
+    It has one method alone, for scorers choose between the methods that a model has.
+    """
+
+    def __init__(self, classes: Any = None, method: str = "predict") -> None:
+        self.classes = self.classes_ = classes
+        self.method = method
+
+    @_if_heard("predict")
+    def predict(self, X: Any) -> Any:
+        return X
+
+    @_if_heard("predict_proba")
+    def predict_proba(self, X: Any) -> Any:
+        return X
+
+    @_if_heard("decision_function")
+    def decision_function(self, X: Any) -> Any:
+        return X
+
+
+class _Perfect(_StandIn):
+    """A model that is given the labels and is sure of them, with the methods of `LBGapClassifier`."""
+
+    def __init__(self, classes: Any = None) -> None:
+        self.classes = self.classes_ = classes
+
     def predict(self, X: Any) -> Any:
         return X
 
     def predict_proba(self, X: Any) -> Any:
-        return X
-
-    def decision_function(self, X: Any) -> Any:
-        return X
-
-
-class _Perfect(_Replay):
-    """A model that is given the labels and is sure of them."""
-
-    def predict_proba(self, X: Any) -> Any:
         return (np.asarray(X)[:, None] == self.classes_).astype(float)
-
-    def decision_function(self, X: Any) -> Any:
-        sure = self.predict_proba(X)
-        return sure[:, 1] if len(self.classes_) == 2 else sure
 
 
 def _decoded(method: str, outputs: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -323,12 +377,13 @@ def _function_of(
         and any(known is f for f in FROM_COUNTS)
         and len(classes) == 2
         and found_by_one
-        and not _kwargs(scorer)
+        and _sign(scorer) == 1
+        and _kwargs(scorer) in ({}, {"average": "binary"})
     ):
         # All resamples at once.
         ones = (np.asarray(y) == classes[1]).astype(int)
         return known, ones, lambda outputs: outputs[:, 1] if outputs.ndim == 2 else outputs
-    replay = _Replay(classes)
+    replay = _Replay(classes, method)
 
     def plain(y: np.ndarray, outputs: np.ndarray) -> float:
         return float(scorer(replay, _decoded(method, outputs, classes), y))

@@ -1,69 +1,48 @@
 """How many updates a training loss takes with batches of several sizes."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from joblib import Parallel, delayed
-from tqdm.auto import tqdm
 
-from sklgap._checks import check_arguments, is_flat, shown
-from sklgap.experiments._experiment import check_classifier, check_rows
-from sklgap.experiments._recorded_training import (
+from sklgap._checks import check_arguments, is_flat
+from sklgap.experiments import _notes as notes
+from sklgap.experiments._inputs import (
+    check_classifier,
+    check_keepable,
+    check_rows,
     check_target_loss,
-    draw_seeds,
-    first_reached,
-    train_recorded,
+    common_settings,
     without_head,
 )
+from sklgap.experiments._protocol import draw_seeds
+from sklgap.experiments._recorded_training import (
+    in_memory,
+    lowest_loss,
+    recorded_cost,
+    train_recorded,
+    updates_to_loss,
+)
+from sklgap.experiments._result import Result, count, describe_policy, listed, mean_std
+from sklgap.experiments._run import interruptible, run
 from sklgap.experiments._steps_tradeoff import StepsTradeoff, fit_steps_to_loss
 from sklgap.objective._batch_norm import check_batch_norm
+from sklgap.objective._check import check_max_samples
 from sklgap.regimes._base import check_batch_size
 from sklgap.training._recorder import log_spaced_updates
+
+if TYPE_CHECKING:
+    from sklgap.experiments._plot._steps_to_loss import StepsToLossDisplay
 
 # The loss falls by a few percent from one record to the next.
 _PER_DOUBLING = 8
 
 
-@dataclass(frozen=True)
-class StepsToLoss:
-    """Updates to a training loss, by batch size.
-
-    Attributes
-    ----------
-    batch_sizes : ndarray of shape (n_sizes,)
-        Rows of a batch.
-    n_steps : ndarray of shape (n_sizes, n_trials)
-        Updates until the loss was reached, at the learning rate chosen; NaN where it was not.
-    learning_rates : ndarray of shape (n_sizes,)
-        The rate chosen for each size; NaN where the estimator's own was used.
-    target_loss : float
-        The loss.
-    tradeoff : StepsTradeoff or None
-        The trade-off fitted to them; None where fewer than two sizes reached the loss.
-    """
-
-    batch_sizes: np.ndarray
-    n_steps: np.ndarray
-    learning_rates: np.ndarray
-    target_loss: float
-    tradeoff: StepsTradeoff | None
-
-    def __str__(self) -> str:
-        lines = [f"updates to a training loss of {self.target_loss:g}:"]
-        for size, steps, rate in zip(self.batch_sizes, self.n_steps, self.learning_rates, strict=True):
-            reached = steps[np.isfinite(steps)]
-            mean = f"{reached.mean():,.0f}" if len(reached) else "not reached"
-            spread = f" ± {reached.std(ddof=1):,.0f}" if len(reached) > 1 else ""
-            missed = f", {len(steps) - len(reached)} trials missed it" if 0 < len(reached) < len(steps) else ""
-            chosen = "" if math.isnan(rate) else f" (learning rate {rate:g})"
-            lines.append(f"  batches of {size:>6,}: {mean}{spread}{missed}{chosen}")
-        fitted = "no trade-off: fewer than two batch sizes reached the loss" if self.tradeoff is None else self.tradeoff
-        return "\n".join([*lines, str(fitted)])
-
-
+@interruptible
 def steps_to_loss(
     estimator: Any,
     X: Any,
@@ -77,8 +56,9 @@ def steps_to_loss(
     max_samples: int | float | None = 2000,
     random_state: int | np.random.RandomState | None = None,
     n_jobs: int | None = None,
+    memory: str | Path | None = None,
     verbose: int = 1,
-) -> StepsToLoss:
+) -> "StepsToLoss":
     """Count the updates that batches of several sizes take to one training loss, and fit the trade-off.
 
     Parameters
@@ -89,7 +69,7 @@ def steps_to_loss(
     X, y : array-like
         Training data.
     batch_sizes : sequence of int or float
-        Values of ``batch_size``: rows, or fractions of the rows.
+        Values of ``batch_size``: samples, or fractions of the samples.
     target_loss : float
         Mean training loss to reach, in evaluation mode; reached between two records it is interpolated.
     learning_rates : sequence of float, default=None
@@ -99,23 +79,20 @@ def steps_to_loss(
         Starting points, the same for all sizes and rates.
     batch_norm : {"batch", "population", "running"}, default="batch"
         Batch-norm policy of the loss.
-    max_samples : int or float, default=2000
-        Training rows that the loss is measured on, or their fraction; None: all.
-    random_state : int, RandomState or None, default=None
-        Draws the seeds of the trials.
-    n_jobs : int, default=None
-        Trainings at once, as in scikit-learn.
-    verbose : int, default=1
-        0: silent; 1: a progress bar.
+    max_samples : int, float or None, default=2000
+        Training samples that the loss is measured on: their number, or a fraction in (0, 1]. None: all.
+    random_state, n_jobs, memory, verbose
+        As in every experiment; `sklgap.experiments` explains them.
 
     Returns
     -------
     StepsToLoss
+        Prints as a table. Interrupted by Ctrl-C it holds the trainings that had finished; those that had not are NaN.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values.
+        For a parameter outside its allowed values, or a target that the initial weights have reached.
     TypeError
         For an estimator that is no `LBGapClassifier` and does not end in one.
 
@@ -128,9 +105,10 @@ def steps_to_loss(
     -----
     The trade-off holds for the best learning rate at every batch size; with one rate for all, large batches look worse
     than they are. The loss is recorded at 0 updates and at eight updates for every doubling. With batch norm choose
-    sizes that leave no last batch of a few rows, whose statistics would throw the weights.
+    sizes that leave no last batch of a few samples, whose statistics would throw the weights.
 
-    Costs ``len(batch_sizes) * len(learning_rates) * n_trials`` trainings.
+    Costs ``len(batch_sizes) * len(learning_rates) * n_trials`` trainings: trial by trial, all sizes and
+    rates.
 
     References
     ----------
@@ -143,64 +121,259 @@ def steps_to_loss(
     >>> from sklgap.experiments import steps_to_loss
     >>> X, y = load_digits(return_X_y=True)
     >>> model = LBGapClassifier(module__width=16, max_epochs=100)
-    >>> found = steps_to_loss(model, X / 16, y, batch_sizes=[20, 200], target_loss=1.0, n_trials=1, verbose=0)
+    >>> found = steps_to_loss(
+    ...     model, X[:600] / 16, y[:600], batch_sizes=[20, 200], target_loss=1.0, n_trials=1, verbose=0)
     >>> bool(found.n_steps[0, 0] > found.n_steps[1, 0])
     True
     """
     check_arguments(steps_to_loss, locals())
     check_batch_norm(batch_norm)
+    check_max_samples(max_samples)
+    check_keepable(memory, random_state)
     rates = _check_learning_rates(learning_rates)
     X, y = check_rows(X, y)
+    sizes = _check_sizes(batch_sizes, len(y))
+    check_target_loss(target_loss)
+    max_epochs = check_classifier(estimator).max_epochs
+    seeds = draw_seeds(n_trials, random_state)
+    settings = {
+        "n_train": len(y),
+        "n_trials": int(n_trials),
+        "batch_sizes": sizes,
+        "target_loss": float(target_loss),
+        "learning_rates": [] if learning_rates is None else rates,
+        "batch_norm": batch_norm,
+        "max_samples": max_samples,
+        "max_epochs": max_epochs,
+        **common_settings(estimator, random_state),
+    }
+    estimator, X = without_head(estimator, X, y)
+    at_updates = [0, *log_spaced_updates(_PER_DOUBLING)]
+    if verbose:
+        parameters = {f"batches of {size:,}": {"batch_size": size} for size in sizes}
+        n_fits = n_trials * len(rates)
+        cost = recorded_cost(estimator, parameters, n_fits, (X, y), at_updates, max_samples, n_jobs=n_jobs)
+        settings["cost"] = asdict(cost)
+        print(cost)
+    measured = (target_loss, batch_norm, max_samples, at_updates, memory)
+    jobs: list[Callable[[], dict[str, Any]]] = [
+        partial(count_steps, estimator, X, y, size, rate, trial, seed, *measured)
+        for trial, seed in enumerate(seeds)
+        for size in sizes
+        for rate in rates
+    ]
+    records, interrupted = run(jobs, n_jobs=n_jobs, verbose=verbose, describe=_describe)
+    if not records:
+        raise KeyboardInterrupt
+    return StepsToLoss(records, settings, interrupted)
+
+
+def _describe(record: dict[str, Any]) -> str:
+    steps = f"{record['n_steps']:,.0f} updates" if record["reached"] else "not reached"
+    return f"batches of {record['batch_size']:,}: {steps}"
+
+
+class StepsToLoss(Result):
+    """Updates to a training loss, by batch size; ``print`` it.
+
+    Attributes
+    ----------
+    batch_sizes : ndarray of shape (n_sizes,)
+        Samples of a batch, in the order given.
+    n_steps : ndarray of shape (n_sizes, n_trials)
+        Updates until the loss was reached, at the learning rate chosen; NaN where it was not, or where the training had
+        not finished.
+    learning_rates : ndarray of shape (n_sizes,)
+        The rate chosen for each size; NaN where the estimator's own was used, or nothing had finished.
+    target_loss : float
+        The loss.
+    tradeoff : StepsTradeoff or None
+        The trade-off fitted to them; None where fewer than two sizes reached the loss.
+    records : list of dict
+        One per finished training, of all rates: ``batch_size``, ``learning_rate`` (None: the estimator's own),
+        ``trial``, ``seed``, ``n_steps``, ``reached``, ``chosen`` (whether its rate is the one of the size),
+        ``lowest_loss``, ``n_updates_trained``.
+    notes : list of str
+        What a reader must know before believing the figures.
+    """
+
+    def __init__(self, records: list[dict[str, Any]], settings: dict[str, Any], interrupted: bool = False) -> None:
+        sizes, rates = settings["batch_sizes"], settings["learning_rates"] or [None]
+        steps = np.full((len(sizes), len(rates), settings["n_trials"]), np.nan)
+        for record in records:
+            steps[_place(record, sizes, rates)] = record["n_steps"]
+        chosen = [_best_rate(of_size) for of_size in steps]
+        done = {record["batch_size"] for record in records}
+        ordered = sorted(records, key=lambda record: _place(record, sizes, rates))
+        super().__init__(
+            [{**r, "chosen": r["learning_rate"] == rates[chosen[sizes.index(r["batch_size"])]]} for r in ordered],
+            settings,
+            interrupted,
+        )
+        self.batch_sizes = np.array(sizes)
+        self.n_steps = np.array([of_size[i] for of_size, i in zip(steps, chosen, strict=True)])
+        self.learning_rates = np.array(
+            [rates[i] if size in done else None for size, i in zip(sizes, chosen, strict=True)], dtype=float
+        )
+        self.target_loss: float = settings["target_loss"]
+        enough = np.isfinite(self.n_steps).any(axis=1).sum() > 1
+        self.tradeoff: StepsTradeoff | None = fit_steps_to_loss(self.batch_sizes, self.n_steps) if enough else None
+
+    def _chosen(self, size: int) -> list[dict[str, Any]]:
+        return [record for record in self.records if record["chosen"] and record["batch_size"] == size]
+
+    # -- printing --------------------------------------------------------------------------------------------------
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the figures, in plain sentences."""
+        sizes = self.settings["batch_sizes"]
+        reached = {f"batches of {size:,}": [r["reached"] for r in self._chosen(size)] for size in sizes}
+        tried = self.settings["learning_rates"]
+        rates = {f"{size:,}": rate for size, rate in zip(sizes, self.learning_rates, strict=True)}
+        one_rate = (
+            "The trade-off holds for the best learning rate at every batch size; one rate for all makes large batches "
+            "look worse than they are: try learning_rates."
+        )
+        return [
+            *self._interrupted(),
+            *notes.not_converged(reached, target=True),
+            *notes.rates_at_the_edge(rates, tried),
+            *([] if self.tradeoff is None else self.tradeoff.notes),
+            *([one_rate] if not tried and self.tradeoff is not None else []),
+        ]
+
+    def _interrupted(self) -> list[str]:
+        s = self.settings
+        n_all = len(s["batch_sizes"]) * max(1, len(s["learning_rates"])) * s["n_trials"]
+        found = notes.interrupted(self.interrupted, len(self.records), n_all, "training")
+        if found:
+            none = [f"{size:,}" for size in s["batch_sizes"] if not self._chosen(size)]
+            missing = sum(s["n_trials"] - len(self._chosen(size)) for size in s["batch_sizes"])
+            of_all = f"{missing} of the {self.n_steps.size} values of n_steps had not finished and are NaN"
+            found.append(f"{of_all}; {listed(none)} had none that had finished." if none else f"{of_all}.")
+        return found
+
+    def _verdict(self) -> list[str]:
+        if self.tradeoff is None:
+            return [f"No critical batch size is found: fewer than two sizes reached a loss of {self.target_loss:g}."]
+        sentence = self.tradeoff._verdict()[0]
+        return [f"To a training loss of {self.target_loss:g}, {sentence[0].lower()}{sentence[1:]}"]
+
+    def _head(self) -> list[str]:
+        s = self.settings
+        tried = s["learning_rates"]
+        rates = f"the best of {', '.join(f'{rate:g}' for rate in tried)}" if tried else "the estimator's own"
+        return [
+            f"{s['n_train']:,} training samples, {count(s['n_trials'], 'trial')}, target_loss={self.target_loss:g}",
+            f"learning rate: {rates}",
+            describe_policy(s["batch_norm"]),
+        ]
+
+    def _table(self) -> list[list[str]]:
+        rows = [["batch size", "lr", "updates", "reached", "fitted"]]
+        for size, steps, rate in zip(self.settings["batch_sizes"], self.n_steps, self.learning_rates, strict=True):
+            finished = self._chosen(size)
+            reached = steps[np.isfinite(steps)]
+            fitted = "" if self.tradeoff is None else f"{float(self.tradeoff.steps(size)):,.0f}"
+            lr = "" if math.isnan(rate) else f"{rate:g}"
+            rows.append([f"{size:,}", lr, mean_std(reached, ",.0f"), f"{len(reached)} of {len(finished)}", fitted])
+        columns = [i for i in range(5) if i in (0, 2, 3) or any(row[i] for row in rows[1:])]
+        return [[row[i] for i in columns] for row in rows]
+
+    def _reading(self) -> list[str]:
+        lines = ["updates: until the loss was reached; reached: of the trials that had finished"]
+        return lines if self.tradeoff is None else [*lines, *self.tradeoff._lines()]
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def _statistics(self) -> dict[str, Any]:
+        fitted = None if self.tradeoff is None else self.tradeoff._statistics()
+        return {"n_steps": self.n_steps, "learning_rates": self.learning_rates, "tradeoff": fitted}
+
+    def plot(self, ax: Any = None) -> "StepsToLossDisplay":
+        """Draw updates against batch size, with the fitted trade-off; return a `StepsToLossDisplay`."""
+        from sklgap.experiments._plot._steps_to_loss import StepsToLossDisplay
+
+        return StepsToLossDisplay.from_result(self, ax=ax)
+
+
+# -- one training ------------------------------------------------------------------------------------------------------
+
+
+def count_steps(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    size: int,
+    rate: float | None,
+    trial: int,
+    seed: int,
+    target_loss: float,
+    batch_norm: str,
+    max_samples: int | float | None,
+    at_updates: list[int],
+    memory: str | Path | None = None,
+) -> dict[str, Any]:
+    """Train until the loss is there, and return the record of this training."""
+    parameters: dict[str, Any] = {"batch_size": size, "random_state": seed}
+    parameters |= {} if rate is None else {"lr": rate}
+    found = train_recorded(
+        estimator,
+        in_memory(X),
+        in_memory(y),
+        parameters,
+        target_loss,
+        batch_norm,
+        max_samples,
+        at_updates,
+        memory=memory,
+    )
+    steps = updates_to_loss(found, target_loss)
+    return {
+        "batch_size": size,
+        "learning_rate": rate,
+        "trial": trial,
+        "seed": seed,
+        "n_steps": steps,
+        "reached": not math.isnan(steps),
+        "lowest_loss": lowest_loss(found),
+        "n_updates_trained": int(found["n_updates"][-1]),
+    }
+
+
+def _place(record: dict[str, Any], sizes: list[int], rates: list[float | None]) -> tuple[int, int, int]:
+    return sizes.index(record["batch_size"]), rates.index(record["learning_rate"]), record["trial"]
+
+
+def _check_sizes(batch_sizes: Any, n_samples: int) -> list[int]:
     if not is_flat(batch_sizes) or not len(batch_sizes):
         raise ValueError(f"batch_sizes must be a sequence of batch sizes; got {batch_sizes!r}.")
-    sizes = np.array([check_batch_size(size, len(y), "batch_sizes") for size in batch_sizes])
-    if len(np.unique(sizes)) < len(sizes) or len(sizes) < 2:
+    sizes = [int(check_batch_size(size, n_samples, "batch_sizes")) for size in batch_sizes]
+    if len(set(sizes)) < len(sizes) or len(sizes) < 2:
         raise ValueError(f"batch_sizes must have at least two sizes, all different; got {batch_sizes!r}.")
-    check_target_loss(target_loss)
-    check_classifier(estimator)
-    estimator, X = without_head(estimator, X, y)
-    seeds = draw_seeds(n_trials, random_state)
-
-    def run(size: int, rate: float, seed: int) -> float:
-        parameters: dict[str, Any] = {"batch_size": int(size), "random_state": seed}
-        parameters |= {} if math.isnan(rate) else {"lr": rate}
-        records = train_recorded(
-            estimator, X, y, parameters, target_loss, batch_norm, max_samples, [0, *log_spaced_updates(_PER_DOUBLING)]
-        )
-        return first_reached(records["n_updates"], records["train_loss"], target_loss)
-
-    tasks = [(size, rate, seed) for size in sizes for rate in rates for seed in seeds]
-    results = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(run)(*task) for task in tasks)
-    steps = np.array(list(tqdm(results, total=len(tasks), unit="fit", disable=not verbose)))
-    steps = steps.reshape(len(sizes), len(rates), len(seeds))
-    chosen = [_best_rate(of_size) for of_size in steps]
-    n_steps = np.array([of_size[i] for of_size, i in zip(steps, chosen, strict=True)])
-    enough = np.isfinite(n_steps).any(axis=1).sum() > 1
-    if enough and (n_steps == 0).any():
-        raise ValueError(f"target_loss must be below the losses at the start; got {shown(target_loss)}.")
-    return StepsToLoss(
-        batch_sizes=sizes,
-        n_steps=n_steps,
-        learning_rates=np.array([rates[i] for i in chosen]),
-        target_loss=float(target_loss),
-        tradeoff=fit_steps_to_loss(sizes, n_steps) if enough else None,
-    )
+    return sizes
 
 
 def _best_rate(steps: np.ndarray) -> int:
-    """Return the row, of (n_rates, n_trials), with the fewest missed trials, and then the fewest steps."""
+    """Return the row, of (n_rates, n_trials), with the fewest missed trials, and then the fewest steps.
+
+    A trial that had not finished is NaN too, and counts as missed.
+    """
     missed = np.isnan(steps).sum(axis=1)
     means = [row[~np.isnan(row)].mean() if np.isfinite(row).any() else math.inf for row in steps]
     return int(np.lexsort((means, missed))[0])
 
 
-def _check_learning_rates(learning_rates: Any) -> list[float]:
+def _check_learning_rates(learning_rates: Any) -> list[float | None]:
     if learning_rates is None:
-        return [math.nan]
+        return [None]
     try:
         rates = np.asarray(learning_rates, dtype=float)
     except (TypeError, ValueError):
         rates = np.empty(0)
     if rates.ndim != 1 or not len(rates) or not ((rates > 0) & np.isfinite(rates)).all():
         raise ValueError(f"learning_rates must be None or a sequence of numbers above 0; got {learning_rates!r}.")
+    if len(np.unique(rates)) < len(rates):
+        raise ValueError(f"learning_rates must all be different; got {learning_rates!r}.")
     return rates.tolist()

@@ -1,65 +1,24 @@
 """The trade-off between updates and examples that trainings with several batch sizes follow: a fit."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import optimize, stats
 
 from sklgap._checks import WrongArgument, shown
-from sklgap.experiments._statistics import CONFIDENCE
+from sklgap.experiments._estimate import CONFIDENCE, Estimate
+from sklgap.experiments._result import Result, count
+
+if TYPE_CHECKING:
+    from sklgap.experiments._plot._steps_to_loss import StepsToLossDisplay
 
 # Critical batch sizes tried: so many powers of e beyond the smallest and the largest batch, so many steps to a power.
 _BEYOND, _PER_E = 12, 300
+_COVERS = "new trainings, if they are off the trade-off at random"
 
 
-@dataclass(frozen=True)
-class StepsTradeoff:
-    """The trade-off S = S_min + E_min / B between updates S and batch size B.
-
-    Attributes
-    ----------
-    critical_batch_size : float
-        E_min / S_min, in rows: there training takes twice the fewest updates and twice the fewest examples.
-    critical_batch_size_interval : tuple of two floats
-        Its 95 % interval; 0 or infinity where the batch sizes do not bound it.
-    min_steps, min_examples : float
-        S_min, updates with batches of any size at least, and E_min, rows at least.
-    min_steps_interval, min_examples_interval : tuple of two floats
-        Their 95 % intervals.
-    scatter : float
-        Root mean square of log(measured / fitted): 0.1 means that updates are off by a tenth.
-    n_measurements : int
-        Trainings fitted to.
-    """
-
-    critical_batch_size: float
-    critical_batch_size_interval: tuple[float, float]
-    min_steps: float
-    min_steps_interval: tuple[float, float]
-    min_examples: float
-    min_examples_interval: tuple[float, float]
-    scatter: float
-    n_measurements: int
-
-    def steps(self, batch_size: Any) -> Any:
-        """Return the updates that the trade-off says batches of this size take; arrays too."""
-        return self.min_steps + self.min_examples / np.asarray(batch_size, dtype=float)
-
-    def __str__(self) -> str:
-        def show(value: float, interval: tuple[float, float]) -> str:
-            return f"{value:,.4g} [{interval[0]:,.4g}, {interval[1]:,.4g}]"
-
-        return (
-            f"critical batch size {show(self.critical_batch_size, self.critical_batch_size_interval)} rows, fewest "
-            f"updates {show(self.min_steps, self.min_steps_interval)}, fewest examples "
-            f"{show(self.min_examples, self.min_examples_interval)} (95 % intervals; {self.n_measurements} trainings, "
-            f"{100 * self.scatter:.0f} % off the fit)"
-        )
-
-
-def fit_steps_to_loss(batch_sizes: Any, n_steps: Any) -> StepsTradeoff:
+def fit_steps_to_loss(batch_sizes: Any, n_steps: Any) -> "StepsTradeoff":
     r"""Fit the trade-off between updates and examples to measured trainings.
 
     .. math:: \Big(\frac{S}{S_{min}} - 1\Big) \Big(\frac{E}{E_{min}} - 1\Big) = 1, \quad E = B S
@@ -69,7 +28,7 @@ def fit_steps_to_loss(batch_sizes: Any, n_steps: Any) -> StepsTradeoff:
     Parameters
     ----------
     batch_sizes : array-like of shape (n_sizes,)
-        Rows of a batch, of at least two different sizes.
+        Samples of a batch, of at least two different sizes.
     n_steps : array-like of shape (n_sizes,) or (n_sizes, n_trials)
         Updates until one and the same loss was reached; NaN (not reached) is left out.
 
@@ -101,8 +60,8 @@ def fit_steps_to_loss(batch_sizes: Any, n_steps: Any) -> StepsTradeoff:
     >>> from sklgap.experiments import fit_steps_to_loss
     >>> sizes = [10, 100, 1000, 10000]
     >>> tradeoff = fit_steps_to_loss(sizes, [50 * (1 + 200 / size) for size in sizes])
-    >>> round(tradeoff.critical_batch_size), round(tradeoff.min_steps), round(tradeoff.min_examples)
-    (200, 50, 10000)
+    >>> [round(e.value) for e in (tradeoff.critical_batch_size, tradeoff.min_steps, tradeoff.min_examples)]
+    [200, 50, 10000]
     """
     sizes, steps = _check_measured(batch_sizes, n_steps)
     log_steps = np.log(steps)
@@ -129,16 +88,148 @@ def fit_steps_to_loss(batch_sizes: Any, n_steps: Any) -> StepsTradeoff:
     critical, smallest = np.append(grid[inside], best), np.append(log_min[inside], log_min_best)
     half = np.sqrt(np.append(np.maximum(0.0, limit - squares[inside]), limit - least) / len(steps))
     flat, steep = squares.argmin() == 0, squares.argmin() == len(grid) - 1  # all of S is S_min, or all E_min / B
+    n = len(steps)
     return StepsTradeoff(
-        critical_batch_size=0.0 if flat else math.inf if steep else math.exp(best),
-        critical_batch_size_interval=_interval(critical, np.zeros_like(half), inside[0], inside[-1]),
-        min_steps=0.0 if steep else math.exp(log_min_best),
-        min_steps_interval=_interval(smallest, half, inside[-1], False),
-        min_examples=0.0 if flat else math.exp(log_min_best + best),
-        min_examples_interval=_interval(smallest + critical, half, inside[0], False),
-        scatter=math.sqrt(least / len(steps)),
-        n_measurements=len(steps),
+        sizes,
+        steps,
+        critical_batch_size=_estimate(
+            0.0 if flat else math.inf if steep else math.exp(best),
+            _interval(critical, np.zeros_like(half), inside[0], inside[-1]),
+            n,
+        ),
+        min_steps=_estimate(0.0 if steep else math.exp(log_min_best), _interval(smallest, half, inside[-1], False), n),
+        min_examples=_estimate(
+            0.0 if flat else math.exp(log_min_best + best),
+            _interval(smallest + critical, half, inside[0], False),
+            n,
+        ),
+        scatter=math.sqrt(least / n),
     )
+
+
+class StepsTradeoff(Result):
+    """The trade-off S = S_min + E_min / B between updates S and batch size B; ``print`` it.
+
+    Attributes
+    ----------
+    critical_batch_size : Estimate
+        E_min / S_min, in samples: there training takes twice the fewest updates and twice the fewest examples. An end
+        of its interval is 0 or infinite where the batch sizes do not bound it.
+    min_steps, min_examples : Estimate
+        S_min, updates with batches of any size at least, and E_min, samples at least.
+    scatter : float
+        Root mean square of log(measured / fitted): 0.1 means that updates are off by a tenth.
+    records : list of dict
+        One per training fitted to: ``batch_size``, ``n_steps``, ``fitted``.
+    notes : list of str
+        What a reader must know before believing the figures.
+    """
+
+    def __init__(
+        self,
+        batch_sizes: np.ndarray,
+        n_steps: np.ndarray,
+        *,
+        critical_batch_size: Estimate,
+        min_steps: Estimate,
+        min_examples: Estimate,
+        scatter: float,
+    ) -> None:
+        self.critical_batch_size = critical_batch_size
+        self.min_steps = min_steps
+        self.min_examples = min_examples
+        self.scatter = scatter
+        fitted = self.steps(batch_sizes)
+        records = [
+            {"batch_size": float(size), "n_steps": float(n), "fitted": float(f)}
+            for size, n, f in zip(batch_sizes, n_steps, fitted, strict=True)
+        ]
+        super().__init__(records, {"n_measurements": len(records)})
+
+    @property
+    def n_measurements(self) -> int:
+        """Trainings fitted to."""
+        return len(self.records)
+
+    def steps(self, batch_size: Any) -> Any:
+        """Return the updates that the trade-off says batches of this size take; arrays too."""
+        return self.min_steps.value + self.min_examples.value / np.asarray(batch_size, dtype=float)
+
+    # -- printing --------------------------------------------------------------------------------------------------
+
+    def _estimates(self) -> dict[str, Estimate]:
+        return {
+            "critical batch size (samples)": self.critical_batch_size,
+            "fewest updates": self.min_steps,
+            "fewest examples": self.min_examples,
+        }
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the figures, in plain sentences."""
+        size, found = self.critical_batch_size, []
+        if not size.has_interval:
+            found.append("There is no interval: two trainings fit exactly, or the batch sizes bound nothing.")
+        elif math.isinf(size.high):
+            found.append("The batch sizes do not bound the critical batch size from above: try larger ones.")
+        elif size.low == 0:
+            found.append("The batch sizes do not bound the critical batch size from below: try smaller ones.")
+        return found
+
+    def _verdict(self) -> list[str]:
+        size = self.critical_batch_size
+        if size.value == 0:
+            return ["The updates do not fall as batches grow: the critical batch size is below those measured."]
+        if math.isinf(size.value):
+            return ["Updates fall in proportion to the batch size: the critical batch size is above those measured."]
+        interval = f" [{size.low:,.4g}, {size.high:,.4g}]" if size.has_interval else ", without an interval"
+        return [
+            f"The critical batch size is {size.value:,.4g} samples{interval}: beyond it, larger batches save few "
+            "updates."
+        ]
+
+    def _head(self) -> list[str]:
+        sizes = len({record["batch_size"] for record in self.records})
+        trainings = count(self.n_measurements, "training")
+        return [f"S = S_min + E_min / B fitted to {trainings} of {sizes} batch sizes, {100 * self.scatter:.0f} % off"]
+
+    def _table(self) -> list[list[str]]:
+        return [["", "fitted"], *([name, shown_estimate(estimate)] for name, estimate in self._estimates().items())]
+
+    def _lines(self) -> list[str]:
+        """Return the lines below the table of `StepsToLoss`."""
+        shown = [f"{name}: {shown_estimate(estimate)}" for name, estimate in self._estimates().items()]
+        return ["fitted: S_min + E_min / B", *shown, *self._head(), *self._reading()]
+
+    def _reading(self) -> list[str]:
+        about = [f"in brackets: {e.about()}" for e in self._estimates().values() if e.has_interval]
+        return list(dict.fromkeys(about))
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def _statistics(self) -> dict[str, Any]:
+        found = {"critical_batch_size": self.critical_batch_size, "min_steps": self.min_steps}
+        found["min_examples"] = self.min_examples
+        return {**{name: estimate.to_dict() for name, estimate in found.items()}, "scatter": self.scatter}
+
+    def plot(self, ax: Any = None) -> "StepsToLossDisplay":
+        """Draw updates against batch size, with the trade-off; return a `StepsToLossDisplay`."""
+        from sklgap.experiments._plot._steps_to_loss import StepsToLossDisplay
+
+        return StepsToLossDisplay.from_result(self, ax=ax)
+
+
+def shown_estimate(estimate: Estimate) -> str:
+    """Return the value and its interval with thousands apart."""
+    return estimate.text(",.4g") if estimate.has_interval else f"{estimate.value:,.4g}"
+
+
+def _estimate(value: float, interval: tuple[float, float], n: int) -> Estimate:
+    """Return the estimate of what is never below 0; without an interval where it is open at both ends."""
+    low, high = interval
+    if low == 0 and math.isinf(high):
+        low = -math.inf
+    return Estimate(value, low, high, n, _COVERS)
 
 
 def _interval(logs: np.ndarray, half: np.ndarray, zero: bool, infinite: bool) -> tuple[float, float]:

@@ -1,139 +1,34 @@
-"""The computational gap: what an accuracy costs in seconds, updates and epochs."""
+"""``time_to_accuracy``, the computational gap: what an accuracy costs in seconds, updates and epochs."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sklgap._checks import check_fraction, check_text, is_one_of, shown
-from sklgap.experiments._result import aligned, mean_std, to_frame, to_json
-from sklgap.experiments._statistics import ratio_estimate
+from sklgap._checks import WrongArgument, check_fraction, check_text, is_number, is_one_of, shown
+from sklgap.experiments import _notes as notes
+from sklgap.experiments._estimate import CONFIDENCE, Estimate, time_ratio
+from sklgap.experiments._result import Result, count, listed, mean_std
 from sklgap.inspection._records import net_of, recorded, recorder_of
 
+if TYPE_CHECKING:
+    from sklgap.experiments._plot._time_to_accuracy import TimeToAccuracyDisplay
+
 COSTS = ("seconds", "n_updates", "epochs")
-
-
-@dataclass(frozen=True)
-class TimeToAccuracy:
-    """When trainings first reached an accuracy; ``print`` it.
-
-    Attributes
-    ----------
-    target : float
-        The accuracy, as a fraction.
-    quantity : str
-        What was recorded.
-    reference : str
-        The regime that the others are compared with.
-    records : list of dict
-        One per training: ``label``, ``trial``, ``reached``, then ``seconds``, ``n_updates`` and ``epochs`` at the first
-        record at the target, NaN where there is none, and ``best``, the highest accuracy recorded.
-    """
-
-    target: float
-    quantity: str
-    reference: str
-    records: list[dict[str, Any]]
-
-    @property
-    def labels(self) -> list[str]:
-        """The regimes, in order."""
-        return list(dict.fromkeys(record["label"] for record in self.records))
-
-    def values(self, label: str, key: str) -> np.ndarray:
-        """Return one quantity of one regime, an array of shape (n_trials,), NaN where the target was not reached."""
-        return np.array([record[key] for record in self.records if record["label"] == label], dtype=float)
-
-    def ratio(self, label: str, key: str = "seconds") -> tuple[float, float, float]:
-        """Return a cost of a regime over the reference's: geometric mean over paired trials, and its 95 % interval.
-
-        NaN where no pair of trials has both reached the target; the ends also with fewer than two pairs.
-        """
-        one, other = self.values(self.reference, key), self.values(label, key)
-        n = min(len(one), len(other))
-        both = (one[:n] > 0) & (other[:n] > 0)
-        found = ratio_estimate(other[:n][both], one[:n][both])
-        return found.value, found.low, found.high
-
-    def __str__(self) -> str:
-        rows: list[tuple[str, ...]] = [("", "reached", "seconds", "updates", "epochs", "best (%)")]
-        notes = []
-        for label in self.labels:
-            reached = self.values(label, "reached") == 1
-            n = len(reached)
-            cells = [_shown(self.values(label, key)[reached], spec) for key, spec in zip(COSTS, _SPECS, strict=True)]
-            best = 100 * self.values(label, "best")
-            rows.append((label, f"{reached.sum()} of {n}", *cells, mean_std(best, ".2f")))
-            if not reached.any():
-                notes.append(
-                    f"{label} never reached it: its time to this accuracy is unknown, and longer than trained."
-                )
-            elif not reached.all():
-                notes.append(
-                    f"{label} did not reach it in {n - reached.sum()} of {n} trainings: its figures are of the others."
-                )
-        others = [label for label in self.labels if label != self.reference]
-        ratios = [self._ratio_line(label) for label in others]
-        name = self.quantity.replace("_", " ")
-        lines = [
-            f"first record with a {name} of {100 * self.target:g} %",
-            "",
-            *aligned(rows),
-            "",
-            *filter(None, ratios),
-        ]
-        if not all(math.isnan(self.ratio(label, key)[1]) for label in others for key in COSTS):
-            notes.append("Ratios are geometric means over paired trainings, in brackets their 95 % intervals.")
-        if max(len(self.values(label, "best")) for label in self.labels) == 1:
-            notes.append("One training each: the figures have no spread to judge a difference by.")
-        notes.append(
-            "Seconds are those of this machine as it was used: of fits run at once, or elsewhere, they differ."
-        )
-        return "\n".join([*lines, *(f"* {sentence}" for sentence in notes)])
-
-    __repr__ = __str__
-
-    def _ratio_line(self, label: str) -> str:
-        found = [self.ratio(label, key) for key in COSTS]
-        if all(math.isnan(ratio[0]) for ratio in found):
-            return ""
-        parts = []
-        for (ratio, low, high), noun in zip(found, ("seconds", "updates", "epochs"), strict=True):
-            interval = "" if math.isnan(low) else f" [{low:.3g}, {high:.3g}]"
-            parts.append("" if math.isnan(ratio) else f"{ratio:.3g}{interval} times the {noun}")
-        return f"{label} against {self.reference}: {', '.join(filter(None, parts))}"
-
-    def to_frame(self) -> Any:
-        """Return a pandas DataFrame with one row per training; needs pandas."""
-        return to_frame(self.records)
-
-    def to_json(self, path: str | Path | None = None) -> str:
-        """Return target, records and ratios as JSON; write it to ``path`` if given."""
-        others = [label for label in self.labels if label != self.reference]
-        content = {
-            "target": self.target,
-            "quantity": self.quantity,
-            "reference": self.reference,
-            "ratios": {label: {key: self.ratio(label, key) for key in COSTS} for label in others},
-            "records": self.records,
-        }
-        return to_json(content, path)
-
-
-_SPECS = (".2f", ",.0f", ".1f")
+NOUNS = dict(zip(COSTS, ("seconds", "updates", "epochs"), strict=True))
+_SPECS = dict(zip(COSTS, (".2f", ",.0f", ".1f"), strict=True))
 
 
 def time_to_accuracy(
-    models: dict[str, Any],
+    models: Mapping[Any, Any],
     target: float,
     *,
     quantity: str = "test_accuracy",
-    reference: str | None = None,
+    greater_is_better: bool | None = None,
+    reference: str | int | float | None = None,
     recorder: str | None = None,
-) -> TimeToAccuracy:
+) -> "TimeToAccuracy":
     """Find when trainings first reached an accuracy, in seconds, updates and epochs.
 
     Parameters
@@ -142,10 +37,12 @@ def time_to_accuracy(
         By regime, fitted with a `TrainingRecorder` that has the test data; or their histories (``history_``, a list of
         dicts), where ``quantity`` is in them. In lists trial i of every regime is a pair.
     target : float
-        Accuracy to reach, a fraction of 1.
+        What to reach: a fraction of 1 for an accuracy, else in the units of ``quantity``.
     quantity : str, default="test_accuracy"
-        What must reach it: a name in the records, or in the histories (``valid_acc`` with a ``train_split``).
-    reference : str, default=None
+        What must reach it: any name in the records, or in the histories (``valid_acc`` with a ``train_split``).
+    greater_is_better : bool, default=None
+        Whether it is reached from below. None: unless the name of the quantity ends in "loss".
+    reference : str or number, default=None
         The regime that the others are compared with. None: the first.
     recorder : str, default=None
         Name of the recorder; needed where there are several.
@@ -153,12 +50,13 @@ def time_to_accuracy(
     Returns
     -------
     TimeToAccuracy
-        Prints as a table with ratios to the reference; ``records``, ``to_frame()``, ``to_json()``.
+        Prints as a table with ratios to the reference.
 
     Raises
     ------
     ValueError
-        For a target outside (0, 1], an unknown reference, or a training without such records.
+        For an accuracy outside (0, 1], a target that is no number, an unknown reference, or a training without such
+        records.
     TypeError
         For models that are no dict.
 
@@ -171,6 +69,12 @@ def time_to_accuracy(
     -----
     Hoffer et al. argue that with enough updates large batches lose no accuracy, so that what is left is a question of
     time. Compare at equal accuracy, at a target that all reach.
+
+    A training that never reached the target is censored: its time is at least what it was trained for. The ratio of
+    two regimes is the median of the ratios of paired trainings, and its interval reaches from the k-th smallest ratio
+    to the k-th largest. It assumes nothing of how times are distributed. Its upper end is infinite where the regime is
+    censored in too many pairs, and unknown where both are. Its level is printed: 93.75 % with five trainings, 95 % or
+    more only from six on.
 
     The first record at the target counts: the true moment is up to one record earlier, an epoch by default, and
     accuracy that goes up and down may fall below again. ``TrainingRecorder(at_updates=...)`` records more finely; its
@@ -193,26 +97,218 @@ def time_to_accuracy(
     ...     model = LBGapClassifier(batch_regime=regime, max_epochs=8, tol=None, random_state=0, module__width=32)
     ...     models[regime] = model.set_params(callbacks=[("recorder", recorder)]).fit(X[:1000] / 16, y[:1000])
     >>> found = time_to_accuracy(models, 0.7)
-    >>> bool(found.ratio("LB", "epochs")[0] > 1)
+    >>> bool(found.ratio("LB", "epochs").value > 1)
     True
     """
-    check_fraction("target", target, above=0)
     if not isinstance(models, Mapping) or not models:
         got = "an empty one" if isinstance(models, Mapping) else type(models).__name__
         raise TypeError(
             f"models must be a dict of names to fitted estimators or histories, or lists of them; got {got}."
         )
     labels = [str(label) for label in models]
-    if reference is not None and not is_one_of(reference, labels):
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"models must have different names; got {shown(list(models))}.")
+    if reference is not None and not is_one_of(str(reference), labels):
         raise ValueError(f"reference must be one of {', '.join(map(repr, labels))}; got {shown(reference)}.")
     check_text("quantity", quantity)
     check_text("recorder", recorder, or_none=True)
+    if greater_is_better is not None and not isinstance(greater_is_better, bool):
+        raise WrongArgument(f"greater_is_better must be True, False or None; got {shown(greater_is_better)}.")
+    if greater_is_better is None:
+        greater_is_better = not quantity.endswith("loss")
+    is_accuracy = quantity.endswith(("accuracy", "_acc"))
+    if is_accuracy:
+        check_fraction("target", target, above=0)
+    elif not is_number(target):
+        raise ValueError(f"target must be a number, in the units of {quantity}; got {shown(target)}.")
     records = []
     for label, trainings in zip(labels, models.values(), strict=True):
         for trial, training in enumerate(_trials(label, trainings)):
-            record = {"label": label, "trial": trial}
-            records.append(record | _first(_columns(label, training, quantity, recorder), quantity, target))
-    return TimeToAccuracy(float(target), quantity, labels[0] if reference is None else reference, records)
+            columns = _columns(label, training, quantity, recorder)
+            records.append({"label": label, "trial": trial, **_first(columns, quantity, target, greater_is_better)})
+    settings = {
+        "target": float(target),
+        "quantity": quantity,
+        "in_percent": is_accuracy,
+        "greater_is_better": greater_is_better,
+        "reference": labels[0] if reference is None else str(reference),
+    }
+    return TimeToAccuracy(records, settings)
+
+
+class TimeToAccuracy(Result):
+    """When trainings first reached an accuracy; ``print`` it.
+
+    Attributes
+    ----------
+    records : list of dict
+        One per training: ``label``, ``trial``, ``reached``; ``seconds``, ``n_updates`` and ``epochs`` at the first
+        record at the target, NaN where there is none; ``trained_seconds``, ``trained_n_updates`` and
+        ``trained_epochs``, up to which it is known whether it was reached; and ``best``, the best value recorded.
+    settings : dict
+        ``target``, ``quantity``, ``reference``, and how the quantity is read.
+    notes : list of str
+        What a reader must know before believing the figures.
+    """
+
+    # -- statistics ------------------------------------------------------------------------------------------------
+
+    @property
+    def labels(self) -> list[str]:
+        """The regimes, in order."""
+        return list(dict.fromkeys(record["label"] for record in self.records))
+
+    def values(self, label: Any, key: str) -> np.ndarray:
+        """Return one quantity of one regime, an array of shape (n_trials,), NaN where the target was not reached."""
+        return np.array([record[key] for record in self.records if record["label"] == str(label)], dtype=float)
+
+    def ratio(self, label: Any, cost: str = "seconds") -> Estimate:
+        """Return a cost of a regime over the reference's: the median over paired trainings, with its interval.
+
+        Parameters
+        ----------
+        label : str or number
+            The regime.
+        cost : {"seconds", "n_updates", "epochs"}, default="seconds"
+            What is counted.
+
+        Returns
+        -------
+        Estimate
+            Trainings that never reached the target are censored; see the notes of `time_to_accuracy`. Its level is that
+            of the trainings that there are, 93.75 % of five.
+        """
+        if str(label) not in self.labels:
+            raise ValueError(f"label must be one of {', '.join(map(repr, self.labels))}; got {shown(label)}.")
+        if not is_one_of(cost, COSTS):
+            raise ValueError(f"cost must be one of {', '.join(map(repr, COSTS))}; got {shown(cost)}.")
+        one, other = self.settings["reference"], str(label)
+        n = min(len(self.values(one, "trial")), len(self.values(other, "trial")))
+        times, reached = [], []
+        for own in (one, other):
+            there = self.values(own, "reached")[:n] == 1
+            costs = np.where(there, self.values(own, cost)[:n], self.values(own, f"trained_{cost}")[:n])
+            times.append(np.where(costs > 0, costs, np.nan))  # there is no ratio to what was there at the start
+            reached.append(there)
+        return time_ratio(*times, *reached)
+
+    def _ratios(self) -> dict[str, dict[str, Estimate]]:
+        others = [label for label in self.labels if label != self.settings["reference"]]
+        return {label: {cost: self.ratio(label, cost) for cost in COSTS} for label in others}
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the figures, in plain sentences."""
+        reached = {label: self.values(label, "reached") == 1 for label in self.labels}
+        sizes = [len(values) for values in reached.values()]
+        found = notes.not_reached(reached)
+        at_start = [label for label in self.labels if any((self.values(label, cost) == 0).any() for cost in COSTS)]
+        if at_start:
+            found.append(f"At the target at once, at no cost, so that some ratio is not known: {listed(at_start)}.")
+        if max(sizes) == 1:
+            found.append("One training each: the figures have no spread to judge a difference by.")
+        elif len(set(sizes)) > 1:
+            found.append(f"Ratios are of pairs: of {max(sizes)} trainings, those without a partner are left out.")
+        ratios = [ratio for by_cost in self._ratios().values() for ratio in by_cost.values() if ratio.has_interval]
+        low = {(ratio.n, ratio.level) for ratio in ratios if ratio.level < CONFIDENCE}
+        found += [
+            f"With {count(n, 'pair')} the interval of a ratio holds the true one in {100 * level:.4g} % of cases only: "
+            "95 % needs 6 pairs."
+            for n, level in sorted(low)
+        ]
+        found.append(
+            "Seconds are those of this machine as it was used: of fits run at once, or elsewhere, they differ."
+        )
+        return found
+
+    # -- printing --------------------------------------------------------------------------------------------------
+
+    def _goal(self) -> str:
+        s = self.settings
+        value = f"{100 * s['target']:g} %" if s["in_percent"] else f"{s['target']:g}"
+        return f"{s['quantity'].replace('_', ' ')} of {value}"
+
+    def _verdict(self) -> list[str]:
+        s = self.settings
+        ratios = {label: by_cost["seconds"] for label, by_cost in self._ratios().items()}
+        if not ratios:
+            reached = self.values(s["reference"], "reached") == 1
+            return [f"{s['reference']} reached a {self._goal()} in {reached.sum()} of {len(reached)} trainings."]
+        parts = [f"{label} {_times(ratio)}" for label, ratio in ratios.items()]
+        return [f"Seconds to a {self._goal()}, against {s['reference']}: {'; '.join(parts)}."]
+
+    def _head(self) -> list[str]:
+        n = max(len(self.values(label, "trial")) for label in self.labels)
+        spread = "one training each" if n == 1 else f"up to {n} trainings each, mean ± std of those that reached it"
+        return [f"first record with a {self._goal()}; {spread}"]
+
+    def _table(self) -> list[list[str]]:
+        factor, unit, spec = (100, " (%)", ".2f") if self.settings["in_percent"] else (1, "", ".4g")
+        rows = [["", "reached", *NOUNS.values(), "epochs trained", f"best{unit}"]]
+        for label in self.labels:
+            reached = self.values(label, "reached") == 1
+            cells = [_shown(self.values(label, cost)[reached], spec) for cost, spec in _SPECS.items()]
+            trained, best = self.values(label, "trained_epochs"), factor * self.values(label, "best")
+            last = [_shown(trained[~np.isnan(trained)], ".1f"), mean_std(best[~np.isnan(best)], spec)]
+            rows.append([label, f"{reached.sum()} of {len(reached)}", *cells, *last])
+        return rows
+
+    def _reading(self) -> list[str]:
+        lines, ratios = [], self._ratios()
+        for label, by_cost in ratios.items():
+            parts = [f"{NOUNS[cost]} {_times(ratio)}" for cost, ratio in by_cost.items() if _is_known(ratio)]
+            if parts:
+                lines.append(f"{label} against {self.settings['reference']}: {', '.join(parts)}")
+        if lines:
+            lines.append("ratios: medians over paired trainings")
+        intervals = [f"in brackets: {r.about()}" for own in ratios.values() for r in own.values() if r.has_interval]
+        if intervals:
+            lines += [
+                *dict.fromkeys(intervals),
+                "from the order of the ratios; infinite where too many are only bounds",
+            ]
+        return lines
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def _statistics(self) -> dict[str, Any]:
+        ratios = {label: {c: r.to_dict() for c, r in by_cost.items()} for label, by_cost in self._ratios().items()}
+        return {"ratios": ratios}
+
+    def plot(self, cost: str = "seconds", ax: Any = None) -> "TimeToAccuracyDisplay":
+        """Draw a cost of every training, those that never reached the target as bounds.
+
+        Parameters
+        ----------
+        cost : {"seconds", "n_updates", "epochs"}, default="seconds"
+            What is counted.
+        ax : matplotlib Axes, default=None
+            None: a new figure.
+
+        Returns
+        -------
+        TimeToAccuracyDisplay
+        """
+        from sklgap.experiments._plot._time_to_accuracy import TimeToAccuracyDisplay
+
+        return TimeToAccuracyDisplay.from_times(self, cost=cost, ax=ax)
+
+
+def _is_known(ratio: Estimate) -> bool:
+    return ratio.has_interval or not math.isnan(ratio.value)
+
+
+def _times(ratio: Estimate) -> str:
+    """Return a ratio in words: "1.5 times [1.2, 1.9]", "at least 3 times", or "not known"."""
+    if not math.isnan(ratio.value):
+        return ratio.text(".3g", " times").removesuffix(" (no interval)")
+    if not ratio.has_interval:
+        return "not known"
+    return f"median not known [{_end(ratio.low)}, {_end(ratio.high)}] times"
+
+
+def _end(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.3g}"
 
 
 def _trials(label: str, trainings: Any) -> list[Any]:
@@ -249,16 +345,23 @@ def _columns(label: str, training: Any, quantity: str, recorder: str | None) -> 
     return columns | {"seconds": np.interp(columns["epoch"], np.arange(len(ends)), ends)}
 
 
-def _first(columns: dict[str, np.ndarray], quantity: str, target: float) -> dict[str, Any]:
+def _first(columns: dict[str, np.ndarray], quantity: str, target: float, greater_is_better: bool) -> dict[str, Any]:
     values = columns[quantity]
-    there = np.flatnonzero(values >= target)
-    known = values[np.isfinite(values)]
-    best = float(known.max()) if len(known) else math.nan
-    if not len(there):
-        return {"reached": False, **dict.fromkeys(COSTS, math.nan), "best": best}
-    i = there[0]
-    costs = (float(columns[key][i]) for key in ("seconds", "n_updates", "epoch"))
-    return {"reached": True, **dict(zip(COSTS, costs, strict=True)), "best": best}
+    there = np.flatnonzero(values >= target if greater_is_better else values <= target)
+    known = np.flatnonzero(np.isfinite(values))
+    best = math.nan
+    if len(known):
+        best = float(values[known].max() if greater_is_better else values[known].min())
+    # Between the last record of the quantity and the end of the training it may have been reached unseen.
+    at_target, at_end = (_costs_at(columns, own) for own in (there[:1], known[-1:]))
+    trained = {f"trained_{cost}": value for cost, value in at_end.items()}
+    return {"reached": bool(len(there)), **at_target, **trained, "best": best}
+
+
+def _costs_at(columns: dict[str, np.ndarray], position: np.ndarray) -> dict[str, float]:
+    """Return the costs at one position, or NaN at none."""
+    keys = zip(COSTS, ("seconds", "n_updates", "epoch"), strict=True)
+    return {cost: float(columns[key][position[0]]) if len(position) else math.nan for cost, key in keys}
 
 
 def _shown(values: np.ndarray, spec: str) -> str:

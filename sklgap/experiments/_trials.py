@@ -150,10 +150,10 @@ def measure_scores(model: Any, parts: Parts, measuring: Measuring) -> tuple[dict
             assert isinstance(objective, Objective)
             found, right = objective.evaluate_samples()
             figures |= {f"{part}_{ACCURACY}": found.accuracy, f"{part}_loss": found.loss}
-            own: dict[str, Samples | None] = {ACCURACY: None if right is None else Samples(right)}
-            for score in measuring.scores:
-                if score.scorer is not None:
-                    figures[f"{part}_{score.name}"], own[score.name] = measure_score(score, model, X, y)
+        own: dict[str, Samples | None] = {ACCURACY: None if right is None else Samples(right)}
+        for score in measuring.scores:
+            if score.scorer is not None:
+                figures[f"{part}_{score.name}"], own[score.name] = measure_score(score, model, X, y)
         if part != "train":
             samples |= {f"{part}_{name}": value for name, value in own.items() if value is not None}
     return figures, samples

@@ -1,28 +1,48 @@
 """Adaptive sharpness: the loss's rise in a box that scales with the weights, as in Kwon et al. (2021)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack, overload
 
 import numpy as np
 
 from sklgap._checks import check_arguments
-from sklgap.inspection._sharpness import check_search, maximize
+from sklgap._typing import ArrayLike, Inputs, Solver
+from sklgap.inspection._sharpness import SearchOptions, Sharpness, check_search, maximize
 from sklgap.objective import check_objective
+from sklgap.objective._check import Measurable, ObjectiveOptions
 
 
+@overload
 def adaptive_sharpness(
-    estimator: Any,
-    X: Any = None,
-    y: Any = None,
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
     *,
-    epsilon: float | Sequence[float] = 1e-3,
-    solver: str = "auto",
+    epsilon: float = 1e-3,
+    **kwargs: Unpack[SearchOptions],
+) -> Sharpness: ...
+@overload
+def adaptive_sharpness(
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
+    *,
+    epsilon: Sequence[float] | np.ndarray,
+    **kwargs: Unpack[SearchOptions],
+) -> list[Sharpness]: ...
+def adaptive_sharpness(
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
+    *,
+    epsilon: float | Sequence[float] | np.ndarray = 1e-3,
+    solver: Solver = "auto",
     max_iter: int | None = None,
     n_restarts: int | None = None,
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = None,
-    **kwargs: Any,
-) -> Any:
+    **kwargs: Unpack[ObjectiveOptions],
+) -> Sharpness | list[Sharpness]:
     r"""Sharpness that does not change when layers are rescaled and the function stays the same.
 
     The rise of the mean loss f in a box whose sides are proportional to the weights,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 from scipy.optimize import least_squares
 
@@ -73,7 +74,7 @@ class DiffusionFit:
         """``"log"`` or ``"power"``: which has the smaller residual sum of squares."""
         return "log" if self.rss <= self.power_rss else "power"
 
-    def predict(self, n_updates: Any) -> np.ndarray:
+    def predict(self, n_updates: npt.ArrayLike) -> np.ndarray:
         """Return a + b log t."""
         return self.a + self.b * np.log(n_updates)
 

@@ -4,7 +4,7 @@ import math
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack, cast, get_args
 
 import numpy as np
 import torch
@@ -13,12 +13,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sklgap._checks import check_arguments, check_integer, check_random_state, is_one_of
+from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, NoiseMethod
 from sklgap.inspection._points import full_space_objective
 from sklgap.objective import Objective
+from sklgap.objective._check import Measurable, ObjectiveOptions
 from sklgap.objective._stream import is_stream, length_of
 from sklgap.regimes import default_base_batch_size
 
-METHODS = ("auto", "per_sample", "batches")
+METHODS: tuple[NoiseMethod, ...] = get_args(NoiseMethod)
 CONFIDENCE = 0.95
 # Standard errors are jackknifed over so many groups of gradients: one vector of n_params each is held.
 LEAST_BATCHES = 4  # fewer give no standard error
@@ -63,11 +65,11 @@ class GradientNoise:
     squared_gradient_norm: float
     squared_gradient_norm_standard_error: float
     gradient_norm: float
-    method: str
+    method: NoiseMethod
     batch_size: int
     n_batches: int
     n_samples: int
-    batch_norm: str
+    batch_norm: BatchNormPolicy
 
     def __str__(self) -> str:
         exact = self.low == self.high == self.noise_scale
@@ -82,17 +84,17 @@ class GradientNoise:
 
 
 def gradient_noise_scale(
-    estimator: Any,
-    X: Any = None,
-    y: Any = None,
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
     *,
-    method: str = "auto",
+    method: NoiseMethod = "auto",
     batch_size: int | None = None,
     n_batches: int = 100,
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = None,
     verbose: int = 0,
-    **kwargs: Any,
+    **kwargs: Unpack[ObjectiveOptions],
 ) -> GradientNoise:
     r"""Gradient noise scale: the batch size at which the noise of a mini-batch gradient is as large as the gradient.
 
@@ -123,9 +125,9 @@ def gradient_noise_scale(
         rows. Only used by ``"batches"``.
     n_batches : int, default=100
         Mini-batches, each drawn anew without replacement. Only used by ``"batches"``.
-    max_samples : int or float, default=None
-        Measure on so many rows, or on this fraction of them; None: on all. The squared norm of the gradient is then
-        corrected for the noise that the rows left out cause in it.
+    max_samples : int, float or None, default=None
+        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all. The squared norm
+        of the gradient is then corrected for the noise that the samples left out cause in it.
     random_state : int, RandomState or None, default=None
         Draws rows and mini-batches.
     verbose : int, default=0
@@ -189,7 +191,7 @@ def gradient_noise_scale(
     rng = check_random_state(random_state)
     objective = noisy_objective(estimator, X, y, max_samples=max_samples, random_state=rng, **kwargs)
     n = objective.n_samples
-    n_all = n if max_samples is None else length_of(X) if is_stream(X) else len(y)
+    n_all = n if max_samples is None else length_of(X) if is_stream(X) else len(cast("ArrayLike", y))
     check_integer("n_batches", n_batches, least=LEAST_BATCHES)
     least = 2 if objective.batch_statistics else 1
     size = max(least, min(default_base_batch_size(n), n // 2)) if batch_size is None else batch_size
@@ -205,7 +207,7 @@ def gradient_noise_scale(
     return _from_batches(objective, n_all, int(size), int(n_batches), rng, verbose)
 
 
-def noisy_objective(estimator: Any, X: Any, y: Any, **kwargs: Any) -> Objective:
+def noisy_objective(estimator: Measurable, X: Any, y: Any, **kwargs: Any) -> Objective:
     """Return the Objective of an estimator, in the full space: rows have no gradients in a subspace."""
     objective = full_space_objective(estimator, X, y, "estimator", **kwargs)
     if objective.n_samples < 2:
@@ -315,7 +317,7 @@ def _record(
     estimate: Callable[[float, float, int], tuple[float, float]],
     left: float,
     objective: Objective,
-    method: str,
+    method: NoiseMethod,
     batch_size: int,
 ) -> GradientNoise:
     """Return the record of ``estimate(*moments) -> (trace, squared norm)``; ``left``: the share left to chance."""

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from sklgap._checks import check_arguments, check_integer, check_random_state, shown
+from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, NoiseMethod
 from sklgap.inspection._gradient_noise import (
     LEAST_BATCHES,
     check_batch_sizes,
@@ -15,6 +16,7 @@ from sklgap.inspection._gradient_noise import (
     gradient_noise_scale,
     noisy_objective,
 )
+from sklgap.objective._check import Measurable, ObjectiveOptions
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class GradientStandardError:
     trace_standard_error: float
     n_batches: int
     n_samples: int
-    batch_norm: str
+    batch_norm: BatchNormPolicy
 
     def __str__(self) -> str:
         head = (
@@ -65,17 +67,17 @@ class GradientStandardError:
 
 
 def gradient_standard_error(
-    estimator: Any,
-    X: Any = None,
-    y: Any = None,
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
     *,
     batch_sizes: Sequence[int] | None = None,
     n_batches: int = 50,
-    method: str = "auto",
+    method: NoiseMethod = "auto",
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = None,
     verbose: int = 0,
-    **kwargs: Any,
+    **kwargs: Unpack[ObjectiveOptions],
 ) -> GradientStandardError:
     r"""Standard error of mini-batch gradients: measured, and as the variance of single rows predicts it.
 
@@ -97,8 +99,8 @@ def gradient_standard_error(
         Mini-batches of each size, each drawn anew without replacement.
     method : {"auto", "per_sample", "batches"}, default="auto"
         How `gradient_noise_scale` measures tr(Sigma) for the prediction.
-    max_samples : int or float, default=None
-        Take so many rows, or this fraction of them, for the whole data set; None: all.
+    max_samples : int, float or None, default=None
+        Take so many samples (int), or this fraction of them (float in (0, 1]), for the whole data set; None: all.
     random_state : int, RandomState or None, default=None
         Draws rows and mini-batches.
     verbose : int, default=0

@@ -3,15 +3,17 @@
 import numbers
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Unpack, get_args
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from sklgap._checks import check_arguments, check_integer, check_random_state, is_one_of
+from sklgap._typing import ArrayLike, BatchNormPolicy, EigenvalueEnd, Inputs
 from sklgap.inspection._eigensolver import extreme_eigenpairs
 from sklgap.inspection._krylov import Products
 from sklgap.objective import check_objective
+from sklgap.objective._check import Measurable, ObjectiveOptions
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,9 @@ class HessianEigenvalues:
     converged: np.bool
     status: str
     n_products: int
-    which: str
+    which: EigenvalueEnd
     n_samples: int
-    batch_norm: str
+    batch_norm: BatchNormPolicy
     second_derivatives: str = "not checked"
 
     def __str__(self) -> str:
@@ -62,19 +64,19 @@ class HessianEigenvalues:
 
 
 def hessian_eigenvalues(
-    estimator: Any,
-    X: Any = None,
-    y: Any = None,
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
     *,
     k: int = 5,
-    which: str = "largest",
+    which: EigenvalueEnd = "largest",
     tol: float = 1e-4,
     max_iter: int | None = None,
     return_eigenvectors: bool = False,
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = None,
     verbose: int = 0,
-    **kwargs: Any,
+    **kwargs: Unpack[ObjectiveOptions],
 ) -> HessianEigenvalues:
     r"""Largest or smallest eigenvalues of the Hessian of the mean loss at a solution.
 
@@ -101,8 +103,8 @@ def hessian_eigenvalues(
         Hessian-vector products allowed, at least one per eigenvalue. None: 200 and 20 per eigenvalue.
     return_eigenvectors : bool, default=False
         Whether the record holds the eigenvectors.
-    max_samples : int or float, default=None
-        Measure on so many rows, or on this fraction of them, drawn by ``random_state``; None: on all.
+    max_samples : int, float or None, default=None
+        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
         Draws rows and start vectors.
     verbose : int, default=0
@@ -201,7 +203,7 @@ def hessian_eigenvalues(
 def _check_parameters(k: int, which: str, tol: float, max_iter: int | None) -> None:
     check_integer("k", k, least=1)
     check_integer("max_iter", max_iter, least=1, or_none=True)
-    if not is_one_of(which, ("largest", "smallest", "both")):
+    if not is_one_of(which, get_args(EigenvalueEnd)):
         raise ValueError(f"which must be 'largest', 'smallest' or 'both'; got {which!r}.")
     if isinstance(tol, bool) or not isinstance(tol, numbers.Real) or not 0 < tol < 1:
         raise ValueError(f"tol must be a number between 0 and 1; got {tol!r}.")

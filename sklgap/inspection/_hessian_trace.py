@@ -1,15 +1,17 @@
 """The trace of the Hessian: the sum of all curvatures, estimated from products with random vectors."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, Unpack, get_args
 
 import numpy as np
 import torch
 from scipy import stats
 
 from sklgap._checks import check_arguments, check_integer, check_random_state, is_one_of
+from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, TraceMethod
 from sklgap.inspection._krylov import Products, dots, orthonormalise, remainder
 from sklgap.objective import check_objective
+from sklgap.objective._check import Measurable, ObjectiveOptions
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,9 @@ class HessianTrace:
     standard_error: float
     confidence_interval: tuple[float, float]
     n_products: int
-    method: str
+    method: TraceMethod | Literal["exact"]
     n_samples: int
-    batch_norm: str
+    batch_norm: BatchNormPolicy
     second_derivatives: str = "not checked"
 
     def __str__(self) -> str:
@@ -56,16 +58,16 @@ class HessianTrace:
 
 
 def hessian_trace(
-    estimator: Any,
-    X: Any = None,
-    y: Any = None,
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
     *,
     n_products: int = 60,
-    method: str = "hutch++",
+    method: TraceMethod = "hutch++",
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = None,
     verbose: int = 0,
-    **kwargs: Any,
+    **kwargs: Unpack[ObjectiveOptions],
 ) -> HessianTrace:
     r"""Trace of the Hessian of the mean loss at a solution, with its standard error.
 
@@ -88,8 +90,8 @@ def hessian_trace(
         Hutchinson's mean. With at least n_params of them the trace is computed exactly, from n_params products.
     method : {"hutch++", "hutchinson"}, default="hutch++"
         With few large eigenvalues, as in trained nets, Hutch++ has much the smaller error.
-    max_samples : int or float, default=None
-        Measure on so many rows, or on this fraction of them, drawn by ``random_state``; None: on all.
+    max_samples : int, float or None, default=None
+        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
         Draws rows and random vectors.
     verbose : int, default=0
@@ -129,15 +131,14 @@ def hessian_trace(
     """
     check_arguments(hessian_trace, locals())
     check_integer("n_products", n_products, least=4)
-    if not is_one_of(method, ("hutch++", "hutchinson")):
+    if not is_one_of(method, get_args(TraceMethod)):
         raise ValueError(f"method must be 'hutch++' or 'hutchinson'; got {method!r}.")
     rng = check_random_state(random_state)
     objective = check_objective(estimator, X, y, max_samples=max_samples, random_state=rng, **kwargs)
-    if n_products >= objective.n_params:
-        method, n_products = "exact", objective.n_params
-
+    exact = n_products >= objective.n_params
+    n_products = min(n_products, objective.n_params)
     with Products(objective, rng, verbose=verbose, total=n_products) as products:
-        if method == "exact":
+        if exact:
             value, samples = sum(_diagonal(products)), np.zeros(0)
         else:
             value, samples = _hutch(products, n_products // 3 if method == "hutch++" else 0, n_products)
@@ -151,7 +152,7 @@ def hessian_trace(
         standard_error=float(standard_error),
         confidence_interval=(float(value - half_width), float(value + half_width)),
         n_products=products.n_products,
-        method=method,
+        method="exact" if exact else method,
         n_samples=objective.n_samples,
         batch_norm=objective.batch_norm,
         second_derivatives=objective.second_derivatives,

@@ -4,14 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import cos, pi, sin
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sklgap._checks import check_arguments
+from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, PathKind
 from sklgap.inspection._points import check_positions, evaluate_points, full_space_objective, parameters_of
+from sklgap.objective._check import Measurable, ObjectiveOptions
 
 # The released code: 25 points on [-1, 2].
 ALPHAS = tuple(np.linspace(-1, 2, 25))
@@ -36,9 +38,9 @@ class LossCurve:
     alphas: np.ndarray = field(repr=False)
     loss: np.ndarray = field(repr=False)
     accuracy: np.ndarray = field(repr=False)
-    batch_norm: str
+    batch_norm: BatchNormPolicy
     n_samples: int
-    path: str = "line"
+    path: PathKind = "line"
 
     def __str__(self) -> str:
         return (
@@ -49,16 +51,16 @@ class LossCurve:
 
 
 def loss_along_line(
-    start: Any,
-    end: Any,
-    X: Any = None,
-    y: Any = None,
+    start: Measurable,
+    end: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
     *,
     alphas: Sequence[float] = ALPHAS,
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = None,
     verbose: int = 0,
-    **kwargs: Any,
+    **kwargs: Unpack[ObjectiveOptions],
 ) -> LossCurve:
     r"""Loss and accuracy at :math:`\alpha x_{end} + (1 - \alpha) x_{start}`.
 
@@ -71,8 +73,8 @@ def loss_along_line(
         Rows to evaluate on. None if ``start`` and ``end`` are `Objective`.
     alphas : sequence of float, default=25 points on [-1, 2]
         0 is ``start``, 1 is ``end``, bit for bit (the paper's range and number).
-    max_samples : int or float, default=None
-        Evaluate on so many rows, or on this fraction of them.
+    max_samples : int, float or None, default=None
+        Evaluate on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
         Draws the rows.
     verbose : int, default=0
@@ -128,16 +130,16 @@ def loss_along_line(
 
 
 def loss_along_arc(
-    start: Any,
-    end: Any,
-    X: Any = None,
-    y: Any = None,
+    start: Measurable,
+    end: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
     *,
     alphas: Sequence[float] = ALPHAS,
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = None,
     verbose: int = 0,
-    **kwargs: Any,
+    **kwargs: Unpack[ObjectiveOptions],
 ) -> LossCurve:
     r"""Loss and accuracy at :math:`\sin(\alpha \pi / 2) x_{end} + \cos(\alpha \pi / 2) x_{start}`.
 
@@ -146,47 +148,21 @@ def loss_along_arc(
 
     Parameters
     ----------
-    start, end : estimator or Objective
-        Two fitted estimators of the same architecture (SB and LB in the paper), or Objectives. The data, and under
-        ``batch_norm="running"`` the buffers, are taken from ``start``.
-    X, y : array-like
-        Rows to evaluate on. None if ``start`` and ``end`` are `Objective`.
+    start, end, X, y, max_samples, random_state, verbose, **kwargs
+        As in `loss_along_line`.
     alphas : sequence of float, default=25 points on [-1, 2]
         0 is ``start``, 1 is ``end``, bit for bit; -1 is the mirror image of ``end`` and 2 that of ``start``, all
         parameters negated.
-    max_samples : int or float, default=None
-        Evaluate on so many rows, or on this fraction of them.
-    random_state : int, RandomState or None, default=None
-        Draws the rows.
-    verbose : int, default=0
-        1: a progress bar.
-    **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
 
     Returns
     -------
     LossCurve
-        Losses that are not finite are kept as they are; the accuracy is NaN where the loss is.
-
-    Raises
-    ------
-    ValueError
-        For solutions of different architectures, alphas that are not finite numbers, or a loss that is not finite at
-        ``start`` or ``end``.
-
-    Warns
-    -----
-    RuntimeWarning
-        When the loss is not finite elsewhere on the path.
+        As from `loss_along_line`, with the same errors and warnings.
 
     See Also
     --------
     loss_along_line : Along the straight line.
     ParametricPlotDisplay : Draws it.
-
-    Notes
-    -----
-    Costs one pass over the data per alpha.
 
     References
     ----------
@@ -209,16 +185,20 @@ def loss_along_arc(
     )
 
 
+def _line(start: Tensor, end: Tensor, alpha: float) -> Tensor:
+    return torch.lerp(start, end, alpha)
+
+
 def _arc(start: Tensor, end: Tensor, alpha: float) -> Tensor:
     return sin(alpha * pi / 2) * end + cos(alpha * pi / 2) * start
 
 
 # A path takes alpha to parameters; at 0 and 1 the solutions themselves are used.
-_PATHS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"line": torch.lerp, "arc": _arc}
+_PATHS: dict[PathKind, Callable[[Tensor, Tensor, float], Tensor]] = {"line": _line, "arc": _arc}
 
 
 def _loss_along(
-    path: str, start: Any, end: Any, X: Any, y: Any, alphas: Sequence[float], verbose: int, **kwargs: Any
+    path: PathKind, start: Any, end: Any, X: Any, y: Any, alphas: Sequence[float], verbose: int, **kwargs: Any
 ) -> LossCurve:
     positions = check_positions("alphas", alphas)
     objective = full_space_objective(start, X, y, "start and end", **kwargs)

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from sklgap._checks import shown
 from sklgap.objective import Objective, RestrictedObjective, check_objective
-from sklgap.objective._check import first_rows, module_to_measure
+from sklgap.objective._check import Measurable, first_rows, module_to_measure
 from sklgap.objective._parameters import flatten, trainable_parameters
 from sklgap.objective._stream import is_stream
 
@@ -80,7 +80,7 @@ def evaluate_points(
     return loss, accuracy
 
 
-def full_space_objective(estimator: Any, X: Any, y: Any, names: str, **kwargs: Any) -> Objective:
+def full_space_objective(estimator: Measurable, X: Any, y: Any, names: str, **kwargs: Any) -> Objective:
     """Return the objective of an estimator, or the one given; TypeError for one restricted to a subspace."""
     with _named(names):
         objective = check_objective(estimator, X, y, **kwargs)

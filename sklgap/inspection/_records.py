@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import NotFittedError
-from torch import nn
 
 from sklgap._checks import check_arguments, shown
+from sklgap._typing import BatchNormPolicy, Estimator
+from sklgap.objective._estimators import net_of as net_of
 
 
-def recorded(estimator: Any, name: str | None = None) -> dict[str, np.ndarray]:
+def recorded(estimator: Estimator, name: str | None = None) -> dict[str, np.ndarray]:
     """Return what a `sklgap.TrainingRecorder` wrote while the estimator was trained.
 
     Parameters
@@ -58,8 +58,8 @@ def recorded(estimator: Any, name: str | None = None) -> dict[str, np.ndarray]:
 
 
 def recorded_by_name(
-    estimators: dict[str, Any], keys: Mapping[str, str], recorder: str | None
-) -> tuple[dict[str, dict[str, np.ndarray]], str]:
+    estimators: dict[str, Estimator], keys: Mapping[str, str], recorder: str | None
+) -> tuple[dict[str, dict[str, np.ndarray]], BatchNormPolicy]:
     """Return columns of several estimators by their names, and the batch-norm policy they share.
 
     ``keys`` says which columns, and for each the parameter of the caller that asks for it.
@@ -101,32 +101,3 @@ def recorder_of(estimator: Any, name: str | None, parameter: str = "name") -> An
             f"which has {', '.join(map(repr, found)) or 'none'}; got {shown(name)}."
         )
     return found[name]
-
-
-def net_of(estimator: Any) -> Any:
-    """Return the skorch net at the end of an estimator, or what is given where there is none inside."""
-    if hasattr(estimator, "best_estimator_"):
-        return net_of(estimator.best_estimator_)
-    if hasattr(estimator, "steps"):
-        return net_of(estimator.steps[-1][1])
-    if hasattr(estimator, "net_"):
-        return estimator.net_
-    is_net = any(hasattr(estimator, name) for name in ("objective_parts", "get_loss", "estimator"))
-    if is_net and not getattr(estimator, "initialized_", False):
-        raise NotFittedError(
-            f"This {type(estimator).__name__} is not fitted yet, or was not refitted; call 'fit' first."
-        )
-    return estimator
-
-
-def module_of(estimator: Any, name: str = "estimator") -> nn.Module:
-    """Return the module of an estimator, of a pair (module, criterion), or the one given."""
-    if isinstance(estimator, tuple) and len(estimator) == 2:
-        estimator = estimator[0]
-    module = estimator if isinstance(estimator, nn.Module) else getattr(net_of(estimator), "module_", None)
-    if not isinstance(module, nn.Module):
-        raise TypeError(
-            f"{name} must be a torch module, a fitted LBGapClassifier or skorch net, a pipeline or a search that "
-            f"ends in one, or a pair (module, criterion); got {type(estimator).__name__}."
-        )
-    return module

@@ -5,15 +5,16 @@ import math
 import numbers
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import fx, nn
 from torch.nn import functional
 
 from sklgap._checks import check_arguments
-from sklgap.inspection._records import module_of
+from sklgap._typing import Estimator
 from sklgap.nets import GhostBatchNorm
+from sklgap.objective._estimators import module_of
 
 _LINEAR = (
     nn.Linear,
@@ -64,9 +65,11 @@ _HOMOGENEOUS_CALLS = {
     "view",
     "reshape",
 }
+# What is given, is returned.
+Model = TypeVar("Model", bound=Estimator | nn.Module | tuple[nn.Module, Any])
 
 
-def rescale_layers(estimator: Any, factor: float, *, layers: Sequence[str] | None = None) -> Any:
+def rescale_layers(estimator: Model, factor: float, *, layers: Sequence[str] | None = None) -> Model:
     r"""Return a copy of a model with other weights and the same function.
 
     For weights :math:`W_1, b_1` of a layer and :math:`W_2` of the next one, with only positively homogeneous operations

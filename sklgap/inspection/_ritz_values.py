@@ -1,15 +1,17 @@
 """Curvature in a random subspace: the Ritz values of the Hessian, beside Metric 2.1 in a subspace."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sklgap._checks import check_arguments, check_random_state
+from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs
 from sklgap.inspection._krylov import Products
 from sklgap.objective import RestrictedObjective, Subspace, check_objective, random_subspace
+from sklgap.objective._check import Measurable, ObjectiveOptions
 
 
 @dataclass(frozen=True)
@@ -36,20 +38,20 @@ class RitzValues:
     subspace_dim: int
     n_products: int
     n_samples: int
-    batch_norm: str
+    batch_norm: BatchNormPolicy
     second_derivatives: str = "not checked"
 
 
 def ritz_values(
-    estimator: Any,
-    X: Any = None,
-    y: Any = None,
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
     *,
     subspace_dim: int | None = None,
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = None,
     verbose: int = 0,
-    **kwargs: Any,
+    **kwargs: Unpack[ObjectiveOptions],
 ) -> RitzValues:
     r"""Ritz values of the Hessian in a random subspace: the eigenvalues of :math:`Q^T H Q`.
 
@@ -64,8 +66,8 @@ def ritz_values(
         Rows that the loss is the mean over. None beside an `Objective`.
     subspace_dim : int, default=None
         Dimension of the subspace; None: 100, the paper's. Must be None for an Objective that is restricted already.
-    max_samples : int or float, default=None
-        Measure on so many rows, or on this fraction of them, drawn by ``random_state``; None: on all.
+    max_samples : int, float or None, default=None
+        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
         Draws rows and A: with one seed, the A of ``sharpness(..., subspace_dim=subspace_dim)``.
     verbose : int, default=0

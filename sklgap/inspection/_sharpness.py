@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack, get_args, overload
 
 import numpy as np
 import torch
@@ -11,11 +11,13 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from sklgap._checks import check_arguments, check_integer, check_random_state, is_number, is_one_of, shown
+from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, Solver, SubspaceKind
 from sklgap.inspection import _maximizers
 from sklgap.inspection._maximizers import AnyObjective, Maximum
 from sklgap.objective import check_objective, random_subspace
+from sklgap.objective._check import Measurable, ObjectiveOptions
 
-SOLVERS = ("auto", "lbfgsb", "lbfgsb-scaled", "power")
+SOLVERS: tuple[Solver, ...] = get_args(Solver)
 
 # Gradients of a start, and restarts, that max_iter=None and n_restarts=None stand for; see _maximizers.
 # Gradients that a start of "auto" may spend beyond them, while its maximum still rises.
@@ -67,14 +69,14 @@ class Sharpness:
     argmax: np.ndarray = field(repr=False)
     epsilon: float
     n_evaluations: int
-    solver: str
+    solver: Solver
     status: str
     converged: bool
     fraction_at_bound: float
     step_norm: float
     box_ratio: float
     n_samples: int
-    batch_norm: str
+    batch_norm: BatchNormPolicy
     subspace_dim: int | None
     name: str = "sharpness"
 
@@ -86,21 +88,56 @@ class Sharpness:
         )
 
 
+class SearchOptions(ObjectiveOptions, total=False):
+    """How a maximum is searched for, and on which data."""
+
+    solver: Solver
+    max_iter: int | None
+    n_restarts: int | None
+    max_samples: int | float | None
+    random_state: int | np.random.RandomState | None
+
+
+class SharpnessOptions(SearchOptions, total=False):
+    """The keyword arguments of `sharpness` beside epsilon."""
+
+    subspace_dim: int | None
+    subspace: SubspaceKind
+
+
+@overload
 def sharpness(
-    estimator: Any,
-    X: Any = None,
-    y: Any = None,
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
     *,
-    epsilon: float | Sequence[float] = 1e-3,
+    epsilon: float = 1e-3,
+    **kwargs: Unpack[SharpnessOptions],
+) -> Sharpness: ...
+@overload
+def sharpness(
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
+    *,
+    epsilon: Sequence[float] | np.ndarray,
+    **kwargs: Unpack[SharpnessOptions],
+) -> list[Sharpness]: ...
+def sharpness(
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
+    *,
+    epsilon: float | Sequence[float] | np.ndarray = 1e-3,
     subspace_dim: int | None = None,
-    subspace: str = "gaussian",
-    solver: str = "auto",
+    subspace: SubspaceKind = "gaussian",
+    solver: Solver = "auto",
     max_iter: int | None = None,
     n_restarts: int | None = None,
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = None,
-    **kwargs: Any,
-) -> Any:
+    **kwargs: Unpack[ObjectiveOptions],
+) -> Sharpness | list[Sharpness]:
     r"""Sharpness of a solution: by how much the loss can rise in a small box around the weights.
 
     Metric 2.1 of Keskar et al. (2017): for weights x, the mean loss f, and A in :math:`R^{n \times p}` with
@@ -141,8 +178,8 @@ def sharpness(
     n_restarts : int, default=None
         Random starts of ``"auto"``. None: 0 in the full space, 3 in a subspace, where the maximum found depends on the
         start.
-    max_samples : int or float, default=None
-        Measure on so many rows, or on this fraction of them, drawn by ``random_state``; None: on all.
+    max_samples : int, float or None, default=None
+        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
         Draws rows, A and restarts.
     **kwargs
@@ -207,7 +244,7 @@ def sharpness(
         if hasattr(objective, "subspace"):
             raise ValueError("subspace_dim must be None for an Objective that is restricted to a subspace already.")
         objective = objective.restrict(random_subspace(objective.theta0, subspace_dim, subspace, rng))
-    elif not is_one_of(subspace, ("gaussian", "orthonormal")):
+    elif not is_one_of(subspace, get_args(SubspaceKind)):
         raise ValueError(f"subspace must be 'gaussian' or 'orthonormal'; got {subspace!r}.")
 
     records = maximize(objective, half_widths(objective, 1.0), search)
@@ -225,15 +262,15 @@ class Search(NamedTuple):
     """How a maximum is searched for: the checked arguments of `sharpness`."""
 
     epsilons: list[float]
-    solver: str
+    solver: Solver
     max_iter: int | None
     n_restarts: int | None
     rng: np.random.RandomState
 
 
 def check_search(
-    epsilon: float | Sequence[float],
-    solver: str,
+    epsilon: float | Sequence[float] | np.ndarray,
+    solver: Solver,
     max_iter: int | None,
     n_restarts: int | None,
     random_state: int | np.random.RandomState | None,
@@ -318,7 +355,7 @@ def _solver(objective: AnyObjective, search: Search, gradient: Tensor) -> Callab
 
 
 def _record(
-    objective: AnyObjective, best: Maximum, unit: Tensor, f0: float, epsilon: float, solver: str, name: str
+    objective: AnyObjective, best: Maximum, unit: Tensor, f0: float, epsilon: float, solver: Solver, name: str
 ) -> Sharpness:
     subspace = getattr(objective, "subspace", None)
     step = best.argmax if subspace is None else subspace.directions(best.argmax)
@@ -350,7 +387,7 @@ def _record(
     )
 
 
-def check_epsilons(epsilon: float | Sequence[float]) -> list[float]:
+def check_epsilons(epsilon: float | Sequence[float] | np.ndarray) -> list[float]:
     sequence = isinstance(epsilon, list | tuple) or (isinstance(epsilon, np.ndarray) and epsilon.ndim > 0)
     values: list[Any] = list(epsilon) if sequence else [epsilon]  # type: ignore[arg-type] # mypy does not narrow by `sequence`
     values = [value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value for value in values]

@@ -3,14 +3,16 @@
 import dataclasses
 import numbers
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 
 from sklgap._checks import check_arguments, check_integer, check_random_state
+from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs
 from sklgap.inspection._krylov import Products, dots, norm, orthonormalise
 from sklgap.objective import check_objective
+from sklgap.objective._check import Measurable, ObjectiveOptions
 
 # Gaussian smoothing: its default width, and what the grid adds at both ends.
 _WIDTH_PER_RANGE = 0.01
@@ -54,7 +56,7 @@ class SpectralDensity:
     n_params: int
     n_products: int
     n_samples: int
-    batch_norm: str
+    batch_norm: BatchNormPolicy
     second_derivatives: str = "not checked"
 
     @property
@@ -69,9 +71,9 @@ class SpectralDensity:
 
 
 def hessian_spectral_density(
-    estimator: Any,
-    X: Any = None,
-    y: Any = None,
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
     *,
     n_vectors: int = 5,
     n_steps: int = 80,
@@ -80,7 +82,7 @@ def hessian_spectral_density(
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = None,
     verbose: int = 0,
-    **kwargs: Any,
+    **kwargs: Unpack[ObjectiveOptions],
 ) -> SpectralDensity:
     r"""Density of the eigenvalues of the Hessian of the mean loss at a solution.
 
@@ -106,8 +108,8 @@ def hessian_spectral_density(
         Standard deviation sigma of the Gaussian, in units of the eigenvalues; None: 1 % of the range of the nodes.
     n_points : int, default=1000
         Points of the grid, equally spaced over the range of the nodes and 7 sigma beyond.
-    max_samples : int or float, default=None
-        Measure on so many rows, or on this fraction of them, drawn by ``random_state``; None: on all.
+    max_samples : int, float or None, default=None
+        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
         Draws rows and start vectors.
     verbose : int, default=0

@@ -3,17 +3,19 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Unpack, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sklgap._checks import check_arguments, is_one_of
+from sklgap._typing import ArrayLike, BatchNormPolicy, DirectionKind, Inputs
 from sklgap.inspection._points import check_positions, evaluate_points, full_space_objective, parameters_of
 from sklgap.objective import Objective, Subspace, random_subspace
+from sklgap.objective._check import Measurable, ObjectiveOptions
 
-DIRECTIONS = ("filter", "gaussian")
+DIRECTIONS: tuple[DirectionKind, ...] = get_args(DirectionKind)
 
 # 21 points in steps of 0.1, which the models are among: around one solution, and through several.
 _AROUND_ONE = tuple(np.arange(-10, 11) / 10)
@@ -50,7 +52,7 @@ class LossSurface:
     betas: np.ndarray = field(repr=False)
     loss: np.ndarray = field(repr=False)
     accuracy: np.ndarray = field(repr=False)
-    batch_norm: str
+    batch_norm: BatchNormPolicy
     n_samples: int
     directions: tuple[str, str]
     positions: np.ndarray = field(repr=False)
@@ -69,18 +71,18 @@ class LossSurface:
 
 
 def loss_on_plane(
-    estimator: Any,
-    X: Any = None,
-    y: Any = None,
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
     *,
-    towards: tuple[Any, ...] | None = None,
-    directions: str = "filter",
+    towards: tuple[Measurable] | tuple[Measurable, Measurable] | None = None,
+    directions: DirectionKind = "filter",
     alphas: Sequence[float] | None = None,
     betas: Sequence[float] | None = None,
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = None,
     verbose: int = 0,
-    **kwargs: Any,
+    **kwargs: Unpack[ObjectiveOptions],
 ) -> LossSurface:
     r"""Loss and accuracy at :math:`\theta + \alpha u + \beta v` on a grid around a solution :math:`\theta`.
 
@@ -103,8 +105,8 @@ def loss_on_plane(
     alphas, betas : sequence of float, default=None
         The grid, as given. None: 21 points in steps of 0.1, on [-1, 1] (the range of Li et al.), or on [-0.5, 1.5]
         where ``towards`` is given.
-    max_samples : int or float, default=None
-        Evaluate on so many rows, or on this fraction of them.
+    max_samples : int, float or None, default=None
+        Evaluate on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
         Draws the rows and the directions. An int draws the same directions for any data: training and test loss can
         be compared point by point.
@@ -179,7 +181,12 @@ def loss_on_plane(
 
 
 def _evaluate(
-    objective: Objective, others: list[Tensor], directions: str, seed: int, axes: list[np.ndarray], verbose: int
+    objective: Objective,
+    others: list[Tensor],
+    directions: DirectionKind,
+    seed: int,
+    axes: list[np.ndarray],
+    verbose: int,
 ) -> LossSurface:
     """Evaluate in row order: all betas of the first alpha, then of the next."""
     kinds = (["towards"] * len(others) + [directions, directions])[:2]
@@ -212,7 +219,7 @@ def _evaluate(
     )
 
 
-def _random_directions(objective: Objective, n_directions: int, kind: str, seed: int) -> list[Tensor]:
+def _random_directions(objective: Objective, n_directions: int, kind: DirectionKind, seed: int) -> list[Tensor]:
     """Draw Gaussian directions and scale them to the model."""
     theta = objective.theta0
     if not n_directions:

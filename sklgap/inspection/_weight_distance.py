@@ -2,17 +2,35 @@
 
 import math
 from collections import defaultdict
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
+from torch import nn
 
 from sklgap._checks import check_arguments
-from sklgap._typing import Params
-from sklgap.inspection._records import module_of, net_of
+from sklgap._typing import Estimator, Params
+from sklgap.objective._estimators import module_of, net_of
 from sklgap.objective._parameters import real, trainable_parameters
 
+# What has a module.
+HasModule = Estimator | nn.Module | tuple[nn.Module, Any]
 
-def weight_distance(estimator: Any, reference: Any = None, *, per_layer: bool = False) -> Any:
+
+@overload
+def weight_distance(
+    estimator: HasModule, reference: HasModule | None = None, *, per_layer: Literal[False] = False
+) -> float: ...
+@overload
+def weight_distance(
+    estimator: HasModule, reference: HasModule | None = None, *, per_layer: Literal[True]
+) -> dict[str, float]: ...
+@overload
+def weight_distance(
+    estimator: HasModule, reference: HasModule | None = None, *, per_layer: bool = False
+) -> float | dict[str, float]: ...
+def weight_distance(
+    estimator: HasModule, reference: HasModule | None = None, *, per_layer: bool = False
+) -> float | dict[str, float]:
     r"""Euclidean distance of the weights from where they started, or from another model's.
 
     .. math:: \lVert w - w_0 \rVert_2

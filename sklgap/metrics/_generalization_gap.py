@@ -1,15 +1,15 @@
 """The train-test gap as a score: not the regime gap between small and large batch, which compares two models."""
 
-from typing import Any
-
 from sklearn.metrics import accuracy_score
 
 from sklgap._checks import naming_data
+from sklgap._typing import ArrayLike, Classifier, Inputs
 from sklgap.objective import check_objective
+from sklgap.objective._estimators import final_estimator
 from sklgap.objective._stream import is_stream
 
 
-def generalization_gap_score(estimator: Any, X: Any, y: Any = None) -> float:
+def generalization_gap_score(estimator: Classifier, X: Inputs, y: ArrayLike | None = None) -> float:
     """Training accuracy minus accuracy on X, y: the train-test gap of one model.
 
     Parameters
@@ -38,23 +38,18 @@ def generalization_gap_score(estimator: Any, X: Any, y: Any = None) -> float:
     >>> bool(-1 <= generalization_gap_score(model, X[900:], y[900:]) <= 1)
     True
     """
-    last = estimator
-    while not hasattr(last, "train_score_"):
-        if hasattr(last, "best_estimator_"):
-            last = last.best_estimator_
-        elif hasattr(last, "steps"):
-            last = last.steps[-1][1]
-        else:
-            raise TypeError(
-                "generalization_gap_score needs a fitted estimator with a train_score_, such as LBGapClassifier; "
-                f"{type(last).__name__} has none."
-            )
+    last = final_estimator(estimator)
+    if not hasattr(last, "train_score_"):
+        raise TypeError(
+            "generalization_gap_score needs a fitted estimator with a train_score_, such as LBGapClassifier; "
+            f"{type(last).__name__} has none."
+        )
     if is_stream(X):  # accuracy with the statistics that predict uses
         return float(last.train_score_ - check_objective(estimator, X, batch_norm="running").evaluate().accuracy)
     with naming_data("X", "y"):
         return float(last.train_score_ - accuracy_score(y, estimator.predict(X)))
 
 
-def neg_generalization_gap_scorer(estimator: Any, X: Any, y: Any) -> float:
+def neg_generalization_gap_scorer(estimator: Classifier, X: Inputs, y: ArrayLike | None) -> float:
     """Accuracy on X, y minus training accuracy: larger is better, for searches."""
     return -generalization_gap_score(estimator, X, y)

@@ -1,27 +1,28 @@
 """Metric 2.1 as a scorer."""
 
 import inspect
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from sklgap._checks import check_arguments, check_flag, check_integer, shown
+from sklgap._checks import check_arguments, check_flag, check_integer, check_max_samples, shown
+from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, Solver
 from sklgap.estimator._nested_parameters import suggestion
 from sklgap.inspection import sharpness
 from sklgap.inspection._sharpness import check_search
 from sklgap.objective._batch_norm import check_batch_norm
-from sklgap.objective._check import check_max_samples
+from sklgap.objective._check import Measurable
 
 
 def sharpness_score(
-    estimator: Any,
-    X: Any,
-    y: Any = None,
+    estimator: Measurable,
+    X: Inputs,
+    y: ArrayLike | None = None,
     *,
     epsilon: float = 1e-3,
     subspace_dim: int | None = None,
-    solver: str = "auto",
-    batch_norm: str = "batch",
+    solver: Solver = "auto",
+    batch_norm: BatchNormPolicy = "batch",
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = 0,
 ) -> float:
@@ -83,11 +84,11 @@ def sharpness_score(
 class _SharpnessScorer:
     """A scorer with fixed arguments; a class, so that it pickles."""
 
-    def __init__(self, sign: int, kwargs: dict[str, Any]) -> None:
+    def __init__(self, sign: int, kwargs: "ScoreOptions") -> None:
         self.sign = sign
         self.kwargs = kwargs
 
-    def __call__(self, estimator: Any, X: Any, y: Any) -> float:
+    def __call__(self, estimator: Measurable, X: Inputs, y: ArrayLike | None) -> float:
         return self.sign * sharpness_score(estimator, X, y, **self.kwargs)
 
     def __repr__(self) -> str:
@@ -95,7 +96,18 @@ class _SharpnessScorer:
         return f"make_sharpness_scorer({', '.join(arguments)})"
 
 
-def make_sharpness_scorer(*, greater_is_better: bool = False, **kwargs: Any) -> _SharpnessScorer:
+class ScoreOptions(TypedDict, total=False):
+    """The keyword arguments of `sharpness_score`."""
+
+    epsilon: float
+    subspace_dim: int | None
+    solver: Solver
+    batch_norm: BatchNormPolicy
+    max_samples: int | float | None
+    random_state: int | np.random.RandomState | None
+
+
+def make_sharpness_scorer(*, greater_is_better: bool = False, **kwargs: Unpack[ScoreOptions]) -> _SharpnessScorer:
     """Return a scorer with fixed arguments, picklable.
 
     Parameters
@@ -121,7 +133,7 @@ def make_sharpness_scorer(*, greater_is_better: bool = False, **kwargs: Any) -> 
         if name not in allowed:
             raise TypeError(f"make_sharpness_scorer has no argument {name!r}{suggestion(name, allowed)}")
     check_flag("greater_is_better", greater_is_better)
-    given = {name: kwargs.get(name, default) for name, default in _defaults().items()}
+    given: dict[str, Any] = {name: kwargs.get(name, default) for name, default in _defaults().items()}
     check_search(given["epsilon"], given["solver"], None, None, given["random_state"])
     _check_one(given["epsilon"])
     check_integer("subspace_dim", given["subspace_dim"], or_none=True)
@@ -142,6 +154,6 @@ def _defaults() -> dict[str, Any]:
     return {parameter.name: parameter.default for parameter in parameters}
 
 
-def neg_sharpness_scorer(estimator: Any, X: Any, y: Any) -> float:
+def neg_sharpness_scorer(estimator: Measurable, X: Inputs, y: ArrayLike | None) -> float:
     """Negative sharpness with the defaults of `sharpness_score`: a search on it prefers flat minima."""
     return -sharpness_score(estimator, X, y)

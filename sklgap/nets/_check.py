@@ -30,7 +30,9 @@ _IMAGE_SHAPES = {784: (1, 28, 28), 3072: (3, 32, 32)}
 Init = str | Callable[[nn.Module], Any]
 
 
-def check_net(net: str | type[nn.Module] | Callable[..., nn.Module] | nn.Module) -> Any:
+def check_net(
+    net: str | type[nn.Module] | Callable[..., nn.Module] | nn.Module,
+) -> Callable[..., nn.Module] | nn.Module:
     """Return a class, a factory or an instance (a deep copy); ValueError or TypeError for anything else."""
     if isinstance(net, str):
         if net not in NETS:

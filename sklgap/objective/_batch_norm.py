@@ -15,7 +15,7 @@ The functions here change a module's batch-norm layers and are only ever applied
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,17 +25,18 @@ from torch.overrides import TorchFunctionMode
 
 from sklgap._checks import is_one_of, shown
 from sklgap._random import undisturbed
+from sklgap._typing import BatchNormPolicy
 
-POLICIES = ("batch", "population", "running")
+POLICIES: tuple[BatchNormPolicy, ...] = get_args(BatchNormPolicy)
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
 
 
-def check_batch_norm(batch_norm: str) -> str:
+def check_batch_norm(batch_norm: str) -> BatchNormPolicy:
     """Return the policy if it is one; ValueError otherwise."""
     if not is_one_of(batch_norm, POLICIES):
         raise ValueError(f"batch_norm must be one of {', '.join(map(repr, POLICIES))}; got {shown(batch_norm)}.")
-    return batch_norm
+    return cast("BatchNormPolicy", batch_norm)
 
 
 def batch_norm_layers(module: nn.Module) -> dict[str, _BatchNorm]:

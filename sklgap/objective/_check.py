@@ -1,38 +1,85 @@
 """The one door from what a user holds (an estimator, a pipeline, a search, a skorch net) to an `Objective`."""
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
-from sklgap._checks import check_arguments, naming_data, shown
-from sklgap._typing import Criterion
+from sklgap._checks import check_arguments, check_max_samples, naming_data, resolve_max_samples
+from sklgap._typing import ArrayLike, BatchNormPolicy, Criterion, Estimator, Inputs
 from sklgap.objective._copy import check_plain, deepcopy
 from sklgap.objective._data import tensors
+from sklgap.objective._estimators import check_fitted, final_estimator, is_skorch_net, through_head
 from sklgap.objective._nested import map_tensors
 from sklgap.objective._objective import Objective, RestrictedObjective
+from sklgap.objective._parameters import Patterns
 from sklgap.objective._row_loss import RowLoss, row_loss
 from sklgap.objective._stream import is_stream, length_of, part_of
 from sklgap.objective._tensors import as_tensor
 
-# What `check_objective`, and every function that calls it, hands on to `Objective`.
-_OPTIONS = tuple(inspect.signature(Objective).parameters)[3:]
+# What can be measured.
+Measurable = Objective | RestrictedObjective | Estimator | tuple[nn.Module, Callable[..., Any]]
 
 
+class ObjectiveOptions(TypedDict, total=False):
+    """What `check_objective`, and every function that calls it, hands on to `Objective`."""
+
+    batch_norm: BatchNormPolicy
+    chunk_size: int
+    dtype: torch.dtype | None
+    device: str | torch.device | None
+    parameters: Patterns | None
+    sample_weight: ArrayLike | None
+    num_workers: int
+    check: bool
+
+
+_OPTIONS = tuple(ObjectiveOptions.__annotations__)
+
+
+@overload
 def check_objective(
-    estimator: Any,
-    X: Any = None,
-    y: Any = None,
+    estimator: Objective | Estimator | tuple[nn.Module, Callable[..., Any]],
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
     *,
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = None,
-    **kwargs: Any,
+    **kwargs: Unpack[ObjectiveOptions],
+) -> Objective: ...
+@overload
+def check_objective(
+    estimator: RestrictedObjective,
+    X: None = None,
+    y: None = None,
+    *,
+    max_samples: None = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> RestrictedObjective: ...
+@overload
+def check_objective(
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
+    *,
+    max_samples: int | float | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    **kwargs: Unpack[ObjectiveOptions],
+) -> Objective | RestrictedObjective: ...
+
+
+def check_objective(
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
+    *,
+    max_samples: int | float | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    **kwargs: Unpack[ObjectiveOptions],
 ) -> Objective | RestrictedObjective:
     """Return the `Objective` of a fitted estimator on data.
 
@@ -91,17 +138,17 @@ def check_objective(
     elif X is None or y is None:
         raise TypeError("X and y must be given beside an estimator; only an Objective carries its own data.")
     with naming_data("X", "y"):
-        module, criterion, X, y = _parts(estimator, X, y)
-    if is_stream(X):
+        module, criterion, rows, target = _parts(estimator, X, y)
+    if is_stream(rows):
         if max_samples is not None:
-            X = part_of(X, _sample(length_of(X), max_samples, random_state).tolist())
-        return Objective(module, criterion, X, **kwargs)
+            rows = part_of(rows, _sample(length_of(rows), max_samples, random_state).tolist())
+        return Objective(module, criterion, rows, **kwargs)
     if max_samples is not None:
-        rows = _sample(len(y), max_samples, random_state)
-        X, y = _take(X, rows), y[rows]
+        drawn = _sample(len(target), max_samples, random_state)
+        rows, target = _take(rows, drawn), target[drawn]
         if kwargs.get("sample_weight") is not None:
-            kwargs["sample_weight"] = as_tensor(kwargs["sample_weight"])[rows]
-    return Objective(module, criterion, (X, y), **kwargs)
+            kwargs["sample_weight"] = as_tensor(kwargs["sample_weight"])[drawn]
+    return Objective(module, criterion, (rows, target), **kwargs)
 
 
 def module_to_measure(estimator: Any, X: Any, y: Any) -> nn.Module:
@@ -126,32 +173,15 @@ def _parts(estimator: Any, X: Any, y: Any) -> tuple[nn.Module, Criterion | RowLo
         raise TypeError(f"estimator must be a fitted object; got the class {estimator.__name__}.")
     if isinstance(estimator, tuple) and len(estimator) == 2 and isinstance(estimator[0], nn.Module):
         return *estimator, *_as_tensors(X, y)
-    if hasattr(estimator, "objective_parts"):
-        return estimator.objective_parts(X, y)
-    if hasattr(estimator, "best_estimator_"):
-        return _parts(estimator.best_estimator_, X, y)
-    if hasattr(estimator, "steps"):
-        # "passthrough" has no transform, nor have imbalanced-learn's samplers, which act in fit only.
-        earlier = [step for _, step in estimator.steps[:-1] if hasattr(step, "transform")]
-        if is_stream(X) and earlier:
-            raise TypeError(
-                "X must be an array for a pipeline whose steps transform it; got a Dataset or a DataLoader: apply the "
-                "steps in the dataset, and pass the last step of the pipeline."
-            )
-        for step in earlier:
-            X = step.transform(X)
-        return _parts(estimator.steps[-1][1], X, y)
-    if hasattr(estimator, "get_loss") and hasattr(estimator, "module"):
-        if not getattr(estimator, "initialized_", False):
-            raise NotFittedError(f"This {type(estimator).__name__} is not fitted yet; call 'fit' first.")
-        return estimator.module_, own_loss(estimator), *_as_tensors(X, y)
-    if hasattr(estimator, "estimator") and hasattr(estimator, "fit"):
-        raise NotFittedError(
-            f"This {type(estimator).__name__} is not fitted yet, or was not refitted; call 'fit' first."
-        )
+    last, X = final_estimator(estimator), through_head(estimator, X)
+    if hasattr(last, "objective_parts"):
+        return last.objective_parts(X, y)
+    check_fitted(last)
+    if is_skorch_net(last):
+        return last.module_, own_loss(last), *_as_tensors(X, y)
     raise TypeError(
         "estimator must be an LBGapClassifier, a skorch net, a pipeline or a search that ends in one, "
-        f"a pair (module, criterion) or an Objective; got {type(estimator).__name__}."
+        f"a pair (module, criterion) or an Objective; got {type(last).__name__}."
     )
 
 
@@ -159,16 +189,6 @@ def _as_tensors(X: Any, y: Any) -> tuple[Any, Any]:
     if is_stream(X):
         return X, None
     return X if sparse.issparse(X) else tensors(X), as_tensor(y)
-
-
-def check_max_samples(max_samples: Any) -> None:
-    """Raise a ValueError unless it is None, a number of rows or a fraction of them."""
-    fraction = isinstance(max_samples, float | np.floating)
-    whole = isinstance(max_samples, int | np.integer) and not isinstance(max_samples, bool)
-    if max_samples is not None and not (0 < max_samples <= 1 if fraction else whole and max_samples >= 1):
-        raise ValueError(
-            f"max_samples must be None, an integer of at least 1 or a float in (0, 1]; got {shown(max_samples)}."
-        )
 
 
 def own_loss(net: Any) -> RowLoss:
@@ -217,17 +237,11 @@ def own_loss(net: Any) -> RowLoss:
 def _sample(n_samples: int, max_samples: int | float, random_state: int | np.random.RandomState | None) -> np.ndarray:
     if not isinstance(random_state, np.random.RandomState):
         random_state = np.random.RandomState(random_state)
-    size = _size(n_samples, max_samples)
-    return np.sort(random_state.choice(n_samples, size, replace=False))
+    return np.sort(random_state.choice(n_samples, resolve_max_samples(max_samples, n_samples), replace=False))
 
 
 def drawn_samples(n_samples: int, max_samples: int | float | None, rng: np.random.RandomState) -> np.ndarray:
     """Return the positions of so many samples, in ascending order; nothing is drawn where all are taken."""
-    if max_samples is None or _size(n_samples, max_samples) == n_samples:
+    if max_samples is None or resolve_max_samples(max_samples, n_samples) == n_samples:
         return np.arange(n_samples)
     return _sample(n_samples, max_samples, rng)
-
-
-def _size(n_samples: int, max_samples: int | float) -> int:
-    fraction = isinstance(max_samples, float | np.floating)
-    return max(1, round(max_samples * n_samples)) if fraction else min(int(max_samples), n_samples)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from sklgap._checks import WrongArgument, check_arguments, check_integer, check_module, shown
 from sklgap._random import undisturbed
-from sklgap._typing import Aux, Batch, Criterion, Params
+from sklgap._typing import ArrayLike, Aux, Batch, BatchNormPolicy, Criterion, Inputs, Params
 from sklgap.objective import _batch_norm
 from sklgap.objective._autodiff import (
     gradient_of,
@@ -157,14 +158,14 @@ class Objective:
         self,
         module: nn.Module,
         criterion: Criterion | RowLoss,
-        data: Any,
+        data: tuple[Inputs, ArrayLike] | Dataset[Any] | DataLoader[Any] | Data,
         *,
-        batch_norm: str = "batch",
+        batch_norm: BatchNormPolicy = "batch",
         chunk_size: int = 5000,
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
         parameters: Patterns | None = None,
-        sample_weight: Any = None,
+        sample_weight: ArrayLike | None = None,
         num_workers: int = 0,
         check: bool = True,
     ) -> None:

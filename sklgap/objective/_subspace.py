@@ -1,10 +1,13 @@
 """An affine subspace of parameter space, z -> theta0 + A z: shared by sharpness in a subspace and by all plots."""
 
+from typing import get_args
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from sklgap._checks import WrongArgument, check_arguments, is_one_of, shown
+from sklgap._typing import SubspaceKind
 
 
 class Subspace:
@@ -55,7 +58,7 @@ _BLOCK = 2**22
 
 
 def random_subspace(
-    origin: Tensor, dim: int, kind: str = "gaussian", random_state: int | np.random.RandomState | None = None
+    origin: Tensor, dim: int, kind: SubspaceKind = "gaussian", random_state: int | np.random.RandomState | None = None
 ) -> Subspace:
     """Draw a random subspace through ``origin``.
 
@@ -76,7 +79,7 @@ def random_subspace(
         Holds dim * n_params numbers in the dtype of ``origin``.
     """
     check_arguments(random_subspace, locals())
-    if not is_one_of(kind, ("gaussian", "orthonormal")):
+    if not is_one_of(kind, get_args(SubspaceKind)):
         raise ValueError(f"subspace must be 'gaussian' or 'orthonormal'; got {shown(kind)}.")
     if not isinstance(origin, Tensor) or not origin.is_floating_point() or origin.ndim != 1 or not len(origin):
         raise WrongArgument(f"origin must be a tensor of floating-point numbers in one dimension; got {shown(origin)}.")

@@ -6,10 +6,12 @@ Hoffer et al. (2017), Section 5.
 """
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sklgap._checks import is_number, shown
+from sklgap._typing import LRScaling
 from sklgap.regimes._lr_scaling import check_lr_scaling, lr_factor
 
 
@@ -29,7 +31,7 @@ class LRSchedule:
         In (0, 1].
     """
 
-    scaling: str | None = None
+    scaling: LRScaling | None = None
     warmup_epochs: float = 0.0
     milestones: tuple[float, ...] = ()
     decay: float = 0.1
@@ -47,7 +49,9 @@ class LRSchedule:
         return factor * self.decay ** bisect_right(self.milestones, epochs_done)
 
 
-def check_lr_schedule(lr_scaling: Any, lr_warmup_epochs: Any, lr_milestones: Any, lr_decay: Any) -> LRSchedule:
+def check_lr_schedule(
+    lr_scaling: LRScaling | None, lr_warmup_epochs: float, lr_milestones: Sequence[float], lr_decay: float
+) -> LRSchedule:
     """Return the schedule that the parameters of `LBGapClassifier` describe; ValueError for a wrong one."""
     check_lr_scaling(lr_scaling)
     if not is_number(lr_warmup_epochs) or lr_warmup_epochs < 0:
@@ -58,7 +62,7 @@ def check_lr_schedule(lr_scaling: Any, lr_warmup_epochs: Any, lr_milestones: Any
             f"got {lr_warmup_epochs!r}."
         )
     numbers_only = isinstance(lr_milestones, list | tuple | range) or getattr(lr_milestones, "ndim", 0) == 1
-    milestones = tuple(lr_milestones) if numbers_only else (None,)
+    milestones: tuple[Any, ...] = tuple(lr_milestones) if numbers_only else (None,)
     if not all(is_number(m) and m > 0 for m in milestones) or list(milestones) != sorted(set(milestones)):
         raise ValueError(f"lr_milestones must be increasing numbers of epochs above 0; got {shown(lr_milestones)}.")
     if not is_number(lr_decay) or not 0 < lr_decay <= 1:

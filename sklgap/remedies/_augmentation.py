@@ -159,7 +159,9 @@ class _CallableAugmentation(Remedy):
 
 
 def check_augmentation(
-    augmentation: Any, image_shape: Callable[[], tuple[int, ...]], row_shape: tuple[int, ...]
+    augmentation: str | Callable[[Tensor], Tensor] | Remedy | None,
+    image_shape: Callable[[], tuple[int, ...]],
+    row_shape: tuple[int, ...],
 ) -> Remedy | None:
     """Return the remedy that ``augmentation`` stands for.
 
@@ -177,7 +179,7 @@ def check_augmentation(
     if isinstance(augmentation, str) and augmentation in RECIPES:
         augmentation = Augmentation(**RECIPES[augmentation])
     if not isinstance(augmentation, Remedy):
-        if not callable(augmentation) or isinstance(augmentation, type):
+        if isinstance(augmentation, str) or not callable(augmentation) or isinstance(augmentation, type):
             names = ", ".join(map(repr, RECIPES))
             raise ValueError(f"augmentation must be None, {names}, a callable or a Remedy; got {augmentation!r}.")
         return _CallableAugmentation(augmentation)
@@ -193,7 +195,8 @@ def check_augmentation(
                 stacklevel=2,
             )
         if row_shape != shape:
-            augmentation = clone(augmentation).set_params(image_shape=shape)
+            remedy: Remedy = clone(augmentation).set_params(image_shape=shape)
+            return remedy
     return augmentation
 
 

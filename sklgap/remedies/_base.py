@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from sklearn.base import BaseEstimator
-from torch import Tensor
+from torch import Tensor, nn
 
 from sklgap._typing import Batch, GradFn, LossFn, Params
 from sklgap.objective._autodiff import value_and_grad
@@ -60,7 +60,7 @@ class Remedy(BaseEstimator):
     def check(self) -> None:
         """Raise a ValueError in one sentence if a parameter is outside its allowed values; called by ``fit``."""
 
-    def check_criterion(self, criterion: Any) -> None:
+    def check_criterion(self, criterion: nn.Module) -> None:
         """Raise a ValueError or TypeError in one sentence if the remedy cannot work with this loss module."""
 
     def transform_batch(self, batch: Batch, rng: torch.Generator) -> Batch:

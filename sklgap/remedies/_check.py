@@ -28,7 +28,7 @@ SHORTHANDS: dict[str, Callable[[], Remedy]] = {
 }
 
 
-def check_remedies(remedies: Iterable[Any] | None) -> list[tuple[str, Remedy]]:
+def check_remedies(remedies: Iterable[Remedy | str | tuple[str, Remedy]] | None) -> list[tuple[str, Remedy]]:
     """Return named remedies.
 
     Parameters

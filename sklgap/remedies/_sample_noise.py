@@ -4,9 +4,9 @@ r"""Multiplicative gradient noise: Hoffer et al. (2017), Section 4.
 """
 
 import math
-from typing import Any
 
 import torch
+from torch import nn
 
 from sklgap._checks import check_integer, check_nonnegative
 from sklgap._typing import Batch
@@ -55,7 +55,7 @@ class SampleNoise(Remedy):
         check_nonnegative("sigma", self.sigma, or_none=True)
         check_integer("base_batch_size", self.base_batch_size, or_none=True)
 
-    def check_criterion(self, criterion: Any) -> None:
+    def check_criterion(self, criterion: nn.Module) -> None:
         """Raise a TypeError for a loss whose mean over the rows cannot be undone."""
         per_sample(criterion)
 

@@ -58,7 +58,7 @@ class Stability(Remedy):
         check_nonnegative("noise", self.noise)
         check_nonnegative("weight", self.weight)
 
-    def check_criterion(self, criterion: Any) -> None:
+    def check_criterion(self, criterion: nn.Module) -> None:
         """Raise a ValueError for a loss of probabilities."""
         if isinstance(criterion, nn.NLLLoss):
             raise ValueError("Stability needs a net that returns logits; the criterion NLLLoss takes probabilities.")

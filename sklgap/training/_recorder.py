@@ -5,26 +5,27 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from skorch.callbacks import Callback
 from skorch.dataset import get_len
+from torch.utils.data import DataLoader, Dataset
 
-from sklgap._checks import check_integer, is_integer, shown
-from sklgap._typing import Params
+from sklgap._checks import check_integer, check_max_samples, is_integer, shown
+from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, Params
 from sklgap.inspection._weight_distance import distance
 from sklgap.objective import Objective, check_objective
 from sklgap.objective._batch_norm import check_batch_norm
-from sklgap.objective._check import check_max_samples, own_loss
+from sklgap.objective._check import own_loss
 from sklgap.objective._copy import deepcopy
 from sklgap.objective._parameters import copy_of
 from sklgap.objective._stream import is_stream
 from sklgap.training._optimizer_mode import evaluating
 from sklgap.training._random import derive_seed, seeded
 
-Measurement = Callable[[Any], Any]
+Measurement = Callable[[Any], float | Mapping[str, float]]
 
 # What every record has.
 ALWAYS = ("n_updates", "epoch", "weight_distance")
@@ -56,8 +57,9 @@ class TrainingRecorder(Callback):
         Batch-norm policy of loss and accuracy on ``datasets``; see `sklgap.Objective`.
     chunk_size : int, default=5000
         Rows of ``datasets`` evaluated at once.
-    max_samples : int or float, default=None
-        Evaluate on so many rows of each of ``datasets``, or on this fraction of them: the same ones every time.
+    max_samples : int, float or None, default=None
+        Evaluate on so many samples of each of ``datasets`` (int), or on this fraction of them (float in (0, 1]), the
+        same ones every time; None: on all.
     random_state : int, default=0
         Draws these rows, and seeds torch's generators for measurements that draw from them.
 
@@ -113,12 +115,12 @@ class TrainingRecorder(Callback):
 
     def __init__(
         self,
-        datasets: Mapping[str, Any] | None = None,
+        datasets: Mapping[str, tuple[Inputs, ArrayLike] | Dataset[Any] | DataLoader[Any]] | None = None,
         measurements: Mapping[str, Measurement] | None = None,
         *,
         every: int | None = 1,
-        at_updates: str | Sequence[int] | None = None,
-        batch_norm: str = "batch",
+        at_updates: Literal["log"] | Sequence[int] | None = None,
+        batch_norm: BatchNormPolicy = "batch",
         chunk_size: int = 5000,
         max_samples: int | float | None = None,
         random_state: int = 0,

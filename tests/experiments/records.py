@@ -1,6 +1,10 @@
-"""Made-up results of a comparison."""
+"""Made-up results of a comparison and of a curve."""
+
+import numpy as np
 
 from sklgap.experiments import BatchSizeCurve, RegimeComparison
+from sklgap.experiments._scores import Samples, Score
+from sklgap.experiments._trials import Outcome
 
 SETTINGS = {
     "n_train": 1000,
@@ -9,11 +13,12 @@ SETTINGS = {
     "reference": "SB",
     "regimes": {"SB": {}, "LB": {}},
     "estimator": "LBGapClassifier()",
-    "epsilons": [1e-3, 5e-4],
+    "epsilon": [1e-3, 5e-4],
     "subspace_dims": [None, 100],
     "batch_norm": "batch",
     "n_samples_sharpness": 800,
     "solver": "auto",
+    "scores": ["accuracy"],
     "random_state": 0,
     "environment": {"gpu": None},
 }
@@ -46,20 +51,67 @@ def record(regime, trial, **values):
     return {**defaults, **values}
 
 
-def comparison(records=None, labels=("SB", "LB"), interrupted=False, **settings):
+def targets(*sizes):
+    """Return labels of two classes in turn, by part of the data."""
+    parts = {part: np.arange(n) % 2 for part, n in zip(("test", "valid"), sizes, strict=False)}
+    return {**parts, "classes": np.array([0, 1])}
+
+
+def right(accuracy, n, trial):
+    """Return which samples are predicted right: the worse of two models of one trial is wrong where the other is."""
+    hardest = np.random.RandomState(trial).permutation(n)
+    found = np.ones(n, dtype=bool)
+    found[hardest[: n - round(accuracy * n)]] = False
+    return Samples(found)
+
+
+def outcome(one, model=None, *, sizes, own=None):
+    """Return the outcome of a record: which samples are right follows from its accuracies."""
+    samples = {
+        f"{part}_accuracy": right(one[f"{part}_accuracy"], n, one["trial"])
+        for part, n in zip(("test", "valid"), sizes, strict=False)
+    }
+    return Outcome(one, {**samples, **(own or {})}, model or f"model {one['regime']} {one['trial']}")
+
+
+def comparison(records=None, labels=("SB", "LB"), interrupted=False, *, samples=True, **settings):
+    """Return a comparison of these records; ``samples=False``: it is not known which samples were right."""
     if records is None:
         records = [record(label, trial) for trial in range(3) for label in labels]
-    results = [(r, f"model {r['regime']} {r['trial']}") for r in records]
-    return RegimeComparison(results, list(labels), {**SETTINGS, **settings}, interrupted)
+    settings = {**SETTINGS, **settings}
+    sizes = (settings["n_test"],) if samples else ()
+    outcomes = [outcome(r, sizes=sizes) for r in records]
+    return RegimeComparison(outcomes, list(labels), settings, interrupted, targets=targets(settings["n_test"]))
 
 
-def curve(valid, test=None, *, interrupted=False, first_seed=10, tuning=None, skip=(), values=None, **settings):
+def curve(
+    valid, test=None, *, interrupted=False, first_seed=10, tuning=None, skip=(), values=None, samples=True, **settings
+):
     """A curve with these validation (and test) accuracies, by batch size; the smallest is the reference.
 
-    ``skip``: pairs of size and trial that had not finished; ``values``: further values of the records, by size.
+    ``skip``: pairs of size and trial that had not finished; ``values``: further values of the records, by size;
+    ``samples=False``: it is not known which samples were right.
     """
     n_trials = len(next(iter(valid.values())))
-    results = []
+    sizes = sorted(valid)
+    own = {
+        "n_valid": 1000,
+        "n_test": 1000,
+        "n_trials": n_trials,
+        "batch_sizes": sizes,
+        "reference": str(sizes[0]),
+        "lr": "fixed",
+        "learning_rates": [],
+        "budget": "epochs",
+        "max_epochs": 20,
+        "target_loss": None,
+        "subspace_dims": [None],
+        "epsilon": [1e-3],
+        "tuning_seeds": [],
+    }
+    settings = {**SETTINGS, **own, **settings}
+    parts = (settings["n_test"], settings["n_valid"])
+    outcomes = []
     for size, accuracies in valid.items():
         for trial in range(n_trials):
             if (size, trial) in skip:
@@ -74,20 +126,24 @@ def curve(valid, test=None, *, interrupted=False, first_seed=10, tuning=None, sk
                 "test_accuracy": (test or valid)[size][trial],
                 **((values or {}).get(size, {})),
             }
-            results.append((record(str(size), trial, **extra), f"model {size} {trial}"))
-    sizes = sorted(valid)
-    own = {
-        "n_valid": 1000,
-        "n_trials": n_trials,
-        "batch_sizes": sizes,
-        "reference": str(sizes[0]),
-        "lr": "fixed",
-        "lrs": [],
-        "budget": "epochs",
-        "max_epochs": 20,
-        "target_loss": None,
-        "subspace_dims": [None],
-        "epsilons": [1e-3],
-        "tuning_seeds": [],
-    }
-    return BatchSizeCurve(results, {**SETTINGS, **own, **settings}, interrupted, tuning)
+            outcomes.append(outcome(record(str(size), trial, **extra), sizes=parts if samples else ()))
+    return BatchSizeCurve(outcomes, settings, interrupted, tuning=tuning, targets=targets(*parts))
+
+
+def scored_curve(score, values, samples=None, **settings):
+    """Return a curve of one further score: its values on validation data (and test data) by size and trial.
+
+    ``samples``: what they rest on, likewise.
+    """
+    plain = curve({size: [0.9] * len(of_size) for size, of_size in values.items()}, samples=False, **settings)
+    outcomes = []
+    for one in plain.records:
+        size, trial = one["batch_size"], one["trial"]
+        own = {f"{part}_{score.name}": values[size][trial] for part in ("train", "valid", "test")}
+        rests_on = (
+            {} if samples is None else {f"{part}_{score.name}": samples[size][trial] for part in ("valid", "test")}
+        )
+        outcomes.append(Outcome({**one, **own}, rests_on, None))
+    parts = targets(plain.settings["n_test"], plain.settings["n_valid"])
+    settings = {**plain.settings, "scores": [score.name]}
+    return BatchSizeCurve(outcomes, settings, targets=parts, scores=(score, Score("accuracy")))

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -53,19 +55,41 @@ def test_overhead_efficiency_is_that_of_its_own_times(overhead):
             assert efficiency(batch_size, np.array(float(processors))) == pytest.approx(batch_size / spent)
 
 
-def test_trials_are_averaged_and_what_was_not_reached_has_no_answer():
-    model = parallel_model([10, 100, 1000], [[90, 110], [20, 20], [5, np.nan]])
-    np.testing.assert_array_equal(model.n_updates, [100, 20, np.nan])
-    np.testing.assert_array_equal(model.efficiency_needed, [1, 2, np.nan])
-    assert "never there" in str(model)
+def test_trials_are_averaged_and_what_was_not_always_reached_has_no_answer():
+    model = parallel_model([10, 100, 1000, 2000], [[90, 110], [20, 20], [5, np.nan], [np.nan, np.nan]])
+    np.testing.assert_array_equal(model.n_updates, [100, 20, np.nan, np.nan])
+    np.testing.assert_array_equal(model.efficiency_needed, [1, 2, np.nan, np.nan])
+    assert [record["n_reached"] for record in model.records] == [2, 2, 1, 0]
+    assert [row[-1] for row in model._table()[3:]] == ["not always there", "never there"]
+    assert any("1,000 (1 of 2)" in sentence and "2,000 (2 of 2)" in sentence for sentence in model.notes)
 
 
 def test_it_prints():
-    text = str(parallel_model([100, 200, 400], [100, 100, 20]))
-    assert "100       100                   1       (reference)" in text
-    assert "200       100                   2              50 %" in text
-    assert "400        20                 0.8      (can always)" in text
+    model = parallel_model([100, 200, 400], [100, 100, 20])
+    assert model._table()[1:] == [
+        ["100", "100", "1", "(reference)"],
+        ["200", "100", "2", "50 %"],
+        ["400", "20", "0.8", "(can always)"],
+    ]
+    text = str(model)
+    assert "Batches of 400 take less time than batches of 100" in text.splitlines()[0]
+    assert "more than 0.8 times" in text.splitlines()[0]
+    assert any("no spread" in sentence for sentence in model.notes)
     assert parallel_model([400, 100], [20, 100]).reference == 1
+
+
+def test_nothing_to_compare_with():
+    model = parallel_model([100, 200], [[100, 90], [50, np.nan]])
+    assert model._verdict() == ["No other batch size got there in every trial."]
+
+
+def test_it_leaves_in_all_formats():
+    model = parallel_model([100, 200], [[100, 90], [50, 60]])
+    assert r"95 $\pm$ 7" in model.to_latex()
+    assert "| 95 ± 7 |" in model.to_markdown()
+    assert "<td>95 ± 7</td>" in model._repr_html_()
+    assert [record["batch_size"] for record in json.loads(model.to_json())["records"]] == [100, 200]
+    assert list(model.to_frame()["n_updates"]) == [95, 55]
 
 
 @pytest.mark.parametrize(

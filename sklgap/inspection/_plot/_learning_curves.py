@@ -1,13 +1,20 @@
 """Learning curves: Keskar et al. (2017), Figure 2."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 
 from sklgap._checks import is_flat, is_one_of, shown
+from sklgap._typing import BatchNormPolicy, Estimator, Quantity
 from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._lines import dress, spans_decades, with_policy
 from sklgap.inspection._records import recorded_by_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.lines import Line2D
 
 
 class LearningCurvesDisplay:
@@ -39,13 +46,17 @@ class LearningCurvesDisplay:
     sklgap.TrainingRecorder : Records the numbers.
     """
 
+    ax_: "Axes"
+    figure_: "Figure | SubFigure"
+    lines_: list["Line2D"]
+
     def __init__(
         self,
         curves: dict[str, dict[str, np.ndarray]],
         *,
-        quantity: str = "accuracy",
+        quantity: Quantity = "accuracy",
         datasets: Sequence[str] = ("train", "test"),
-        batch_norm: str | None = None,
+        batch_norm: BatchNormPolicy | None = None,
     ) -> None:
         self.curves = curves
         self.quantity = quantity
@@ -55,12 +66,12 @@ class LearningCurvesDisplay:
     @classmethod
     def from_estimators(
         cls,
-        estimators: dict[str, Any],
+        estimators: dict[str, Estimator],
         *,
-        quantity: str = "accuracy",
+        quantity: Quantity = "accuracy",
         datasets: Sequence[str] = ("train", "test"),
         recorder: str | None = None,
-        ax: Any = None,
+        ax: "Axes | None" = None,
         **kwargs: Any,
     ) -> Self:
         """Take the records of fitted estimators, and plot.
@@ -84,7 +95,7 @@ class LearningCurvesDisplay:
         -------
         LearningCurvesDisplay
         """
-        if not is_one_of(quantity, ("accuracy", "loss")):
+        if not is_one_of(quantity, get_args(Quantity)):
             raise ValueError(f"quantity must be 'accuracy' or 'loss'; got {quantity!r}.")
         named = is_flat(datasets) and all(isinstance(name, str) for name in datasets)
         if not named or not 1 <= len(datasets) <= 2:
@@ -93,7 +104,7 @@ class LearningCurvesDisplay:
         curves, batch_norm = recorded_by_name(estimators, keys, recorder)
         return cls(curves, quantity=quantity, datasets=datasets, batch_norm=batch_norm).plot(ax=ax, **kwargs)
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
+    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
         """Draw.
 
         Parameters
@@ -115,23 +126,11 @@ class LearningCurvesDisplay:
                 values = scale * columns[f"{data}_{self.quantity}"]
                 options = {"color": f"C{number}", "linestyle": style, "label": f"{label}, {data}", **kwargs}
                 self.lines_ += ax.plot(columns["epoch"], values, **options)
-        if self.quantity == "loss" and _spans_orders_of_magnitude(self.lines_):
+        if self.quantity == "loss" and spans_decades(*(line.get_ydata() for line in self.lines_)):
             ax.set_yscale("log")
-        policy = "" if self.batch_norm is None else f"batch norm: {self.batch_norm}"
-        ax.set_ylabel(_label("accuracy (%)" if self.quantity == "accuracy" else "mean loss", policy))
-        ax.set_xlabel("epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.grid(axis="y", alpha=0.3)
-        ax.legend(loc="lower right" if self.quantity == "accuracy" else "upper right", frameon=False, fontsize="small")
+        quantity = "accuracy (%)" if self.quantity == "accuracy" else "mean loss"
+        corner: Literal["lower right", "upper right"] = "lower right" if self.quantity == "accuracy" else "upper right"
+        dress(ax, "epoch", with_policy(quantity, self.batch_norm), grid="y", legend=corner)
+        ax.locator_params(axis="x", integer=True)
         self.ax_, self.figure_ = ax, ax.figure
         return self
-
-
-def _spans_orders_of_magnitude(lines: list[Any]) -> bool:
-    values = np.concatenate([line.get_ydata() for line in lines])
-    values = values[np.isfinite(values) & (values > 0)]
-    return len(values) > 0 and values.max() > 20 * values.min()
-
-
-def _label(quantity: str, policy: str) -> str:
-    return f"{quantity}, {policy}" if policy else quantity

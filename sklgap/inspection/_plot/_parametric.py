@@ -1,10 +1,18 @@
 """The parametric plot of Keskar et al. (2017), Figure 3."""
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sklgap._checks import WrongArgument, is_one_of, naming_data, shown
+from sklgap._typing import ArrayLike, Inputs, PathKind
 from sklgap.inspection._parametric import LossCurve, loss_along_arc, loss_along_line
 from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._lines import spans_decades
+from sklgap.objective._check import Measurable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.lines import Line2D
 
 _PATHS = {"line": loss_along_line, "arc": loss_along_arc}
 
@@ -50,6 +58,11 @@ class ParametricPlotDisplay:
     'alpha along the arc (0 = SB, 1 = LB)'
     """
 
+    ax_: "Axes"
+    figure_: "Figure | SubFigure"
+    accuracy_ax_: "Axes"
+    lines_: list["Line2D"]
+
     def __init__(
         self, train: LossCurve, test: LossCurve | None = None, *, names: tuple[str, str] = ("SB", "LB")
     ) -> None:
@@ -60,16 +73,16 @@ class ParametricPlotDisplay:
     @classmethod
     def from_estimators(
         cls,
-        start: Any,
-        end: Any,
-        X: Any,
-        y: Any,
-        X_test: Any = None,
-        y_test: Any = None,
+        start: Measurable,
+        end: Measurable,
+        X: Inputs,
+        y: ArrayLike | None,
+        X_test: Inputs | None = None,
+        y_test: ArrayLike | None = None,
         *,
-        path: str = "line",
+        path: PathKind = "line",
         names: tuple[str, str] = ("SB", "LB"),
-        ax: Any = None,
+        ax: "Axes | None" = None,
         **kwargs: Any,
     ) -> Self:
         """Evaluate along a path between two fitted estimators, and plot.
@@ -108,7 +121,7 @@ class ParametricPlotDisplay:
                 test = _PATHS[path](start, end, X_test, y_test, **kwargs)
         return cls(train, test, names=names).plot(ax=ax)
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
+    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
         """Draw.
 
         Parameters
@@ -132,8 +145,7 @@ class ParametricPlotDisplay:
                     options = {"color": colour, "linestyle": style, "label": f"{quantity}, {data}", **kwargs}
                     self.lines_ += axes.plot(curve.alphas, values, **options)
             axes.tick_params(axis="y", labelcolor=colour)
-        loss = self.train.loss[self.train.loss > 0]
-        if len(loss) and loss.max() > 20 * loss.min():  # a converged net's loss spans orders of magnitude
+        if spans_decades(self.train.loss):  # as that of a converged net
             ax.set_yscale("log")
         ax.set_ylabel(f"mean loss (batch norm: {self.train.batch_norm})", color="tab:blue")
         twin.set_ylabel("accuracy (%)", color="tab:red")

@@ -1,12 +1,19 @@
 """Sharpness against the loss while training: Keskar et al. (2017), Figure 6."""
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from sklgap._checks import check_text
+from sklgap._typing import BatchNormPolicy, Estimator
 from sklgap.inspection._plot._axes import axes_for, plain_log_labels
+from sklgap.inspection._plot._lines import draw_records, dress, with_policy
 from sklgap.inspection._records import recorded_by_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.lines import Line2D
 
 
 class SharpnessTrajectoryDisplay:
@@ -39,11 +46,15 @@ class SharpnessTrajectoryDisplay:
     sharpness : Measures them.
     """
 
+    ax_: "Axes"
+    figure_: "Figure | SubFigure"
+    lines_: list["Line2D"]
+
     def __init__(
         self,
         curves: dict[str, tuple[np.ndarray, np.ndarray]],
         *,
-        batch_norm: str | None = None,
+        batch_norm: BatchNormPolicy | None = None,
         trials: dict[str, list[tuple[np.ndarray, np.ndarray]]] | None = None,
     ) -> None:
         self.curves = curves
@@ -53,12 +64,12 @@ class SharpnessTrajectoryDisplay:
     @classmethod
     def from_estimators(
         cls,
-        estimators: dict[str, Any],
+        estimators: dict[str, Estimator],
         *,
         loss: str = "train_loss",
         sharpness: str = "sharpness",
         recorder: str | None = None,
-        ax: Any = None,
+        ax: "Axes | None" = None,
         **kwargs: Any,
     ) -> Self:
         """Take the records of fitted estimators, and plot.
@@ -86,7 +97,7 @@ class SharpnessTrajectoryDisplay:
         curves = {label: (values[loss], values[sharpness]) for label, values in columns.items()}
         return cls(curves, batch_norm=batch_norm).plot(ax=ax, **kwargs)
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
+    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
         """Draw.
 
         Parameters
@@ -103,8 +114,7 @@ class SharpnessTrajectoryDisplay:
         ax = axes_for(ax, "SharpnessTrajectoryDisplay.plot")
         self.lines_ = []
         for number, (label, (loss, sharpness)) in enumerate(self.curves.items()):
-            options = {"color": f"C{number}", "marker": "o", "markersize": 3, "linewidth": 1, "label": label, **kwargs}
-            self.lines_ += ax.plot(loss, sharpness, **options)
+            self.lines_.append(draw_records(ax, number, label, loss, sharpness, kwargs))
             colour = self.lines_[-1].get_color()
             ax.plot(loss[-1:], sharpness[-1:], "*", color=colour, markersize=13)
             single = (self.trials or {}).get(label, [])
@@ -113,10 +123,7 @@ class SharpnessTrajectoryDisplay:
         ax.set_xscale("log")
         ax.set_yscale("log")
         plain_log_labels(ax.xaxis, ax.yaxis)
-        policy = "" if self.batch_norm is None else f", batch norm: {self.batch_norm}"
-        ax.set_xlabel(f"mean loss{policy} (training goes to the left; star: its end)")
-        ax.set_ylabel("sharpness (%)")
-        ax.grid(alpha=0.3)
-        ax.legend(frameon=False, fontsize="small")
+        loss_label = with_policy("mean loss", self.batch_norm)
+        dress(ax, f"{loss_label} (training goes to the left; star: its end)", "sharpness (%)")
         self.ax_, self.figure_ = ax, ax.figure
         return self

@@ -1,15 +1,22 @@
 """The spectra of the Hessian at several solutions, in one picture."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 
 from sklgap._checks import check_positive, check_random_state, check_text
+from sklgap._typing import ArrayLike, Inputs
 from sklgap.inspection._hessian import HessianEigenvalues, hessian_eigenvalues
 from sklgap.inspection._plot._axes import axes_for
 from sklgap.inspection._spectral_density import SpectralDensity, hessian_spectral_density
 from sklgap.objective import check_objective
+from sklgap.objective._check import Measurable, ObjectiveOptions
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.lines import Line2D
 
 
 class SpectrumDisplay:
@@ -38,6 +45,11 @@ class SpectrumDisplay:
     hessian_spectral_density, hessian_eigenvalues : The numbers.
     """
 
+    ax_: "Axes"
+    figure_: "Figure | SubFigure"
+    lines_: dict[str, "Line2D"]
+    marks_: dict[str, "Line2D"]
+
     def __init__(
         self,
         densities: Mapping[str, SpectralDensity],
@@ -48,7 +60,14 @@ class SpectrumDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, X: Any = None, y: Any = None, *, name: str | None = None, ax: Any = None, **kwargs: Any
+        cls,
+        estimator: Measurable,
+        X: Inputs | None = None,
+        y: ArrayLike | None = None,
+        *,
+        name: str | None = None,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
     ) -> Self:
         """Measure the spectrum of one model, and plot.
 
@@ -75,9 +94,9 @@ class SpectrumDisplay:
     @classmethod
     def from_estimators(
         cls,
-        estimators: Mapping[str, Any],
-        X: Any = None,
-        y: Any = None,
+        estimators: Mapping[str, Measurable],
+        X: Inputs | None = None,
+        y: ArrayLike | None = None,
         *,
         k: int | None = 5,
         n_vectors: int = 5,
@@ -87,8 +106,8 @@ class SpectrumDisplay:
         max_samples: int | float | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
-        ax: Any = None,
-        **kwargs: Any,
+        ax: "Axes | None" = None,
+        **kwargs: Unpack[ObjectiveOptions],
     ) -> Self:
         """Measure the spectra of several models, and plot.
 
@@ -104,8 +123,9 @@ class SpectrumDisplay:
             As in `hessian_spectral_density`.
         width : float, default=None
             As in `hessian_spectral_density`, the same for all models; None: 1 % of the widest range of nodes.
-        max_samples : int or float, default=None
-            Measure on so many rows, or on this fraction of them: the same ones for every model; None: on all.
+        max_samples : int, float or None, default=None
+            Measure on so many samples (int), or on this fraction of them (float in (0, 1]), the same ones for every
+            model; None: on all.
         random_state : int, RandomState or None, default=None
             Draws rows and start vectors, the same ones for every model.
         verbose : int, default=0
@@ -146,7 +166,7 @@ class SpectrumDisplay:
         densities = {name: density.smoothed(common, n_points) for name, density in densities.items()}
         return cls(densities, eigenvalues).plot(ax=ax)
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
+    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
         """Draw.
 
         Parameters

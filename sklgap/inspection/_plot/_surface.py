@@ -2,20 +2,25 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 
 from sklgap._checks import WrongArgument, is_one_of, shown
+from sklgap._typing import ArrayLike, Inputs, Quantity, SurfaceKind
 from sklgap.inspection._plot._axes import check_axes
+from sklgap.inspection._plot._lines import spans_decades
 from sklgap.inspection._surface import LossSurface, loss_on_plane
+from sklgap.objective._check import Measurable
 
-KINDS = ("contour", "surface")
-QUANTITIES = ("loss", "accuracy")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+KINDS: tuple[SurfaceKind, ...] = get_args(SurfaceKind)
+QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 _LABELS = {"loss": "mean loss", "accuracy": "accuracy (%)"}
 _RANDOM = {"filter": "random, filter-normalised", "gaussian": "random"}
-# A loss that spans more than this factor has a logarithmic scale, as in the parametric plot.
-_DECADES = 20
 # Labels for which there is room: on contours, and on the third axis of three.
 _MAX_LEVELS, _MAX_HEIGHTS = 12, 7
 _MARK = {"color": "tab:red", "zorder": 10}
@@ -60,6 +65,10 @@ class LossSurfaceDisplay:
     (21, 21)
     """
 
+    ax_: "Axes"
+    figure_: "Figure | SubFigure"
+    artist_: Any
+
     def __init__(self, surface: LossSurface, *, names: Sequence[str] = ("model", "second", "third")) -> None:
         self.surface = surface
         self.names = names
@@ -67,14 +76,14 @@ class LossSurfaceDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator: Any,
-        X: Any = None,
-        y: Any = None,
+        estimator: Measurable,
+        X: Inputs | None = None,
+        y: ArrayLike | None = None,
         *,
         names: Sequence[str] = ("model", "second", "third"),
-        kind: str = "contour",
-        quantity: str = "loss",
-        ax: Any = None,
+        kind: SurfaceKind = "contour",
+        quantity: Quantity = "loss",
+        ax: "Axes | None" = None,
         **kwargs: Any,
     ) -> Self:
         """Evaluate on a plane around a fitted estimator, and plot.
@@ -99,7 +108,9 @@ class LossSurfaceDisplay:
         _check_choices(kind, quantity)
         return cls(loss_on_plane(estimator, X, y, **kwargs), names=names).plot(ax, kind=kind, quantity=quantity)
 
-    def plot(self, ax: Any = None, *, kind: str = "contour", quantity: str = "loss", **kwargs: Any) -> Self:
+    def plot(
+        self, ax: "Axes | None" = None, *, kind: SurfaceKind = "contour", quantity: Quantity = "loss", **kwargs: Any
+    ) -> Self:
         """Draw.
 
         Parameters
@@ -152,7 +163,7 @@ class LossSurfaceDisplay:
         kind = self.surface.directions[axis]
         return f"towards {self.names[axis + 1]}" if kind == "towards" else _RANDOM[kind]
 
-    def _grid(self, quantity: str) -> tuple[np.ndarray, np.ndarray, np.ma.MaskedArray]:
+    def _grid(self, quantity: Quantity) -> tuple[np.ndarray, np.ndarray, np.ma.MaskedArray]:
         """Return both axes in ascending order and the values on them, blank where they are not finite."""
         surface = self.surface
         if not isinstance(self.names, tuple | list) or len(self.names) < len(surface.positions):
@@ -168,14 +179,14 @@ class LossSurfaceDisplay:
         return surface.alphas[a], surface.betas[b], values
 
 
-def _check_choices(kind: str, quantity: str) -> None:
+def _check_choices(kind: SurfaceKind, quantity: Quantity) -> None:
     for name, value, allowed in (("kind", kind, KINDS), ("quantity", quantity, QUANTITIES)):
         if not is_one_of(value, allowed):
             raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {shown(value)}.")
 
 
-def _spans_decades(values: np.ndarray) -> bool:
-    return bool(values.min() > 0 and values.max() > _DECADES * values.min())
+def _is_logarithmic(values: np.ma.MaskedArray, is_loss: bool) -> bool:
+    return is_loss and bool(values.min() > 0) and spans_decades(values.compressed())
 
 
 def _levels(values: np.ndarray, logarithmic: bool, at_most: int = _MAX_LEVELS) -> np.ndarray:
@@ -205,7 +216,7 @@ def _draw_contours(
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, LogNorm
 
-    logarithmic = is_loss and _spans_decades(values)
+    logarithmic = _is_logarithmic(values, is_loss)
     options: dict[str, Any] = {"levels": _levels(values, logarithmic)}
     if "colors" not in kwargs:
         dark = ListedColormap(colormaps["viridis"](np.linspace(0, 0.85, 256)))  # its light end is lost on white
@@ -229,7 +240,7 @@ def _draw_surface(
     is_loss: bool,
     kwargs: dict[str, Any],
 ) -> Any:
-    logarithmic = is_loss and _spans_decades(values)
+    logarithmic = _is_logarithmic(values, is_loss)
     heights = np.ma.log10(values) if logarithmic else values  # axes of three dimensions have no logarithmic scale
     options = {"cmap": "viridis", "rcount": len(alphas), "ccount": len(betas)}
     artist = ax.plot_surface(

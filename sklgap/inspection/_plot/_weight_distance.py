@@ -1,12 +1,19 @@
 """Distance from the initial weights: Hoffer et al. (2017), Figure 2."""
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from sklgap._typing import Estimator
 from sklgap.inspection._diffusion import DiffusionFit, fit_diffusion
 from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._lines import draw_records, dress
 from sklgap.inspection._records import recorded_by_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.lines import Line2D
 
 
 class WeightDistanceDisplay:
@@ -38,6 +45,11 @@ class WeightDistanceDisplay:
     sklgap.TrainingRecorder : Records the numbers; see ``at_updates``.
     """
 
+    ax_: "Axes"
+    figure_: "Figure | SubFigure"
+    lines_: list["Line2D"]
+    fit_lines_: list["Line2D"]
+
     def __init__(
         self, curves: dict[str, tuple[np.ndarray, np.ndarray]], fits: dict[str, DiffusionFit] | None = None
     ) -> None:
@@ -47,11 +59,11 @@ class WeightDistanceDisplay:
     @classmethod
     def from_estimators(
         cls,
-        estimators: dict[str, Any],
+        estimators: dict[str, Estimator],
         *,
         window: tuple[float, float] | None = None,
         recorder: str | None = None,
-        ax: Any = None,
+        ax: "Axes | None" = None,
         **kwargs: Any,
     ) -> Self:
         """Take the records of fitted estimators, fit a + b log t to each, and plot.
@@ -80,7 +92,7 @@ class WeightDistanceDisplay:
         fits = {label: fit_diffusion(*curve, window=window) for label, curve in curves.items()}
         return cls(curves, fits).plot(ax=ax, **kwargs)
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
+    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
         """Draw.
 
         Parameters
@@ -98,17 +110,13 @@ class WeightDistanceDisplay:
         self.lines_, self.fit_lines_ = [], []
         for number, (label, (n_updates, distance)) in enumerate(self.curves.items()):
             moved = n_updates > 0
-            options = {"color": f"C{number}", "marker": "o", "markersize": 3, "linewidth": 1, "label": label, **kwargs}
-            self.lines_ += ax.plot(n_updates[moved], distance[moved], **options)
+            self.lines_.append(draw_records(ax, number, label, n_updates[moved], distance[moved], kwargs))
         for fit in (self.fits or {}).values():
             ends = np.array(fit.window)
             self.fit_lines_ += ax.plot(ends, fit.predict(ends), color="black", linewidth=0.7)
         if self.fit_lines_:
             self.fit_lines_[0].set_label("a + b log t, fitted")
         ax.set_xscale("log")
-        ax.set_xlabel("updates")
-        ax.set_ylabel("distance from the initial weights")
-        ax.grid(alpha=0.3)
-        ax.legend(frameon=False, fontsize="small")
+        dress(ax, "updates", "distance from the initial weights")
         self.ax_, self.figure_ = ax, ax.figure
         return self

@@ -1,0 +1,413 @@
+"""``explain_gap``: why does my large batch lose? Causes are removed one at a time, over paired trials."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sklgap._checks import WrongArgument, check_arguments, check_random_state, is_one_of, shown
+from sklgap.experiments import _notes as notes
+from sklgap.experiments._cost import measure_cost, time_steps
+from sklgap.experiments._estimate import Estimate
+from sklgap.experiments._inputs import (
+    check_candidate,
+    check_classifier,
+    check_data,
+    check_keepable,
+    common_settings,
+    described,
+    without_head,
+)
+from sklgap.experiments._protocol import Measurement, Trial, draw_seeds, given_measurement, last_step
+from sklgap.experiments._records import Records, targets_of
+from sklgap.experiments._result import count, mean_std
+from sklgap.experiments._run import interruptible
+from sklgap.experiments._scores import Scoring, try_scores
+from sklgap.experiments._trials import run_trials
+from sklgap.objective._batch_norm import batch_norm_layers
+from sklgap.regimes import check_batch_regime
+from sklgap.training import WeightAveraging
+
+if TYPE_CHECKING:
+    from sklgap.experiments._plot._explain_gap import GapExplanationDisplay
+
+# What may make a large batch lose, in the order in which it is removed.
+CAUSES = ("fewer updates", "learning rate", "batch norm", "last weights")
+SMALL, LARGE = "small batch", "large batch"
+
+
+@interruptible
+def explain_gap(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    X_test: Any,
+    y_test: Any,
+    *,
+    small: str | int | float = "SB",
+    large: str | int | float = "LB",
+    causes: Sequence[str] | Mapping[str, Mapping[str, Any]] = CAUSES,
+    n_trials: int = 5,
+    epsilon: float | Sequence[float] = (),
+    subspace_dims: Sequence[int | None] = (None,),
+    batch_norm: str = "batch",
+    max_samples: int | float | None = 10_000,
+    solver: str = "auto",
+    scoring: Scoring = None,
+    measurement: Measurement | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    n_jobs: int | None = None,
+    memory: str | Path | None = None,
+    verbose: int = 1,
+) -> "GapExplanation":
+    r"""Say which part of a large batch's loss is due to fewer updates, learning rate, batch norm and last weights.
+
+    The large batch is trained as it is, then with one cause after the other removed, always from the same starting
+    points as the small batch. What is left when all are removed is not explained. Each cause is also removed alone, for
+    what one gives may depend on the others.
+
+    Parameters
+    ----------
+    estimator : LBGapClassifier, or a pipeline that ends in one
+        Cloned for every fit. It trains as you train, but for the batch size.
+    X, y : array-like
+        Training data.
+    X_test, y_test : array-like
+        Test data: evaluated once per fitted model.
+    small, large : "SB", "LB", int or float, default="SB", "LB"
+        The ``batch_regime`` of either; constant batch sizes.
+    causes : sequence of str, or dict of str to dict, default=all that apply
+        What is removed, in this order. ``"fewer updates"``: as many updates as the small batch makes
+        (``regime_adaptation``: Hoffer et al., Section 5). ``"learning rate"``: scaled by the square root of the batch
+        size (``lr_scaling="sqrt"``: Hoffer et al., Section 4.1). ``"batch norm"``: statistics of as many samples as the
+        small batch has (``ghost_batch_size``: Hoffer et al., Section 4.2), left out for nets without it. ``"last
+        weights"``: the average of the last quarter of the training (`sklgap.WeightAveraging`). Or a dict from names of
+        yours to parameters of the classifier that remove a cause.
+    n_trials : int, default=5
+        Starting points. In a trial all fits start from the same weights.
+    epsilon, subspace_dims, batch_norm, max_samples, solver, scoring
+        What is measured; `Measurement` explains them. Here sharpness is not measured by default.
+    measurement : Measurement, default=None
+        All of these at once.
+    random_state, n_jobs, memory, verbose
+        As in every experiment; `sklgap.experiments` explains them.
+
+    Returns
+    -------
+    GapExplanation
+        Prints the parts as a table; ``plot()`` draws a waterfall. Interrupted by Ctrl-C it holds the fits that had
+        finished.
+
+    Raises
+    ------
+    ValueError
+        For a parameter outside its allowed values, before anything is trained.
+    TypeError
+        For an estimator that is no `LBGapClassifier` and does not end in one.
+
+    See Also
+    --------
+    compare_regimes : Any settings side by side.
+
+    Notes
+    -----
+    With scores :math:`s_0` of the large batch, :math:`s_k` with the first k causes removed, and s of the small batch,
+    the gap is a sum without a remainder:
+
+    .. math:: s - s_0 = \sum_k (s_k - s_{k-1}) + (s - s_K)
+
+    Each part is a mean over paired trials with its own interval. The parts depend on the order of the causes; their sum
+    does not.
+
+    Costs ``n_trials * (1 + 2 * len(causes))`` fits and ``n_trials`` more of the small batch; those with as many updates
+    as the small batch take the longest.
+
+    References
+    ----------
+    Hoffer, Hubara and Soudry, Train longer, generalize better, NeurIPS 2017.
+
+    Examples
+    --------
+    >>> from sklgap import LBGapClassifier, explain_gap
+    >>> from sklgap.datasets import make_mnist1d
+    >>> X, y = make_mnist1d(600, random_state=0)
+    >>> model = LBGapClassifier(module__width=16, max_epochs=6, tol=None)
+    >>> found = explain_gap(
+    ...     model, X[:300], y[:300], X[300:], y[300:], small=10, large=100, causes=["fewer updates", "learning rate"],
+    ...     n_trials=2, random_state=0, verbose=0)
+    >>> parts = found.parts()
+    >>> list(parts)
+    ['fewer updates', 'learning rate', 'not explained']
+    >>> bool(abs(sum(part.value for part in parts.values()) - found.total().value) < 1e-12)
+    True
+    """
+    check_arguments(explain_gap, locals())
+    measurement = given_measurement(explain_gap, locals())
+    check_classifier(estimator)
+    X, y, X_test, y_test = check_data(X, y, X_test, y_test)
+    check_keepable(memory, random_state)
+    sizes = {name: _check_size(name, size, len(y)) for name, size in (("small", small), ("large", large))}
+    if sizes["small"] >= sizes["large"]:
+        raise ValueError(f"small must be a smaller batch than large, {sizes['large']}; got {sizes['small']}.")
+    removed = _check_causes(causes, estimator, X, y, sizes["small"])
+    arms = _arms(estimator, sizes, removed)
+    for parameters in arms.values():
+        check_candidate(estimator, parameters, len(y))
+    rng = check_random_state(random_state)
+    seeds = draw_seeds(n_trials, rng)
+    measuring = measurement.settle(len(y), rng)
+    try_scores(measuring.scores, y_test)
+    trials = [
+        Trial(label, dict(parameters), trial, seed)
+        for trial, seed in enumerate(seeds)
+        for label, parameters in arms.items()
+    ]
+    parts = {"train": (X, y), "test": (X_test, y_test)}
+    settings = {
+        "n_train": len(y),
+        "n_test": len(y_test),
+        "n_trials": int(n_trials),
+        "reference": SMALL,
+        "batch_sizes": sizes,
+        "causes": list(removed),
+        "regimes": described(arms),
+        **measuring.settings(),
+        **common_settings(estimator, random_state),
+    }
+    if verbose:
+        cost = measure_cost(
+            estimator, arms, n_trials, (X, y), n_evaluated=len(y_test), measuring=measuring, n_jobs=n_jobs
+        )
+        settings["cost"] = asdict(cost)
+        print(cost)
+    outcomes, interrupted = run_trials(
+        estimator, trials, parts, measuring, n_jobs=n_jobs, verbose=verbose, memory=memory
+    )
+    if not outcomes:
+        raise KeyboardInterrupt
+    return GapExplanation(
+        outcomes, list(arms), settings, interrupted, targets=targets_of(parts), scores=measuring.scores
+    )
+
+
+class GapExplanation(Records):
+    """What `explain_gap` found; ``print`` it.
+
+    Attributes
+    ----------
+    causes : list of str
+        In the order in which they were removed.
+    records : list of dict
+        One per finished fit: accuracies as fractions, sharpness in percent, seconds.
+    labels : list of str
+        "small batch", "large batch", "without a", "without a, b", ..., then "without b alone", ...
+    estimators_ : dict of lists
+        The fitted estimators by label, in the order of the trials.
+    notes : list of str
+        What a reader must know before believing the figures.
+    """
+
+    @property
+    def causes(self) -> list[str]:
+        """The causes, in the order in which they were removed."""
+        return list(self.settings["causes"])
+
+    # -- statistics ------------------------------------------------------------------------------------------------
+
+    def total(self) -> Estimate:
+        """Return the gap: the test score of the small batch minus that of the large one, with its interval."""
+        return self.gap(LARGE)
+
+    def parts(self) -> dict[str, Estimate]:
+        """Return the parts of the gap by cause, and "not explained", each with its own interval; they add up to it."""
+        name = f"test_{self.scores[0].name}"
+        steps = [LARGE, *(_together(self.causes[: k + 1]) for k in range(len(self.causes)))]
+        found = {cause: self.difference(steps[k + 1], steps[k], name) for k, cause in enumerate(self.causes)}
+        return {**found, "not explained": self.difference(SMALL, steps[-1], name)}
+
+    def alone(self) -> dict[str, Estimate]:
+        """Return what removing each cause alone gains for the large batch."""
+        name = f"test_{self.scores[0].name}"
+        return {cause: self.difference(_alone(cause, self.causes), LARGE, name) for cause in self.causes}
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the figures, in plain sentences."""
+        s = self.settings
+        losses = {label: self.values(label, "train_loss") for label in self.done}
+        found = [
+            *notes.interrupted(self.interrupted, len(self.records), s["n_trials"] * len(self.labels)),
+            *notes.not_converged({label: self.values(label, "converged") for label in self.done}),
+            *notes.diverged(losses),
+            *notes.no_interval({"the gap": self.total()}),
+            *notes.undecided(SMALL, {LARGE: self.total()}, self.scores[0].name),
+            *notes.seeds_only({"the gap": self.total()}),
+        ]
+        if self.scores[0].name == "accuracy" and "test" in self._targets:
+            found += notes.majority_class(notes.mean_accuracies(self), self._targets["test"])
+        if len(self.causes) > 1:
+            found.append(
+                "The parts depend on the order in which the causes are removed. The column alone says what each gains "
+                "by itself; where the two differ, the causes act on one another."
+            )
+        worse = [cause for cause, part in self.parts().items() if part.high < 0]
+        if worse:
+            found.append(f"A negative part made the large batch worse: {', '.join(worse)}.")
+        found.append("A part says what its removal changes in these trainings, not by which mechanism.")
+        return found
+
+    # -- printing --------------------------------------------------------------------------------------------------
+
+    def _verdict(self) -> list[str]:
+        total = self.total()
+        if not total.n:
+            return ["No trial of both batch sizes has finished: nothing can be explained."]
+        parts = self.parts()
+        said = [f"{self._number(part)} {name}" for name, part in parts.items() if name != "not explained"]
+        rest = parts["not explained"]
+        return [
+            f"The large batch loses {self.gap_sentence(total)}: {', '.join([*said, self._number(rest)])} not explained"
+            f"{self._interval(rest)}."
+        ]
+
+    def _number(self, part: Estimate) -> str:
+        return f"{100 * part.value:.1f}" if self.scores[0].in_points else f"{part.value:.3g}"
+
+    def _interval(self, part: Estimate) -> str:
+        if not part.has_interval:
+            return ""
+        factor, spec = (100, ".1f") if self.scores[0].in_points else (1, ".3g")
+        return f" [{factor * part.low:{spec}}, {factor * part.high:{spec}}]"
+
+    def _head(self) -> list[str]:
+        s, sizes = self.settings, self.settings["batch_sizes"]
+        return [
+            f"batches of {sizes['small']:,} (small) and {sizes['large']:,} (large): {s['n_train']:,} training and "
+            f"{s['n_test']:,} test samples, {self.trials_line()}",
+            *self.measured_lines(),
+        ]
+
+    def _table(self) -> list[list[str]]:
+        score = self.scores[0]
+        unit = " (points)" if score.in_points else ""
+        columns = [
+            *self.score_columns(("train", "test")),
+            ("train loss", "train_loss", lambda v: mean_std(v, ".1e")),
+            *self.sharpness_columns(),
+            ("updates", "n_updates", lambda v: mean_std(v, ",.0f")),
+        ]
+        rows = [["", *(name for name, _, _ in columns), f"part of the gap{unit}", f"alone{unit}"]]
+        parts, alone = self.parts(), self.alone()
+        shown = {LARGE: ["", ""], SMALL: [self.shown_gap(parts["not explained"]), ""]}
+        for k, cause in enumerate(self.causes):
+            own = self.shown_gap(alone[cause]) if alone[cause].n else "-"
+            shown[_together(self.causes[: k + 1])] = [self.shown_gap(parts[cause]) if parts[cause].n else "-", own]
+        names = {_together(self.causes[: k + 1]): f"and {cause}" for k, cause in enumerate(self.causes) if k}
+        for label in [LARGE, *(_together(self.causes[: k + 1]) for k in range(len(self.causes))), SMALL]:
+            cells = [show(self.values(label, key)) if label in self.done else "-" for _, key, show in columns]
+            rows.append([names.get(label, label), *cells, *shown[label]])
+        return rows
+
+    def _reading(self) -> list[str]:
+        estimates = [*self.parts().values(), *self.alone().values()]
+        return [
+            "part of the gap: test score minus that of the line above; on the line of the small batch it is what is "
+            "not explained",
+            "alone: what removing this cause alone gains for the large batch",
+            *self.interval_lines(estimates),
+            f"over {count(self.total().n, 'paired trial')}",
+        ]
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def _statistics(self) -> dict[str, Any]:
+        return {
+            **super()._statistics(),
+            "total": self.total().to_dict(),
+            "parts": {name: part.to_dict() for name, part in self.parts().items()},
+            "alone": {name: part.to_dict() for name, part in self.alone().items()},
+        }
+
+    def plot(self, ax: Any = None) -> "GapExplanationDisplay":
+        """Draw the parts as a waterfall; return a `GapExplanationDisplay`."""
+        from sklgap.experiments._plot._explain_gap import GapExplanationDisplay
+
+        return GapExplanationDisplay.from_explanation(self, ax=ax)
+
+
+# -- arms --------------------------------------------------------------------------------------------------------------
+
+
+def _together(causes: Sequence[str]) -> str:
+    return f"without {', '.join(causes)}"
+
+
+def _alone(cause: str, causes: Sequence[str]) -> str:
+    return _together([cause]) if cause == causes[0] else f"without {cause} alone"
+
+
+def _arms(
+    estimator: Any, sizes: Mapping[str, int], removed: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return the parameters of every setting that is trained."""
+    plain = {"batch_regime": "SB", "base_batch_size": sizes["small"]}
+    large = {**plain, "batch_size": sizes["large"]}
+    arms = {SMALL: {**plain, "batch_size": sizes["small"]}, LARGE: large}
+    names = list(removed)
+    for k in range(len(names)):
+        arms[_together(names[: k + 1])] = _without(estimator, large, [removed[name] for name in names[: k + 1]])
+    for name in names[1:]:
+        arms[_alone(name, names)] = _without(estimator, large, [removed[name]])
+    return arms
+
+
+def _without(estimator: Any, large: Mapping[str, Any], removals: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the parameters of the large batch with several causes removed; callbacks add up."""
+    parameters = dict(large)
+    for removal in removals:
+        parameters |= {name: value for name, value in removal.items() if name != "callbacks"}
+    callbacks = [own for removal in removals for own in removal.get("callbacks", [])]
+    if callbacks:
+        parameters["callbacks"] = [*(last_step(estimator).callbacks or []), *callbacks]
+    return parameters
+
+
+def _check_size(name: str, size: Any, n_samples: int) -> int:
+    if not isinstance(size, str | int | float) or isinstance(size, bool):
+        raise WrongArgument(f"{name} must be 'SB', 'LB', a batch size or a fraction of the samples; got {shown(size)}.")
+    try:
+        return check_batch_regime(size, n_samples).batch_size(0, n_samples)
+    except ValueError as error:
+        raise ValueError(str(error).replace("batch_regime must", f"{name} must", 1)) from None
+
+
+def _check_causes(causes: Any, estimator: Any, X: Any, y: Any, small: int) -> dict[str, Mapping[str, Any]]:
+    """Return the parameters that remove each cause."""
+    if isinstance(causes, Mapping):
+        if not causes or not all(isinstance(n, str) and isinstance(p, Mapping) for n, p in causes.items()):
+            raise WrongArgument(f"causes must be names, or a dict of name to parameters; got {shown(causes)}.")
+        return dict(causes)
+    allowed = ", ".join(map(repr, CAUSES))
+    if isinstance(causes, str) or not isinstance(causes, Sequence) or not causes:
+        raise WrongArgument(f"causes must be a sequence of {allowed}, or a dict; got {shown(causes)}.")
+    if not all(is_one_of(cause, CAUSES) and cause is not None for cause in causes) or len(set(causes)) < len(causes):
+        raise ValueError(f"causes must be different ones of {allowed}; got {shown(causes)}.")
+    removals: dict[str, Mapping[str, Any]] = {
+        "fewer updates": {"regime_adaptation": True},
+        "learning rate": {"lr_scaling": "sqrt"},
+        "batch norm": {"ghost_batch_size": small},
+        "last weights": {"callbacks": [("averaged last weights", WeightAveraging())]},
+    }
+    found = {cause: removals[cause] for cause in causes}
+    if "batch norm" in found and not _has_batch_norm(estimator, X, y):
+        if causes is not CAUSES:
+            raise ValueError("causes must not have 'batch norm' for a net without batch normalisation.")
+        del found["batch norm"]
+    return found
+
+
+def _has_batch_norm(estimator: Any, X: Any, y: Any) -> bool:
+    classifier, X = without_head(estimator, X, y)
+    return bool(batch_norm_layers(time_steps(classifier, {}, X, y).net_.module_))

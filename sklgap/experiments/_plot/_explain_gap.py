@@ -1,0 +1,109 @@
+"""The parts of a gap as a waterfall."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from sklgap._checks import check_kind
+from sklgap.experiments._estimate import Estimate
+from sklgap.inspection._plot._axes import axes_for
+
+if TYPE_CHECKING:
+    from sklgap.experiments._explain_gap import GapExplanation
+
+_TOTAL, _PART, _WORSE, _REST = "#555555", "#0072B2", "#D55E00", "#999999"
+
+
+class GapExplanationDisplay:
+    """The gap on the left, what each cause takes from it, and what is left on the right, with intervals.
+
+    Parameters
+    ----------
+    total : Estimate
+        The gap.
+    parts : sequence of (str, Estimate)
+        Its parts by cause; the last one is what is not explained.
+    name : str, default="test accuracy"
+        What the score is called.
+    percent : bool, default=True
+        Whether the score is a fraction that is drawn in points.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Where it was drawn.
+    figure_ : matplotlib Figure
+        The figure.
+    """
+
+    def __init__(
+        self,
+        total: Estimate,
+        parts: Sequence[tuple[str, Estimate]],
+        *,
+        name: str = "test accuracy",
+        percent: bool = True,
+    ) -> None:
+        self.total = total
+        self.parts = parts
+        self.name = name
+        self.percent = percent
+
+    @classmethod
+    def from_explanation(cls, explanation: "GapExplanation", *, ax: Any = None) -> Self:
+        """Take the numbers from what `explain_gap` returned, and plot."""
+        from sklgap.experiments._explain_gap import GapExplanation
+
+        check_kind("explanation", explanation, GapExplanation)
+        score = explanation.scores[0]
+        parts = list(explanation.parts().items())
+        return cls(explanation.total(), parts, name=f"test {score.name}", percent=score.in_points).plot(ax=ax)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw the waterfall; bars have the intervals of their own part.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None: a new figure.
+
+        Returns
+        -------
+        self
+        """
+        ax = axes_for(ax, "GapExplanationDisplay.plot", figsize=(1.6 + 1.1 * (len(self.parts) + 1), 3.8))
+        factor = 100 if self.percent else 1
+        names = ["gap", *(name for name, _ in self.parts)]
+        top = factor * self.total.value
+        self._bar(ax, 0, 0.0, top, factor, self.total, _TOTAL, top)
+        for i, (_, part) in enumerate(self.parts, start=1):
+            value = factor * part.value
+            last = i == len(self.parts)
+            colour = _REST if last else _PART if value >= 0 else _WORSE
+            ax.plot([i - 1.35, i + 0.35], [top, top], color="0.6", linewidth=0.8)
+            self._bar(ax, i, top - value, value, factor, part, colour, top if last else top - value)
+            top -= value
+        ax.axhline(0, color="black", linewidth=0.8)
+        ax.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
+        ax.set_ylabel(f"loss of {self.name}" + (" (points)" if self.percent else ""))
+        ax.margins(y=0.12)
+        ax.grid(axis="y", alpha=0.3)
+        ax.set_axisbelow(True)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _bar(
+        self, ax: Any, x: int, bottom: float, height: float, factor: int, part: Estimate, colour: str, end: float
+    ) -> None:
+        """Draw a bar, and the interval at the end that moves with it."""
+        ax.bar(x, height, bottom=bottom, width=0.7, color=colour)
+        if part.has_interval:
+            half = factor * (part.high - part.value)
+            ax.errorbar(x, end, yerr=half, color="black", capsize=4, linewidth=1.2)
+        ax.annotate(
+            f"{height:+.1f}" if self.percent else f"{height:+.3g}",
+            (x, max(bottom, bottom + height)),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize="small",
+        )

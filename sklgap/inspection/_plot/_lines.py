@@ -1,0 +1,52 @@
+"""What the displays that draw lines share: one colour per estimator, scales, the batch-norm policy, the legend."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+
+# A quantity whose values span more than this factor has a logarithmic scale.
+_DECADES = 20
+
+
+def draw_records(
+    ax: "Axes", number: int, label: str, x: np.ndarray, y: np.ndarray, options: dict[str, Any]
+) -> "Line2D":
+    """Draw what was recorded of one estimator: a thin line in the colour of its number, a dot for each record.
+
+    ``options`` are the user's arguments of ``Axes.plot``; they win.
+    """
+    style = {"color": f"C{number}", "marker": "o", "markersize": 3, "linewidth": 1, "label": label}
+    (line,) = ax.plot(x, y, **{**style, **options})
+    return line
+
+
+def spans_decades(*values: npt.ArrayLike) -> bool:
+    """Say whether the finite positive values together span more than a factor of 20."""
+    every = np.concatenate([np.ravel(one) for one in values])
+    every = every[np.isfinite(every) & (every > 0)]
+    return len(every) > 0 and bool(every.max() > _DECADES * every.min())
+
+
+def with_policy(quantity: str, batch_norm: str | None) -> str:
+    """Return the label of an axis; the batch-norm policy stands in it where it is known."""
+    return quantity if batch_norm is None else f"{quantity}, batch norm: {batch_norm}"
+
+
+def dress(
+    ax: "Axes",
+    xlabel: str,
+    ylabel: str,
+    *,
+    grid: Literal["both", "y"] = "both",
+    legend: Literal["best", "lower right", "upper right"] = "best",
+) -> None:
+    """Give labels, a faint grid, and a legend at that place without a frame."""
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    ax.grid(axis=grid, alpha=0.3)
+    ax.legend(loc=legend, frameon=False, fontsize="small")
