@@ -332,14 +332,9 @@ class BatchSizeCurve(Records):
         label, gap = list(gaps.items())[-1]
         below = "below" if gap.value > 0 else "above"
         amount = self.gap_sentence(gap if gap.value > 0 else gap.scaled(-1))
-        doubt = ""
-        if not gap.has_interval:
-            doubt = ", without an interval"
-        elif not gap.excludes(0):
-            doubt = ": the interval contains 0"
         sentence = (
             f"Batches of {int(label):,} test {amount} {below} batches of {self.reference:,}, over "
-            f"{count(gap.n, 'trial')}{doubt}"
+            f"{count(gap.n, 'trial')}{self.doubt(gap)}"
         )
         for key, name in list(self.sharpness_names().items())[:1]:
             one, other = (values.mean() for values in self.paired(self.reference, label, key))

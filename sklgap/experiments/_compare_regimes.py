@@ -212,12 +212,7 @@ class RegimeComparison(Records):
         what = "is" if gap.excludes(0) else "is, in these trials,"
         below = "below" if gap.value > 0 else "above"
         amount = self.gap_sentence(gap if gap.value > 0 else gap.scaled(-1))
-        return [f"{label} {what} {amount} {below} {reference} on test data{self._doubt(gap)}."]
-
-    def _doubt(self, gap: Any) -> str:
-        if not gap.has_interval:
-            return ", without an interval"
-        return "" if gap.excludes(0) else ": the interval contains 0"
+        return [f"{label} {what} {amount} {below} {reference} on test data{self.doubt(gap)}."]
 
     def _head(self) -> list[str]:
         s = self.settings
