@@ -36,11 +36,11 @@ def _run(experiment, **kwargs):
 
 EXPERIMENTS = {
     "comparison": lambda: _run(
-        compare_regimes, regimes=(10, 50), reference="10", epsilons=[1e-3], subspace_dims=(None, 3)
+        compare_regimes, regimes=(10, 50), reference="10", epsilon=[1e-3], subspace_dims=(None, 3)
     ),
-    "curve": lambda: _run(batch_size_curve, batch_sizes=[10, 30], epsilons=[1e-3]),
-    "tuned curve": lambda: _run(batch_size_curve, batch_sizes=[10, 30], epsilons=[1e-3], lr="tuned", lrs=(1e-3, 3e-2)),
-    "warm start": lambda: _run(warm_start_curve, small=10, large=50, max_small_epochs=2, epsilons=[1e-3]),
+    "curve": lambda: _run(batch_size_curve, batch_sizes=[10, 30], epsilon=[1e-3]),
+    "tuned curve": lambda: _run(batch_size_curve, batch_sizes=[10, 30], epsilon=[1e-3], lr="tuned", learning_rates=(1e-3, 3e-2)),
+    "warm start": lambda: _run(warm_start_curve, small=10, large=50, max_small_epochs=2, epsilon=[1e-3]),
 }
 
 
