@@ -234,7 +234,7 @@ class GapReport(Result):
             *(self._on_folds() if gaps else []),
             *notes.no_interval(gaps),
             *notes.undecided(s["reference"], gaps, s["scoring"]),
-            *notes.better(s["reference"], gaps, "accurate" if s["in_points"] else f"{s['scoring']}, "),
+            *notes.better(s["reference"], gaps, "accuracy" if s["in_points"] else s["scoring"]),
             *self._less_far(),
             *notes.several_intervals(sum(gap.has_interval for gap in gaps.values())),
         ]

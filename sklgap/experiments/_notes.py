@@ -210,7 +210,7 @@ def far_from_a_minimum(losses: Mapping[str, float], n_classes: int) -> list[str]
 
 
 def majority_class(accuracies: Mapping[str, float], labels: np.ndarray, part: str = "test") -> list[str]:
-    """Say so where no model is more accurate than always saying the largest class.
+    """Say so where no model is more accurate than always saying the largest class, by more than two standard errors.
 
     Parameters
     ----------
@@ -224,12 +224,13 @@ def majority_class(accuracies: Mapping[str, float], labels: np.ndarray, part: st
     classes, counts = np.unique(labels, return_counts=True)
     share = counts.max() / counts.sum()
     known = [value for value in accuracies.values() if math.isfinite(value)]
-    if not known or max(known) > share + 1e-9:  # a mean of equal shares may be off by a rounding
+    error = math.sqrt(share * (1 - share) / len(labels))
+    if not known or max(known) > share + 2 * error:
         return []
     return [
         f"No model is more accurate on the {part} samples than always saying {classes[counts.argmax()]!s}, which is "
-        f"right in {100 * share:.1f} % of them: accuracy says nothing here. Try scoring='average_precision' or "
-        "scoring='balanced_accuracy'."
+        f"right in {100 * share:.1f} % of them, by more than the sampling error: accuracy says nothing here. Try "
+        "scoring='average_precision' or scoring='balanced_accuracy'."
     ]
 
 

@@ -175,7 +175,7 @@ def test_sentences_on_the_gaps():
         return {size for size in (2, 3, 4) if f"batch_size={size}" in sentence}
 
     assert about("contains 0") == {3}
-    assert about("More accurate") == {4}
+    assert about("Better than") == {4}
     assert about("Training accuracy") == {2}
     assert any("Each of the 3 intervals" in sentence for sentence in report.notes)
     assert report._verdict()[0].startswith("batch_size=2 is")
