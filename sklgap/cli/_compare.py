@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(arguments: argparse.Namespace, data: Loaded, found: Any) -> None:
-    from sklgap import ParametricPlotDisplay
+    from sklgap.inspection import ParametricPlotDisplay
     from sklgap.cli import _report as report
 
     plt, figure = report.pyplot(), None

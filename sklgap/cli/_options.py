@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sklgap import LBGapClassifier
+    from sklgap.estimator import LBGapClassifier
     from sklgap.cli._load import Loaded
 
 ANSWERED, WRONG_USAGE, NOT_SAFE, INTERRUPTED = 0, 2, 3, 130
@@ -79,7 +79,7 @@ def classifier(arguments: argparse.Namespace, data: "Loaded") -> "LBGapClassifie
     """Return the classifier that the arguments describe."""
     import torch
 
-    from sklgap import LBGapClassifier
+    from sklgap.estimator import LBGapClassifier
 
     net = arguments.net or ("C1" if data.name.startswith("cifar") else "F1")
     sizes: dict[str, Any] = {}

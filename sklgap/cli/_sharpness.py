@@ -53,7 +53,7 @@ def _measure(arguments: argparse.Namespace, data: Loaded) -> list[Any]:
     import numpy as np
     from torch import nn
 
-    from sklgap import sharpness
+    from sklgap.inspection import sharpness
 
     X = data.X if data.head is None else data.head.fit_transform(data.X, data.y)
     y = np.unique(data.y, return_inverse=True)[1]

@@ -28,7 +28,6 @@ from sklgap.experiments._protocol import (
     Trial,
     draw_different_seeds,
     given_measurement,
-    last_step,
     take,
     with_parameters,
 )
@@ -37,6 +36,7 @@ from sklgap.experiments._result import count, mean_std
 from sklgap.experiments._run import interruptible
 from sklgap.experiments._scores import Score, Scoring, try_scores
 from sklgap.experiments._trials import Outcome, Parts, run_trials
+from sklgap.objective._estimators import final_estimator
 from sklgap.regimes import check_batch_size, default_base_batch_size
 from sklgap.regimes._base import LARGE_BATCH_FRACTION
 from sklgap.regimes._lr_scaling import lr_factor
@@ -477,7 +477,7 @@ def _best_rate(tuning: list[dict[str, Any]], size: int, score: str = "accuracy")
 
 def _rate(estimator: Any, parameters: dict[str, Any], size: int, reference: int) -> float:
     """Return the rate of a batch size, before milestones and schedulers."""
-    lr = parameters.get("lr", last_step(estimator).lr)
+    lr = parameters.get("lr", final_estimator(estimator).lr)
     return float(lr * lr_factor(parameters["lr_scaling"], size, reference))
 
 

@@ -11,10 +11,11 @@ import numpy as np
 from sklgap._checks import check_integer
 from sklgap._typing import BatchNormPolicy
 from sklgap.experiments._inputs import without_head
-from sklgap.experiments._protocol import Measuring, last_step, take, with_parameters
+from sklgap.experiments._protocol import Measuring, take, with_parameters
 from sklgap.experiments._result import count
 from sklgap.inspection._sharpness import usual_gradients
 from sklgap.objective import check_objective
+from sklgap.objective._estimators import final_estimator
 from sklgap.regimes import default_base_batch_size, n_batches, updates_of_epochs
 from sklgap.training._step_timer import StepTimer
 
@@ -120,7 +121,7 @@ def measure_cost(
     n_jobs : int or None
         As in joblib.
     """
-    check_integer("max_epochs", last_step(estimator).max_epochs)
+    check_integer("max_epochs", final_estimator(estimator).max_epochs)
     classifier, X = without_head(estimator, *train)
     timers = {label: time_steps(classifier, own, X, train[1]) for label, own in parameters.items()}
     updates, fit_seconds = [], 0.0

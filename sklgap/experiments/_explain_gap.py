@@ -21,13 +21,14 @@ from sklgap.experiments._inputs import (
     described,
     without_head,
 )
-from sklgap.experiments._protocol import Measurement, Trial, draw_seeds, given_measurement, last_step
+from sklgap.experiments._protocol import Measurement, Trial, draw_seeds, given_measurement
 from sklgap.experiments._records import Records, targets_of
 from sklgap.experiments._result import count, mean_std
 from sklgap.experiments._run import interruptible
 from sklgap.experiments._scores import Scoring, try_scores
 from sklgap.experiments._trials import run_trials
 from sklgap.objective._batch_norm import batch_norm_layers
+from sklgap.objective._estimators import final_estimator
 from sklgap.regimes import check_batch_regime
 from sklgap.training import WeightAveraging
 
@@ -371,7 +372,7 @@ def _without(estimator: Any, large: Mapping[str, Any], removals: Sequence[Mappin
         parameters |= {name: value for name, value in removal.items() if name != "callbacks"}
     callbacks = [own for removal in removals for own in removal.get("callbacks", [])]
     if callbacks:
-        parameters["callbacks"] = [*(last_step(estimator).callbacks or []), *callbacks]
+        parameters["callbacks"] = [*(final_estimator(estimator).callbacks or []), *callbacks]
     return parameters
 
 

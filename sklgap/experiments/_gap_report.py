@@ -21,9 +21,9 @@ from sklgap.experiments._candidates import (
     training_losses,
 )
 from sklgap.experiments._estimate import Estimate, folds_estimate
-from sklgap.experiments._protocol import last_step
 from sklgap.experiments._result import Result, count, listed
 from sklgap.experiments._scores import ACCURACY
+from sklgap.objective._estimators import final_estimator
 
 if TYPE_CHECKING:
     from sklgap.experiments._plot._gap_report import GapReportDisplay
@@ -515,7 +515,7 @@ def _covers(search: Any) -> str:
     rows = "new training and test samples of these sizes"
     if not hasattr(search, "estimator"):
         return f"{rows}, and new seeds as far as the folds had different ones"
-    parameters = last_step(search.estimator).get_params(deep=False)
+    parameters = final_estimator(search.estimator).get_params(deep=False)
     return f"{rows}, and new seeds" if parameters.get("random_state") is None else f"{rows}, with the same seed"
 
 

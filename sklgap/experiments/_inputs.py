@@ -11,10 +11,11 @@ from sklearn.utils import indexable
 
 from sklgap._checks import WrongArgument, is_flat, naming_data, shown
 from sklgap.estimator import LBGapClassifier
-from sklgap.experiments._protocol import Measurement, last_step, with_parameters
+from sklgap.experiments._protocol import Measurement, with_parameters
 from sklgap.experiments._result import environment, text_of
 from sklgap.inspection._sharpness import check_epsilons
 from sklgap.memory import check_memory
+from sklgap.objective._estimators import final_estimator
 from sklgap.regimes import check_batch_regime
 
 
@@ -53,17 +54,22 @@ def check_keepable(memory: Any, random_state: Any) -> None:
 
 def check_classifier(estimator: Any) -> LBGapClassifier:
     """Return the classifier that an experiment trains; TypeError for what has none to set a batch size of."""
-    classifier = last_step(estimator)
+    # Of a clone: a fitted search is a search, not what it found.
+    classifier = estimator if isinstance(estimator, type) else final_estimator(_unfitted(estimator))
     if not isinstance(classifier, LBGapClassifier):
         got = f"the class {estimator.__name__}" if isinstance(estimator, type) else type(classifier).__name__
         raise TypeError(f"estimator must be an LBGapClassifier or a pipeline that ends in one; got {got}.")
     return classifier
 
 
+def _unfitted(estimator: Any) -> Any:
+    return clone(estimator) if hasattr(estimator, "get_params") else estimator
+
+
 def check_candidate(estimator: Any, parameters: Mapping[str, Any], n_samples: int) -> None:
     """Raise where the estimator has not these parameters, or a regime is none for so many rows."""
     check_classifier(estimator)
-    candidate = last_step(with_parameters(estimator, dict(parameters)))
+    candidate = final_estimator(with_parameters(estimator, dict(parameters)))
     check_batch_regime(candidate.batch_regime, n_samples).batch_size(0, n_samples)
 
 
@@ -117,10 +123,10 @@ def without_head(estimator: Any, X: Any, y: Any, *others: Any) -> tuple[Any, ...
     """Return the classifier at the end of a pipeline, X as it gets it, and other inputs as it gets them."""
     if not hasattr(estimator, "steps"):
         return estimator, X, *others
-    if len(estimator.steps) == 1:
-        return estimator.steps[-1][1], X, *others
-    head = clone(estimator[:-1])
-    return estimator.steps[-1][1], head.fit_transform(X, y), *(head.transform(other) for other in others)
+    if len(estimator.steps) > 1:
+        head = clone(estimator[:-1])
+        X, others = head.fit_transform(X, y), tuple(head.transform(other) for other in others)
+    return without_head(estimator.steps[-1][1], X, y, *others)  # a pipeline may end in another one
 
 
 def common_settings(estimator: Any, random_state: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from sklgap.experiments._scores import Score, Scoring, check_scoring
 from sklgap.inspection._sharpness import SOLVERS, check_epsilons
 from sklgap.objective._batch_norm import check_batch_norm
 from sklgap.objective._check import drawn_samples
+from sklgap.objective._estimators import parameter_prefix
 
 
 @dataclass(frozen=True)
@@ -179,14 +180,9 @@ def draw_different_seeds(n: int, rng: np.random.RandomState) -> list[int]:
     return list(seeds)
 
 
-def last_step(estimator: Any) -> Any:
-    """Return the classifier at the end of a pipeline, or the estimator itself."""
-    return estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
-
-
 def with_parameters(estimator: Any, parameters: Mapping[str, Any]) -> Any:
     """Return a clone with the parameters of its classifier set, which may be the end of a pipeline."""
-    prefix = f"{estimator.steps[-1][0]}__" if hasattr(estimator, "steps") else ""
+    prefix = parameter_prefix(estimator)
     return clone(estimator).set_params(**{prefix + name: value for name, value in parameters.items()})
 
 

@@ -12,12 +12,13 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklgap._checks import naming_data
 from sklgap.estimator._parameters import check_device
-from sklgap.experiments._protocol import Measuring, Trial, last_step, sharpness_key, take, with_parameters
+from sklgap.experiments._protocol import Measuring, Trial, sharpness_key, take, with_parameters
 from sklgap.experiments._run import Finished, run
 from sklgap.experiments._scores import ACCURACY, Samples, measure_score
 from sklgap.inspection import sharpness
 from sklgap.memory import Memory, key_of, plain, surroundings, unplain
 from sklgap.objective import Objective, check_objective
+from sklgap.objective._estimators import final_estimator
 
 Data = tuple[Any, Any]
 # The training data, and further parts by their names in records; what of them a user calls X and y.
@@ -91,16 +92,16 @@ def run_trial(
     store, key = None, None
     if memory is not None:
         store = Memory(memory, f"{trial.label}, trial {trial.trial}")
-        if last_step(model).memory is None:
+        if final_estimator(model).memory is None:
             model = with_parameters(model, {"memory": memory})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the report says which trials had not converged
         model.fit(*parts["train"])
     if store is not None:
         plainly = with_parameters(model, {"memory": None, "verbose": 0, "device": "auto"})
-        device = check_device(last_step(model).device)
+        device = check_device(final_estimator(model).device)
         # The weights too: a fit that is not saved may have come to others.
-        fitted = last_step(model).module_.state_dict()
+        fitted = final_estimator(model).module_.state_dict()
         key = key_of("trial", plainly, fitted, dict(parts), measuring, surroundings(device))
     found = None if store is None or key is None else _loaded(store, key, parts, measuring)
     if found is None:
@@ -123,7 +124,7 @@ _OF_THE_FIT = ("batch_size", "weight_distance", "n_epochs", "n_updates", "conver
 def measure(model: Any, parts: Parts, measuring: Measuring, seed: int) -> tuple[dict[str, Any], dict[str, Samples]]:
     """Return the figures of a fitted model, and what its scores rest on."""
     started = time.perf_counter()
-    classifier = last_step(model)
+    classifier = final_estimator(model)
     figures: dict[str, Any] = {"batch_size": classifier.history_[-1, "batch_size"]}
     scores, samples = measure_scores(model, parts, measuring)
     figures |= scores
