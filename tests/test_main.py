@@ -13,7 +13,7 @@ from sklgap.__main__ import main
 from sklgap.datasets import _base
 from tests.datasets.writers import MNIST_FILES, write_mnist
 
-FAST = ["--trials", "2", "--epochs", "2", "--tol", "0", "--train-samples", "200", "--max-samples", "50"]
+FAST = ["--trials", "2", "--epochs", "2", "--tol", "0", "--train-samples", "100", "--max-samples", "20"]
 FAST += ["--epsilon", "1e-3", "--device", "cpu", "--jobs", "1"]
 
 
@@ -51,7 +51,7 @@ def test_the_digits(tmp_path, capsys):
     folder = tmp_path / "new" / "folder"
     assert run(folder) == 0
     out, err = capsys.readouterr()
-    for words in ("200 training and 450 test samples, 2 paired trials", "sharpness 0.001", "regime gap, test accuracy"):
+    for words in ("100 training and 450 test samples, 2 paired trials", "sharpness 0.001", "regime gap, test accuracy"):
         assert words in out
     assert "train-test gap (points)" in out
     assert f"written: {folder / 'report.json'}, {folder / 'report.png'}" in out
@@ -60,20 +60,21 @@ def test_the_digits(tmp_path, capsys):
     assert len(report["records"]) == 4
     assert report["settings"]["random_state"] == 0
     assert [record["n_epochs"] for record in report["records"]] == [2] * 4
-    assert [record["batch_size"] for record in report["records"]] == [8, 20] * 2
+    assert [record["batch_size"] for record in report["records"]] == [8, 10] * 2
     assert (folder / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_options_reach_the_comparison(tmp_path, capsys):
-    options = ["--regimes", "10", "50", "0.5", "--trials", "1", "--seed", "3", "--batch-norm", "population"]
+    options = ["--regimes", "10", "25", "0.5", "--trials", "1", "--epochs", "1"]
+    options += ["--seed", "3", "--batch-norm", "population"]
     options += ["--subspace-dim", "3", "--epsilon", "1e-2", "1e-3"]
     assert run(tmp_path, *options) == 0
     report = _report(tmp_path)
     settings = report["settings"]
     assert (settings["reference"], settings["random_state"], settings["batch_norm"]) == ("10", 3, "population")
     assert (settings["epsilons"], settings["subspace_dims"]) == ([1e-2, 1e-3], [None, 3])
-    assert (settings["n_train"], settings["n_samples_sharpness"]) == (200, 50)
-    assert [record["batch_size"] for record in report["records"]] == [10, 50, 100]
+    assert (settings["n_train"], settings["n_samples_sharpness"]) == (100, 20)
+    assert [record["batch_size"] for record in report["records"]] == [10, 25, 50]
     assert "sharpness_0.001_dim3" in report["records"][0]
     assert "sharpness 0.01, 3 dims" in capsys.readouterr().out
 
@@ -95,7 +96,8 @@ def test_one_regime(tmp_path):
 
 @pytest.mark.parametrize("first", ["0.50", "064", "1e-1"])
 def test_the_reference_may_be_written_in_any_way(tmp_path, capsys, first):
-    assert run(tmp_path, "--regimes", first, "LB", "--trials", "1", "--epsilon") == 0, capsys.readouterr().err
+    options = ["--regimes", first, "LB", "--trials", "1", "--epochs", "1", "--epsilon"]
+    assert run(tmp_path, *options) == 0, capsys.readouterr().err
 
 
 def test_convolutional_nets_on_the_digits(tmp_path):
@@ -139,7 +141,7 @@ def test_jobs():
 def test_mnist_from_local_files(tmp_path, capsys):
     write_mnist(tmp_path / "data")
     options = ["--dataset", "mnist", "--net", "F1", "--data-home", str(tmp_path / "data"), "--regimes", "4", "12"]
-    assert run(tmp_path / "out", *options, "--trials", "1", "--epochs", "1", "--max-samples", "12") == 0
+    assert run(tmp_path / "out", *options, "--trials", "1", "--epochs", "1", "--epsilon") == 0
     assert "12 training and 5 test samples" in capsys.readouterr().out
     report = _report(tmp_path / "out")
     assert "'F1'" in report["settings"]["estimator"] or "LBGapClassifier(" in report["settings"]["estimator"]
