@@ -27,6 +27,14 @@ def _narrow_net_and_no_screen(monkeypatch):
     plt.switch_backend(backend)
 
 
+@pytest.fixture
+def no_figure(_narrow_net_and_no_screen):
+    """Drawing takes longer than these comparisons do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)
+        yield
+
+
 def run(tmp_path, *arguments):
     return main([*FAST, "--output", str(tmp_path), *arguments])
 
@@ -64,6 +72,7 @@ def test_the_digits(tmp_path, capsys):
     assert (folder / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_options_reach_the_comparison(tmp_path, capsys):
     options = ["--regimes", "10", "25", "0.5", "--trials", "1", "--epochs", "1"]
     options += ["--seed", "3", "--batch-norm", "population"]
@@ -79,6 +88,7 @@ def test_options_reach_the_comparison(tmp_path, capsys):
     assert "sharpness 0.01, 3 dims" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_repeatable_from_the_seed(tmp_path, capsys):
     losses = []
     for i, seed in enumerate(["0", "0", "1"]):
@@ -94,6 +104,7 @@ def test_one_regime(tmp_path):
     assert (tmp_path / "report.png").exists()
 
 
+@pytest.mark.usefixtures("no_figure")
 @pytest.mark.parametrize("first", ["0.50", "064", "1e-1"])
 def test_the_reference_may_be_written_in_any_way(tmp_path, capsys, first):
     options = ["--regimes", first, "LB", "--trials", "1", "--epochs", "1", "--epsilon"]
@@ -138,6 +149,7 @@ def test_jobs():
 # -- other data --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_mnist_from_local_files(tmp_path, capsys):
     write_mnist(tmp_path / "data")
     options = ["--dataset", "mnist", "--net", "F1", "--data-home", str(tmp_path / "data"), "--regimes", "4", "12"]

@@ -51,8 +51,8 @@ REGIMES = {
     "LB": lambda: "LB",
     "ConstantBatch": lambda: regimes.ConstantBatch(0.3),
     "SwitchBatch": lambda: regimes.SwitchBatch(1, first=9, then=0.5),
-    "GrowingBatch": lambda: regimes.GrowingBatch(8, every=1, largest=0.5),
-    "DynamicSampling": lambda: regimes.DynamicSampling(8, theta=0.1, largest=0.5, max_growth=3.0),
+    "GrowingBatch": lambda: regimes.GrowingBatch(8, every=1, largest=0.8),
+    "DynamicSampling": lambda: regimes.DynamicSampling(8, theta=0.1, largest=0.8, max_growth=3.0),
 }
 REMEDIES = {
     "none": lambda: (),
@@ -129,9 +129,9 @@ def test_a_regime_and_a_remedy_do_something():
     sizes = {regime: _model("F1", regime, "none").fit(X, y).history_[:, "batch_size"] for regime in REGIMES}
     assert sizes == {
         "SB": [8, 8],
-        "LB": [6, 6],
-        "ConstantBatch": [18, 18],
-        "SwitchBatch": [9, 30],
+        "LB": [3, 3],
+        "ConstantBatch": [9, 9],
+        "SwitchBatch": [9, 15],
         "GrowingBatch": [8, 16],
         "DynamicSampling": [8, 24],
     }
