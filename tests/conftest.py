@@ -16,7 +16,8 @@ FEW_FILES = 2
 
 def is_controller(config):
     """Whether this process only hands out tests to others."""
-    return not hasattr(config, "workerinput") and bool(config.getoption("tx", None))
+    option = config.option
+    return not hasattr(config, "workerinput") and bool(getattr(option, "tx", None)) and not option.collectonly
 
 
 def pytest_xdist_auto_num_workers(config):
