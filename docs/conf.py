@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import joblib
+
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
 
@@ -52,6 +54,7 @@ sphinx_gallery_conf = {
     "ignore_pattern": r"(^|[\\/])(?!plot_)\w+\.py$",
     "within_subsection_order": "FileNameSortKey",
     "reset_argv": "quick_mode.reset_argv",
+    "parallel": joblib.cpu_count(),
     "abort_on_example_error": True,
     "show_signature": False,
     "download_all_examples": False,

@@ -34,9 +34,9 @@ parser.add_argument("--quick", action="store_true", help="digits, not the paper'
 parser.add_argument("--net", choices=["F1", "C1", "C2"], default="F1", help="F1 on MNIST, C1 or C2 on CIFAR-10 (F1)")
 parser.add_argument("--samples", type=int, help="train on so many images only; default: all")
 parser.add_argument("--batch-sizes", type=int, nargs="+", help="default: 256, doubled up to 20 %% of the rows")
-parser.add_argument("--epochs", type=int, help="default: 100; 20 with --quick")
+parser.add_argument("--epochs", type=int, help="default: 100; 10 with --quick")
 parser.add_argument("--trials", type=int, help="default: 5; 4 with --quick")
-parser.add_argument("--rows", type=int, default=5000, help="rows that sharpness is measured on (5000)")
+parser.add_argument("--rows", type=int, help="rows that sharpness is measured on; default: 5000; 300 with --quick")
 parser.add_argument("--margin", type=float, help="accuracy that a batch may cost; default: 0.005; 0.02 with --quick")
 parser.add_argument("--average", action="store_true", help="average the weights of the last quarter of the epochs")
 parser.add_argument("--jobs", type=int, default=1, help="fits at once (1)")
@@ -47,7 +47,7 @@ arguments = parser.parse_args()
 if arguments.quick:
     digits, labels = load_digits(return_X_y=True)
     X, X_test, y, y_test = train_test_split(digits / 16, labels, test_size=0.3, random_state=0)
-    name, epochs, n_trials, setting = "digits", 20, 4, {"module__width": 32}
+    name, epochs, n_trials, setting = "digits", 10, 4, {"module__width": 32}
 else:
     name, fetch = ("MNIST", fetch_mnist) if arguments.net == "F1" else ("CIFAR-10", fetch_cifar10)
     X, y = fetch(return_X_y=True)
@@ -64,8 +64,9 @@ if arguments.samples is not None:
 if arguments.average:
     setting["callbacks"] = [("average", WeightAveraging())]
 estimator = LBGapClassifier(arguments.net, max_epochs=epochs, tol=None, **setting)
+rows = arguments.rows or (300 if arguments.quick else 5000)
 held_out = 0.25 if arguments.quick else 0.1  # a margin needs a hold-out of 5 / margin samples
-options = {"validation_fraction": held_out, "max_samples": arguments.rows, "n_trials": n_trials}
+options = {"validation_fraction": held_out, "max_samples": rows, "n_trials": n_trials}
 options |= {"n_jobs": arguments.jobs, "memory": arguments.memory}
 curve = batch_size_curve(estimator, X, y, X_test, y_test, batch_sizes=arguments.batch_sizes, random_state=0, **options)
 print(curve, end="\n\n")

@@ -35,9 +35,9 @@ parser.add_argument("--samples", type=int, help="train on so many images only; d
 parser.add_argument("--small", type=int, help="images in a small batch; default: 256, less below 10,240 images")
 parser.add_argument("--small-epochs", type=int, help="default: 40; 8 with --quick")
 parser.add_argument("--every", type=int, help="default: 4; 2 with --quick")
-parser.add_argument("--epochs", type=int, help="of the large batch; default: 100; 20 with --quick")
+parser.add_argument("--epochs", type=int, help="of the large batch; default: 100; 10 with --quick")
 parser.add_argument("--trials", type=int, help="starting points; default: 5; 3 with --quick")
-parser.add_argument("--rows", type=int, default=2000, help="images that sharpness is measured on (2000)")
+parser.add_argument("--rows", type=int, help="images that sharpness is measured on; default: 2000; 300 with --quick")
 parser.add_argument("--jobs", type=int, default=1, help="trainings at once (1)")
 parser.add_argument("--memory", help="folder of saved fits")
 parser.add_argument("--output", type=Path, help="file to save the figure to; the numbers go beside it, as JSON")
@@ -46,7 +46,7 @@ arguments = parser.parse_args()
 if arguments.quick:
     digits, labels = load_digits(return_X_y=True)
     X, X_test, y, y_test = train_test_split(digits / 16, labels, test_size=0.3, random_state=0)
-    name, setting, epochs, small_epochs, every, trials = "digits", {"module__width": 64}, 20, 8, 2, 3
+    name, setting, epochs, small_epochs, every, trials = "digits", {"module__width": 64}, 10, 8, 2, 3
 else:
     name, fetch = ("MNIST", fetch_mnist) if arguments.net == "F1" else ("CIFAR-10", fetch_cifar10)
     X, y = fetch(return_X_y=True)
@@ -69,7 +69,7 @@ curve = warm_start_curve(
     max_small_epochs=arguments.small_epochs or small_epochs,
     every=arguments.every or every,
     n_trials=trials,
-    max_samples=arguments.rows,
+    max_samples=arguments.rows or (300 if arguments.quick else 2000),
     random_state=0,
     n_jobs=arguments.jobs,
     memory=arguments.memory,

@@ -57,7 +57,7 @@ report = compare_regimes(
     y_test,
     n_trials=arguments.trials or (2 if arguments.quick else 5),
     subspace_dims=(None, 100),
-    max_samples=500 if arguments.quick else 10_000,
+    max_samples=300 if arguments.quick else 10_000,
     random_state=0,
     n_jobs=arguments.jobs,
     memory=arguments.memory,

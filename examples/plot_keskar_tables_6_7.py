@@ -32,7 +32,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--quick", action="store_true", help="digits, not the paper's setting")
 parser.add_argument("--net", choices=["F1", "C1", "C2"], default="C1", help="F1 on MNIST, C1 or C2 on CIFAR-10 (C1)")
 parser.add_argument("--samples", type=int, help="train on so many images only; default: all")
-parser.add_argument("--epochs", type=int, help="default: 100; 30 with --quick")
+parser.add_argument("--epochs", type=int, help="default: 100; 12 with --quick")
 parser.add_argument("--trials", type=int, help="default: 5; 2 with --quick")
 parser.add_argument("--jobs", type=int, default=1, help="fits at once (1)")
 parser.add_argument("--memory", help="folder that keeps finished fits")
@@ -44,7 +44,7 @@ augmentation = Augmentation()
 if arguments.quick:
     digits, labels = load_digits(return_X_y=True)
     X, X_test, y, y_test = train_test_split(digits / 16, labels, test_size=0.3, random_state=0)
-    net, setting, epochs, n_trials = "F1", {"input_shape": (1, 8, 8), "module__width": 64}, 30, 2
+    net, setting, epochs, n_trials = "F1", {"input_shape": (1, 8, 8), "module__width": 64}, 12, 2
 else:
     net, fetch = arguments.net, fetch_mnist if arguments.net == "F1" else fetch_cifar10
     X, y = fetch(return_X_y=True)
@@ -75,7 +75,7 @@ report = compare_regimes(
     y_test,
     regimes=regimes,
     n_trials=n_trials,
-    max_samples=500 if arguments.quick else 10_000,
+    max_samples=300 if arguments.quick else 10_000,
     random_state=0,
     n_jobs=arguments.jobs,
     memory=arguments.memory,

@@ -27,7 +27,7 @@ from sklgap.datasets import fetch_mnist
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--quick", action="store_true", help="digits, not the paper's setting")
 parser.add_argument("--full", action="store_true", help="all 60,000 training images")
-parser.add_argument("--trials", type=int, help="minima for each regime and initialisation; default: 20; 5 with --quick")
+parser.add_argument("--trials", type=int, help="minima for each regime and initialisation; default: 20; 3 with --quick")
 parser.add_argument("--target-loss", type=float, help="training loss to stop at; default: 1e-2; 5e-2 with --quick")
 parser.add_argument("--jobs", type=int, default=1, help="trainings at once (default: 1)")
 parser.add_argument("--json", help="file to save the figures to")
@@ -37,7 +37,7 @@ arguments = parser.parse_args()
 if arguments.quick:
     digits, labels = load_digits(return_X_y=True)
     X, X_test, y, y_test = train_test_split(digits / 16, labels, test_size=0.3, random_state=0)
-    setting, trials, target_loss = {"module__width": 64}, 5, 5e-2
+    setting, trials, target_loss = {"module__width": 64}, 3, 5e-2
 else:
     X, y = fetch_mnist(return_X_y=True, flat=True)
     if not arguments.full:

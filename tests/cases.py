@@ -117,3 +117,6 @@ WITH_BATCH_NORM = {
 }
 PROBLEMS = PLAIN | WITH_BATCH_NORM
 POLICIES = ("batch", "population", "running")
+# Without batch norm the policies are one: such a problem takes one of them, in turn.
+PROBLEMS_AND_POLICIES = [(name, POLICIES[i % 3]) for i, name in enumerate(PLAIN)]
+PROBLEMS_AND_POLICIES += [(name, policy) for name in WITH_BATCH_NORM for policy in POLICIES]

@@ -1,6 +1,7 @@
 """What a scikit-learn user expects of `LBGapClassifier`: data, labels, nets, pipelines, searches, attributes."""
 
 import copy
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -64,6 +65,11 @@ def test_integer_data_are_cast():
     assert same_weights(small().fit(X, y), small().fit(X.astype(np.float32), y))
 
 
+@cache
+def learnt():
+    return small(max_epochs=8, lr=0.03).fit(*blobs())
+
+
 @pytest.mark.parametrize(
     "labels",
     [
@@ -78,12 +84,12 @@ def test_integer_data_are_cast():
 )
 def test_labels_of_any_kind(labels):
     X, y = blobs()
-    model = small(max_epochs=20).fit(X, labels[y])
+    model = small(max_epochs=8, lr=0.03).fit(X, labels[y])
     np.testing.assert_array_equal(model.classes_, labels)
     predicted = model.predict(X)
     assert predicted.dtype == labels.dtype
     assert model.score(X, labels[y]) > 0.8  # clouds three deviations apart
-    assert same_weights(model, small(max_epochs=20).fit(X, y))
+    assert same_weights(model, learnt())
 
 
 def test_boolean_labels_and_labels_in_other_containers():

@@ -26,6 +26,8 @@ SLOW = {
     "docs/guide/why.md",
     "docs/guide/sweep.md",
     "docs/guide/remedies.md",
+    "docs/guide/run.md",
+    "docs/developer/extend.md",
 }
 # What needs data from outside, hours, or other processes (tests/test_parallel.py has those) is compiled only.
 ONLY_COMPILED = re.compile(r"fetch_(mnist|cifar10|cifar100)\(|load_timit\(|import Client|init_process_group\(")

@@ -77,7 +77,12 @@ def _examples(name):
 WITH_EXAMPLES = [name for name in MODULES if _examples(name)]
 
 
-@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def _marked(name):
+    # An experiment trains some ten nets; .ci/run has these examples too.
+    return pytest.param(name, marks=[pytest.mark.slow] if name.startswith("sklgap.experiments.") else [])
+
+
+@pytest.mark.parametrize("name", [_marked(name) for name in WITH_EXAMPLES])
 def test_examples_run(name):
     runner = doctest.DocTestRunner()
     failures = []

@@ -26,7 +26,7 @@ FEWEST_CHECKS = 50
 SHUFFLED = "shuffled mini-batches: a sample of weight 2 and two copies of it come in other batches"
 EXPECTED = {f"check_sample_weight_equivalence_on_{kind}_data": SHUFFLED for kind in ("dense", "sparse")}
 
-SMALL = {"net": TinyF1, "max_epochs": 10, "lr": 0.01, "tol": None}
+SMALL = {"net": TinyF1, "max_epochs": 5, "lr": 0.03, "tol": None}
 SLOW_CASES = {
     "default": {},
     "ghost batch norm": {**SMALL, "ghost_batch_size": 8},

@@ -16,7 +16,7 @@ def mutations():
     return module
 
 
-@pytest.mark.parametrize(("check", "n"), [("check_data", 150), ("check_memory", 20)])
+@pytest.mark.parametrize(("check", "n"), [("check_data", 75), ("check_memory", 10)])
 def test_changed_files_are_not_believed(mutations, check, n):
     counts = getattr(mutations, check)(n, seed=1)
     assert counts.examples == []
@@ -27,6 +27,6 @@ def test_changed_files_are_not_believed(mutations, check, n):
 def test_a_believed_file_would_be_seen(mutations, monkeypatch):
     """The check can fail: a reader that takes any file is found out."""
     monkeypatch.setattr(mutations, "indistinguishable", lambda *arguments: False)
-    counts = mutations.check_data(60, seed=1)
+    counts = mutations.check_data(30, seed=1)
     assert counts["believed"] > 0
     assert counts.examples

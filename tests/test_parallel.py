@@ -1,7 +1,8 @@
 """Searches, cross-validation and comparisons under joblib's backends: the results of a serial run, bit for bit."""
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cache
 
 import joblib
 import numpy as np
@@ -20,10 +21,10 @@ TIMES = ("fit_seconds", "measure_seconds")
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Return the client of two Dask workers of one thread each."""
+    """Return the client of a Dask worker, another process (loky has two): every worker takes seconds to start."""
     distributed = pytest.importorskip("distributed")
     pytest.importorskip("dask")
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
     before = dict(os.environ)
     with distributed.LocalCluster(**options) as workers, distributed.Client(workers) as client:
         assert set(client.run(torch.get_num_threads).values()) == {1}  # as here: see conftest.py
@@ -49,36 +50,47 @@ def backend(request):
     return use
 
 
-def test_a_grid_search(backend):
+@cache
+def grid_search(run=None):
     X, y = images(n=36)
-    search = GridSearchCV(small(net=TinyC1), {"batch_size": [6, -1], "lr": [1e-3, 1e-2]}, cv=2)
-    serial = search.fit(X, y)
-    with backend():
-        parallel = GridSearchCV(small(net=TinyC1), serial.param_grid, cv=2).fit(X, y)
+    with run() if run else nullcontext():
+        return GridSearchCV(small(net=TinyC1), {"batch_size": [6, -1], "lr": [1e-3, 1e-2]}, cv=2).fit(X, y)
+
+
+def test_a_grid_search(backend):
+    serial, parallel = grid_search(), grid_search(backend)
     for key, values in serial.cv_results_.items():
         if "time" not in key:
             np.testing.assert_array_equal(values, parallel.cv_results_[key])
     assert same_weights(serial.best_estimator_, parallel.best_estimator_)
 
 
-def test_cross_validation(backend):
+@cache
+def cross_validation(run=None):
     X, y = images(n=36)
     options = {"cv": 3, "scoring": {"accuracy": "accuracy", "sharpness": sharpness_score}, "return_estimator": True}
-    serial = cross_validate(small(net=TinyC1), X, y, **options)
-    with backend():
-        parallel = cross_validate(small(net=TinyC1), X, y, **options)
+    with run() if run else nullcontext():
+        return cross_validate(small(net=TinyC1), X, y, **options)
+
+
+def test_cross_validation(backend):
+    serial, parallel = cross_validation(), cross_validation(backend)
     for key in ("test_accuracy", "test_sharpness"):
         np.testing.assert_array_equal(serial[key], parallel[key])
     for first, second in zip(serial["estimator"], parallel["estimator"], strict=True):
         assert same_weights(first, second)
 
 
-def test_a_comparison(backend):
+@cache
+def comparison(run=None):
     X, y = blobs(n=90)
     options = {"n_trials": 2, "epsilon": [1e-3], "random_state": 0, "verbose": 0}
-    serial = compare_regimes(small(), X[:60], y[:60], X[60:], y[60:], **options)
-    with backend():
-        parallel = compare_regimes(small(), X[:60], y[:60], X[60:], y[60:], **options)
+    with run() if run else nullcontext():
+        return compare_regimes(small(), X[:60], y[:60], X[60:], y[60:], **options)
+
+
+def test_a_comparison(backend):
+    serial, parallel = comparison(), comparison(backend)
     assert len(serial.records) == 4
     for first, second in zip(serial.records, parallel.records, strict=True):
         assert {k: v for k, v in first.items() if k not in TIMES} == {k: v for k, v in second.items() if k not in TIMES}

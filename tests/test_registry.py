@@ -29,6 +29,7 @@ from sklgap.remedies import (
 from tests.cases import no_global_random_numbers
 
 SHAPE = (2, 6, 6)
+N_ROWS = 30
 FULLY_CONNECTED = {"module__n_layers": 2, "module__width": 6}
 SHALLOW = {"module__n_filters": 2, "module__hidden": (5,)}
 DEEP = {"module__stacks": ((2, 2), (3,)), "module__hidden": 4}
@@ -50,8 +51,8 @@ REGIMES = {
     "LB": lambda: "LB",
     "ConstantBatch": lambda: regimes.ConstantBatch(0.3),
     "SwitchBatch": lambda: regimes.SwitchBatch(1, first=9, then=0.5),
-    "GrowingBatch": lambda: regimes.GrowingBatch(8, every=1, largest=0.5),
-    "DynamicSampling": lambda: regimes.DynamicSampling(8, theta=0.1, largest=0.5, max_growth=3.0),
+    "GrowingBatch": lambda: regimes.GrowingBatch(8, every=1, largest=0.8),
+    "DynamicSampling": lambda: regimes.DynamicSampling(8, theta=0.1, largest=0.8, max_growth=3.0),
 }
 REMEDIES = {
     "none": lambda: (),
@@ -78,8 +79,8 @@ PAIRWISE = _pairwise(*PARTS)
 
 def _data():
     rng = np.random.default_rng(0)
-    y = np.arange(60) % 3
-    return (rng.normal(size=(60, *SHAPE)) + y[:, None, None, None]).astype(np.float32), np.array(["a", "b", "c"])[y]
+    y = np.arange(N_ROWS) % 3
+    return (rng.normal(size=(N_ROWS, *SHAPE)) + y[:, None, None, None]).astype(np.float32), np.array(["a", "b", "c"])[y]
 
 
 def _model(net, regime, remedy):
@@ -96,7 +97,7 @@ def _check(net, regime, remedy):
     assert np.isfinite(model.history_[:, "train_loss"]).all()
     assert model.history_[-1, "weight_distance"] > 0
     probabilities = model.predict_proba(X)
-    assert probabilities.shape == (60, 3)
+    assert probabilities.shape == (N_ROWS, 3)
     assert np.allclose(probabilities.sum(1), 1)
     again = pickle.loads(pickle.dumps(model))
     assert (again.predict_proba(X) == probabilities).all()
@@ -124,16 +125,17 @@ def test_the_rest_of_the_product(net, regime, remedy):
 
 
 def test_a_regime_and_a_remedy_do_something():
-    sizes = {regime: _check("F1", regime, "none").history_[:, "batch_size"] for regime in REGIMES}
+    X, y = _data()
+    sizes = {regime: _model("F1", regime, "none").fit(X, y).history_[:, "batch_size"] for regime in REGIMES}
     assert sizes == {
         "SB": [8, 8],
-        "LB": [6, 6],
-        "ConstantBatch": [18, 18],
-        "SwitchBatch": [9, 30],
+        "LB": [3, 3],
+        "ConstantBatch": [9, 9],
+        "SwitchBatch": [9, 15],
         "GrowingBatch": [8, 16],
         "DynamicSampling": [8, 24],
     }
-    losses = {_check("C1", "SB", remedy).train_loss_ for remedy in REMEDIES}
+    losses = {_model("C1", "SB", remedy).fit(X, y).train_loss_ for remedy in REMEDIES}
     assert len(losses) == len(REMEDIES)
 
 

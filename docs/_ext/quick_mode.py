@@ -8,7 +8,8 @@ from tqdm.std import tqdm
 
 
 def reset_argv(gallery_conf: dict[str, Any], script_vars: dict[str, Any]) -> list[str]:
-    """Return the arguments that a script of the gallery sees."""
+    """Return the arguments that a script of the gallery sees, in the process that runs it."""
+    tqdm.status_printer = staticmethod(no_bar)
     return ["--quick"]
 
 
@@ -18,6 +19,5 @@ def no_bar(file: Any) -> Callable[[str], None]:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Silence the progress bars of this process."""
-    tqdm.status_printer = staticmethod(no_bar)
+    """Tell Sphinx that this extension keeps nothing."""
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -5,6 +5,7 @@ import torch
 from sklgap.inspection import _eigensolver
 from sklgap.inspection._eigensolver import extreme_eigenpairs
 from sklgap.inspection._krylov import Products
+from tests.pairs import product
 
 TOL = 1e-4
 
@@ -51,32 +52,28 @@ SPECTRA = {
 ENDS = [(0, 1), (0, 3), (0, 5), (3, 0), (3, 3)]
 
 
-@pytest.mark.parametrize(
-    ("dtype", "restarts"),
-    [(torch.float64, False), (torch.float32, False), (torch.float64, True)],
-    ids=["double", "single", "restarts"],
-)
-@pytest.mark.parametrize("name", SPECTRA)
-def test_no_eigenvalue_is_missed_or_doubled(name, dtype, restarts, monkeypatch):
-    if restarts:
+WAYS = {"double": torch.float64, "single": torch.float32, "restarts": torch.float64}
+
+
+@pytest.mark.parametrize(("name", "way", "ends"), product(SPECTRA, WAYS, ENDS))
+def test_no_eigenvalue_is_missed_or_doubled(name, way, ends, monkeypatch):
+    if way == "restarts":
         monkeypatch.setattr(_eigensolver, "_MORE", _eigensolver._SPARE)
-    curvatures = SPECTRA[name]
-    for seed, (n_bottom, n_top) in enumerate(ENDS):
-        if name == "a power law of doubles" and n_bottom:
-            continue  # its lower end is 1e-4 of the largest eigenvalue wide
-        pairs, n_products = _solve(curvatures, n_bottom, n_top, seed, dtype)
-        assert pairs.converged, pairs.status
-        expected = _expected(curvatures, n_bottom, n_top)
-        np.testing.assert_allclose(pairs.values, expected, rtol=TOL, atol=TOL / 100 * np.abs(curvatures).max())
-        gram = (pairs.vectors @ pairs.vectors.T).double().numpy()
-        np.testing.assert_allclose(gram, np.eye(len(gram)), atol=100 * torch.finfo(dtype).eps)
-        residuals = pairs.vectors * torch.as_tensor(curvatures, dtype=dtype) - (
-            torch.from_numpy(pairs.values).to(dtype)[:, None] * pairs.vectors
-        )
-        np.testing.assert_allclose(
-            pairs.residuals, residuals.norm(dim=1), rtol=1e-3, atol=3e-6 * np.abs(curvatures).max()
-        )
-        assert n_products < 600
+    curvatures, dtype, (n_bottom, n_top) = SPECTRA[name], WAYS[way], ends
+    if name == "a power law of doubles":
+        n_bottom, n_top = 0, n_top or n_bottom  # its lower end is 1e-4 of the largest eigenvalue wide
+    seed = ENDS.index(ends)
+    pairs, n_products = _solve(curvatures, n_bottom, n_top, seed, dtype)
+    assert pairs.converged, pairs.status
+    expected = _expected(curvatures, n_bottom, n_top)
+    np.testing.assert_allclose(pairs.values, expected, rtol=TOL, atol=TOL / 100 * np.abs(curvatures).max())
+    gram = (pairs.vectors @ pairs.vectors.T).double().numpy()
+    np.testing.assert_allclose(gram, np.eye(len(gram)), atol=100 * torch.finfo(dtype).eps)
+    residuals = pairs.vectors * torch.as_tensor(curvatures, dtype=dtype) - (
+        torch.from_numpy(pairs.values).to(dtype)[:, None] * pairs.vectors
+    )
+    np.testing.assert_allclose(pairs.residuals, residuals.norm(dim=1), rtol=1e-3, atol=3e-6 * np.abs(curvatures).max())
+    assert n_products < 600
 
 
 def test_random_spectra():

@@ -1,4 +1,5 @@
 import copy
+import itertools
 from functools import cache
 
 import numpy as np
@@ -253,9 +254,11 @@ def _weighted_gradients(module, X, y, weights):
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("kind", ["classes", "samples", "ignored", "classes and samples"])
-@pytest.mark.parametrize("policy", ["batch", "running"])
-def test_weights_of_rows_are_part_of_their_gradients(kind, policy):
+KINDS_OF_WEIGHTS = ["classes", "samples", "ignored", "classes and samples"]
+
+
+def _weighted_problem(kind):
+    """Return module, loss, data and options of a problem with weights, and its single-row gradients."""
     module, _, X, y = PROBLEMS["tanh"]()
     classes = torch.tensor([1.0, 5.0, 0.2]).double()
     samples = torch.arange(len(X)).double() % 3
@@ -266,16 +269,32 @@ def test_weights_of_rows_are_part_of_their_gradients(kind, policy):
         options, weights = {"sample_weight": samples}, weights * samples
     if kind == "ignored":
         loss, weights = nn.CrossEntropyLoss(ignore_index=1), (y != 1).double()
-    rows = _weighted_gradients(module, X, y, weights)
+    return ((module, loss), X, y), options, _weighted_gradients(module, X, y, weights)
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_WEIGHTS)
+@pytest.mark.parametrize("policy", ["batch", "running"])
+def test_weights_of_rows_are_part_of_their_gradients(kind, policy):
+    problem, options, rows = _weighted_problem(kind)
     for seed in range(3):
-        found = gradient_noise_scale((module, loss), X, y, random_state=seed, batch_norm=policy, **options)
+        found = gradient_noise_scale(*problem, random_state=seed, batch_norm=policy, **options)
         assert found.method == "per_sample"
         assert found.trace == pytest.approx(float(rows.var(0).sum()), rel=EXACT)
         assert found.gradient_norm == pytest.approx(float(rows.mean(0).norm()), rel=EXACT)
-    batches = gradient_noise_scale(
-        (module, loss), X, y, method="batches", batch_size=6, n_batches=4000, random_state=0, **options
-    )
-    assert batches.trace == pytest.approx(found.trace, rel=0.05)  # some standard errors
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_WEIGHTS)
+def test_weights_of_rows_are_part_of_the_gradients_of_mini_batches(kind, monkeypatch):
+    problem, options, rows = _weighted_problem(kind)
+    # Every batch of 2 of the 23 rows once: the variance over them is that of all rows, without a sampling error.
+    batches = [np.array(pair) for pair in itertools.combinations(range(N_ROWS), 2)]
+    left = iter(batches)
+    monkeypatch.setattr("sklgap.inspection._gradient_noise.draw", lambda n, size, rng: next(left))
+    found = gradient_noise_scale(*problem, method="batches", batch_size=2, n_batches=len(batches), **options)
+    of_batches = torch.stack([rows[pair].mean(0) for pair in batches])
+    assert found.trace * (1 / 2 - 1 / N_ROWS) == pytest.approx(float(of_batches.var(0).sum()), rel=EXACT)
+    unbiased = (len(batches) - 1) / len(batches)
+    assert found.trace * unbiased == pytest.approx(float(rows.var(0).sum()), rel=EXACT)
 
 
 class Squeezing(nn.Module):

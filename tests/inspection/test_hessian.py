@@ -18,6 +18,7 @@ from tests.cases import (
 )
 from tests.inspection.curvature import exact_hessian, quadratic_form
 from tests.landscapes import landscape, linear, vector
+from tests.pairs import product
 from tests.tiny import blobs, small
 
 # Eigenvalues are right to the square of the residuals, some 1e-8 relative at the default tolerance.
@@ -59,9 +60,7 @@ def test_all_eigenvalues(which, k):
     assert record.n_products == 36
 
 
-@pytest.mark.parametrize("chunk_size", [ONE_CHUNK, FOUR_CHUNKS])
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize(("name", "policy", "chunk_size"), product(PROBLEMS, POLICIES, [ONE_CHUNK, FOUR_CHUNKS]))
 def test_against_the_dense_hessian(name, policy, chunk_size, monkeypatch):
     problem = PROBLEMS[name]()
     hessian = exact_hessian(name, policy, chunk_size)

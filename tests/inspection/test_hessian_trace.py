@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 
 from sklgap.inspection import hessian_trace
-from tests.cases import FOUR_CHUNKS, ONE_CHUNK, POLICIES, PROBLEMS, no_global_random_numbers
+from tests.cases import FOUR_CHUNKS, ONE_CHUNK, PROBLEMS, PROBLEMS_AND_POLICIES, no_global_random_numbers
 from tests.inspection.curvature import Quadratic, exact_hessian
 from tests.landscapes import landscape
 
@@ -12,8 +12,7 @@ from tests.landscapes import landscape
 STANDARD_ERRORS = 5
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize(("name", "policy"), PROBLEMS_AND_POLICIES)
 def test_against_the_dense_hessian(name, policy):
     module, criterion, X, y = PROBLEMS[name]()
     chunk_size = FOUR_CHUNKS if policy == "batch" else ONE_CHUNK

@@ -17,6 +17,7 @@ from sklgap.inspection import rescale_layers, sharpness
 from sklgap.nets import C1, C2, C3, C4, F1, F2, convert_to_ghost_batch_norm
 from sklgap.objective import Objective
 from tests.cases import DOUBLE, POLICIES, no_global_random_numbers, seeded_module
+from tests.pairs import product
 from tests.tiny import Mlp, TinyF1, blobs, small
 
 IMAGE = (2, 6, 5)
@@ -101,9 +102,7 @@ def _parameters(module):
     return {name: p.detach() for name, p in module.named_parameters()}
 
 
-@pytest.mark.parametrize("factor", [0.3, 7])
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("name", WITH_PAIRS)
+@pytest.mark.parametrize(("name", "policy", "factor"), product(WITH_PAIRS, POLICIES, [0.3, 7]))
 def test_the_function_is_the_same(name, policy, factor):
     module, X, _ = _net(name)
     y = torch.arange(len(X)) % 3

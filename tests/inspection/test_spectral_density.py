@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sklgap.inspection import hessian_spectral_density
-from tests.cases import FOUR_CHUNKS, ONE_CHUNK, POLICIES, PROBLEMS, no_global_random_numbers
+from tests.cases import FOUR_CHUNKS, ONE_CHUNK, PROBLEMS, PROBLEMS_AND_POLICIES, no_global_random_numbers
 from tests.inspection.curvature import Quadratic, exact_hessian
 
 
@@ -18,8 +18,7 @@ def _normal(x, mean, width):
 CURVATURES = np.r_[4, 2.5, np.linspace(-0.5, 1, 38)]
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize(("name", "policy"), PROBLEMS_AND_POLICIES)
 def test_as_many_steps_as_parameters_find_the_eigenvalues(name, policy):
     module, criterion, X, y = PROBLEMS[name]()
     chunk_size = FOUR_CHUNKS if policy == "batch" else ONE_CHUNK

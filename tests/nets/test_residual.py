@@ -212,10 +212,10 @@ def test_it_pickles(name):
 )
 @pytest.mark.parametrize("flat", [False, True])
 def test_as_an_estimator(params, flat):
-    X, y = images(n=60, channels=1, side=7)
+    X, y = images(n=40, channels=1, side=7)
     if flat:
-        X, params = X.reshape(60, -1), {**params, "input_shape": (1, 7, 7)}
-    model = LBGapClassifier(**params, ghost_batch_size=4, max_epochs=12, lr=0.01, tol=None, random_state=0).fit(X, y)
+        X, params = X.reshape(40, -1), {**params, "input_shape": (1, 7, 7)}
+    model = LBGapClassifier(**params, ghost_batch_size=4, max_epochs=6, lr=0.02, tol=None, random_state=0).fit(X, y)
     assert model.score(X, y) > 0.9  # chance is 0.5
     probabilities = model.predict_proba(X)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X), probabilities)

@@ -13,6 +13,7 @@ from sklgap.estimator._evaluation import recompute_batch_norm
 from sklgap.nets import convert_to_ghost_batch_norm
 from sklgap.objective import Objective
 from tests.cases import DIFFERENCES, DOUBLE, POLICIES, seeded_module, vectors
+from tests.pairs import product
 
 CE = nn.CrossEntropyLoss()
 NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -154,10 +155,7 @@ def away(f, scale=0.1):
     return f.theta0 + scale * torch.randn(f.n_params, generator=generator, dtype=f.dtype)
 
 
-@pytest.mark.parametrize("chunk_size", [100, 7])
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("dim", [1, 2, 3])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "dim", "policy", "chunk_size"), product(KINDS, [1, 2, 3], POLICIES, [100, 7]))
 def test_the_same_function_as_plain_layers(kind, dim, policy, chunk_size):
     a, b = (Objective(n, CE, vectors(), batch_norm=policy, chunk_size=chunk_size) for n in twins(kind, dim))
     theta = away(a)

@@ -11,6 +11,7 @@ from sklgap import LBGapClassifier
 from sklgap.inspection import gradient_noise_scale, hessian_eigenvalues, hessian_trace, sharpness
 from sklgap.objective import Objective
 from tests.cases import DOUBLE, POLICIES, seeded_module, vectors
+from tests.pairs import product
 
 CE = nn.CrossEntropyLoss()
 
@@ -91,9 +92,9 @@ def test_an_operator_outlives_evaluations_elsewhere(how):
         torch.testing.assert_close(second, plain.hvp(v, away(plain, 6)), **DOUBLE)
 
 
-@pytest.mark.parametrize("chunk_size", [100, 7])
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("how", ["module", "sequential", "no early stop"])
+@pytest.mark.parametrize(
+    ("how", "policy", "chunk_size"), product(["module", "sequential", "no early stop"], POLICIES, [100, 7])
+)
 def test_batch_norm_inside(how, policy, chunk_size):
     plain, other = objectives(how, True, batch_norm=policy, chunk_size=chunk_size)
     theta, v = away(plain), away(plain, 2)

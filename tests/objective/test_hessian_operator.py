@@ -7,6 +7,7 @@ from sklgap.objective import Objective, Subspace
 from tests.cases import DOUBLE, FOUR_CHUNKS, ONE_CHUNK, POLICIES, PROBLEMS, SINGLE, vectors
 from tests.inspection.curvature import exact_hessian
 from tests.landscapes import landscape, linear, vector
+from tests.pairs import product
 
 
 def _objective(problem, **kwargs):
@@ -14,9 +15,7 @@ def _objective(problem, **kwargs):
     return Objective(module, criterion, (X, y), **kwargs)
 
 
-@pytest.mark.parametrize("chunk_size", [ONE_CHUNK, FOUR_CHUNKS])
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize(("name", "policy", "chunk_size"), product(PROBLEMS, POLICIES, [ONE_CHUNK, FOUR_CHUNKS]))
 def test_products_equal_those_of_the_dense_hessian(name, policy, chunk_size):
     problem = PROBLEMS[name]()
     hessian = exact_hessian(name, policy, chunk_size)

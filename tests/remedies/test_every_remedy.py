@@ -241,13 +241,13 @@ def test_a_fit_repeats_whatever_the_global_generators(remedy):
 @pytest.mark.parametrize("remedy", ALL.values(), ids=ALL)
 def test_a_small_convolutional_net_on_images(remedy):
     X, y = images()
-    model = small(net=TinyC1, batch_size=12, max_epochs=6, remedies=[remedy]).fit(X, y)
+    model = small(net=TinyC1, batch_size=12, max_epochs=4, lr=0.03, remedies=[remedy]).fit(X, y)
     assert model.score(X, y) > 0.8
 
 
 @pytest.mark.parametrize("remedy", OF_VECTORS.values(), ids=OF_VECTORS)
 def test_behind_a_scaler(remedy):
     X, y = blobs()
-    model = make_pipeline(StandardScaler(), small(remedies=[("it", remedy)], batch_size=12, max_epochs=15))
+    model = make_pipeline(StandardScaler(), small(remedies=[("it", remedy)], batch_size=12, max_epochs=6, lr=0.03))
     assert any(name.startswith("lbgapclassifier__remedies__it__") for name in model.get_params())
     assert model.fit(1000 * X + 7, y).score(1000 * X + 7, y) > 0.8

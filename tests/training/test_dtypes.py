@@ -47,7 +47,7 @@ def test_a_module_in_double_precision(case):
 
 @pytest.mark.parametrize("case", PARAMS)
 def test_the_default_precision_of_torch(case, default_double):
-    model = small(max_epochs=10, **PARAMS[case]).fit(X, Y)
+    model = small(max_epochs=3, **PARAMS[case]).fit(X, Y)
     assert floating_dtype(model.module_) == torch.float64
     assert model.score(X, Y) > 0.5
 

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import pickle
+from functools import cache
 
 import numpy as np
 import pytest
@@ -97,13 +98,20 @@ def test_repeatable(params):
     assert rows != [[row["batch_size"], row.get("gradient_variance")] for row in models[2].history_]
 
 
+RESUMED = {"batch_regime": growing(), "lr_scaling": "sqrt", "recompute_batch_norm": False}
+
+
+@cache
+def uninterrupted():
+    return small(**RESUMED, max_epochs=7).fit(X, Y)
+
+
 @pytest.mark.parametrize("between", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 @pytest.mark.parametrize("epochs", [1, 3, 4])
 def test_a_resumed_training_is_the_uninterrupted_one(between, epochs):
-    params = {"batch_regime": growing(), "lr_scaling": "sqrt", "recompute_batch_norm": False}
-    whole = small(**params, max_epochs=7).fit(X, Y)
+    whole = uninterrupted()
     assert len(set(whole.history_[:, "batch_size"])) > 2
-    model = between(small(**params, max_epochs=epochs, warm_start=True).fit(X, Y))
+    model = between(small(**RESUMED, max_epochs=epochs, warm_start=True).fit(X, Y))
     model.set_params(max_epochs=7 - epochs).fit(X, Y)
     assert same_weights(model, whole)
     for column in ("batch_size", "lr", "n_updates", "train_loss"):

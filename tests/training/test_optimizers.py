@@ -73,6 +73,8 @@ def test_optimizers_with_attributes_of_their_own_resume(request, name, between):
     """torch leaves them out of pickles and copies."""
     source = torch.optim if hasattr(torch.optim, name) else request.getfixturevalue("optimizers")
     params = {**SCHEDULE, "optimizer": getattr(source, name), "net": Mlp, "max_epochs": 2}
+    if name == "LBFGS":
+        params["optimizer__max_iter"] = 4
     whole = small(**params).fit(X, Y)
     half = small(**{**params, "max_epochs": 1}, warm_start=True).fit(X, Y)
     assert same_weights(between(half).fit(X, Y), whole)

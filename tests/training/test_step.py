@@ -11,6 +11,7 @@ from sklgap.regimes import split_rows
 from sklgap.remedies import SAM, Adversarial, Augmentation, EntropySGD, Proximal, Remedy, SampleNoise, Stability
 from sklgap.training import TrainStep
 from tests.cases import BIT_FOR_BIT, DOUBLE, PLAIN, PROBLEMS, WITH_BATCH_NORM, images, no_global_random_numbers
+from tests.pairs import product
 from tests.references import plain_training
 
 OPTIMIZERS = {
@@ -64,11 +65,9 @@ def _pair(name, optimizer, remedies=(), **kwargs):
     return module, step, plain, make(list(plain.parameters())), criterion, _batches(X, y)
 
 
-@pytest.mark.parametrize("remedies", NEUTRAL.values(), ids=NEUTRAL)
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize(("name", "optimizer", "remedies"), product(PROBLEMS, ["sgd", "adam"], NEUTRAL))
 def test_neutral_remedies_are_the_plain_loop_bit_for_bit(name, optimizer, remedies):
-    module, step, plain, plain_optimizer, criterion, batches = _pair(name, optimizer, remedies)
+    module, step, plain, plain_optimizer, criterion, batches = _pair(name, optimizer, NEUTRAL[remedies])
     results = [step(Batch(*batch)) for batch in batches * 2]
     losses = plain_training(plain, criterion, plain_optimizer, batches * 2)
     torch.testing.assert_close(dict(module.state_dict()), dict(plain.state_dict()), **BIT_FOR_BIT)

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from functools import cache
 
 import numpy as np
 import pytest
@@ -55,19 +56,23 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+SCHEDULES = [
+    (0.75, 1, [6, 7, 8]),
+    (0.7, 1, [6, 7, 8]),  # 5.6 epochs
+    (0.5, 2, [4, 6, 8]),
+    (0.0, 1, [1, 2, 3, 4, 5, 6, 7, 8]),
+    (0, 3, [1, 4, 7]),
+    (3, 1, [3, 4, 5, 6, 7, 8]),
+    (1.0, 1, [8]),
+    (8, 5, [8]),
+]
+
+
+# When to average does not depend on what is averaged: all schedules with one net, two with every other.
 @pytest.mark.parametrize(
-    ("start", "every", "epochs"),
-    [
-        (0.75, 1, [6, 7, 8]),
-        (0.7, 1, [6, 7, 8]),  # 5.6 epochs
-        (0.5, 2, [4, 6, 8]),
-        (0.0, 1, [1, 2, 3, 4, 5, 6, 7, 8]),
-        (0, 3, [1, 4, 7]),
-        (3, 1, [3, 4, 5, 6, 7, 8]),
-        (1.0, 1, [8]),
-        (8, 5, [8]),
-    ],
+    ("case", "start", "every", "epochs"),
+    [("f1", *schedule) for schedule in SCHEDULES]
+    + [(case, *SCHEDULES[i]) for n, case in enumerate(list(CASES)[1:]) for i in (n, n + 4)],
 )
 def test_against_torch(case, start, every, epochs):
     """The weights are torch's average, and batch norm has the statistics that one more pass gives."""
@@ -203,12 +208,19 @@ def test_ctrl_c_before_the_start_leaves_the_weights_reached():
 # -- further fits, copies, searches ------------------------------------------------------------------------------------
 
 
+RESUMED = {"optimizer__weight_decay": 0.01, "lr": 0.05}
+
+
+@cache
+def uninterrupted(start, every):
+    return averaged(start, every, max_epochs=6, **RESUMED).fit(X, Y)
+
+
 @pytest.mark.parametrize("between", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 @pytest.mark.parametrize(("start", "every"), [(0, 1), (3, 1), (1, 2)])
 def test_a_resumed_training_is_the_uninterrupted_one(between, start, every):
-    params = {"optimizer__weight_decay": 0.01, "lr": 0.05}
-    whole = averaged(start, every, max_epochs=6, **params).fit(X, Y)
-    model = averaged(start, every, max_epochs=4, warm_start=True, **params).fit(X, Y)
+    whole = uninterrupted(start, every)
+    model = averaged(start, every, max_epochs=4, warm_start=True, **RESUMED).fit(X, Y)
     first = weights(model)
     model = between(model)
     model.set_params(max_epochs=2).fit(X, Y)
