@@ -202,7 +202,13 @@ def calls():
     )
     for name in ("fetch_mnist", "fetch_cifar10", "fetch_cifar100"):
         found[name] = plain(getattr(datasets, name), data_home="no such folder", download_if_missing=False)
-    for name in ("make_image_classification", "make_mnist_like", "make_cifar10_like", "make_timit_like"):
+    for name in (
+        "make_image_classification",
+        "make_mnist1d",
+        "make_mnist_like",
+        "make_cifar10_like",
+        "make_timit_like",
+    ):
         found[name] = plain(getattr(datasets, name), n_samples=4)
     for name in ("ConstantBatch", "DynamicSampling", "GrowingBatch", "SwitchBatch"):
         kind = getattr(regimes, name)
@@ -253,7 +259,7 @@ def small_experiments():
         "sharpness_trajectory": {**quick, "every": 1, "at_updates": None, "max_samples": 4, "solver": "power"},
         "critical_batch_size": {**quick, "n_batches": 4},
         "steps_to_loss": {**quick, "batch_sizes": [8, 16], "target_loss": 0.5},
-        "largest_safe_batch_size": {"curve": curve()},
+        "largest_safe_batch_size": {"curve": curve(), "margin": 0.5},
         "gap_report": {"search": cross_validated(), "scoring": "accuracy"},
         "time_to_accuracy": {"models": {"one": fitted().history_}, "target": 0.5, "quantity": "train_accuracy"},
         "fit_steps_to_loss": {"batch_sizes": [10, 100, 1000], "n_steps": [1050, 150, 60]},
@@ -267,7 +273,17 @@ def small_experiments():
 def curve():
     """A curve of two sizes and two trials."""
     return experiments.batch_size_curve(
-        small(max_epochs=1), X, Y, X, Y, batch_sizes=[8, 16], n_trials=2, epsilon=[], random_state=0, verbose=0
+        small(max_epochs=1),
+        X,
+        Y,
+        X,
+        Y,
+        batch_sizes=[4, 8],
+        n_trials=2,
+        validation_fraction=0.5,
+        epsilon=[],
+        random_state=0,
+        verbose=0,
     )
 
 

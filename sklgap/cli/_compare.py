@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(arguments: argparse.Namespace, data: Loaded, found: Any) -> None:
-    from sklgap.inspection import ParametricPlotDisplay
     from sklgap.cli import _report as report
+    from sklgap.inspection import ParametricPlotDisplay
 
     plt, figure = report.pyplot(), None
     if plt is not None:

@@ -654,6 +654,8 @@ def check_margin(margin: float, n_rows: int) -> None:
     """Raise a ValueError for a margin in a score from 0 to 1 that the held-out rows cannot resolve."""
     if not is_number(margin) or not 0 < margin < 1:
         raise ValueError(f"margin must be a number above 0 and below 1; got {margin!r}.")
+    if n_rows <= LEAST_ROWS_OF_A_MARGIN:
+        raise ValueError(f"margin cannot be shown on {n_rows} validation samples: hold out {needed_rows(margin):,}.")
     if n_rows < needed_rows(margin):
         raise ValueError(
             f"margin must be at least {round_up(smallest_margin(n_rows)):g} with {n_rows:,} validation "

@@ -27,6 +27,7 @@ from sklgap.experiments._estimate import (
     trial_components,
 )
 from sklgap.experiments._scores import Samples, Score, check_scoring, difference, measure_score, try_scores
+from tests.ids import plain
 from tests.tiny import blobs, small
 
 X, CLASSES = blobs(120, n_classes=2, seed=3)
@@ -82,7 +83,7 @@ def any_scorer(estimator, X, y):
         (("roc_auc",), ["roc_auc"]),
         ({"accuracy": "accuracy", "own": any_scorer, "ap": "average_precision"}, ["accuracy", "own", "ap"]),
     ],
-    ids=str,
+    ids=plain,
 )
 def test_every_kind(scoring, expected):
     assert names(scoring) == expected
@@ -127,7 +128,7 @@ def test_what_is_no_scoring(case):
         (make_scorer(f1_score, greater_is_better=False), False),
         (make_scorer(balanced_accuracy_score, adjusted=True), False),
     ],
-    ids=str,
+    ids=plain,
 )
 def test_which_scores_lie_between_0_and_1(scoring, fraction):
     assert score_of(scoring).is_fraction == fraction
@@ -195,7 +196,7 @@ VALUES += [
 VALUES += [("words", make_scorer(average_precision_score, response_method="predict_proba", pos_label="late"))]
 
 
-@pytest.mark.parametrize(("name", "scoring"), VALUES, ids=str)
+@pytest.mark.parametrize(("name", "scoring"), VALUES, ids=plain)
 def test_values_are_those_of_scikit_learn(name, scoring):
     """And so are those of what is kept, for the samples themselves and for some of them."""
     model, y = trained(name)[0], LABELS[name][Y]

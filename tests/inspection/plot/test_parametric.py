@@ -23,6 +23,7 @@ def _without_a_screen():
     plt = pytest.importorskip("matplotlib.pyplot")
     backend = mpl.get_backend()
     plt.switch_backend("Agg")
+    plt.close("all")  # what other tests have left open
     before = plt.get_fignums()
     yield
     plt.close("all")
