@@ -1,0 +1,285 @@
+"""``python -m sklgap``: all three questions, answered on MNIST-1D in about a minute."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sklgap.cli import _options as options
+
+if TYPE_CHECKING:
+    from sklgap.experiments import BatchSizeCurve, Estimate, RegimeComparison, SafeBatchSize
+
+# Four batch sizes: the small batch, the large one (a tenth of the training data), and one between and one above.
+SMALL, LARGE = 40, 400
+SIZES = (SMALL, 100, LARGE, 1000)
+REMEDIES = {
+    f"{LARGE}, scaled rate": {"lr_scaling": "sqrt"},
+    f"{LARGE}, scaled rate, ghost batch norm": {"lr_scaling": "sqrt", "ghost_batch_size": SMALL},
+}
+REMEDIED = list(REMEDIES)[-1]
+# Validation and test samples are generated, so there are plenty. Accuracy that the batch may cost: two points.
+N_TRAIN, N_VALID, N_TEST, MARGIN = 4000, 2500, 10_000, 0.02
+# Every batch size is trained to one training loss, so that none is judged before it has fitted the data.
+SETTING: dict[str, Any] = {
+    "module__width": 100,
+    "module__n_layers": 3,
+    "lr": 2e-3,
+    "target_loss": 0.3,
+    "tol": None,
+    "max_epochs": 500,
+}
+EPSILON, N_MEASURED = 1e-3, 1000
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the main job found: one table of all settings, the curve of the batch sizes among them, and the safe one."""
+
+    table: "RegimeComparison"
+    curve: "BatchSizeCurve"
+    safe: "SafeBatchSize | None"
+
+    def sharpness_ratio(self, label: Any = LARGE) -> "Estimate":
+        """Return the sharpness of a label relative to the small batch's, over paired trials."""
+        from sklgap.experiments._estimate import ratio_estimate
+
+        small, other = self.table.paired(SMALL, label, next(iter(self.table.sharpness_names())))
+        return ratio_estimate(other, small)
+
+    def distance_ratio(self) -> "Estimate":
+        """Return how many times farther from its start the small batch ends than the large one."""
+        from sklgap.experiments._estimate import ratio_estimate
+
+        return ratio_estimate(*self.table.paired(SMALL, LARGE, "weight_distance"))
+
+    def answers(self) -> list[str]:
+        """Return three sentences: how large, why, and what wins it back."""
+        if self.safe is None or not {str(SMALL), str(LARGE), REMEDIED} <= set(self.table.done):
+            return ["Interrupted: too few fits had finished to answer."]
+        return [self._how_large(), self._why(), self._what_wins_it_back()]
+
+    def _how_large(self) -> str:
+        assert self.safe is not None
+        margin = f"{100 * MARGIN:g} points of accuracy"
+        answer = (
+            f"How large may the batch be here? {int(self.safe):,} is the largest size that is shown to lose less than "
+        )
+        failed = [test.batch_size for test in self.safe.tests if not test.shown]
+        if not failed:
+            return f"{answer}{margin}."
+        lost = self.curve.difference(SMALL, failed[0], "valid_accuracy")
+        return f"{answer}{margin}; batches of {failed[0]:,} lose {_points(lost)} on validation data."
+
+    def _why(self) -> str:
+        sharpness = next(iter(self.table.sharpness_names()))
+        sharp = [self.table.values(label, sharpness).mean() for label in (SMALL, LARGE)]
+        far = [self.table.values(label, "weight_distance").mean() for label in (SMALL, LARGE)]
+        return (
+            f"Why is a larger one worse? Trained to the same loss, batches of {LARGE} test {_points(self.table.gap(LARGE))} "
+            f"lower than batches of {SMALL}. Their minima are {_times(self.sharpness_ratio())} times as sharp "
+            f"({sharp[1]:.1f} against {sharp[0]:.1f} %), and {_times(self.distance_ratio())} times closer to the starting "
+            f"point ({far[1]:.0f} against {far[0]:.0f})."
+        )
+
+    def _what_wins_it_back(self) -> str:
+        gap, rest = self.table.gap(LARGE), self.table.gap(REMEDIED)
+        return (
+            "What wins it back? A learning rate scaled by the square root of the batch size, and batch norm over "
+            f"{SMALL} samples at a time (ghost batch norm): the loss falls from {100 * gap.value:.1f} to {_points(rest)}."
+        )
+
+
+def _points(estimate: "Estimate") -> str:
+    interval = f" [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]" if estimate.has_interval else ""
+    return f"{100 * estimate.value:.1f} points{interval}"
+
+
+def _times(estimate: "Estimate") -> str:
+    interval = f" [{estimate.low:.1f}, {estimate.high:.1f}]" if estimate.has_interval else ""
+    return f"{estimate.value:.1f}{interval}"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    p = argparse.ArgumentParser(
+        prog="python -m sklgap",
+        description="Answer three questions on MNIST-1D, which is generated here: how large can a batch be before "
+        "accuracy drops, why does it drop, and what wins it back? It takes about a minute on two cores.",
+        epilog="For data of yours: python -m sklgap curve --help. With --dataset this is the command compare.",
+    )
+    p.add_argument("--trials", type=int, default=5, help="paired trials (5)")
+    p.add_argument("--seed", type=int, default=0, help="random state (0)")
+    p.add_argument("--jobs", type=int, default=-1, help="fits at once (-1: one per core)")
+    p.add_argument("--memory", type=Path, help="folder of saved work: what has finished is never done again")
+    options.add_output_argument(p)
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if any(argument.split("=")[0] in ("--dataset", "--net") for argument in argv):
+        from sklgap.cli import _compare
+
+        return _compare.main(argv)
+    arguments = options.parsed(parser(), argv)
+    try:
+        found = study(
+            arguments.seed, n_trials=arguments.trials, n_jobs=arguments.jobs, memory=arguments.memory, verbose=1
+        )
+    except (ValueError, TypeError, OSError) as error:
+        return options.complain(error)
+    except KeyboardInterrupt:
+        options.say("Interrupted before the first fit had finished.")
+        return options.INTERRUPTED
+    answers = found.answers()
+    options.say("\n" + "\n\n".join(answers) + "\n")
+    options.say("\n".join(_said(found)) + "\n")
+    options.say(_table(found))
+    _write(arguments.output, found, answers)
+    options.say(answers[0])
+    return options.INTERRUPTED if found.table.interrupted else options.ANSWERED
+
+
+def study(
+    seed: int = 0, *, n_trials: int = 5, n_jobs: int | None = None, memory: Path | None = None, verbose: int = 0
+) -> Demo:
+    """Train every batch size and every remedy from the same starting points."""
+    from sklgap._checks import check_integer, check_random_state
+    from sklgap.datasets import make_mnist1d
+    from sklgap.estimator import LBGapClassifier
+    from sklgap.experiments import BatchSizeCurve, Measurement, RegimeComparison, largest_safe_batch_size
+    from sklgap.experiments._inputs import check_keepable, common_settings, described
+    from sklgap.experiments._protocol import Trial, draw_different_seeds
+    from sklgap.experiments._records import targets_of
+    from sklgap.experiments._run import interruptible
+    from sklgap.experiments._trials import run_trials
+
+    check_integer("--trials", n_trials)
+    check_keepable(memory, seed)
+    rng = check_random_state(seed)
+    parts = {
+        name: make_mnist1d(n, random_state=int(rng.randint(2**31 - 1)))
+        for name, n in (("train", N_TRAIN), ("valid", N_VALID), ("test", N_TEST))
+    }
+    measuring = Measurement(epsilon=EPSILON, max_samples=N_MEASURED).settle(N_TRAIN, rng)
+    arms: dict[str, dict[str, Any]] = {str(size): {"batch_size": size} for size in SIZES}
+    arms |= {label: {"batch_size": LARGE, "base_batch_size": SMALL, **own} for label, own in REMEDIES.items()}
+    seeds = draw_different_seeds(n_trials, rng)
+    model = LBGapClassifier("F1", **SETTING)
+    # The longest fits first, so that the last minute of a parallel run has no core without work.
+    trials = [Trial(label, own, trial, s) for label, own in arms.items() for trial, s in enumerate(seeds)]
+    run = interruptible(run_trials)
+    outcomes, interrupted = run(model, trials, parts, measuring, n_jobs=n_jobs, verbose=verbose, memory=memory)
+    if not outcomes:
+        raise KeyboardInterrupt
+    common = {
+        "n_train": N_TRAIN,
+        "n_valid": N_VALID,
+        "n_test": N_TEST,
+        "n_trials": n_trials,
+        "reference": str(SMALL),
+        "regimes": described(arms),
+        **measuring.settings(),
+        **common_settings(model, seed),
+    }
+    of_curve = {
+        "batch_sizes": list(SIZES),
+        "lr": "fixed",
+        "learning_rates": [],
+        "budget": "loss",
+        "max_epochs": SETTING["max_epochs"],
+        "target_loss": SETTING["target_loss"],
+        "tuning_seeds": [],
+    }
+    targets = targets_of(parts)
+    table = RegimeComparison(outcomes, list(arms), common, interrupted, targets=targets)
+    sizes = [
+        o._replace(record={**o.record, "lr": SETTING["lr"]}) for o in outcomes if o.record["regime"] not in REMEDIES
+    ]
+    curve = BatchSizeCurve(sizes, {**common, **of_curve}, interrupted, targets=targets)
+    try:
+        safe = largest_safe_batch_size(curve, MARGIN)
+    except ValueError:  # one trial, or an interruption before the small batch had finished
+        safe = None
+    return Demo(table, curve, safe)
+
+
+# -- output ------------------------------------------------------------------------------------------------------------
+
+
+def _said(found: Demo) -> list[str]:
+    return [
+        f"MNIST-1D (Greydanus and Kobak, arXiv:2011.14439), generated: {N_TRAIN:,} training, {N_VALID:,} validation and "
+        f"{N_TEST:,} test samples",
+        f"dense net, {SETTING['module__n_layers']} layers of {SETTING['module__width']} units with batch norm, ADAM; "
+        f"{found.table.trials_line()}; every fit stops at a training loss of {SETTING['target_loss']}",
+        f"small batch (SB): {SMALL}; large batch (LB): {LARGE}, a tenth of the training data",
+    ]
+
+
+def _table(found: Demo) -> str:
+    """Return the comparison without its verdict, which the three sentences have said."""
+    from sklgap.experiments._result import folded
+
+    table = found.table
+    notes = [f"* {sentence}" for sentence in table.notes]
+    blocks = [folded(table._table()), table._reading(), ["Please note:", *notes] if notes else []]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def _write(folder: Path, found: Demo, answers: list[str]) -> None:
+    from sklgap.cli import _report as report
+
+    plt = report.pyplot()
+    figure = None if plt is None else draw(plt, found)
+    results = [found.table, *([found.safe] if found.safe is not None else [])]
+    paths = report.write(folder, "How large may the batch be, and why?", answers, results, figure, _said(found))
+    if plt is not None:
+        plt.close(figure)
+    options.say("written: " + ", ".join(str(path) for path in paths))
+
+
+# Colours that people with colour-blindness tell apart (Okabe and Ito).
+_PLAIN, _COLOURS, _MARKERS = "#0072B2", ("#E69F00", "#D55E00"), ("s", "D")
+
+
+def draw(plt: Any, found: Demo) -> Any:
+    """Return a figure: accuracy, sharpness and distance from the start against batch size, with the remedies."""
+    from matplotlib.ticker import NullLocator
+
+    from sklgap.inspection._plot._axes import plain_log_labels
+
+    table = found.table
+    quantities = [
+        ("test accuracy (%)", "test_accuracy", 100),
+        ("sharpness at 1e-3 (%)", next(iter(table.sharpness_names())), 1),
+        ("distance from the start", "weight_distance", 1),
+    ]
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained")
+    sizes = [size for size in SIZES if str(size) in table.done]
+    for ax, (name, key, factor) in zip(axes, quantities, strict=True):
+        values = [factor * table.values(size, key) for size in sizes]
+        for size, own in zip(sizes, values, strict=True):
+            ax.plot([size] * len(own), own, "o", color=_PLAIN, alpha=0.35, markersize=4)
+        ax.plot(sizes, [own.mean() for own in values], "-o", color=_PLAIN, label="as it is")
+        for (label, colour), marker in zip(zip(REMEDIES, _COLOURS, strict=True), _MARKERS, strict=True):
+            if label in table.done:
+                own = factor * table.values(label, key)
+                words = label.partition(", ")[2]
+                ax.plot([LARGE] * len(own), own, marker, color=colour, alpha=0.35, markersize=4)
+                ax.plot([LARGE], [own.mean()], marker, color=colour, markersize=9, label=words)
+        ax.set_xscale("log")
+        ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        ax.xaxis.set_minor_locator(NullLocator())
+        if key.startswith("sharpness"):
+            ax.set_yscale("log")
+            plain_log_labels(ax.yaxis)
+        ax.set_xlabel("batch size")
+        ax.set_title(name, fontsize="medium")
+        ax.grid(alpha=0.3)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
