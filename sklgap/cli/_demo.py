@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Four batch sizes: the small batch, the large one (a tenth of the training data), and one between and one above.
 SMALL, LARGE = 40, 400
 SIZES = (SMALL, 100, LARGE, 1000)
-REMEDIES = {
+REMEDIES: dict[str, dict[str, Any]] = {
     f"{LARGE}, scaled rate": {"lr_scaling": "sqrt"},
     f"{LARGE}, scaled rate, ghost batch norm": {"lr_scaling": "sqrt", "ghost_batch_size": SMALL},
 }
@@ -78,17 +78,18 @@ class Demo:
         sharp = [self.table.values(label, sharpness).mean() for label in (SMALL, LARGE)]
         far = [self.table.values(label, "weight_distance").mean() for label in (SMALL, LARGE)]
         return (
-            f"Why is a larger one worse? Trained to the same loss, batches of {LARGE} test {_points(self.table.gap(LARGE))} "
-            f"lower than batches of {SMALL}. Their minima are {_times(self.sharpness_ratio())} times as sharp "
-            f"({sharp[1]:.1f} against {sharp[0]:.1f} %), and {_times(self.distance_ratio())} times closer to the starting "
-            f"point ({far[1]:.0f} against {far[0]:.0f})."
+            f"Why is a larger one worse? Trained to the same loss, batches of {LARGE} test "
+            f"{_points(self.table.gap(LARGE))} lower than batches of {SMALL}. Their minima are "
+            f"{_times(self.sharpness_ratio())} times as sharp ({sharp[1]:.1f} against {sharp[0]:.1f} %), and "
+            f"{_times(self.distance_ratio())} times closer to the starting point ({far[1]:.0f} against {far[0]:.0f})."
         )
 
     def _what_wins_it_back(self) -> str:
         gap, rest = self.table.gap(LARGE), self.table.gap(REMEDIED)
         return (
             "What wins it back? A learning rate scaled by the square root of the batch size, and batch norm over "
-            f"{SMALL} samples at a time (ghost batch norm): the loss falls from {100 * gap.value:.1f} to {_points(rest)}."
+            f"{SMALL} samples at a time (ghost batch norm): the loss falls from {100 * gap.value:.1f} to "
+            f"{_points(rest)}."
         )
 
 
@@ -213,8 +214,8 @@ def study(
 
 def _said(found: Demo) -> list[str]:
     return [
-        f"MNIST-1D (Greydanus and Kobak, arXiv:2011.14439), generated: {N_TRAIN:,} training, {N_VALID:,} validation and "
-        f"{N_TEST:,} test samples",
+        f"MNIST-1D (Greydanus and Kobak, arXiv:2011.14439), generated: {N_TRAIN:,} training, {N_VALID:,} validation "
+        f"and {N_TEST:,} test samples",
         f"dense net, {SETTING['module__n_layers']} layers of {SETTING['module__width']} units with batch norm, ADAM; "
         f"{found.table.trials_line()}; every fit stops at a training loss of {SETTING['target_loss']}",
         f"small batch (SB): {SMALL}; large batch (LB): {LARGE}, a tenth of the training data",
