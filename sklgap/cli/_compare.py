@@ -80,9 +80,7 @@ def _figure(plt: Any, arguments: argparse.Namespace, data: Loaded, found: Any) -
 
     n_own = 2 if found.settings["epsilon"] else 1
     line = len(found.done) > 1 and data.head is None
-    figure, axes = plt.subplots(
-        1, n_own + line, figsize=(5 * (n_own + line), 4.2), layout="constrained", squeeze=False
-    )
+    figure, axes = plt.subplots(1, n_own + line, figsize=(5 * (n_own + line), 4.2), layout="constrained", squeeze=False)
     found.plot(axes=axes[0, :n_own])
     if line:
         start, end = (found.estimators_[label][0] for label in found.done[:2])
