@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = options.parsed(parser(), argv)
     data = load(arguments)
     options.check_output(arguments.output)
+    options.say("\n".join(data.said))
     from sklgap.experiments import compare_regimes
 
     found = compare_regimes(
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         **options.runs(arguments),
     )
     answers = found._verdict() or [f"Only {found.done[0]} was trained: there is nothing to compare it with."]
-    options.say("\n".join(data.said) + f"\n\n{found}\n")
+    options.say(f"\n{found}\n")
     _write(arguments, data, found, answers)
     options.say(answers[0])
     return options.INTERRUPTED if found.interrupted else options.ANSWERED

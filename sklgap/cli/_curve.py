@@ -57,9 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(arguments)
     data = load(arguments)
     options.check_output(arguments.output)
+    options.say("\n".join(data.said))
     curve, safe = _study(arguments, data)
     verdict, code = _verdict(arguments, curve, safe)
-    options.say("\n".join(data.said) + f"\n\n{curve}\n" + ("" if safe is None else f"\n{safe}\n"))
+    options.say(f"\n{curve}\n" + ("" if safe is None else f"\n{safe}\n"))
     _write(arguments, data, curve, safe, verdict)
     options.say(verdict)
     return code

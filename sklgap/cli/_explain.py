@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = options.parsed(parser(), argv)
     data = load(arguments)
     options.check_output(arguments.output)
+    options.say("\n".join(data.said))
     from sklgap.experiments import explain_gap
 
     found = explain_gap(
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         **options.measurement(arguments),
         **options.runs(arguments),
     )
-    options.say("\n".join(data.said) + f"\n\n{found}\n")
+    options.say(f"\n{found}\n")
     _write(arguments, data, found)
     options.say(found._verdict()[0])
     return options.INTERRUPTED if found.interrupted else options.ANSWERED

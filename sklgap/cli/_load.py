@@ -355,10 +355,11 @@ def _is_number(path: Path, X: Any, name: str, lines: Sequence[int]) -> bool:
     if column.isna().all():
         raise ValueError(f"{path}: column {name!r} has no value at all: --drop {name}.")
     inferred = pd.api.types.infer_dtype(column, skipna=True)
-    if column.dtype.kind in "iufb" or inferred in ("decimal", "integer", "floating", "mixed-integer-float"):
-        if not isinstance(column.dtype, pd.CategoricalDtype):
-            X[name] = column.astype("float64")
-            return True
+    is_category = isinstance(column.dtype, pd.CategoricalDtype)
+    numbers = ("decimal", "integer", "floating", "mixed-integer-float")
+    if not is_category and (column.dtype.kind in "iufb" or inferred in numbers):
+        X[name] = column.astype("float64")
+        return True
     if column.dtype.kind in "mMc" or inferred in ("bytes", "complex"):
         what = "dates or times" if column.dtype.kind in "mM" else inferred
         raise ValueError(f"{path}: column {name!r} has {what}: make numbers of them{way_out}.")
@@ -376,7 +377,7 @@ def _is_number(path: Path, X: Any, name: str, lines: Sequence[int]) -> bool:
             f"{path}: column {name!r} has numbers with signs in them, such as {text.iloc[0]!r}: write plain numbers "
             f"(1234.5){way_out}."
         )
-    if inferred != "categorical" and len(lines):  # in Parquet words are words
+    if len(lines):  # in Parquet words are words
         is_number = pd.to_numeric(text, errors="coerce").notna().to_numpy()
         if _MOSTLY <= is_number.mean() < 1:
             row = np.flatnonzero(column.notna().to_numpy())[np.flatnonzero(~is_number)[0]]
@@ -468,9 +469,8 @@ def _npz(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray, Any, l
     if not len(y):
         raise ValueError(f"{path}: has no samples.")
     for name, values in ((samples, X), (label, y)):
-        wrong = np.argwhere(~np.isfinite(values)) if values.dtype.kind == "f" else []
-        if len(wrong):
-            place = ", ".join(map(str, wrong[0]))
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            place = ", ".join(map(str, np.argwhere(~np.isfinite(values))[0]))
             raise ValueError(f"{path}: {name}[{place}] is not a finite number: correct or remove such samples.")
     said = [f"arrays that are not used: {_few([name for name in others if name != samples])}"] if others[1:] else []
     if X.ndim > 2:
@@ -534,8 +534,9 @@ def _labels(path: Path, y: Any, arguments: argparse.Namespace) -> tuple[np.ndarr
     if arguments.positive is not None and arguments.positive not in names:
         raise ValueError(f"--positive must be one of {', '.join(names)}; got {arguments.positive!r}.")
     positive = int(counts.argmin()) if arguments.positive is None else names.index(arguments.positive)
-    said = f"two classes, {' and '.join(names)}: scores look for {names[positive]}, {100 * counts[positive] / len(y):.1f} %"
-    return (y == classes[positive]).astype(np.int64), [f"{said} of the samples"]
+    share = f"{100 * counts[positive] / len(y):.1f} % of the samples"
+    said = f"two classes, {' and '.join(names)}: scores look for {names[positive]}, {share}"
+    return (y == classes[positive]).astype(np.int64), [said]
 
 
 def _split(path: Path, X: Any, y: np.ndarray, arguments: argparse.Namespace) -> tuple[Any, Any, Any, Any, list[str]]:

@@ -216,8 +216,8 @@ def size_or_name(text: str) -> int | float | str:
 
 
 def say(text: str) -> None:
-    """Print what a person reads."""
-    print(text)
+    """Print what a person reads, at once: what follows may take hours."""
+    print(text, flush=True)
 
 
 def complain(error: BaseException | str) -> int:
