@@ -6,7 +6,6 @@ import gzip
 import os
 import re
 import zipfile
-import zlib
 from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -196,8 +195,9 @@ def _of_file(path: Path, arguments: argparse.Namespace) -> Loaded:
         text = _TIMES_THE_GZIP if path.suffix.lower() == ".gz" else 1
         _check_memory(path, _TIMES_THE_TEXT * text * path.stat().st_size)
         X, y, head, said = _columns(path, *_table(path, kind), arguments)
-    y, labels = _labels(path, y, arguments)
+    y = _classes(path, y)
     X, y, X_test, y_test, split = _split(path, X, y, arguments)
+    y, y_test, labels = _labels(y, y_test, arguments.positive)
     return Loaded(X, y, X_test, y_test, head, path.name, [*split, *labels, *said])
 
 
@@ -484,14 +484,12 @@ def _array(path: Path, file: Any, name: str) -> np.ndarray:
     """Return one array of an npz file."""
     try:
         found = file[name]
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
-        raise ValueError(f"{path}: {name} is damaged ({str(error).rstrip('.')}).") from None
-    except ValueError as error:
-        if "pickle" in str(error):
+    except Exception as error:  # zip, zlib and the reader of headers raise many kinds
+        if isinstance(error, ValueError) and "pickle" in str(error):
             raise ValueError(
                 f"{path}: {name} holds objects, which only a pickle could load: save plain arrays of numbers."
             ) from None
-        raise ValueError(f"{path}: {name} is damaged ({str(error).rstrip('.')}).") from None
+        raise ValueError(f"{path}: {name} is damaged ({str(error).rstrip('.') or type(error).__name__}).") from None
     if not isinstance(found, np.ndarray):
         raise ValueError(f"{path}: {name} is no array.")
     return found
@@ -500,8 +498,8 @@ def _array(path: Path, file: Any, name: str) -> np.ndarray:
 # -- labels and the split ----------------------------------------------------------------------------------------------
 
 
-def _labels(path: Path, y: Any, arguments: argparse.Namespace) -> tuple[np.ndarray, list[str]]:
-    """Return the labels; two labels as 0 and 1, for scores that look for one of them."""
+def _classes(path: Path, y: Any) -> np.ndarray:
+    """Return the labels, each of a class that has enough samples to learn from and to test on."""
     y = y.to_numpy() if hasattr(y, "to_numpy") else np.asarray(y)
     if y.dtype.kind == "O":
         try:
@@ -526,17 +524,23 @@ def _labels(path: Path, y: Any, arguments: argparse.Namespace) -> tuple[np.ndarr
         raise ValueError(
             f"{path}: class {rare!r} of the target has {n} and needs at least {_LEAST_OF_A_CLASS}: remove or merge it."
         )
+    return y
+
+
+def _labels(y: np.ndarray, y_test: np.ndarray, asked: str | None) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return the labels; two labels as 0 and 1, for scores that look for one of them."""
+    classes, counts = np.unique(np.concatenate([y, y_test]), return_counts=True)
+    share = 100 * counts / counts.sum()
     if len(classes) > 2:
-        if arguments.positive is not None:
+        if asked is not None:
             raise ValueError(f"--positive is for two labels; the target has {len(classes)}.")
-        return y, [f"{len(classes)} classes, the largest has {100 * counts.max() / len(y):.1f} % of the samples"]
+        return y, y_test, [f"{len(classes)} classes, the largest has {share.max():.1f} % of the samples"]
     names = [str(label) for label in classes]
-    if arguments.positive is not None and arguments.positive not in names:
-        raise ValueError(f"--positive must be one of {', '.join(names)}; got {arguments.positive!r}.")
-    positive = int(counts.argmin()) if arguments.positive is None else names.index(arguments.positive)
-    share = f"{100 * counts[positive] / len(y):.1f} % of the samples"
-    said = f"two classes, {' and '.join(names)}: scores look for {names[positive]}, {share}"
-    return (y == classes[positive]).astype(np.int64), [said]
+    if asked is not None and asked not in names:
+        raise ValueError(f"--positive must be one of {', '.join(names)}; got {asked!r}.")
+    k = int(counts.argmin()) if asked is None else names.index(asked)
+    said = f"two classes, {' and '.join(names)}: scores look for {names[k]}, {share[k]:.1f} % of the samples"
+    return (y == classes[k]).astype(np.int64), (y_test == classes[k]).astype(np.int64), [said]
 
 
 def _split(path: Path, X: Any, y: np.ndarray, arguments: argparse.Namespace) -> tuple[Any, Any, Any, Any, list[str]]:
