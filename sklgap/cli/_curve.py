@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = options.parsed(parser(), argv)
     _check(arguments)
     data = load(arguments)
+    options.check_scored(arguments, data)
     options.check_output(arguments.output)
     options.say("\n".join(data.said))
     curve, safe = _study(arguments, data)
@@ -83,7 +84,7 @@ def _study(arguments: argparse.Namespace, data: Loaded) -> tuple[Any, Any]:
     from sklgap.experiments import batch_size_curve, largest_safe_batch_size
 
     n = len(data.y)
-    fraction = _held_out(arguments.margin, n)
+    fraction = _held_out(arguments, data.y)
     margin = _margin(arguments, round(fraction * n))
     rate: dict[str, Any] = {"lr": "fixed"}
     if arguments.lr is None:
@@ -110,12 +111,26 @@ def _study(arguments: argparse.Namespace, data: Loaded) -> tuple[Any, Any]:
         raise
 
 
-def _held_out(margin: float | None, n: int) -> float:
+def _held_out(arguments: argparse.Namespace, y: Any) -> float:
     """Return the part to validate on: enough to show the margin, where there are samples for it."""
-    from sklgap.experiments._estimate import DEFAULT_MARGIN, needed_rows
+    from sklgap.experiments._estimate import DEFAULT_MARGIN, LEAST_ROWS_OF_A_CLASS, needed_rows
 
-    wanted = margin if margin is not None and 0 < margin < 1 else DEFAULT_MARGIN
-    return min(_MOST_HELD_OUT, max(_LEAST_HELD_OUT, needed_rows(wanted) / n))
+    margin = arguments.margin
+    wanted = [
+        _LEAST_HELD_OUT,
+        needed_rows(margin if margin is not None and 0 < margin < 1 else DEFAULT_MARGIN) / len(y),
+    ]
+    resampled = options.resampled(arguments)
+    if resampled:
+        rarest = int(np.unique(y, return_counts=True)[1].min())
+        of_rarest = (LEAST_ROWS_OF_A_CLASS + 1) / rarest  # one more: parts are rounded
+        if of_rarest > _MOST_HELD_OUT:
+            raise ValueError(
+                f"--scoring {resampled[0]} needs at least {LEAST_ROWS_OF_A_CLASS} validation samples of each class, and "
+                f"the rarest has {rarest} training samples, of which half are held out: use more samples."
+            )
+        wanted.append(of_rarest)
+    return min(_MOST_HELD_OUT, max(wanted))
 
 
 def _margin(arguments: argparse.Namespace, n_valid: int) -> float | None:
@@ -161,7 +176,8 @@ def _verdict(arguments: argparse.Namespace, curve: Any, safe: Any) -> tuple[str,
     """Return the last line, and the exit code."""
     tuned = "" if arguments.lr is None else ", at a learning rate that was not tuned for each size (--lr)"
     if curve.interrupted:
-        so_far = "" if safe is None else f"; so far {_answer(safe)}{tuned}"
+        nothing = safe is None or not any(test.n_trials for test in safe.tests)
+        so_far = "" if nothing else f"; so far {_answer(safe)}{tuned}"
         return f"Interrupted before all fits had finished{so_far}.", options.INTERRUPTED
     if arguments.assert_safe is None:
         answer = _answer(safe)

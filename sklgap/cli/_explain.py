@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     arguments = options.parsed(parser(), argv)
     data = load(arguments)
+    options.check_scored(arguments, data)
     options.check_output(arguments.output)
     options.say("\n".join(data.said))
     from sklgap.experiments import explain_gap

@@ -101,6 +101,8 @@ def load(arguments: argparse.Namespace) -> Loaded:
     asked = arguments.data or arguments.dataset or arguments.default_data
     if asked is None:
         raise ValueError(f"DATA is missing: name one of {', '.join(NAMED)}, or a file .csv, .csv.gz, .parquet or .npz.")
+    if not 0 <= arguments.seed < 2**32:
+        raise ValueError(f"--seed must be at least 0 and below 2**32; got {arguments.seed}.")
     n = arguments.train_samples
     if n is not None and n < 1:
         raise ValueError(f"--train-samples must be at least 1; got {n}.")

@@ -140,6 +140,26 @@ def check_output(folder: Path) -> None:
         raise ValueError(f"--output: nothing can be written to the folder {folder}.")
 
 
+def resampled(arguments: argparse.Namespace) -> list[str]:
+    """Return the scores that are no mean over samples: their intervals draw test samples again, of every class."""
+    return [name for name in arguments.scoring or () if name not in ("accuracy", "neg_log_loss")]
+
+
+def check_scored(arguments: argparse.Namespace, data: "Loaded") -> None:
+    """Refuse test samples that are too few for the interval of a score, before hours of training."""
+    import numpy as np
+
+    from sklgap.experiments._estimate import LEAST_ROWS_OF_A_CLASS
+
+    rarest = min(int((data.y_test == label).sum()) for label in np.unique(data.y))
+    for name in resampled(arguments):
+        if rarest < LEAST_ROWS_OF_A_CLASS:
+            raise ValueError(
+                f"--scoring {name} needs at least {LEAST_ROWS_OF_A_CLASS} test samples of each class, and the rarest "
+                f"has {rarest}: use more samples, or a larger --test-fraction."
+            )
+
+
 def measurement(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of `Measurement`."""
     return {
