@@ -126,8 +126,8 @@ def _held_out(arguments: argparse.Namespace, y: Any) -> float:
         of_rarest = (LEAST_ROWS_OF_A_CLASS + 1) / rarest  # one more: parts are rounded
         if of_rarest > _MOST_HELD_OUT:
             raise ValueError(
-                f"--scoring {resampled[0]} needs at least {LEAST_ROWS_OF_A_CLASS} validation samples of each class, and "
-                f"the rarest has {rarest} training samples, of which half are held out: use more samples."
+                f"--scoring {resampled[0]} needs at least {LEAST_ROWS_OF_A_CLASS} validation samples of each class, "
+                f"and the rarest has {rarest} training samples, of which half are held out: use more samples."
             )
         wanted.append(of_rarest)
     return min(_MOST_HELD_OUT, max(wanted))

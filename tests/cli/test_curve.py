@@ -65,18 +65,13 @@ def test_the_data_are_described_before_the_cost(capsys, table, no_picture):
 
 
 def test_verdicts_agree_with_the_same_study_in_python(capsys, table, no_picture):
+    write(table, rows(200))
     options = (*SIZES, "--scoring", "average_precision", "accuracy", "--optimizer", "sgd", "--epochs", "3")
     found = curve(capsys, table, *options)
+    content = json.loads((table.parent / "out" / "report.json").read_text(encoding="utf-8"))
     data = load(_curve.parser().parse_args([str(table), "--target", "late"]))
-    net = LBGapClassifier(
-        "F1",
-        module__width=64,
-        module__n_layers=3,
-        max_epochs=3,
-        tol=None,
-        optimizer=torch.optim.SGD,
-        lr=0.01,
-    )
+    sizes = {"module__width": 64, "module__n_layers": 3}
+    net = LBGapClassifier("F1", max_epochs=3, tol=None, optimizer=torch.optim.SGD, lr=0.01, **sizes)
     own = batch_size_curve(
         make_pipeline(data.head, net),
         data.X,
@@ -84,7 +79,7 @@ def test_verdicts_agree_with_the_same_study_in_python(capsys, table, no_picture)
         data.X_test,
         data.y_test,
         batch_sizes=[8, 32],
-        validation_fraction=0.5,
+        validation_fraction=content["settings"]["n_valid"] / len(data.y),
         n_trials=2,
         epsilon=[],
         scoring=["average_precision", "accuracy"],
@@ -92,7 +87,6 @@ def test_verdicts_agree_with_the_same_study_in_python(capsys, table, no_picture)
         verbose=0,
     )
     safe = largest_safe_batch_size(own, 0.2)
-    content = json.loads((table.parent / "out" / "report.json").read_text(encoding="utf-8"))
     for name in ("train_loss", "valid_average_precision", "test_accuracy"):
         assert [record[name] for record in content["records"]] == [record[name] for record in own.records]
     assert content["more"][0]["batch_size"] == int(safe)
@@ -100,18 +94,34 @@ def test_verdicts_agree_with_the_same_study_in_python(capsys, table, no_picture)
     assert (int(safe) == 32) == found.lines[-1].startswith("The largest batch size shown to be safe is 32")
 
 
-@pytest.mark.parametrize(("optimizer", "usual"), [("adamw", 1e-3), ("sgd", 0.1), ("adam", 1e-3)])
-def test_three_rates_are_tried_for_each_size(capsys, table, no_picture, optimizer, usual):
+OPTIMIZERS = {"adam": (torch.optim.Adam, 1e-3), "adamw": (torch.optim.AdamW, 1e-3), "sgd": (torch.optim.SGD, 0.1)}
+
+
+@pytest.mark.parametrize(("optimizer", "kind"), OPTIMIZERS.items(), ids=OPTIMIZERS)
+def test_optimizers_and_their_rates(capsys, table, monkeypatch, optimizer, kind):
+    asked = []
+
+    def enough(estimator, *data, **kwargs):
+        asked.append((estimator[-1].get_params(), kwargs))
+        raise ValueError("enough")
+
+    monkeypatch.setattr("sklgap.experiments.batch_size_curve", enough)
+    for options in ((), ("--lr", "0.7")):
+        curve(capsys, table, "--optimizer", optimizer, *options, quick=("--margin", "0.2"))
+    (tuned, how), (fixed, how_not) = asked
+    assert tuned["optimizer"] is fixed["optimizer"] is kind[0]
+    np.testing.assert_allclose(how["learning_rates"], [kind[1] / 3, kind[1], 3 * kind[1]])
+    assert (how["lr"], how_not["lr"], fixed["lr"]) == ("tuned", "fixed", 0.7)
+    assert "learning_rates" not in how_not
+
+
+def test_three_rates_are_tried_for_each_size(capsys, table, no_picture):
     quick = ("--epochs", "1", "--trials", "2", "--jobs", "1", "--margin", "0.2")
-    found = curve(capsys, table, *SIZES, "--optimizer", optimizer, quick=quick)
+    found = curve(capsys, table, *SIZES, quick=quick)
     assert found.code == 0
     assert "tuned" not in found.lines[-1]
     content = json.loads((table.parent / "out" / "report.json").read_text(encoding="utf-8"))
-    tried = {(record["batch_size"], record["lr"]) for record in content["tuning"]}
-    assert len(tried) == 6
-    np.testing.assert_allclose(sorted({rate for _, rate in tried}), [usual / 3, usual, 3 * usual])
-    named = {"adamw": "torch.optim.adamw.AdamW", "sgd": "torch.optim.sgd.SGD", "adam": ""}[optimizer]
-    assert named in content["settings"]["estimator"]
+    assert len({(record["batch_size"], record["lr"]) for record in content["tuning"]}) == 6
 
 
 def test_the_default_margin_is_one_that_the_samples_can_show(capsys, table, no_picture):
