@@ -59,17 +59,29 @@ def test_compare_of_one_regime_says_so(capsys, table, no_picture):
     assert (found.code, found.lines[-1]) == (0, "Only 8 was trained: there is nothing to compare it with.")
 
 
-@pytest.mark.parametrize("small", [(), ("--small", "0.1", "--large", "LB"), ("--small", "8", "--large", "40")])
-def test_explain(capsys, table, no_picture, small):
-    if small == ("--small", "0.1", "--large", "LB"):
-        said = refused_after(of_table(capsys, "explain", table, *small))
-        assert said == "--small must be a smaller batch than --large, 9; got 9."
-        return
-    found = of_table(capsys, "explain", table, *small)
+def test_explain(capsys, table):
+    found = of_table(capsys, "explain", table, "--small", "8", "--large", "0.4")
     assert found.code == 0
     assert found.lines[-1].startswith("The large batch loses ")
     assert " fewer updates, " in found.lines[-1]
     assert found.lines[-1] == content(table)["answers"][0]
+    assert content(table)["settings"]["batch_sizes"] == {"small": 8, "large": 36}
+    assert (table.parent / "out" / "report.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"), [((), ("SB", "LB")), (("--small", "8"), (8, "LB")), (("--large", "0.2"), ("SB", 0.2))]
+)
+def test_explain_knows_the_names_of_the_papers(capsys, table, monkeypatch, options, sizes):
+    asked = []
+
+    def enough(*data, small, large, **kwargs):
+        asked.append((small, large))
+        raise ValueError("enough")
+
+    monkeypatch.setattr("sklgap.experiments.explain_gap", enough)
+    of_table(capsys, "explain", table, *options)
+    assert asked == [sizes]
 
 
 def refused_after(said):
@@ -79,11 +91,6 @@ def refused_after(said):
     return said.error.removeprefix("sklgap: ").strip()
 
 
-def test_explain_draws_a_waterfall(capsys, table):
-    assert of_table(capsys, "explain", table, "--small", "8", "--large", "30").code == 0
-    assert (table.parent / "out" / "report.png").is_file()
-
-
 WRONG = {
     "regime": (("compare", "--regimes", "SB", "XL"), "must be a batch size or a fraction; got 'XL'"),
     "twice": (("compare", "--regimes", "8", "8"), "--regimes must have different labels; got [8, 8]."),
@@ -91,7 +98,7 @@ WRONG = {
     "dimensions": (("compare", "--subspace-dim", "0"), "--subspace-dim must"),
     "samples": (("compare", "--max-samples", "0"), "--max-samples must be"),
     "small": (("explain", "--small", "0"), "--small must be"),
-    "large": (("explain", "--large", "4000"), "--large"),
+    "order": (("explain", "--small", "20", "--large", "0.1"), "--small must be a smaller batch than large, 9; got 20."),
     "convolution": (("explain", "--net", "C1"), "input_shape"),
     "scoring": (("explain", "--scoring", "f1"), "--scoring f1 needs at least 10 test samples of each class"),
 }
@@ -105,9 +112,8 @@ def test_wrong_arguments_are_one_sentence(capsys, table, monkeypatch, arguments,
     assert sentence in refused_after(found)
 
 
-@pytest.mark.parametrize("command", ["compare", "explain"])
-@pytest.mark.parametrize("n", [0, 1, 3])
-def test_interrupted(capsys, table, monkeypatch, command, n):
+@pytest.mark.parametrize(("command", "n"), [("compare", 0), ("compare", 1), ("compare", 3), ("explain", 1)])
+def test_interrupted(capsys, table, no_picture, monkeypatch, command, n):
     real, done = _trials.measure, []
 
     def measure(*args):
