@@ -51,7 +51,13 @@ def test_value_is_that_of_python(capsys, tmp_path, study, saved, options, kwargs
         torch.save(model.module_.state_dict(), tmp_path / "w.pt")
     found = measured(capsys, path, tmp_path / "w.pt", *options)
     assert found.code == 0
-    own = sharpness((model.module_, nn.CrossEntropyLoss()), X, y, **{"epsilon": [1e-3], **kwargs}, random_state=0)
+    own = sharpness(
+        (model.module_, nn.CrossEntropyLoss()),
+        X,
+        y,
+        **{"epsilon": [1e-3], "max_samples": 10_000, **kwargs},
+        random_state=0,
+    )
     values = " and ".join(f"{record.value:.4g} % at epsilon {record.epsilon:g}" for record in own)
     assert found.lines[-1] == f"Sharpness is {values}, at a training loss of {own[-1].f0:.3g}."
     assert "outputs of the net stand for the classes in this order: 0, 1" in found.lines
