@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from sklgap.experiments import _trials
@@ -43,15 +42,14 @@ def test_compare(capsys, table):
     assert (table.parent / "out" / "report.png").is_file()
 
 
-def test_compare_draws_the_line_between_nets_that_take_numbers(capsys, tmp_path):
-    rng = np.random.default_rng(0)
-    path = tmp_path / "a.npz"
-    X = rng.normal(size=(60, 1, 6, 6)).astype(np.float32)
-    np.savez(path, X=X, y=np.arange(60) % 2)
-    found = run(capsys, "compare", path, "--output", tmp_path, *QUICK, "--epsilon")
+def test_compare_draws_the_line_between_nets_that_take_numbers(capsys, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("sklgap.cli._report.write", lambda *args: drawn.append(args[4]) or [])
+    found = run(capsys, "compare", "digits", "--train-samples", "60", *QUICK, "--epsilon", "--output", tmp_path)
     assert found.code == 0
     assert found.error.count("Warning") == 0
-    assert (tmp_path / "report.png").is_file()
+    _, line = drawn[0].axes[:2]
+    assert len(line.lines) >= 2  # training and test data
 
 
 def test_compare_of_one_regime_says_so(capsys, table, no_picture):

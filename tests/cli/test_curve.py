@@ -47,6 +47,8 @@ def test_the_last_line_and_the_files(capsys, table):
         r"on validation data), at a learning rate that was not tuned for each size \(--lr\)\.",
         found.lines[-1],
     )
+    described = next(i for i, line in enumerate(found.lines) if line.startswith("columns: "))
+    assert described < next(i for i, line in enumerate(found.lines) if line.startswith("cost: "))
     out = table.parent / "out"
     assert found.lines[-2] == f"written: {out / 'report.html'}, {out / 'report.json'}, {out / 'report.png'}"
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -56,12 +58,6 @@ def test_the_last_line_and_the_files(capsys, table):
     assert content["answers"][0] == found.lines[-1]
     assert [record["batch_size"] for record in content["records"]] == [8, 32, 8, 32]
     assert content["more"][0]["batch_size"] in (8, 32)
-
-
-def test_the_data_are_described_before_the_cost(capsys, table, no_picture):
-    found = curve(capsys, table, *SIZES)
-    described = next(i for i, line in enumerate(found.lines) if line.startswith("columns: "))
-    assert described < next(i for i, line in enumerate(found.lines) if line.startswith("cost: "))
 
 
 def test_verdicts_agree_with_the_same_study_in_python(capsys, table, no_picture):
@@ -115,24 +111,17 @@ def test_optimizers_and_their_rates(capsys, table, monkeypatch, optimizer, kind)
     assert "learning_rates" not in how_not
 
 
-def test_three_rates_are_tried_for_each_size(capsys, table, no_picture):
-    quick = ("--epochs", "1", "--trials", "2", "--jobs", "1", "--margin", "0.2")
-    found = curve(capsys, table, *SIZES, quick=quick)
-    assert found.code == 0
-    assert "tuned" not in found.lines[-1]
-    content = json.loads((table.parent / "out" / "report.json").read_text(encoding="utf-8"))
-    assert len({(record["batch_size"], record["lr"]) for record in content["tuning"]}) == 6
-
-
 def test_the_default_margin_is_one_that_the_samples_can_show(capsys, table, no_picture):
     found = curve(capsys, table, *SIZES, quick=("--epochs", "1", "--trials", "2", "--jobs", "1", "--lr", "0.01"))
     assert found.code == 0
     assert "less than 11.12 points of accuracy" in found.lines[-1]  # 5 of 45 samples
 
 
-def test_equal_updates_and_losses(capsys, table, no_picture):
-    assert curve(capsys, table, *SIZES, "--budget", "updates").code == 0
-    assert curve(capsys, table, *SIZES, "--budget", "loss", "--target-loss", "0.6").code == 0
+def test_equal_losses(capsys, table, no_picture):
+    options = ("--budget", "loss", "--target-loss", "0.6")
+    assert curve(capsys, table, *SIZES, *options).code == 0
+    content = json.loads((table.parent / "out" / "report.json").read_text(encoding="utf-8"))
+    assert (content["settings"]["budget"], content["settings"]["target_loss"]) == ("loss", 0.6)
 
 
 REFUSED = {
@@ -282,6 +271,7 @@ def test_interrupted_while_rates_are_tried(capsys, table, no_picture, monkeypatc
     assert (found.code, found.lines[-1]) == (130, "Interrupted before all fits had finished.")
     content = json.loads((table.parent / "out" / "report.json").read_text(encoding="utf-8"))
     assert (len(content["tuning"]), content["records"]) == (1, [])
+    assert len(content["settings"]["learning_rates"]) == 3
 
 
 def test_interrupted_before_the_first_fit(capsys, table, no_picture, monkeypatch):
