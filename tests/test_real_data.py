@@ -1,5 +1,6 @@
 """The package's main claims on real data: run where $SKLGAP_DATA is set (``pytest -m realdata``)."""
 
+import json
 import os
 from pathlib import Path
 
@@ -134,3 +135,24 @@ def test_average_precision_decides_about_late_flights(flights, flights_curve):
     assert test.bound > test.lost
     assert int(safe) == (512 if test.shown else 128)
     assert "samples" in flights_curve.gap(512, "ap").covers
+
+
+def test_flights_from_the_shell(capsys, tmp_path):
+    """A table with words and gaps, as it lies there: read, tried and answered in one line."""
+    from sklgap.cli import main
+
+    path = Path(os.environ["SKLGAP_DATA"]) / "flights.csv.gz"
+    options = ["--target", "late", "--scoring", "average_precision", "--batch-sizes", "128", "1024", "--margin", "0.05"]
+    quick = ["--train-samples", "6000", "--epochs", "3", "--trials", "2", "--lr", "0.001"]
+    assert main(["curve", str(path), *options, *quick, "--output", str(tmp_path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "two classes, late and ok: scores look for late, 8.8 % of the samples" in said
+    assert any(line.startswith("gaps are filled, ") and "wind_gust" in line for line in said)
+    assert "of average_precision on validation data" in said[-1]
+    content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    mean = {
+        size: np.mean([r["test_average_precision"] for r in content["records"] if r["batch_size"] == size])
+        for size in (128, 1024)
+    }
+    assert mean[128] > 2 * 0.088  # by chance it is the share of late flights
+    assert mean[128] > mean[1024]

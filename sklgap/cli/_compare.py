@@ -10,16 +10,23 @@ from sklgap.cli._load import Loaded, add_data_arguments, load
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    p = argparse.ArgumentParser(
+    p = options.Parser(
         prog="python -m sklgap compare",
         description="Compare small- and large-batch training over paired trials: accuracy, sharpness (Metric 2.1 of "
         "Keskar et al. 2017), distance from the start.",
         epilog="examples (hours on a CPU): python -m sklgap compare mnist --net F1 --epochs 100 --tol 1e-4 "
-        "--subspace-dim 100; python -m sklgap compare cifar10 --net C1 --epochs 100 --tol 1e-4",
+        "--subspace-dim 100; python -m sklgap compare cifar10 --net C1 --epochs 100 --tol 1e-4. "
+        f"{options.EXIT_CODES}.",
     )
     add_data_arguments(p)
     p.add_argument(
-        "--regimes", nargs="+", default=["SB", "LB"], help="SB, LB, batch sizes or fractions; first = reference"
+        "--regimes",
+        type=options.size_or_name,
+        nargs="+",
+        default=["SB", "LB"],
+        metavar="SIZE",
+        help="SB (256, less for fewer than 10,240 training samples), LB (10 %% of the training samples), batch sizes "
+        "in samples, or fractions of the training samples; the first is the reference (default: SB LB)",
     )
     options.add_training_arguments(p)
     options.add_measurement_arguments(p, epsilon=(1e-3, 5e-4))
@@ -30,61 +37,58 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     arguments = options.parsed(parser(), argv)
-    regimes = [_number_or_name(regime) for regime in arguments.regimes]
-    try:
-        data = load(arguments)
-        from sklgap.experiments import compare_regimes
+    data = load(arguments)
+    options.check_scored(arguments, data)
+    options.check_output(arguments.output)
+    options.say("\n".join(data.said))
+    from sklgap.experiments import compare_regimes
 
-        found = compare_regimes(
-            options.estimator(arguments, data),
-            data.X,
-            data.y,
-            data.X_test,
-            data.y_test,
-            regimes=regimes,
-            reference=regimes[0],
-            **options.measurement(arguments),
-            **options.runs(arguments),
-        )
-    except (ValueError, TypeError, OSError) as error:
-        return options.complain(error)
-    except KeyboardInterrupt:
-        options.say("Interrupted before the first fit had finished.")
-        return options.INTERRUPTED
-    options.say("\n".join(data.said) + f"\n\n{found}\n")
-    _write(arguments, data, found)
-    options.say(found._verdict()[0] if found._verdict() else "Only one regime has finished: nothing can be compared.")
+    found = compare_regimes(
+        options.estimator(arguments, data),
+        data.X,
+        data.y,
+        data.X_test,
+        data.y_test,
+        regimes=arguments.regimes,
+        reference=arguments.regimes[0],
+        **options.measurement(arguments),
+        **options.runs(arguments),
+    )
+    answers = found._verdict() or [f"Only {found.done[0]} was trained: there is nothing to compare it with."]
+    options.say(f"\n{found}\n")
+    _write(arguments, data, found, answers)
+    options.say(answers[0])
     return options.INTERRUPTED if found.interrupted else options.ANSWERED
 
 
-def _write(arguments: argparse.Namespace, data: Loaded, found: Any) -> None:
+def _write(arguments: argparse.Namespace, data: Loaded, found: Any, answers: Sequence[str]) -> None:
     from sklgap.cli import _report as report
-    from sklgap.inspection import ParametricPlotDisplay
 
     plt, figure = report.pyplot(), None
     if plt is not None:
-        two = len(found.done) > 1 and data.head is None
-        figure, axes = plt.subplots(1, 3 if two else 2, figsize=(15, 4.2), layout="constrained")
-        found.plot(axes=axes[: 2 if found.settings["epsilon"] else 1])
-        if two:
-            start, end = (found.estimators_[label][0] for label in found.done[:2])
-            policy = {"batch_norm": arguments.batch_norm, "max_samples": arguments.max_samples, "random_state": 0}
-            names = (found.done[0], found.done[1])
-            ParametricPlotDisplay.from_estimators(
-                start, end, data.X, data.y, data.X_test, data.y_test, names=names, ax=axes[2], **policy
-            )
-        figure.suptitle(f"{data.name}: {found.settings['n_train']:,} training samples, {found.trials_line()}")
+        figure = _figure(plt, arguments, data, found)
+        name = report.without_mathematics(data.name)
+        figure.suptitle(f"{name}: {found.settings['n_train']:,} training samples, {found.trials_line()}")
     title = f"{data.name}: {', '.join(found.labels)}"
-    paths = report.write(arguments.output, title, found._verdict(), [found], figure, data.said)
-    if plt is not None:
+    paths = report.write(arguments.output, title, answers, [found], figure, data.said)
+    if figure is not None:
         plt.close(figure)
     options.say("written: " + ", ".join(str(path) for path in paths))
 
 
-def _number_or_name(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def _figure(plt: Any, arguments: argparse.Namespace, data: Loaded, found: Any) -> Any:
+    """Draw the scores, the sharpness, and the line between the first two regimes where X is numbers."""
+    from sklgap.inspection import ParametricPlotDisplay
+
+    n_own = 2 if found.settings["epsilon"] else 1
+    line = len(found.done) > 1 and data.head is None
+    figure, axes = plt.subplots(1, n_own + line, figsize=(5 * (n_own + line), 4.2), layout="constrained", squeeze=False)
+    found.plot(axes=axes[0, :n_own])
+    if line:
+        start, end = (found.estimators_[label][0] for label in found.done[:2])
+        policy = {"batch_norm": arguments.batch_norm, "max_samples": arguments.max_samples, "random_state": 0}
+        names = (found.done[0], found.done[1])
+        ParametricPlotDisplay.from_estimators(
+            start, end, data.X, data.y, data.X_test, data.y_test, names=names, ax=axes[0, -1], **policy
+        )
+    return figure

@@ -4,35 +4,48 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from sklgap.cli import _options as options
 from sklgap.cli._load import Loaded, add_data_arguments, load
 
-# Rates that are tried beside the usual one.
+# Of the usual learning rate: what is tried for each size.
 _FACTORS = (1 / 3, 1.0, 3.0)
 _LEAST_HELD_OUT, _MOST_HELD_OUT = 0.2, 0.5
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    p = argparse.ArgumentParser(
+    p = options.Parser(
         prog="python -m sklgap curve",
         description="Train with several batch sizes from the same starting points, and say which is the largest that "
         "is shown to lose less than a margin. The learning rate is tuned for each size unless --lr is given.",
         epilog="example: python -m sklgap curve data.csv --target late --batch-sizes 128 512 2048 --margin 0.005 "
-        "--scoring average_precision. Exit codes: 0 answered, 2 wrong usage, 3 --assert-safe does not hold, "
-        "130 interrupted.",
+        f"--scoring average_precision. {options.EXIT_CODES}, 3 --assert-safe does not hold.",
     )
     add_data_arguments(p)
     p.add_argument(
         "--batch-sizes",
         type=options.size_or_fraction,
         nargs="+",
-        help="batch sizes, or fractions; the smallest is the reference (a ladder from the small batch up)",
+        metavar="SIZE",
+        help="batch sizes in samples, or as fractions of the training samples; the smallest is the reference (default: "
+        "256, less for few samples, doubled up to 20 %% of them; with --assert-safe the first of these and SIZE)",
     )
-    p.add_argument("--margin", type=float, help="the loss of score that you put up with (0.005 for scores in [0, 1])")
-    p.add_argument("--budget", choices=["epochs", "updates", "loss"], default="epochs", help="equal what (epochs)")
+    p.add_argument(
+        "--margin",
+        type=float,
+        help="loss of score, against the reference, that you put up with: 0.005 is half a point of accuracy (default: "
+        "0.005, more where there are too few samples to show it; required for scores that do not lie in [0, 1])",
+    )
+    p.add_argument(
+        "--budget",
+        choices=["epochs", "updates", "loss"],
+        default="epochs",
+        help="what is equal for all sizes: epochs, updates, or the training loss at the end (default: epochs)",
+    )
     p.add_argument("--assert-safe", type=int, metavar="SIZE", help="exit with 3 unless SIZE is shown to be safe")
-    options.add_training_arguments(p)
+    options.add_training_arguments(p, lr="the learning rate of all sizes, in place of tuning")
     options.add_measurement_arguments(p)
     options.add_output_argument(p)
     return p
@@ -41,29 +54,38 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     arguments = options.parsed(parser(), argv)
-    try:
-        data = load(arguments)
-        curve, safe = _study(arguments, data)
-    except (ValueError, TypeError, OSError) as error:
-        return options.complain(error)
-    except KeyboardInterrupt:
-        options.say("Interrupted before the first fit had finished.")
-        return options.INTERRUPTED
-    options.say("\n".join(data.said) + "\n")
-    options.say(str(curve))
-    if safe is None:
-        return options.INTERRUPTED
-    options.say(f"\n{safe}\n")
-    _write(arguments, data, curve, safe)
+    _check(arguments)
+    data = load(arguments)
+    options.check_scored(arguments, data)
+    options.check_output(arguments.output)
+    options.say("\n".join(data.said))
+    curve, safe = _study(arguments, data)
     verdict, code = _verdict(arguments, curve, safe)
+    options.say(f"\n{curve}\n" + ("" if safe is None else f"\n{safe}\n"))
+    _write(arguments, data, curve, safe, verdict)
     options.say(verdict)
-    return options.INTERRUPTED if curve.interrupted else code
+    return code
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what needs no data to be refused."""
+    if arguments.trials < 2:
+        raise ValueError(f"--trials must be at least 2, for one trial has no bound; got {arguments.trials}.")
+    if arguments.budget == "loss" and arguments.target_loss is None:
+        raise ValueError("--budget loss needs --target-loss, the training loss that every size trains to.")
+    if arguments.lr is not None and not 0 < arguments.lr < np.inf:
+        raise ValueError(f"--lr must be a number above 0; got {arguments.lr:g}.")
+    if arguments.assert_safe is not None and arguments.assert_safe < 2:
+        raise ValueError(f"--assert-safe must be a batch size of at least 2; got {arguments.assert_safe}.")
 
 
 def _study(arguments: argparse.Namespace, data: Loaded) -> tuple[Any, Any]:
     """Return the curve and its safe batch size; None in its place where an interruption left too little."""
     from sklgap.experiments import batch_size_curve, largest_safe_batch_size
 
+    n = len(data.y)
+    fraction = _held_out(arguments, data.y)
+    margin = _margin(arguments, round(fraction * n))
     rate: dict[str, Any] = {"lr": "fixed"}
     if arguments.lr is None:
         usual = options.OPTIMIZERS[arguments.optimizer][1]
@@ -74,61 +96,141 @@ def _study(arguments: argparse.Namespace, data: Loaded) -> tuple[Any, Any]:
         data.y,
         data.X_test,
         data.y_test,
-        batch_sizes=arguments.batch_sizes,
+        batch_sizes=_sizes(arguments, n - round(fraction * n)),
         budget=arguments.budget,
-        validation_fraction=_held_out(arguments.margin, len(data.y)),
+        validation_fraction=fraction,
         **rate,
         **options.measurement(arguments),
         **options.runs(arguments),
     )
     try:
-        return curve, largest_safe_batch_size(curve, arguments.margin)
+        return curve, largest_safe_batch_size(curve, margin)
     except ValueError:
         if curve.interrupted:
             return curve, None
         raise
 
 
-def _held_out(margin: float | None, n: int) -> float:
+def _held_out(arguments: argparse.Namespace, y: Any) -> float:
     """Return the part to validate on: enough to show the margin, where there are samples for it."""
-    from sklgap.experiments._estimate import DEFAULT_MARGIN, needed_rows
+    from sklgap.experiments._estimate import DEFAULT_MARGIN, LEAST_ROWS_OF_A_CLASS, needed_rows
 
-    wanted = margin if margin is not None and 0 < margin < 1 else DEFAULT_MARGIN
-    return min(_MOST_HELD_OUT, max(_LEAST_HELD_OUT, needed_rows(wanted) / n))
+    margin = arguments.margin
+    wanted = [
+        _LEAST_HELD_OUT,
+        needed_rows(margin if margin is not None and 0 < margin < 1 else DEFAULT_MARGIN) / len(y),
+    ]
+    resampled = options.resampled(arguments)
+    if resampled:
+        rarest = int(np.unique(y, return_counts=True)[1].min())
+        of_rarest = (LEAST_ROWS_OF_A_CLASS + 1) / rarest  # one more: parts are rounded
+        if of_rarest > _MOST_HELD_OUT:
+            raise ValueError(
+                f"--scoring {resampled[0]} needs at least {LEAST_ROWS_OF_A_CLASS} validation samples of each class, "
+                f"and the rarest has {rarest} training samples, of which half are held out: use more samples."
+            )
+        wanted.append(of_rarest)
+    return min(_MOST_HELD_OUT, max(wanted))
+
+
+def _margin(arguments: argparse.Namespace, n_valid: int) -> float | None:
+    """Return the margin, checked before anything is trained; without --margin one that the samples can show."""
+    from sklgap.experiments._estimate import DEFAULT_MARGIN, check_margin, round_up, smallest_margin
+    from sklgap.experiments._scores import check_scoring
+
+    margin: float | None = arguments.margin
+    score = check_scoring(arguments.scoring)[0]
+    if not score.is_fraction:
+        if margin is None:
+            raise ValueError(f"--margin must be given for {score.name}, in its units: it does not lie in [0, 1].")
+        if not 0 < margin < np.inf:
+            raise ValueError(f"--margin must be a number above 0, in the units of {score.name}; got {margin:g}.")
+        return margin
+    if margin is None:
+        margin = max(DEFAULT_MARGIN, round_up(smallest_margin(n_valid)))
+    check_margin(margin, n_valid)
+    return margin
+
+
+def _sizes(arguments: argparse.Namespace, n_train: int) -> Sequence[int | float] | None:
+    """Return the batch sizes to try; --assert-safe is one of them."""
+    size = arguments.assert_safe
+    sizes: Sequence[int | float] | None = arguments.batch_sizes
+    if size is None:
+        return sizes
+    from sklgap.experiments._batch_size_curve import ladder
+    from sklgap.regimes import check_batch_size
+
+    if size > n_train:
+        raise ValueError(f"--assert-safe must be at most the {n_train:,} samples that are trained on; got {size:,}.")
+    sizes = ladder(n_train)[:1] if sizes is None else sizes
+    tried = [check_batch_size(one, n_train, "batch_sizes") for one in sizes]
+    if size <= min(tried):
+        raise ValueError(
+            f"--assert-safe must be above the reference, the smallest of --batch-sizes, {min(tried):,}; got {size:,}."
+        )
+    return sizes if size in tried else [*sizes, size]
 
 
 def _verdict(arguments: argparse.Namespace, curve: Any, safe: Any) -> tuple[str, int]:
     """Return the last line, and the exit code."""
-    tuned = "" if arguments.lr is None else " The learning rate was not tuned: a size that fails may need another one."
+    tuned = "" if arguments.lr is None else ", at a learning rate that was not tuned for each size (--lr)"
+    if curve.interrupted:
+        nothing = safe is None or not any(test.n_trials for test in safe.tests)
+        so_far = "" if nothing else f"; so far {_answer(safe)}{tuned}"
+        return f"Interrupted before all fits had finished{so_far}.", options.INTERRUPTED
     if arguments.assert_safe is None:
-        return safe._verdict()[0][0].upper() + safe._verdict()[0][1:] + "." + tuned, options.ANSWERED
-    size = arguments.assert_safe
-    if size <= int(safe) and size in curve.batch_sizes:
-        return f"A batch size of {size:,} is shown to be safe.{tuned}", options.ANSWERED
-    if size not in curve.batch_sizes:
-        return f"A batch size of {size:,} was not tried: add it to --batch-sizes.", options.NOT_SAFE
+        answer = _answer(safe)
+        return f"{answer[0].upper()}{answer[1:]}{tuned}.", options.ANSWERED
+    found, code = _assertion(arguments.assert_safe, curve, safe)
+    return f"A batch size of {arguments.assert_safe:,} is {found}{tuned}.", code
+
+
+def _answer(safe: Any) -> str:
+    margin = f"less than {safe._margins_in_words()}"
+    if not safe.tests:
+        return f"nothing was tested beside batches of {safe.reference:,}"
+    if safe.batch_size == safe.reference:
+        return f"no batch size above {safe.reference:,}, the reference, is shown to lose {margin}"
+    return (
+        f"the largest batch size shown to be safe is {safe.batch_size:,}: it loses {margin}, against batches of "
+        f"{safe.reference:,}"
+    )
+
+
+def _assertion(size: int, curve: Any, safe: Any) -> tuple[str, int]:
+    """Return whether a size is safe, in words, and the exit code."""
+    margin = safe._margins_in_words()
+    if size <= safe.batch_size:
+        return f"shown to be safe: it loses less than {margin}", options.ANSWERED
     tests = [test for test in safe.tests if test.batch_size == size]
-    worse = any(test.n_failed or _shown_worse(curve, size, test, safe.margins[test.score]) for test in tests)
-    if worse:
-        return f"A batch size of {size:,} is unsafe: it loses more than the margin.{tuned}", options.NOT_SAFE
-    return f"A batch size of {size:,} is not shown to be safe: the trials are inconclusive.{tuned}", options.NOT_SAFE
+    failed = sum(test.n_failed for test in tests)
+    if failed:
+        return f"unsafe: it failed in {failed} of {tests[0].n_trials} trials", options.NOT_SAFE
+    lost = [curve.difference(curve.reference, size, f"valid_{name}").low for name in safe.margins]
+    if any(low > margin for low, margin in zip(lost, safe.margins.values(), strict=True)):
+        return f"unsafe: it loses more than {margin}", options.NOT_SAFE
+    if not tests:
+        smaller = safe.tests[-1].batch_size
+        return (
+            f"not shown to be safe: the trials are inconclusive, for batches of {smaller:,} are not shown to be safe "
+            "and no larger size is tested after these",
+            options.NOT_SAFE,
+        )
+    return f"not shown to be safe: the trials are inconclusive at a margin of {margin}", options.NOT_SAFE
 
 
-def _shown_worse(curve: Any, size: int, test: Any, margin: float) -> bool:
-    low = curve.difference(curve.reference, size, f"valid_{test.score}").low
-    return bool(low > margin)
-
-
-def _write(arguments: argparse.Namespace, data: Loaded, curve: Any, safe: Any) -> None:
+def _write(arguments: argparse.Namespace, data: Loaded, curve: Any, safe: Any, verdict: str) -> None:
     from sklgap.cli import _report as report
 
     plt, figure = report.pyplot(), None
-    if plt is not None:
+    if plt is not None and curve.records:
         figure = curve.plot(safe=safe).figure_
-        figure.suptitle(data.name, fontsize="medium")
-    paths = report.write(
-        arguments.output, f"{data.name}: how large may the batch be?", safe._verdict(), [safe, curve], figure, data.said
-    )
-    if plt is not None:
+        figure.suptitle(report.without_mathematics(data.name), fontsize="medium")
+    results = [curve] if safe is None else [curve, safe]
+    answers = [verdict, *([] if safe is None else safe._conclusion())]
+    title = f"{data.name}: how large may the batch be?"
+    paths = report.write(arguments.output, title, answers, results, figure, data.said)
+    if figure is not None:
         plt.close(figure)
     options.say("written: " + ", ".join(str(path) for path in paths))

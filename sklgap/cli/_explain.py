@@ -2,24 +2,37 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from sklgap.cli import _options as options
-from sklgap.cli._load import add_data_arguments, load
+from sklgap.cli._load import Loaded, add_data_arguments, load
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    p = argparse.ArgumentParser(
+    p = options.Parser(
         prog="python -m sklgap explain",
         description="Train a small and a large batch, and the large one with one cause of its loss after the other "
         "removed: fewer updates, the learning rate, batch norm, the last weights.",
-        epilog="example: python -m sklgap explain data.csv --target late --small 64 --large 2048",
+        epilog="example: python -m sklgap explain data.csv --target late --small 64 --large 2048. "
+        f"{options.EXIT_CODES}.",
     )
     add_data_arguments(p)
     p.add_argument(
-        "--small", type=options.size_or_fraction, default="SB", help="the small batch (SB: 256, less for few)"
+        "--small",
+        type=options.size_or_name,
+        default="SB",
+        metavar="SIZE",
+        help="the small batch, in samples or as a fraction of the training samples (default: SB, which is 256, and "
+        "less for fewer than 10,240 training samples)",
     )
-    p.add_argument("--large", type=options.size_or_fraction, default="LB", help="the large batch (LB: 10 %%)")
+    p.add_argument(
+        "--large",
+        type=options.size_or_name,
+        default="LB",
+        metavar="SIZE",
+        help="the large batch (default: LB, 10 %% of the training samples)",
+    )
     options.add_training_arguments(p)
     options.add_measurement_arguments(p)
     options.add_output_argument(p)
@@ -29,36 +42,37 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     arguments = options.parsed(parser(), argv)
-    try:
-        data = load(arguments)
-        from sklgap.experiments import explain_gap
+    data = load(arguments)
+    options.check_scored(arguments, data)
+    options.check_output(arguments.output)
+    options.say("\n".join(data.said))
+    from sklgap.experiments import explain_gap
 
-        found = explain_gap(
-            options.estimator(arguments, data),
-            data.X,
-            data.y,
-            data.X_test,
-            data.y_test,
-            small=arguments.small,
-            large=arguments.large,
-            **options.measurement(arguments),
-            **options.runs(arguments),
-        )
-    except (ValueError, TypeError, OSError) as error:
-        return options.complain(error)
-    except KeyboardInterrupt:
-        options.say("Interrupted before the first fit had finished.")
-        return options.INTERRUPTED
+    found = explain_gap(
+        options.estimator(arguments, data),
+        data.X,
+        data.y,
+        data.X_test,
+        data.y_test,
+        small=arguments.small,
+        large=arguments.large,
+        **options.measurement(arguments),
+        **options.runs(arguments),
+    )
+    options.say(f"\n{found}\n")
+    _write(arguments, data, found)
+    options.say(found._verdict()[0])
+    return options.INTERRUPTED if found.interrupted else options.ANSWERED
+
+
+def _write(arguments: argparse.Namespace, data: Loaded, found: Any) -> None:
     from sklgap.cli import _report as report
 
-    options.say("\n".join(data.said) + f"\n\n{found}\n")
     plt, figure = report.pyplot(), None
-    if plt is not None:
+    if plt is not None and found.total().n:
         figure = found.plot().figure_
     title = f"{data.name}: why does the large batch lose?"
     paths = report.write(arguments.output, title, found._verdict(), [found], figure, data.said)
-    if plt is not None:
+    if figure is not None:
         plt.close(figure)
     options.say("written: " + ", ".join(str(path) for path in paths))
-    options.say(found._verdict()[0])
-    return options.INTERRUPTED if found.interrupted else options.ANSWERED

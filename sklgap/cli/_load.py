@@ -1,8 +1,12 @@
 """What a command is given: a named data set, a table of your own, or an npz file, as training and test data."""
 
 import argparse
+import csv
+import gzip
 import os
+import re
 import zipfile
+from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,13 +15,31 @@ import numpy as np
 
 GENERATED = "mnist1d"
 NAMED = (GENERATED, "digits", "mnist", "cifar10", "cifar100")
-# Words that stand in more kinds than this in a column: the rarest share one.
+# Of a column of words with more kinds than this the rarest ones are encoded as one.
 _MOST_KINDS = 50
-# A table in memory takes some times the size of its file.
-_TIMES_THE_FILE = 3
-_SUFFIXES = {".csv": "CSV", ".parquet": "Parquet", ".pq": "Parquet", ".npz": "npz"}
+# A table in memory takes some times the size of its text, and text some times the size of its gzip file.
+_TIMES_THE_TEXT, _TIMES_THE_GZIP = 3, 8
+_SUFFIXES = {".csv": "CSV", ".csv.gz": "CSV", ".parquet": "Parquet", ".pq": "Parquet", ".npz": "npz"}
+_TEST_FRACTION = 0.25
+_LEAST_OF_A_CLASS = 4
+# A column of words in which this part is numbers is one of numbers that something is wrong with.
+_MOSTLY = 0.9
+# Integers of more values than this, some of them rare, are a quantity and no classes.
+_MANY_CLASSES = 20
 # Rows of the generated data set.
 N_TRAIN, N_TEST = 4000, 10_000
+
+_YEAR, _DAY, _TIME = r"(?:1[89]|20|21)\d\d", r"\d{1,2}", r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?"
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+_DATES = [
+    rf"{_YEAR}[-/.]{_DAY}(?:[-/.]{_DAY})?",
+    rf"{_DAY}[-/.]{_DAY}[-/.](?:{_YEAR}|\d\d)",
+    rf"{_DAY}[- .]*{_MONTH}[- ,]*(?:{_YEAR}|\d\d)",
+    rf"{_MONTH}[- ]{_DAY},? {_YEAR}",
+]
+_DATE = rf"\s*(?:(?:{'|'.join(_DATES)})(?:[T ]+{_TIME}.*)?|{_TIME}(?:\s*[ap]m)?)\s*"
+# 1,234 or 12 % or $3.50: a number to a person, a word to a computer.
+_SIGNED = r"\s*[-+]?(?:[$€£]\s*[-+]?\d[\d,.]*|\d[\d,.]*\s*[%$€£]|\d+(?:,\d+)+(?:\.\d+)?)\s*"
 
 
 class Loaded(NamedTuple):
@@ -41,15 +63,34 @@ def add_data_arguments(p: argparse.ArgumentParser, default: str | None = None) -
     named = ", ".join(NAMED)
     only = "" if default is None else f" (default: {default})"
     p.add_argument(
-        "data", nargs="?", default=None, metavar="DATA", help=f"{named}, or a file: .csv, .parquet or .npz{only}"
+        "data",
+        nargs="?",
+        default=None,
+        metavar="DATA",
+        help=f"{named}, or a file: .csv, .csv.gz, .parquet or .npz{only}",
     )
     p.add_argument("--dataset", metavar="DATA", help="another way to say DATA")
-    p.add_argument("--target", metavar="COLUMN", help="the column (or array of an npz file) with the labels")
+    p.add_argument(
+        "--target", metavar="COLUMN", help="column of a file that has the labels (an array of an .npz; there: y)"
+    )
     p.add_argument("--drop", nargs="+", default=[], metavar="COLUMN", help="columns to leave out")
-    p.add_argument("--positive", metavar="LABEL", help="of two labels, the one that scores look for (the rarer one)")
-    p.add_argument("--test-fraction", type=float, default=0.25, help="part of a file that is held out for tests (0.25)")
-    p.add_argument("--train-samples", type=int, help="train on the first so many samples only")
-    p.add_argument("--data-home", help="folder of the data files of mnist and cifar; else $SKLGAP_DATA, else OpenML")
+    p.add_argument(
+        "--positive", metavar="LABEL", help="of two labels, the one that scores look for (default: the rarer one)"
+    )
+    p.add_argument(
+        "--test-fraction",
+        type=float,
+        metavar="FRACTION",
+        help=f"part of a file that is held out for tests (default: {_TEST_FRACTION})",
+    )
+    p.add_argument(
+        "--train-samples", type=int, metavar="N", help="train on the first N training samples (default: all)"
+    )
+    p.add_argument(
+        "--data-home",
+        metavar="FOLDER",
+        help="folder with the files of mnist and cifar (default: $SKLGAP_DATA; without it they come from OpenML)",
+    )
     p.set_defaults(default_data=default)
 
 
@@ -59,23 +100,36 @@ def load(arguments: argparse.Namespace) -> Loaded:
         raise ValueError(f"DATA and --dataset are the same thing; got {arguments.data!r} and {arguments.dataset!r}.")
     asked = arguments.data or arguments.dataset or arguments.default_data
     if asked is None:
-        raise ValueError(f"DATA must be one of {', '.join(NAMED)}, or a file; got none.")
-    if arguments.train_samples is not None and arguments.train_samples < 1:
-        raise ValueError(f"--train-samples must be at least 1; got {arguments.train_samples}.")
-    if asked in NAMED:
-        found = _named(asked, arguments)
-    else:
-        found = _of_file(Path(asked), arguments)
+        raise ValueError(f"DATA is missing: name one of {', '.join(NAMED)}, or a file .csv, .csv.gz, .parquet or .npz.")
+    if not 0 <= arguments.seed < 2**32:
+        raise ValueError(f"--seed must be at least 0 and below 2**32; got {arguments.seed}.")
     n = arguments.train_samples
-    return found if n is None else found._replace(X=found.X[:n], y=found.y[:n])
+    if n is not None and n < 1:
+        raise ValueError(f"--train-samples must be at least 1; got {n}.")
+    found = _named(asked, arguments) if asked in NAMED else _of_file(Path(asked), arguments)
+    if n is None:
+        return found
+    if n > len(found.y):
+        raise ValueError(f"--train-samples must be at most the {len(found.y):,} training samples; got {n:,}.")
+    if len(np.unique(found.y[:n])) < len(np.unique(found.y)):
+        raise ValueError(f"--train-samples must be more: the first {n:,} training samples lack a class.")
+    said = [*found.said, f"only the first {n:,} training samples are used"]
+    return found._replace(X=found.X[:n], y=found.y[:n], said=said)
 
 
 # -- named data sets ---------------------------------------------------------------------------------------------------
 
 
 def _named(name: str, arguments: argparse.Namespace) -> Loaded:
-    if arguments.target is not None:
-        raise ValueError(f"--target is for files; {name} has its labels.")
+    of_files = {
+        "--target": arguments.target,
+        "--drop": arguments.drop or None,
+        "--positive": arguments.positive,
+        "--test-fraction": arguments.test_fraction,
+    }
+    for option, value in of_files.items():
+        if value is not None:
+            raise ValueError(f"{option} is for files; {name} comes with its labels and its test samples.")
     if name == GENERATED:
         from sklgap.datasets import make_mnist1d
 
@@ -89,63 +143,73 @@ def _named(name: str, arguments: argparse.Namespace) -> Loaded:
 
         X, y = load_digits(return_X_y=True)
         X, X_test, y, y_test = train_test_split(X / 16, y, test_size=0.25, random_state=0, stratify=y)
-        said = ["the digits of scikit-learn, a quarter held out for tests"]
+        said = [f"digits of scikit-learn: {len(y):,} training and {len(y_test):,} test samples of 64 pixels"]
         return Loaded(X, y, X_test, y_test, None, "digits", said)
-    from sklgap.datasets import fetch_cifar10, fetch_cifar100, fetch_mnist
+    import sklgap.datasets
 
-    fetchers: dict[str, Callable[..., Any]] = {
-        "mnist": fetch_mnist,
-        "cifar10": fetch_cifar10,
-        "cifar100": fetch_cifar100,
-    }
-    fetch = fetchers[name]
+    fetch: Callable[..., Any] = getattr(sklgap.datasets, f"fetch_{name}")
     try:
         X, y = fetch(subset="train", data_home=arguments.data_home, return_X_y=True)
         X_test, y_test = fetch(subset="test", data_home=arguments.data_home, return_X_y=True)
     except OSError as error:
-        where = arguments.data_home or os.environ.get("SKLGAP_DATA") or "no folder given"
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{name} was not found ({where}), and OpenML could not be asked ({first}): put the publisher's files into "
-            "a folder, and name it by --data-home or $SKLGAP_DATA."
-        ) from error
+        raise ValueError(_not_found(name, arguments.data_home, error)) from None
     return Loaded(X, y, X_test, y_test, None, name, [f"{name}: {len(y):,} training and {len(y_test):,} test samples"])
+
+
+def _not_found(name: str, data_home: str | None, error: OSError) -> str:
+    """Say in one sentence that a data set is neither in a folder nor on OpenML."""
+    if data_home is not None:
+        where = f"in --data-home {data_home}"
+    elif os.environ.get("SKLGAP_DATA"):
+        where = f"in $SKLGAP_DATA, {os.environ['SKLGAP_DATA']}"
+    else:
+        where = "on this machine ($SKLGAP_DATA is not set)"
+    cause = error.__cause__ or error
+    reason = (str(cause).splitlines() or [type(cause).__name__])[0].rstrip(".")
+    return (
+        f"{name} was not found {where}, and was not downloaded from OpenML ({reason}): put the publisher's files into "
+        "a folder and name it by --data-home or $SKLGAP_DATA (in Python: data_home=)."
+    )
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
 def _of_file(path: Path, arguments: argparse.Namespace) -> Loaded:
-    kind = _SUFFIXES.get(path.suffix.lower())
+    kind = next((kind for suffix, kind in _SUFFIXES.items() if path.name.lower().endswith(suffix)), None)
     if kind is None:
         raise ValueError(
-            f"DATA must be one of {', '.join(NAMED)}, or a file .csv, .parquet or .npz; got {str(path)!r}."
+            f"DATA must be one of {', '.join(NAMED)}, or a file .csv, .csv.gz, .parquet or .npz; got {str(path)!r}."
         )
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file.")
     if not path.stat().st_size:
         raise ValueError(f"{path}: the file is empty.")
-    _check_memory(path)
+    fraction = arguments.test_fraction
+    if fraction is not None and not 0 < fraction < 1:
+        raise ValueError(f"--test-fraction must be above 0 and below 1; got {fraction:g}.")
     if kind == "npz":
-        X, y = _npz(path, arguments.target)
-        head: Any = None
-        said: list[str] = []
+        if arguments.drop:
+            raise ValueError(f"--drop is for tables; {path} has arrays.")
+        _check_memory(path, _unpacked(path))
+        X, y, head, said = _npz(path, arguments.target)
     else:
-        table = _table(path, kind)
-        X, y, head, said = _columns(path, table, arguments)
-    y, labels = _labels(path, y, arguments)
+        text = _TIMES_THE_GZIP if path.suffix.lower() == ".gz" else 1
+        _check_memory(path, _TIMES_THE_TEXT * text * path.stat().st_size)
+        X, y, head, said = _columns(path, *_table(path, kind), arguments)
+    y = _classes(path, y)
     X, y, X_test, y_test, split = _split(path, X, y, arguments)
+    y, y_test, labels = _labels(y, y_test, arguments.positive)
     return Loaded(X, y, X_test, y_test, head, path.name, [*split, *labels, *said])
 
 
-def _check_memory(path: Path) -> None:
+def _check_memory(path: Path, needed: int) -> None:
     """Refuse a file that would take more memory than there is."""
-    needed = _TIMES_THE_FILE * path.stat().st_size
     free = _free_memory()
     if free is not None and needed > free:
         raise ValueError(
-            f"{path}: a file of {path.stat().st_size / 1e9:.1f} GB would take about {needed / 1e9:.1f} GB of memory, "
-            f"and {free / 1e9:.1f} GB are free: use a part of it, or write it as an .npz of float32 numbers."
+            f"{path}: would take about {needed / 1e9:.2g} GB of memory, and {free / 1e9:.2g} GB are free: use a part "
+            "of it, or an .npz of float32 numbers."
         )
 
 
@@ -158,104 +222,215 @@ def _free_memory() -> int | None:
         return None
 
 
-def _table(path: Path, kind: str) -> Any:
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def _table(path: Path, kind: str) -> tuple[Any, Sequence[int]]:
+    """Return a table, and the line of the file that each row ends in; no lines for Parquet."""
     try:
         import pandas as pd
     except ImportError:
         raise ValueError(f"{path}: tables need pandas: pip install 'sklgap[table]'.") from None
+    lines: Sequence[int] = ()
     try:
-        table = pd.read_csv(path) if kind == "CSV" else pd.read_parquet(path)
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path}: is not text in UTF-8 (near line {line}): save it again with this encoding."
-        ) from None
+        if kind == "CSV":
+            lines = _check_text(path)
+            table = pd.read_csv(path, index_col=False, low_memory=False, encoding="utf-8-sig")
+        else:
+            table = pd.read_parquet(path)
     except ImportError:
         raise ValueError(f"{path}: Parquet needs pyarrow: pip install 'sklgap[table]'.") from None
-    except Exception as error:  # parsers of pandas and pyarrow raise many kinds
-        raise ValueError(f"{path}: could not be read as {kind}: {str(error).splitlines()[0].rstrip('.')}.") from error
-    if not len(table) or not len(table.columns):
+    except _Refused:
+        raise
+    except Exception as error:  # gzip, pandas and pyarrow raise many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(f"{path}: could not be read as {kind}: {reason}.") from None
+    if not len(table.columns):
+        raise ValueError(f"{path}: has no columns.")
+    if not len(table):
         raise ValueError(f"{path}: has a header and no rows.")
     table.columns = [str(column) for column in table.columns]
-    twice = sorted({column for column in table.columns if (table.columns == column).sum() > 1})
+    _check_names(path, list(table.columns))
+    return table, lines if len(lines) == len(table) else ()
+
+
+class _Refused(ValueError):
+    """A sentence on a file that needs no other one around it."""
+
+
+def _check_text(path: Path) -> array:
+    """Return the line that each row of a CSV file ends in; what pandas would make something else of is refused."""
+    lines = array("q")
+    with _opened(path) as file:
+        reader = csv.reader(_decoded(path, file), strict=True)
+        try:
+            header = next(reader, None)
+            if not header:
+                raise _Refused(f"{path}: must begin with a line of column names; the first line is empty.")
+            other = next((mark for mark in (";", "\t", "|") if len(header) == 1 and mark in header[0]), None)
+            if other is not None:
+                raise _Refused(f"{path}: the columns are separated by {other!r}: save the table with commas.")
+            _check_names(path, header)
+            for row in reader:
+                if row and len(row) != len(header):
+                    raise _Refused(
+                        f"{path}: line {reader.line_num} has {len(row)} fields and the header has {len(header)} "
+                        "columns: correct it, or quote what has a comma in it."
+                    )
+                if row:
+                    lines.append(reader.line_num)
+        except csv.Error as error:
+            raise _Refused(
+                f"{path}: line {reader.line_num} is no CSV ({error}): look for a quotation mark that is not closed."
+            ) from None
+    return lines
+
+
+def _opened(path: Path) -> Any:
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb")
+
+
+def _decoded(path: Path, file: Any) -> Any:
+    """Yield the lines of a file as text."""
+    for number, line in enumerate(file, 1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            raise _Refused(
+                f"{path}: is not text in UTF-8 (line {number}): save the table again with this encoding."
+            ) from None
+
+
+def _check_names(path: Path, columns: Sequence[str]) -> None:
+    """Refuse a table in which one name stands for two columns, or none for one."""
+    twice = sorted({column for column in columns if columns.count(column) > 1 and column})
     if twice:
-        raise ValueError(f"{path}: has two columns named {twice[0]!r}: rename one.")
-    return table
+        raise _Refused(f"{path}: has two columns named {twice[0]!r}: rename one.")
+    unnamed = [number for number, column in enumerate(columns, 1) if not column.strip()]
+    if unnamed:
+        raise _Refused(
+            f"{path}: column {unnamed[0]} has no name: name it, or remove it if it numbers the rows "
+            "(to_csv(..., index=False))."
+        )
 
 
-def _columns(path: Path, table: Any, arguments: argparse.Namespace) -> tuple[Any, Any, Any, list[str]]:
+def _columns(
+    path: Path, table: Any, lines: Sequence[int], arguments: argparse.Namespace
+) -> tuple[Any, Any, Any, list[str]]:
     """Return the columns to learn from, the labels, what makes numbers of them, and sentences."""
-    columns = list(table.columns)
-    if arguments.target is None:
-        raise ValueError(f"{path}: --target must name the column of the labels, one of {_few(columns)}.")
-    for name in [arguments.target, *arguments.drop]:
+    columns, target = list(table.columns), arguments.target
+    if target is None:
+        raise ValueError(f"{path}: --target must name the column with the labels, one of {_few(columns)}.")
+    for option, name in [("--target", target), *(("--drop", name) for name in arguments.drop)]:
         if name not in columns:
-            raise ValueError(f"{path}: has no column {name!r}; it has {_few(columns)}.")
-    y = table[arguments.target]
+            raise ValueError(f"{path}: {option} must be one of the columns {_few(columns)}; got {name!r}.")
+    if target in arguments.drop:
+        raise ValueError(f"{path}: --drop must not name the column of --target, {target!r}.")
+    y = table[target]
     missing = np.flatnonzero(y.isna().to_numpy())
     if len(missing):
         raise ValueError(
-            f"{path}: {len(missing)} rows have no {arguments.target}, the first in line {missing[0] + 2}: remove them."
+            f"{path}: column {target!r} of --target has no value in {_rows(len(missing))}, the first is "
+            f"{_place(missing[0], lines)}: remove such rows (an empty field, NA, None and nan are no values)."
         )
-    X = table.drop(columns=[arguments.target, *arguments.drop])
+    X = table.drop(columns=[target, *arguments.drop])
     if not len(X.columns):
-        raise ValueError(f"{path}: has no column beside {arguments.target}.")
-    numbers: list[str] = []
-    words: list[str] = []
-    for name in X.columns:
-        kind = X[name].dtype
-        if kind.kind == "b":
-            X[name] = X[name].astype("float32")
-        if kind.kind in "Mm" or _looks_like_dates(X[name]):
+        raise ValueError(f"{path}: has no column to learn from beside {target!r}.")
+    numbers = [name for name in X.columns if _is_number(path, X, name, lines)]
+    words = [name for name in X.columns if name not in numbers]
+    for name in numbers:
+        infinite = np.flatnonzero(np.isinf(X[name].to_numpy()))
+        if len(infinite):
             raise ValueError(
-                f"{path}: column {name!r} has dates: make numbers of them (year, month, day), or --drop {name}."
+                f"{path}: column {name!r} has an infinite number {_place(infinite[0], lines)}: correct it, or --drop "
+                f"{name}."
             )
-        if X[name].isna().all():
-            raise ValueError(f"{path}: column {name!r} has no value at all: --drop {name}.")
-        (numbers if kind.kind in "iufb" else words).append(name)
-    infinite = [name for name in numbers if np.isinf(X[name].to_numpy(dtype=float, na_value=np.nan)).any()]
-    if infinite:
-        raise ValueError(f"{path}: column {infinite[0]!r} has infinite numbers: correct them, or --drop {infinite[0]}.")
+    return X, y, _head(numbers, words), _said(table, X, numbers, words)
+
+
+def _is_number(path: Path, X: Any, name: str, lines: Sequence[int]) -> bool:
+    """Say whether a column has numbers, as float64 from here on; refuse what is neither numbers nor words."""
+    import pandas as pd
+
+    column = X[name]
+    way_out = f", or --drop {name}"
+    if column.isna().all():
+        raise ValueError(f"{path}: column {name!r} has no value at all: --drop {name}.")
+    inferred = pd.api.types.infer_dtype(column, skipna=True)
+    is_category = isinstance(column.dtype, pd.CategoricalDtype)
+    numbers = ("decimal", "integer", "floating", "mixed-integer-float")
+    if not is_category and (column.dtype.kind in "iufb" or inferred in numbers):
+        X[name] = column.astype("float64")
+        return True
+    if column.dtype.kind in "mMc" or inferred in ("bytes", "complex"):
+        what = "dates or times" if column.dtype.kind in "mM" else inferred
+        raise ValueError(f"{path}: column {name!r} has {what}: make numbers of them{way_out}.")
+    some = column.dropna()
+    if some.map(lambda value: isinstance(value, list | tuple | dict | set | np.ndarray)).any():
+        raise ValueError(f"{path}: column {name!r} has lists or records: make columns of them{way_out}.")
+    text = some.astype(str)
+    if text.str.fullmatch(_DATE, flags=re.IGNORECASE).all():
+        raise ValueError(
+            f"{path}: column {name!r} has dates or times, such as {text.iloc[0]!r}: make numbers of them (year, month, "
+            f"day, hour){way_out}."
+        )
+    if text.str.fullmatch(_SIGNED).all():
+        raise ValueError(
+            f"{path}: column {name!r} has numbers with signs in them, such as {text.iloc[0]!r}: write plain numbers "
+            f"(1234.5){way_out}."
+        )
+    if len(lines):  # in Parquet words are words
+        is_number = pd.to_numeric(text, errors="coerce").notna().to_numpy()
+        if _MOSTLY <= is_number.mean() < 1:
+            row = np.flatnonzero(column.notna().to_numpy())[np.flatnonzero(~is_number)[0]]
+            raise ValueError(
+                f"{path}: column {name!r} has numbers, and {text[~is_number].iloc[0]!r} {_place(row, lines)}: leave "
+                f"such fields empty (gaps are filled){way_out}."
+            )
+    return False
+
+
+def _said(table: Any, X: Any, numbers: Sequence[str], words: Sequence[str]) -> list[str]:
+    """Return what is done with the columns, and which of them a reader should look at."""
+    kinds = [f"{len(numbers)} of numbers (scaled)"] if numbers else []
+    kinds += [f"{len(words)} of words (one-hot encoded)"] if words else []
+    said = [f"columns: {' and '.join(kinds)}"]
     gaps = [name for name in X.columns if X[name].isna().any()]
-    said = [f"{len(numbers)} columns of numbers (scaled), {len(words)} of words (one-hot encoded)"]
     if gaps:
-        said.append(f"gaps are filled with the median or a word of their own, and marked: {_few(gaps)}")
-    many = [name for name in words if X[name].nunique() > _MOST_KINDS]
+        said.append(
+            f"gaps are filled, numbers with the median and a column that marks them, words with a kind for gaps: "
+            f"{_few(gaps)}"
+        )
+    n_kinds = {name: X[name].astype(str).nunique() for name in words}
+    many = [name for name in words if n_kinds[name] > _MOST_KINDS]
     if many:
-        said.append(f"the rarest words share one column beyond {_MOST_KINDS} kinds: {_few(many)}")
-    return X, y, _head(numbers, words), said
-
-
-def _looks_like_dates(column: Any) -> bool:
-    """Say whether words are dates such as 2013-01-31 or 31/01/2013 10:00."""
-    if column.dtype.kind in "iufb":
-        return False
-    some = column.dropna().astype(str).head(50)
-    pattern = r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ]\d{1,2}:\d{2}.*)?\s*"
-    return bool(len(some)) and bool(some.str.fullmatch(pattern).all())
+        said.append(f"of more than {_MOST_KINDS} kinds of words the rarest are encoded as one: {_few(many)}")
+    ids = [name for name in words if n_kinds[name] == len(X)]
+    ids += [name for name in numbers if table[name].dtype.kind in "iu" and table[name].nunique() == len(X)]
+    if ids:
+        said.append(f"another value in every row: if {_few(ids)} is an id or a row number, --drop it")
+    constant = [name for name in X.columns if X[name].nunique(dropna=False) == 1]
+    if constant:
+        said.append(f"the same value in every row: {_few(constant)}")
+    return said
 
 
 def _head(numbers: Sequence[str], words: Sequence[str]) -> Any:
     from sklearn.compose import make_column_transformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+    from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
     parts = []
     if numbers:
-        filled = SimpleImputer(strategy="median", add_indicator=True)
+        filled = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
         parts.append((make_pipeline(filled, StandardScaler()), list(numbers)))
     if words:
-        encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=_MOST_KINDS)
+        text = FunctionTransformer(_as_text, feature_names_out="one-to-one")
         gap = SimpleImputer(strategy="constant", fill_value="(missing)")
-        parts.append((make_pipeline(_AsText(), gap, encoder), list(words)))
+        encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=_MOST_KINDS)
+        parts.append((make_pipeline(text, gap, encoder), list(words)))
     return make_column_transformer(*parts)
-
-
-def _AsText() -> Any:
-    from sklearn.preprocessing import FunctionTransformer
-
-    return FunctionTransformer(_as_text, feature_names_out="one-to-one")
 
 
 def _as_text(X: Any) -> Any:
@@ -263,66 +438,136 @@ def _as_text(X: Any) -> Any:
     return X.astype(object).where(X.notna(), np.nan).map(lambda value: value if value is np.nan else str(value))
 
 
-def _npz(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
-    name = "y" if target is None else target
+# -- arrays ------------------------------------------------------------------------------------------------------------
+
+
+def _unpacked(path: Path) -> int:
+    """Return the bytes that the arrays of an npz file take."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names = list(file.files)
-            if name not in names or len(names) < 2:
-                raise ValueError(
-                    f"{path}: must hold an array {name!r} of labels and one of samples; it has {_few(names)}."
-                )
-            others = ["X"] if "X" in names else [other for other in names if other != name]
-            if len(others) > 1:
-                raise ValueError(f"{path}: must hold one array of samples, named X; it has {_few(names)}.")
-            X, y = file[others[0]], file[name]
+        with zipfile.ZipFile(path) as file:
+            return sum(entry.file_size for entry in file.infolist())
     except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise ValueError(f"{path}: could not be read as npz: {error}.") from error
-    except ValueError as error:
-        if str(error).startswith(str(path)):
-            raise
-        raise ValueError(f"{path}: holds objects, which only a pickle could load: save plain arrays.") from error
-    if y.ndim != 1 or len(X) != len(y):
-        raise ValueError(f"{path}: must hold one label per sample; got shapes {X.shape} and {y.shape}.")
-    return X, y
+        raise ValueError(f"{path}: is no npz file, or was cut off ({str(error).rstrip('.')}).") from None
 
 
-def _labels(path: Path, y: Any, arguments: argparse.Namespace) -> tuple[np.ndarray, list[str]]:
-    """Return the labels; two labels as 0 and 1, for scores that look for one of them."""
-    y = np.asarray(y)
-    y = np.array([str(value) for value in y]) if y.dtype.kind == "O" else y
+def _npz(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray, Any, list[str]]:
+    """Return the samples, the labels, what scales the samples, and sentences."""
+    label = "y" if target is None else target
+    with np.load(path, allow_pickle=False) as file:
+        names = list(file.files)
+        if label not in names:
+            raise ValueError(f"{path}: must hold an array {label!r} of labels (--target); it has {_few(names)}.")
+        others = [name for name in names if name != label]
+        if "X" not in others and len(others) != 1:
+            raise ValueError(f"{path}: must hold one array of samples, named X; it has {_few(names)}.")
+        samples = "X" if "X" in others else others[0]
+        X, y = (_array(path, file, name) for name in (samples, label))
+    if y.ndim != 1 or X.ndim < 2 or len(X) != len(y):
+        raise ValueError(
+            f"{path}: must hold one label per sample; got {samples} of shape {X.shape} and {label} of shape {y.shape}."
+        )
+    if X.dtype.kind not in "iufb":
+        raise ValueError(f"{path}: {samples} must hold numbers; it has dtype {X.dtype}.")
+    if not len(y):
+        raise ValueError(f"{path}: has no samples.")
+    for name, values in ((samples, X), (label, y)):
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            place = ", ".join(map(str, np.argwhere(~np.isfinite(values))[0]))
+            raise ValueError(f"{path}: {name}[{place}] is not a finite number: correct or remove such samples.")
+    said = [f"arrays that are not used: {_few([name for name in others if name != samples])}"] if others[1:] else []
+    if X.ndim > 2:
+        return X, y, None, [f"samples of shape {X.shape[1:]}, used as they are (not scaled)", *said]
+    from sklearn.preprocessing import StandardScaler
+
+    return X.astype(np.float32, copy=False), y, StandardScaler(), [f"{X.shape[1]} numbers a sample (scaled)", *said]
+
+
+def _array(path: Path, file: Any, name: str) -> np.ndarray:
+    """Return one array of an npz file."""
+    try:
+        found = file[name]
+    except Exception as error:  # zip, zlib and the reader of headers raise many kinds
+        if isinstance(error, ValueError) and "pickle" in str(error):
+            raise ValueError(
+                f"{path}: {name} holds objects, which only a pickle could load: save plain arrays of numbers."
+            ) from None
+        raise ValueError(f"{path}: {name} is damaged ({str(error).rstrip('.') or type(error).__name__}).") from None
+    if not isinstance(found, np.ndarray):
+        raise ValueError(f"{path}: {name} is no array.")
+    return found
+
+
+# -- labels and the split ----------------------------------------------------------------------------------------------
+
+
+def _classes(path: Path, y: Any) -> np.ndarray:
+    """Return the labels, each of a class that has enough samples to learn from and to test on."""
+    y = y.to_numpy() if hasattr(y, "to_numpy") else np.asarray(y)
+    if y.dtype.kind == "O":
+        try:
+            y = y.astype(float) if not any(isinstance(value, str | bool) for value in y) else y.astype(str)
+        except (TypeError, ValueError):
+            y = y.astype(str)
+    if y.dtype.kind not in "iufbUS":
+        raise ValueError(f"{path}: the target must have words or whole numbers; it has {y.dtype}.")
+    quantity = "a classifier needs classes: make some of them (below 10, 10 to 20, ...), or name another --target"
+    if y.dtype.kind == "f" and not np.array_equal(y, np.round(y)):
+        number = y[y != np.round(y)][0]
+        raise ValueError(f"{path}: the target has numbers such as {number:g}, and {quantity}.")
+    y = y.astype(np.int64) if y.dtype.kind == "f" and np.abs(y).max() < 2**53 else y
     classes, counts = np.unique(y, return_counts=True)
     if len(classes) < 2:
-        raise ValueError(f"{path}: the target has only one class, {classes.tolist()[0]!r}.")
-    if y.dtype.kind == "f" and not np.array_equal(y, np.round(y)):
-        raise ValueError(f"{path}: the target has numbers that are no classes, such as {y[y != np.round(y)][0]:g}.")
-    if counts.min() < 4:
-        rare = classes[counts.argmin()]
-        raise ValueError(f"{path}: the class {rare} has {counts.min()} samples; each needs at least 4.")
+        raise ValueError(f"{path}: the target has only one class, {classes.tolist()[0]!r}; it needs at least two.")
+    if counts.min() < _LEAST_OF_A_CLASS:
+        if y.dtype.kind in "iuf" and len(classes) > _MANY_CLASSES:
+            raise ValueError(f"{path}: the target has {len(classes):,} different numbers, and {quantity}.")
+        rare = classes.tolist()[counts.argmin()]
+        n = "1 sample" if counts.min() == 1 else f"{counts.min()} samples"
+        raise ValueError(
+            f"{path}: class {rare!r} of the target has {n} and needs at least {_LEAST_OF_A_CLASS}: remove or merge it."
+        )
+    return y
+
+
+def _labels(y: np.ndarray, y_test: np.ndarray, asked: str | None) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return the labels; two labels as 0 and 1, for scores that look for one of them."""
+    classes, counts = np.unique(np.concatenate([y, y_test]), return_counts=True)
+    share = 100 * counts / counts.sum()
     if len(classes) > 2:
-        if arguments.positive is not None:
+        if asked is not None:
             raise ValueError(f"--positive is for two labels; the target has {len(classes)}.")
-        return y, [f"{len(classes)} classes, the largest has {100 * counts.max() / len(y):.1f} %"]
+        return y, y_test, [f"{len(classes)} classes, the largest has {share.max():.1f} % of the samples"]
     names = [str(label) for label in classes]
-    if arguments.positive is not None and arguments.positive not in names:
-        raise ValueError(f"--positive must be one of {', '.join(names)}; got {arguments.positive!r}.")
-    positive = names.index(arguments.positive) if arguments.positive else int(counts.argmin())
-    said = f"two classes; scores look for {names[positive]} ({100 * counts[positive] / len(y):.1f} %)"
-    return (y == classes[positive]).astype(np.int64), [said]
+    if asked is not None and asked not in names:
+        raise ValueError(f"--positive must be one of {', '.join(names)}; got {asked!r}.")
+    k = int(counts.argmin()) if asked is None else names.index(asked)
+    said = f"two classes, {' and '.join(names)}: scores look for {names[k]}, {share[k]:.1f} % of the samples"
+    return (y == classes[k]).astype(np.int64), (y_test == classes[k]).astype(np.int64), [said]
 
 
 def _split(path: Path, X: Any, y: np.ndarray, arguments: argparse.Namespace) -> tuple[Any, Any, Any, Any, list[str]]:
     from sklearn.model_selection import train_test_split
 
-    fraction = arguments.test_fraction
-    if not 0 < fraction < 1:
-        raise ValueError(f"--test-fraction must be above 0 and below 1; got {fraction:g}.")
+    fraction = _TEST_FRACTION if arguments.test_fraction is None else arguments.test_fraction
     try:
         X, X_test, y, y_test = train_test_split(X, y, test_size=fraction, random_state=arguments.seed, stratify=y)
-    except ValueError as error:
-        raise ValueError(f"{path}: cannot be split: {error}") from error
+    except ValueError:
+        raise ValueError(
+            f"{path}: --test-fraction {fraction:g} of {len(y):,} samples leaves too few to train on or to test on, "
+            f"for {len(np.unique(y))} classes."
+        ) from None
     n, n_test = len(y), len(y_test)
-    return X, y, X_test, y_test, [f"{path.name}: {n:,} training and {n_test:,} test samples, split by class at random"]
+    drawn = f"drawn at random (--seed {arguments.seed}), each class in proportion"
+    return X, y, X_test, y_test, [f"{path.name}: {n:,} training and {n_test:,} test samples, {drawn}"]
+
+
+def _rows(n: int) -> str:
+    return "1 row" if n == 1 else f"{n:,} rows"
+
+
+def _place(row: int, lines: Sequence[int]) -> str:
+    """Return where a row stands in its file."""
+    return f"in line {lines[row]}" if len(lines) else f"in row {row + 1}"
 
 
 def _few(names: Sequence[str], most: int = 8) -> str:

@@ -5,7 +5,10 @@ import math
 import re
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
+
+from sklgap.cli._options import Parser
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 _SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -13,7 +16,7 @@ _SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog="python -m sklgap memory",
         description="List the work that is saved in a folder (memory=FOLDER of LBGapClassifier and the experiments), "
         "or remove some of it. Files that sklgap did not write are never touched. An option that removes also removes "
@@ -30,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     arguments = parser().parse_args(argv)
     from sklgap.memory import prune, saved_work  # torch is not needed for the help

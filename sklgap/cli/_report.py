@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ def write(
     answers : sequence of str
         The sentences that stand on top.
     results : sequence of Result
-        Their tables and notes follow; the first one is written as JSON.
+        Their tables and notes follow. The JSON is that of the first one, with the others in "more".
     figure : matplotlib Figure or None
         None where matplotlib is not installed.
     said : sequence of str
@@ -41,7 +42,10 @@ def write(
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "report.html", folder / "report.json"]
-    results[0].to_json(paths[1])
+    first, *more = (json.loads(result.to_json()) for result in results)
+    content = {"title": title, "answers": list(answers), "data": list(said), **first}
+    content |= {"more": more} if more else {}
+    paths[1].write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     picture = ""
     if figure is not None:
         paths.append(folder / "report.png")
@@ -73,3 +77,8 @@ def pyplot() -> Any:
     import matplotlib.pyplot as plt
 
     return plt
+
+
+def without_mathematics(text: str) -> str:
+    """Return a text as matplotlib draws it as it is: between two signs of dollar it would see a formula."""
+    return text.replace("$", r"\$")
