@@ -4,7 +4,7 @@ import typing
 
 import torch
 
-from sklgap.estimator import _parameters
+from sklgap import _threads
 from tests.tiny import Mlp, blobs, small
 
 
@@ -14,7 +14,8 @@ class Watched(Mlp):
     threads: typing.ClassVar[list[int]] = []
 
     def forward(self, X):
-        Watched.threads.append(torch.get_num_threads())
+        if self.training:
+            Watched.threads.append(torch.get_num_threads())
         return super().forward(X)
 
 
@@ -22,7 +23,7 @@ def _fit():
     Watched.threads.clear()
     torch.set_num_threads(2)
     try:
-        model = small(net=Watched).fit(*blobs())
+        model = small(net=Watched, n_threads=2).fit(*blobs())
         assert torch.get_num_threads() == 2  # as it was
     finally:
         torch.set_num_threads(1)
@@ -32,7 +33,7 @@ def _fit():
 def test_a_fit_in_a_forked_process_has_one_thread(monkeypatch):
     here, threads = _fit()
     assert threads == {2}
-    monkeypatch.setattr(_parameters, "_PROCESS", -1)  # as if another process had imported the package
+    monkeypatch.setattr(_threads, "_PROCESS", -1)  # as if another process had imported the package
     forked, threads = _fit()
     assert threads == {1}
     assert here.n_updates_ == forked.n_updates_
