@@ -23,13 +23,13 @@ def usable_threads(n_threads: int | None = None) -> int:
     """
     if os.getpid() != _PROCESS:
         return 1
-    return torch.get_num_threads() if n_threads is None else n_threads
+    return _own_threads() if n_threads is None else n_threads
 
 
 @contextmanager
 def using_threads(n_threads: int | None = None) -> Iterator[None]:
     """Within it the calling thread computes with `usable_threads`; afterwards as before, whatever happened."""
-    before, wanted = torch.get_num_threads(), usable_threads(n_threads)
+    before, wanted = _own_threads(), usable_threads(n_threads)
     if wanted == before:
         yield
         return
@@ -40,13 +40,19 @@ def using_threads(n_threads: int | None = None) -> Iterator[None]:
         _set_threads(before)
 
 
+def _own_threads() -> int:
+    with _TURN:  # a thread that asks for the first time takes what is set at that moment
+        return torch.get_num_threads()
+
+
 def _set_threads(n_threads: int) -> None:
     """Set the threads of the calling thread only.
 
     ``torch.set_num_threads`` sets two things (seen with OpenMP and MKL, torch 2.13): the number of threads of the
     calling thread, and the number that every thread takes which has not computed yet. Threads that have computed keep
     theirs. The second number is put back here, by a thread that ends at once; it is torch's setting as a new thread
-    sees it, so what the user has set meanwhile in another thread stays.
+    sees it, so what the user has set meanwhile in another thread stays. Only a thread of the user's that computes for
+    the first time in the instant between the two would take ``n_threads``.
     """
     with _TURN:
         default = _in_a_new_thread(torch.get_num_threads)

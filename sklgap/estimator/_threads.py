@@ -19,16 +19,20 @@ from sklgap._threads import usable_threads
 # million it was 41 times, at 370 million 16 times; but there half of a second is to be gained for every second where
 # cores are idle, as the paper's nets at the paper's batch sizes expect.
 SMALL_WORK = 100_000_000
+# Many more threads than cores gain nothing, and OpenMP ends the process where it cannot start them.
+MOST_THREADS = 1024
 # What a table of embeddings multiplies does not depend on its size.
 _LOOKED_UP = (nn.Embedding, nn.EmbeddingBag)
 
 
 def check_n_threads(n_threads: Any) -> None:
-    """Raise a ValueError unless it is "auto", None or a number of threads."""
+    """Raise a ValueError unless it is "auto", None or a number of threads that can be."""
     if isinstance(n_threads, str) and n_threads == "auto":
         return
-    if n_threads is not None and not is_integer(n_threads, 1):
-        raise ValueError(f"n_threads must be 'auto', None or an integer of at least 1; got {shown(n_threads)}.")
+    if n_threads is not None and not (is_integer(n_threads, 1) and int(n_threads) <= MOST_THREADS):
+        raise ValueError(
+            f"n_threads must be 'auto', None or an integer from 1 to {MOST_THREADS}; got {shown(n_threads)}."
+        )
 
 
 def resolved_threads(n_threads: Any, row_work: int, n_rows: int, device: Any) -> int:
