@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from sklgap._checks import check_flag, naming_data
+from sklgap._threads import using_threads
 from sklgap.estimator import _evaluation as evaluation
 from sklgap.estimator import _parameters as resolve
 from sklgap.estimator._callback_support import CallbackSupportMixin, described_fit, epoch_tasks, fit_with_callbacks
@@ -21,6 +22,7 @@ from sklgap.estimator._fit_ending import finish_fit
 from sklgap.estimator._fit_memory import fit_checkpoint
 from sklgap.estimator._nested_parameters import NestedParametersMixin, hide_kwargs
 from sklgap.estimator._sample_weights import check_data_path, check_sample_weight, check_terms, class_weights
+from sklgap.estimator._threads import resolved_threads
 from sklgap.objective._copy import deepcopy
 from sklgap.objective._row_loss import RowLoss
 from sklgap.objective._stream import is_stream
@@ -157,6 +159,12 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         What cannot be followed to its end is not saved, and a fit with a state that is not plain values starts again
         after a kill: a UserWarning names the reason. Nothing is saved while ``random_state`` is None, side effects of
         callbacks are not repeated, and no pickle is ever loaded.
+    n_threads : int, "auto" or None, default="auto"
+        Threads of the CPU that ``fit`` and predictions compute with; afterwards torch's setting is as before, and that
+        of other threads never changes. ``"auto"``: one where the forward pass of a batch (the largest that is known
+        before the training) takes at most 100 million multiply-adds, so that a small net never waits for the cores of
+        a busy machine; else torch's setting. None: torch's setting. The last digits of a fit depend on the number.
+        A forked process has one thread in any case.
     **kwargs
         skorch's nested parameters: ``module__``, ``criterion__``, ``optimizer__``, ``iterator_train__``,
         ``iterator_valid__``, ``callbacks__``, ``dataset__``; and ``iterator_train``, ``iterator_valid``, ``dataset``
@@ -183,6 +191,8 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         Epochs trained.
     n_updates_ : int
         Optimiser steps made.
+    n_threads_ : int
+        Threads that the last fit computed with.
     train_loss_ : float
         Training loss of the last epoch, in training mode: the mean over the epoch's batches, in which samples count by
         their weights.
@@ -256,6 +266,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         verbose: int = 0,
         warm_start: bool = False,
         memory: str | Path | None = None,
+        n_threads: int | str | None = "auto",
         **kwargs: Any,
     ) -> None:
         self.net = net
@@ -292,6 +303,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         self.verbose = verbose
         self.warm_start = warm_start
         self.memory = memory
+        self.n_threads = n_threads
         self._set_nested(kwargs)
 
     # -- fitting ---------------------------------------------------------------------------------------------------
@@ -330,11 +342,10 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         if self.warm_start and "net_" in before:
             before["net_"] = deepcopy(self.net_)
         try:
-            if getattr(self, "_skl_callbacks", None):
-                with resolve.usable_threads():
+            with using_threads():
+                if getattr(self, "_skl_callbacks", None):
                     fit_with_callbacks(self, X, y, sample_weight)
-            else:
-                with resolve.usable_threads():
+                else:
                     self._fit(X, y, sample_weight)
         except BaseException as error:
             net = self.__dict__.get("net_")
@@ -365,37 +376,46 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         classes, encoded = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(f"y must have at least 2 classes; got only one class, {classes.tolist()[0]!r}.")
-        if first:
-            net = resolve.make_net(self, X, len(classes), class_weights(self.class_weight, classes, y, weight))
-            checkpoint = fit_checkpoint(self, net, X, encoded, classes, weight)
-            names = getattr(self, "feature_names_in_", None)
-            net.encoding_ = DataEncoding(classes, X.shape[1:], resolve.net_shape(self, X), names)
-            net.example_ = example = as_tensor(dense(net.encoding_.rows(X[:2])))
-            net.initialize()
-            self.classes_ = classes
-            self._inference_dtype = resolve.check_fit(net, example, len(classes))
-            self.net_ = net
-            net.checkpoint_ = checkpoint
-        else:
-            if not np.isin(classes, self.classes_).all():
-                raise ValueError(f"y must have the classes of the first fit, {self.classes_}; got {classes}.")
-            encoded = np.searchsorted(self.classes_, y)
-            self.net_.adopt(resolve.make_net(self, X, n_classes=len(self.classes_)))
-        if weight is not None or self.net_.class_weight is not None:
-            check_terms(self.net_.criterion_loss(), len(self.classes_), next(self.module_.parameters()))
-        rows = self.net_.encoding_.rows(X)
-        if not (self.net_.checkpoint_ and self.net_.checkpoint_.load(self.net_)):
-            try:
-                tasks = epoch_tasks(self, task, described_fit(self, X, y, sample_weight), rows, encoded)
-                with resolve.deterministic(self.random_state is not None), tasks:
-                    self.net_.partial_fit(*self.net_.training_data(rows, encoded.astype(np.int64), weight))
-            except BaseException as error:  # of a callback after the training: `fit` raises it when all is done
-                if error is not self.net_.ending_error_:
-                    checkpoint = self.net_.checkpoint_
-                    if checkpoint and isinstance(error, Exception) and checkpoint.is_to_blame(self.net_, error):
-                        return self._fit(X, y, sample_weight, task)
-                    raise
-        finish_fit(self, rows, encoded)
+        # With one thread, so that the starting weights do not depend on the number that is chosen for the net.
+        with using_threads(1):
+            if first:
+                net = resolve.make_net(self, X, len(classes), class_weights(self.class_weight, classes, y, weight))
+                checkpoint = fit_checkpoint(self, net, X, encoded, classes, weight)
+                names = getattr(self, "feature_names_in_", None)
+                net.encoding_ = DataEncoding(classes, X.shape[1:], resolve.net_shape(self, X), names)
+                net.example_ = example = as_tensor(dense(net.encoding_.rows(X[:2])))
+                net.initialize()
+                self.classes_ = classes
+                self._inference_dtype, self._row_work = resolve.check_fit(net, example, len(classes))
+                self.net_ = net
+                net.checkpoint_ = checkpoint
+            else:
+                if not np.isin(classes, self.classes_).all():
+                    raise ValueError(f"y must have the classes of the first fit, {self.classes_}; got {classes}.")
+                encoded = np.searchsorted(self.classes_, y)
+                self.net_.adopt(resolve.make_net(self, X, n_classes=len(self.classes_)))
+        self.n_threads_ = self._resolved_threads(self.net_.rows_at_once(X.shape[0]))
+        if self.net_.checkpoint_:
+            self.net_.checkpoint_.add_to_key(self.n_threads_)
+        with using_threads(self.n_threads_):
+            if weight is not None or self.net_.class_weight is not None:
+                check_terms(self.net_.criterion_loss(), len(self.classes_), next(self.module_.parameters()))
+            rows = self.net_.encoding_.rows(X)
+            if not (self.net_.checkpoint_ and self.net_.checkpoint_.load(self.net_)):
+                try:
+                    tasks = epoch_tasks(self, task, described_fit(self, X, y, sample_weight), rows, encoded)
+                    with resolve.deterministic(self.random_state is not None), tasks:
+                        self.net_.partial_fit(*self.net_.training_data(rows, encoded.astype(np.int64), weight))
+                except BaseException as error:  # of a callback after the training: `fit` raises it when all is done
+                    if error is not self.net_.ending_error_:
+                        checkpoint = self.net_.checkpoint_
+                        if checkpoint and isinstance(error, Exception) and checkpoint.is_to_blame(self.net_, error):
+                            return self._fit(X, y, sample_weight, task)
+                        raise
+            finish_fit(self, rows, encoded)
+
+    def _resolved_threads(self, n_rows: int) -> int:
+        return resolved_threads(self.n_threads, self._row_work, n_rows, self.net_.device)
 
     # -- predicting ------------------------------------------------------------------------------------------------
 
@@ -445,7 +465,8 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
 
     def _outputs(self, X: Any) -> np.ndarray:
         X = self._check_X(X)
-        return evaluation.outputs(self.net_.module_, self.net_.encoding_.rows(X), self._inference_dtype)
+        with using_threads(self._resolved_threads(evaluation.ROWS)):
+            return evaluation.outputs(self.net_.module_, self.net_.encoding_.rows(X), self._inference_dtype)
 
     def _check_X(self, X: Any) -> Any:
         check_is_fitted(self)

@@ -16,7 +16,7 @@ from sklgap.objective._tensors import as_tensor
 from sklgap.training._loaders import dense
 
 # Rows evaluated at once.
-_ROWS = 1000
+ROWS = 1000
 
 
 def recompute_batch_norm(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> None:
@@ -47,7 +47,7 @@ def recompute_batch_norm(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> N
 def accuracy(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> float:
     """Return the accuracy in evaluation mode, in the module's own dtype."""
     with undisturbed():
-        f = Objective(module, _no_loss, (X, y), batch_norm="running", chunk_size=_ROWS, check=False)
+        f = Objective(module, _no_loss, (X, y), batch_norm="running", chunk_size=ROWS, check=False)
         return f.evaluate().accuracy
 
 
@@ -56,7 +56,7 @@ def outputs(module: nn.Module, X: Any, dtype: torch.dtype) -> np.ndarray:
     device = next(module.parameters()).device
     device = torch.device("cpu") if device.type == "mps" else device  # which knows no float64
     module = private_copy(module, device, dtype)
-    blocks = (X[start : start + _ROWS] for start in range(0, X.shape[0], _ROWS))
+    blocks = (X[start : start + ROWS] for start in range(0, X.shape[0], ROWS))
     with torch.no_grad():
         parts = [logits_of(module(as_tensor(dense(rows)).to(device, dtype))).cpu() for rows in blocks]
     return torch.cat(parts).double().numpy()

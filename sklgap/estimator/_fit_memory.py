@@ -11,7 +11,7 @@ from sklgap.training import TrainingNet
 from sklgap.training._checkpoint import Checkpoint
 
 # Parameters that change nothing in the result, or are in the key in another form.
-LEFT_OUT = ("memory", "random_state", "device", "verbose", "warm_start")
+LEFT_OUT = ("memory", "random_state", "device", "verbose", "warm_start", "n_threads")
 
 
 def fit_checkpoint(
@@ -19,7 +19,8 @@ def fit_checkpoint(
 ) -> Checkpoint | None:
     """Return what saves the fit of ``model`` to X and the class numbers y; None where nothing is to be saved.
 
-    Called before the parts of the net are made: the user's code has not run yet.
+    Called before the parts of the net are made: the user's code has not run yet. The work of the net is not known then:
+    the number of threads that it trains with joins the key later (`Checkpoint.add_to_key`).
     """
     if model.memory is None:
         return None

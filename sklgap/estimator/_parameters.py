@@ -3,9 +3,7 @@
 import contextlib
 import inspect
 import numbers
-import os
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from sklgap._checks import (
 )
 from sklgap.estimator._nested_parameters import check_nested, suggestion
 from sklgap.estimator._sample_weights import criterion_weight
+from sklgap.estimator._threads import check_n_threads, multiply_adds
 from sklgap.nets._check import check_init, check_input_shape, check_net, net_arguments
 from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._copy import check_plain, deepcopy, private_copy
@@ -45,8 +44,6 @@ from sklgap.training._encoding import NOT_SPARSE
 from sklgap.training._placement import default_device
 from sklgap.training._random import seeded
 
-# The process that imported the package. One with another id was forked from it.
-_PROCESS = os.getpid()
 # Arguments of a DataLoader that decide the order of the samples.
 ORDER = ("shuffle", "sampler", "batch_sampler")
 
@@ -115,15 +112,17 @@ def _own(value: Any) -> Any:
         return value
 
 
-def check_fit(net: TrainingNet, X: torch.Tensor, n_classes: int) -> torch.dtype:
+def check_fit(net: TrainingNet, X: torch.Tensor, n_classes: int) -> tuple[torch.dtype, int]:
     """Check on two rows that net, criterion and callbacks fit the data and each other, before training.
 
-    Returns the dtype to predict in: float64, or float32 for a module that makes tensors of its own in that dtype.
+    Returns the dtype to predict in (float64, or float32 for a module that makes tensors of its own in that dtype), and
+    the multiply-adds of the net for a row.
     """
     dtype = check_precision(net.module_)
     module = deepcopy(net.module_).cpu().eval()
     with torch.no_grad(), seeded(net.seed, torch.device("cpu")):
         outputs = _check_outputs(module, in_dtype(X, dtype), n_classes)
+        work = multiply_adds(module, in_dtype(X, dtype))
     if isinstance(net.criterion_, nn.NLLLoss) and outputs.isfinite().all() and not _are_probabilities(outputs):
         raise ValueError(
             "net must return probabilities for criterion=NLLLoss, as in skorch, which takes their logarithm itself: "
@@ -157,8 +156,8 @@ def check_fit(net: TrainingNet, X: torch.Tensor, n_classes: int) -> torch.dtype:
         with torch.no_grad(), seeded(net.seed, torch.device("cpu")):
             private_copy(net.module_, torch.device("cpu"), torch.float64)(X.double())
     except RuntimeError:
-        return torch.float32
-    return torch.float64
+        return torch.float32, work
+    return torch.float64, work
 
 
 def _try_optimizer(net: TrainingNet, module: nn.Module) -> None:
@@ -223,20 +222,6 @@ def net_shape(model: Any, X: Any) -> tuple[int, ...]:
     takes_images = getattr(net, "takes_images", model.input_shape is not None)
     shape = check_input_shape(model.input_shape, X.shape, needed=takes_images)
     return shape if takes_images and shape is not None else X.shape[1:]
-
-
-@contextlib.contextmanager
-def usable_threads() -> Iterator[None]:
-    """Within it a forked process computes with one thread: it would wait for ever for the threads of its parent."""
-    n_threads = torch.get_num_threads()
-    if os.getpid() == _PROCESS or n_threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def deterministic(on: bool) -> contextlib.AbstractContextManager[Any]:
@@ -373,6 +358,7 @@ def _check_numbers(model: Any) -> None:
         check_integer(name, getattr(model, name))
     for name in ("base_batch_size", "ghost_batch_size", "micro_batch_size"):
         check_integer(name, getattr(model, name), least=2 if name == "ghost_batch_size" else 1, or_none=True)
+    check_n_threads(model.n_threads)
     check_positive("lr", model.lr)
     check_verbose(model.verbose)
     for name in ("tol", "target_loss"):

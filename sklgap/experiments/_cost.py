@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 
 from sklgap._checks import check_integer
+from sklgap._threads import using_threads
 from sklgap._typing import BatchNormPolicy
 from sklgap.experiments._inputs import without_head
 from sklgap.experiments._protocol import Measuring, take, with_parameters
@@ -129,10 +130,11 @@ def measure_cost(
         batches = _n_batches(with_parameters(classifier, parameters[label]), timer)
         updates.append(batches * timer.updates_per_batch_)
         fit_seconds += (n_fits + n_more_fits) * batches * timer.seconds_
-    n_train, net = len(train[1]), next(iter(timers.values())).net_
+    n_train, timed = len(train[1]), next(iter(timers.values()))
     rows = np.arange(min(n_train, _MOST_ROWS)) if measuring is None else measuring.rows
     policy = "batch" if measuring is None else measuring.batch_norm
-    row_seconds = _gradient_seconds(net, X, train[1], rows, policy) / len(rows)
+    with using_threads(timed.n_threads_):  # as trials are measured
+        row_seconds = _gradient_seconds(timed.net_, X, train[1], rows, policy) / len(rows)
     dims, solver = ((), "auto") if measuring is None else (measuring.subspace_dims, measuring.solver)
     searches = [usual_gradients(solver, dim is not None) for dim in dims]
     # After a fit: batch-norm statistics, training accuracy, and the report's evaluation; a third of a gradient each.

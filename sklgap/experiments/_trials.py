@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from sklgap._checks import naming_data
+from sklgap._threads import using_threads
 from sklgap.estimator._parameters import check_device
 from sklgap.experiments._protocol import Measuring, Trial, sharpness_key, take, with_parameters
 from sklgap.experiments._run import Finished, run
@@ -97,19 +98,20 @@ def run_trial(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the report says which trials had not converged
         model.fit(*parts["train"])
-    if store is not None:
-        plainly = with_parameters(model, {"memory": None, "verbose": 0, "device": "auto"})
-        device = check_device(final_estimator(model).device)
-        # The weights too: a fit that is not saved may have come to others.
-        fitted = final_estimator(model).module_.state_dict()
-        key = key_of("trial", plainly, fitted, dict(parts), measuring, surroundings(device))
-    found = None if store is None or key is None else _loaded(store, key, parts, measuring)
-    if found is None:
-        found = measure(model, parts, measuring, trial.seed)
-        if store is not None and key is not None:
-            figures, samples = found
-            saved = {name: {"values": own.values, "method": own.method} for name, own in samples.items()}
-            store.write(key, "trial", plain({"figures": figures, "samples": saved}))
+    with using_threads(final_estimator(model).n_threads_):  # a small net is measured as it is trained
+        if store is not None:
+            plainly = with_parameters(model, {"memory": None, "verbose": 0, "device": "auto"})
+            device = check_device(final_estimator(model).device)
+            # The weights too: a fit that is not saved may have come to others.
+            fitted = final_estimator(model).module_.state_dict()
+            key = key_of("trial", plainly, fitted, dict(parts), measuring, surroundings(device))
+        found = None if store is None or key is None else _loaded(store, key, parts, measuring)
+        if found is None:
+            found = measure(model, parts, measuring, trial.seed)
+            if store is not None and key is not None:
+                figures, samples = found
+                saved = {name: {"values": own.values, "method": own.method} for name, own in samples.items()}
+                store.write(key, "trial", plain({"figures": figures, "samples": saved}))
     figures, samples = found
     record = {"regime": trial.label, "trial": trial.trial, "seed": trial.seed, **figures}
     return Outcome(record, samples, model if keep_estimator else None)

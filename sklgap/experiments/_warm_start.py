@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from sklgap._checks import check_arguments, check_integer, check_random_state
+from sklgap._threads import using_threads
 from sklgap._typing import BatchNormPolicy, Solver
 from sklgap.estimator._evaluation import recompute_batch_norm
 from sklgap.experiments import _notes as notes
@@ -503,16 +504,17 @@ def _train_small(classifier: Any, trial: Trial, parts: Parts, measuring: Measuri
         warnings.simplefilter("ignore", ConvergenceWarning)  # the result says where the loss was not finite
         model.fit(*parts["train"])
     found = SmallFit(trial.trial, {}, {}, {})
-    for epoch, weights in dict(model.net_.callbacks_)[_KEEPER].weights_.items():
-        if not all(np.isfinite(values).all() for values in weights.values()):
-            continue  # diverged
-        scores, samples = measure_scores(_model_at(model, weights, epoch, parts), parts, measuring)
-        done = model.history_[epoch - 1] if epoch else {"n_updates": 0, "weight_distance": 0.0}
-        figures = {**scores, "n_updates": done["n_updates"], "weight_distance": done["weight_distance"]}
-        start = {"trial": trial.trial, "seed": trial.seed, "small_epochs": epoch}
-        found.weights[epoch] = weights
-        found.records[epoch] = {**start, **{f"small_{name}": value for name, value in figures.items()}}
-        found.samples[epoch] = {f"small_{name}": value for name, value in samples.items()}
+    with using_threads(model.n_threads_):  # as `run_trial` measures
+        for epoch, weights in dict(model.net_.callbacks_)[_KEEPER].weights_.items():
+            if not all(np.isfinite(values).all() for values in weights.values()):
+                continue  # diverged
+            scores, samples = measure_scores(_model_at(model, weights, epoch, parts), parts, measuring)
+            done = model.history_[epoch - 1] if epoch else {"n_updates": 0, "weight_distance": 0.0}
+            figures = {**scores, "n_updates": done["n_updates"], "weight_distance": done["weight_distance"]}
+            start = {"trial": trial.trial, "seed": trial.seed, "small_epochs": epoch}
+            found.weights[epoch] = weights
+            found.records[epoch] = {**start, **{f"small_{name}": value for name, value in figures.items()}}
+            found.samples[epoch] = {f"small_{name}": value for name, value in samples.items()}
     return found
 
 

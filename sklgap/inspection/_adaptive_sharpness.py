@@ -6,6 +6,7 @@ from typing import Unpack, overload
 import numpy as np
 
 from sklgap._checks import check_arguments
+from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, Inputs, Solver
 from sklgap.inspection._sharpness import SearchOptions, Sharpness, check_search, maximize
 from sklgap.objective import check_objective
@@ -30,6 +31,7 @@ def adaptive_sharpness(
     epsilon: Sequence[float] | np.ndarray,
     **kwargs: Unpack[SearchOptions],
 ) -> list[Sharpness]: ...
+@using_threads()
 def adaptive_sharpness(
     estimator: Measurable,
     X: Inputs | None = None,

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sklgap._checks import check_arguments, check_integer, check_random_state, is_one_of
+from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, NoiseMethod
 from sklgap.inspection._points import full_space_objective
 from sklgap.objective import Objective
@@ -83,6 +84,7 @@ class GradientNoise:
         )
 
 
+@using_threads()
 def gradient_noise_scale(
     estimator: Measurable,
     X: Inputs | None = None,

@@ -8,6 +8,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from sklgap._checks import check_arguments, check_integer, check_random_state, shown
+from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, NoiseMethod
 from sklgap.inspection._gradient_noise import (
     LEAST_BATCHES,
@@ -66,6 +67,7 @@ class GradientStandardError:
         return "\n".join([head, *rows])
 
 
+@using_threads()
 def gradient_standard_error(
     estimator: Measurable,
     X: Inputs | None = None,

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from sklgap._checks import check_arguments, check_integer, check_random_state, is_one_of
+from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, BatchNormPolicy, EigenvalueEnd, Inputs
 from sklgap.inspection._eigensolver import extreme_eigenpairs
 from sklgap.inspection._krylov import Products
@@ -63,6 +64,7 @@ class HessianEigenvalues:
         )
 
 
+@using_threads()
 def hessian_eigenvalues(
     estimator: Measurable,
     X: Inputs | None = None,
@@ -184,7 +186,7 @@ def hessian_eigenvalues(
         warnings.warn(
             f"{pairs.status} (max_iter={budget}); the residuals say how good the eigenvalues are.",
             ConvergenceWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return HessianEigenvalues(
         eigenvalues=pairs.values[::-1].copy(),

@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 
 from sklgap._checks import check_arguments, check_integer, check_random_state, is_one_of
+from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, TraceMethod
 from sklgap.inspection._krylov import Products, dots, orthonormalise, remainder
 from sklgap.objective import check_objective
@@ -57,6 +58,7 @@ class HessianTrace:
         )
 
 
+@using_threads()
 def hessian_trace(
     estimator: Measurable,
     X: Inputs | None = None,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sklgap._checks import check_arguments
+from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, PathKind
 from sklgap.inspection._points import check_positions, evaluate_points, full_space_objective, parameters_of
 from sklgap.objective._check import Measurable, ObjectiveOptions
@@ -50,6 +51,7 @@ class LossCurve:
         )
 
 
+@using_threads()
 def loss_along_line(
     start: Measurable,
     end: Measurable,
@@ -129,6 +131,7 @@ def loss_along_line(
     )
 
 
+@using_threads()
 def loss_along_arc(
     start: Measurable,
     end: Measurable,

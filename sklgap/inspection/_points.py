@@ -75,7 +75,7 @@ def evaluate_points(
             f"The loss is not finite at {len(where)} of {len(points)} points: {coordinates} = "
             f"{', '.join(where[:_N_LISTED])}{', ...' if len(where) > _N_LISTED else '.'}",
             RuntimeWarning,
-            stacklevel=4,  # evaluate_points, its caller, and the public function
+            stacklevel=5,  # evaluate_points, its caller, the public function, and `using_threads` around it
         )
     return loss, accuracy
 

@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from sklgap._checks import check_arguments
+from sklgap._threads import using_threads
 from sklgap._typing import Estimator
 from sklgap.nets import GhostBatchNorm
 from sklgap.objective._estimators import module_of
@@ -69,6 +70,7 @@ _HOMOGENEOUS_CALLS = {
 Model = TypeVar("Model", bound=Estimator | nn.Module | tuple[nn.Module, Any])
 
 
+@using_threads()
 def rescale_layers(estimator: Model, factor: float, *, layers: Sequence[str] | None = None) -> Model:
     r"""Return a copy of a model with other weights and the same function.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sklgap._checks import check_arguments, check_random_state
+from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs
 from sklgap.inspection._krylov import Products
 from sklgap.objective import RestrictedObjective, Subspace, check_objective, random_subspace
@@ -42,6 +43,7 @@ class RitzValues:
     second_derivatives: str = "not checked"
 
 
+@using_threads()
 def ritz_values(
     estimator: Measurable,
     X: Inputs | None = None,

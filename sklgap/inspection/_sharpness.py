@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from sklgap._checks import check_arguments, check_integer, check_random_state, is_number, is_one_of, shown
+from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, Solver, SubspaceKind
 from sklgap.inspection import _maximizers
 from sklgap.inspection._maximizers import AnyObjective, Maximum
@@ -123,6 +124,7 @@ def sharpness(
     epsilon: Sequence[float] | np.ndarray,
     **kwargs: Unpack[SharpnessOptions],
 ) -> list[Sharpness]: ...
+@using_threads()
 def sharpness(
     estimator: Measurable,
     X: Inputs | None = None,
@@ -299,7 +301,7 @@ def maximize(objective: AnyObjective, unit: Tensor, search: Search, name: str = 
         warnings.warn(
             f"The loss is negative at the point measured ({f0:.3g}), and the metric divides by 1 + f0: the value means "
             "little. NLLLoss, for one, takes log-probabilities.",
-            stacklevel=3,
+            stacklevel=4,
         )
     solve = _solver(objective, search, gradient)
     records: dict[float, Sharpness] = {}
@@ -365,7 +367,7 @@ def _record(
             f"The solver stopped at its start at epsilon={epsilon:g}, so this sharpness of 0 is not a measurement; "
             "use solver='auto'.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return Sharpness(
         value=100 * (best.f_max - f0) / (1 + f0),

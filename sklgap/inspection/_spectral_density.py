@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sklgap._checks import check_arguments, check_integer, check_random_state
+from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs
 from sklgap.inspection._krylov import Products, dots, norm, orthonormalise
 from sklgap.objective import check_objective
@@ -70,6 +71,7 @@ class SpectralDensity:
         return dataclasses.replace(self, **_smooth(self.nodes, self.weights, float(width), int(n_points)))
 
 
+@using_threads()
 def hessian_spectral_density(
     estimator: Measurable,
     X: Inputs | None = None,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sklgap._checks import check_arguments, is_one_of
+from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, BatchNormPolicy, DirectionKind, Inputs
 from sklgap.inspection._points import check_positions, evaluate_points, full_space_objective, parameters_of
 from sklgap.objective import Objective, Subspace, random_subspace
@@ -70,6 +71,7 @@ class LossSurface:
         )
 
 
+@using_threads()
 def loss_on_plane(
     estimator: Measurable,
     X: Inputs | None = None,

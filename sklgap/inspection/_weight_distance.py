@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sklgap._checks import check_arguments
+from sklgap._threads import using_threads
 from sklgap._typing import Estimator, Params
 from sklgap.objective._estimators import module_of, net_of
 from sklgap.objective._parameters import real, trainable_parameters
@@ -28,6 +29,7 @@ def weight_distance(
 def weight_distance(
     estimator: HasModule, reference: HasModule | None = None, *, per_layer: bool = False
 ) -> float | dict[str, float]: ...
+@using_threads()
 def weight_distance(
     estimator: HasModule, reference: HasModule | None = None, *, per_layer: bool = False
 ) -> float | dict[str, float]:

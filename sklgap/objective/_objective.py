@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sklgap._checks import WrongArgument, check_arguments, check_integer, check_module, shown
 from sklgap._random import undisturbed
+from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, Aux, Batch, BatchNormPolicy, Criterion, Inputs, Params
 from sklgap.objective import _batch_norm
 from sklgap.objective._autodiff import (
@@ -154,6 +155,7 @@ class Objective:
     (0.6931, (10,))
     """
 
+    @using_threads()  # here and below: a forked process must not wait for the threads of its parent
     def __init__(
         self,
         module: nn.Module,
@@ -339,6 +341,7 @@ class Objective:
         """Return mean loss and accuracy at ``theta``, at the module's own parameters by default."""
         return self.evaluate_samples(theta)[0]
 
+    @using_threads()
     def evaluate_samples(self, theta: Vector | None = None) -> tuple[Evaluation, np.ndarray | None]:
         """Return mean loss and accuracy at ``theta``, and which samples are predicted right.
 
@@ -366,6 +369,7 @@ class Objective:
         right = self.data.in_order(torch.cat(classified)).cpu().numpy()
         return Evaluation(loss, int(right.sum()) / self._n_labelled), right
 
+    @using_threads()
     def gradient(self, theta: Vector | None = None) -> tuple[float, Tensor]:
         """Return (f(theta), its gradient of shape (n_params,)), at the module's own parameters by default."""
         theta = self._check_gradient(theta)
@@ -379,6 +383,7 @@ class Objective:
             total.add_(gradient, alpha=share)
         return self._mean(losses), total.to(self.dtype)
 
+    @using_threads()
     def hvp(self, v: Vector, theta: Vector | None = None) -> Tensor:
         """Return the Hessian at ``theta`` times ``v``, both of shape (n_params,).
 
@@ -398,6 +403,7 @@ class Objective:
                 total.add_(product, alpha=share)
         return total.to(self.dtype)
 
+    @using_threads()
     def hessian_operator(self, theta: Vector | None = None) -> Callable[[Vector], Tensor]:
         """Return the function v -> H v at ``theta``: for many products at one point.
 
@@ -407,13 +413,14 @@ class Objective:
         theta = self._check_gradient(theta).clone()
         self.check_second_derivatives()
         if self._tap is None and len(self.data.sizes) > 1:
-            return lambda v: self._hvp(self._check_theta(v), theta)
+            return lambda v: self.hvp(v, theta)
         with differentiable_twice(self._module):
             loss = partial(self._loss, chunk=next(iter(self.data))) if self._tap is None else self._population_loss
             product = hessian_operator(loss, theta)
         here = self._fn.here
         assert here is not None
 
+        @using_threads()
         def operator(v: Vector) -> Tensor:
             # Layers with gradient checkpointing are evaluated again, with the parameters of the gradient's graph.
             self._fn.place(here)
@@ -455,6 +462,7 @@ class Objective:
         few._shares = [1.0]
         return few
 
+    @using_threads()
     def batch_gradient(self, rows: Rows, theta: Vector | None = None) -> tuple[float, Tensor]:
         """Return (mean loss, its gradient of shape (n_params,)) of a mini-batch: the rows at these positions.
 
@@ -479,6 +487,7 @@ class Objective:
             self._tap.take()  # frees what was collected
         return float(torch.stack(losses).sum()), total.to(self.dtype)
 
+    @using_threads()
     def row_gradient_norms(self, rows: Rows, theta: Vector | None = None) -> Tensor:
         """Return the Euclidean norm of the gradient of each row's own loss, of shape (len(rows),).
 
@@ -515,6 +524,7 @@ class Objective:
         """Return f on the affine subspace z -> theta0 + A z, with the same methods in z."""
         return RestrictedObjective(self, subspace)
 
+    @using_threads()
     def population_statistics(self, theta: Vector | None = None) -> _batch_norm.Statistics:
         """Return mean and variance of the input of every batch-norm layer over the data; needs ``"population"``."""
         if self._tap is None:

@@ -66,6 +66,10 @@ class Checkpoint:
         self.next_save = 0.0
         self.refused = False
 
+    def add_to_key(self, *values: Any) -> None:
+        """Let plain values that became known later decide which saved fit this is."""
+        self.key = fingerprint(self.key, *values)
+
     def load(self, net: Any) -> bool:
         """Put the net where the training has finished; or note where it goes on, and return False."""
         self.at_start = self._graph(net)

@@ -316,6 +316,12 @@ class TrainingNet(NeuralNetClassifier):
         for epoch in range(1 if self.regime.adaptive else self.max_epochs):
             self._check_size(self.regime.batch_size(epoch, n_samples), epoch, n_samples)
 
+    def rows_at_once(self, n_samples: int) -> int:
+        """Return how many rows of the largest batch that is known before the training are evaluated at once."""
+        epochs = range(1 if self.regime.adaptive else self.max_epochs)
+        sizes = [self._check_size(self.regime.batch_size(epoch, n_samples), epoch, n_samples) for epoch in epochs]
+        return self._seen_at_once(max(sizes))
+
     def _check_size(self, size: Any, epoch: int, n_samples: int) -> int:
         if isinstance(size, bool) or not isinstance(size, numbers.Integral) or not 1 <= int(size) <= n_samples:
             raise ValueError(

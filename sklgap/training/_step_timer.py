@@ -23,6 +23,8 @@ class StepTimer(Callback):
         Optimiser steps on each batch.
     n_samples_ : int
         Rows trained on.
+    n_threads_ : int
+        Threads that the steps computed with.
     net_ : TrainingNet
         The net in training.
     """
@@ -51,6 +53,7 @@ class StepTimer(Callback):
         self.seconds_ = (self.times_[-1] - self.times_[first]) / (done - first)
         self.updates_per_batch_ = net.n_updates_ // done
         self.n_samples_ = net.n_samples_
+        self.n_threads_ = torch.get_num_threads()
         self.net_ = net
         self.stopped_ = True
         raise KeyboardInterrupt

@@ -1,0 +1,113 @@
+"""Does the default number of threads cost anything? Fits with ``n_threads="auto"`` against one thread set by hand.
+
+Whole fits of small nets and of a large one, alone and beside another program that computes on all cores. Medians of
+interleaved repeats, each divided by that of the fits with one thread. A small net may take at most 1.1 times as long by
+default; F1 with 512 units is there to gain from all cores where they are idle. "all" is torch's own setting
+(``n_threads=None``), which the default spares a small net.
+
+    python examples/benchmarks/threads.py             # some minutes; leave OMP_NUM_THREADS unset, and the machine idle
+    python examples/benchmarks/threads.py --quick     # smaller data, few repeats
+"""
+
+import argparse
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from _common import environment, interleaved_medians
+from sklearn.base import clone
+
+from sklgap import LBGapClassifier
+from sklgap.datasets import make_mnist1d, make_mnist_like
+
+LIMIT = 1.1
+
+
+def compute(started, seconds):
+    """Multiply matrices: what another program does with a core."""
+    torch.set_num_threads(1)
+    A = torch.rand(500, 500)
+    started.set()
+    ends = time.monotonic() + seconds  # whatever becomes of the parent
+    while time.monotonic() < ends:
+        A = (A @ A).div_(A.norm())
+
+
+@contextmanager
+def busy(n_processes) -> Iterator[None]:
+    """Within it ``n_processes`` other processes compute without a pause."""
+    context = multiprocessing.get_context("spawn")
+    started = [context.Event() for _ in range(n_processes)]
+    processes = [context.Process(target=compute, args=(event, 3600), daemon=True) for event in started]
+    for process in processes:
+        process.start()
+    for event in started:
+        event.wait()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def cases(quick):
+    """Yield (name, estimator without n_threads, X, y, whether the net is small)."""
+    rows = 1000 if quick else 4000
+    X, y = make_mnist1d(rows, random_state=0)
+    for n in dict.fromkeys([1000, rows]):
+        for batch_size in (32, 400):
+            epochs = (2 if quick else 5) * (1 if batch_size == 32 else 8)
+            model = LBGapClassifier(module__width=64, batch_size=batch_size, max_epochs=epochs)
+            yield f"F1, 64 units, {n} rows, batch {batch_size}", model, X[:n], y[:n], True
+    rng = np.random.default_rng(0)
+    n = 300 if quick else 1000
+    images, labels = rng.random((n, 1, 8, 8), dtype=np.float32), np.arange(n) % 10
+    model = LBGapClassifier("C1", module__n_filters=8, module__hidden=(32, 16), batch_size=32, max_epochs=2)
+    yield f"C1, 8 filters, {n} rows, batch 32", model, images, labels, True
+    n = 1024 if quick else 6000
+    X, y = make_mnist_like(n, random_state=0)
+    model = LBGapClassifier(batch_size=256, max_epochs=1)
+    yield f"F1, 512 units, {n} rows, batch 256", model, X.reshape(n, -1), y, False
+
+
+def compare(name, model, X, y, repeats):
+    """Print the ratios of one case and return that of the default."""
+    settings = {"one": 1, "default": "auto", "all": None}
+    models = {
+        key: clone(model).set_params(n_threads=n, tol=None, random_state=0, device="cpu") for key, n in settings.items()
+    }
+    medians = interleaved_medians({key: lambda m=m: m.fit(X, y) for key, m in models.items()}, repeats)
+    default, everything = (medians[key] / medians["one"] for key in ("default", "all"))
+    chosen = models["default"].n_threads_
+    print(f"{name:38s} {medians['one']:8.3f} s {default:8.2f}x {everything:8.2f}x   {chosen} thread(s)", flush=True)
+    return default
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="smaller data, few repeats")
+    parser.add_argument("--repeats", type=int, help="of every fit, after one that warms up")
+    arguments = parser.parse_args()
+    repeats = arguments.repeats or (2 if arguments.quick else 7)
+    print(environment())
+    if torch.get_num_threads() == 1:
+        print("torch has one thread: unset OMP_NUM_THREADS to see a difference.")
+    cores = os.cpu_count() or 1
+    worst = {}
+    for place, n_others in (("alone", 0), ("beside another program", cores)):
+        print(f"\n{place:38s} {'one':>10s} {'default':>9s} {'all':>9s}   chosen by default")
+        with busy(n_others):
+            ratios = [(compare(*case, repeats), small) for *case, small in cases(arguments.quick)]
+        worst[place] = max(ratio for ratio, small in ratios if small)
+    print()
+    for place, ratio in worst.items():
+        print(f"small nets, {place}: at most {ratio:.2f} times one thread (limit {LIMIT})")
+
+
+if __name__ == "__main__":
+    main()

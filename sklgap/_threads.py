@@ -1,0 +1,70 @@
+"""How many threads torch computes with: set for a block and for the calling thread alone."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+# The process that imported the package. One with another id was forked from it.
+_PROCESS = os.getpid()
+# A setting is read, made and corrected in three steps, which no other thread's may come between.
+_TURN = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a fork between the steps would leave the lock taken in the new process
+    os.register_at_fork(before=_TURN.acquire, after_in_parent=_TURN.release, after_in_child=_TURN.release)
+
+
+def usable_threads(n_threads: int | None = None) -> int:
+    """Return how many threads a block gets that asks for ``n_threads`` (None: what torch is set to).
+
+    It is 1 in a forked process, which would wait for ever for the threads of its parent.
+    """
+    if os.getpid() != _PROCESS:
+        return 1
+    return _own_threads() if n_threads is None else n_threads
+
+
+@contextmanager
+def using_threads(n_threads: int | None = None) -> Iterator[None]:
+    """Within it the calling thread computes with `usable_threads`; afterwards as before, whatever happened."""
+    before, wanted = _own_threads(), usable_threads(n_threads)
+    if wanted == before:
+        yield
+        return
+    try:
+        _set_threads(wanted)
+        yield
+    finally:
+        _set_threads(before)
+
+
+def _own_threads() -> int:
+    with _TURN:  # a thread that asks for the first time takes what is set at that moment
+        return torch.get_num_threads()
+
+
+def _set_threads(n_threads: int) -> None:
+    """Set the threads of the calling thread only.
+
+    ``torch.set_num_threads`` sets two things (seen with OpenMP and MKL, torch 2.13): the number of threads of the
+    calling thread, and the number that every thread takes which has not computed yet. Threads that have computed keep
+    theirs. The second number is put back here, by a thread that ends at once; it is torch's setting as a new thread
+    sees it, so what the user has set meanwhile in another thread stays. Only a thread of the user's that computes for
+    the first time in the instant between the two would take ``n_threads``.
+    """
+    with _TURN:
+        default = _in_a_new_thread(torch.get_num_threads)
+        try:
+            torch.set_num_threads(n_threads)
+        finally:
+            _in_a_new_thread(lambda: torch.set_num_threads(default))
+
+
+def _in_a_new_thread(function: Callable[[], Any]) -> Any:
+    returned: list[Any] = []
+    thread = threading.Thread(target=lambda: returned.append(function()))
+    thread.start()
+    thread.join()
+    return returned[0]
