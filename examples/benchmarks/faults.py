@@ -509,6 +509,8 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS, help="default: all")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    # The server of processes reads this variable, not sys.path, and would pass over what it is to import.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     print(environment())
     rng = random.Random(arguments.seed)
     failed = 0
