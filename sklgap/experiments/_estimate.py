@@ -82,7 +82,7 @@ class Estimate:
             return f"{value} (no interval)"
         return f"{value} [{_end(self.low, spec)}, {_end(self.high, spec)}]"
 
-    def points(self, spec: str = "+.2f") -> str:
+    def points(self, spec: str = "+z.2f") -> str:
         """Return a fraction in percentage points."""
         return self.scaled(100).text(spec, " points")
 

@@ -163,7 +163,7 @@ def minima_census(
     rng = check_random_state(random_state)
     seeds = draw_seeds(n_trials, rng)
     measuring = measurement.settle(len(y), rng)
-    try_scores(measuring.scores, y_test)
+    try_scores(measuring.scores, y_test, y)
     groups = [(regime, init) for regime in overrides for init in starts]
     if len({_name(group) for group in groups}) < len(groups):
         raise ValueError(f"inits must have labels that make different pairs with those of regimes; got {list(starts)}.")

@@ -162,7 +162,7 @@ def _name_of(scorer: Any) -> str:
     return f"predict_{name}" if name in _MEASURED_ANYWAY else name
 
 
-def try_scores(scores: Sequence[Score], y: Any, y_train: Any = None) -> None:
+def try_scores(scores: Sequence[Score], y: Any, y_train: Any) -> None:
     """Raise a WrongArgument for a scorer that cannot be computed for such labels, before anything is trained.
 
     Parameters
@@ -171,11 +171,10 @@ def try_scores(scores: Sequence[Score], y: Any, y_train: Any = None) -> None:
         What will be measured.
     y : array-like
         Labels of the samples that models will be judged on.
-    y_train : array-like, default=None
-        Labels that models are trained on, whose classes they know; None: those of ``y``.
+    y_train : array-like
+        Labels that models are trained on, whose classes they know.
     """
-    y = np.asarray(y)
-    classes = np.unique(y if y_train is None else np.asarray(y_train))
+    y, classes = np.asarray(y), np.unique(np.asarray(y_train))
     for score in scores:
         if not hasattr(score.scorer, "_score_func"):
             continue  # it may read anything of a model: nothing stands in for that

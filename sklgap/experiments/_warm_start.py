@@ -176,7 +176,7 @@ def warm_start_curve(
     rng = check_random_state(random_state)
     seeds = draw_seeds(n_trials, rng)
     measuring = measurement.settle(len(y), rng)
-    try_scores(measuring.scores, y_test)
+    try_scores(measuring.scores, y_test, y)
     settings = {
         "n_train": len(y),
         "n_test": len(y_test),

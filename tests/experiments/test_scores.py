@@ -170,8 +170,8 @@ def test_scorers_that_cannot_work_are_refused_before_training(case):
 
 def test_the_way_out_for_words():
     with pytest.raises(ValueError, match=r"make_scorer\(..., pos_label"):
-        try_scores(check_scoring("average_precision"), LABELS["words"][Y])
-    try_scores(check_scoring(f_of_late()), LABELS["words"][Y])
+        try_scores(check_scoring("average_precision"), LABELS["words"][Y], LABELS["words"])
+    try_scores(check_scoring(f_of_late()), LABELS["words"][Y], LABELS["words"])
 
 
 @pytest.mark.parametrize("name", LABELS)
@@ -179,8 +179,8 @@ def test_scorers_that_work_are_not_refused(name):
     y = LABELS[name][Y]
     scoring = ["balanced_accuracy", "neg_log_loss", "roc_auc", "f1_macro", "matthews_corrcoef"]
     try_scores(check_scoring(scoring), y.tolist(), y)
-    try_scores(check_scoring({"any": any_scorer, "sharpness": sharpness_score}), y)
-    try_scores(check_scoring(["accuracy", "roc_auc_ovr", "f1_macro"]), THREE)
+    try_scores(check_scoring({"any": any_scorer, "sharpness": sharpness_score}), y, y)
+    try_scores(check_scoring(["accuracy", "roc_auc_ovr", "f1_macro"]), THREE, THREE)
 
 
 # -- values and samples ------------------------------------------------------------------------------------------------
