@@ -337,8 +337,10 @@ class BatchSizeCurve(Records):
             f"{count(gap.n, 'trial')}{self.doubt(gap)}"
         )
         for key, name in list(self.sharpness_names().items())[:1]:
-            one, other = (values.mean() for values in self.paired(self.reference, label, key))
-            sentence += f"; {name} is {other:.3g} % instead of {one:.3g} %"
+            one, other = self.paired(self.reference, label, key)
+            finite = np.isfinite(one) & np.isfinite(other)
+            if finite.any():
+                sentence += f"; {name} is {other[finite].mean():.3g} % instead of {one[finite].mean():.3g} %"
         return [sentence + "."]
 
     def _head(self) -> list[str]:

@@ -473,10 +473,10 @@ def paired_estimate(reference: Any, other: Any, covers: str = NEW_SEEDS) -> Esti
 def ratio_estimate(numerators: Any, denominators: Any, covers: str = NEW_SEEDS) -> Estimate:
     """Return the geometric mean of paired ratios, with Student's t interval of their logarithms.
 
-    Pairs with a NaN are left out; not defined where a value is not above 0.
+    Pairs with a NaN are left out; not defined where a value is not above 0, or infinite.
     """
     above, below = _known(numerators, denominators)
-    if (above <= 0).any() or (below <= 0).any():
+    if not all(((values > 0) & np.isfinite(values)).all() for values in (above, below)):
         return Estimate(math.nan, math.nan, math.nan, len(above), covers)
     logs = paired_estimate(np.log(above), np.log(below), covers)
     if not logs.has_interval:

@@ -329,7 +329,9 @@ class MinimaCensus(Records):
         converged = {label: [record["converged"] for record in records] for label, records in by_label.items()}
         losses = {label: np.array([record["train_loss"] for record in records]) for label, records in by_label.items()}
         differences = {_against(c): c.score_difference for c in contrasts}
-        n_intervals = len(contrasts) + sum(self.rank_correlation(group).has_interval for group in self.groups)
+        estimates = [self.rank_correlation(group) for group in self.groups]
+        estimates += [estimate for c in contrasts for estimate in (c.sharpness_ratio, c.score_difference)]
+        n_intervals = sum(estimate.has_interval for estimate in estimates)
         return [
             *notes.interrupted(self.interrupted, len(self.records), s["n_trials"] * len(self.labels)),
             *notes.not_converged(converged, target=s["target_loss"] is not None),

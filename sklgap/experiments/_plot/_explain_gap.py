@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sklgap._checks import check_kind
 from sklgap.experiments._estimate import Estimate
-from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._axes import axes_for, literal
 
 if TYPE_CHECKING:
     from sklgap.experiments._explain_gap import GapExplanation
@@ -85,7 +85,7 @@ class GapExplanationDisplay:
             self._bar(ax, i, top - value, value, factor, part, colour, top if last else top - value)
             top -= value
         ax.axhline(0, color="black", linewidth=0.8)
-        ax.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names], parse_math=False)
+        ax.set_xticks(range(len(names)), [literal(name).replace(" ", "\n", 1) for name in names])
         ax.set_ylabel(f"loss of {self.name}" + (" (points)" if self.percent else ""))
         ax.margins(y=0.12)
         ax.grid(axis="y", alpha=0.3)
