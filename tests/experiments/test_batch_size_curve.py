@@ -498,3 +498,11 @@ def test_files(tmp_path):
     assert c.to_latex().count(r"\\") == 4
     pytest.importorskip("pandas")
     assert c.to_frame()["valid_accuracy"].tolist() == [record["valid_accuracy"] for record in c.records]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_verdict_says_nothing_of_a_sharpness_that_is_no_number(value):
+    accuracies = {10: [0.9, 0.91], 100: [0.8, 0.82]}
+    found = made_up(accuracies, values={100: {"sharpness_0.001": value}})
+    assert "sharpness" not in str(found).splitlines()[0]
+    assert "sharpness 0.001 is 300 %" in str(made_up(accuracies, values={100: {"sharpness_0.001": 300.0}}))

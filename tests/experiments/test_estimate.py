@@ -161,6 +161,8 @@ def test_no_values_at_all():
     assert paired_estimate([math.nan], [1.0]).text() == "not defined"
     assert ratio_estimate([1.0, 0.0], [1.0, 1.0]).text() == "not defined"
     assert ratio_estimate([], []).text() == "not defined"
+    for one, other in (([1.0, math.inf], [1.0, 1.0]), ([math.inf] * 2, [math.inf] * 2), ([1.0], [math.inf])):
+        assert ratio_estimate(one, other).text() == "not defined"
 
 
 def test_a_ratio_that_two_wild_trials_do_not_bound():
