@@ -89,7 +89,7 @@ def compare_regimes(
         For a parameter outside its allowed values, or one that a regime overrides and the estimator does not have;
         before anything is trained.
     TypeError
-        For an estimator that is no `LBGapClassifier` and does not end in one.
+        For an estimator that is not an `LBGapClassifier` and does not end in one.
 
     Notes
     -----

@@ -140,7 +140,7 @@ class Components:
     the variance. With it the level is at most 5.5 %, and the coverage 93.5 to 99.5 %; all of these are from
     ``examples/benchmarks/intervals.py``.
 
-    Trials that are equal on every row tell nothing of other seeds: there is no interval, and no test shows anything.
+    Trials that are equal on every row say nothing about other seeds: there is no interval, and no test shows anything.
 
     References
     ----------
@@ -313,7 +313,7 @@ def bootstrap_components(
     n_resamples: int = 200,
     random_state: int | np.random.RandomState | None = 0,
 ) -> Components:
-    r"""Return the components of the difference of a score that is no mean over rows, such as average precision.
+    r"""Return the components of the difference of a score that is not a mean over rows, such as average precision.
 
     One resample draws rows with replacement, and is the *same* in all trials and in both conditions. Over resamples,
     B is the variance of the mean difference, and, with W the mean over trials of the variance of a trial's difference,
@@ -370,7 +370,7 @@ def _resamples(y: np.ndarray, n_resamples: int, rng: np.random.RandomState) -> n
     _, classes, sizes = np.unique(y, return_inverse=True, return_counts=True)
     if sizes.min() < LEAST_ROWS_OF_A_CLASS:
         raise ValueError(
-            f"y must have at least {LEAST_ROWS_OF_A_CLASS} rows of every class for an interval of this score; the "
+            f"y must have at least {LEAST_ROWS_OF_A_CLASS} samples of every class for an interval of this score; the "
             f"smallest has {sizes.min()}: hold out more."
         )
     counts = np.empty((n_resamples, len(y)), dtype=np.uint16)
@@ -456,7 +456,7 @@ FROM_COUNTS: dict[Any, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray
 
 
 def mean_estimate(values: Any, covers: str = NEW_SEEDS) -> Estimate:
-    """Return the mean of the values that are no NaN, with Student's t interval over trials."""
+    """Return the mean of the values that are not NaN, with Student's t interval over trials."""
     return trial_components(values).estimate(covers)
 
 

@@ -115,7 +115,7 @@ def minima_census(
     ValueError
         For a parameter outside its allowed values, before anything is trained.
     TypeError
-        For an estimator that is no `LBGapClassifier` and does not end in one.
+        For an estimator that is not an `LBGapClassifier` and does not end in one.
 
     See Also
     --------
@@ -275,7 +275,7 @@ class MinimaCensus(Records):
     def by_trial(self, label: Any, name: str) -> np.ndarray:
         """Return one quantity of a group, of shape (n_trials,), NaN where a fit had not finished or had diverged."""
         values = super().by_trial(label, name)
-        # The accuracy of weights that are no numbers is one, and no minimum's.
+        # Weights that are not finite have an accuracy too, but they are not a minimum.
         values[~np.isfinite(super().by_trial(label, "train_loss"))] = np.nan
         return values
 
@@ -312,7 +312,7 @@ class MinimaCensus(Records):
         return f"test_{self.scores[0].name}"
 
     def detectable(self) -> float:
-        """Return the size beyond which a rank correlation over ``n_trials`` minima is told from 0; NaN below 4."""
+        """Return the least rank correlation over ``n_trials`` minima whose interval excludes 0; NaN below 4."""
         n = self.settings["n_trials"]
         if n < 4:
             return math.nan
@@ -436,7 +436,7 @@ class MinimaCensus(Records):
         first = f"rank correlation: Spearman's, of sharpness with test {score} within the group"
         detectable = self.detectable()
         if not math.isnan(detectable):
-            first += f"; over {self.settings['n_trials']} trials it is told from 0 beyond ±{detectable:.2f}"
+            first += f"; over {self.settings['n_trials']} trials its interval excludes 0 beyond ±{detectable:.2f}"
         lines = [first, *(self._sentence(contrast) for contrast in contrasts)]
         of_sharpness = [*correlations, *(contrast.sharpness_ratio for contrast in contrasts)]
         lines += [f"of sharpness, {line}" for line in self.interval_lines(of_sharpness)]

@@ -39,7 +39,7 @@ class Records(Result):
     interrupted : bool, default=False
         Whether Ctrl-C or SIGTERM ended it early.
     targets : dict of str to ndarray, default=None
-        The labels of the samples of each part but the training data, for scores that are no means over samples.
+        The labels of the samples of each part but the training data, for scores that are not means over samples.
     scores : sequence of Score, default=(accuracy,)
         What was measured; the first is what is compared.
 

@@ -1,8 +1,8 @@
 """What a model is judged by: accuracy under a batch-norm policy, or any score of scikit-learn.
 
-A difference between two batch sizes varies with the samples that it is measured on, so that a trial keeps beside a
+A difference between two batch sizes varies with the samples that it is measured on, so that a trial saves beside a
 score what it rests on sample by sample: which samples were predicted right, the score of each sample, or, where a score
-is no mean over samples (average precision), the outputs that it is computed from.
+is not a mean over samples (average precision), the outputs that it is computed from.
 """
 
 import copy
@@ -58,7 +58,7 @@ class Score:
 
     @property
     def in_points(self) -> bool:
-        """Whether differences of it are told in percentage points."""
+        """Whether differences of it are shown in percentage points."""
         return self.scorer is None
 
     def policy(self, batch_norm: str, model: Any) -> str:
@@ -349,7 +349,7 @@ def difference(
     Raises
     ------
     ValueError
-        Where the samples are too few for an interval of a score that is no mean over them.
+        Where the samples are too few for an interval of a score that is not a mean over them.
     """
     flat = [own for side in samples for own in side]
     if not len(values[0]) or any(own is None for own in flat):

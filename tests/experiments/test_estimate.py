@@ -411,7 +411,7 @@ def test_bootstrap_of_equal_trials_shows_nothing():
         ({"other": [np.zeros(4)] * 3}, "a prediction for each of the 120 rows"),
         (
             {"y": np.r_[np.ones(9), np.zeros(111)]},
-            "at least 10 rows of every class.* the smallest has 9: hold out more",
+            "at least 10 samples of every class.* the smallest has 9: hold out more",
         ),
         ({"other": [np.full(120, math.nan)] * 3}, "must be finite; leave a trial out"),
         ({"score": lambda y, p: math.nan}, "score must be finite"),

@@ -403,7 +403,7 @@ def test_a_scorer_without_weights_resamples_the_samples_themselves():
 def test_too_few_samples_of_a_class():
     y = np.r_[np.zeros(111, int), np.ones(9, int)]
     own = Samples(np.column_stack([1 - CLASSES, CLASSES]) * 0.5 + 0.25, "predict_proba")
-    with pytest.raises(ValueError, match=r"at least 10 rows of every class.* 9"):
+    with pytest.raises(ValueError, match=r"at least 10 samples of every class.* 9"):
         difference(score_of("average_precision"), y, np.array([0, 1]), (np.ones(1), np.ones(1)), ([own], [own]))
 
 

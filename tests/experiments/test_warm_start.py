@@ -399,7 +399,7 @@ def test_a_gain_that_is_shown_and_one_that_is_not():
 
 
 def test_what_is_always_said():
-    assert said(warm_start(), "updates of SB besides")
+    assert said(warm_start(), "has also made the updates of SB")
     assert said(warm_start(), "2 intervals")
 
 

@@ -97,7 +97,7 @@ class GapReportDisplay:
                 _draw(axes[1], values, f"C{number}", name)
             axes[1].set_yscale("symlog", linthresh=1e-2) if self._not_positive() else axes[1].set_yscale("log")
             plain_log_labels(axes[1].yaxis)
-            axes[1].set_ylabel("sharpness of the training rows (%)")
+            axes[1].set_ylabel("sharpness of the training samples (%)")
         for ax in axes[:n_axes]:
             self._name_candidates(ax)
             ax.grid(axis="y", alpha=0.3)
