@@ -3,8 +3,9 @@
 import torch
 from sklearn.datasets import load_digits
 
-from sklgap import SAM, LBGapClassifier
+from sklgap import SAM, LBGapClassifier, compare_regimes
 
 torch.set_num_threads(1)
 X, y = load_digits(return_X_y=True)
-LBGapClassifier(module__width=8, max_epochs=1, tol=None, random_state=0, remedies=[SAM()]).fit(X, y).predict_proba(X)
+model = LBGapClassifier(module__width=8, max_epochs=1, tol=None, random_state=0, remedies=[SAM()])
+compare_regimes(model, X[:99], y[:99], X[99:], y[99:], n_trials=1, max_samples=50, random_state=0, verbose=0)

@@ -53,6 +53,10 @@ from sklgap import (
     batch_size_curve,
     compare_regimes,
     critical_batch_size,
+    explain_gap,
+    minima_census,
+    sharpness_trajectory,
+    warm_start_curve,
 )
 from sklgap.experiments import steps_to_loss
 from sklgap.training import TrainingNet
@@ -309,6 +313,29 @@ def measured_steps(memory: str | None) -> Any:
     return steps_to_loss(small_net(), X, y, target_loss=1.8, **sizes, memory=memory, **COMMON)
 
 
+def started_warm(memory: str | None) -> Any:
+    """Small-batch trainings, and large-batch ones from their weights: two phases."""
+    points = {"max_small_epochs": 4, "every": 2, "n_trials": 2, "max_samples": 100}
+    return warm_start_curve(small_net(), *parts(), **points, memory=memory, **COMMON)
+
+
+def census(memory: str | None) -> Any:
+    """Two regimes from two initialisations."""
+    return minima_census(small_net(), *parts(), n_trials=2, max_samples=100, memory=memory, **COMMON)
+
+
+def trajectory(memory: str | None) -> Any:
+    """Sharpness along the trainings of two regimes."""
+    X, y, *_ = parts()
+    return sharpness_trajectory(small_net(), X, y, n_trials=2, every=2, max_samples=100, memory=memory, **COMMON)
+
+
+def explanation(memory: str | None) -> Any:
+    """Six settings of training, one of them with averaged weights."""
+    sizes = {"small": 20, "large": 100, "causes": ("fewer updates", "last weights"), "n_trials": 2}
+    return explain_gap(small_net(), *parts(), **sizes, memory=memory, **COMMON)
+
+
 FITS: dict[str, Callable[[str | None], Results]] = {
     "single fit": single_fit,
     "grid search": grid_search,
@@ -324,8 +351,14 @@ EXPERIMENTS: dict[str, Callable[[str | None], Any]] = {
     "batch_size_curve, tuned": tuned_curve,
     "critical_batch_size": predicted_size,
     "steps_to_loss": measured_steps,
+    "warm_start_curve": started_warm,
+    "minima_census": census,
+    "sharpness_trajectory": trajectory,
+    "explain_gap": explanation,
 }
-RECORDS = ("records", "tuning")
+RECORDS = ("records", "tuning", "small_records")
+# What a record is about.
+ABOUT = ("regime", "init", "batch_size", "lr", "learning_rate", "small_epochs", "trial", "seed")
 # What differs between two runs, or follows from all records together.
 NO_FIGURES = ("chosen",)
 
@@ -335,7 +368,9 @@ def figures(result: Any) -> Iterator[tuple[str, np.ndarray]]:
     for part in RECORDS:
         for record in getattr(result, part, []):
             kept = {k: v for k, v in record.items() if "seconds" not in k and k not in NO_FIGURES}
-            about = {k: kept[k] for k in ("regime", "batch_size", "lr", "learning_rate", "trial", "seed") if k in kept}
+            about = {k: kept[k] for k in ABOUT if k in kept}
+            if "epoch" in kept:  # one of several records of a training
+                about["n_updates"] = kept["n_updates"]
             values = [np.nan if isinstance(v, str) or v is None else float(v) for v in kept.values()]
             yield f"{part} {json.dumps(about)}", np.array(values)
 
@@ -474,6 +509,8 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS, help="default: all")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    # The server of processes reads this variable, not sys.path, and would pass over what it is to import.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     print(environment())
     rng = random.Random(arguments.seed)
     failed = 0

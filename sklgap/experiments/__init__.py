@@ -10,7 +10,7 @@ What an experiment measures of every model is a `Measurement`. Four parameters a
     Folder of saved work: a finished fit, and what was measured on it, is loaded instead of repeated; an unfinished fit
     goes on from its last saved epoch; see `LBGapClassifier`. It needs ``random_state``.
 ``verbose`` : int, default=1
-    0 is silent. 1 tells first what the experiment will cost (fits, updates, and the time they will take by some steps
+    0 is silent. 1 prints first what the experiment will cost (fits, updates, and the time they will take by some steps
     that are measured), then shows a progress bar.
 
 Ctrl-C and SIGTERM end an experiment early. It returns what had finished, and its notes say how much that is; they raise

@@ -92,8 +92,8 @@ def batch_size_curve(
     X_test, y_test : array-like
         Test data: evaluated once per fitted model, never used for a choice.
     batch_sizes : sequence of int or float, default=None
-        Rows, at most those trained on, or fractions of them. None: ``"SB"`` (256 rows, or n // 40 for few data),
-        doubled up to twice ``"LB"``, that is at most 20 % of the rows.
+        Samples, at most those trained on, or fractions of them. None: ``"SB"`` (256 samples, or n // 40 for few data),
+        doubled up to twice ``"LB"``, that is at most 20 % of the samples.
     reference : int or float, default=None
         The size that the others are compared with, one of ``batch_sizes``; None: the smallest.
     lr : {"fixed", "sqrt", "linear", "tuned"}, default="fixed"
@@ -129,12 +129,12 @@ def batch_size_curve(
     ValueError
         For a parameter outside its allowed values, before anything is trained.
     TypeError
-        For an estimator that is no `LBGapClassifier` and does not end in one.
+        For an estimator that is not an `LBGapClassifier` and does not end in one.
 
     See Also
     --------
     largest_safe_batch_size : The largest batch that costs no more than a margin.
-    sklgap.critical_batch_size : The batch beyond which more rows save few updates: speed, not accuracy.
+    sklgap.critical_batch_size : The batch beyond which more samples save few updates: speed, not accuracy.
 
     Notes
     -----
@@ -337,8 +337,10 @@ class BatchSizeCurve(Records):
             f"{count(gap.n, 'trial')}{self.doubt(gap)}"
         )
         for key, name in list(self.sharpness_names().items())[:1]:
-            one, other = (values.mean() for values in self.paired(self.reference, label, key))
-            sentence += f"; {name} is {other:.3g} % instead of {one:.3g} %"
+            one, other = self.paired(self.reference, label, key)
+            finite = np.isfinite(one) & np.isfinite(other)
+            if finite.any():
+                sentence += f"; {name} is {other[finite].mean():.3g} % instead of {one[finite].mean():.3g} %"
         return [sentence + "."]
 
     def _head(self) -> list[str]:
@@ -513,7 +515,7 @@ def _check_sizes(batch_sizes: Any, n_samples: int) -> list[int]:
         raise ValueError(f"batch_sizes must be None or a sequence of batch sizes; got {batch_sizes!r}.")
     sizes = sorted(check_batch_size(size, n_samples, "batch_sizes") for size in batch_sizes)
     if max(batch_sizes) > n_samples:
-        raise ValueError(f"batch_sizes must be at most the {n_samples} rows trained on; got {batch_sizes!r}.")
+        raise ValueError(f"batch_sizes must be at most the {n_samples} samples trained on; got {batch_sizes!r}.")
     if len(set(sizes)) < len(sizes):
         raise ValueError(f"batch_sizes must all be different; got {batch_sizes!r}.")
     return sizes
@@ -534,7 +536,7 @@ def _hold_out(X: Any, y: Any, fraction: Any, rng: np.random.RandomState) -> tupl
     if not is_number(fraction) or not 0 < fraction < 1:
         raise ValueError(f"validation_fraction must be a number above 0 and below 1; got {fraction!r}.")
     if labels.ndim != 1:
-        raise ValueError(f"y must have one label per row; got an array of shape {labels.shape}.")
+        raise ValueError(f"y must have one label per sample; got an array of shape {labels.shape}.")
     order = rng.permutation(n)
     classes, first = np.unique(labels[order], return_index=True)
     n_valid = round(float(fraction) * n)

@@ -40,7 +40,7 @@ class Candidate:
     index : int
         Its row in ``cv_results_``.
     label : str
-        The parameters that tell it from the others.
+        The parameters that distinguish it from the others.
     parameters : dict
         All parameters that were searched.
     iteration : int or None
@@ -140,7 +140,7 @@ def _of_dict(index: int, label: str, result: Mapping[str, Any]) -> Candidate:
 
 
 def _labels(parameters: list[dict[str, Any]]) -> list[str]:
-    """Return what tells the candidates apart, in short: no parameter all share, no prefix that is not needed."""
+    """Return what distinguishes the candidates, in short: no parameter all share, no prefix that is not needed."""
     keys = list(dict.fromkeys(key for candidate in parameters for key in candidate))
     shown = {key: [repr(candidate[key]) if key in candidate else "" for candidate in parameters] for key in keys}
     telling = [key for key in keys if len(set(shown[key])) > 1] or keys
@@ -171,7 +171,7 @@ def scorer_of(search: Any, name: str) -> Any:
 
 
 def training_losses(search: Any, candidates: list[Candidate]) -> TrainingLosses:
-    """Return the cross-entropy of the training rows where it can be had.
+    """Return the cross-entropy of the training samples where it can be had.
 
     A score that is the log loss comes first, as it is measured on the final weights of every fold. Else the
     ``train_loss_`` of estimators is read, the loss of the last epoch: of all folds where `cross_validate` returned the

@@ -89,7 +89,7 @@ def compare_regimes(
         For a parameter outside its allowed values, or one that a regime overrides and the estimator does not have;
         before anything is trained.
     TypeError
-        For an estimator that is no `LBGapClassifier` and does not end in one.
+        For an estimator that is not an `LBGapClassifier` and does not end in one.
 
     Notes
     -----
@@ -205,7 +205,9 @@ class RegimeComparison(Records):
         reference = self.settings["reference"]
         gaps = {label: gap for label, gap in self.gaps().items() if not np.isnan(gap.value)}
         if not gaps:
-            return ["Nothing can be compared."] if self.gaps() else []
+            if len(self.labels) == 1:
+                return [f"Only {reference} was trained: nothing is compared."]
+            return [f"No regime has a trial with a score that {reference} has too: nothing can be compared."]
         label, gap = max(gaps.items(), key=lambda pair: pair[1].value)
         if gap.value <= 0 and not gap.excludes(0):
             return [f"No regime loses to {reference} in these trials."]
@@ -252,7 +254,9 @@ class RegimeComparison(Records):
         ratios = []
         for label in columns:
             one, other = self.paired(reference, label, "weight_distance")
-            ratios.append(mean_std(one / other, ".2f") if label != reference and len(one) else "")
+            with np.errstate(divide="ignore", invalid="ignore"):  # a training may end where it began
+                ratio = one / other
+            ratios.append(mean_std(ratio, ".2f") if label != reference and len(one) else "")
         return [row for row in [*rows, ["distance ratio", *ratios]] if any(row[1:])]
 
     def _reading(self) -> list[str]:

@@ -110,7 +110,7 @@ def critical_batch_size(
     ValueError
         For a parameter outside its allowed values, or a target that the initial weights have reached.
     TypeError
-        For an estimator that is no `LBGapClassifier` and does not end in one.
+        For an estimator that is not an `LBGapClassifier` and does not end in one.
 
     See Also
     --------

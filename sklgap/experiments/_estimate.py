@@ -82,7 +82,7 @@ class Estimate:
             return f"{value} (no interval)"
         return f"{value} [{_end(self.low, spec)}, {_end(self.high, spec)}]"
 
-    def points(self, spec: str = "+.2f") -> str:
+    def points(self, spec: str = "+z.2f") -> str:
         """Return a fraction in percentage points."""
         return self.scaled(100).text(spec, " points")
 
@@ -140,7 +140,7 @@ class Components:
     the variance. With it the level is at most 5.5 %, and the coverage 93.5 to 99.5 %; all of these are from
     ``examples/benchmarks/intervals.py``.
 
-    Trials that are equal on every row tell nothing of other seeds: there is no interval, and no test shows anything.
+    Trials that are equal on every row say nothing about other seeds: there is no interval, and no test shows anything.
 
     References
     ----------
@@ -313,7 +313,7 @@ def bootstrap_components(
     n_resamples: int = 200,
     random_state: int | np.random.RandomState | None = 0,
 ) -> Components:
-    r"""Return the components of the difference of a score that is no mean over rows, such as average precision.
+    r"""Return the components of the difference of a score that is not a mean over rows, such as average precision.
 
     One resample draws rows with replacement, and is the *same* in all trials and in both conditions. Over resamples,
     B is the variance of the mean difference, and, with W the mean over trials of the variance of a trial's difference,
@@ -370,7 +370,7 @@ def _resamples(y: np.ndarray, n_resamples: int, rng: np.random.RandomState) -> n
     _, classes, sizes = np.unique(y, return_inverse=True, return_counts=True)
     if sizes.min() < LEAST_ROWS_OF_A_CLASS:
         raise ValueError(
-            f"y must have at least {LEAST_ROWS_OF_A_CLASS} rows of every class for an interval of this score; the "
+            f"y must have at least {LEAST_ROWS_OF_A_CLASS} samples of every class for an interval of this score; the "
             f"smallest has {sizes.min()}: hold out more."
         )
     counts = np.empty((n_resamples, len(y)), dtype=np.uint16)
@@ -456,7 +456,7 @@ FROM_COUNTS: dict[Any, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray
 
 
 def mean_estimate(values: Any, covers: str = NEW_SEEDS) -> Estimate:
-    """Return the mean of the values that are no NaN, with Student's t interval over trials."""
+    """Return the mean of the values that are not NaN, with Student's t interval over trials."""
     return trial_components(values).estimate(covers)
 
 
@@ -473,10 +473,10 @@ def paired_estimate(reference: Any, other: Any, covers: str = NEW_SEEDS) -> Esti
 def ratio_estimate(numerators: Any, denominators: Any, covers: str = NEW_SEEDS) -> Estimate:
     """Return the geometric mean of paired ratios, with Student's t interval of their logarithms.
 
-    Pairs with a NaN are left out; not defined where a value is not above 0.
+    Pairs with a NaN are left out; not defined where a value is not above 0, or infinite.
     """
     above, below = _known(numerators, denominators)
-    if (above <= 0).any() or (below <= 0).any():
+    if not all(((values > 0) & np.isfinite(values)).all() for values in (above, below)):
         return Estimate(math.nan, math.nan, math.nan, len(above), covers)
     logs = paired_estimate(np.log(above), np.log(below), covers)
     if not logs.has_interval:

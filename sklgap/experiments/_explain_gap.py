@@ -23,9 +23,9 @@ from sklgap.experiments._inputs import (
 )
 from sklgap.experiments._protocol import Measurement, Trial, draw_seeds, given_measurement
 from sklgap.experiments._records import Records, targets_of
-from sklgap.experiments._result import count, mean_std
+from sklgap.experiments._result import count, listed, mean_std
 from sklgap.experiments._run import interruptible
-from sklgap.experiments._scores import Scoring, try_scores
+from sklgap.experiments._scores import ACCURACY, Scoring, try_scores
 from sklgap.experiments._trials import run_trials
 from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._estimators import final_estimator
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 # What may make a large batch lose, in the order in which it is removed.
 CAUSES = ("fewer updates", "learning rate", "batch norm", "last weights")
 SMALL, LARGE = "small batch", "large batch"
+NOT_EXPLAINED = "not explained"
+# What every training of `explain_gap` has from it, and no cause may set.
+_OF_ALL_ARMS = ("batch_size", "batch_regime", "base_batch_size", "random_state")
 
 
 @interruptible
@@ -50,7 +53,7 @@ def explain_gap(
     *,
     small: str | int | float = "SB",
     large: str | int | float = "LB",
-    causes: Sequence[str] | Mapping[str, Mapping[str, Any]] = CAUSES,
+    causes: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
     n_trials: int = 5,
     epsilon: float | Sequence[float] = (),
     subspace_dims: Sequence[int | None] = (None,),
@@ -80,13 +83,15 @@ def explain_gap(
         Test data: evaluated once per fitted model.
     small, large : "SB", "LB", int or float, default="SB", "LB"
         The ``batch_regime`` of either; constant batch sizes.
-    causes : sequence of str, or dict of str to dict, default=all that apply
-        What is removed, in this order. ``"fewer updates"``: as many updates as the small batch makes
-        (``regime_adaptation``: Hoffer et al., Section 5). ``"learning rate"``: scaled by the square root of the batch
-        size (``lr_scaling="sqrt"``: Hoffer et al., Section 4.1). ``"batch norm"``: statistics of as many samples as the
-        small batch has (``ghost_batch_size``: Hoffer et al., Section 4.2), left out for nets without it. ``"last
-        weights"``: the average of the last quarter of the training (`sklgap.WeightAveraging`). Or a dict from names of
-        yours to parameters of the classifier that remove a cause.
+    causes : sequence of str, dict of str to dict, or None, default=None
+        What is removed, in this order. ``"fewer updates"``: a budget of as many updates as that of the small batch
+        (``regime_adaptation``: Hoffer et al., Section 5); a stopping rule may end either training before. ``"learning
+        rate"``: scaled by the square root of the batch size (``lr_scaling="sqrt"``: Hoffer et al., Section 4.1).
+        ``"batch norm"``: statistics of as many samples as the small batch has (``ghost_batch_size``: Hoffer et al.,
+        Section 4.2). ``"last weights"``: the average of the last quarter of the training (`sklgap.WeightAveraging`).
+        None: those of these four that can be removed; the notes name the others, such as what the estimator's own
+        parameters have removed already. Or a dict from names of yours to parameters of the classifier that remove a
+        cause; each parameter may be set by one cause, and callbacks of several add up.
     n_trials : int, default=5
         Starting points. In a trial all fits start from the same weights.
     epsilon, subspace_dims, batch_norm, max_samples, solver, scoring
@@ -107,7 +112,7 @@ def explain_gap(
     ValueError
         For a parameter outside its allowed values, before anything is trained.
     TypeError
-        For an estimator that is no `LBGapClassifier` and does not end in one.
+        For an estimator that is not an `LBGapClassifier` and does not end in one.
 
     See Also
     --------
@@ -120,8 +125,8 @@ def explain_gap(
 
     .. math:: s - s_0 = \sum_k (s_k - s_{k-1}) + (s - s_K)
 
-    Each part is a mean over paired trials with its own interval. The parts depend on the order of the causes; their sum
-    does not.
+    Each part is a mean over paired trials with its own interval; the trials are those that have a score at every
+    step, for all parts alike. The parts depend on the order of the causes; their sum does not.
 
     Costs ``n_trials * (1 + 2 * len(causes))`` fits and ``n_trials`` more of the small batch; those with as many updates
     as the small batch take the longest.
@@ -153,14 +158,14 @@ def explain_gap(
     sizes = {name: _check_size(name, size, len(y)) for name, size in (("small", small), ("large", large))}
     if sizes["small"] >= sizes["large"]:
         raise ValueError(f"small must be a smaller batch than large, {sizes['large']}; got {sizes['small']}.")
-    removed = _check_causes(causes, estimator, X, y, sizes["small"])
+    removed, not_removed = _check_causes(causes, estimator, X, y, sizes["small"])
     arms = _arms(estimator, sizes, removed)
     for parameters in arms.values():
         check_candidate(estimator, parameters, len(y))
     rng = check_random_state(random_state)
     seeds = draw_seeds(n_trials, rng)
     measuring = measurement.settle(len(y), rng)
-    try_scores(measuring.scores, y_test)
+    try_scores(measuring.scores, y_test, y)
     trials = [
         Trial(label, dict(parameters), trial, seed)
         for trial, seed in enumerate(seeds)
@@ -174,6 +179,7 @@ def explain_gap(
         "reference": SMALL,
         "batch_sizes": sizes,
         "causes": list(removed),
+        "not_removed": not_removed,
         "regimes": described(arms),
         **measuring.settings(),
         **common_settings(estimator, random_state),
@@ -220,68 +226,87 @@ class GapExplanation(Records):
 
     def total(self) -> Estimate:
         """Return the gap: the test score of the small batch minus that of the large one, with its interval."""
-        return self.gap(LARGE)
+        return self._gained(SMALL, LARGE)
 
     def parts(self) -> dict[str, Estimate]:
         """Return the parts of the gap by cause, and "not explained", each with its own interval; they add up to it."""
-        name = f"test_{self.scores[0].name}"
-        steps = [LARGE, *(_together(self.causes[: k + 1]) for k in range(len(self.causes)))]
-        found = {cause: self.difference(steps[k + 1], steps[k], name) for k, cause in enumerate(self.causes)}
-        return {**found, "not explained": self.difference(SMALL, steps[-1], name)}
+        steps = self._steps()
+        return {name: self._gained(steps[k + 1], steps[k]) for k, name in enumerate([*self.causes, NOT_EXPLAINED])}
 
     def alone(self) -> dict[str, Estimate]:
         """Return what removing each cause alone gains for the large batch."""
+        return {cause: self._gained(_alone(cause, self.causes), LARGE) for cause in self.causes}
+
+    def _steps(self) -> list[str]:
+        """Return the labels from the large batch to the small one, with one cause more removed at each step."""
+        return [LARGE, *(_together(self.causes[: k + 1]) for k in range(len(self.causes))), SMALL]
+
+    def _gained(self, label: str, before: str) -> Estimate:
+        """Return a test score minus that of another label, over the trials that have one at every step."""
         name = f"test_{self.scores[0].name}"
-        return {cause: self.difference(_alone(cause, self.causes), LARGE, name) for cause in self.causes}
+        among = np.isfinite(np.array([self.by_trial(step, name) for step in self._steps()])).all(axis=0)
+        return self.components(label, before, name, among=among).estimate()
 
     @property
     def notes(self) -> list[str]:
         """What a reader must know before believing the figures, in plain sentences."""
-        s = self.settings
-        losses = {label: self.values(label, "train_loss") for label in self.done}
+        s, name = self.settings, self.scores[0].name
+        differences = {"the gap": self.total(), **self.parts()}
         found = [
             *notes.interrupted(self.interrupted, len(self.records), s["n_trials"] * len(self.labels)),
             *notes.not_converged({label: self.values(label, "converged") for label in self.done}),
-            *notes.diverged(losses),
-            *notes.no_interval({"the gap": self.total()}),
-            *notes.undecided(SMALL, {LARGE: self.total()}, self.scores[0].name),
-            *notes.seeds_only({"the gap": self.total()}),
+            *notes.diverged({label: self.values(label, "train_loss") for label in self.done}),
+            *notes.left_out({label: self.values(label, f"test_{name}") for label in self.done}, name),
+            *notes.no_interval(differences),
+            *notes.undecided(SMALL, {LARGE: self.total()}, name),
+            *notes.seeds_only(differences),
+            *self._not_removed(),
+            *self._unequal_updates(),
         ]
-        if self.scores[0].name == "accuracy" and "test" in self._targets:
+        if name == ACCURACY and "test" in self._targets:
             found += notes.majority_class(notes.mean_accuracies(self), self._targets["test"])
         if len(self.causes) > 1:
             found.append(
                 "The parts depend on the order in which the causes are removed. The column alone says what each gains "
                 "by itself; where the two differ, the causes act on one another."
             )
-        worse = [cause for cause, part in self.parts().items() if part.high < 0]
+        worse = [cause for cause in self.causes if self.parts()[cause].high < 0]
         if worse:
-            found.append(f"A negative part made the large batch worse: {', '.join(worse)}.")
+            found.append(f"To remove these made the large batch worse: {listed(worse)}.")
         found.append("A part says what its removal changes in these trainings, not by which mechanism.")
         return found
+
+    def _not_removed(self) -> list[str]:
+        reasons = [f"{cause} ({reason})" for cause, reason in self.settings["not_removed"].items()]
+        return [f"These causes are not removed: {listed(reasons)}."] if reasons else []
+
+    def _unequal_updates(self) -> list[str]:
+        """Say so where a stopping rule ended trainings whose budgets of updates are equal."""
+        regimes = self.settings["regimes"]
+        for label in self._steps():
+            if label in self.done and SMALL in self.done and regimes[label].get("regime_adaptation") is True:
+                small, large = self.paired(SMALL, label, "n_updates")
+                if (small != large).any():
+                    return [
+                        f"The small batch made {small.mean():,.0f} updates and the large batch {label} "
+                        f"{large.mean():,.0f}: their budgets are equal, but a stopping rule ended some trainings."
+                    ]
+        return []
 
     # -- printing --------------------------------------------------------------------------------------------------
 
     def _verdict(self) -> list[str]:
         total = self.total()
         if not total.n:
-            return ["No trial of both batch sizes has finished: nothing can be explained."]
-        parts = self.parts()
-        said = [f"{self._number(part)} {name}" for name, part in parts.items() if name != "not explained"]
-        rest = parts["not explained"]
-        return [
-            f"The large batch loses {self.gap_sentence(total)}: {', '.join([*said, self._number(rest)])} not explained"
-            f"{self._interval(rest)}."
-        ]
+            return ["No trial has a score at every step: the gap cannot be split into parts."]
+        if total.value <= 0:
+            above = self.gap_sentence(total.scaled(-1))
+            return [f"The large batch does not lose here: it tests {above} above the small batch{self.doubt(total)}."]
+        parts = "; ".join(f"{name} {self._number(part)}" for name, part in self.parts().items())
+        return [f"The large batch loses {self.gap_sentence(total)}{self.doubt(total)}. Parts: {parts}."]
 
     def _number(self, part: Estimate) -> str:
-        return f"{100 * part.value:.1f}" if self.scores[0].in_points else f"{part.value:.3g}"
-
-    def _interval(self, part: Estimate) -> str:
-        if not part.has_interval:
-            return ""
-        factor, spec = (100, ".1f") if self.scores[0].in_points else (1, ".3g")
-        return f" [{factor * part.low:{spec}}, {factor * part.high:{spec}}]"
+        return part.scaled(100).text("z.2f") if self.scores[0].in_points else part.text("z.4f")
 
     def _head(self) -> list[str]:
         s, sizes = self.settings, self.settings["batch_sizes"]
@@ -301,13 +326,12 @@ class GapExplanation(Records):
             ("updates", "n_updates", lambda v: mean_std(v, ",.0f")),
         ]
         rows = [["", *(name for name, _, _ in columns), f"part of the gap{unit}", f"alone{unit}"]]
-        parts, alone = self.parts(), self.alone()
-        shown = {LARGE: ["", ""], SMALL: [self.shown_gap(parts["not explained"]), ""]}
-        for k, cause in enumerate(self.causes):
-            own = self.shown_gap(alone[cause]) if alone[cause].n else "-"
-            shown[_together(self.causes[: k + 1])] = [self.shown_gap(parts[cause]) if parts[cause].n else "-", own]
-        names = {_together(self.causes[: k + 1]): f"and {cause}" for k, cause in enumerate(self.causes) if k}
-        for label in [LARGE, *(_together(self.causes[: k + 1]) for k in range(len(self.causes))), SMALL]:
+        parts, alone, steps = self.parts(), self.alone(), self._steps()
+        shown = {LARGE: ["", ""], SMALL: [self.shown_gap(parts[NOT_EXPLAINED]), ""]}
+        for label, cause in zip(steps[1:], self.causes, strict=False):
+            shown[label] = [self.shown_gap(parts[cause]), self.shown_gap(alone[cause])]
+        names = {label: f"and {cause}" for label, cause in zip(steps[2:], self.causes[1:], strict=False)}
+        for label in steps:
             cells = [show(self.values(label, key)) if label in self.done else "-" for _, key, show in columns]
             rows.append([names.get(label, label), *cells, *shown[label]])
         return rows
@@ -319,7 +343,7 @@ class GapExplanation(Records):
             "not explained",
             "alone: what removing this cause alone gains for the large batch",
             *self.interval_lines(estimates),
-            f"over {count(self.total().n, 'paired trial')}",
+            f"part of the gap and alone: over {count(self.total().n, 'trial')} with a score at every step",
         ]
 
     # -- leaving ---------------------------------------------------------------------------------------------------
@@ -385,16 +409,17 @@ def _check_size(name: str, size: Any, n_samples: int) -> int:
         raise ValueError(str(error).replace("batch_regime must", f"{name} must", 1)) from None
 
 
-def _check_causes(causes: Any, estimator: Any, X: Any, y: Any, small: int) -> dict[str, Mapping[str, Any]]:
-    """Return the parameters that remove each cause."""
+def _check_causes(
+    causes: Any, estimator: Any, X: Any, y: Any, small: int
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+    """Return the parameters that remove each cause, and why the causes that were not asked for by name cannot be."""
     if isinstance(causes, Mapping):
-        if not causes or not all(isinstance(n, str) and isinstance(p, Mapping) for n, p in causes.items()):
-            raise WrongArgument(f"causes must be names, or a dict of name to parameters; got {shown(causes)}.")
-        return dict(causes)
+        return _check_own_causes(causes), {}
     allowed = ", ".join(map(repr, CAUSES))
-    if isinstance(causes, str) or not isinstance(causes, Sequence) or not causes:
-        raise WrongArgument(f"causes must be a sequence of {allowed}, or a dict; got {shown(causes)}.")
-    if not all(is_one_of(cause, CAUSES) and cause is not None for cause in causes) or len(set(causes)) < len(causes):
+    if causes is not None and (isinstance(causes, str) or not isinstance(causes, Sequence) or not causes):
+        raise WrongArgument(f"causes must be None, a sequence of {allowed}, or a dict; got {shown(causes)}.")
+    wanted = CAUSES if causes is None else tuple(causes)
+    if not all(is_one_of(cause, CAUSES) for cause in wanted) or len(set(wanted)) < len(wanted):
         raise ValueError(f"causes must be different ones of {allowed}; got {shown(causes)}.")
     removals: dict[str, Mapping[str, Any]] = {
         "fewer updates": {"regime_adaptation": True},
@@ -402,11 +427,61 @@ def _check_causes(causes: Any, estimator: Any, X: Any, y: Any, small: int) -> di
         "batch norm": {"ghost_batch_size": small},
         "last weights": {"callbacks": [("averaged last weights", WeightAveraging())]},
     }
-    found = {cause: removals[cause] for cause in causes}
-    if "batch norm" in found and not _has_batch_norm(estimator, X, y):
-        if causes is not CAUSES:
-            raise ValueError("causes must not have 'batch norm' for a net without batch normalisation.")
-        del found["batch norm"]
+    cannot = {cause: reason for cause, reason in _not_removable(estimator, wanted, X, y).items() if cause in wanted}
+    if causes is not None and cannot:
+        cause, reason = next(iter(cannot.items()))
+        raise ValueError(f"causes must not have {cause!r}, which cannot be removed: {reason}.")
+    if len(cannot) == len(wanted):
+        raise ValueError(f"causes must be a dict of your own here, for none of {allowed} can be removed.")
+    return {cause: removals[cause] for cause in wanted if cause not in cannot}, cannot
+
+
+def _check_own_causes(causes: Mapping[Any, Any]) -> dict[str, Mapping[str, Any]]:
+    named = all(isinstance(name, str) and name.strip() and name != NOT_EXPLAINED for name in causes)
+    if not causes or not named or not all(isinstance(p, Mapping) and p for p in causes.values()):
+        raise WrongArgument(
+            f"causes must be a dict of names, other than {NOT_EXPLAINED!r}, to the parameters that remove each; got "
+            f"{shown(causes)}."
+        )
+    names = list(causes)
+    if len({*(_together(names[: k + 1]) for k in range(len(names))), *(_alone(n, names) for n in names)}) < (
+        2 * len(names) - 1
+    ):
+        raise ValueError(f"causes must have names that make different labels; got {shown(names)}.")
+    set_by: dict[str, str] = {}
+    for cause, parameters in causes.items():
+        for name in parameters:
+            if name in _OF_ALL_ARMS:
+                raise ValueError(f"causes must not set {name}, which explain_gap sets for all trainings; {cause} does.")
+            if name in set_by and name != "callbacks":
+                raise ValueError(
+                    f"causes must not set a parameter twice; {set_by[name]} and {cause} both set {name}, so that the "
+                    "second would undo what the first removes."
+                )
+            set_by[name] = cause
+        callbacks = parameters.get("callbacks", [])
+        if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
+            raise WrongArgument(f"callbacks of causes must be lists, which add up; got {shown(callbacks)} for {cause}.")
+    return dict(causes)
+
+
+def _not_removable(estimator: Any, wanted: Sequence[str], X: Any, y: Any) -> dict[str, str]:
+    """Return the causes that cannot be removed, and why."""
+    classifier = final_estimator(estimator)
+    found = {}
+    if classifier.regime_adaptation:
+        found["fewer updates"] = "the estimator has regime_adaptation=True already"
+    elif any(name.startswith(("iterator_train", "dataset")) for name in classifier.get_params(deep=False)):
+        found["fewer updates"] = "the estimator has an iterator_train or a dataset of the user, which excludes it"
+    if classifier.lr_scaling is not None:
+        found["learning rate"] = f"the estimator has lr_scaling={classifier.lr_scaling!r} already"
+    callbacks = [entry[1] if isinstance(entry, tuple) else entry for entry in classifier.callbacks or []]
+    if any(isinstance(callback, WeightAveraging) for callback in callbacks):
+        found["last weights"] = "the estimator has WeightAveraging among its callbacks already"
+    if classifier.ghost_batch_size is not None:
+        found["batch norm"] = f"the estimator has ghost_batch_size={classifier.ghost_batch_size!r} already"
+    elif "batch norm" in wanted and not _has_batch_norm(estimator, X, y):
+        found["batch norm"] = "the net has no batch normalisation"
     return found
 
 

@@ -73,7 +73,7 @@ def gap_report(
         Without training scores, where it is not clear which score to read, for results of unequal folds, or a
         reference that is not one candidate.
     TypeError
-        For what is no result of a search.
+        For an object that is not the result of a search.
 
     See Also
     --------
@@ -86,17 +86,17 @@ def gap_report(
 
     .. math:: \bar d \pm t_{J-1} \sqrt{\Big(\frac{1}{J} + \frac{n_2}{n_1}\Big) s^2}
 
-    where 1/J alone would take the folds for independent, which their common training rows forbid. The folds of
-    different iterations of a halving search are different rows: gaps are taken within an iteration.
+    where 1/J alone would take the folds for independent, which their common training samples forbid. The folds of
+    different iterations of a halving search use different samples: gaps are taken within an iteration.
 
-    Sharpness is that of the training rows, the paper's f; a score that is negative throughout, as that of
+    Sharpness is that of the training samples, the paper's f; a score that is negative throughout, as that of
     ``neg_sharpness_scorer``, is turned. Failed fits (NaN) are left out and reported.
 
     The sharpness of Keskar et al. compares minima: far from one it means little, and a note says where that is so. The
-    training loss that tells it is the log loss among the training scores. Without it, it is the loss of the last epoch
+    training loss that shows it is the log loss among the training scores. Without it, it is the loss of the last epoch
     of fitted estimators whose criterion is a cross-entropy: those of all folds with
     ``cross_validate(..., return_estimator=True)``, and of a search the one candidate that it has fitted again to all
-    the data. How many classes there are, and so how large the loss of guessing is, only fitted estimators tell.
+    the data. How many classes there are, and so how large the loss of guessing is, only fitted estimators know.
 
     Batch-norm policies may differ: scores are those of ``predict``, sharpness has its own ``batch_norm``. Seconds
     compare only where the fits had the machine to themselves in the same way.
@@ -197,7 +197,7 @@ class GapReport(Result):
 
     @property
     def labels(self) -> list[str]:
-        """What tells the candidates apart, in the order of the records; of a halving search with the iteration."""
+        """What distinguishes the candidates, in the order of the records; of a halving search with the iteration."""
         return [_named(record) for record in self.records]
 
     def gap(self, candidate: int | str) -> Estimate:
@@ -269,7 +269,7 @@ class GapReport(Result):
         found = []
         if s["sharpness_of_test_rows_alone"]:
             found.append(
-                "Sharpness was scored on test rows only and is left out: the paper's f is the training loss "
+                "Sharpness was scored on test samples only and is left out: the paper's f is the training loss "
                 "(return_train_score=True)."
             )
         if not s["sharpness"]:
@@ -339,7 +339,7 @@ class GapReport(Result):
         s = self.settings
         head = [f"{count(len(self.records), 'candidate')}, {count(s['n_folds'], 'fold')}, mean ± std over the folds"]
         if s["sharpness"]:
-            head.append("sharpness in %, of the training rows of each fold")
+            head.append("sharpness in %, of the training samples of each fold")
         return head
 
     def _table(self) -> list[list[str]]:
@@ -404,7 +404,7 @@ class GapReport(Result):
 
 
 _LOSSES = {
-    "scores": "log loss of the training rows of each fold, as predict_proba sees them",
+    "scores": "log loss of the training samples of each fold, as predict_proba sees them",
     "estimators": "of the last epoch, in training mode, of the estimator of each fold",
     "best_estimator_": "of the last epoch, in training mode, of the model that was fitted again to all the data",
 }
@@ -500,7 +500,7 @@ def _shown_name(search: Any, key: str) -> str:
 
 
 def _is_accuracy(search: Any, key: str) -> bool:
-    """Say whether a score is known to be accuracy, so that it is a share of rows."""
+    """Say whether a score is known to be accuracy, so that it is a share of samples."""
     scorer = scorer_of(search, key)
     if scorer is None:
         return key == ACCURACY

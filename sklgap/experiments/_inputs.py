@@ -28,7 +28,9 @@ def check_data(X: Any, y: Any, X_test: Any, y_test: Any) -> tuple[Any, Any, Any,
     if len(unseen):
         raise ValueError(f"y_test must have labels that y has; got {unseen} beside them.")
     if np.shape(X)[1:] != np.shape(X_test)[1:]:
-        raise ValueError(f"X_test must have rows like those of X, {np.shape(X)[1:]}; got {np.shape(X_test)[1:]}.")
+        raise ValueError(
+            f"X_test must have samples of the shape of those of X, {np.shape(X)[1:]}; got {np.shape(X_test)[1:]}."
+        )
     return X, y, X_test, y_test
 
 
@@ -67,7 +69,7 @@ def _unfitted(estimator: Any) -> Any:
 
 
 def check_candidate(estimator: Any, parameters: Mapping[str, Any], n_samples: int) -> None:
-    """Raise where the estimator has not these parameters, or a regime is none for so many rows."""
+    """Raise where the estimator does not have these parameters, or a regime does not fit so many samples."""
     check_classifier(estimator)
     candidate = final_estimator(with_parameters(estimator, dict(parameters)))
     check_batch_regime(candidate.batch_regime, n_samples).batch_size(0, n_samples)

@@ -115,7 +115,7 @@ def minima_census(
     ValueError
         For a parameter outside its allowed values, before anything is trained.
     TypeError
-        For an estimator that is no `LBGapClassifier` and does not end in one.
+        For an estimator that is not an `LBGapClassifier` and does not end in one.
 
     See Also
     --------
@@ -163,7 +163,7 @@ def minima_census(
     rng = check_random_state(random_state)
     seeds = draw_seeds(n_trials, rng)
     measuring = measurement.settle(len(y), rng)
-    try_scores(measuring.scores, y_test)
+    try_scores(measuring.scores, y_test, y)
     groups = [(regime, init) for regime in overrides for init in starts]
     if len({_name(group) for group in groups}) < len(groups):
         raise ValueError(f"inits must have labels that make different pairs with those of regimes; got {list(starts)}.")
@@ -275,7 +275,7 @@ class MinimaCensus(Records):
     def by_trial(self, label: Any, name: str) -> np.ndarray:
         """Return one quantity of a group, of shape (n_trials,), NaN where a fit had not finished or had diverged."""
         values = super().by_trial(label, name)
-        # The accuracy of weights that are no numbers is one, and no minimum's.
+        # Weights that are not finite have an accuracy too, but they are not a minimum.
         values[~np.isfinite(super().by_trial(label, "train_loss"))] = np.nan
         return values
 
@@ -312,7 +312,7 @@ class MinimaCensus(Records):
         return f"test_{self.scores[0].name}"
 
     def detectable(self) -> float:
-        """Return the size beyond which a rank correlation over ``n_trials`` minima is told from 0; NaN below 4."""
+        """Return the least rank correlation over ``n_trials`` minima whose interval excludes 0; NaN below 4."""
         n = self.settings["n_trials"]
         if n < 4:
             return math.nan
@@ -329,7 +329,9 @@ class MinimaCensus(Records):
         converged = {label: [record["converged"] for record in records] for label, records in by_label.items()}
         losses = {label: np.array([record["train_loss"] for record in records]) for label, records in by_label.items()}
         differences = {_against(c): c.score_difference for c in contrasts}
-        n_intervals = len(contrasts) + sum(self.rank_correlation(group).has_interval for group in self.groups)
+        estimates = [self.rank_correlation(group) for group in self.groups]
+        estimates += [estimate for c in contrasts for estimate in (c.sharpness_ratio, c.score_difference)]
+        n_intervals = sum(estimate.has_interval for estimate in estimates)
         return [
             *notes.interrupted(self.interrupted, len(self.records), s["n_trials"] * len(self.labels)),
             *notes.not_converged(converged, target=s["target_loss"] is not None),
@@ -434,7 +436,7 @@ class MinimaCensus(Records):
         first = f"rank correlation: Spearman's, of sharpness with test {score} within the group"
         detectable = self.detectable()
         if not math.isnan(detectable):
-            first += f"; over {self.settings['n_trials']} trials it is told from 0 beyond ±{detectable:.2f}"
+            first += f"; over {self.settings['n_trials']} trials its interval excludes 0 beyond ±{detectable:.2f}"
         lines = [first, *(self._sentence(contrast) for contrast in contrasts)]
         of_sharpness = [*correlations, *(contrast.sharpness_ratio for contrast in contrasts)]
         lines += [f"of sharpness, {line}" for line in self.interval_lines(of_sharpness)]

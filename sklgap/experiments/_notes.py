@@ -101,7 +101,9 @@ def left_out(scores: Mapping[str, np.ndarray], name: str) -> list[str]:
     ]
     if not found:
         return []
-    return [f"There is no finite {name} for {listed(found)}: differences leave these trials out, and flatter it."]
+    return [
+        f"There is no finite {name} for {listed(found)}: differences leave these trials out, and make it look better."
+    ]
 
 
 def unequal_losses(reference: str, losses: Mapping[str, tuple[np.ndarray, np.ndarray]], advice: str = "") -> list[str]:

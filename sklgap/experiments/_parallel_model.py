@@ -17,7 +17,7 @@ Efficiency = Callable[[float, np.ndarray], Any]
 def parallel_model(batch_sizes: Any, n_updates: Any, *, reference: int | None = None) -> "ParallelModel":
     r"""Say which parallel efficiency a batch size needs in order to train in less time than a smaller one.
 
-    On P processors with parallel efficiency e(P), I updates with batches of B rows take a time
+    On P processors with parallel efficiency e(P), I updates with batches of B samples take a time
 
     .. math:: T \propto \frac{I B}{P \, e(P)} , \qquad\text{so that LB wins where}\qquad
         \frac{I_{LB} B_{LB}}{I_{SB} B_{SB}} < \frac{e_{LB}(P)}{e_{SB}(P)}
@@ -50,8 +50,8 @@ def parallel_model(batch_sizes: Any, n_updates: Any, *, reference: int | None = 
 
     Notes
     -----
-    I B counts rows: the efficiency needed is the ratio of epochs. A large batch that needs twice the epochs of a small
-    one wins where it is run more than twice as efficiently.
+    I B counts samples: the efficiency needed is the ratio of epochs. A large batch that needs twice the epochs of a
+    small one wins where it is run more than twice as efficiently.
 
     References
     ----------
@@ -144,7 +144,7 @@ class ParallelModel(Result):
         ----------
         efficiency : callable or float
             (batch size, array of processors) -> parallel efficiency in (0, 1]. A number stands for
-            `overhead_efficiency` with this overhead in rows.
+            `overhead_efficiency` with this overhead in samples.
         n_processors : int or array-like of shape (n,), default=1
             Processors, the same for all batch sizes.
 

@@ -64,9 +64,9 @@ class Measurement:
     Notes
     -----
     A difference of accuracies, or of another score that is a mean over samples, has an interval for new seeds and new
-    test samples. For a score that is no such mean (average precision, F1) the same samples are drawn with replacement
-    in all trials. A scorer that reads more of a model than its outputs has an interval for new seeds alone. Every
-    interval says what it covers.
+    test samples. For a score that is not such a mean (average precision, F1) the same samples are drawn with
+    replacement in all trials. A scorer that reads more of a model than its outputs has an interval for new seeds alone.
+    Every interval says what it covers.
 
     Examples
     --------

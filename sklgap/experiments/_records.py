@@ -39,7 +39,7 @@ class Records(Result):
     interrupted : bool, default=False
         Whether Ctrl-C or SIGTERM ended it early.
     targets : dict of str to ndarray, default=None
-        The labels of the samples of each part but the training data, for scores that are no means over samples.
+        The labels of the samples of each part but the training data, for scores that are not means over samples.
     scores : sequence of Score, default=(accuracy,)
         What was measured; the first is what is compared.
 
@@ -70,7 +70,7 @@ class Records(Result):
         self.estimators_ = ByLabel({label: [o.model for own, o in found if own == label] for label in self.labels})
         self._samples = {(label, o.record["trial"]): o.samples for label, o in found}
         self._targets = targets or {}
-        self._found: dict[tuple[str, str, str, str], Components] = {}
+        self._found: dict[tuple[str, str, str, str, tuple[int, ...]], Components] = {}
 
     # -- values ----------------------------------------------------------------------------------------------------
 
@@ -134,6 +134,7 @@ class Records(Result):
         *,
         reference_name: str | None = None,
         strict: bool = False,
+        among: np.ndarray | None = None,
     ) -> Components:
         """Return reference minus label in a quantity, over paired trials, and the parts of its variance.
 
@@ -149,6 +150,8 @@ class Records(Result):
         strict : bool, default=False
             Raise a ValueError where the samples are too few for an interval of the score, instead of one for new seeds
             alone.
+        among : ndarray of shape (n_trials,), bool, default=None
+            The trials that count; None: all that both finished.
 
         Returns
         -------
@@ -156,15 +159,16 @@ class Records(Result):
         """
         reference, label = self._text(reference), self._text(label)
         reference_name = reference_name or name
-        key = (reference, label, reference_name, name)
+        one, two = self.by_trial(reference, reference_name), self.by_trial(label, name)
+        counted = np.isfinite(one) & np.isfinite(two)
+        counted &= True if among is None else among
+        trials = np.flatnonzero(counted)
+        key = (reference, label, reference_name, name, tuple(trials.tolist()))
         if key in self._found:
             return self._found[key]
-        one, two = self.paired(reference, label, name, reference_name=reference_name)
-        trials = np.flatnonzero(self.finished(reference) & self.finished(label))
-        finite = np.isfinite(one) & np.isfinite(two)
-        one, two, trials = one[finite], two[finite], trials[finite]
+        one, two = one[trials], two[trials]
         samples = (
-            [self._samples[reference, t].get(reference_name or name) for t in trials],
+            [self._samples[reference, t].get(reference_name) for t in trials],
             [self._samples[label, t].get(name) for t in trials],
         )
         part, _, score = name.partition("_")
@@ -232,7 +236,7 @@ class Records(Result):
         score = self.scores[0] if score is None else score
         if np.isnan(gap.value):
             return "-"
-        spec, factor = ("+.2f", 100) if score.in_points else ("+.4f", 1)
+        spec, factor = ("+z.2f", 100) if score.in_points else ("+z.4f", 1)
         return gap.scaled(factor).text(spec) if gap.has_interval else f"{factor * gap.value:{spec}}"
 
     def shown_worst(self, label: Any, score: Score) -> str:
@@ -240,12 +244,12 @@ class Records(Result):
         worst = self.components(self.settings["reference"], label, f"test_{score.name}").worst
         if np.isnan(worst):
             return "-"
-        return f"{100 * worst:+.2f}" if score.in_points else f"{worst:+.4f}"
+        return f"{100 * worst:+z.2f}" if score.in_points else f"{worst:+z.4f}"
 
     def gap_sentence(self, gap: Estimate, score: Score | None = None) -> str:
         """Return a difference in words: "9.60 points of accuracy [6.70, 12.50]"."""
         score = self.scores[0] if score is None else score
-        scaled, spec = (gap.scaled(100), ".2f") if score.in_points else (gap, ".4f")
+        scaled, spec = (gap.scaled(100), "z.2f") if score.in_points else (gap, "z.4f")
         interval = f" [{scaled.low:{spec}}, {scaled.high:{spec}}]" if gap.has_interval else ""
         unit = f"points of {score.name}" if score.in_points else f"of {score.name}"
         return f"{scaled.value:{spec}} {unit}{interval}"

@@ -22,6 +22,8 @@ from sklgap.experiments._estimate import Estimate
 
 # Characters of a line of a table.
 _LINE = 120
+# From here on a number is written with an exponent.
+_LONG = 1e13
 _POLICIES = {
     "batch": "batch statistics of fixed chunks",
     "population": "population statistics",
@@ -123,7 +125,8 @@ class Result(ABC):
         Needs ``\usepackage{booktabs}``.
         """
         first, *rest = ([_in_latex(cell) for cell in row] for row in self._table())
-        lines = [" & ".join(row) + r" \\" for row in rest]
+        # After the end of a row LaTeX takes a bracket for an argument.
+        lines = [("{}" if row[0][:1] in ("[", "*") else "") + " & ".join(row) + r" \\" for row in rest]
         columns = "l" + "r" * (len(first) - 1)
         body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(first) + r" \\", r"\midrule", *lines]
         return _written("\n".join([*body, r"\bottomrule", r"\end{tabular}"]), path)
@@ -175,11 +178,22 @@ def listed(names: Sequence[str], most: int = 6) -> str:
 
 
 def mean_std(values: np.ndarray, spec: str) -> str:
-    """Return mean ± standard deviation; the mean alone of a single value, and "-" of none."""
-    if not len(values):
+    """Return mean ± standard deviation of the finite values, and how many these are where some are not.
+
+    Of a single value it is the value alone, and "-" where no value is finite.
+    """
+    finite = values[np.isfinite(values)]
+    if not len(finite):
         return "-"
-    mean = format(values.mean(), spec)
-    return mean if len(values) < 2 else f"{mean} ± {format(values.std(ddof=1), spec)}"
+    shown = _short(finite.mean(), spec)
+    if len(finite) > 1:
+        shown += f" ± {_short(finite.std(ddof=1), spec)}"
+    return shown if len(finite) == len(values) else f"{shown} ({len(finite)} of {len(values)})"
+
+
+def _short(value: float, spec: str) -> str:
+    """Return the number in this format; a number of many digits with an exponent."""
+    return format(value, spec if abs(value) < _LONG or not spec.endswith("f") else ".2e")
 
 
 def to_frame(records: list[dict[str, Any]]) -> Any:

@@ -143,7 +143,7 @@ class SafeBatchSize(Result):
             lines = [f"All sizes are shown to lose less than {margin}: a larger one may be safe too."]
         else:
             first = f"Batches of {last[0].batch_size:,} are not shown to lose less than {margin}."
-            no_proof = " That is no proof that they lose more: more trials or more validation samples may show it."
+            no_proof = " That does not prove that they lose more: more trials or more validation samples may show it."
             lines = [first if any(test.n_failed for test in last) else first + no_proof]
         if not self.confirmations and self.batch_size != self.reference:
             lines.append("Not confirmed on other seeds: see the parameter confirm.")

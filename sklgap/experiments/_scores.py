@@ -1,8 +1,8 @@
 """What a model is judged by: accuracy under a batch-norm policy, or any score of scikit-learn.
 
-A difference between two batch sizes varies with the samples that it is measured on, so that a trial keeps beside a
+A difference between two batch sizes varies with the samples that it is measured on, so that a trial saves beside a
 score what it rests on sample by sample: which samples were predicted right, the score of each sample, or, where a score
-is no mean over samples (average precision), the outputs that it is computed from.
+is not a mean over samples (average precision), the outputs that it is computed from.
 """
 
 import copy
@@ -58,7 +58,7 @@ class Score:
 
     @property
     def in_points(self) -> bool:
-        """Whether differences of it are told in percentage points."""
+        """Whether differences of it are shown in percentage points."""
         return self.scorer is None
 
     def policy(self, batch_norm: str, model: Any) -> str:
@@ -162,7 +162,7 @@ def _name_of(scorer: Any) -> str:
     return f"predict_{name}" if name in _MEASURED_ANYWAY else name
 
 
-def try_scores(scores: Sequence[Score], y: Any, y_train: Any = None) -> None:
+def try_scores(scores: Sequence[Score], y: Any, y_train: Any) -> None:
     """Raise a WrongArgument for a scorer that cannot be computed for such labels, before anything is trained.
 
     Parameters
@@ -171,11 +171,10 @@ def try_scores(scores: Sequence[Score], y: Any, y_train: Any = None) -> None:
         What will be measured.
     y : array-like
         Labels of the samples that models will be judged on.
-    y_train : array-like, default=None
-        Labels that models are trained on, whose classes they know; None: those of ``y``.
+    y_train : array-like
+        Labels that models are trained on, whose classes they know.
     """
-    y = np.asarray(y)
-    classes = np.unique(y if y_train is None else np.asarray(y_train))
+    y, classes = np.asarray(y), np.unique(np.asarray(y_train))
     for score in scores:
         if not hasattr(score.scorer, "_score_func"):
             continue  # it may read anything of a model: nothing stands in for that
@@ -350,7 +349,7 @@ def difference(
     Raises
     ------
     ValueError
-        Where the samples are too few for an interval of a score that is no mean over them.
+        Where the samples are too few for an interval of a score that is not a mean over them.
     """
     flat = [own for side in samples for own in side]
     if not len(values[0]) or any(own is None for own in flat):

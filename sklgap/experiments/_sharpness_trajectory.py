@@ -110,7 +110,7 @@ def sharpness_trajectory(
     ValueError
         For a parameter outside its allowed values, before anything is trained.
     TypeError
-        For an estimator that is no `LBGapClassifier` and does not end in one.
+        For an estimator that is not an `LBGapClassifier` and does not end in one.
 
     See Also
     --------

@@ -55,10 +55,10 @@ def time_to_accuracy(
     Raises
     ------
     ValueError
-        For an accuracy outside (0, 1], a target that is no number, an unknown reference, or a training without such
+        For an accuracy outside (0, 1], a target that is not a number, an unknown reference, or a training without such
         records.
     TypeError
-        For models that are no dict.
+        For models that are not a dict.
 
     See Also
     --------

@@ -123,7 +123,7 @@ def warm_start_curve(
     ValueError
         For a parameter outside its allowed values, before anything is trained.
     TypeError
-        For an estimator that is no `LBGapClassifier` and does not end in one.
+        For an estimator that is not an `LBGapClassifier` and does not end in one.
 
     See Also
     --------
@@ -133,7 +133,7 @@ def warm_start_curve(
     -----
     As in the paper's "piggyback", a large-batch training starts from weights alone: the state of the optimiser, the
     number of updates and the schedule of the learning rate start from zero. Its ``weight_distance`` is from where it
-    started. It has had the small-batch epochs besides, which is why the table has plain small-batch training too. The
+    started. It has also had the small-batch epochs, which is why the table has plain small-batch training too. The
     small batch is measured after an epoch as if its training had ended there: with ``recompute_batch_norm`` the
     statistics of batch norm are those of the training data at these weights.
 
@@ -177,7 +177,7 @@ def warm_start_curve(
     rng = check_random_state(random_state)
     seeds = draw_seeds(n_trials, rng)
     measuring = measurement.settle(len(y), rng)
-    try_scores(measuring.scores, y_test)
+    try_scores(measuring.scores, y_test, y)
     settings = {
         "n_train": len(y),
         "n_test": len(y_test),
@@ -320,8 +320,8 @@ class WarmStartCurve(Records):
             *notes.undecided(scratch, at_last, self.scores[0].name),
             *notes.seeds_only(gains),
             *notes.several_intervals(sum(gain.has_interval for gain in gains.values())),
-            f"A warm-started {large} has made the updates of {small} besides: a gain over {scratch} shows what those "
-            f"do; read {small} beside it.",
+            f"A warm-started {large} has also made the updates of {small}: a gain over {scratch} shows what those "
+            f"do; compare it with {small} itself.",
         ]
 
     def _missing(self) -> list[str]:

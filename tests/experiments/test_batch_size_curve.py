@@ -377,7 +377,10 @@ BAD = {
     "sizes text": ({"batch_sizes": "SB"}, "batch_sizes must be None or a sequence .*; got 'SB'"),
     "sizes a number": ({"batch_sizes": 9}, "batch_sizes must be None or a sequence .*; got 9"),
     "sizes twice": ({"batch_sizes": [9, 54, 1.0]}, r"batch_sizes must all be different; got \[9, 54, 1.0\]"),
-    "sizes too large": ({"batch_sizes": [9, 60]}, r"batch_sizes must be at most the 54 rows trained on; got \[9, 60\]"),
+    "sizes too large": (
+        {"batch_sizes": [9, 60]},
+        r"batch_sizes must be at most the 54 samples trained on; got \[9, 60\]",
+    ),
     "reference": ({"reference": 10}, "reference must be one of the batch sizes, 9, 18, 54; got 10"),
     "reference text": ({"reference": "SB"}, "reference must be .*; got 'SB'"),
     "fraction 0": ({"validation_fraction": 0}, "validation_fraction must be a number above 0 and below 1; got 0"),
@@ -422,7 +425,7 @@ def test_bad_parameters_of_the_estimator(params, sentence):
 
 
 def test_bad_data():
-    with pytest.raises(ValueError, match="y must have one label per row"):
+    with pytest.raises(ValueError, match="y must have one label per sample"):
         compute(data=(X[:60], np.c_[Y[:60], Y[:60]], X[60:], Y[60:]))
     with pytest.raises(ValueError, match="y_test must have labels that y has"):
         compute(data=(*DATA[:3], DATA[3] + 7))
@@ -498,3 +501,11 @@ def test_files(tmp_path):
     assert c.to_latex().count(r"\\") == 4
     pytest.importorskip("pandas")
     assert c.to_frame()["valid_accuracy"].tolist() == [record["valid_accuracy"] for record in c.records]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_verdict_says_nothing_of_a_sharpness_that_is_no_number(value):
+    accuracies = {10: [0.9, 0.91], 100: [0.8, 0.82]}
+    found = made_up(accuracies, values={100: {"sharpness_0.001": value}})
+    assert "sharpness" not in str(found).splitlines()[0]
+    assert "sharpness 0.001 is 300 %" in str(made_up(accuracies, values={100: {"sharpness_0.001": 300.0}}))

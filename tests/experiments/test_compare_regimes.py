@@ -377,7 +377,7 @@ def test_unequal_lengths():
 
 BAD_TEST_DATA = {
     "label": (X[50:], Y[50:] + 7, r"y_test must have labels that y has; got \[7 8 9\] beside them\."),
-    "columns": (X[50:, :3], Y[50:], r"X_test must have rows like those of X, \(4,\); got \(3,\)\."),
+    "columns": (X[50:, :3], Y[50:], r"X_test must have samples of the shape of those of X, \(4,\); got \(3,\)\."),
 }
 
 

@@ -161,6 +161,8 @@ def test_no_values_at_all():
     assert paired_estimate([math.nan], [1.0]).text() == "not defined"
     assert ratio_estimate([1.0, 0.0], [1.0, 1.0]).text() == "not defined"
     assert ratio_estimate([], []).text() == "not defined"
+    for one, other in (([1.0, math.inf], [1.0, 1.0]), ([math.inf] * 2, [math.inf] * 2), ([1.0], [math.inf])):
+        assert ratio_estimate(one, other).text() == "not defined"
 
 
 def test_a_ratio_that_two_wild_trials_do_not_bound():
@@ -409,7 +411,7 @@ def test_bootstrap_of_equal_trials_shows_nothing():
         ({"other": [np.zeros(4)] * 3}, "a prediction for each of the 120 rows"),
         (
             {"y": np.r_[np.ones(9), np.zeros(111)]},
-            "at least 10 rows of every class.* the smallest has 9: hold out more",
+            "at least 10 samples of every class.* the smallest has 9: hold out more",
         ),
         ({"other": [np.full(120, math.nan)] * 3}, "must be finite; leave a trial out"),
         ({"score": lambda y, p: math.nan}, "score must be finite"),

@@ -138,7 +138,7 @@ def test_a_scorer_that_prefers_flat_minima_is_turned():
 def test_sharpness_of_test_rows_alone_is_refused_and_said():
     report = gap_report(two(test_sharpness=[[70] * 4, [60] * 4]))
     assert "sharpness" not in report.records[0]
-    assert any("test rows only" in sentence for sentence in report.notes)
+    assert any("test samples only" in sentence for sentence in report.notes)
 
 
 # -- sentences ---------------------------------------------------------------------------------------------------------

@@ -369,3 +369,16 @@ def test_files_escape(tmp_path):
     assert "<a>" not in odd._repr_html_()
     pytest.importorskip("pandas")
     assert len(found.to_frame()) == 24
+
+
+def test_intervals_that_are_counted_are_those_that_are_printed():
+    assert not any("intervals is right" in note for note in census([census_record(*g, 0) for g in GROUPS]).notes)
+    # Four correlations, and two contrasts of the score; the others have the same value in all trials.
+    assert said(census(), "Each of the 6 intervals")
+
+
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "roc_auc_ovr"])
+def test_a_class_that_is_not_tested_is_found_before_training(scoring):
+    seen = Y[50:] < 2
+    with pytest.raises(ValueError, match=f"{scoring} has none"):
+        count(small(net=interrupting_at(1)), data=(X[:50], Y[:50], X[50:][seen], Y[50:][seen]), scoring=scoring)

@@ -133,7 +133,7 @@ def test_the_interval_of_few_samples():
     outputs = {size: [Samples(rng.random((12, 2)), "predict_proba") for _ in range(3)] for size in (100, 200)}
     c = scored_curve(ap, {100: (0.5, 0.6, 0.4), 200: (0.4, 0.7, 0.4)}, outputs, n_valid=12, n_test=12)
     assert c.gap(200).covers == NEW_SEEDS
-    with pytest.raises(ValueError, match="at least 10 rows of every class"):
+    with pytest.raises(ValueError, match="at least 10 samples of every class"):
         c.components(100, 200, "valid_average_precision", strict=True)
 
 

@@ -2,11 +2,13 @@
 
 import html.parser
 import json
+import re
 import sys
 
 import numpy as np
 import pytest
 
+from sklgap.experiments._result import mean_std
 from tests.experiments.records import LB_ACCURACY, comparison, record
 
 
@@ -210,6 +212,12 @@ def test_latex_is_escaped(tmp_path):
     assert text.count("rule") == 3
 
 
+def test_brackets_in_latex():
+    bracket = comparison([record("SB", t) for t in range(3)], labels=("SB",))
+    bracket._table = lambda: [["", "a"], ["[2pt]", "1"], ["*", "2"], ["b [1]", "3"]]
+    assert bracket.to_latex().splitlines()[4:7] == [r"{}[2pt] & 1 \\", r"{}* & 2 \\", r"b [1] & 3 \\"]
+
+
 def test_markdown_is_escaped(tmp_path):
     text = named().to_markdown(tmp_path / "table.md")
     assert (tmp_path / "table.md").read_text(encoding="utf-8") == text + "\n"
@@ -217,3 +225,41 @@ def test_markdown_is_escaped(tmp_path):
     assert {line.replace(r"\|", "").count("|") for line in lines} == {4}
     assert lines[1] == "| --- | ---: | ---: |"
     assert any(line.startswith("| test accuracy (%), batch | 95.50 ± 0.50 |") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("values", "spec", "shown"),
+    [
+        ([1.0, 2.0, np.nan], ".1f", "1.5 ± 0.7 (2 of 3)"),
+        ([1.0, np.inf], ".2f", "1.00 (1 of 2)"),
+        ([np.nan, -np.inf], ".2f", "-"),
+        ([], ".2f", "-"),
+        ([3.0], ".2e", "3.00e+00"),
+        ([1e30, 1e30], ".4f", "1.00e+30 ± 0.0000"),
+        ([1e12], ",.0f", "1,000,000,000,000"),
+    ],
+)
+def test_a_mean_says_how_many_values_it_rests_on(values, spec, shown):
+    assert mean_std(np.array(values), spec) == shown
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_one_trial_of_three_that_diverged(value):
+    diverged = {"train_loss": value, "test_loss": value, "sharpness_0.001": value}
+    report = comparison(
+        [*(record("SB", t) for t in range(3)), record("LB", 0, **diverged), record("LB", 1), record("LB", 2)]
+    )
+    assert "1.00e-02 ± 0.00e+00 (2 of 3)" in str(report)
+    assert not re.search(r"\b(nan|inf)\b", str(report))
+
+
+def test_a_training_that_ends_where_it_began():
+    report = comparison([record(label, t, weight_distance=0.0) for t in range(3) for label in ("SB", "LB")])
+    assert "distance ratio" in str(report)
+
+
+def test_what_is_not_compared_is_said_first():
+    alone = comparison([record("SB", t) for t in range(3)], labels=("SB",))
+    assert str(alone).startswith("Only SB was trained")
+    for records in ([record("LB", 0)], [record("SB", 0)], [record("SB", 0), record("LB", 1)]):
+        assert str(comparison(records, interrupted=True)).startswith("No regime has a trial with a score that SB has")

@@ -132,7 +132,7 @@ def test_the_reference_itself_where_nothing_is_shown():
     assert (int(safe), safe.reference, safe.confirmed) == (100, 100, None)
     first = str(safe).splitlines()
     assert "100" in first[0]
-    assert all(word in first[1] for word in ("200", "not shown", "0.5 points of accuracy", "no proof"))
+    assert all(word in first[1] for word in ("200", "not shown", "0.5 points of accuracy", "not prove"))
 
 
 def test_a_curve_with_nothing_above_the_reference():
@@ -181,7 +181,7 @@ def test_a_size_that_fails_in_one_trial_is_not_safe(fall, failed):
     assert (test.n_failed, test.shown) == (failed, not failed)
     if failed:
         noted(safe, "200", "failed in 1 of 10 trials", "5 margins")
-        assert "no proof" not in str(safe)
+        assert "not prove" not in str(safe)
     else:
         noted(safe, "26 %", "10 trials")  # 1 - 0.05 ** (1 / 10)
 
@@ -339,7 +339,7 @@ def test_a_score_whose_samples_are_too_few_for_an_interval_is_refused():
     rng = np.random.default_rng(0)
     outputs = {size: [Samples(rng.random((18, 2)), "predict_proba") for _ in range(2)] for size in (100, 200)}
     c = scored_curve(AP, {100: (0.5, 0.51), 200: (0.6, 0.62)}, outputs, n_valid=18, n_test=18)
-    with pytest.raises(ValueError, match="at least 10 rows of every class"):
+    with pytest.raises(ValueError, match="at least 10 samples of every class"):
         largest_safe_batch_size(c, 0.5)
 
 

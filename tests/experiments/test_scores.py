@@ -170,8 +170,8 @@ def test_scorers_that_cannot_work_are_refused_before_training(case):
 
 def test_the_way_out_for_words():
     with pytest.raises(ValueError, match=r"make_scorer\(..., pos_label"):
-        try_scores(check_scoring("average_precision"), LABELS["words"][Y])
-    try_scores(check_scoring(f_of_late()), LABELS["words"][Y])
+        try_scores(check_scoring("average_precision"), LABELS["words"][Y], LABELS["words"])
+    try_scores(check_scoring(f_of_late()), LABELS["words"][Y], LABELS["words"])
 
 
 @pytest.mark.parametrize("name", LABELS)
@@ -179,8 +179,8 @@ def test_scorers_that_work_are_not_refused(name):
     y = LABELS[name][Y]
     scoring = ["balanced_accuracy", "neg_log_loss", "roc_auc", "f1_macro", "matthews_corrcoef"]
     try_scores(check_scoring(scoring), y.tolist(), y)
-    try_scores(check_scoring({"any": any_scorer, "sharpness": sharpness_score}), y)
-    try_scores(check_scoring(["accuracy", "roc_auc_ovr", "f1_macro"]), THREE)
+    try_scores(check_scoring({"any": any_scorer, "sharpness": sharpness_score}), y, y)
+    try_scores(check_scoring(["accuracy", "roc_auc_ovr", "f1_macro"]), THREE, THREE)
 
 
 # -- values and samples ------------------------------------------------------------------------------------------------
@@ -403,7 +403,7 @@ def test_a_scorer_without_weights_resamples_the_samples_themselves():
 def test_too_few_samples_of_a_class():
     y = np.r_[np.zeros(111, int), np.ones(9, int)]
     own = Samples(np.column_stack([1 - CLASSES, CLASSES]) * 0.5 + 0.25, "predict_proba")
-    with pytest.raises(ValueError, match=r"at least 10 rows of every class.* 9"):
+    with pytest.raises(ValueError, match=r"at least 10 samples of every class.* 9"):
         difference(score_of("average_precision"), y, np.array([0, 1]), (np.ones(1), np.ones(1)), ([own], [own]))
 
 

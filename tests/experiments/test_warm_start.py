@@ -399,7 +399,7 @@ def test_a_gain_that_is_shown_and_one_that_is_not():
 
 
 def test_what_is_always_said():
-    assert said(warm_start(), "updates of SB besides")
+    assert said(warm_start(), "has also made the updates of SB")
     assert said(warm_start(), "2 intervals")
 
 
@@ -466,3 +466,10 @@ def test_files_escape(tmp_path):
     assert content["points"][2]["scores"]["accuracy"]["gain"]["components"]["trials"] == pytest.approx([0.05, 0.04])
     pytest.importorskip("pandas")
     assert curve.to_frame()["small_epochs"].tolist() == [0, 5, 10, 0, 5, 10]
+
+
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "roc_auc_ovr"])
+def test_a_class_that_is_not_tested_is_found_before_training(scoring):
+    seen = Y[50:] < 2
+    with pytest.raises(ValueError, match=f"{scoring} has none"):
+        warm(small(net=interrupting_at(1)), data=(X[:50], Y[:50], X[50:][seen], Y[50:][seen]), scoring=scoring)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from sklgap._checks import check_kind
-from sklgap.inspection._plot._axes import axes_for, plain_log_labels
+from sklgap.inspection._plot._axes import axes_for, literal, plain_log_labels
 
 if TYPE_CHECKING:
     from sklgap.experiments._compare_regimes import RegimeComparison
@@ -98,7 +98,11 @@ class RegimeComparisonDisplay:
             axes[1].legend(title="epsilon", frameon=False, fontsize="small")
         for ax in axes[: 2 if self.sharpness else 1]:
             crowded = sum(map(len, self.labels)) > _LABEL_CHARACTERS
-            ax.set_xticks(positions, self.labels, **({"rotation": 30, "ha": "right"} if crowded else {}))
+            ax.set_xticks(
+                positions,
+                [literal(label) for label in self.labels],
+                **({"rotation": 30, "ha": "right"} if crowded else {}),
+            )
             ax.set_xlim(-0.5, len(self.labels) - 0.5)
             ax.grid(axis="y", alpha=0.3)
         self.ax_, self.figure_ = axes, axes[0].figure

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sklgap._checks import check_kind
 from sklgap.experiments._estimate import Estimate
-from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._axes import axes_for, literal
 
 if TYPE_CHECKING:
     from sklgap.experiments._explain_gap import GapExplanation
@@ -54,6 +54,8 @@ class GapExplanationDisplay:
         from sklgap.experiments._explain_gap import GapExplanation
 
         check_kind("explanation", explanation, GapExplanation)
+        if not explanation.total().n:
+            raise ValueError("explanation must have a trial with a score at every step; it has none.")
         score = explanation.scores[0]
         parts = list(explanation.parts().items())
         return cls(explanation.total(), parts, name=f"test {score.name}", percent=score.in_points).plot(ax=ax)
@@ -83,7 +85,7 @@ class GapExplanationDisplay:
             self._bar(ax, i, top - value, value, factor, part, colour, top if last else top - value)
             top -= value
         ax.axhline(0, color="black", linewidth=0.8)
-        ax.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
+        ax.set_xticks(range(len(names)), [literal(name).replace(" ", "\n", 1) for name in names])
         ax.set_ylabel(f"loss of {self.name}" + (" (points)" if self.percent else ""))
         ax.margins(y=0.12)
         ax.grid(axis="y", alpha=0.3)

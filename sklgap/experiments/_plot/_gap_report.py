@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from sklgap._checks import check_kind
-from sklgap.inspection._plot._axes import axes_for, plain_log_labels
+from sklgap.inspection._plot._axes import axes_for, literal, plain_log_labels
 
 if TYPE_CHECKING:
     from sklgap.experiments._gap_report import GapReport
@@ -97,7 +97,7 @@ class GapReportDisplay:
                 _draw(axes[1], values, f"C{number}", name)
             axes[1].set_yscale("symlog", linthresh=1e-2) if self._not_positive() else axes[1].set_yscale("log")
             plain_log_labels(axes[1].yaxis)
-            axes[1].set_ylabel("sharpness of the training rows (%)")
+            axes[1].set_ylabel("sharpness of the training samples (%)")
         for ax in axes[:n_axes]:
             self._name_candidates(ax)
             ax.grid(axis="y", alpha=0.3)
@@ -111,7 +111,11 @@ class GapReportDisplay:
             ax.set_xlabel("candidate")
         else:
             crowded = sum(map(len, self.labels)) > _LABEL_CHARACTERS
-            ax.set_xticks(range(n), self.labels, **({"rotation": 30, "ha": "right"} if crowded else {}))
+            ax.set_xticks(
+                range(n),
+                [literal(label) for label in self.labels],
+                **({"rotation": 30, "ha": "right"} if crowded else {}),
+            )
         ax.set_xlim(-0.5, n - 0.5)
 
     def _not_positive(self) -> bool:

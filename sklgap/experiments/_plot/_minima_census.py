@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from sklgap._checks import check_kind
-from sklgap.inspection._plot._axes import axes_for, plain_log_labels
+from sklgap.inspection._plot._axes import axes_for, literal, plain_log_labels
 
 if TYPE_CHECKING:
     from sklgap.experiments._minima_census import MinimaCensus
@@ -76,7 +76,7 @@ class MinimaCensusDisplay:
             colour, marker = f"C{regimes.index(regime)}", _MARKERS[inits.index(init) % len(_MARKERS)]
             label = f"{regime}, {init}"
             values = 100 * score if self.percent else score
-            ax.plot(sharpness, values, marker, color=colour, alpha=0.6, markersize=6, label=label)
+            ax.plot(sharpness, values, marker, color=colour, alpha=0.6, markersize=6, label=literal(label))
             positive = positive and bool((sharpness > 0).all())
         ax.set_xscale("log") if positive else ax.set_xscale("symlog", linthresh=1e-2)
         plain_log_labels(ax.xaxis)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from sklgap._checks import check_kind, is_one_of, shown
-from sklgap.inspection._plot._axes import axes_for, plain_log_labels
+from sklgap.inspection._plot._axes import axes_for, literal, plain_log_labels
 
 if TYPE_CHECKING:
     from sklgap.experiments._time_to_accuracy import TimeToAccuracy
@@ -92,7 +92,7 @@ class TimeToAccuracyDisplay:
                 ax.plot(*zip(*points, strict=True), marker, color="C0", markerfacecolor=face, alpha=0.8, label=name)
         ax.set_yscale("log")
         plain_log_labels(ax.yaxis)
-        ax.set_xticks(range(len(self.cost)), self.cost)
+        ax.set_xticks(range(len(self.cost)), [literal(label) for label in self.cost])
         ax.set_xlim(-0.5, len(self.cost) - 0.5)
         ax.set_ylabel(f"{self.name} to a {self.goal}" if self.goal else self.name)
         ax.grid(axis="y", alpha=0.3)

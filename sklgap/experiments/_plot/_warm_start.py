@@ -123,6 +123,9 @@ class WarmStartDisplay:
         logarithmic = logarithmic and self._positive()
         scaled = np.log(values) if logarithmic else values
         means = np.array([v[np.isfinite(v)].mean() if np.isfinite(v).any() else np.nan for v in scaled])
+        means = np.exp(means) if logarithmic else means
+        alone = np.isfinite(values).sum(axis=1) == 1  # the mean is the value, without the rounding of its logarithm
+        means[alone] = np.nansum(values[alone], axis=1)
         for trial in values.T:
             ax.plot(self.small_epochs, trial, ".", color=colour, alpha=0.35, markersize=5)
-        ax.plot(self.small_epochs, np.exp(means) if logarithmic else means, style, color=colour, label=name)
+        ax.plot(self.small_epochs, means, style, color=colour, label=name)

@@ -42,6 +42,11 @@ def check_axes(name: str, axes: Any, n_axes: int = 1) -> None:
         raise WrongArgument(f"{name} must be None or {what}; got {shown(axes)}.")
 
 
+def literal(label: str) -> str:
+    """Return a label of the user as matplotlib writes it down letter by letter: between two dollars it reads TeX."""
+    return label.replace("$", r"\$")
+
+
 def plain_log_labels(*axes: Any) -> None:
     """Write 0.6 and 200 beside the ticks of logarithmic axes, for 6 times a power of ten: where numbers are short.
 

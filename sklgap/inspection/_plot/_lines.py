@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from sklgap.inspection._plot._axes import literal
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
@@ -20,7 +22,7 @@ def draw_records(
 
     ``options`` are the user's arguments of ``Axes.plot``; they win.
     """
-    style = {"color": f"C{number}", "marker": "o", "markersize": 3, "linewidth": 1, "label": label}
+    style = {"color": f"C{number}", "marker": "o", "markersize": 3, "linewidth": 1, "label": literal(label)}
     (line,) = ax.plot(x, y, **{**style, **options})
     return line
 

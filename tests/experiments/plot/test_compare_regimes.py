@@ -87,3 +87,10 @@ def test_a_score_in_its_units():
     ).plot()
     assert display.ax_[0].get_ylabel() == "test neg_log_loss"
     assert _points(display.ax_[0]) == {0: [-0.3, -0.2], 1: [-0.5, -0.4]}
+
+
+def test_labels_are_no_markup():
+    labels = ["$a^", r"\b_$"]
+    display = comparison([record(label, t) for label in labels for t in range(3)], labels, reference="$a^").plot()
+    display.figure_.canvas.draw()
+    assert [tick.get_text() for tick in display.ax_[0].get_xticklabels()] == [r"\$a^", r"\b_\$"]

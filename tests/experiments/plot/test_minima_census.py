@@ -28,3 +28,10 @@ def test_zeros_are_drawn_and_what_diverged_is_not():
     display = census(records).plot(ax=Figure().subplots())
     assert display.ax_.get_xscale() == "symlog"
     assert display.groups["SB", "torch"][0].tolist() == [0.0, 1.0]
+
+
+def test_names_are_no_markup():
+    display = MinimaCensusDisplay({("$a_", "b^$"): (np.ones(2), np.ones(2)), ("c", "d"): (np.ones(2), np.ones(2))})
+    legend = display.plot(ax=Figure().subplots()).ax_.get_legend()
+    display.figure_.draw_without_rendering()
+    assert [text.get_text() for text in legend.get_texts()] == [r"\$a_, b^\$", "c, d"]

@@ -61,3 +61,9 @@ def test_nothing_but_the_small_batch_had_finished():
     display = warm_start([], interrupted=True, small_records=small_records).plot(axes=_axes())
     assert len(display.ax_) == 2
     assert _line(display.ax_[0], "SB") == pytest.approx([np.nan, 90, np.nan], nan_ok=True)
+
+
+@pytest.mark.parametrize("value", [100.0, 7.3])
+def test_a_single_point(value):
+    display = warm_start([warm_record(0, 0, **{"sharpness_0.001": value})], interrupted=True).plot(axes=_axes())
+    assert _line(display.ax_[1], "0.001")[0] == value
