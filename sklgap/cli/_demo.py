@@ -105,7 +105,7 @@ def _times(estimate: "Estimate") -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    p = argparse.ArgumentParser(
+    p = options.Parser(
         prog="python -m sklgap",
         description="Answer three questions on MNIST-1D, which is generated here: how large can a batch be before "
         "accuracy drops, why does it drop, and what wins it back? It takes about a minute on two cores.",
@@ -127,15 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return _compare.main(argv)
     arguments = options.parsed(parser(), argv)
-    try:
-        found = study(
-            arguments.seed, n_trials=arguments.trials, n_jobs=arguments.jobs, memory=arguments.memory, verbose=1
-        )
-    except (ValueError, TypeError, OSError) as error:
-        return options.complain(error)
-    except KeyboardInterrupt:
-        options.say("Interrupted before the first fit had finished.")
-        return options.INTERRUPTED
+    options.check_output(arguments.output)
+    found = study(arguments.seed, n_trials=arguments.trials, n_jobs=arguments.jobs, memory=arguments.memory, verbose=1)
     answers = found.answers()
     options.say("\n" + "\n\n".join(answers) + "\n")
     options.say("\n".join(_said(found)) + "\n")
@@ -159,7 +152,7 @@ def study(
     from sklgap.experiments._run import interruptible
     from sklgap.experiments._trials import run_trials
 
-    check_integer("--trials", n_trials)
+    check_integer("n_trials", n_trials)
     check_keepable(memory, seed)
     rng = check_random_state(seed)
     parts = {
