@@ -330,10 +330,8 @@ class BatchSizeCurve(Records):
         if not gaps:
             return ["No size has a trial that the reference has finished too: nothing can be compared."]
         label, gap = list(gaps.items())[-1]
-        below = "below" if gap.value > 0 else "above"
-        amount = self.gap_sentence(gap if gap.value > 0 else gap.scaled(-1))
         sentence = (
-            f"Batches of {int(label):,} test {amount} {below} batches of {self.reference:,}, over "
+            f"Batches of {int(label):,} test {self.apart(gap)} batches of {self.reference:,}, over "
             f"{count(gap.n, 'trial')}{self.doubt(gap)}"
         )
         for key, name in list(self.sharpness_names().items())[:1]:

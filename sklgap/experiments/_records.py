@@ -254,6 +254,10 @@ class Records(Result):
         unit = f"points of {score.name}" if score.in_points else f"of {score.name}"
         return f"{scaled.value:{spec}} {unit}{interval}"
 
+    def apart(self, gap: Estimate) -> str:
+        """Return where a label is: "9.60 points of accuracy [6.70, 12.50] below" the reference, or "above"."""
+        return f"{self.gap_sentence(gap)} below" if gap.value > 0 else f"{self.gap_sentence(gap.scaled(-1))} above"
+
     def doubt(self, gap: Estimate) -> str:
         """Return how a sentence on a difference ends where its interval does not show one."""
         if not gap.has_interval:

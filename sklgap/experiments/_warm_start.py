@@ -356,20 +356,14 @@ class WarmStartCurve(Records):
                 "one from scratch."
             ]
         gain, cost = self.gain()[i], self.cost()[i]
+        there, itself = (self.apart(difference.scaled(-1)) for difference in (gain, cost))
         return [
-            f"{s['large']} started after {self._epochs(i)} tests {self._apart(gain)} {s['large']} from scratch"
-            f"{self.doubt(gain)}.",
-            f"{s['small']} itself tests {self._apart(cost)} the {s['large']} that starts from it{self.doubt(cost)}.",
+            f"{s['large']} started after {self._epochs(i)} tests {there} {s['large']} from scratch{self.doubt(gain)}.",
+            f"{s['small']} itself tests {itself} the {s['large']} that starts from it{self.doubt(cost)}.",
         ]
 
     def _epochs(self, i: int) -> str:
         return count(int(self.small_epochs[i]), f"{self.settings['small']} epoch")
-
-    def _apart(self, difference: Estimate) -> str:
-        """Return "4.50 points of accuracy [1.10, 7.90] above"."""
-        if difference.value < 0:
-            return f"{self.gap_sentence(difference.scaled(-1))} below"
-        return f"{self.gap_sentence(difference)} above"
 
     def _head(self) -> list[str]:
         s = self.settings

@@ -180,3 +180,17 @@ def test_samples_that_were_not_recorded():
     assert report.samples_of("SB", 0) is None
     assert comparison().samples_of("SB", 7) is None
     assert json.loads(report.to_json(samples=True))["samples"] == []
+
+
+@pytest.mark.parametrize(("value", "said"), [(0.02, "2.00 points of accuracy below"), (-0.02, "2.00 points of accuracy above"), (-1e-9, "0.00 points of accuracy above")])
+def test_a_label_is_below_or_above_the_reference(value, said):
+    assert comparison().apart(Estimate(value, -np.inf, np.inf, 1)) == said
+
+
+def test_differences_among_some_trials():
+    found = comparison(samples=False)
+    some = np.array([True, False, True])
+    both = found.components("SB", "LB", among=some)
+    np.testing.assert_allclose(both.trials, np.subtract(SB_ACCURACY, LB_ACCURACY)[some])
+    assert found.components("SB", "LB").n_trials == 3
+    assert found.components("SB", "LB", among=~some).n_trials == 1
