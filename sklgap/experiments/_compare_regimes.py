@@ -159,18 +159,13 @@ class RegimeComparison(Records):
             *notes.diverged(losses),
             *notes.left_out({label: self.values(label, f"test_{name}") for label in self.done}, name),
             *notes.unequal_losses(reference, {label: self.paired(reference, label, "train_loss") for label in gaps}),
-            *self._majority(),
+            *notes.majority(self),
             *notes.no_interval(gaps),
             *notes.undecided(reference, gaps, name),
             *notes.better(reference, gaps, name),
             *notes.seeds_only(gaps),
             *notes.flatter(self),
         ]
-
-    def _majority(self) -> list[str]:
-        if self.scores[0].name != "accuracy" or "test" not in self._targets:
-            return []
-        return notes.majority_class(notes.mean_accuracies(self), self._targets["test"])
 
     # -- printing --------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from sklgap.experiments._protocol import Measurement, given_measurement
 from sklgap.experiments._records import Records
 from sklgap.experiments._result import count, listed, mean_std
 from sklgap.experiments._run import interruptible
-from sklgap.experiments._scores import ACCURACY, Scoring
+from sklgap.experiments._scores import Scoring
 from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._estimators import final_estimator
 from sklgap.regimes import check_batch_regime
@@ -243,9 +243,8 @@ class GapExplanation(Records):
             *notes.seeds_only(differences),
             *self._not_removed(),
             *self._unequal_updates(),
+            *notes.majority(self),
         ]
-        if name == ACCURACY and "test" in self._targets:
-            found += notes.majority_class(notes.mean_accuracies(self), self._targets["test"])
         if len(self.causes) > 1:
             found.append(
                 "The parts depend on the order in which the causes are removed. The column alone says what each gains "

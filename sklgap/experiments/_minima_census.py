@@ -312,7 +312,7 @@ class MinimaCensus(Records):
             *notes.diverged(losses),
             *self._sharpness_with_loss(),
             *self._unequal_losses(),
-            *self._majority(),
+            *notes.majority(self),
             *notes.no_interval(differences),
             *notes.seeds_only(differences),
             "These are the minima that training finds, in the proportions in which it finds them: of others the loss "
@@ -340,13 +340,6 @@ class MinimaCensus(Records):
             f"Mean training losses of the groups lie between {min(means):.1e} and {max(means):.1e}: part of any "
             f"difference between groups may be that one is trained further{advice}."
         ]
-
-    def _majority(self) -> list[str]:
-        if not any(score.name == ACCURACY for score in self.scores) or "test" not in self._targets:
-            return []
-        accuracies = {label: self.values(label, f"test_{ACCURACY}") for label in self.done}
-        means = {label: float(values.mean()) for label, values in accuracies.items() if len(values)}
-        return notes.majority_class(means, self._targets["test"])
 
     # -- printing --------------------------------------------------------------------------------------------------
 

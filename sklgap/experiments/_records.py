@@ -69,7 +69,7 @@ class Records(Result):
         self.scores = tuple(scores)
         self.estimators_ = ByLabel({label: [o.model for own, o in found if own == label] for label in self.labels})
         self._samples = {(label, o.record["trial"]): o.samples for label, o in found}
-        self._targets = targets or {}
+        self.targets = targets or {}
         self._found: dict[tuple[str, str, str, str, tuple[int, ...]], Components] = {}
 
     # -- values ----------------------------------------------------------------------------------------------------
@@ -173,10 +173,10 @@ class Records(Result):
         )
         part, _, score = name.partition("_")
         found = trial_components(one - two)
-        if part in self._targets and len(trials):
-            y = self._targets[part]
+        if part in self.targets and len(trials):
+            y = self.targets[part]
             try:
-                found = difference(self.score(score), y, self._targets["classes"], (one, two), samples)
+                found = difference(self.score(score), y, self.targets["classes"], (one, two), samples)
             except ValueError:
                 if strict:
                     raise

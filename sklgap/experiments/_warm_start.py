@@ -304,7 +304,7 @@ class WarmStartCurve(Records):
             *self._missing(),
             *notes.not_converged({large: [record["converged"] for record in self.records]}),
             *notes.diverged({name: self.values(label, "train_loss") for label, name in names.items()}),
-            *self._majority(),
+            *notes.majority(self, self._small_accuracies()),
         ]
         if last is None:
             return found
@@ -338,13 +338,10 @@ class WarmStartCurve(Records):
             "had diverged."
         ]
 
-    def _majority(self) -> list[str]:
-        if not any(score.name == ACCURACY for score in self.scores) or "test" not in self._targets:
-            return []
-        means = notes.mean_accuracies(self)
+    def _small_accuracies(self) -> dict[str, float]:
+        """Return the mean test accuracies of the small batch itself."""
         of_small = [_there(values) for values in self.quantity(f"small_test_{ACCURACY}")]
-        means |= {f"small, {i}": float(values.mean()) for i, values in enumerate(of_small) if len(values)}
-        return notes.majority_class(means, self._targets["test"])
+        return {f"small, {i}": float(values.mean()) for i, values in enumerate(of_small) if len(values)}
 
     # -- printing --------------------------------------------------------------------------------------------------
 

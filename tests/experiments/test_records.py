@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from sklgap.experiments._estimate import NEW_SEEDS, NEW_SEEDS_AND_ROWS, crossed_components, trial_components
+from sklgap.experiments._estimate import NEW_SEEDS, NEW_SEEDS_AND_ROWS, Estimate, crossed_components, trial_components
 from sklgap.experiments._scores import Samples, check_scoring
 from tests.experiments.records import LB_ACCURACY, SB_ACCURACY, comparison, curve, record, right, scored_curve
 
@@ -182,7 +182,14 @@ def test_samples_that_were_not_recorded():
     assert json.loads(report.to_json(samples=True))["samples"] == []
 
 
-@pytest.mark.parametrize(("value", "said"), [(0.02, "2.00 points of accuracy below"), (-0.02, "2.00 points of accuracy above"), (-1e-9, "0.00 points of accuracy above")])
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.02, "2.00 points of accuracy below"),
+        (-0.02, "2.00 points of accuracy above"),
+        (-1e-9, "0.00 points of accuracy above"),
+    ],
+)
 def test_a_label_is_below_or_above_the_reference(value, said):
     assert comparison().apart(Estimate(value, -np.inf, np.inf, 1)) == said
 
