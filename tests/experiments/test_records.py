@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sklgap.experiments._estimate import NEW_SEEDS, NEW_SEEDS_AND_ROWS, Estimate, crossed_components, trial_components
-from sklgap.experiments._scores import Samples, check_scoring
+from sklgap.experiments._notes import majority
+from sklgap.experiments._scores import Samples, Score, check_scoring
 from tests.experiments.records import LB_ACCURACY, SB_ACCURACY, comparison, curve, record, right, scored_curve
 
 VALID = {100: (0.96, 0.95, 0.955), 200: (0.96, 0.951, 0.954), 400: (0.90, 0.91, 0.92)}
@@ -201,3 +202,10 @@ def test_differences_among_some_trials():
     np.testing.assert_allclose(both.trials, np.subtract(SB_ACCURACY, LB_ACCURACY)[some])
     assert found.components("SB", "LB").n_trials == 3
     assert found.components("SB", "LB", among=~some).n_trials == 1
+
+
+@pytest.mark.parametrize(("names", "is_said"), [(["accuracy"], True), (["b", "accuracy"], True), (["b"], False)])
+def test_the_largest_class_is_named_where_accuracy_is_asked_for(names, is_said):
+    found = comparison([record(label, t, test_accuracy=0.5) for t in range(3) for label in ("SB", "LB")])
+    found.scores = tuple(Score(name) for name in names)
+    assert bool(majority(found)) == is_said
