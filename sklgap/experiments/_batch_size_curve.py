@@ -302,7 +302,7 @@ class BatchSizeCurve(Records):
             *notes.diverged({name: self.values(label, "train_loss") for name, label in named.items()}),
             *notes.left_out({name: self.values(label, f"test_{score}") for name, label in named.items()}, score),
             *notes.unequal_losses(f"batches of {self.reference}", losses),
-            *self._majority(),
+            *notes.majority(self),
             *notes.rates_at_the_edge({label: self.values(label, "lr")[0] for label in self.done}, s["learning_rates"]),
             *notes.no_interval(gaps),
             *notes.seeds_only(gaps),
@@ -320,20 +320,13 @@ class BatchSizeCurve(Records):
             ]
         return notes.interrupted(self.interrupted, len(self.records), s["n_trials"] * len(self.labels))
 
-    def _majority(self) -> list[str]:
-        if self.scores[0].name != "accuracy" or "test" not in self._targets:
-            return []
-        return notes.majority_class(notes.mean_accuracies(self), self._targets["test"])
-
     def _verdict(self) -> list[str]:
         gaps = {label: gap for label, gap in self.gaps().items() if not np.isnan(gap.value)}
         if not gaps:
             return ["No size has a trial that the reference has finished too: nothing can be compared."]
         label, gap = list(gaps.items())[-1]
-        below = "below" if gap.value > 0 else "above"
-        amount = self.gap_sentence(gap if gap.value > 0 else gap.scaled(-1))
         sentence = (
-            f"Batches of {int(label):,} test {amount} {below} batches of {self.reference:,}, over "
+            f"Batches of {int(label):,} test {self.apart(gap)} batches of {self.reference:,}, over "
             f"{count(gap.n, 'trial')}{self.doubt(gap)}"
         )
         for key, name in list(self.sharpness_names().items())[:1]:

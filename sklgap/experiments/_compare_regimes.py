@@ -1,30 +1,25 @@
 """``compare_regimes``: the paper's tables for a user's own data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sklgap._checks import check_arguments, check_random_state
+from sklgap._checks import check_arguments
 from sklgap._typing import BatchNormPolicy, Solver
 from sklgap.experiments import _notes as notes
-from sklgap.experiments._cost import measure_cost
 from sklgap.experiments._inputs import (
-    check_candidate,
     check_data,
-    check_keepable,
     check_regimes,
-    common_settings,
     described,
 )
-from sklgap.experiments._protocol import Measurement, Trial, draw_seeds, given_measurement
-from sklgap.experiments._records import Records, targets_of
+from sklgap.experiments._paired_trials import run_paired_trials
+from sklgap.experiments._protocol import Measurement, given_measurement
+from sklgap.experiments._records import Records
 from sklgap.experiments._result import count, mean_std
 from sklgap.experiments._run import interruptible
-from sklgap.experiments._scores import Scoring, try_scores
-from sklgap.experiments._trials import run_trials
+from sklgap.experiments._scores import Scoring
 
 if TYPE_CHECKING:
     from sklgap.experiments._plot._compare_regimes import RegimeComparisonDisplay
@@ -118,42 +113,20 @@ def compare_regimes(
     overrides = check_regimes(regimes)
     if reference not in overrides:
         raise ValueError(f"reference must be one of the regimes, {', '.join(overrides)}; got {reference!r}.")
-    X, y, X_test, y_test = check_data(X, y, X_test, y_test)
-    check_keepable(memory, random_state)
-    for parameters in overrides.values():  # what is wrong is found before hours of training
-        check_candidate(estimator, parameters, len(y))
-    rng = check_random_state(random_state)
-    seeds = draw_seeds(n_trials, rng)
-    measuring = measurement.settle(len(y), rng)
-    try_scores(measuring.scores, y_test, y)
-    trials = [
-        Trial(label, dict(parameters), trial, seed)
-        for trial, seed in enumerate(seeds)
-        for label, parameters in overrides.items()
-    ]
-    parts = {"train": (X, y), "test": (X_test, y_test)}
-    settings = {
-        "n_train": len(y),
-        "n_test": len(y_test),
-        "n_trials": int(n_trials),
-        "reference": reference,
-        "regimes": described(overrides),
-        **measuring.settings(),
-        **common_settings(estimator, random_state),
-    }
-    if verbose:
-        cost = measure_cost(
-            estimator, overrides, n_trials, (X, y), n_evaluated=len(y_test), measuring=measuring, n_jobs=n_jobs
-        )
-        settings["cost"] = asdict(cost)
-        print(cost)
-    outcomes, interrupted = run_trials(
-        estimator, trials, parts, measuring, n_jobs=n_jobs, verbose=verbose, memory=memory
+    found = run_paired_trials(
+        estimator,
+        overrides,
+        check_data(X, y, X_test, y_test),
+        measurement,
+        n_trials=n_trials,
+        random_state=random_state,
+        n_jobs=n_jobs,
+        memory=memory,
+        verbose=verbose,
     )
-    if not outcomes:
-        raise KeyboardInterrupt
+    settings = {"reference": reference, "regimes": described(overrides), **found.settings}
     return RegimeComparison(
-        outcomes, list(overrides), settings, interrupted, targets=targets_of(parts), scores=measuring.scores
+        found.outcomes, list(overrides), settings, found.interrupted, targets=found.targets, scores=found.scores
     )
 
 
@@ -186,18 +159,13 @@ class RegimeComparison(Records):
             *notes.diverged(losses),
             *notes.left_out({label: self.values(label, f"test_{name}") for label in self.done}, name),
             *notes.unequal_losses(reference, {label: self.paired(reference, label, "train_loss") for label in gaps}),
-            *self._majority(),
+            *notes.majority(self),
             *notes.no_interval(gaps),
             *notes.undecided(reference, gaps, name),
             *notes.better(reference, gaps, name),
             *notes.seeds_only(gaps),
             *notes.flatter(self),
         ]
-
-    def _majority(self) -> list[str]:
-        if self.scores[0].name != "accuracy" or "test" not in self._targets:
-            return []
-        return notes.majority_class(notes.mean_accuracies(self), self._targets["test"])
 
     # -- printing --------------------------------------------------------------------------------------------------
 
@@ -212,9 +180,7 @@ class RegimeComparison(Records):
         if gap.value <= 0 and not gap.excludes(0):
             return [f"No regime loses to {reference} in these trials."]
         what = "is" if gap.excludes(0) else "is, in these trials,"
-        below = "below" if gap.value > 0 else "above"
-        amount = self.gap_sentence(gap if gap.value > 0 else gap.scaled(-1))
-        return [f"{label} {what} {amount} {below} {reference} on test data{self.doubt(gap)}."]
+        return [f"{label} {what} {self.apart(gap)} {reference} on test data{self.doubt(gap)}."]
 
     def _head(self) -> list[str]:
         s = self.settings

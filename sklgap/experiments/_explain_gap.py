@@ -1,32 +1,29 @@
 """``explain_gap``: why does my large batch lose? Causes are removed one at a time, over paired trials."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sklgap._checks import WrongArgument, check_arguments, check_random_state, is_one_of, shown
+from sklgap._checks import WrongArgument, check_arguments, is_one_of, shown
 from sklgap._typing import BatchNormPolicy, Solver
 from sklgap.experiments import _notes as notes
-from sklgap.experiments._cost import measure_cost, time_steps
+from sklgap.experiments._cost import time_steps
 from sklgap.experiments._estimate import Estimate
 from sklgap.experiments._inputs import (
-    check_candidate,
     check_classifier,
     check_data,
     check_keepable,
-    common_settings,
     described,
     without_head,
 )
-from sklgap.experiments._protocol import Measurement, Trial, draw_seeds, given_measurement
-from sklgap.experiments._records import Records, targets_of
+from sklgap.experiments._paired_trials import run_paired_trials
+from sklgap.experiments._protocol import Measurement, given_measurement
+from sklgap.experiments._records import Records
 from sklgap.experiments._result import count, listed, mean_std
 from sklgap.experiments._run import interruptible
-from sklgap.experiments._scores import ACCURACY, Scoring, try_scores
-from sklgap.experiments._trials import run_trials
+from sklgap.experiments._scores import Scoring
 from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._estimators import final_estimator
 from sklgap.regimes import check_batch_regime
@@ -160,43 +157,27 @@ def explain_gap(
         raise ValueError(f"small must be a smaller batch than large, {sizes['large']}; got {sizes['small']}.")
     removed, not_removed = _check_causes(causes, estimator, X, y, sizes["small"])
     arms = _arms(estimator, sizes, removed)
-    for parameters in arms.values():
-        check_candidate(estimator, parameters, len(y))
-    rng = check_random_state(random_state)
-    seeds = draw_seeds(n_trials, rng)
-    measuring = measurement.settle(len(y), rng)
-    try_scores(measuring.scores, y_test, y)
-    trials = [
-        Trial(label, dict(parameters), trial, seed)
-        for trial, seed in enumerate(seeds)
-        for label, parameters in arms.items()
-    ]
-    parts = {"train": (X, y), "test": (X_test, y_test)}
+    found = run_paired_trials(
+        estimator,
+        arms,
+        (X, y, X_test, y_test),
+        measurement,
+        n_trials=n_trials,
+        random_state=random_state,
+        n_jobs=n_jobs,
+        memory=memory,
+        verbose=verbose,
+    )
     settings = {
-        "n_train": len(y),
-        "n_test": len(y_test),
-        "n_trials": int(n_trials),
         "reference": SMALL,
         "batch_sizes": sizes,
         "causes": list(removed),
         "not_removed": not_removed,
         "regimes": described(arms),
-        **measuring.settings(),
-        **common_settings(estimator, random_state),
+        **found.settings,
     }
-    if verbose:
-        cost = measure_cost(
-            estimator, arms, n_trials, (X, y), n_evaluated=len(y_test), measuring=measuring, n_jobs=n_jobs
-        )
-        settings["cost"] = asdict(cost)
-        print(cost)
-    outcomes, interrupted = run_trials(
-        estimator, trials, parts, measuring, n_jobs=n_jobs, verbose=verbose, memory=memory
-    )
-    if not outcomes:
-        raise KeyboardInterrupt
     return GapExplanation(
-        outcomes, list(arms), settings, interrupted, targets=targets_of(parts), scores=measuring.scores
+        found.outcomes, list(arms), settings, found.interrupted, targets=found.targets, scores=found.scores
     )
 
 
@@ -262,9 +243,8 @@ class GapExplanation(Records):
             *notes.seeds_only(differences),
             *self._not_removed(),
             *self._unequal_updates(),
+            *notes.majority(self),
         ]
-        if name == ACCURACY and "test" in self._targets:
-            found += notes.majority_class(notes.mean_accuracies(self), self._targets["test"])
         if len(self.causes) > 1:
             found.append(
                 "The parts depend on the order in which the causes are removed. The column alone says what each gains "
@@ -300,8 +280,9 @@ class GapExplanation(Records):
         if not total.n:
             return ["No trial has a score at every step: the gap cannot be split into parts."]
         if total.value <= 0:
-            above = self.gap_sentence(total.scaled(-1))
-            return [f"The large batch does not lose here: it tests {above} above the small batch{self.doubt(total)}."]
+            return [
+                f"The large batch does not lose here: it tests {self.apart(total)} the small batch{self.doubt(total)}."
+            ]
         parts = "; ".join(f"{name} {self._number(part)}" for name, part in self.parts().items())
         return [f"The large batch loses {self.gap_sentence(total)}{self.doubt(total)}. Parts: {parts}."]
 

@@ -11,10 +11,9 @@ import numpy as np
 from scipy import stats
 from torch import nn
 
-from sklgap._checks import check_arguments, check_random_state
+from sklgap._checks import check_arguments
 from sklgap._typing import BatchNormPolicy, Solver
 from sklgap.experiments import _notes as notes
-from sklgap.experiments._cost import measure_cost
 from sklgap.experiments._estimate import (
     CONFIDENCE,
     Components,
@@ -24,22 +23,20 @@ from sklgap.experiments._estimate import (
     share_larger,
 )
 from sklgap.experiments._inputs import (
-    check_candidate,
     check_classifier,
     check_data,
-    check_keepable,
     check_one_sharpness,
     check_regimes,
     check_target_loss,
-    common_settings,
     described,
 )
-from sklgap.experiments._protocol import Measurement, Trial, draw_seeds, given_measurement
-from sklgap.experiments._records import Records, targets_of
+from sklgap.experiments._paired_trials import run_paired_trials
+from sklgap.experiments._protocol import Measurement, given_measurement
+from sklgap.experiments._records import Records
 from sklgap.experiments._result import count, listed, mean_std, text_of
 from sklgap.experiments._run import interruptible
-from sklgap.experiments._scores import ACCURACY, Score, Scoring, try_scores
-from sklgap.experiments._trials import Outcome, run_trials
+from sklgap.experiments._scores import ACCURACY, Score, Scoring
+from sklgap.experiments._trials import Outcome
 from sklgap.nets._check import check_init
 
 if TYPE_CHECKING:
@@ -155,55 +152,32 @@ def minima_census(
         raise ValueError("regimes must not set init: every regime starts from all of inits.")
     if target_loss is not None:
         check_target_loss(target_loss)
-    X, y, X_test, y_test = check_data(X, y, X_test, y_test)
-    for parameters in overrides.values():
-        check_candidate(estimator, parameters, len(y))
     stop = {} if target_loss is None else {"target_loss": float(target_loss), "tol": None}
-    check_keepable(memory, random_state)
-    rng = check_random_state(random_state)
-    seeds = draw_seeds(n_trials, rng)
-    measuring = measurement.settle(len(y), rng)
-    try_scores(measuring.scores, y_test, y)
     groups = [(regime, init) for regime in overrides for init in starts]
     if len({_name(group) for group in groups}) < len(groups):
         raise ValueError(f"inits must have labels that make different pairs with those of regimes; got {list(starts)}.")
+    found = run_paired_trials(
+        estimator,
+        {_name((regime, init)): {**overrides[regime], **stop, "init": starts[init]} for regime, init in groups},
+        check_data(X, y, X_test, y_test),
+        measurement,
+        n_trials=n_trials,
+        random_state=random_state,
+        n_jobs=n_jobs,
+        memory=memory,
+        verbose=verbose,
+        keep_estimators=False,
+    )
     settings = {
-        "n_train": len(y),
-        "n_test": len(y_test),
-        "n_trials": int(n_trials),
         "reference": _name(groups[0]),
         "regimes": described(overrides),
         "inits": {label: value if isinstance(value, str) else text_of(value) for label, value in starts.items()},
         "target_loss": None if target_loss is None else float(target_loss),
-        **measuring.settings(),
-        **common_settings(estimator, random_state),
+        **found.settings,
     }
-    own = {_name((regime, init)): {**overrides[regime], **stop, "init": starts[init]} for regime, init in groups}
-    trials = [
-        Trial(label, parameters, trial, seed) for trial, seed in enumerate(seeds) for label, parameters in own.items()
-    ]
-    if verbose:
-        cost = measure_cost(
-            estimator, own, n_trials, (X, y), n_evaluated=len(y_test), measuring=measuring, n_jobs=n_jobs
-        )
-        settings["cost"] = asdict(cost)
-        print(cost)
-    parts = {"train": (X, y), "test": (X_test, y_test)}
-    outcomes, interrupted = run_trials(
-        estimator,
-        trials,
-        parts,
-        measuring,
-        n_jobs=n_jobs,
-        verbose=verbose,
-        memory=memory,
-        keep_estimators=False,
-    )
-    if not outcomes:
-        raise KeyboardInterrupt
     by_name = {_name(group): dict(zip(("regime", "init"), group, strict=True)) for group in groups}
-    outcomes = [o._replace(record={**o.record, **by_name[o.record["regime"]]}) for o in outcomes]
-    return MinimaCensus(outcomes, groups, settings, interrupted, targets=targets_of(parts), scores=measuring.scores)
+    outcomes = [o._replace(record={**o.record, **by_name[o.record["regime"]]}) for o in found.outcomes]
+    return MinimaCensus(outcomes, groups, settings, found.interrupted, targets=found.targets, scores=found.scores)
 
 
 @dataclass(frozen=True)
@@ -338,7 +312,7 @@ class MinimaCensus(Records):
             *notes.diverged(losses),
             *self._sharpness_with_loss(),
             *self._unequal_losses(),
-            *self._majority(),
+            *notes.majority(self),
             *notes.no_interval(differences),
             *notes.seeds_only(differences),
             "These are the minima that training finds, in the proportions in which it finds them: of others the loss "
@@ -366,13 +340,6 @@ class MinimaCensus(Records):
             f"Mean training losses of the groups lie between {min(means):.1e} and {max(means):.1e}: part of any "
             f"difference between groups may be that one is trained further{advice}."
         ]
-
-    def _majority(self) -> list[str]:
-        if not any(score.name == ACCURACY for score in self.scores) or "test" not in self._targets:
-            return []
-        accuracies = {label: self.values(label, f"test_{ACCURACY}") for label in self.done}
-        means = {label: float(values.mean()) for label, values in accuracies.items() if len(values)}
-        return notes.majority_class(means, self._targets["test"])
 
     # -- printing --------------------------------------------------------------------------------------------------
 

@@ -236,6 +236,20 @@ def majority_class(accuracies: Mapping[str, float], labels: np.ndarray, part: st
     ]
 
 
+def majority(records: Records, *others: Mapping[str, float]) -> list[str]:
+    """Return `majority_class` of the test samples, where accuracy is among the scores asked for.
+
+    ``others`` are accuracies of further models than those of the records.
+    """
+    if "test" not in records.targets or all(score.name != ACCURACY for score in records.scores):
+        return []
+    accuracies = {label: records.values(label, f"test_{ACCURACY}") for label in records.done}
+    means = {label: float(values.mean()) for label, values in accuracies.items() if len(values)}
+    for more in others:
+        means |= more
+    return majority_class(means, records.targets["test"])
+
+
 def unseen_failures(n_trials: int) -> list[str]:
     """Say which rate of failing trials so many trials without a failure leave possible."""
     if not n_trials:
@@ -245,11 +259,6 @@ def unseen_failures(n_trials: int) -> list[str]:
         f"A batch size that fails in up to {100 * rate:.0f} % of seeds would show no failure in "
         f"{count(n_trials, 'trial')} with a chance of {100 * (1 - CONFIDENCE):.0f} % or more."
     ]
-
-
-def mean_accuracies(records: Records, part: str = "test") -> dict[str, float]:
-    """Return the mean accuracy of each label with a finished fit."""
-    return {label: float(np.mean(records.values(label, f"{part}_{ACCURACY}"))) for label in records.done}
 
 
 def resolution(n_valid: int, score: Score) -> list[str]:

@@ -69,7 +69,7 @@ class Records(Result):
         self.scores = tuple(scores)
         self.estimators_ = ByLabel({label: [o.model for own, o in found if own == label] for label in self.labels})
         self._samples = {(label, o.record["trial"]): o.samples for label, o in found}
-        self._targets = targets or {}
+        self.targets = targets or {}
         self._found: dict[tuple[str, str, str, str, tuple[int, ...]], Components] = {}
 
     # -- values ----------------------------------------------------------------------------------------------------
@@ -173,10 +173,10 @@ class Records(Result):
         )
         part, _, score = name.partition("_")
         found = trial_components(one - two)
-        if part in self._targets and len(trials):
-            y = self._targets[part]
+        if part in self.targets and len(trials):
+            y = self.targets[part]
             try:
-                found = difference(self.score(score), y, self._targets["classes"], (one, two), samples)
+                found = difference(self.score(score), y, self.targets["classes"], (one, two), samples)
             except ValueError:
                 if strict:
                     raise
@@ -253,6 +253,10 @@ class Records(Result):
         interval = f" [{scaled.low:{spec}}, {scaled.high:{spec}}]" if gap.has_interval else ""
         unit = f"points of {score.name}" if score.in_points else f"of {score.name}"
         return f"{scaled.value:{spec}} {unit}{interval}"
+
+    def apart(self, gap: Estimate) -> str:
+        """Return where a label is: "9.60 points of accuracy [6.70, 12.50] below" the reference, or "above"."""
+        return f"{self.gap_sentence(gap)} below" if gap.value > 0 else f"{self.gap_sentence(gap.scaled(-1))} above"
 
     def doubt(self, gap: Estimate) -> str:
         """Return how a sentence on a difference ends where its interval does not show one."""

@@ -305,7 +305,7 @@ class WarmStartCurve(Records):
             *self._missing(),
             *notes.not_converged({large: [record["converged"] for record in self.records]}),
             *notes.diverged({name: self.values(label, "train_loss") for label, name in names.items()}),
-            *self._majority(),
+            *notes.majority(self, self._small_accuracies()),
         ]
         if last is None:
             return found
@@ -339,13 +339,10 @@ class WarmStartCurve(Records):
             "had diverged."
         ]
 
-    def _majority(self) -> list[str]:
-        if not any(score.name == ACCURACY for score in self.scores) or "test" not in self._targets:
-            return []
-        means = notes.mean_accuracies(self)
+    def _small_accuracies(self) -> dict[str, float]:
+        """Return the mean test accuracies of the small batch itself."""
         of_small = [_there(values) for values in self.quantity(f"small_test_{ACCURACY}")]
-        means |= {f"small, {i}": float(values.mean()) for i, values in enumerate(of_small) if len(values)}
-        return notes.majority_class(means, self._targets["test"])
+        return {f"small, {i}": float(values.mean()) for i, values in enumerate(of_small) if len(values)}
 
     # -- printing --------------------------------------------------------------------------------------------------
 
@@ -357,20 +354,14 @@ class WarmStartCurve(Records):
                 "one from scratch."
             ]
         gain, cost = self.gain()[i], self.cost()[i]
+        there, itself = (self.apart(difference.scaled(-1)) for difference in (gain, cost))
         return [
-            f"{s['large']} started after {self._epochs(i)} tests {self._apart(gain)} {s['large']} from scratch"
-            f"{self.doubt(gain)}.",
-            f"{s['small']} itself tests {self._apart(cost)} the {s['large']} that starts from it{self.doubt(cost)}.",
+            f"{s['large']} started after {self._epochs(i)} tests {there} {s['large']} from scratch{self.doubt(gain)}.",
+            f"{s['small']} itself tests {itself} the {s['large']} that starts from it{self.doubt(cost)}.",
         ]
 
     def _epochs(self, i: int) -> str:
         return count(int(self.small_epochs[i]), f"{self.settings['small']} epoch")
-
-    def _apart(self, difference: Estimate) -> str:
-        """Return "4.50 points of accuracy [1.10, 7.90] above"."""
-        if difference.value < 0:
-            return f"{self.gap_sentence(difference.scaled(-1))} below"
-        return f"{self.gap_sentence(difference)} above"
 
     def _head(self) -> list[str]:
         s = self.settings

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from sklgap.experiments._estimate import NEW_SEEDS, NEW_SEEDS_AND_ROWS, crossed_components, trial_components
-from sklgap.experiments._scores import Samples, check_scoring
+from sklgap.experiments._estimate import NEW_SEEDS, NEW_SEEDS_AND_ROWS, Estimate, crossed_components, trial_components
+from sklgap.experiments._notes import majority
+from sklgap.experiments._scores import Samples, Score, check_scoring
 from tests.experiments.records import LB_ACCURACY, SB_ACCURACY, comparison, curve, record, right, scored_curve
 
 VALID = {100: (0.96, 0.95, 0.955), 200: (0.96, 0.951, 0.954), 400: (0.90, 0.91, 0.92)}
@@ -180,3 +181,31 @@ def test_samples_that_were_not_recorded():
     assert report.samples_of("SB", 0) is None
     assert comparison().samples_of("SB", 7) is None
     assert json.loads(report.to_json(samples=True))["samples"] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.02, "2.00 points of accuracy below"),
+        (-0.02, "2.00 points of accuracy above"),
+        (-1e-9, "0.00 points of accuracy above"),
+    ],
+)
+def test_a_label_is_below_or_above_the_reference(value, said):
+    assert comparison().apart(Estimate(value, -np.inf, np.inf, 1)) == said
+
+
+def test_differences_among_some_trials():
+    found = comparison(samples=False)
+    some = np.array([True, False, True])
+    both = found.components("SB", "LB", among=some)
+    np.testing.assert_allclose(both.trials, np.subtract(SB_ACCURACY, LB_ACCURACY)[some])
+    assert found.components("SB", "LB").n_trials == 3
+    assert found.components("SB", "LB", among=~some).n_trials == 1
+
+
+@pytest.mark.parametrize(("names", "is_said"), [(["accuracy"], True), (["b", "accuracy"], True), (["b"], False)])
+def test_the_largest_class_is_named_where_accuracy_is_asked_for(names, is_said):
+    found = comparison([record(label, t, test_accuracy=0.5) for t in range(3) for label in ("SB", "LB")])
+    found.scores = tuple(Score(name) for name in names)
+    assert bool(majority(found)) == is_said

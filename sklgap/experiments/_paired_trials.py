@@ -1,0 +1,98 @@
+"""Several settings of one estimator, trained from the same starting points and judged on the same data."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sklgap._checks import check_random_state
+from sklgap.experiments._cost import measure_cost
+from sklgap.experiments._inputs import check_candidate, check_keepable, common_settings
+from sklgap.experiments._protocol import Measurement, Trial, draw_seeds
+from sklgap.experiments._records import targets_of
+from sklgap.experiments._scores import Score, try_scores
+from sklgap.experiments._trials import Outcome, run_trials
+
+
+class PairedTrials(NamedTuple):
+    """What `Records` is made from: its arguments beside the labels."""
+
+    outcomes: list[Outcome]
+    settings: dict[str, Any]
+    interrupted: bool
+    targets: dict[str, np.ndarray]
+    scores: tuple[Score, ...]
+
+
+def run_paired_trials(
+    estimator: Any,
+    arms: Mapping[str, Mapping[str, Any]],
+    data: tuple[Any, Any, Any, Any],
+    measurement: Measurement,
+    *,
+    n_trials: int,
+    random_state: int | np.random.RandomState | None,
+    n_jobs: int | None,
+    memory: str | Path | None,
+    verbose: int,
+    keep_estimators: bool = True,
+) -> PairedTrials:
+    """Check what is asked for, say what it will cost, and run it; KeyboardInterrupt where nothing had finished.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Cloned for every fit.
+    arms : dict of str to dict
+        The parameters of the classifier in each setting, by its label. In a trial all start from one seed.
+    data : tuple
+        X, y, X_test and y_test, checked.
+    measurement : Measurement
+        What is measured on every model.
+    n_trials, random_state, n_jobs, memory, verbose
+        As in the experiments.
+    keep_estimators : bool, default=True
+        As in `run_trials`.
+    """
+    X, y, X_test, y_test = data
+    check_keepable(memory, random_state)
+    for parameters in arms.values():  # what is wrong is found before hours of training
+        check_candidate(estimator, parameters, len(y))
+    rng = check_random_state(random_state)
+    seeds = draw_seeds(n_trials, rng)
+    measuring = measurement.settle(len(y), rng)
+    try_scores(measuring.scores, y_test, y)
+    settings = {
+        "n_train": len(y),
+        "n_test": len(y_test),
+        "n_trials": int(n_trials),
+        **measuring.settings(),
+        **common_settings(estimator, random_state),
+    }
+    if verbose:
+        cost = measure_cost(
+            estimator, arms, n_trials, (X, y), n_evaluated=len(y_test), measuring=measuring, n_jobs=n_jobs
+        )
+        settings["cost"] = asdict(cost)
+        print(cost)
+    trials = [
+        Trial(label, dict(parameters), trial, seed)
+        for trial, seed in enumerate(seeds)
+        for label, parameters in arms.items()
+    ]
+    parts = {"train": (X, y), "test": (X_test, y_test)}
+    outcomes, interrupted = run_trials(
+        estimator,
+        trials,
+        parts,
+        measuring,
+        n_jobs=n_jobs,
+        verbose=verbose,
+        memory=memory,
+        keep_estimators=keep_estimators,
+    )
+    if not outcomes:
+        raise KeyboardInterrupt
+    return PairedTrials(outcomes, settings, interrupted, targets_of(parts), measuring.scores)
