@@ -53,9 +53,9 @@ USES = {
     "Hessian": lambda model, X, y: check_objective(model, X, y).hessian_operator()(torch.ones(67)),
     "sharpness": lambda model, X, y: sharpness(model, X, y, random_state=0),
     "eigenvalues": lambda model, X, y: hessian_eigenvalues(model, X, y, random_state=0),
-    "trace": lambda model, X, y: hessian_trace(model, X, y, n_vectors=2, random_state=0),
+    "trace": lambda model, X, y: hessian_trace(model, X, y, n_products=6, random_state=0),
     "noise": lambda model, X, y: gradient_noise_scale(model, X, y, random_state=0),
-    "line": lambda model, X, y: loss_along_line(model, model, X, y, n_points=3),
+    "line": lambda model, X, y: loss_along_line(model, model, X, y, alphas=[0, 1]),
 }
 
 

@@ -11,13 +11,13 @@ from torch.utils.flop_counter import flop_registry
 from sklgap._checks import is_integer, shown
 from sklgap._threads import usable_threads
 
-# Multiply-adds of the forward pass of a batch up to which "auto" takes one thread. F1 (1.5 million weights) reaches it
-# with 69 rows, F1 with 64 units a layer on 784 inputs with 1,500. Measured on two cores, updates of F1 with 64 units
-# (forward, backward, ADAM) of 0.7 to 27 million: the fastest of 60 was 4 to 16 % slower with two threads than with
-# one, so there is nothing to gain. Beside other programs two threads took 5 to 45 times the processor time of one:
-# each of some hundred operations of an update ends when its last thread has had its turn, and the others spin. At 120
-# million it was 41 times, at 370 million 16 times; but there half of a second is to be gained for every second where
-# cores are idle, as the paper's nets at the paper's batch sizes expect.
+# Multiply-adds of the forward pass of a batch up to which "auto" takes one thread. F1 (1.5 million weights) passes it
+# with 69 rows, F1 with 64 units a layer on 784 inputs with 1,500. It rests on updates of F1 (forward, backward, ADAM) on
+# two cores beside other programs. From 0.7 to 27 million multiply-adds the fastest of 60 updates, which had the cores
+# to itself, was 4 to 16 % slower with two threads than with one: there is nothing to gain. The mean update took 5 to 45
+# times the processor time: each of its hundred or so operations waits, spinning, for the thread that has no core. At
+# 120 million that was still 41 times, at 370 million (F1 with 256 rows) 16 times. But there an update takes some 35 ms
+# on one core, which idle cores divide, so the paper's nets at the paper's batch sizes have torch's setting.
 SMALL_WORK = 100_000_000
 # Many more threads than cores gain nothing, and OpenMP ends the process where it cannot start them.
 MOST_THREADS = 1024
