@@ -71,7 +71,7 @@ def add_data_arguments(p: argparse.ArgumentParser, default: str | None = None) -
     )
     p.add_argument("--dataset", metavar="DATA", help="another way to say DATA")
     p.add_argument(
-        "--target", metavar="COLUMN", help="column of a file that has the labels (an array of an .npz; there: y)"
+        "--target", metavar="COLUMN", help="column with the labels; of an .npz the array with the labels (default: y)"
     )
     p.add_argument("--drop", nargs="+", default=[], metavar="COLUMN", help="columns to leave out")
     p.add_argument(

@@ -54,7 +54,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(WRONG_USAGE, f"sklgap: {message.rstrip('.')}. See {self.prog} --help.\n")
 
 
-def add_training_arguments(p: argparse.ArgumentParser, *, lr: str = "learning rate") -> None:
+def add_training_arguments(p: argparse.ArgumentParser, *, lr: str = "learning rate (default: {})") -> None:
     """Add the arguments that say what is trained, and how often."""
     usual = ", ".join(f"{rate:g} for {name}" for name, (_, rate) in OPTIMIZERS.items())
     p.add_argument(
@@ -68,7 +68,7 @@ def add_training_arguments(p: argparse.ArgumentParser, *, lr: str = "learning ra
     )
     p.add_argument("--target-loss", type=float, help="stop at this training loss (default: never)")
     p.add_argument("--optimizer", choices=list(OPTIMIZERS), default="adam", help="optimiser (default: adam)")
-    p.add_argument("--lr", type=float, help=f"{lr} (usual: {usual})")
+    p.add_argument("--lr", type=float, help=lr.format(usual))
     p.add_argument("--trials", type=int, default=5, help="paired trials, each with its own seed (default: 5)")
     p.add_argument("--seed", type=int, default=0, help="seed of all that is drawn at random (default: 0)")
     p.add_argument("--jobs", type=int, default=-1, help="fits at the same time (default: -1, one per core)")
