@@ -12,7 +12,7 @@ from sklgap._checks import is_integer, shown
 from sklgap._threads import usable_threads
 
 # Multiply-adds of the forward pass of a batch up to which "auto" takes one thread. F1 (1.5 million weights) passes it
-# with 69 rows, F1 with 64 units a layer on 784 inputs with 1,500. It rests on updates of F1 (forward, backward, ADAM) on
+# with 69 rows, F1 with 64 units a layer on 784 inputs with 1,500. It rests on updates of F1 (with ADAM) on
 # two cores beside other programs. From 0.7 to 27 million multiply-adds the fastest of 60 updates, which had the cores
 # to itself, was 4 to 16 % slower with two threads than with one: there is nothing to gain. The mean update took 5 to 45
 # times the processor time: each of its hundred or so operations waits, spinning, for the thread that has no core. At
