@@ -78,7 +78,7 @@ class Demo:
         sharp = [self.table.values(label, sharpness).mean() for label in (SMALL, LARGE)]
         far = [self.table.values(label, "weight_distance").mean() for label in (SMALL, LARGE)]
         return (
-            f"Why is a larger one worse? Trained to the same loss, batches of {LARGE} test "
+            f"Why is a larger one worse? Stopped at the same loss of an epoch, batches of {LARGE} test "
             f"{_points(self.table.gap(LARGE))} lower than batches of {SMALL}. Their minima are "
             f"{_times(self.sharpness_ratio())} times as sharp ({sharp[1]:.1f} against {sharp[0]:.1f} %), and "
             f"{_times(self.distance_ratio())} times closer to the starting point ({far[1]:.0f} against {far[0]:.0f})."
@@ -210,7 +210,7 @@ def _said(found: Demo) -> list[str]:
         f"MNIST-1D (Greydanus and Kobak, arXiv:2011.14439), generated: {N_TRAIN:,} training, {N_VALID:,} validation "
         f"and {N_TEST:,} test samples",
         f"dense net, {SETTING['module__n_layers']} layers of {SETTING['module__width']} units with batch norm, ADAM; "
-        f"{found.table.trials_line()}; every fit stops at a training loss of {SETTING['target_loss']}",
+        f"{found.table.trials_line()}; every fit stops once the mean loss of an epoch is {SETTING['target_loss']}",
         f"small batch (SB): {SMALL}; large batch (LB): {LARGE}, a tenth of the training data",
     ]
 

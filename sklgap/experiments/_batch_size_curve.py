@@ -20,7 +20,7 @@ from sklgap._checks import (
 from sklgap._typing import BatchNormPolicy, Solver
 from sklgap.experiments import _notes as notes
 from sklgap.experiments._cost import measure_cost
-from sklgap.experiments._estimate import Estimate
+from sklgap.experiments._estimate import DEFAULT_MARGIN, Estimate, round_up, smallest_margin
 from sklgap.experiments._inputs import check_classifier, check_data, check_keepable, common_settings
 from sklgap.experiments._protocol import (
     Measurement,
@@ -377,12 +377,20 @@ class BatchSizeCurve(Records):
         if not gaps:
             return []
         lines = [
-            "regime gap: test score of the reference minus that of the size; worst trial: the most that a trial lost",
+            "regime gap: test score of the reference minus that of the size, negative where the size is better; worst trial: "
+            "the most that a trial lost",
             *self.interval_lines([gap for score in self.scores for gap in self.gaps(score.name).values()]),
         ]
         if self.settings["n_trials"] > 1:
-            lines.append("How large a batch is safe: largest_safe_batch_size(curve).")
+            lines.append(f"How large a batch is safe: {self._next_step()}.")
         return lines
+
+    def _next_step(self) -> str:
+        """Return the call that finds the safe size, with a margin that the validation samples can show."""
+        smallest = round_up(smallest_margin(self.settings["n_valid"]))
+        if not self.scores[0].is_fraction or smallest <= DEFAULT_MARGIN:
+            return "largest_safe_batch_size(curve)"
+        return f"largest_safe_batch_size(curve, margin={smallest:g}), or a larger margin"
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 

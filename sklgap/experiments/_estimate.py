@@ -653,7 +653,7 @@ def needed_rows(margin: float) -> int:
 def check_margin(margin: float, n_rows: int) -> None:
     """Raise a ValueError for a margin in a score from 0 to 1 that the held-out rows cannot resolve."""
     if not is_number(margin) or not 0 < margin < 1:
-        raise ValueError(f"margin must be a number above 0 and below 1; got {margin!r}.")
+        raise ValueError(f"margin must be a number above 0 and below 1 (0.03 is 3 points); got {margin!r}.")
     if n_rows <= LEAST_ROWS_OF_A_MARGIN:
         raise ValueError(f"margin cannot be shown on {n_rows} validation samples: hold out {needed_rows(margin):,}.")
     if n_rows < needed_rows(margin):

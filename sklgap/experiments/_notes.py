@@ -262,14 +262,11 @@ def unseen_failures(n_trials: int) -> list[str]:
 
 
 def resolution(n_valid: int, score: Score) -> list[str]:
-    """Say which margin of `largest_safe_batch_size` so many validation samples can show."""
-    if not score.is_fraction:
+    """Say which margin of a safe batch size so few validation samples can show, where they cannot show the default."""
+    if not score.is_fraction or n_valid >= needed_rows(DEFAULT_MARGIN):
         return []
-    enough = n_valid >= needed_rows(DEFAULT_MARGIN)
-    advice = (
-        "" if enough else f"; the default of {DEFAULT_MARGIN:g} needs a hold-out of {needed_rows(DEFAULT_MARGIN):,}"
-    )
     return [
-        f"The smallest margin that largest_safe_batch_size can show on {n_valid:,} validation samples is "
-        f"{round_up(smallest_margin(n_valid)):g} ({LEAST_ROWS_OF_A_MARGIN} samples){advice}."
+        f"{n_valid:,} validation samples can show that a batch size is safe for a margin of at least "
+        f"{round_up(smallest_margin(n_valid)):g} ({LEAST_ROWS_OF_A_MARGIN} samples). The default margin of "
+        f"{DEFAULT_MARGIN:g} needs a hold-out of {needed_rows(DEFAULT_MARGIN):,}."
     ]

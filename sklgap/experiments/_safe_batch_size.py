@@ -118,7 +118,7 @@ class SafeBatchSize(Result):
     @property
     def notes(self) -> list[str]:
         """What a reader must know before believing the answer, in plain sentences."""
-        found = [f"The curve: {note}" for note in self._curve.notes if "largest_safe_batch_size" not in note]
+        found = [f"The curve: {note}" for note in self._curve.notes if "hold-out of" not in note]
         failed = [test for test in self.tests if test.n_failed]
         for test in failed:
             found.append(

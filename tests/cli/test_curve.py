@@ -130,7 +130,10 @@ REFUSED = {
     "trials": (["--trials", "1"], "--trials must be at least 2, for one trial has no bound; got 1."),
     "rate": (["--lr", "0"], "--lr must be a number above 0; got 0."),
     "margin": (["--margin", "0.01"], "--margin must be at least 0.1112 with 45 validation samples"),
-    "negative margin": (["--margin", "-1"], "--margin must be a number above 0 and below 1; got -1.0."),
+    "negative margin": (
+        ["--margin", "-1"],
+        "--margin must be a number above 0 and below 1 (0.03 is 3 points); got -1.0.",
+    ),
     "margin in units": (["--scoring", "neg_log_loss"], "--margin must be given for neg_log_loss, in its units"),
     "samples of a class": (["--scoring", "roc_auc"], "--scoring roc_auc needs at least 10 test samples of each class"),
     "score": (["--scoring", "acuracy"], "acuracy"),

@@ -225,7 +225,7 @@ def test_a_table_becomes_numbers_as_stated(tmp_path):
     found = loaded(write(tmp_path / "tölle.csv", rows()), "--target", "late")
     assert found.said == [
         "tölle.csv: 90 training and 30 test samples, drawn at random (--seed 0), each class in proportion",
-        "two classes, late and ok: scores look for late, 27.5 % of the samples",
+        "two classes, late and ok: the positive one is late, 27.5 % of the samples (--positive)",
         "columns: 3 of numbers (scaled) and 1 of words (one-hot encoded)",
         "gaps are filled, numbers with the median and a column that marks them, words with a kind for gaps: "
         "wait, colour",
@@ -255,7 +255,7 @@ def test_positive_chooses_the_label_that_scores_look_for(tmp_path):
     path = write(tmp_path / "t.csv", rows())
     rarer, other = loaded(path, "--target", "late"), loaded(path, "--target", "late", "--positive", "ok")
     np.testing.assert_array_equal(rarer.y, 1 - other.y)
-    assert "scores look for ok, 72.5 %" in other.said[1]
+    assert "the positive one is ok, 72.5 %" in other.said[1]
 
 
 def test_several_classes_stay_as_they_are(tmp_path):
