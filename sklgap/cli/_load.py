@@ -541,7 +541,8 @@ def _labels(y: np.ndarray, y_test: np.ndarray, asked: str | None) -> tuple[np.nd
     if asked is not None and asked not in names:
         raise ValueError(f"--positive must be one of {', '.join(names)}; got {asked!r}.")
     k = int(counts.argmin()) if asked is None else names.index(asked)
-    said = f"two classes, {' and '.join(names)}: the positive one is {names[k]}, {share[k]:.1f} % of the samples (--positive)"
+    positive = f"the positive one is {names[k]}, {share[k]:.1f} % of the samples (--positive)"
+    said = f"two classes, {' and '.join(names)}: {positive}"
     return (y == classes[k]).astype(np.int64), (y_test == classes[k]).astype(np.int64), [said]
 
 

@@ -377,8 +377,8 @@ class BatchSizeCurve(Records):
         if not gaps:
             return []
         lines = [
-            "regime gap: test score of the reference minus that of the size, negative where the size is better; worst trial: "
-            "the most that a trial lost",
+            "regime gap: test score of the reference minus that of the size, negative where the size is better; worst "
+            "trial: the most that a trial lost",
             *self.interval_lines([gap for score in self.scores for gap in self.gaps(score.name).values()]),
         ]
         if self.settings["n_trials"] > 1:

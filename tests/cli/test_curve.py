@@ -130,14 +130,14 @@ REFUSED = {
     "trials": (["--trials", "1"], "--trials must be at least 2, for one trial has no bound; got 1."),
     "rate": (["--lr", "0"], "--lr must be a number above 0; got 0."),
     "margin": (["--margin", "0.01"], "--margin must be at least 0.1112 with 45 validation samples"),
-    "negative margin": (
+    "negative margin": (["--margin", "-1"], "--margin must be a number above 0 and below 1 (0.03 is 3 points); got -1"),
         ["--margin", "-1"],
         "--margin must be a number above 0 and below 1 (0.03 is 3 points); got -1.0.",
     ),
     "margin in units": (["--scoring", "neg_log_loss"], "--margin must be given for neg_log_loss, in its units"),
     "samples of a class": (["--scoring", "roc_auc"], "--scoring roc_auc needs at least 10 test samples of each class"),
     "score": (["--scoring", "acuracy"], "acuracy"),
-    "large": (["--batch-sizes", "8", "400"], "--batch-sizes must be at most the 65 rows trained on"),
+    "large": (["--batch-sizes", "8", "400"], "--batch-sizes must be at most the 65 samples trained on"),
     "twice": (["--batch-sizes", "8", "8"], "--batch-sizes must all be different"),
     "assert a large one": (["--assert-safe", "400"], "--assert-safe must be at most the 65 samples that are trained"),
     "assert the reference": (["--assert-safe", "8"], "above the reference, the smallest of --batch-sizes, 8; got 8."),
@@ -254,7 +254,7 @@ def test_interrupted(capsys, table, no_picture, monkeypatch, n, said):
     found = curve(capsys, table, *SIZES)
     assert found.code == 130
     assert found.lines[-1].startswith(said)
-    assert f"* Interrupted: {n} of 4 fits" in "\n".join(found.lines)
+    assert f"Interrupted: {n} of 4 fits" in "\n".join(found.lines)
     content = json.loads((table.parent / "out" / "report.json").read_text(encoding="utf-8"))
     assert len(content["records"]) == n
     assert found.lines[-1] in (table.parent / "out" / "report.html").read_text(encoding="utf-8")

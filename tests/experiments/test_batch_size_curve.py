@@ -267,7 +267,7 @@ def test_the_cost_is_told_first(capsys):
     # Three sizes, two trials and two rates of two seeds each.
     assert out.startswith("cost: 18 fits, at most 120 updates, about")
     assert curve.settings["cost"]["n_fits"] == [6, 6, 6]
-    assert "smallest margin" in out
+    assert "margin of at least" in out
     assert "6 validation samples" in out
     assert sum(r["n_updates"] for r in (*curve.records, *curve.tuning)) == 120
     assert "validation accuracy" in err

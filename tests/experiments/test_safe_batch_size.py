@@ -250,7 +250,7 @@ def test_scores_that_may_lie_outside_of_0_and_1_need_a_margin(score):
 def test_a_fraction_has_the_margin_of_accuracy():
     c = scored_curve(AP, {100: (0.5, 0.51, 0.52), 200: (0.6, 0.62, 0.61)})
     assert largest_safe_batch_size(c).margins == {"average_precision": 0.005}
-    with pytest.raises(ValueError, match="margin must be a number above 0 and below 1 .*; got 2"):
+    with pytest.raises(ValueError, match=r"margin must be a number above 0 and below 1 .*; got 2"):
         largest_safe_batch_size(c, 2)
 
 
