@@ -130,7 +130,7 @@ REFUSED = {
     "trials": (["--trials", "1"], "--trials must be at least 2, for one trial has no bound; got 1."),
     "rate": (["--lr", "0"], "--lr must be a number above 0; got 0."),
     "margin": (["--margin", "0.01"], "--margin must be at least 0.1112 with 45 validation samples"),
-    "negative margin": (["--margin", "-1"], "--margin must be a number above 0 and below 1 (0.03 is 3 points); got -1"),
+    "negative margin": (
         ["--margin", "-1"],
         "--margin must be a number above 0 and below 1 (0.03 is 3 points); got -1.0.",
     ),
