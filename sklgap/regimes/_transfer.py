@@ -13,6 +13,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "adam": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0},
     "adamw": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01},
 }
+# 1 - k (1 - beta) is 0 up to rounding where k = 1 / (1 - beta).
+_ROUNDING = 1e-12
 _SHOWN_AS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 
@@ -105,7 +107,7 @@ def transfer_hyperparameters(
     * ``"linear"``, for SGD: :math:`\eta k`. Goyal et al. (2017), Section 2.1.
     * ``"sqrt"``: :math:`\eta \sqrt k`. For SGD Hoffer et al. (2017), Section 4; for Adam Granziol et al. (2022).
     * ``"sde"``, for Adam: :math:`\eta \sqrt k`, :math:`1 - k (1 - \beta_i)` for both :math:`\beta`,
-      :math:`\epsilon / \sqrt k`. Malladi et al. (2022), Definition 5.2.
+      :math:`\epsilon / \sqrt k`. Malladi et al. (2022), the square root scaling rule.
     * ``"half_life"``, for Adam: :math:`\beta_2^k`, so that :math:`v` forgets half of what it holds after as many
       samples as before. Marek et al. (2025).
     * ``"averaging_time"``, for AdamW: weight decay times k at the same :math:`\eta`, so that
@@ -202,18 +204,14 @@ def _sqrt(old: dict[str, Any], optimizer: str, k: float, *_: Any) -> TransferRul
 
 
 def _sde(old: dict[str, Any], optimizer: str, k: float, *_: Any) -> TransferRule:
-    source = "Malladi et al. 2022, arXiv:2205.10287, Definition 5.2"
-    validity = (
-        "For Adam while noise dominates the gradient and the steps are small, after a warm-up. It was tested up to "
-        "k = 16 or so, and says nothing of weight decay."
-    )
+    source = "Malladi et al. 2022, arXiv:2205.10287, square root scaling rule"
+    validity = "For Adam while noise dominates the gradient and the steps are small. It says nothing of weight decay."
     if optimizer == "sgd":
         reason = "it is derived for Adam; for SGD the same argument gives 'linear'."
         return TransferRule("sde", None, (), reason, source, validity)
     betas = tuple(1 - k * (1 - beta) for beta in old["betas"])
     for i, (before, beta) in enumerate(zip(old["betas"], betas, strict=True), start=1):
-        # 1 - k (1 - beta) is 0 up to rounding where k = 1 / (1 - beta).
-        if beta < -1e-12:
+        if beta < -_ROUNDING:
             most = 1 / (1 - before)
             reason = (
                 f"beta{i} would be {beta:.3g}, below 0: with beta{i} = {before:g} the rule ends at {most:.4g} times "
@@ -222,7 +220,7 @@ def _sde(old: dict[str, Any], optimizer: str, k: float, *_: Any) -> TransferRule
             return TransferRule("sde", None, (), reason, source, validity)
     new = {
         "lr": old["lr"] * math.sqrt(k),
-        "betas": tuple(max(0.0, beta) for beta in betas),
+        "betas": tuple(beta if beta > _ROUNDING else 0.0 for beta in betas),
         "eps": old["eps"] / math.sqrt(k),
     }
     return _applied("sde", old, new, source, validity)
@@ -230,7 +228,7 @@ def _sde(old: dict[str, Any], optimizer: str, k: float, *_: Any) -> TransferRule
 
 def _half_life(old: dict[str, Any], optimizer: str, k: float, *_: Any) -> TransferRule:
     source = "Marek et al. 2025, arXiv:2507.07101"
-    validity = "For Adam, tested on language models from batch size 1 to some thousands; it leaves lr to be tuned."
+    validity = "For Adam, tested on language models down to batch size 1; lr is still to be tuned."
     if optimizer == "sgd":
         return TransferRule("half_life", None, (), "SGD has no beta2.", source, validity)
     first, second = old["betas"]

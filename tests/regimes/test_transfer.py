@@ -116,9 +116,9 @@ def test_refusals(given, optimizer, sentence):
 
 
 def test_sizes_are_checked():
-    with pytest.raises(ValueError, match="^n_samples must be at least both batch sizes; got 10"):
+    with pytest.raises(ValueError, match=r"^n_samples must be at least both batch sizes; got 10"):
         transfer_hyperparameters(ADAM, "Adam", 8, 16, n_samples=10)
-    with pytest.raises(ValueError, match="^new_batch_size must be"):
+    with pytest.raises(ValueError, match=r"^new_batch_size must be"):
         transfer_hyperparameters(ADAM, "Adam", 8, 0)
-    with pytest.raises(ValueError, match="^batch_size must be"):
+    with pytest.raises(ValueError, match=r"^batch_size must be"):
         transfer_hyperparameters(ADAM, "Adam", 1.5, 8)
