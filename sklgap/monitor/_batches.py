@@ -1,5 +1,6 @@
 """Batches of any form cut into parts, and modules whose gradients cannot be seen whole."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ def parts_of(batch: Any, n: int, parts: int | Sequence[int]) -> Iterator[Any]:
         bounds = np.linspace(0, n, parts + 1).round().astype(int).tolist()
     else:
         bounds = np.cumsum([0, *parts]).tolist()
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         yield _rows(batch, slice(start, stop), n)
 
 

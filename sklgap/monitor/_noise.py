@@ -122,12 +122,12 @@ class BatchSizeMonitor:
     With gradient accumulation the micro-batches are the parts:
 
     >>> monitor = BatchSizeMonitor(net)
+    >>> optimizer.zero_grad()
     >>> for _ in range(4):
     ...     with monitor.accumulate(n_samples=16):
     ...         X = torch.randn(16, 3)
     ...         (loss(net(X), X.sum(dim=1, keepdim=True)) / 4).backward()
     >>> monitor.step()
-    >>> optimizer.zero_grad()
     >>> monitor.n_measurements, monitor.batch_size
     (1, 64)
     """
@@ -228,8 +228,9 @@ class BatchSizeMonitor:
             loss = self._loss(self.module, part)
             if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
                 raise ValueError("loss must return one number that depends on the parameters of the module.")
-            if not math.isfinite(float(loss)):
-                raise ValueError(f"The loss must be finite to be measured; it is {float(loss)} on a part of the batch.")
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise ValueError(f"The loss must be finite to be measured; it is {value} on a part of the batch.")
             found = torch.autograd.grad(loss * scale, list(self._params.values()), allow_unused=True)
         gradients = [
             torch.zeros_like(real(p), dtype=_wide(p)) if g is None else _dense(g, p) / scale
@@ -460,7 +461,7 @@ def _estimate(pairs: np.ndarray) -> dict[str, float]:
     if not n:
         names = ("noise_scale", "noise_scale_low", "noise_scale_high", "trace", "squared_gradient_norm")
         return {**dict.fromkeys(names, math.nan), "n_effective": 0.0}
-    trace, square = pairs.mean(axis=0)
+    trace, square = map(float, pairs.mean(axis=0))
     ratio = trace / square if square > 0 else (math.inf if trace > 0 else math.nan)
     low, high, effective = 0.0, math.inf, float("nan")
     stretches = min(_MOST_STRETCHES, n // 2)
@@ -475,11 +476,11 @@ def _estimate(pairs: np.ndarray) -> dict[str, float]:
             together = float(direction @ covariance @ direction)
             effective = min(float(n), single / together) if together > 0 else float(n)
     return {
-        "noise_scale": float(ratio),
-        "noise_scale_low": low,
-        "noise_scale_high": high,
-        "trace": float(trace),
-        "squared_gradient_norm": float(square),
+        "noise_scale": ratio,
+        "noise_scale_low": float(low),
+        "noise_scale_high": float(high),
+        "trace": trace,
+        "squared_gradient_norm": square,
         "n_effective": effective,
     }
 
