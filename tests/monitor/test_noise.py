@@ -52,14 +52,14 @@ def accumulated(monitor, net, batch, sizes, total=None):
 @pytest.mark.parametrize("way", ["parts", "accumulation"])
 def test_the_estimates_have_no_bias(way):
     net, draw = regression()
-    monitor = BatchSizeMonitor(net, half_square, every=1, window=400)
-    for _ in range(400):
+    monitor = BatchSizeMonitor(net, half_square, every=1, window=144)
+    for _ in range(144):
         if way == "parts":
             monitor.step(draw(64))
         else:
             accumulated(monitor, net, draw(60), [8, 8, 8, 12, 12, 12])
     state = monitor.state()
-    errors = np.array([rows[0] for _, rows in monitor._records]).std(axis=0) / 20
+    errors = np.array([rows[0] for _, rows in monitor._records]).std(axis=0) / 12
     assert abs(state["trace"] - TRACE) < 3.5 * errors[0]
     assert abs(state["squared_gradient_norm"] - 1) < 3.5 * errors[1]
     assert state["noise_scale_low"] < TRACE < state["noise_scale_high"]
