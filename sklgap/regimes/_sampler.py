@@ -283,7 +283,7 @@ def growing_milestones(
         raise ValueError("lr_scaling must be 'linear' (for SGD) or 'sqrt' (for Adam); got None.")
     if not is_number(decay) or not 1e-6 <= decay <= 1:
         raise ValueError(f"decay must be a number in [1e-6, 1]; got {shown(decay)}.")
-    listed = list(milestones) if isinstance(milestones, list | tuple | range) else [None]
+    listed: list[Any] = list(milestones) if isinstance(milestones, list | tuple | range) else [None]
     if not all(is_integer(epoch, 1) for epoch in listed) or listed != sorted(set(listed)):
         raise ValueError(f"milestones must be increasing integers of at least 1; got {shown(milestones)}.")
     growth = 1 / decay if lr_scaling == "linear" else 1 / decay**2
