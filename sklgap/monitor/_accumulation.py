@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sklgap._checks import check_module, is_integer, shown
+from sklgap._checks import check_module, is_flat, is_integer, shown
 from sklgap._random import undisturbed
 from sklgap.monitor._batches import check_in_reach, number_of_rows, parts_of
 from sklgap.monitor._noise import _loss_of_batch, _plain
@@ -163,9 +163,12 @@ def check_accumulation(
     if not trainable_parameters(module):
         raise ValueError("module must have trainable parameters; it has none.")
     n = number_of_rows(batch)
-    listed = list(sizes) if isinstance(sizes, list | tuple | np.ndarray) and np.ndim(sizes) == 1 else []
+    listed = list(sizes) if isinstance(sizes, list | tuple | np.ndarray) and is_flat(sizes) else []
     if len(listed) < 2 or not all(is_integer(size, 1) for size in listed) or sum(listed) != n:
-        raise ValueError(f"sizes must be at least 2 integers of at least 1 that add up to {n}; got {shown(sizes)}.")
+        raise ValueError(
+            f"sizes must be at least 2 integers of at least 1 that add up to the {n} samples of batch; "
+            f"got {shown(sizes)}."
+        )
     counts = [int(size) for size in listed]
     return _Check(train_step, module, batch, counts, _loss_of_batch(loss)).result()
 
@@ -323,8 +326,15 @@ class _Check:
         module.zero_grad(set_to_none=True)
         params = trainable_parameters(module)
         weights = {name: p.detach().clone() for name, p in params.items()}
+        name = "train_step" if train_step is None else "loss"
         with undisturbed(seed), torch.enable_grad(), _recorded(params) as run:
-            (train_step or self.train_step)(module, list(batches))
+            try:
+                (train_step or self.train_step)(module, list(batches))
+            except Exception as error:  # a function of the user may raise anything
+                raise ValueError(
+                    f"{name} must run on {len(batches)} of the micro-batches, but it failed: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
         if not run.added:
             raise ValueError(
                 "train_step must call backward, and use the module that it is given; no gradient has arrived there."

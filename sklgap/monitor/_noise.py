@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sklgap._checks import check_fraction, check_integer, check_module, shown
+from sklgap._checks import check_fraction, check_integer, check_module, check_sizes, shown
 from sklgap._random import undisturbed
 from sklgap._typing import Criterion
 from sklgap.inspection._gradient_noise import ratio_interval
@@ -152,6 +152,7 @@ class BatchSizeMonitor:
         check_integer("parts", parts, 2)
         check_fraction("max_overhead", max_overhead, above=0.0)
         check_integer("window", window, 2 * _LEAST_STRETCHES)
+        check_sizes(window=window)
         if not isinstance(geometry, str) or geometry not in get_args(Geometry):
             raise ValueError(f"geometry must be 'euclidean' or 'adam'; got {shown(geometry)}.")
         if (geometry == "adam") != (optimizer is not None):

@@ -209,7 +209,10 @@ class BatchSizeSampler(BatchSampler):
         return [part for part in slices if part.stop - part.start >= self.world_size]
 
     def _checked_size(self, epoch: int) -> int:
-        size = self._size_of(epoch)
+        try:
+            size = self._size_of(epoch)
+        except Exception as error:  # a function of the user may raise anything
+            raise ValueError(f"schedule must give a batch size for epoch {epoch}, but it failed: {error}") from error
         self._check_size(size, epoch)
         return int(size)
 
@@ -218,7 +221,7 @@ class BatchSizeSampler(BatchSampler):
             raise ValueError(f"schedule must give an integer of at least 1 for epoch {epoch}; got {shown(size)}.")
         if int(size) > self.n_samples:
             raise ValueError(
-                f"schedule must give at most the {self.n_samples} samples of the data for epoch {epoch}; got {size}."
+                f"schedule must give at most the {self.n_samples} samples of the dataset for epoch {epoch}; got {size}."
             )
         if int(size) % self.world_size:
             raise ValueError(
@@ -288,11 +291,11 @@ def growing_milestones(
         raise ValueError(f"milestones must be increasing integers of at least 1; got {shown(milestones)}.")
     growth = 1 / decay if lr_scaling == "linear" else 1 / decay**2
     most = math.inf if largest is None else int(largest)
-    sizes = {0: int(min(batch_size, most))}
-    for i, epoch in enumerate(listed, start=1):
+    sizes = {}
+    for i, epoch in enumerate([0, *listed]):
         size = min(batch_size * growth**i if i * math.log(growth) < 60 else math.inf, most)
         if size > 2**31:
-            raise ValueError(f"largest must be given where batches would exceed 2**31 samples; got {shown(largest)}.")
+            raise ValueError(f"largest must be given where batch_size grows above 2**31 samples; got {shown(largest)}.")
         sizes[int(epoch)] = round(size)
     return sizes
 
@@ -332,7 +335,7 @@ def _size_of_epoch(schedule: Any, n_samples: int) -> Callable[[int], Any]:
         for epoch, size in schedule.items():
             if not is_integer(size, 1) or int(size) > n_samples:
                 raise ValueError(
-                    f"schedule must give an integer from 1 to the {n_samples} samples of the data; "
+                    f"schedule must give an integer from 1 to the {n_samples} samples of the dataset; "
                     f"got {shown(size)} for epoch {epoch}."
                 )
         sizes = {int(epoch): int(size) for epoch, size in schedule.items()}
@@ -345,7 +348,7 @@ def _size_of_epoch(schedule: Any, n_samples: int) -> Callable[[int], Any]:
             f"the epoch; got {shown(schedule)}."
         )
     if is_integer(schedule, 1) and int(schedule) > n_samples:
-        raise ValueError(f"schedule must be at most the {n_samples} samples of the data; got {schedule}.")
+        raise ValueError(f"schedule must be at most the {n_samples} samples of the dataset; got {schedule}.")
     if is_number(schedule):
         check_batch_size(schedule, n_samples, "schedule")
     try:

@@ -62,7 +62,6 @@ def test_the_estimates_have_no_bias(way):
     errors = np.array([rows[0] for _, rows in monitor._records]).std(axis=0) / 12
     assert abs(state["trace"] - TRACE) < 3.5 * errors[0]
     assert abs(state["squared_gradient_norm"] - 1) < 3.5 * errors[1]
-    assert state["noise_scale_low"] < TRACE < state["noise_scale_high"]
     assert state["noise_scale"] == pytest.approx(TRACE, rel=0.15)
 
 
@@ -106,10 +105,16 @@ def _covers(net, draw, n_measured, way):
     return state["noise_scale_low"] <= TRACE <= state["noise_scale_high"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("way", ["parts", "accumulation"])
-def test_coverage(way):
-    covered = [_covers(*regression(seed), 40, way) for seed in range(300)]
+@pytest.mark.parametrize(
+    ("way", "n_runs"),
+    [
+        ("parts", 20),
+        pytest.param("parts", 300, marks=pytest.mark.slow),
+        pytest.param("accumulation", 300, marks=pytest.mark.slow),
+    ],
+)
+def test_coverage(way, n_runs):
+    covered = [_covers(*regression(seed), 40 if n_runs > 20 else 16, way) for seed in range(n_runs)]
     assert np.mean(covered) >= 0.9
 
 
