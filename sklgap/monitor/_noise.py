@@ -4,11 +4,12 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+import torch.distributed
 from torch import Tensor, nn
 
 from sklgap._checks import check_fraction, check_integer, check_module, check_sizes, shown
@@ -210,21 +211,22 @@ class BatchSizeMonitor:
         for part in parts_of(batch, n, self.parts):
             mass, gradients = self._gradients(part)
             mass = mass if mass is not None else number_of_rows(part)
-            if gradients is None:
+            norms = _norms(gradients, weights)
+            if not np.isfinite(norms).all():
+                if self.scaler is None:
+                    raise ValueError("The gradient must be finite to be measured; it is not on a part of the batch.")
                 self.n_skipped += 1
                 return
-            norms = torch.stack([_square(g, w) for g, w in zip(gradients, weights, strict=True)])
-            squares += mass * norms.cpu().double().numpy()
+            squares += mass * norms
             masses += mass
             for sum_, gradient in zip(total, gradients, strict=True):
                 sum_.add_(gradient, alpha=mass)
-        mean = torch.stack([_square(t / masses, w) for t, w in zip(total, weights, strict=True)])
-        self._add(squares, mean.cpu().double().numpy(), masses, self.parts, n)
+        self._add(squares, _norms(total, weights) / masses**2, masses, self.parts, n)
 
-    def _gradients(self, part: Any) -> tuple[float | None, list[Tensor] | None]:
-        """Return what the part counts for, and its gradients; None for those that overflow under the scaler."""
+    def _gradients(self, part: Any) -> tuple[float | None, list[Tensor]]:
+        """Return what the part counts for, None where the loss does not say, and its gradients, unscaled."""
         assert self._loss is not None
-        scale = float(self.scaler.get_scale()) if self.scaler is not None else 1.0
+        scale = self._scale()
         with _as_it_was(self.module, self._params), torch.enable_grad():
             loss = self._loss(self.module, part)
             if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
@@ -237,10 +239,6 @@ class BatchSizeMonitor:
             torch.zeros_like(real(p), dtype=_wide(p)) if g is None else _dense(g, p) / scale
             for g, p in zip(found, self._params.values(), strict=True)
         ]
-        if not all(bool(torch.isfinite(g).all()) for g in gradients):
-            if self.scaler is None:
-                raise ValueError("The gradient must be finite to be measured; it is not on a part of the batch.")
-            return None, None
         return getattr(self._loss, "weight", None), gradients
 
     @contextlib.contextmanager
@@ -257,18 +255,16 @@ class BatchSizeMonitor:
             Samples of the micro-batch.
         """
         check_integer("n_samples", n_samples)
-        low = next((p.dtype for p in self._params.values() if p.dtype in (torch.float16, torch.bfloat16)), None)
-        if low is not None:
-            raise ValueError(
-                f"module must have parameters in float32 for accumulate, which subtracts gradients; got {low}: use "
-                "step(batch)."
-            )
-        before = [None if p.grad is None else p.grad.detach().clone() for p in self._params.values()]
+        self._check_subtraction()
         before_squares = self._current()
-        if not before_squares.any():
+        begun = self._open is not None and not self._open.last.any() and self._open.sizes
+        untouched = all(p.grad is None for p in self._params.values())
+        # Zeros after a micro-batch that gave zeros, of ignored targets alone, do not begin an update.
+        if not before_squares.any() and (untouched or not begun):
             if self._open is not None:
                 self._close()
-            self._open = _Accumulated(before_squares)
+            due = self.every is None or self._n_updates % self.every == 0
+            self._open = _Accumulated(before_squares, due, self._scale())
         elif self._open is None:
             raise ValueError(
                 "The gradient must be cleared before the first micro-batch of an update: call optimizer.zero_grad()."
@@ -279,42 +275,51 @@ class BatchSizeMonitor:
                 "The gradient must not change between the micro-batches of an update, and it did: clip and unscale "
                 "after the last one."
             )
-        yield
-        grads = [p.grad for p in self._params.values()]
-        if all(g is None for g in grads):
-            raise ValueError("There is no gradient yet: call backward inside monitor.accumulate.")
-        if open_.weights is None:
+        if open_.due and open_.weights is None:
             open_.weights = self._weights()
-        added = []
-        for old, new, p in zip(before, grads, self._params.values(), strict=True):
-            now = torch.zeros_like(real(p), dtype=_wide(p)) if new is None else _dense(new.detach(), p)
-            added.append(now if old is None else now - _dense(old, p))
-        if open_.weights is not None:
-            pairs = zip(added, open_.weights, strict=True)
-            squares = torch.stack([_square(d, w) for d, w in pairs]).cpu().double().numpy()
-            open_.squares.append(squares / n_samples)
-            now_pairs = [
-                _square(torch.zeros_like(real(p), dtype=_wide(p)) if p.grad is None else _dense(p.grad.detach(), p), w)
-                for p, w in zip(self._params.values(), open_.weights, strict=True)
-            ]
-            open_.total = torch.stack(now_pairs).cpu().double().numpy()
+        before = list(self._standing()) if open_.weights is not None else None
+        yield
+        if all(p.grad is None for p in self._params.values()):
+            raise ValueError("There is no gradient yet: call backward inside monitor.accumulate.")
+        if before is not None and open_.weights is not None:
+            pairs = zip(self._standing(), before, strict=True)
+            open_.squares.append(_norms((now - old for now, old in pairs), open_.weights) / n_samples)
+            open_.total = _norms(self._standing(), open_.weights)
         open_.sizes.append(int(n_samples))
         open_.last = self._current()
 
+    def _check_subtraction(self) -> None:
+        """ValueError where the difference of two ``.grad`` is not what a micro-batch has added."""
+        low = next((p.dtype for p in self._params.values() if p.dtype in (torch.float16, torch.bfloat16)), None)
+        if low is not None:
+            raise ValueError(
+                f"module must have parameters in float32 for accumulate, which subtracts gradients; got {low}: use "
+                "step(batch)."
+            )
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            n_processes = torch.distributed.get_world_size()
+            if n_processes > 1:
+                raise ValueError(
+                    f"accumulate must run in one process; there are {n_processes}, and the last backward of an update "
+                    "adds the gradients of all: use step(batch)."
+                )
+
+    def _scale(self) -> float:
+        return float(self.scaler.get_scale()) if self.scaler is not None else 1.0
+
+    def _standing(self) -> Iterator[Tensor]:
+        """Yield what stands in ``.grad`` now, by parameter, as copies."""
+        for p in self._params.values():
+            yield torch.zeros_like(real(p), dtype=_wide(p)) if p.grad is None else _dense(p.grad.detach(), p).clone()
+
     def _current(self) -> np.ndarray:
-        """Return the squared norms of the gradients that stand in ``.grad`` now."""
-        squares = [
-            torch.zeros((), device=p.device) if p.grad is None else _dense(p.grad.detach(), p).square().sum()
-            for p in self._params.values()
-        ]
-        return torch.stack([s.cpu().double() for s in squares]).numpy()
+        return _norms(self._standing(), [None] * len(self._params))
 
     def _close(self) -> None:
         open_, self._open = self._open, None
         assert open_ is not None
-        due = self.every is None or self._n_updates % self.every == 0
         self._n_updates += 1
-        if not due:
+        if not open_.due:
             return
         n, k = sum(open_.sizes), len(open_.sizes)
         finite = open_.total is not None and bool(np.isfinite(open_.total).all())
@@ -325,7 +330,7 @@ class BatchSizeMonitor:
             return
         # A micro-batch adds n_k g_k / N, so that n_k |g_k|^2 = N^2 |added|^2 / n_k; a scale of the loss cancels in the
         # noise scale, but is taken out for the other numbers.
-        scale = float(self.scaler.get_scale()) ** 2 if self.scaler is not None else 1.0
+        scale = open_.scale**2
         self._add(n**2 * np.sum(open_.squares, axis=0) / scale, open_.total / scale, n, k, n)
 
     def _add(self, squares: np.ndarray, mean: np.ndarray, mass: float, k: int, n: int) -> None:
@@ -417,12 +422,12 @@ class BatchSizeMonitor:
 class _Accumulated:
     """What the micro-batches of an update that is not complete have added so far."""
 
-    def __init__(self, last: np.ndarray) -> None:
+    def __init__(self, last: np.ndarray, due: bool, scale: float) -> None:
         self.sizes: list[int] = []
         self.squares: list[np.ndarray] = []
         self.total: np.ndarray | None = None
         self.weights: list[Tensor | None] | None = None
-        self.last = last
+        self.last, self.due, self.scale = last, due, scale
 
 
 class _Clock:
@@ -578,5 +583,7 @@ def _dense(gradient: Tensor, p: Tensor) -> Tensor:
     return real(gradient).to(_wide(p))
 
 
-def _square(vector: Tensor, weight: Tensor | None) -> Tensor:
-    return vector.square().sum() if weight is None else (vector.square() * weight).sum()
+def _norms(vectors: Iterable[Tensor], weights: Sequence[Tensor | None]) -> np.ndarray:
+    """Return the squared norm of every vector, in which a coordinate counts its weight; one wait for the device."""
+    squares = [v.square().sum() if w is None else (v.square() * w).sum() for v, w in zip(vectors, weights, strict=True)]
+    return torch.stack([s.to(squares[0].device) for s in squares]).cpu().double().numpy()

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sklgap.inspection import gradient_noise_scale
-from sklgap.monitor import BatchSizeMonitor
+from sklgap.monitor import BatchSizeMonitor, BatchSizeSampler
 from sklgap.monitor import _noise as noise_module
 
 DIM, SIGMA = 4, 0.5
@@ -324,21 +324,13 @@ def test_no_graph_mode_is_needed():
     assert monitor.n_measurements == 1
 
 
-class _Scaler:
-    def __init__(self, scale):
-        self.scale_by = scale
-
-    def get_scale(self):
-        return self.scale_by
-
-
 @pytest.mark.parametrize("way", ["parts", "accumulation"])
 def test_a_gradient_scaler_is_taken_out(way):
     net, draw = regression()
     batch = draw(32)
     plain = BatchSizeMonitor(net, half_square, every=1, parts=4)
     plain.step(batch)
-    scaled = BatchSizeMonitor(net, half_square, every=1, parts=4, scaler=_Scaler(1024.0))
+    scaled = BatchSizeMonitor(net, half_square, every=1, parts=4, scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))
     if way == "parts":
         scaled.step(batch)
     else:
@@ -349,7 +341,12 @@ def test_a_gradient_scaler_is_taken_out(way):
 
 def test_an_overflow_under_a_scaler_is_left_out():
     net, draw = regression()
-    monitor = BatchSizeMonitor(net.float(), lambda a, b: half_square(a, b.float()), every=1, scaler=_Scaler(1e38))
+    monitor = BatchSizeMonitor(
+        net.float(),
+        lambda a, b: half_square(a, b.float()),
+        every=1,
+        scaler=torch.amp.GradScaler("cpu", init_scale=1e38),
+    )
     X, y = draw(32)
     monitor.step((X.float() * 1e3, y))
     assert (monitor.n_measurements, monitor.n_skipped) == (0, 1)
@@ -538,6 +535,44 @@ def test_wrong_accumulation():
         pass
 
 
+def test_a_micro_batch_without_gradient_belongs_to_its_update():
+    net, draw = regression()
+    X, y = draw(12)
+    monitor = BatchSizeMonitor(net)
+    for weight in (0.0, 1.0, 1.0):
+        with monitor.accumulate(4):
+            (half_square(net(X[:4]), y[:4]) * weight).backward()
+    monitor.step()
+    assert (monitor.n_measurements, monitor.n_skipped, monitor.batch_size) == (1, 0, 12)
+
+
+def test_a_scale_that_changes_between_updates_is_that_of_the_update():
+    net, draw = regression()
+    X, y = draw(8)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    monitors = BatchSizeMonitor(net), BatchSizeMonitor(net, scaler=scaler)
+    for monitor, scale in zip(monitors, (1.0, 1024.0), strict=True):
+        net.zero_grad()
+        for rows in torch.arange(8).split(4):
+            with monitor.accumulate(4):
+                (half_square(net(X[rows]), y[rows]) * scale / 2).backward()
+        scaler.scale(torch.ones(1))
+        scaler.update(2048.0)
+        monitor.step()
+    assert monitors[1].state()["trace"] == pytest.approx(monitors[0].state()["trace"])
+
+
+def test_accumulation_over_several_processes_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
+    net, _ = regression()
+    with (
+        pytest.raises(ValueError, match=r"^accumulate must run in one process; there are 4"),
+        BatchSizeMonitor(net).accumulate(4),
+    ):
+        pass
+
+
 def test_cleared_gradients_end_an_update():
     net, draw = regression()
     monitor = BatchSizeMonitor(net)
@@ -549,3 +584,54 @@ def test_cleared_gradients_end_an_update():
                 half_square(net(X[rows]), y[rows]).backward()
     monitor.step()
     assert (monitor.n_measurements, monitor.n_skipped) == (2, 1)  # the second had a single micro-batch
+
+
+@pytest.mark.parametrize("measured", ["before backward", "after backward"])
+def test_inside_autocast_training_is_as_it_was(measured):
+    def train(every):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        monitor = BatchSizeMonitor(net, lambda a, b: half_square(a.float(), b), every=every, parts=4)
+        for _ in range(3):
+            batch = torch.randn(16, 4), torch.randn(16, 1)
+            optimizer.zero_grad()
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = half_square(net(batch[0]).float(), batch[1])
+                if every and measured == "before backward":
+                    monitor.step(batch)
+                loss.backward()
+                if every and measured == "after backward":
+                    monitor.step(batch)
+            optimizer.step()
+        return list(net.parameters()), monitor.n_measurements
+
+    with_it, n = train(1)
+    without, none = train(None)
+    assert (n, none) == (3, 0)
+    assert all(torch.equal(a, b) for a, b in zip(with_it, without, strict=True))
+
+
+def test_behind_data_parallel_wrappers_a_process_measures_its_own_share(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        net, draw = regression()
+        batch = draw(32)
+        states = []
+        for module in (net, nn.parallel.DistributedDataParallel(net)):
+            monitor = BatchSizeMonitor(module, half_square, every=1)
+            monitor.step(batch)
+            states.append(monitor.state()["trace"])
+            half_square(module(batch[0]), batch[1]).backward()
+        assert states[0] == states[1]
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_a_sampler_reads_rank_and_world_size_of_torch(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        sampler = BatchSizeSampler(10, 5)
+        assert (sampler.rank, sampler.world_size) == (0, 1)
+    finally:
+        torch.distributed.destroy_process_group()
