@@ -164,6 +164,20 @@ def test_layers_that_make_a_difference(layers, causes):
     assert check_accumulation(divided, net(nn.LayerNorm(8)), batch(), EVEN).same
 
 
+class Masked(nn.Module):
+    """Draws a mask by a function, as attention does."""
+
+    def forward(self, X):
+        return functional.dropout(X, 0.3, self.training)
+
+
+def test_dropout_by_a_function():
+    assert check_accumulation(divided, net(Masked()), batch(), EVEN).causes == ("dropout",)
+    assert check_accumulation(divided, net(Masked()), batch(ignored=5), EVEN).causes == ("dropout", "unequal_means")
+    attention = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
+    assert check_accumulation(divided, net(attention), batch(), SHORT).causes == ("dropout", "short_micro_batch")
+
+
 def test_the_scale():
     assert check_accumulation(not_divided, net(), batch(), EVEN).scale == pytest.approx(3)
     assert check_accumulation(divided_twice, net(), batch(), EVEN).scale == pytest.approx(1 / 3)
