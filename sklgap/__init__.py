@@ -120,6 +120,7 @@ _PARTS: tuple[str, ...] = (
     "inspection",
     "memory",
     "metrics",
+    "monitor",
     "nets",
     "objective",
     "regimes",

@@ -15,7 +15,7 @@ from matplotlib import pyplot
 from torch import nn
 
 import sklgap
-from sklgap import datasets, experiments, inspection, metrics, nets, objective, regimes, remedies, training
+from sklgap import datasets, experiments, inspection, metrics, monitor, nets, objective, regimes, remedies, training
 from tests.tiny import Mlp, blobs, images, small
 
 X, Y = blobs(24)
@@ -237,6 +237,19 @@ def calls():
         regimes.check_lr_schedule, lr_scaling=None, lr_warmup_epochs=0, lr_milestones=(), lr_decay=0.1
     )
     found["default_base_batch_size"] = plain(regimes.default_base_batch_size, n_samples=40)
+    found["growing_milestones"] = plain(regimes.growing_milestones, batch_size=4, milestones=[1])
+    found["transfer_hyperparameters"] = plain(
+        regimes.transfer_hyperparameters, hyperparameters={"lr": 0.1}, optimizer="Adam", batch_size=4, new_batch_size=8
+    )
+    found["BatchSizeSampler"] = plain(regimes.BatchSizeSampler, dataset=40, schedule=4)
+    found["BatchSizeMonitor"] = plain(monitor.BatchSizeMonitor, module=nn.Linear(2, 2))
+    found["check_accumulation"] = plain(
+        monitor.check_accumulation,
+        train_step=backward_of_each,
+        module=nn.Linear(2, 2),
+        batch=(torch.ones(4, 2), torch.zeros(4, dtype=torch.long)),
+        sizes=[2, 2],
+    )
     found["lr_factor"] = plain(regimes.lr_factor, lr_scaling=None, batch_size=4, base_batch_size=2)
     found["n_batches"] = plain(regimes.n_batches, n_samples=40, batch_size=4)
     found["split_rows"] = plain(regimes.split_rows, n_rows=40, batch_size=4)
@@ -244,6 +257,11 @@ def calls():
     found["check_remedies"] = plain(remedies.check_remedies, remedies=())
     found["plan_epoch"] = plain(training.plan_epoch, n_rows=40, batch_size=4, seed=0, epoch=0)
     return found | small_experiments() | displays()
+
+
+def backward_of_each(module, micro_batches):
+    for inputs, target in micro_batches:
+        (nn.functional.cross_entropy(module(inputs), target) / len(micro_batches)).backward()
 
 
 def small_experiments():

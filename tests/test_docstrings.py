@@ -15,6 +15,7 @@ PACKAGES = [name for name in MODULES if hasattr(importlib.import_module(name), "
 
 # Public names that need no example of their own.
 RECORDS = {
+    "AccumulationCheck",
     "BatchSizeCurve",
     "Components",
     "Contrast",
@@ -30,6 +31,7 @@ RECORDS = {
     "GapReport",
     "HessianEigenvalues",
     "HessianTrace",
+    "HyperparameterTransfer",
     "LossCurve",
     "LossSurface",
     "NonInferiority",
@@ -43,6 +45,7 @@ RECORDS = {
     "SpectralDensity",
     "WarmStartCurve",
     "TimeToAccuracy",
+    "TransferRule",
 }  # returned, not built by users
 DISPLAYS = {
     "BatchSizeCurveDisplay",

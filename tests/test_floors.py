@@ -14,7 +14,7 @@ FLOORS = [
     {"memory"},
     {"objective", "nets", "regimes", "datasets"},
     {"remedies", "inspection"},
-    {"training"},
+    {"training", "monitor"},
     {"estimator"},
     {"experiments", "metrics"},
     {"cli"},
@@ -108,6 +108,9 @@ def test_imports_go_down(path):
         ("training/_net.py", "def f():\n    from sklgap.estimator._parameters import make_net"),
         ("metrics/_sharpness.py", "from sklgap.experiments import compare_regimes"),
         ("regimes/_base.py", "from sklgap.estimator import _nested_parameters"),
+        ("monitor/_noise.py", "from sklgap.training import TrainingRecorder"),
+        ("monitor/_noise.py", "import skorch"),
+        ("training/_net.py", "from sklgap.monitor import BatchSizeMonitor"),
         ("surprise/_new.py", ""),
     ],
 )
@@ -127,6 +130,7 @@ def test_the_test_finds(path, text):
             "from sklgap.estimator import _parameters\nimport sklgap.training",
         ),
         ("training/_net.py", "import skorch.callbacks\nfrom sklgap.objective import Objective"),
+        ("monitor/_noise.py", "from sklgap.inspection import gradient_noise_scale\nimport sklgap.regimes"),
         ("__main__.py", "from sklgap import compare_regimes, LBGapClassifier\nimport sklgap.datasets"),
     ],
 )

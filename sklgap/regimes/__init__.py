@@ -8,22 +8,29 @@ from sklgap.regimes._dynamic_sampling import DynamicSampling
 from sklgap.regimes._growing import GrowingBatch
 from sklgap.regimes._lr_scaling import check_lr_scaling, lr_factor
 from sklgap.regimes._lr_schedule import LRSchedule, check_lr_schedule
+from sklgap.regimes._sampler import BatchSizeSampler, growing_milestones
 from sklgap.regimes._switch import SwitchBatch
+from sklgap.regimes._transfer import HyperparameterTransfer, TransferRule, transfer_hyperparameters
 
 __all__ = [
     "BatchRegime",
+    "BatchSizeSampler",
     "ConstantBatch",
     "DynamicSampling",
     "GrowingBatch",
+    "HyperparameterTransfer",
     "LRSchedule",
     "SwitchBatch",
+    "TransferRule",
     "check_batch_regime",
     "check_batch_size",
     "check_lr_scaling",
     "check_lr_schedule",
     "default_base_batch_size",
+    "growing_milestones",
     "lr_factor",
     "n_batches",
     "split_rows",
+    "transfer_hyperparameters",
     "updates_of_epochs",
 ]

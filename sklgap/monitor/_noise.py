@@ -1,0 +1,589 @@
+"""The gradient noise scale of a training while it runs, in anybody's loop."""
+
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from sklgap._checks import check_fraction, check_integer, check_module, check_sizes, shown
+from sklgap._random import undisturbed
+from sklgap._typing import Criterion
+from sklgap.inspection._gradient_noise import ratio_interval
+from sklgap.monitor._batches import check_in_reach, number_of_rows, parts_of
+from sklgap.objective._loss import call_module
+from sklgap.objective._objective import WholeBatchLoss, takes_module
+from sklgap.objective._parameters import Patterns, real, trainable_parameters
+from sklgap.objective._stream import inputs_and_target
+
+Geometry = Literal["euclidean", "adam"]
+# The interval comes from the means of so many stretches of the window, each of at least two measurements.
+_MOST_STRETCHES, _LEAST_STRETCHES = 10, 4
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm
+_ALL = "all"
+
+
+class BatchSizeMonitor:
+    r"""Measures the gradient noise scale in a plain training loop: which batch size is useful for speed.
+
+    Every measured update gives gradients :math:`g_k` of K parts of :math:`n_k` samples, N in all, with mean
+    :math:`\bar g = \sum_k n_k g_k / N`, and from them unbiased estimates of the noise of a single sample and of the
+    squared gradient:
+
+    .. math:: t = \frac{1}{K - 1} \sum_k n_k \|g_k - \bar g\|^2, \qquad s = \|\bar g\|^2 - t / N
+
+    The noise scale (the "knee") is the sum of t over the sum of s over the last ``window`` measurements, never the mean
+    of ratios. The number of updates to a given loss is proportional to 1 + knee / B.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The model that is trained, also behind ``torch.compile`` or ``DistributedDataParallel`` (every process then
+        measures its own share of the batch).
+    loss : callable, default=None
+        For `step`: a criterion of (outputs, target) for batches (inputs, target), or a function ``loss(module, batch)``
+        that returns the mean loss of a batch of any form, or (mean loss, weight of the batch), for example its number
+        of tokens. The first argument of such a function is named ``module`` or ``model``.
+    every : int, default=None
+        Measure every so many updates. None: as often as ``max_overhead`` allows; with `accumulate`, every update.
+    parts : int, default=8
+        Parts into which `step` cuts a batch.
+    parameters : str, list of str or dict, default=None
+        Patterns of parameter names, as ``"encoder.*"``: measure with respect to these only. A dict
+        ``{group: patterns}`` measures each group as well as all of them together. None: all that are trainable.
+    geometry : {"euclidean", "adam"}, default="euclidean"
+        ``"adam"``: a coordinate counts :math:`1 / (\sqrt{\hat v} + \epsilon)`, with v from ``optimizer``.
+    max_overhead : float, default=0.03
+        Share of the training time that `step` may cost with ``every=None``.
+    optimizer : torch.optim.Optimizer, default=None
+        Adam or one like it, for ``geometry="adam"``.
+    scaler : torch.amp.GradScaler, default=None
+        Of a training in half precision. Gradients are measured unscaled; those that overflow are left out.
+    window : int, default=100
+        Measurements that the estimate is made of.
+
+    Attributes
+    ----------
+    n_measurements : int
+        Updates measured so far.
+    n_skipped : int
+        Updates that could not be measured: a single micro-batch, an overflow under a ``scaler``, or Adam's v not there
+        yet.
+    batch_size : int or None
+        Samples of the last measured update.
+
+    Notes
+    -----
+    The training is bit for bit what it is without the monitor. Weights, ``.grad``, buffers, generators, mode and
+    optimiser are as before after every measurement. Hooks on the module run in it, too.
+
+    The interval is Fieller's at 95 %. Successive measurements depend on each other, so its standard errors are those
+    of the means of up to 10 consecutive stretches of the window (batch means), with Student's t. Fewer than 8
+    measurements give no interval. It is right where stretches are longer than the memory of the noise. A drift of the
+    gradient within the window makes it wider.
+
+    Parts are treated as independent draws. Under batch norm a part uses its own statistics, so that expected gradients
+    depend on the size of the parts. Dropout counts as noise. With ``geometry="adam"`` v must not hold the measured
+    gradient: call `step` before ``optimizer.step()``. Call it before in any case for an unbiased estimate: after the
+    update the batch is one that the weights have just been fitted to.
+
+    A noise scale is about the speed of training. It says nothing about accuracy, and takes the Hessian for a multiple
+    of the identity (McCandlish et al.): it is good for an order of magnitude.
+
+    References
+    ----------
+    McCandlish et al., An Empirical Model of Large-Batch Training, arXiv:1812.06162, Section 2.2 and Appendix A.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.monitor import BatchSizeMonitor
+    >>> _ = torch.manual_seed(0)
+    >>> net, loss = torch.nn.Linear(3, 1), torch.nn.MSELoss()
+    >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    >>> monitor = BatchSizeMonitor(net, loss, every=1)
+    >>> for _ in range(20):
+    ...     X = torch.randn(64, 3)
+    ...     y = X.sum(dim=1, keepdim=True) + torch.randn(64, 1)
+    ...     optimizer.zero_grad()
+    ...     loss(net(X), y).backward()
+    ...     monitor.step((X, y))
+    ...     optimizer.step()
+    >>> monitor.state()["n_measurements"]
+    20
+    >>> monitor.state()["noise_scale_low"] < monitor.state()["noise_scale"]
+    True
+
+    With gradient accumulation the micro-batches are the parts:
+
+    >>> monitor = BatchSizeMonitor(net)
+    >>> optimizer.zero_grad()
+    >>> for _ in range(4):
+    ...     with monitor.accumulate(n_samples=16):
+    ...         X = torch.randn(16, 3)
+    ...         (loss(net(X), X.sum(dim=1, keepdim=True)) / 4).backward()
+    >>> monitor.step()
+    >>> monitor.n_measurements, monitor.batch_size
+    (1, 64)
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: Criterion | Any = None,
+        *,
+        every: int | None = None,
+        parts: int = 8,
+        parameters: Patterns | Mapping[str, Patterns] | None = None,
+        geometry: Geometry = "euclidean",
+        max_overhead: float = 0.03,
+        optimizer: torch.optim.Optimizer | None = None,
+        scaler: Any = None,
+        window: int = 100,
+    ) -> None:
+        check_module(module)
+        check_in_reach(module, optimizer)
+        check_integer("every", every, or_none=True)
+        check_integer("parts", parts, 2)
+        check_fraction("max_overhead", max_overhead, above=0.0)
+        check_integer("window", window, 2 * _LEAST_STRETCHES)
+        check_sizes(window=window)
+        if not isinstance(geometry, str) or geometry not in get_args(Geometry):
+            raise ValueError(f"geometry must be 'euclidean' or 'adam'; got {shown(geometry)}.")
+        if (geometry == "adam") != (optimizer is not None):
+            raise ValueError("optimizer must be given with geometry='adam', which reads its v, and only with it.")
+        self.module = _plain(module)
+        self.every, self.parts, self.geometry, self.max_overhead = every, int(parts), geometry, float(max_overhead)
+        self.optimizer, self.scaler, self.window = optimizer, scaler, int(window)
+        self._loss = _loss_of_batch(loss)
+        self._params, self._groups = _groups(self.module, parameters)
+        self._records: deque[tuple[float, np.ndarray]] = deque(maxlen=self.window)
+        self._clock = _Clock(self.max_overhead)
+        self._open: _Accumulated | None = None
+        self._n_updates = 0
+        self.n_measurements, self.n_skipped = 0, 0
+        self.batch_size: int | None = None
+
+    # -- measuring --------------------------------------------------------------------------------------------------
+
+    def step(self, batch: Any = None) -> None:
+        """Measure an update, if one is due: the gradients of the parts of a batch, at the module's weights.
+
+        Parameters
+        ----------
+        batch : object, default=None
+            The batch of this update, as ``loss`` takes it. None: the update was made of the micro-batches of
+            `accumulate`, and is complete.
+        """
+        if batch is None:
+            if self._open is None:
+                raise ValueError("batch must be given, unless micro-batches were measured by accumulate; got None.")
+            self._close()
+            return
+        if self._open is not None:
+            raise ValueError("batch must be None where accumulate has measured the micro-batches of this update.")
+        if self._loss is None:
+            raise ValueError("loss must be given to BatchSizeMonitor where step gets a batch; got None.")
+        due = self._clock.due() if self.every is None else self._n_updates % self.every == 0
+        self._n_updates += 1
+        if due:
+            with self._clock.running():
+                self._measure(batch)
+
+    def _measure(self, batch: Any) -> None:
+        n = number_of_rows(batch)
+        if n < 2 * self.parts:
+            raise ValueError(
+                f"batch must have at least 2 samples for each of the parts={self.parts}; got {n} samples: lower parts."
+            )
+        weights = self._weights()
+        if weights is None:
+            self.n_skipped += 1
+            return
+        total = [torch.zeros_like(real(p), dtype=_wide(p)) for p in self._params.values()]
+        squares, masses = np.zeros(len(self._params)), 0.0
+        for part in parts_of(batch, n, self.parts):
+            mass, gradients = self._gradients(part)
+            mass = mass if mass is not None else number_of_rows(part)
+            norms = _norms(gradients, weights)
+            if not np.isfinite(norms).all():
+                if self.scaler is None:
+                    raise ValueError("The gradient must be finite to be measured; it is not on a part of the batch.")
+                self.n_skipped += 1
+                return
+            squares += mass * norms
+            masses += mass
+            for sum_, gradient in zip(total, gradients, strict=True):
+                sum_.add_(gradient, alpha=mass)
+        self._add(squares, _norms(total, weights) / masses**2, masses, self.parts, n)
+
+    def _gradients(self, part: Any) -> tuple[float | None, list[Tensor]]:
+        """Return what the part counts for, None where the loss does not say, and its gradients, unscaled."""
+        assert self._loss is not None
+        scale = self._scale()
+        with _as_it_was(self.module, self._params), torch.enable_grad():
+            loss = self._loss(self.module, part)
+            if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
+                raise ValueError("loss must return one number that depends on the parameters of the module.")
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise ValueError(f"The loss must be finite to be measured; it is {value} on a part of the batch.")
+            found = torch.autograd.grad(loss * scale, list(self._params.values()), allow_unused=True)
+        gradients = [
+            torch.zeros_like(real(p), dtype=_wide(p)) if g is None else _dense(g, p) / scale
+            for g, p in zip(found, self._params.values(), strict=True)
+        ]
+        return getattr(self._loss, "weight", None), gradients
+
+    @contextlib.contextmanager
+    def accumulate(self, n_samples: int) -> Iterator[None]:
+        """Measure what a micro-batch adds to ``.grad``: put it around the ``backward`` of the micro-batch.
+
+        It assumes what makes accumulation right: that the sum over the micro-batches is the gradient of all samples, up
+        to a factor (`check_accumulation` tests it). The update ends with ``step()``, or where the gradients have been
+        cleared. Clip after the last micro-batch.
+
+        Parameters
+        ----------
+        n_samples : int
+            Samples of the micro-batch.
+        """
+        check_integer("n_samples", n_samples)
+        self._check_subtraction()
+        before_squares = self._current()
+        begun = self._open is not None and not self._open.last.any() and self._open.sizes
+        untouched = all(p.grad is None for p in self._params.values())
+        # Zeros after a micro-batch that gave zeros, of ignored targets alone, do not begin an update.
+        if not before_squares.any() and (untouched or not begun):
+            if self._open is not None:
+                self._close()
+            due = self.every is None or self._n_updates % self.every == 0
+            self._open = _Accumulated(before_squares, due, self._scale())
+        elif self._open is None:
+            raise ValueError(
+                "The gradient must be cleared before the first micro-batch of an update: call optimizer.zero_grad()."
+            )
+        open_ = self._open
+        if not np.array_equal(before_squares, open_.last, equal_nan=True):
+            raise ValueError(
+                "The gradient must not change between the micro-batches of an update, and it did: clip and unscale "
+                "after the last one."
+            )
+        if open_.due and open_.weights is None:
+            open_.weights = self._weights()
+        before = list(self._standing()) if open_.weights is not None else None
+        yield
+        if all(p.grad is None for p in self._params.values()):
+            raise ValueError("There is no gradient yet: call backward inside monitor.accumulate.")
+        if before is not None and open_.weights is not None:
+            pairs = zip(self._standing(), before, strict=True)
+            open_.squares.append(_norms((now - old for now, old in pairs), open_.weights) / n_samples)
+            open_.total = _norms(self._standing(), open_.weights)
+        open_.sizes.append(int(n_samples))
+        open_.last = self._current()
+
+    def _check_subtraction(self) -> None:
+        """ValueError where the difference of two ``.grad`` is not what a micro-batch has added."""
+        low = next((p.dtype for p in self._params.values() if p.dtype in (torch.float16, torch.bfloat16)), None)
+        if low is not None:
+            raise ValueError(
+                f"module must have parameters in float32 for accumulate, which subtracts gradients; got {low}: use "
+                "step(batch)."
+            )
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            n_processes = torch.distributed.get_world_size()
+            if n_processes > 1:
+                raise ValueError(
+                    f"accumulate must run in one process; there are {n_processes}, and the last backward of an update "
+                    "adds the gradients of all: use step(batch)."
+                )
+
+    def _scale(self) -> float:
+        return float(self.scaler.get_scale()) if self.scaler is not None else 1.0
+
+    def _standing(self) -> Iterator[Tensor]:
+        """Yield what stands in ``.grad`` now, by parameter, as copies."""
+        for p in self._params.values():
+            yield torch.zeros_like(real(p), dtype=_wide(p)) if p.grad is None else _dense(p.grad.detach(), p).clone()
+
+    def _current(self) -> np.ndarray:
+        return _norms(self._standing(), [None] * len(self._params))
+
+    def _close(self) -> None:
+        open_, self._open = self._open, None
+        assert open_ is not None
+        self._n_updates += 1
+        if not open_.due:
+            return
+        n, k = sum(open_.sizes), len(open_.sizes)
+        finite = open_.total is not None and bool(np.isfinite(open_.total).all())
+        if open_.total is not None and not finite and self.scaler is None:
+            raise ValueError("The gradient must be finite to be measured; it is not in this update.")
+        if k < 2 or not finite or open_.total is None:
+            self.n_skipped += 1
+            return
+        # A micro-batch adds n_k g_k / N, so that n_k |g_k|^2 = N^2 |added|^2 / n_k; a scale of the loss cancels in the
+        # noise scale, but is taken out for the other numbers.
+        scale = open_.scale**2
+        self._add(n**2 * np.sum(open_.squares, axis=0) / scale, open_.total / scale, n, k, n)
+
+    def _add(self, squares: np.ndarray, mean: np.ndarray, mass: float, k: int, n: int) -> None:
+        """Record sum n_k |g_k|^2 and |mean g|^2 of every parameter as (trace, squared norm) of every group."""
+        rows = []
+        for members in self._groups.values():
+            square = float(mean[members].sum())
+            trace = max(0.0, (float(squares[members].sum()) - mass * square) / (k - 1))
+            rows.append((trace, square - trace / mass))
+        self._records.append((mass, np.array(rows)))
+        self.n_measurements += 1
+        self.batch_size = n
+
+    def _weights(self) -> list[Tensor | None] | None:
+        """Return what every coordinate counts, by parameter: None for one each; None where Adam has no v yet."""
+        if self.optimizer is None:
+            return [None] * len(self._params)
+        groups = {id(p): group for group in self.optimizer.param_groups for p in group["params"]}
+        found: list[Tensor | None] = []
+        for name, p in self._params.items():
+            if id(p) not in groups:
+                raise ValueError(f"optimizer must train all measured parameters; it does not train {name!r}.")
+            state, group = self.optimizer.state.get(p, {}), groups[id(p)]
+            if not state:
+                return None
+            v = state.get("max_exp_avg_sq") if group.get("amsgrad") else state.get("exp_avg_sq")
+            if not isinstance(v, Tensor) or "betas" not in group or "eps" not in group or v.shape != p.shape:
+                raise ValueError(
+                    "optimizer must be Adam or one that stores exp_avg_sq as it does, for geometry='adam'; got "
+                    f"{type(self.optimizer).__name__}."
+                )
+            correction = 1 - group["betas"][1] ** float(state["step"])
+            weight = 1 / ((v.to(_wide(p)) / correction).sqrt() + group["eps"])
+            found.append(weight.unsqueeze(-1) if p.is_complex() else weight)
+        return found
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, float]:
+        """Return the estimates as a flat dict of numbers, for any logger.
+
+        Returns
+        -------
+        dict
+            ``noise_scale``, ``noise_scale_low`` and ``noise_scale_high`` (95 %), ``trace``,
+            ``squared_gradient_norm`` (may be negative where noise prevails), ``n_effective`` (independent measurements
+            that the window is worth), the same with ``/group`` behind them for every group of parameters,
+            ``batch_size``, ``n_window``, ``n_measurements`` and ``n_skipped``. Estimates are NaN before the first
+            measurement.
+        """
+        found: dict[str, float] = {}
+        for i, name in enumerate(self._groups):
+            tail = "" if name == _ALL else f"/{name}"
+            values = _estimate(np.array([rows[i] for _, rows in self._records]).reshape(-1, 2))
+            found.update({key + tail: value for key, value in values.items()})
+        found["batch_size"] = math.nan if self.batch_size is None else self.batch_size
+        found["n_window"] = len(self._records)
+        found["n_measurements"], found["n_skipped"] = self.n_measurements, self.n_skipped
+        return found
+
+    def verdict(self) -> str:
+        """Return in a few words what the noise scale says about the batch size in use."""
+        if not self._records:
+            return "Nothing has been measured yet: train on."
+        state, size = self.state(), float(self._records[-1][0])
+        knee, low, high = state["noise_scale"], state["noise_scale_low"], state["noise_scale_high"]
+        notes = "This is about speed, not about accuracy."
+        if self.geometry == "adam":
+            notes = f"In Adam's geometry. {notes}"
+        if any(isinstance(part, _BATCH_NORM) and part.training for part in self.module.modules()):
+            notes = f"Batch norm: a part has its own statistics, which biases the knee. {notes}"
+        if not math.isfinite(high) or not math.isfinite(knee):
+            least = f"above {_number(low)}" if low > 0 else "not determined"
+            return f"{_number(size)}: the knee is {least} (95 %); measure longer for its upper end. {notes}"
+        saved = 1 - (1 + knee / (2 * size)) / (1 + knee / size)
+        doubling = (
+            "each doubling still nearly halves the updates"
+            if saved > 0.4
+            else f"a doubling saves {'only ' if saved < 0.1 else ''}{100 * saved:.0f} % of the updates"
+        )
+        # A batch of four knees uses five times as many samples as the smallest batches do.
+        wasted = _number(4 * knee, 1)
+        return (
+            f"{_number(size)}: {doubling}; the knee is at about {_number(knee)} [{_number(low)}, {_number(high)}]; "
+            f"beyond {wasted} more samples are mostly wasted. {notes}"
+        )
+
+
+class _Accumulated:
+    """What the micro-batches of an update that is not complete have added so far."""
+
+    def __init__(self, last: np.ndarray, due: bool, scale: float) -> None:
+        self.sizes: list[int] = []
+        self.squares: list[np.ndarray] = []
+        self.total: np.ndarray | None = None
+        self.weights: list[Tensor | None] | None = None
+        self.last, self.due, self.scale = last, due, scale
+
+
+class _Clock:
+    """Decides when a measurement is due, so that all of them take at most a share of the training time."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self._begin: float | None = None
+        self._spent = self._last = 0.0
+        self._calls = 0
+
+    def due(self) -> bool:
+        now = time.perf_counter()
+        if self._begin is None:
+            self._begin = now
+            return False
+        self._calls += 1
+        training = now - self._begin - self._spent
+        # The first measurement is expected to take as long as an update.
+        expected = self._last or training / self._calls
+        return self._spent + expected <= self.share * training
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self._last = time.perf_counter() - begin
+        self._spent += self._last
+
+
+# -- estimates ------------------------------------------------------------------------------------------------------
+
+
+def _estimate(pairs: np.ndarray) -> dict[str, float]:
+    """Return the ratio of sums of (trace, squared norm), of shape (n, 2), with its interval by batch means."""
+    n = len(pairs)
+    if not n:
+        names = ("noise_scale", "noise_scale_low", "noise_scale_high", "trace", "squared_gradient_norm")
+        return {**dict.fromkeys(names, math.nan), "n_effective": 0.0}
+    trace, square = map(float, pairs.mean(axis=0))
+    ratio = trace / square if square > 0 else (math.inf if trace > 0 else math.nan)
+    low, high, effective = 0.0, math.inf, float("nan")
+    stretches = min(_MOST_STRETCHES, n // 2)
+    if stretches >= _LEAST_STRETCHES:
+        length = n // stretches
+        means = pairs[n - stretches * length :].reshape(stretches, length, 2).mean(axis=1)
+        covariance = np.cov(means, rowvar=False) / stretches
+        low, high = ratio_interval(trace, square, covariance, stretches - 1)
+        if math.isfinite(ratio):
+            direction = np.array([1.0, -ratio])
+            single = float(direction @ np.cov(pairs, rowvar=False) @ direction)
+            together = float(direction @ covariance @ direction)
+            effective = min(float(n), single / together) if together > 0 else float(n)
+    return {
+        "noise_scale": ratio,
+        "noise_scale_low": float(low),
+        "noise_scale_high": float(high),
+        "trace": trace,
+        "squared_gradient_norm": square,
+        "n_effective": effective,
+    }
+
+
+def _number(value: float, digits: int = 2) -> str:
+    """Return a number rounded to so many digits, with commas; small whole numbers as they are."""
+    if value == round(value) and digits > 1:
+        return f"{value:,.0f}"
+    if value <= 0:
+        return "0"
+    rounded = round(value, digits - 1 - math.floor(math.log10(value)))
+    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:g}"
+
+
+# -- the module -----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _as_it_was(module: nn.Module, params: Mapping[str, Tensor]) -> Iterator[None]:
+    """Leave buffers and generators as they are: within it the module has copies of its buffers."""
+    owners = [(part._buffers, dict(part._buffers)) for part in module.modules()]
+    copies: dict[int, Tensor] = {}
+    devices = sorted({p.device.index or 0 for p in params.values() if p.device.type == "cuda"})
+    eager = getattr(torch.compiler, "set_stance", None)
+    with undisturbed(), torch.random.fork_rng(devices=devices, enabled=bool(devices)):
+        try:
+            for slots, saved in owners:
+                for name, buffer in saved.items():
+                    if buffer is not None:
+                        slots[name] = copies.setdefault(id(buffer), buffer.detach().clone())
+            # A compiled part would compile again for the size of the parts, and then train with other kernels.
+            with eager("force_eager") if eager is not None else contextlib.nullcontext():
+                yield
+        finally:
+            for slots, saved in owners:
+                slots.clear()
+                slots.update(saved)
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    """Return the module behind ``torch.compile`` and ``DistributedDataParallel``."""
+    while True:
+        inner = getattr(module, "_orig_mod", None)
+        if inner is None and isinstance(module, nn.parallel.DistributedDataParallel):
+            inner = module.module
+        if inner is None:
+            return module
+        module = inner
+
+
+def _loss_of_batch(loss: Any) -> Any:
+    """Return a function of (module, batch), or None."""
+    if loss is None:
+        return None
+    if isinstance(loss, type) or not callable(loss):
+        raise TypeError(f"loss must be a criterion or a function loss(module, batch); got {shown(loss)}.")
+    if takes_module(loss):
+        return WholeBatchLoss(loss)
+    if getattr(loss, "reduction", "mean") != "mean":
+        raise ValueError(f"loss must have reduction='mean'; got reduction={loss.reduction!r}.")
+
+    def of_batch(module: nn.Module, batch: Any) -> Tensor:
+        X, y = inputs_and_target(batch)
+        return loss(call_module(module, X), y)
+
+    return of_batch
+
+
+def _groups(module: nn.Module, parameters: Any) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
+    """Return the measured parameters by name, and the positions among them of every group."""
+    grouped = parameters if isinstance(parameters, Mapping) else {}
+    if isinstance(parameters, Mapping):
+        if not parameters or not all(isinstance(name, str) and name and name != _ALL for name in parameters):
+            raise ValueError(f"parameters must be a dict {{group: patterns}} with texts; got {shown(parameters)}.")
+        members = {name: trainable_parameters(module, patterns) for name, patterns in parameters.items()}
+        chosen = {name for group in members.values() for name in group}
+        params = {name: p for name, p in trainable_parameters(module).items() if name in chosen}
+    else:
+        params, members = trainable_parameters(module, parameters), {}
+    if not params:
+        raise ValueError("module must have trainable parameters; it has none.")
+    place = {name: i for i, name in enumerate(params)}
+    groups = {_ALL: list(place.values())}
+    groups.update({name: [place[p] for p in members[name]] for name in grouped})
+    return dict(params), groups
+
+
+def _wide(p: Tensor) -> torch.dtype:
+    return torch.float32 if p.device.type == "mps" else torch.float64
+
+
+def _dense(gradient: Tensor, p: Tensor) -> Tensor:
+    gradient = gradient.to_dense() if gradient.layout != torch.strided else gradient
+    return real(gradient).to(_wide(p))
+
+
+def _norms(vectors: Iterable[Tensor], weights: Sequence[Tensor | None]) -> np.ndarray:
+    """Return the squared norm of every vector, in which a coordinate counts its weight; one wait for the device."""
+    squares = [v.square().sum() if w is None else (v.square() * w).sum() for v, w in zip(vectors, weights, strict=True)]
+    return torch.stack([s.to(squares[0].device) for s in squares]).cpu().double().numpy()
