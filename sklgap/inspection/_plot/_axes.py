@@ -42,9 +42,9 @@ def check_axes(name: str, axes: Any, n_axes: int = 1) -> None:
         raise WrongArgument(f"{name} must be None or {what}; got {shown(axes)}.")
 
 
-def literal(label: str) -> str:
+def literal(label: object) -> str:
     """Return a label of the user as matplotlib writes it down letter by letter: between two dollars it reads TeX."""
-    return label.replace("$", r"\$")
+    return str(label).replace("$", r"\$")
 
 
 def plain_log_labels(*axes: Any) -> None:
