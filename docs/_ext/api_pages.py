@@ -26,12 +26,15 @@ def write_pages(app: Sphinx, config: Any) -> None:
 
 def _page(package: str) -> str:
     own = [name for name in public_names(package) if places()[name] == package]
-    above = [name for name in public_names(package) if places()[name] != package]
+    above = [name for name in public_names(package) if places()[name] == "sklgap" != package]
+    elsewhere = [name for name in public_names(package) if places()[name] not in ("sklgap", package)]
     text = _title(package) + (importlib.import_module(package).__doc__ or "") + "\n"
     if above:
         text += _table([f"sklgap.{name}" for name in above], "At the top level of the package too:", pages=False)
+    if elsewhere:
+        text += _table([f"{places()[name]}.{name}" for name in elsewhere], "In another part too:", pages=False)
     if own:
-        text += _table([f"{package}.{name}" for name in own], "Here only:" if above else "", pages=True)
+        text += _table([f"{package}.{name}" for name in own], "Here only:" if above or elsewhere else "", pages=True)
     return f"{text}\n.. module:: {package}\n"  # last: names above it are written in full
 
 

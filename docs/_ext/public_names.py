@@ -7,7 +7,7 @@ from typing import Any
 import sklgap
 
 # In the order of the reference; a sub-package that is not named here comes after them.
-ORDER = ["experiments", "inspection", "metrics", "monitor", "objective", "regimes", "remedies", "nets", "training"]
+ORDER = ["experiments", "inspection", "metrics", "objective", "regimes", "monitor", "remedies", "nets", "training"]
 ORDER += ["datasets"]
 
 
