@@ -34,7 +34,9 @@ from sklgap import LBGapClassifier, batch_size_curve, largest_safe_batch_size
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--quick", action="store_true", help="fewer trials and batch sizes")
 parser.add_argument("--trials", type=int, help="trainings of each batch size (default: 5; 3 with --quick)")
-parser.add_argument("--margin", type=float, default=0.02, help="average precision put up with (default: 0.02)")
+parser.add_argument(
+    "--margin", type=float, default=0.02, help="the loss of average precision that is acceptable (default: 0.02)"
+)
 parser.add_argument("--output", help="file to save the figure to")
 arguments = parser.parse_args()
 trials = arguments.trials or (3 if arguments.quick else 5)

@@ -367,11 +367,11 @@ def figures(result: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Yield each record of a result by what it is about: its numbers without seconds."""
     for part in RECORDS:
         for record in getattr(result, part, []):
-            kept = {k: v for k, v in record.items() if "seconds" not in k and k not in NO_FIGURES}
-            about = {k: kept[k] for k in ABOUT if k in kept}
-            if "epoch" in kept:  # one of several records of a training
-                about["n_updates"] = kept["n_updates"]
-            values = [np.nan if isinstance(v, str) or v is None else float(v) for v in kept.values()]
+            saved = {k: v for k, v in record.items() if "seconds" not in k and k not in NO_FIGURES}
+            about = {k: saved[k] for k in ABOUT if k in saved}
+            if "epoch" in saved:  # one of several records of a training
+                about["n_updates"] = saved["n_updates"]
+            values = [np.nan if isinstance(v, str) or v is None else float(v) for v in saved.values()]
             yield f"{part} {json.dumps(about)}", np.array(values)
 
 

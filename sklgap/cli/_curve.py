@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--margin",
         type=float,
-        help="loss of score, against the reference, that you put up with: 0.005 is half a point of accuracy (default: "
+        help="acceptable loss of score against the reference: 0.005 is half a point of accuracy (default: "
         "0.005, more where there are too few samples to show it; required for scores that do not lie in [0, 1])",
     )
     p.add_argument(

@@ -46,7 +46,7 @@ class Loaded(NamedTuple):
     """Data for a command.
 
     ``head`` is a transformer that makes numbers of the columns of a table, or None where X is numbers already;
-    ``said`` tells what was done with the data, in sentences.
+    ``said`` describes what was done with the data, in sentences.
     """
 
     X: Any

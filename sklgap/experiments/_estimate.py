@@ -9,7 +9,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from scipy import optimize, stats
@@ -621,18 +621,30 @@ def loss_test(losses: Components, margin: float, level: float = CONFIDENCE) -> L
     return LossTest(losses.value, bound, p_value, losses.n_trials, losses.worst, failed, shown)
 
 
-def fixed_sequence(losses: Iterable[Components], margin: float, level: float = CONFIDENCE) -> list[LossTest]:
-    """Return the tests of sizes in a fixed order, up to the first that is not shown, which ends them.
+class Shown(Protocol):
+    """A test that shows something or does not."""
 
-    The chance that any size is shown that loses the margin or more is at most 1 - level, without a correction for
-    several tests: Maurer, Hothorn and Lehmacher (1995).
+    @property
+    def shown(self) -> bool:
+        """Whether it is shown."""
+
+
+T = TypeVar("T")
+ShownT = TypeVar("ShownT", bound=Shown)
+
+
+def fixed_sequence(cases: Iterable[T], tests_of: Callable[[T], Sequence[ShownT]]) -> list[tuple[T, Sequence[ShownT]]]:
+    """Return cases in a fixed order with their tests, up to the first of which not all are shown, which ends them.
+
+    The chance that any case is shown that should not be is at most the level of one test, without a correction for
+    several: Maurer, Hothorn and Lehmacher (1995).
     """
-    tests: list[LossTest] = []
-    for one in losses:
-        tests.append(loss_test(one, margin, level))
-        if not tests[-1].shown:
+    found: list[tuple[T, Sequence[ShownT]]] = []
+    for case in cases:
+        found.append((case, tests_of(case)))
+        if not all(test.shown for test in found[-1][1]):
             break
-    return tests
+    return found
 
 
 def smallest_margin(n_rows: int) -> float:

@@ -13,7 +13,6 @@ from sklgap._checks import WrongArgument, is_flat, naming_data, shown
 from sklgap.estimator import LBGapClassifier
 from sklgap.experiments._protocol import Measurement, with_parameters
 from sklgap.experiments._result import environment, text_of
-from sklgap.inspection._sharpness import check_epsilons
 from sklgap.memory import check_memory
 from sklgap.objective._estimators import final_estimator
 from sklgap.regimes import check_batch_regime
@@ -96,13 +95,6 @@ def check_regimes(regimes: Any) -> dict[str, Mapping[str, Any]]:
     if any("random_state" in parameters for parameters in overrides.values()):
         raise ValueError("regimes must not set random_state: each trial starts all of them from its own.")
     return overrides
-
-
-def check_epsilon(epsilon: Any) -> float:
-    """Return the one epsilon of an experiment."""
-    if isinstance(epsilon, Sequence) or np.ndim(epsilon):
-        raise ValueError(f"epsilon must be a number above 0; got {shown(epsilon)}.")
-    return check_epsilons(epsilon)[0]
 
 
 def check_one_sharpness(measurement: Measurement, experiment: str) -> None:

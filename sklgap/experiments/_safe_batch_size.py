@@ -17,6 +17,7 @@ from sklgap.experiments._estimate import (
     Components,
     LossTest,
     check_margin,
+    fixed_sequence,
     loss_test,
     needed_rows,
 )
@@ -258,7 +259,7 @@ def largest_safe_batch_size(
     curve : BatchSizeCurve
         From `batch_size_curve`, with at least two trials. Sizes below its reference are not considered.
     margin : float or dict of str to float, default=None
-        The loss that is put up with, in the units of the score; by the name of the score where there are several.
+        The acceptable loss, in the units of the score; by the name of the score where there are several.
         None: 0.005, half a point, for scores that lie in [0, 1]; other scores need one.
     scoring : str, scorer, or dict of these, default=None
         Which of the scores that the curve has measured. Several: a size is safe only if it is shown to be for each of
@@ -322,13 +323,13 @@ def largest_safe_batch_size(
         raise ValueError("curve must have a finished fit of its reference; it was interrupted before.")
     scores = _scores_of(curve, scoring)
     margins = _check_margins(margin, scores, curve.settings["n_valid"], "validation")
-    chosen, tests = curve.reference, []
-    for size in (size for size in curve.batch_sizes if size > curve.reference):
-        of_size = [_test(curve, size, "valid", score.name, margins[score.name], confidence) for score in scores]
-        tests += of_size
-        if not all(test.shown for test in of_size):
-            break
-        chosen = size
+    larger = [size for size in curve.batch_sizes if size > curve.reference]
+    tested = fixed_sequence(
+        larger,
+        lambda size: [_test(curve, size, "valid", score.name, margins[score.name], confidence) for score in scores],
+    )
+    tests = [test for _, of_size in tested for test in of_size]
+    chosen = max([curve.reference, *(size for size, of_size in tested if all(test.shown for test in of_size))])
     confirmations = []
     if confirm is not None:
         _check_second(curve, confirm, chosen)

@@ -185,7 +185,7 @@ def try_scores(scores: Sequence[Score], y: Any, y_train: Any) -> None:
                 value = score.scorer(_Perfect(classes), y, y)
             if not np.isfinite(value):
                 raise ValueError(f"it is {value} even for predictions that are all right")
-        except Exception as error:
+        except Exception as error:  # a metric of the user may raise anything
             way_out = "; give y as 0 and 1, or make_scorer(..., pos_label=...)" if "pos_label" in str(error) else ""
             raise WrongArgument(
                 f"scoring must be scores that these labels have; {score.name} has none: {error}{way_out}"
@@ -209,7 +209,7 @@ def measure_score(score: Score, model: Any, X: Any, y: Any) -> tuple[float, Samp
             setattr(listening, method, _remembering(getattr(model, method), X, heard, method))
     try:
         value = float(score.scorer(listening, X, y))
-    except Exception as error:
+    except Exception as error:  # a metric of the user may raise anything
         if any(isinstance(found, np.ndarray) and not _all_finite(found) for found in heard.values()):
             return float("nan"), None  # training diverged: that must not cost the other fits
         raise WrongArgument(

@@ -71,7 +71,10 @@ def test_a_bomb_in_place_of_mnist(tmp_path, name, n_declared):
     shape = (n_declared, 28, 28) if images else (n_declared,)
     header = idx_bytes(np.empty((0,) * len(shape), np.uint8))[:4] + np.array(shape, ">u4").tobytes()
     (tmp_path / name).write_bytes(bomb(200 * 2**20, header))
-    call = lambda: fetch_mnist(data_home=tmp_path)  # noqa: E731
+
+    def call():
+        return fetch_mnist(data_home=tmp_path)
+
     assert peak_of_refusal(call, rf"{name}' must be .* bytes long \(its header says .*, found ") < 10
 
 

@@ -545,10 +545,14 @@ def test_a_failed_trial_is_one_that_loses_more_than_five_margins():
 def test_the_first_failure_ends_the_sequence():
     good, bad = losses(0.001, 0.002, 0.003), losses(0.1, 0.2, 0.3)
     read = []
-    tests = fixed_sequence((read.append(i) or one for i, one in enumerate([good, bad, good])), 0.01)
-    assert [test.shown for test in tests] == [True, False]
+    cases = (read.append(i) or one for i, one in enumerate([good, bad, good]))
+    found = fixed_sequence(cases, lambda case: [loss_test(case, 0.01)])
+    assert [test.shown for _, tests in found for test in tests] == [True, False]
     assert read == [0, 1]
-    assert fixed_sequence([], 0.01) == []
+    assert fixed_sequence([], lambda case: []) == []
+    # Several tests of one case must all be shown.
+    both = fixed_sequence([0, 1], lambda case: [loss_test(good, 0.01), loss_test(bad, 0.01)])
+    assert [case for case, _ in both] == [0]
 
 
 def test_margins_that_the_rows_can_show():

@@ -11,7 +11,6 @@ from sklgap import LBGapClassifier, batch_size_curve, compare_regimes
 from sklgap.experiments._inputs import (
     check_candidate,
     check_data,
-    check_epsilon,
     check_keepable,
     check_regimes,
     check_target_loss,
@@ -94,13 +93,6 @@ def test_a_regime_that_the_estimator_or_the_data_cannot_have():
         check_candidate(small(), {"lrr": 0.1}, 50)
     with pytest.raises(ValueError, match="batch"):
         check_candidate(small(), {"batch_regime": -3}, 50)
-
-
-@pytest.mark.parametrize("epsilon", [[1e-3], (1e-3,), np.array([1e-3]), 0, -1, np.nan, "small", None, True], ids=str)
-def test_one_epsilon(epsilon):
-    assert check_epsilon(0.01) == 0.01
-    with pytest.raises(ValueError, match=r"epsilon must be .* above 0"):
-        check_epsilon(epsilon)
 
 
 @pytest.mark.parametrize("loss", [0, -1, np.inf, np.nan, True, "small", None])

@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn.metrics import fbeta_score, get_scorer, make_scorer
 
 from sklgap.experiments import SafeBatchSize, largest_safe_batch_size
-from sklgap.experiments._estimate import crossed_components, fixed_sequence, trial_components
+from sklgap.experiments._estimate import crossed_components, fixed_sequence, loss_test, trial_components
 from sklgap.experiments._scores import Samples, Score, check_scoring
 from tests.experiments.records import comparison, curve, right, scored_curve
 
@@ -108,7 +108,8 @@ def test_the_level_of_the_sequence():
     n_runs, wrong, safe, margin, rng = 300, 0, 0, 0.02, np.random.default_rng(0)
     for _ in range(n_runs):
         sizes = (crossed_components(simulated(rng, lost, 5, 800)) for lost in (-0.02, margin, margin))
-        shown = sum(test.shown for test in fixed_sequence(sizes, margin))
+        tested = fixed_sequence(sizes, lambda losses: [loss_test(losses, margin)])
+        shown = sum(test.shown for _, (test,) in tested)
         safe += shown >= 1
         wrong += shown >= 2
     assert wrong / n_runs < 0.06 + 4 * (0.05 * 0.95 / n_runs) ** 0.5

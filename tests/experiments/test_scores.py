@@ -252,7 +252,10 @@ def test_predictions_are_computed_once(monkeypatch):
     model, calls = trained()[0], []
     original = type(model).predict
     monkeypatch.setattr(type(model), "predict", lambda self, data: calls.append(1) or original(self, data))
-    mean_of_two = lambda estimator, X, y: (estimator.predict(X) == y).mean() / 2 + estimator.score(X, y) / 2  # noqa: E731
+
+    def mean_of_two(estimator, X, y):
+        return (estimator.predict(X) == y).mean() / 2 + estimator.score(X, y) / 2
+
     value, samples = measure_score(score_of(mean_of_two), model, X, Y)
     assert value == (original(model, X) == Y).mean()
     assert calls == [1]

@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -270,7 +271,7 @@ def _train(way):
         optimizer.step()
         if way == "after the update":
             monitor.step((X, y))
-    tensors = [*sum(seen, []), *net.state_dict().values(), torch.get_rng_state()]  # noqa: RUF017
+    tensors = [*itertools.chain(*seen), *net.state_dict().values(), torch.get_rng_state()]
     state = [t for s in optimizer.state.values() for t in s.values()]
     return tensors + state, net.training, monitor.n_measurements
 
