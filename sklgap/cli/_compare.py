@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         **options.measurement(arguments),
         **options.runs(arguments),
     )
-    answers = found._verdict() or [f"Only {found.done[0]} was trained: there is nothing to compare it with."]
+    answers = found.verdict or [f"Only {found.done[0]} was trained: there is nothing to compare it with."]
     options.say(f"\n{found}\n")
     _write(arguments, data, found, answers)
     options.say(answers[0])

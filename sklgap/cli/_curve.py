@@ -13,9 +13,6 @@ from sklgap.cli._load import Loaded, add_data_arguments, load
 _FACTORS = (1 / 3, 1.0, 3.0)
 _LEAST_HELD_OUT, _MOST_HELD_OUT = 0.2, 0.5
 
-# Where the notes of a printed result begin.
-_NOTES = "\n\nPlease note:"
-
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
@@ -67,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     curve, safe = _study(arguments, data)
     verdict, code = _verdict(arguments, curve, safe)
     # The answer first; what the curve warns of stands in the notes of the answer.
-    options.say(f"\n{curve}\n" if safe is None else f"\n{safe}\n\n{str(curve).partition(_NOTES)[0]}\n")
+    options.say(f"\n{curve}\n" if safe is None else f"\n{safe}\n\n{curve.text(notes=False)}\n")
     _write(arguments, data, curve, safe, verdict)
     options.say(verdict)
     return code

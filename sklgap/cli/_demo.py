@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     answers = found.answers()
     options.say("\n" + "\n\n".join(answers) + "\n")
     options.say("\n".join(_said(found)) + "\n")
-    options.say(_table(found))
+    options.say(found.table.text(verdict=False, head=False) + "\n")
     _write(arguments.output, found, answers)
     options.say(answers[0])
     return options.INTERRUPTED if found.table.interrupted else options.ANSWERED
@@ -213,16 +213,6 @@ def _said(found: Demo) -> list[str]:
         f"{found.table.trials_line()}; every fit stops once the mean loss of an epoch is {SETTING['target_loss']}",
         f"small batch (SB): {SMALL}; large batch (LB): {LARGE}, a tenth of the training data",
     ]
-
-
-def _table(found: Demo) -> str:
-    """Return the comparison without its verdict, which the three sentences have said."""
-    from sklgap.experiments._result import folded
-
-    table = found.table
-    notes = [f"* {sentence}" for sentence in table.notes]
-    blocks = [folded(table._table()), table._reading(), ["Please note:", *notes] if notes else []]
-    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
 def _write(folder: Path, found: Demo, answers: list[str]) -> None:

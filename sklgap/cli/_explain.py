@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options.say(f"\n{found}\n")
     _write(arguments, data, found)
-    options.say(found._verdict()[0])
+    options.say(found.verdict[0])
     return options.INTERRUPTED if found.interrupted else options.ANSWERED
 
 
@@ -72,7 +72,7 @@ def _write(arguments: argparse.Namespace, data: Loaded, found: Any) -> None:
     if plt is not None and found.total().n:
         figure = found.plot().figure_
     title = f"{data.name}: why does the large batch lose?"
-    paths = report.write(arguments.output, title, found._verdict(), [found], figure, data.said)
+    paths = report.write(arguments.output, title, found.verdict, [found], figure, data.said)
     if figure is not None:
         plt.close(figure)
     options.say("written: " + ", ".join(str(path) for path in paths))

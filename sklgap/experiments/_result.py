@@ -80,12 +80,28 @@ class Result(ABC):
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def __str__(self) -> str:
-        blocks = [self._verdict(), self._head(), folded(self._table()), self._reading()]
-        found = self.notes
+    @property
+    def verdict(self) -> list[str]:
+        """The one or two sentences that answer the question of the experiment; empty where nothing can be answered."""
+        return self._verdict()
+
+    def text(self, *, verdict: bool = True, head: bool = True, notes: bool = True) -> str:
+        """Return what is printed; parts of it may be left out.
+
+        Parameters
+        ----------
+        verdict, head, notes : bool, default=True
+            The answer, the lines above the table, and what a reader must know before believing the figures. The table
+            and the lines that explain it are always there.
+        """
+        blocks = [self.verdict if verdict else [], self._head() if head else [], folded(self._table()), self._reading()]
+        found = self.notes if notes else []
         if found:
             blocks.append(["Please note:", *(f"* {sentence}" for sentence in found)])
         return "\n\n".join("\n".join(block) for block in blocks if block)
+
+    def __str__(self) -> str:
+        return self.text()
 
     __repr__ = __str__
 

@@ -257,7 +257,7 @@ class StepsToLoss(Result):
     def _verdict(self) -> list[str]:
         if self.tradeoff is None:
             return [f"No critical batch size is found: fewer than two sizes reached a loss of {self.target_loss:g}."]
-        sentence = self.tradeoff._verdict()[0]
+        sentence = self.tradeoff.verdict[0]
         return [f"To a training loss of {self.target_loss:g}, {sentence[0].lower()}{sentence[1:]}"]
 
     def _head(self) -> list[str]:

@@ -263,3 +263,13 @@ def test_what_is_not_compared_is_said_first():
     assert str(alone).startswith("Only SB was trained")
     for records in ([record("LB", 0)], [record("SB", 0)], [record("SB", 0), record("LB", 1)]):
         assert str(comparison(records, interrupted=True)).startswith("No regime has a trial with a score that SB has")
+
+
+def test_parts_of_the_text_may_be_left_out():
+    result = comparison()
+    assert str(result) == result.text()
+    table = result.text(verdict=False, head=False, notes=False)
+    assert table in result.text()
+    assert result.verdict[0] not in table
+    assert "Please note" not in table
+    assert "test accuracy (%)" in table
