@@ -20,7 +20,8 @@ from sklgap.nets import convert_to_ghost_batch_norm, initialize_weights
 from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._check import own_loss
 from sklgap.objective._copy import check_plain, deepcopy, lazy_parameters
-from sklgap.objective._loss import ModuleLoss
+from sklgap.objective._loss import ModuleLoss, call_module
+from sklgap.objective._memory_format import channels_last, takes_channels_last
 from sklgap.objective._outputs import logits_of
 from sklgap.objective._parameters import copy_of, trainable_parameters
 from sklgap.objective._row_loss import RowLoss, row_loss
@@ -34,6 +35,7 @@ from sklgap.training._data_parallel import check_same_rows, largest_share, share
 from sklgap.training._datasets import WeightedDataset, pair_of, tensors_of, unpacked
 from sklgap.training._dtypes import floating_dtype, in_dtype
 from sklgap.training._encoding import DataEncoding
+from sklgap.training._fused import begin_momenta, fused_kernel
 from sklgap.training._gradient_variance import measure_gradients
 from sklgap.training._learning_rate import check_moments, multiplied_lr, scaled_moments
 from sklgap.training._loaders import ResidentLoader, SequentialLoader, make_loader
@@ -137,6 +139,7 @@ class TrainingNet(NeuralNetClassifier):
         self.n_updates_ = 0
         self.lr_factor_ = 1.0
         self.moments_ratio_ = 1.0
+        self.channels_last_ = False
         self.weights_averaged_ = False
         self.stopping_reason_: str | None = None
         self.interrupted_ = False
@@ -182,10 +185,17 @@ class TrainingNet(NeuralNetClassifier):
                 self._refuse_vectors(error)
                 raise
         check_options(self.optimizer_, groups)
+        begin_momenta(self.optimizer_)
         self._build_step()
         # skorch moves what starts with "module_" between devices when it unpickles.
         self.module_start_ = copy_of(dict(self.module_.named_parameters()))
         return self
+
+    def get_params_for_optimizer(self, prefix: str, named_parameters: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the parameter groups and the options of the optimiser, which is fused where it can be."""
+        args, options = super().get_params_for_optimizer(prefix, named_parameters)
+        given = {name for group in args[0] if isinstance(group, dict) for name in group} | set(options)
+        return args, {**fused_kernel(self.optimizer, given, self.module_), **options}
 
     def _refuse_vectors(self, error: Exception) -> None:
         """Say so if the optimiser would take the matrices, and not the other parameters."""
@@ -210,7 +220,7 @@ class TrainingNet(NeuralNetClassifier):
         for parameter in self.watched_:
             parameter.grad = None  # optimisers pass over a parameter that has been frozen since
         self.step_ = TrainStep(
-            ModuleLoss(self.module_, self.row_loss(training=True), params),
+            ModuleLoss(self.module_, self.row_loss(training=True), params, infer=self._outputs_of),
             params,
             self.optimizer_,
             self.remedies,
@@ -219,6 +229,10 @@ class TrainingNet(NeuralNetClassifier):
             spread=share_out(self.module_) if self.data_parallel else None,
             on_grad=self._notify_grad,
         )
+
+    def _outputs_of(self, module: nn.Module, X: Tensor) -> Tensor:
+        """Return the outputs of a batch, after the remedies that change it."""
+        return call_module(module, channels_last(X) if self.channels_last_ else X)
 
     def row_loss(self, training: bool = False) -> RowLoss:
         """Return the training loss as a ratio of sums over samples, which count by ``class_weight`` and criterion."""
@@ -296,6 +310,8 @@ class TrainingNet(NeuralNetClassifier):
                 return super().get_iterator(dataset, training)
         X, y, weight = (*tensors, None)[:3]
         device = torch.device(self.device)
+        if training and not issparse(X):
+            self.channels_last_ = takes_channels_last(self.module_, in_dtype(X[:2].to(device), self.dtype_))
         if not training:
             return SequentialLoader(X, y, min(1024, len(dataset)), device, weight)
         self._check_ghosts(len(dataset))
