@@ -49,4 +49,6 @@ def begin_momenta(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _fits(p: Tensor) -> bool:
-    return p.is_floating_point() and p.layout == torch.strided and p.device.type in ("cpu", "cuda")
+    # The kernels read parameter, gradient and averages as they lie in memory.
+    strided = p.layout == torch.strided and p.is_contiguous()
+    return strided and p.is_floating_point() and p.device.type in ("cpu", "cuda")

@@ -90,6 +90,36 @@ def test_the_first_step_with_momentum(dampening):
     np.testing.assert_array_equal(weights(model), weights(plain))
 
 
+class Transposed(nn.Module):
+    """Its gradients lie in memory in another order than its weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(7, 4))
+        self.second = nn.Parameter(torch.randn(7, 3) / 3)
+
+    def forward(self, X):
+        return torch.tanh(X @ (2 * self.first).t().contiguous()) @ self.second
+
+
+class InAnotherOrder(Transposed):
+    """Its weights themselves do not lie in memory row by row."""
+
+    def __init__(self):
+        super().__init__()
+        self.second = nn.Parameter((torch.randn(3, 7) / 3).t())
+
+
+@pytest.mark.parametrize(("optimizer", "options"), KINDS)
+def test_gradients_in_another_order_in_memory(optimizer, options):
+    given = {"net": Transposed, "optimizer": optimizer, **{f"optimizer__{k}": v for k, v in options.items()}, "lr": 0.1}
+    model = small(**given, max_epochs=2).fit(X, Y)
+    plain = small(**given, max_epochs=2, optimizer__fused=False).fit(X, Y)
+    assert fused(model) == [True]
+    np.testing.assert_allclose(weights(model), weights(plain), rtol=1e-4, atol=1e-5)
+    assert fused(small(**{**given, "net": InAnotherOrder}).fit(X, Y)) == [False]
+
+
 def test_a_recorder_reads_a_fused_training():
     model = small(callbacks=[TrainingRecorder()], optimizer=torch.optim.SGD, optimizer__momentum=0.9).fit(X, Y)
     assert fused(model) == [True]
