@@ -14,9 +14,11 @@ from torch import Tensor
 
 from sklgap.regimes import n_batches
 from sklgap.training._batches import plan_epoch
-from sklgap.training._datasets import WeightedRows, batch_of
+from sklgap.training._datasets import batch_of
 
 BatchSizeOfEpoch = Callable[[int], int]
+# Bytes of X up to which the batches of an epoch are gathered together, and are then views: less work for each batch.
+GATHERED_AT_ONCE = 2**24
 
 
 class ResidentLoader:
@@ -88,10 +90,15 @@ class ResidentLoader:
 
     def _batches(self, order: Tensor, slices: list[slice]) -> Iterator[tuple[Tensor, ...]]:
         order = order.to(self.device)
+        parts = [part for part in (self.X, self.y, self.weight) if part is not None]
+        if self.X.numel() * self.X.element_size() <= GATHERED_AT_ONCE:
+            parts = [part.index_select(0, order) for part in parts]
+            for rows in slices:
+                yield batch_of(*(part[rows] for part in parts))
+            return
         for rows in slices:
             index = order[rows]
-            X, y = self.X.index_select(0, index), self.y.index_select(0, index)
-            yield (X, y) if self.weight is None else WeightedRows(X, y, self.weight.index_select(0, index))
+            yield batch_of(*(part.index_select(0, index) for part in parts))
 
 
 class HostLoader(ResidentLoader):

@@ -9,7 +9,7 @@ import torch
 from scipy.sparse import issparse
 from sklearn.exceptions import NotFittedError
 from skorch import NeuralNetClassifier
-from skorch.callbacks import EpochScoring, EpochTimer
+from skorch.callbacks import Callback, EpochScoring, EpochTimer
 from skorch.utils import to_tensor
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -473,14 +473,28 @@ class TrainingNet(NeuralNetClassifier):
     def _run_batches(self, iterator: Any, prefix: str, step_fn: Any) -> None:
         """Run over the batches without a host sync per batch; the recorder writes the history at the end."""
         count = 0
+        begin, end = self._hooks("on_batch_begin"), self._hooks("on_batch_end")
+        if not dict(self.callbacks_)["epoch_recorder"].writes_batches_:
+            begin = [hook for hook in begin if hook != self.on_batch_begin]  # skorch's own opens a row of the history
         for count, batch in enumerate(iterator, start=1):  # noqa: B007 - counted for the record below
-            self.notify("on_batch_begin", batch=batch, training=True)
+            pair = pair_of(batch)
+            for hook in begin:
+                hook(self, batch=pair, training=True)
             step = step_fn(batch)
-            self.notify("on_batch_end", batch=batch, training=True, **step)
+            for hook in end:
+                hook(self, batch=pair, training=True, **step)
         if not any(self.history[-1]["batches"]):
             self.history[-1]["batches"] = []  # skorch opens a row for every batch; no callback wrote into them
         self.history.record(prefix + "_batch_count", count)
         self._measure_gradients(iterator)
+
+    def _hooks(self, name: str) -> list[Any]:
+        """Return the methods of that name that do something, of the net and of its callbacks, in skorch's order."""
+        idle = [getattr(Callback, name)]
+        if name != "on_batch_begin":  # where skorch's net opens a row of the history
+            idle.append(getattr(NeuralNetClassifier, name))
+        found = [getattr(one, name) for one in (self, *(callback for _, callback in self.callbacks_))]
+        return [hook for hook in found if getattr(hook, "__func__", hook) not in idle]
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
         """Make one update with the training step."""
@@ -530,6 +544,7 @@ class TrainingNet(NeuralNetClassifier):
         seed_generators(derive_seed(self.seed, 2, epoch), torch.device(self.device))
         self.step_.rng.manual_seed(derive_seed(self.seed, 3, epoch))
         self._set_training(True)
+        self.step_.on_grad = self._notify_grad if self._hooks("on_grad_computed") else None
         self.size_ = size = self._batch_size_of(epoch)
         self.epoch_batch_size_: int | None = None
         self.own_batches_ = hasattr(iterator, "set_epoch")
