@@ -291,19 +291,18 @@ class BatchSizeCurve(Records):
     @property
     def notes(self) -> list[str]:
         """What a reader must know before believing the figures, in plain sentences."""
-        s, gaps, score = self.settings, self.gaps(), self.scores[0].name
-        named = {f"batches of {label}": label for label in self.done}
-        losses = {label: self.paired(self.reference, label, "train_loss") for label in gaps}
+        s, gaps, score, called = self.settings, self.gaps(), self.scores[0].name, "batches of {}"
+        with_losses = gaps if self.has("train_loss") else {}
+        losses = {label: self.paired(self.reference, label, "train_loss") for label in with_losses}
         return [
             *self._interrupted(),
-            *notes.not_converged(
-                {name: self.values(label, "converged") for name, label in named.items()}, target=s["budget"] == "loss"
-            ),
-            *notes.diverged({name: self.values(label, "train_loss") for name, label in named.items()}),
-            *notes.left_out({name: self.values(label, f"test_{score}") for name, label in named.items()}, score),
+            *notes.not_converged(self.by_label("converged", called), target=s["budget"] == "loss"),
+            *notes.diverged(self.by_label("train_loss", called)),
+            *notes.left_out(self.by_label(f"{self.judged}_{score}", called), score),
             *notes.unequal_losses(f"batches of {self.reference}", losses),
             *notes.majority(self),
-            *notes.rates_at_the_edge({label: self.values(label, "lr")[0] for label in self.done}, s["learning_rates"]),
+            *notes.rates_at_the_edge({size: lr[0] for size, lr in self.by_label("lr").items()}, s["learning_rates"]),
+            *notes.training_function(self),
             *notes.no_interval(gaps),
             *notes.seeds_only(gaps),
             *notes.several_intervals(len(gaps)),
@@ -325,8 +324,9 @@ class BatchSizeCurve(Records):
         if not gaps:
             return ["No size has a trial that the reference has finished too: nothing can be compared."]
         label, gap = list(gaps.items())[-1]
+        verb = {"test": "test", "valid": "score"}[self.judged]
         sentence = (
-            f"Batches of {int(label):,} test {self.apart(gap)} batches of {self.reference:,}, over "
+            f"Batches of {int(label):,} {verb} {self.apart(gap)} batches of {self.reference:,}, over "
             f"{count(gap.n, 'trial')}{self.doubt(gap)}"
         )
         for key, name in list(self.sharpness_names().items())[:1]:
@@ -338,14 +338,12 @@ class BatchSizeCurve(Records):
 
     def _head(self) -> list[str]:
         s = self.settings
-        budget = _BUDGETS[s["budget"]].format(**s)
-        return [
-            f"{s['n_train']:,} training, {s['n_valid']:,} validation and {s['n_test']:,} test samples, "
-            f"{self.trials_line()}",
-            f"learning rate (lr={s['lr']!r}): {_RATES[s['lr']]}",
-            f"budget (budget={s['budget']!r}): {budget}",
-            *self.measured_lines(),
-        ]
+        lines = [self.data_line()]
+        if self.has("lr"):
+            lines.append(f"learning rate (lr={s['lr']!r}): {_RATES[s['lr']]}")
+        if s["budget"] is not None:
+            lines.append(f"budget (budget={s['budget']!r}): {_BUDGETS[s['budget']].format(**s)}")
+        return [*lines, *self.measured_lines()]
 
     def _table(self) -> list[list[str]]:
         columns = [
@@ -356,6 +354,7 @@ class BatchSizeCurve(Records):
             *self.sharpness_columns(),
             ("s to fit", "fit_seconds", lambda v: f"{v.mean():.1f}"),
         ]
+        columns = [column for column in columns if self.has(column[1])]
         gaps: dict[str, dict[str, Estimate]] = {score.name: self.gaps(score.name) for score in self.scores}
         of_gaps = ["regime gap" + (" (points)" if score.in_points else f", {score.name}") for score in self.scores]
         rows = [["batch size", *(name for name, _, _ in columns), *of_gaps, "worst trial"]]
@@ -377,8 +376,8 @@ class BatchSizeCurve(Records):
         if not gaps:
             return []
         lines = [
-            "regime gap: test score of the reference minus that of the size, negative where the size is better; worst "
-            "trial: the most that a trial lost",
+            f"regime gap: {self.judged_part} score of the reference minus that of the size, negative where the size is "
+            "better; worst trial: the most that a trial lost",
             *self.interval_lines([gap for score in self.scores for gap in self.gaps(score.name).values()]),
         ]
         if self.settings["n_trials"] > 1:
@@ -387,8 +386,10 @@ class BatchSizeCurve(Records):
 
     def _next_step(self) -> str:
         """Return the call that finds the safe size, with a margin that the validation samples can show."""
+        if not self.scores[0].is_fraction:
+            return "largest_safe_batch_size(curve, margin=...), in the units of the score"
         smallest = round_up(smallest_margin(self.settings["n_valid"]))
-        if not self.scores[0].is_fraction or smallest <= DEFAULT_MARGIN:
+        if smallest <= DEFAULT_MARGIN:
             return "largest_safe_batch_size(curve)"
         return f"largest_safe_batch_size(curve, margin={smallest:g}), or a larger margin"
 

@@ -250,6 +250,38 @@ def majority(records: Records, *others: Mapping[str, float]) -> list[str]:
     return majority_class(means, records.targets["test"])
 
 
+def training_function(records: Records) -> list[str]:
+    """Say what cannot be checked of a training function, and whether its trials differ at all."""
+    name = records.settings.get("training_function")
+    if name is None:
+        return []
+    found = [
+        f"Whether trials are paired cannot be checked: all trainings of a trial have the same random_state, and {name} "
+        "must draw initial weights and order of samples from it alone. Intervals cover what it draws so, and not what "
+        "is the same in every trial.",
+        "Nor can it be checked that the validation samples are not among those trained on, and that nothing was chosen "
+        "by test samples.",
+    ]
+    n_valid, of_judged = records.settings["n_valid"], records.by_label(f"valid_{records.scores[0].name}")
+    if n_valid is None:
+        found.append(
+            f"{name} does not say which validation samples are right: with 'correct' in what it returns, intervals "
+            "would cover new samples too."
+        )
+    else:
+        found.append(
+            f"'correct' must be of the same samples in the same order in every trial: only their number, {n_valid:,}, "
+            "is checked."
+        )
+    several = [values for values in of_judged.values() if len(values) > 1]
+    if several and all((values == values[0]).all() for values in several):
+        found.append(
+            f"All trials of a size gave exactly the same score: {name} seems not to use random_state, and nothing is "
+            "known of other seeds."
+        )
+    return found
+
+
 def unseen_failures(n_trials: int) -> list[str]:
     """Say which rate of failing trials so many trials without a failure leave possible."""
     if not n_trials:
