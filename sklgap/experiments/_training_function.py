@@ -261,7 +261,7 @@ def agreed(outcomes: Sequence[Outcome]) -> tuple[tuple[Score, ...], int | None]:
     ValueError
         Where calls differ in these, so that they cannot be compared.
     """
-    found = {}
+    found: dict[tuple[tuple[Score, ...], int | None], str] = {}
     for outcome in outcomes:
         correct = outcome.samples.get(f"valid_{ACCURACY}")
         form = outcome.scores, None if correct is None else len(correct.values)
@@ -312,8 +312,7 @@ def _read(returned: Any, seconds: float) -> _Returned:
             )
         if name in _OF_THE_CALL:
             raise WrongArgument(
-                f"estimator must be a function whose dict has other names than {', '.join(_OF_THE_CALL)}; got "
-                f"{name!r}."
+                f"estimator must be a function whose dict has other names than {', '.join(_OF_THE_CALL)}; got {name!r}."
             )
         found[name] = value
     if correct is not None and ACCURACY in found:
