@@ -278,6 +278,7 @@ def small_experiments():
         "critical_batch_size": {**quick, "n_batches": 4},
         "steps_to_loss": {**quick, "batch_sizes": [8, 16], "target_loss": 0.5},
         "largest_safe_batch_size": {"curve": curve(), "margin": 0.5},
+        "batch_size_limits": {"safe": experiments.largest_safe_batch_size(curve(), 0.5), "fits": 64, "useful": 100.0},
         "gap_report": {"search": cross_validated(), "scoring": "accuracy"},
         "time_to_accuracy": {"models": {"one": fitted().history_}, "target": 0.5, "quantity": "train_accuracy"},
         "fit_steps_to_loss": {"batch_sizes": [10, 100, 1000], "n_steps": [1050, 150, 60]},

@@ -60,12 +60,12 @@ def batch_size_limits(
     >>> from sklgap.experiments import batch_size_limits
     >>> def train(batch_size, random_state):
     ...     # In place of a training: right in 90 % of the samples, in 70 % after large batches.
-    ...     rng = np.random.RandomState(random_state)
-    ...     return {"correct": rng.permutation(2000) >= (200 if batch_size < 1000 else 600)}
+    ...     rng = np.random.RandomState([random_state, batch_size])
+    ...     return {"correct": rng.rand(2000) < (0.9 if batch_size < 1000 else 0.7)}
     >>> curve = batch_size_curve(train, batch_sizes=[64, 256, 1024], n_trials=5, random_state=0, verbose=0)
-    >>> limits = batch_size_limits(largest_safe_batch_size(curve, 0.02), fits=4096, useful=900)
+    >>> limits = batch_size_limits(largest_safe_batch_size(curve, 0.03), fits=4096, useful=900)
     >>> int(limits), limits.binding
-    (64, ['safe'])
+    (256, ['safe'])
     """
     check_kind("safe", safe, SafeBatchSize)
     check_integer("fits", fits, or_none=True)
@@ -145,10 +145,10 @@ class BatchSizeLimits(Result):
 
     def _verdict(self) -> list[str]:
         names = {FITS: "what fits in memory", SAFE: "what is safe", USEFUL: "what is useful"}
-        others = [f"{name}: {self._size(name)}" for name in self.limits if name not in self.binding]
-        beside = f" ({'; '.join(others)})" if others else ""
+        shown = [name for name in self.limits if name not in self.binding or self._ends(name)["low"] is not None]
+        sizes = "; ".join(f"{name}: {self._size(name)}" for name in shown)
         binding = " and ".join(names[name] for name in self.binding)
-        return [f"The smallest limit is {binding}: batches of at most {self._size(self.binding[0])}{beside}."]
+        return [f"The smallest limit is {binding}: batches of at most {int(self):,}{f' ({sizes})' if sizes else ''}."]
 
     def _size(self, name: str) -> str:
         ends, value = self._ends(name), _number(self.limits[name])

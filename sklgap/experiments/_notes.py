@@ -262,7 +262,7 @@ def training_function(records: Records) -> list[str]:
         "Nor can it be checked that the validation samples are not among those trained on, and that nothing was chosen "
         "by test samples.",
     ]
-    n_valid, of_judged = records.settings["n_valid"], records.by_label(f"valid_{records.scores[0].name}")
+    n_valid = records.settings["n_valid"]
     if n_valid is None:
         found.append(
             f"{name} does not say which validation samples are right: with 'correct' in what it returns, intervals "
@@ -273,13 +273,24 @@ def training_function(records: Records) -> list[str]:
             f"'correct' must be of the same samples in the same order in every trial: only their number, {n_valid:,}, "
             "is checked."
         )
-    several = [values for values in of_judged.values() if len(values) > 1]
-    if several and all((values == values[0]).all() for values in several):
+    different = [_different_trials(records, label) for label in records.done if len(records.values(label, "trial")) > 1]
+    if different and max(different) == 1:
         found.append(
-            f"All trials of a size gave exactly the same score: {name} seems not to use random_state, and nothing is "
-            "known of other seeds."
+            f"All trials at one batch size gave exactly the same score: {name} seems not to use random_state, and "
+            "nothing is known of other seeds."
         )
     return found
+
+
+def _different_trials(records: Records, label: str) -> int:
+    """Return how many trials of a label differ in the score, or in the samples that are right."""
+    name = f"valid_{records.scores[0].name}"
+    found = set()
+    for trial in records.values(label, "trial").astype(int):
+        samples = records.samples_of(label, trial, name)
+        value = records.by_trial(label, name)[trial]
+        found.add(str(value) if samples is None else samples.values.tobytes())
+    return len(found)
 
 
 def unseen_failures(n_trials: int) -> list[str]:

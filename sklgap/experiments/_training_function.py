@@ -337,7 +337,7 @@ def _number(value: Any) -> float | None:
 def _correct(values: Any) -> np.ndarray:
     """Return which validation samples were predicted right, as an array."""
     if hasattr(values, "detach"):
-        values = values.detach().cpu()
+        values = values.detach().cpu().numpy()
     try:
         found = np.array(values)
     except Exception:  # an object of the user may raise anything when it is made an array
