@@ -442,7 +442,8 @@ class BatchSizeCurve(Records):
         What was trained and measured; ``settings["cost"]`` is what the curve was expected to cost, where it was
         measured.
     estimators_ : dict of lists
-        The fitted estimators by batch size, such as ``estimators_[512]``, in the order of the trials.
+        The fitted estimators by batch size, such as ``estimators_[512]``, in the order of the trials; of a function
+        what it returned as its model, or None.
     notes : list of str
         What a reader must know before believing the figures.
     """

@@ -278,7 +278,8 @@ class GapExplanation(Records):
     labels : list of str
         "small batch", "large batch", "without a", "without a, b", ..., then "without b alone", ...
     estimators_ : dict of lists
-        The fitted estimators by label, in the order of the trials.
+        The fitted estimators by label, in the order of the trials; of a function what it returned as its model, or
+        None.
     notes : list of str
         What a reader must know before believing the figures.
     """

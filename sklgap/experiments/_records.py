@@ -49,7 +49,8 @@ class Records(Result):
     records : list of dict
         By trial and label: accuracies as fractions, sharpness in percent, seconds.
     estimators_ : dict of lists
-        The fitted estimators by label, in the order of the trials.
+        The fitted estimators by label, in the order of the trials; of a training function what it returned as its
+        model, or None.
     """
 
     def __init__(
@@ -125,9 +126,14 @@ class Records(Result):
         return {called.format(label): self.values(label, name) for label in self.done} if self.has(name) else {}
 
     @property
+    def of_training_function(self) -> bool:
+        """Whether a function of the user's trained, and nothing is known but what it returned."""
+        return "training_function" in self.settings
+
+    @property
     def judged(self) -> str:
         """The part of the data by whose scores labels are compared: "test", or "valid" of a training function."""
-        return "valid" if "training_function" in self.settings else "test"
+        return "valid" if self.of_training_function else "test"
 
     @property
     def judged_part(self) -> str:
@@ -137,7 +143,7 @@ class Records(Result):
     @property
     def measured(self) -> tuple[Score, ...]:
         """The scores that every record has; accuracy is measured of every estimator."""
-        return self.scores if "training_function" in self.settings else (*self.scores, Score(ACCURACY))
+        return self.scores if self.of_training_function else (*self.scores, Score(ACCURACY))
 
     def score(self, name: str | None = None) -> Score:
         """Return the score of this name, the first one without a name."""
@@ -197,7 +203,7 @@ class Records(Result):
         )
         part, _, score = name.partition("_")
         found = trial_components(one - two)
-        if len(trials) and (part in self.targets or part == self.judged == "valid"):
+        if len(trials) and (part in self.targets or (self.of_training_function and part == self.judged)):
             # Labels are not known of a training function, which says itself which samples are right.
             y, classes = (self.targets.get(key, np.empty(0)) for key in (part, "classes"))
             try:
@@ -237,7 +243,7 @@ class Records(Result):
 
     def policy(self, score: Score) -> str:
         """Return the batch-norm policy of a score; "" where only the training function knows it."""
-        if self.settings["batch_norm"] is None:
+        if self.of_training_function:
             return ""
         if score.scorer is not None and "predict_batch_norm" in self.settings:
             return str(self.settings["predict_batch_norm"])
@@ -310,7 +316,7 @@ class Records(Result):
     def data_line(self) -> str:
         """Return "1,000 training and 200 test samples, 5 paired trials, mean ± std", or whose scores these are."""
         s = self.settings
-        if "training_function" in s:
+        if self.of_training_function:
             n_valid = "" if s["n_valid"] is None else f" of {s['n_valid']:,} validation samples"
             return f"scores that {s['training_function']} returns{n_valid}, {self.trials_line()}"
         parts = {"training": s["n_train"], "validation": s.get("n_valid"), "test": s["n_test"]}
@@ -320,7 +326,7 @@ class Records(Result):
     def measured_lines(self) -> list[str]:
         """Return what the head of a report says about batch norm and sharpness."""
         s = self.settings
-        lines = [] if s["batch_norm"] is None else [describe_policy(s["batch_norm"])]
+        lines = [] if self.of_training_function else [describe_policy(s["batch_norm"])]
         if s["epsilon"]:
             samples = count_of(s["n_samples_sharpness"])
             lines.append(f"sharpness in %, on {samples} training samples, solver {s['solver']!r}")

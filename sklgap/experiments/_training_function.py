@@ -119,8 +119,8 @@ def check_size(name: str, size: Any) -> int:
     """Return a batch size: only its function knows how many samples there are, so that it is a number of them."""
     if size is None or isinstance(size, str | float):
         raise WrongArgument(
-            f"{name} must be integers beside a training function, whose number of samples is not known here; got "
-            f"{shown(size)}."
+            f"{name} must be {'integers' if name == 'batch_sizes' else 'an integer'} beside a training function, whose "
+            f"number of samples is not known here; got {shown(size)}."
         )
     check_integer(name, size)
     return int(size)
@@ -204,7 +204,11 @@ def run_calls(
     """
     jobs: list[Callable[[], Outcome]] = [partial(call, train, trial, names, memory, keep_models) for trial in trials]
 
+    first: list[Outcome] = []
+
     def describe(outcome: Outcome) -> str:
+        first[:] = first or [outcome]
+        agreed([*first, outcome])  # what cannot be compared is refused now, not after hours of training
         name = outcome.scores[0].name
         return f"{outcome.record['regime']}: {name} {outcome.record[f'valid_{name}']:.4g}"
 

@@ -13,6 +13,7 @@ from sklgap import LBGapClassifier, batch_size_curve, explain_gap, largest_safe_
 from sklgap.experiments import BatchSizeCurve, Estimate, GapExplanation, Measurement
 from sklgap.experiments._estimate import crossed_components
 from sklgap.experiments._training_function import is_training_function
+from tests.tiny import blobs
 
 N = 400  # validation samples
 
@@ -248,9 +249,11 @@ def test_what_is_not_understood_is_refused_at_the_first_call(returned, words):
     ],
     ids=["other samples", "other names", "with and without correct"],
 )
-def test_calls_that_cannot_be_compared_are_refused(function):
-    with pytest.raises(ValueError, match=r"same scores, of the same validation samples.*batches of 1"):
-        compute(function, n_trials=1)
+def test_calls_that_cannot_be_compared_are_refused_at_once(function):
+    counted, calls = recorded(function)
+    with pytest.raises(ValueError, match=r"same scores, of the same validation samples.*batches of 10, .*of 100, "):
+        compute(counted)
+    assert len(calls) == 2
 
 
 def test_exceptions_of_the_function_are_its_own():
@@ -259,6 +262,34 @@ def test_exceptions_of_the_function_are_its_own():
 
     with pytest.raises(ZeroDivisionError, match="of mine"):
         compute(function)
+
+
+def loop(batch_size, learning_rate, random_state):
+    """A plain loop of PyTorch."""
+    with torch.random.fork_rng():
+        torch.manual_seed(random_state)
+        net = nn.Linear(4, 3)
+        start = net.weight.detach().clone()
+        sgd = torch.optim.SGD(net.parameters(), lr=learning_rate)
+        for rows in torch.randperm(300).split(batch_size):
+            sgd.zero_grad()
+            nn.functional.cross_entropy(net(X[rows]), Y[rows]).backward()
+            sgd.step()
+        correct = net(X[300:]).argmax(dim=1) == Y[300:]
+    return (start, net), {"correct": correct, "train_loss": nn.functional.cross_entropy(net(X[:300]), Y[:300])}
+
+
+X, Y = (torch.as_tensor(part) for part in blobs(600, seed=3))
+
+
+def test_a_loop_of_pytorch():
+    curve = compute(loop, batch_sizes=[5, 150], learning_rate=0.1, n_trials=3)
+    assert curve.gap(150).low > 0
+    for record in curve.records:
+        start, net = curve.estimators_[record["regime"]][record["trial"]]
+        assert torch.equal(start, curve.estimators_[5][record["trial"]][0])
+        assert record["valid_accuracy"] == pytest.approx(float((net(X[300:]).argmax(1) == Y[300:]).float().mean()))
+    assert curve.values(150, "train_loss").min() > curve.values(5, "train_loss").max()
 
 
 # -- which number is the score -----------------------------------------------------------------------------------------
@@ -318,7 +349,7 @@ def test_scoring_must_be_names(scoring):
         ({"batch_sizes": [0, 10]}, "batch_sizes"),
         ({"batch_sizes": [10, 10]}, "batch_sizes must all be different"),
         ({"reference": 50}, "reference must be one of"),
-        ({"reference": 0.5}, "reference must be integers"),
+        ({"reference": 0.5}, "reference must be an integer"),
         ({"lr": "sqrt"}, "learning_rate must be given"),
         ({"lr": "linear"}, "learning_rate must be given"),
         ({"lr": "tuned", "learning_rate": 0.1}, "learning_rate must be None"),
@@ -664,8 +695,8 @@ def test_a_large_batch_that_does_not_lose(score):
         ({"causes": {"a": {"epochs": 3}, "b": {"epochs": 4}}}, "must not set a parameter twice"),
         ({"causes": {"a": {"callbacks": [1]}, "b": {"callbacks": [2]}}}, "must not set a parameter twice"),
         ({"causes": {"a": {"unknown": 1}}}, "unknown"),
-        ({"small": "SB"}, "small must be integers"),
-        ({"large": 0.1}, "large must be integers"),
+        ({"small": "SB"}, "small must be an integer"),
+        ({"large": 0.1}, "large must be an integer"),
         ({"small": 2000}, "small must be a smaller batch"),
         ({"X": [[0.0]]}, "X must be left out"),
         ({"epsilon": 1e-3}, "epsilon must be left out"),
