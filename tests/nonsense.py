@@ -285,7 +285,19 @@ def small_experiments():
         "parallel_model": {"batch_sizes": [10, 100], "n_updates": [1050, 150]},
         "overhead_efficiency": {"overhead": 2.0},
     }
-    return {name: plain(getattr(experiments, name), **good) for name, good in found.items()}
+    own = {"estimator": own_loop, "n_trials": 1, "random_state": 0, "verbose": 0}
+    of_functions = {
+        "batch_size_curve of a function": plain(experiments.batch_size_curve, **own, batch_sizes=[4, 8]),
+        "explain_gap of a function": plain(
+            experiments.explain_gap, **own, small=4, large=8, causes={"fewer updates": {"epochs": 2}}
+        ),
+    }
+    return {name: plain(getattr(experiments, name), **good) for name, good in found.items()} | of_functions
+
+
+def own_loop(batch_size, random_state, learning_rate=0.1, epochs=1):
+    """Take the place of a training loop of the user's."""
+    return {"correct": np.random.RandomState([random_state, batch_size]).rand(50) < 0.9, "f1": 0.5}
 
 
 @functools.cache

@@ -298,7 +298,7 @@ def _curve_of_function(train: Any, given: dict[str, Any]) -> "BatchSizeCurve":
     check_keepable(memory, random_state)
     sizes = _check_sizes_of_function(given["batch_sizes"])
     base = sizes[0] if given["reference"] is None else check_size("reference", given["reference"])
-    _check_reference(base, sizes, sizes[-1])
+    _check_among(base, sizes, base)
     own_rates = _rates_of_function(lr, given["learning_rate"], sizes, base)
     parameters = {size: {"batch_size": size, **own_rates[size]} for size in sizes}
     arguments = {**parameters[base], **({"learning_rate": rates[0]} if rates else {}), "random_state": 0}
@@ -710,9 +710,13 @@ def _check_reference(reference: Any, sizes: list[int], n_samples: int) -> int:
     if reference is None:
         return sizes[0]
     size = check_batch_size(reference, n_samples, "reference")
+    _check_among(size, sizes, reference)
+    return size
+
+
+def _check_among(size: int, sizes: list[int], reference: Any) -> None:
     if size not in sizes:
         raise ValueError(f"reference must be one of the batch sizes, {', '.join(map(str, sizes))}; got {reference!r}.")
-    return size
 
 
 def _hold_out(X: Any, y: Any, fraction: Any, rng: np.random.RandomState) -> tuple[tuple[Any, Any], tuple[Any, Any]]:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from sklgap._checks import WrongArgument, check_integer, check_positive, shown
+from sklgap._checks import WrongArgument, check_positive, check_sizes, shown
 from sklgap.estimator._parameters import check_device
 from sklgap.experiments._protocol import Trial, given_beside
 from sklgap.experiments._result import environment, text_of
@@ -122,7 +122,7 @@ def check_size(name: str, size: Any) -> int:
             f"{name} must be {'integers' if name == 'batch_sizes' else 'an integer'} beside a training function, whose "
             f"number of samples is not known here; got {shown(size)}."
         )
-    check_integer(name, size)
+    check_sizes(**{name: size})
     return int(size)
 
 
