@@ -285,19 +285,7 @@ def small_experiments():
         "parallel_model": {"batch_sizes": [10, 100], "n_updates": [1050, 150]},
         "overhead_efficiency": {"overhead": 2.0},
     }
-    own = {"estimator": own_loop, "n_trials": 1, "random_state": 0, "verbose": 0}
-    of_functions = {
-        "batch_size_curve of a function": plain(experiments.batch_size_curve, **own, batch_sizes=[4, 8]),
-        "explain_gap of a function": plain(
-            experiments.explain_gap, **own, small=4, large=8, causes={"fewer updates": {"epochs": 2}}
-        ),
-    }
-    return {name: plain(getattr(experiments, name), **good) for name, good in found.items()} | of_functions
-
-
-def own_loop(batch_size, random_state, learning_rate=0.1, epochs=1):
-    """Take the place of a training loop of the user's."""
-    return {"correct": np.random.RandomState([random_state, batch_size]).rand(50) < 0.9, "f1": 0.5}
+    return {name: plain(getattr(experiments, name), **good) for name, good in found.items()}
 
 
 @functools.cache
@@ -411,9 +399,9 @@ def arguments(call):
     return [p.name for p in inspect.signature(call.signature).parameters.values() if p.kind not in kinds]
 
 
-def nonsense():
-    """Yield (name of the call, call, argument, name of the value, value as a thunk)."""
-    for name, call in calls().items():
+def nonsense(of=None):
+    """Yield (name of the call, call, argument, name of the value, value as a thunk); None: of all calls."""
+    for name, call in (calls() if of is None else of).items():
         for argument in arguments(call):
             if (name, argument) in LEFT_OUT:
                 continue

@@ -13,6 +13,8 @@ from sklgap import LBGapClassifier, batch_size_curve, explain_gap, largest_safe_
 from sklgap.experiments import BatchSizeCurve, Estimate, GapExplanation, Measurement
 from sklgap.experiments._estimate import crossed_components
 from sklgap.experiments._training_function import is_training_function
+from tests import nonsense
+from tests.ids import plain
 from tests.tiny import blobs
 
 N = 400  # validation samples
@@ -139,7 +141,7 @@ def test_one_number_is_the_score(value):
 
 
 @pytest.mark.parametrize(
-    "kind", [np.asarray, list, torch.tensor, lambda v: torch.tensor(v).requires_grad_(False)], ids=str
+    "kind", [np.asarray, list, torch.tensor, lambda v: torch.tensor(v).requires_grad_(False)], ids=plain
 )
 def test_correct_makes_intervals_cover_new_samples(kind):
     curve = compute(lambda batch_size, random_state: {"correct": kind(right(batch_size, random_state))})
@@ -295,8 +297,8 @@ def test_a_loop_of_pytorch():
 # -- which number is the score -----------------------------------------------------------------------------------------
 
 
-def several(batch_size, random_state):
-    correct = right(batch_size, random_state)
+def several(batch_size, random_state, learning_rate=0.1, epochs=1):
+    correct = right(batch_size // epochs, random_state)
     return {"correct": correct, "f1": correct.mean() ** 2, "loss": 1 - correct.mean()}
 
 
@@ -322,7 +324,7 @@ def test_a_loss_is_refused_as_a_score_even_if_it_is_named():
     assert compute(lambda **k: {"neg_loss": varying(**k)}).scores[0].name == "neg_loss"
 
 
-@pytest.mark.parametrize("scoring", [3, [], [1], {"f1": "f1"}, lambda e, X, y: 0.0, ["f1", "f1"]], ids=str)
+@pytest.mark.parametrize("scoring", [3, [], [1], {"f1": "f1"}, lambda e, X, y: 0.0, ["f1", "f1"]], ids=plain)
 def test_scoring_must_be_names(scoring):
     function, calls = recorded()
     with pytest.raises((ValueError, TypeError), match="scoring must be"):
@@ -387,6 +389,21 @@ def test_wrong_parameters(parameters, words, tmp_path, monkeypatch):
 def test_a_function_that_cannot_be_called_so(function, parameters, words):
     with pytest.raises(TypeError, match=f"^estimator must be .*{words}"):
         compute(function, **parameters)
+
+
+def test_nonsense_in_every_argument(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    good = {"estimator": several, "n_trials": 1, "random_state": 0, "verbose": 0}
+    calls = {
+        "batch_size_curve": nonsense.plain(batch_size_curve, **good, batch_sizes=[4, 8]),
+        "explain_gap": nonsense.plain(explain_gap, **good, small=4, large=8, causes={"a": {"epochs": 2}}),
+    }
+    cases = list(nonsense.nonsense(calls))
+    assert len(cases) > 2000
+    for i in np.random.default_rng(0).choice(len(cases), 400, replace=False):
+        name, call, argument, value, thunk = cases[i]
+        why = nonsense.verdict(call, argument, thunk)
+        assert not why, f"{name}({argument}={value}): {why}"
 
 
 def test_an_estimator_needs_data_and_has_its_own_rate():
