@@ -17,6 +17,7 @@ PACKAGES = [name for name in MODULES if hasattr(importlib.import_module(name), "
 RECORDS = {
     "AccumulationCheck",
     "BatchSizeCurve",
+    "BatchSizeLimits",
     "Components",
     "Contrast",
     "CriticalBatchSize",
