@@ -564,12 +564,12 @@ def test_a_scale_that_changes_between_updates_is_that_of_the_update():
     assert monitors[1].state()["trace"] == pytest.approx(monitors[0].state()["trace"])
 
 
-def test_accumulation_over_several_processes_is_refused(monkeypatch):
+def test_accumulation_over_several_processes_needs_what_averages(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
     net, _ = regression()
     with (
-        pytest.raises(ValueError, match=r"^accumulate must run in one process; there are 4"),
+        pytest.raises(ValueError, match=r"^module must be the DistributedDataParallel itself .* in 4 processes"),
         BatchSizeMonitor(net).accumulate(4),
     ):
         pass
