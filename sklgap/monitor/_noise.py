@@ -238,7 +238,7 @@ class BatchSizeMonitor:
         """Return what the part counts for, None where the loss does not say, and its gradients, unscaled."""
         assert self._loss is not None
         scale = self._scale()
-        with _as_it_was(self.module, self._params), torch.enable_grad():
+        with as_it_was(self.module, self._params), torch.enable_grad():
             loss = self._loss(self.module, part)
             if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
                 raise ValueError("loss must return one number that depends on the parameters of the module.")
@@ -541,7 +541,7 @@ def _number(value: float, digits: int = 2) -> str:
 
 
 @contextlib.contextmanager
-def _as_it_was(module: nn.Module, params: Mapping[str, Tensor]) -> Iterator[None]:
+def as_it_was(module: nn.Module, params: Mapping[str, Tensor]) -> Iterator[None]:
     """Leave buffers and generators as they are: within it the module has copies of its buffers."""
     owners = [(part._buffers, dict(part._buffers)) for part in module.modules()]
     copies: dict[int, Tensor] = {}

@@ -1,14 +1,16 @@
 """`BatchSizeMonitor` as a callback of the ``Trainer`` of Hugging Face's Transformers."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sklgap._checks import shown
 from sklgap.monitor._batches import number_of_rows
 from sklgap.monitor._callback import check_installed, monitor_of, numbers_to_log
-from sklgap.monitor._noise import BatchSizeMonitor, Geometry
+from sklgap.monitor._noise import BatchSizeMonitor, Geometry, as_it_was
 from sklgap.objective._parameters import Patterns
 
 try:
@@ -17,6 +19,7 @@ except ImportError:  # the documentation is built without it
     Trainer = TrainerCallback = object
 
 __all__ = ["BatchSizeCallback"]
+Count = Callable[[Any], int]
 _IGNORED = -100
 
 
@@ -50,9 +53,10 @@ class BatchSizeCallback(TrainerCallback):
     ``trainer.log`` whenever the trainer logs its loss, as ``batch_size_monitor/noise_scale`` and so on.
 
     Where the loss is a mean over target tokens, a part counts by its number of target tokens, and the noise scale is a
-    number of tokens: where the trainer passes ``num_items_in_batch``, and for labels with a number for every token.
-    Else samples count. Accumulation without ``num_items_in_batch`` takes the mean of the means of the micro-batches:
-    updates whose micro-batches are unequal are not measured then, and count in ``n_skipped``.
+    number of tokens. Else samples count. How the loss divides by ``num_items_in_batch``, which the trainer passes to
+    models that take keywords, is found out on the first batch, in up to three passes without gradient. A loss that does
+    not divide by it is the mean of the means of the micro-batches: updates whose micro-batches are unequal are not
+    measured then, and count in ``n_skipped``.
 
     During the training, ``compute_loss`` of the trainer and ``backward`` of its accelerator pass through the callback.
     Several GPUs or processes, FSDP and DeepSpeed are refused.
@@ -99,7 +103,9 @@ class BatchSizeCallback(TrainerCallback):
         self._accumulates = self._logs = False
         self._model: Any = None
         self._sizes: list[int] = []  # of the micro-batches of the update so far
-        self._n_items: int | None = None  # of the update, as the trainer counts them
+        self._given: Any = None  # the number of items of the update, as the trainer passes it
+        self._count: Count | None = None  # what a batch counts for
+        self._divides = False  # whether the loss is a sum divided by the number of items given
 
     # -- the training ------------------------------------------------------------------------------------------------
 
@@ -113,8 +119,7 @@ class BatchSizeCallback(TrainerCallback):
                 "(CUDA_VISIBLE_DEVICES=0), or with sklgap.monitor.BatchSizeMonitor in a loop of your own."
             )
         self._accumulates = args.gradient_accumulation_steps > 1
-        own = type(trainer).compute_loss is not Trainer.compute_loss
-        if not self._accumulates and self.loss is None and own:
+        if not self._accumulates and self.loss is None and self._has_own_loss():
             raise ValueError(
                 f"loss must be given to BatchSizeCallback for {type(trainer).__name__}, which has a compute_loss of its "
                 "own, unless gradient_accumulation_steps is at least 2; got None."
@@ -122,7 +127,7 @@ class BatchSizeCallback(TrainerCallback):
         optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
         loss = self._trainers_loss if self.loss is None else self.loss
         self.monitor = monitor_of(trainer.model, loss, optimizer, self.options, trainer.accelerator.scaler)
-        self._sizes, self._n_items = [], None
+        self._sizes, self._given, self._count, self._divides = [], None, None, False
         self._take_hold()
 
     def _take_hold(self) -> None:
@@ -130,9 +135,18 @@ class BatchSizeCallback(TrainerCallback):
         compute_loss, backward = self.trainer.compute_loss, self.trainer.accelerator.backward
 
         def computing_loss(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            if model.training:
-                self._see(model, inputs, kwargs.get("num_items_in_batch"))
-            return compute_loss(model, inputs, *args, **kwargs)
+            if not model.training:
+                return compute_loss(model, inputs, *args, **kwargs)
+            expected = self._see(model, inputs, kwargs.get("num_items_in_batch"))
+            loss = compute_loss(model, inputs, *args, **kwargs)
+            found = None if expected is None else float(loss.detach())
+            if expected is not None and found is not None and not math.isclose(found, expected, rel_tol=1e-3):
+                raise ValueError(
+                    f"compute_loss of {type(self.trainer).__name__} must return what that of Trainer does for "
+                    f"BatchSizeCallback, which else does not know what micro-batches count for; got {found:g} "
+                    f"instead of {expected:g}: use sklgap.monitor.BatchSizeMonitor in training_step."
+                )
+            return loss
 
         def going_backward(loss: Tensor, **kwargs: Any) -> None:
             size = self._sizes[-1] if self._sizes else 0
@@ -149,28 +163,31 @@ class BatchSizeCallback(TrainerCallback):
         vars(self.trainer).pop("compute_loss", None)
         vars(self.trainer.accelerator).pop("backward", None)
 
-    def _see(self, model: Any, inputs: Any, n_items: Any) -> None:
-        """Measure the parts of a batch, or note what the micro-batch counts for."""
+    def _see(self, model: Any, inputs: Any, given: Any) -> float | None:
+        """Measure the parts of a batch, or note what the micro-batch counts for.
+
+        Returns the loss that a trainer with a ``compute_loss`` of its own must find, the first time.
+        """
         assert self.monitor is not None
-        self._model, self._n_items = model, None if n_items is None else int(n_items)
+        self._model, self._given = model, given
+        expected = None
+        if self._count is None:
+            self._count, self._divides = self._how_it_counts(inputs)
+            if self._accumulates and self._has_own_loss() and given is not None:
+                expected = self._value(inputs, given)
         if self._accumulates:
-            self._sizes.append(number_of_rows(inputs) if n_items is None else self._items(inputs))
+            self._sizes.append(self._count(inputs))
         else:
             self.monitor.step(dict(inputs))
+        return expected
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure an update that was made of micro-batches."""
-        sizes, self._sizes = self._sizes, []
-        if not self._accumulates or self.monitor is None or self.monitor._open is None:
-            return
-        if self._n_items is not None and sum(sizes) != self._n_items:
-            raise ValueError(
-                f"num_items_in_batch must be the number of target tokens of the micro-batches, {sum(sizes)}; got "
-                f"{self._n_items}."
-            )
-        # Sums divided by one number add up whatever their sizes; means do where the sizes are equal.
-        self.monitor._lenient = self._n_items is None
-        self.monitor.step()
+        self._sizes = []
+        if self._accumulates and self.monitor is not None and self.monitor._open is not None:
+            # Sums divided by one number add up whatever their sizes; means do where the sizes are equal.
+            self.monitor._lenient = not self._divides
+            self.monitor.step()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Log the estimates where the trainer has logged its loss."""
@@ -190,32 +207,73 @@ class BatchSizeCallback(TrainerCallback):
 
     # -- the loss ----------------------------------------------------------------------------------------------------
 
-    def _items(self, inputs: Any) -> int:
-        """Return the number of items of a batch as the trainer counts those of an update."""
-        n_items = self.trainer.get_batch_samples(iter([inputs]), 1, self.trainer.args.device)[1]
-        if n_items is None:
-            raise ValueError("labels must be among the inputs of every micro-batch; it is not where items are counted.")
-        return int(n_items)
+    def _has_own_loss(self) -> bool:
+        return type(self.trainer).compute_loss is not Trainer.compute_loss
 
     def _trainers_loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, float]:
         """Return the mean loss of a batch as Transformers computes it, and what the batch counts for."""
-        if self._n_items is None:
-            n, given = self._counted(batch), None
-        else:
-            n = self._items(batch)
-            given = batch["labels"].new_tensor(max(n, 1))  # without a target token the sum is 0
-        loss = Trainer.compute_loss(self.trainer, self._model, dict(batch), num_items_in_batch=given)
-        return loss, float(n)
+        assert self._count is not None
+        n = self._count(batch)
+        # Without a target token the sum is 0, and the mean nothing.
+        return self._computed(batch, max(n, 1) if self._divides else self._given), float(n)
 
-    def _counted(self, batch: Any) -> int:
+    def _computed(self, batch: Any, given: Any) -> Tensor:
+        if isinstance(given, int):
+            given = torch.tensor(given, device=self.trainer.args.device)
+        return Trainer.compute_loss(self.trainer, self._model, dict(batch), num_items_in_batch=given)
+
+    def _value(self, batch: Any, given: Any) -> float:
+        """Return the loss of a batch, always with the same random numbers, and leave all as it was."""
+        assert self.monitor is not None
+        with as_it_was(self.monitor.module, self.monitor._params), torch.no_grad():
+            return float(self._computed(batch, given))
+
+    def _how_it_counts(self, batch: Any) -> tuple[Count, bool]:
+        """Return what a batch counts for in the loss, as a function, and whether the loss divides by what it is given.
+
+        Models that take any keyword are given the number of items, and many of them do not use it.
+        """
+        if self._given is None or self.loss is not None:
+            return self._mean_counts, False
+        if self.trainer.compute_loss_func is not None:
+            divides = math.isclose(self._value(batch, 1), 2 * self._value(batch, 2), rel_tol=1e-3)
+            return (self._trainer_counts, True) if divides else (self._mean_counts, False)
+        mean, total = self._value(batch, None), self._value(batch, 1)
+        if math.isclose(mean, total, rel_tol=1e-6):
+            return self._mean_counts, False
+        for count in (_shifted_labels, _labels, _rows):
+            if math.isclose(total, count(batch) * mean, rel_tol=1e-3):
+                return count, True
+        raise ValueError(
+            "loss must be given to BatchSizeCallback: what a batch counts for in that of the model is not known; its "
+            f"sum is {total:g} and its mean {mean:g}."
+        )
+
+    def _trainer_counts(self, batch: Any) -> int:
+        """Return the number of items as the trainer counts those of an update, and as a loss function is given it."""
+        return int(self.trainer.get_batch_samples(iter([batch]), 1, self.trainer.args.device)[1])
+
+    def _mean_counts(self, batch: Any) -> int:
         """Return the number of terms in the mean that a model takes by itself."""
         labels = batch.get("labels")
-        if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.ndim < 2:
-            return number_of_rows(batch)
+        if self.loss is not None or not isinstance(labels, Tensor) or labels.is_floating_point() or labels.ndim < 2:
+            return _rows(batch)
         if labels.ndim > 2:
             raise ValueError(
                 f"loss must be given to BatchSizeCallback for labels of shape {tuple(labels.shape)}: which of them "
                 "count is not known; got None."
             )
-        shifted = getattr(self.trainer, "_loss_shifts_labels", False)
-        return int((labels[..., 1:] if shifted else labels).ne(_IGNORED).sum())
+        return _shifted_labels(batch) if getattr(self.trainer, "_loss_shifts_labels", False) else _labels(batch)
+
+
+def _rows(batch: Any) -> int:
+    return number_of_rows(batch)
+
+
+def _labels(batch: Any) -> int:
+    return int(batch["labels"].ne(_IGNORED).sum())
+
+
+def _shifted_labels(batch: Any) -> int:
+    """Return the number of targets where every token predicts the next one."""
+    return int((batch["shift_labels"] if "shift_labels" in batch else batch["labels"][..., 1:]).ne(_IGNORED).sum())

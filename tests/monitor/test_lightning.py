@@ -1,6 +1,9 @@
 """The callback with Lightning itself, on nets with random weights."""
 
 import copy
+import os
+import socket
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from sklgap.monitor import BatchSizeMonitor
 from sklgap.monitor.lightning import BatchSizeCallback
+from tests.fresh import FRESH
 
 L = pytest.importorskip("lightning")
 from lightning.pytorch.callbacks import GradientAccumulationScheduler  # noqa: E402
@@ -162,6 +166,40 @@ def test_updates_of_one_micro_batch_are_left_out():
 def test_refused(options, trainer, sentence):
     with pytest.raises((ValueError, TypeError), match=sentence):
         fitted([BatchSizeCallback(**options)], **trainer)
+
+
+def in_two_processes(rank, folder, interface, port):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "GROUP_RANK": "0"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none"}
+    os.environ["GLOO_SOCKET_IFNAME"] = interface
+    torch.set_num_threads(1)
+    found = {}
+    for steps in (1, 2):
+        # 64 samples in each process, in batches of 16.
+        run = {"devices": 2, "strategy": "ddp", "data": loader(128), "accumulate_grad_batches": steps, "max_epochs": 2}
+        callback = BatchSizeCallback(verbose=False)
+        measured, plain = fitted([callback], **run), fitted(**run)
+        pairs = zip(measured.state_dict().values(), plain.state_dict().values(), strict=True)
+        found[steps] = {"same": all(torch.equal(a, b) for a, b in pairs), **callback.monitor.state()}
+    torch.save(found, folder / f"{rank}.pt")
+
+
+def test_processes_are_parts(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    interface = "lo" if sys.platform == "linux" else "lo0"
+    started = [FRESH.Process(target=in_two_processes, args=(rank, tmp_path, interface, port)) for rank in (0, 1)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(timeout=240)
+    assert [process.exitcode for process in started] == [0, 0]
+    first, second = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for steps in (1, 2):
+        assert first[steps] == pytest.approx(second[steps], rel=0, abs=0, nan_ok=True)
+        assert first[steps]["same"]
+        assert (first[steps]["n_measurements"], first[steps]["batch_size"]) == (8 / steps, 32 * steps)
 
 
 class Fails(Net):

@@ -589,7 +589,7 @@ def test_cleared_gradients_end_an_update():
 
 
 @pytest.mark.parametrize("measured", ["before backward", "after backward"])
-def test_inside_autocast_training_is_as_it_was(measured):
+def test_inside_autocast_training_isas_it_was(measured):
     def train(every):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))

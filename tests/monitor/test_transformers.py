@@ -114,12 +114,13 @@ def in_a_loop(steps, model=gpt2, data=None):
     monitor = BatchSizeMonitor(net, mean, every=1, parts=4)
     for start in range(0, len(batches), steps):
         update = batches[start : start + steps]
-        total = sum(terms(batch) for batch in update)
+        # The trainer divides by all labels of GPT-2, one more in every text than its loss has terms.
+        total = sum(int((batch["labels"] != -100).sum()) for batch in update)
         for batch in update:
             n = terms(batch)
             if steps == 1:
                 monitor.step(batch)
-                mean(net, batch)[0].backward()
+                (mean(net, batch)[0] * n / total).backward()
             else:
                 with monitor.accumulate(n):
                     (mean(net, batch)[0] * n / total).backward()
@@ -138,11 +139,12 @@ class InOrder(transformers.Trainer):
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_tokens_count_as_in_a_loop(tmp_path, steps):
     options = STEP if steps == 1 else {"verbose": False}
+    expected = in_a_loop(steps)
     _, _, callback = trained(
         tmp_path, options, lambda: gpt2(0.0), texts(), InOrder, gradient_accumulation_steps=steps, num_train_epochs=1,
         optim="sgd", lr_scheduler_type="constant", max_grad_norm=0.0,
     )  # fmt: skip
-    assert callback.monitor.state() == pytest.approx(in_a_loop(steps), rel=1e-4, nan_ok=True)
+    assert callback.monitor.state() == pytest.approx(expected, rel=1e-4, nan_ok=True)
 
 
 def test_it_logs_through_the_trainer_and_says_the_verdict(tmp_path, capsys):
@@ -176,6 +178,16 @@ def test_a_loss_of_its_own_is_called_once_a_batch(tmp_path):
         trained(tmp_path, STEP, kind=Own)
 
 
+class Means(transformers.Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return model(**inputs).loss
+
+
+def test_a_loss_of_its_own_that_counts_otherwise_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^compute_loss of Means must return what that of Trainer does"):
+        trained(tmp_path, {"verbose": False}, kind=Means, gradient_accumulation_steps=5)
+
+
 def by_items(outputs, labels, num_items_in_batch=None):
     loss = nn.functional.cross_entropy(outputs.logits, labels, reduction="sum")
     return loss / num_items_in_batch
@@ -186,16 +198,19 @@ def test_a_loss_function_of_the_user_is_the_one_that_is_measured(tmp_path, optio
     found = [
         trained(
             tmp_path, options, lambda: bert(0.0), sentences(), kwargs=kwargs, gradient_accumulation_steps=steps,
-            num_train_epochs=1,
+            max_steps=1,
         )[2].monitor.state()
         for kwargs in ({}, {"compute_loss_func": by_items})
     ]  # fmt: skip
-    # The last update has one micro-batch.
-    assert found[0] == pytest.approx(found[1], rel=1e-4, nan_ok=True)
+    # The model's own loss is a mean and does not divide by the number of items of the update.
+    assert found[0]["noise_scale"] == pytest.approx(found[1]["noise_scale"], rel=1e-4)
+    assert found[0]["trace"] == pytest.approx(found[1]["trace"] * steps**2, rel=1e-4)
+    assert found[0]["n_measurements"] == 1
 
 
 def test_updates_of_unequal_micro_batches(tmp_path):
-    # 36 sentences: the second update has batches of eight, the third one of four alone; tokens have their own weights.
+    # The last update has micro-batches of eight and of four: means of sentences, of which the model takes the mean
+    # though it is given their number, and sums of tokens.
     _, _, callback = trained(
         tmp_path, {"verbose": False}, bert, sentences(44), gradient_accumulation_steps=2, num_train_epochs=1
     )
