@@ -29,6 +29,8 @@ Geometry = Literal["euclidean", "adam"]
 _MOST_STRETCHES, _LEAST_STRETCHES = 10, 4
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _ALL = "all"
+# Numbers whose squares are summed in float32, before the sums are in float64.
+_BLOCK = 4096
 
 
 class BatchSizeMonitor:
@@ -273,7 +275,8 @@ class BatchSizeMonitor:
         check_integer("n_samples", n_samples)
         self._check_sums()
         averaging = averaging_of(self._outer)
-        before = self._current()
+        uniform: list[Tensor | None] = [None] * len(self._params)
+        before = self._standing(uniform)
         begun = self._open is not None and not self._open.last.any() and self._open.sizes
         untouched = all(p.grad is None for p in self._params.values())
         # Zeros after a micro-batch that gave zeros, of ignored targets alone, do not begin an update.
@@ -299,17 +302,17 @@ class BatchSizeMonitor:
         params, weights = list(self._params.values()), open_.weights
 
         def square(i: int, gradient: Tensor) -> Tensor:
-            return _square(_dense(gradient, params[i]), weights[i] if weights is not None else None)
+            return _square(gradient, weights[i] if weights is not None else None)
 
         with seen(params, square, active=weights is not None) as found:
             yield
         if all(p.grad is None for p in params) or (weights is not None and not found):
             raise ValueError("There is no gradient yet: call backward inside monitor.accumulate.")
-        open_.last = self._current()
+        open_.last = self._standing(uniform)
         if weights is not None:
             zero = torch.zeros((), dtype=_wide(params[0]))
             open_.squares.append(_numbers([found.get(i, zero) for i in range(len(params))]) / n_samples)
-            open_.total = open_.last if self.optimizer is None else _norms(self._standing(), weights)
+            open_.total = open_.last if self.optimizer is None else self._standing(weights)
         open_.sizes.append(int(n_samples))
 
     def _check_sums(self) -> None:
@@ -324,13 +327,13 @@ class BatchSizeMonitor:
     def _scale(self) -> float:
         return float(self.scaler.get_scale()) if self.scaler is not None else 1.0
 
-    def _standing(self) -> Iterator[Tensor]:
-        """Yield what stands in ``.grad`` now, by parameter."""
-        for p in self._params.values():
-            yield torch.zeros_like(real(p), dtype=_wide(p)) if p.grad is None else _dense(p.grad.detach(), p)
-
-    def _current(self) -> np.ndarray:
-        return _norms(self._standing(), [None] * len(self._params))
+    def _standing(self, weights: Sequence[Tensor | None]) -> np.ndarray:
+        """Return the squared norm of what stands in ``.grad`` now, by parameter."""
+        params = list(self._params.values())
+        zero = torch.zeros((), dtype=_wide(params[0]))
+        return _numbers(
+            [zero if p.grad is None else _square(p.grad.detach(), w) for p, w in zip(params, weights, strict=True)]
+        )
 
     def _close(self) -> None:
         open_, self._open = self._open, None
@@ -625,7 +628,17 @@ def _norms(vectors: Iterable[Tensor], weights: Sequence[Tensor | None]) -> np.nd
 
 
 def _square(vector: Tensor, weight: Tensor | None) -> Tensor:
-    return vector.square().sum() if weight is None else (vector.square() * weight).sum()
+    """Return the squared norm in float64, in which a coordinate counts its weight."""
+    vector = real(vector.to_dense() if vector.layout != torch.strided else vector)
+    if weight is not None:
+        return (vector.to(weight.dtype).square() * weight).sum()
+    if vector.dtype != torch.float32 or vector.device.type != "cpu" or vector.numel() < _BLOCK:
+        return torch.linalg.vector_norm(vector, dtype=_wide(vector)).square()
+    # On a CPU many times as fast as float64 throughout, and exact to about 1e-8.
+    flat = vector.reshape(-1)
+    whole = flat.numel() // _BLOCK * _BLOCK
+    blocks = torch.linalg.vector_norm(flat[:whole].view(-1, _BLOCK), dim=1)
+    return blocks.double().square().sum() + flat[whole:].double().square().sum()
 
 
 def _numbers(found: Sequence[Tensor]) -> np.ndarray:

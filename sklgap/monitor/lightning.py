@@ -59,17 +59,43 @@ class BatchSizeCallback(Callback):
 
     Examples
     --------
-    >>> import lightning as L  # doctest: +SKIP
+    >>> import lightning, torch
     >>> from sklgap.monitor.lightning import BatchSizeCallback
-    >>> callback = BatchSizeCallback()  # doctest: +SKIP
-    >>> L.Trainer(callbacks=[callback], accumulate_grad_batches=4).fit(model, loader)  # doctest: +SKIP
-    256: each doubling still nearly halves the updates; the knee is at about 1,900 [1,500, 2,600]; ...
-    >>> callback.monitor.state()["noise_scale"]  # doctest: +SKIP
-    1893.7
+    >>> class Line(lightning.LightningModule):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.layer = torch.nn.Linear(3, 1)
+    ...     def forward(self, X):
+    ...         return self.layer(X)
+    ...     def training_step(self, batch, batch_idx):
+    ...         return torch.nn.functional.mse_loss(self(batch[0]), batch[1])
+    ...     def configure_optimizers(self):
+    ...         return torch.optim.SGD(self.parameters(), lr=0.01)
+    >>> X = torch.randn(1024, 3)
+    >>> data = torch.utils.data.TensorDataset(X, X.sum(dim=1, keepdim=True))
+    >>> loader = torch.utils.data.DataLoader(data, batch_size=16)
+    >>> quiet = {
+    ...     "logger": False,
+    ...     "enable_checkpointing": False,
+    ...     "enable_progress_bar": False,
+    ...     "enable_model_summary": False,
+    ...     "max_epochs": 1,
+    ... }
+    >>> callback = BatchSizeCallback(verbose=False)
+    >>> trainer = lightning.Trainer(accumulate_grad_batches=4, callbacks=[callback], **quiet)
+    >>> trainer.fit(Line(), loader)
+    >>> callback.monitor.n_measurements, callback.monitor.batch_size
+    (16, 64)
+    >>> callback.monitor.state()["noise_scale"] > 0
+    True
 
-    Without accumulation it needs the loss:
+    Without accumulation it needs the loss, and evaluates it once more from time to time:
 
-    >>> callback = BatchSizeCallback(torch.nn.CrossEntropyLoss())  # doctest: +SKIP
+    >>> callback = BatchSizeCallback(torch.nn.MSELoss(), every=4, verbose=False)
+    >>> trainer = lightning.Trainer(callbacks=[callback], **quiet)
+    >>> trainer.fit(Line(), loader)
+    >>> callback.monitor.n_measurements, callback.monitor.batch_size
+    (16, 16)
     """
 
     def __init__(

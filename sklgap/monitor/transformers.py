@@ -63,14 +63,27 @@ class BatchSizeCallback(TrainerCallback):
 
     Examples
     --------
+    >>> import torch, transformers
     >>> from sklgap.monitor.transformers import BatchSizeCallback
-    >>> trainer = Trainer(model, args, train_dataset=dataset)  # doctest: +SKIP
-    >>> callback = BatchSizeCallback(trainer)  # doctest: +SKIP
-    >>> trainer.add_callback(callback)  # doctest: +SKIP
-    >>> trainer.train()  # doctest: +SKIP
-    16,384: each doubling still nearly halves the updates; the knee is at about 210,000 [160,000, 300,000]; ...
-    >>> callback.monitor.state()["noise_scale"]  # doctest: +SKIP
-    212345.6
+    >>> config = transformers.BertConfig(
+    ...     vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    ... )
+    >>> model = transformers.BertForSequenceClassification(config)
+    >>> tokens = torch.randint(30, (256, 8))
+    >>> dataset = [{"input_ids": row, "labels": row[0] % 2} for row in tokens]
+    >>> args = transformers.TrainingArguments(
+    ...     gradient_accumulation_steps=4, num_train_epochs=1, save_strategy="no", logging_strategy="no",
+    ...     report_to="none", use_cpu=True,
+    ... )
+    >>> trainer = transformers.Trainer(model, args, train_dataset=dataset)
+    >>> callback = BatchSizeCallback(trainer, verbose=False)
+    >>> trainer.add_callback(callback)
+    >>> _ = trainer.train()  # doctest: +ELLIPSIS
+    {'train_runtime': ...}
+    >>> callback.monitor.n_measurements, callback.monitor.batch_size
+    (8, 32)
+    >>> callback.monitor.state()["noise_scale"] > 0
+    True
     """
 
     def __init__(
@@ -121,8 +134,8 @@ class BatchSizeCallback(TrainerCallback):
         self._accumulates = args.gradient_accumulation_steps > 1
         if not self._accumulates and self.loss is None and self._has_own_loss():
             raise ValueError(
-                f"loss must be given to BatchSizeCallback for {type(trainer).__name__}, which has a compute_loss of its "
-                "own, unless gradient_accumulation_steps is at least 2; got None."
+                f"loss must be given to BatchSizeCallback for {type(trainer).__name__}, which has a compute_loss of "
+                "its own, unless gradient_accumulation_steps is at least 2; got None."
             )
         optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
         loss = self._trainers_loss if self.loss is None else self.loss

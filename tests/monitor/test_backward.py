@@ -74,18 +74,22 @@ def test_nothing_is_seen_after_an_error_or_where_it_is_not_active():
     assert found == []
 
 
-@pytest.mark.parametrize("way", ["two passes", "nested"])
-def test_a_gradient_in_pieces_is_refused(way):
-    net = Tied()
+def two_passes(net, X):
+    net(X).sum().backward()
+    net(X).sum().backward()
+
+
+def nested(net, X):
+    hidden = checkpoint(net.layer, X, use_reentrant=True)
+    checkpoint(net.layer, hidden, use_reentrant=True).sum().backward()
+
+
+@pytest.mark.parametrize("go_backward", [two_passes, nested])
+def test_a_gradient_in_pieces_is_refused(go_backward):
+    net, X = Tied(), torch.randn(3, 4, requires_grad=True)
     monitor = BatchSizeMonitor(net)
-    X = torch.randn(3, 4, requires_grad=True)
     with pytest.raises(ValueError, match=r"^A parameter must get its gradient in one piece"), monitor.accumulate(3):
-        if way == "two passes":
-            net(X).sum().backward()
-            net(X).sum().backward()
-        else:
-            hidden = checkpoint(net.layer, X, use_reentrant=True)
-            checkpoint(net.layer, hidden, use_reentrant=True).sum().backward()
+        go_backward(net, X)
 
 
 def test_checkpointing_without_nested_passes_is_measured():

@@ -1,6 +1,7 @@
 """The callback with Lightning itself, on nets with random weights."""
 
 import copy
+import doctest
 import os
 import socket
 import sys
@@ -12,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from sklgap.monitor import BatchSizeMonitor
+from sklgap.monitor import lightning as adapter
 from sklgap.monitor.lightning import BatchSizeCallback
 from tests.fresh import FRESH
 
@@ -219,3 +221,13 @@ def test_a_failed_backward_leaves_no_hook():
 
 def test_the_callback_can_be_copied_before_a_fit():
     assert copy.deepcopy(BatchSizeCallback(CE, every=3)).options["every"] == 3
+
+
+def test_the_example_of_the_docstring_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    failures = []
+    for test in doctest.DocTestFinder(exclude_empty=True).find(BatchSizeCallback, module=adapter):
+        if test.examples:
+            doctest.DocTestRunner().run(test, out=failures.append)
+    assert not failures, "".join(failures)
+    assert ">>> " in BatchSizeCallback.__doc__

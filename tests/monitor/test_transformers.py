@@ -1,11 +1,14 @@
 """The callback with the Trainer of Transformers, on models built from a config: nothing is downloaded."""
 
+import doctest
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from sklgap.monitor import BatchSizeMonitor
+from sklgap.monitor import transformers as adapter
 from sklgap.monitor.transformers import BatchSizeCallback
 
 transformers = pytest.importorskip("transformers")
@@ -234,3 +237,13 @@ def test_several_devices_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(transformers.TrainingArguments, "n_gpu", 2)
     with pytest.raises(ValueError, match=r"^args must name one device for BatchSizeCallback"):
         trained(tmp_path, STEP)
+
+
+def test_the_example_of_the_docstring_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    failures = []
+    for test in doctest.DocTestFinder(exclude_empty=True).find(BatchSizeCallback, module=adapter):
+        if test.examples:
+            doctest.DocTestRunner().run(test, out=failures.append)
+    assert not failures, "".join(failures)
+    assert ">>> " in BatchSizeCallback.__doc__
