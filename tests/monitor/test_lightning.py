@@ -20,6 +20,7 @@ from tests.fresh import FRESH
 L = pytest.importorskip("lightning")
 from lightning.pytorch.callbacks import GradientAccumulationScheduler  # noqa: E402
 from lightning.pytorch.loggers import CSVLogger  # noqa: E402
+from lightning.pytorch.plugins.precision import MixedPrecision  # noqa: E402
 
 CE = nn.CrossEntropyLoss()
 pytestmark = pytest.mark.filterwarnings(
@@ -68,6 +69,8 @@ def fitted(callbacks=(), module=None, data=None, **kwargs):
     torch.manual_seed(0)
     module = module() if module is not None else Net()
     options = {"logger": False, "max_epochs": 3, "accelerator": "cpu", **kwargs}
+    if options.get("plugins") == "scaler":
+        options["plugins"] = [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=16.0))]
     trainer = L.Trainer(
         callbacks=list(callbacks), enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
         **options,
@@ -86,6 +89,8 @@ def fitted(callbacks=(), module=None, data=None, **kwargs):
         ({}, {"accumulate_grad_batches": 2}, (6, 3)),
         ({}, {"accumulate_grad_batches": 3, "gradient_clip_val": 0.1}, (3, 3)),
         ({"geometry": "adam"}, {"accumulate_grad_batches": 2, "precision": "bf16-mixed"}, None),
+        ({"loss": CE, "every": 1, "parts": 4}, {"plugins": "scaler"}, (12, 3)),
+        ({}, {"accumulate_grad_batches": 2, "gradient_clip_val": 0.1, "plugins": "scaler"}, (6, 3)),
     ],
 )
 def test_training_is_bit_for_bit_the_same(options, trainer, counts):

@@ -575,7 +575,7 @@ def test_accumulation_over_several_processes_needs_what_averages(monkeypatch):
         pass
 
 
-@pytest.mark.parametrize("shape", [(1,), (), (4095,), (4096,), (100, 123), (3, 8192)])
+@pytest.mark.parametrize("shape", [(1,), (), (4095,), (65536,), (300, 400), (3, 32768)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_squared_norms(shape, dtype):
     generator = torch.Generator().manual_seed(0)
@@ -585,7 +585,7 @@ def test_squared_norms(shape, dtype):
             expected = float(vector.double().square().sum())
             found = noise_module._square(v, None)
             assert found.dtype == torch.float64
-            assert float(found) == pytest.approx(expected, rel=1e-7 if dtype == torch.float32 else 1e-12)
+            assert float(found) == pytest.approx(expected, rel=5e-8 if len(v.flatten()) >= 65536 else 1e-12)
             weighted = noise_module._square(v, torch.full_like(v, 2.0, dtype=torch.float64))
             assert float(weighted) == pytest.approx(2 * expected, rel=1e-12)
 
