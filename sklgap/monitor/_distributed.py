@@ -7,6 +7,14 @@ import torch
 from torch import Tensor, nn
 
 
+def ddp_in(module: nn.Module) -> Any:
+    """Return the ``DistributedDataParallel`` that the module is, also behind ``torch.compile``; None if it is not."""
+    inner: Any = module
+    while inner is not None and not isinstance(inner, nn.parallel.DistributedDataParallel):
+        inner = getattr(inner, "_orig_mod", None)
+    return inner
+
+
 def averaging_of(module: nn.Module) -> nn.Module | None:
     """Return the ``DistributedDataParallel`` that averages the gradients over several processes, None without one.
 
@@ -14,11 +22,9 @@ def averaging_of(module: nn.Module) -> nn.Module | None:
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return None
-    inner: Any = module
-    while inner is not None:
-        if isinstance(inner, nn.parallel.DistributedDataParallel):
-            return _checked(inner) if inner.process_group.size() > 1 else None
-        inner = getattr(inner, "_orig_mod", None)
+    ddp = ddp_in(module)
+    if ddp is not None:
+        return _checked(ddp) if ddp.process_group.size() > 1 else None
     n_processes = torch.distributed.get_world_size()
     if n_processes > 1:
         raise ValueError(

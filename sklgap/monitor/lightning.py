@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from sklgap.monitor._batches import number_of_rows
 from sklgap.monitor._callback import check_installed, monitor_of, numbers_to_log
+from sklgap.monitor._distributed import ddp_in
 from sklgap.monitor._noise import BatchSizeMonitor, Geometry
 from sklgap.objective._parameters import Patterns
 
@@ -134,7 +134,7 @@ class BatchSizeCallback(Callback):
                 "training_step updates: use sklgap.monitor.BatchSizeMonitor inside it."
             )
         module = trainer.strategy.model
-        if trainer.world_size > 1 and not _is_ddp(module):
+        if trainer.world_size > 1 and ddp_in(module) is None:
             got = type(trainer.strategy).__name__
             raise ValueError(f"strategy must be 'ddp' or a single device for BatchSizeCallback; got {got}.")
         scheduled = any(isinstance(other, GradientAccumulationScheduler) for other in trainer.callbacks)
@@ -187,12 +187,3 @@ class BatchSizeCallback(Callback):
         """Look no longer at a backward pass that has failed."""
         with contextlib.suppress(type(exception)):
             self._backward.__exit__(type(exception), exception, exception.__traceback__)
-
-
-def _is_ddp(module: Any) -> bool:
-    """Say whether it is a ``DistributedDataParallel``, also behind ``torch.compile``."""
-    while module is not None:
-        if isinstance(module, nn.parallel.DistributedDataParallel):
-            return True
-        module = getattr(module, "_orig_mod", None)
-    return False

@@ -118,6 +118,8 @@ class BatchSizeCallback(TrainerCallback):
         self._sizes: list[int] = []  # of the micro-batches of the update so far
         self._given: Any = None  # the number of items of the update, as the trainer passes it
         self._count: Count | None = None  # what a batch counts for
+        self._own_loss = False  # whether compute_loss is another than that of Transformers
+        self._held: list[tuple[Any, str, Any]] = []  # what is replaced during the training: (owner, name, before)
         self._divides = False  # whether the loss is a sum divided by the number of items given
 
     # -- the training ------------------------------------------------------------------------------------------------
@@ -132,7 +134,8 @@ class BatchSizeCallback(TrainerCallback):
                 "(CUDA_VISIBLE_DEVICES=0), or with sklgap.monitor.BatchSizeMonitor in a loop of your own."
             )
         self._accumulates = args.gradient_accumulation_steps > 1
-        if not self._accumulates and self.loss is None and self._has_own_loss():
+        self._own_loss = getattr(trainer.compute_loss, "__func__", None) is not Trainer.compute_loss
+        if not self._accumulates and self.loss is None and self._own_loss:
             raise ValueError(
                 f"loss must be given to BatchSizeCallback for {type(trainer).__name__}, which has a compute_loss of "
                 "its own, unless gradient_accumulation_steps is at least 2; got None."
@@ -169,12 +172,20 @@ class BatchSizeCallback(TrainerCallback):
             with self.monitor.accumulate(size):
                 backward(loss, **kwargs)
 
-        self.trainer.compute_loss = computing_loss
-        self.trainer.accelerator.backward = going_backward
+        self._replace(self.trainer, "compute_loss", computing_loss)
+        self._replace(self.trainer.accelerator, "backward", going_backward)
+
+    def _replace(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
+        self._held.append((owner, name, vars(owner).get(name)))
+        vars(owner)[name] = function
 
     def _let_go(self) -> None:
-        vars(self.trainer).pop("compute_loss", None)
-        vars(self.trainer.accelerator).pop("backward", None)
+        """Put back what stood where the callback has put its own."""
+        while self._held:
+            owner, name, before = self._held.pop()
+            vars(owner).pop(name, None)
+            if before is not None:
+                vars(owner)[name] = before
 
     def _see(self, model: Any, inputs: Any, given: Any) -> float | None:
         """Measure the parts of a batch, or note what the micro-batch counts for.
@@ -186,7 +197,7 @@ class BatchSizeCallback(TrainerCallback):
         expected = None
         if self._count is None:
             self._count, self._divides = self._how_it_counts(inputs)
-            if self._accumulates and self._has_own_loss() and given is not None:
+            if self._accumulates and self._own_loss and given is not None:
                 expected = self._value(inputs, given)
         if self._accumulates:
             self._sizes.append(self._count(inputs))
@@ -219,9 +230,6 @@ class BatchSizeCallback(TrainerCallback):
             print(self.monitor.verdict())
 
     # -- the loss ----------------------------------------------------------------------------------------------------
-
-    def _has_own_loss(self) -> bool:
-        return type(self.trainer).compute_loss is not Trainer.compute_loss
 
     def _trainers_loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, float]:
         """Return the mean loss of a batch as Transformers computes it, and what the batch counts for."""

@@ -191,6 +191,22 @@ def test_a_loss_of_its_own_that_counts_otherwise_is_refused(tmp_path):
         trained(tmp_path, {"verbose": False}, kind=Means, gradient_accumulation_steps=5)
 
 
+def test_what_the_user_has_put_into_the_trainer_stays_there(tmp_path):
+    calls = []
+
+    class Counting(transformers.Trainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.compute_loss = lambda *a, **k: (calls.append(1), transformers.Trainer.compute_loss(self, *a, **k))[1]
+
+    trainer, _, callback = trained(tmp_path, {"verbose": False}, kind=Counting, gradient_accumulation_steps=5)
+    first = trainer.compute_loss
+    trainer.train()
+    assert trainer.compute_loss is first
+    assert len(calls) == 20
+    assert callback.monitor.n_measurements == 2
+
+
 def by_items(outputs, labels, num_items_in_batch=None):
     loss = nn.functional.cross_entropy(outputs.logits, labels, reduction="sum")
     return loss / num_items_in_batch
