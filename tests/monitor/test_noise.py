@@ -599,15 +599,30 @@ def test_a_scale_that_changes_between_updates_is_that_of_the_update():
     assert monitors[1].state()["trace"] == pytest.approx(monitors[0].state()["trace"])
 
 
-def test_accumulation_over_several_processes_is_refused(monkeypatch):
+def test_accumulation_over_several_processes_needs_what_averages(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
     net, _ = regression()
     with (
-        pytest.raises(ValueError, match=r"^accumulate must run in one process; there are 4"),
+        pytest.raises(ValueError, match=r"^module must be the DistributedDataParallel itself .* in 4 processes"),
         BatchSizeMonitor(net).accumulate(4),
     ):
         pass
+
+
+@pytest.mark.parametrize("shape", [(1,), (), (4095,), (65536,), (300, 400), (3, 32768)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_squared_norms(shape, dtype):
+    generator = torch.Generator().manual_seed(0)
+    for scale in (1e-6, 1.0, 1e6):
+        vector = (scale * torch.randn(shape, generator=generator)).to(dtype)
+        for v in (vector, vector.transpose(0, -1) if vector.ndim > 1 else vector[None]):
+            expected = float(vector.double().square().sum())
+            found = noise_module._square(v, None)
+            assert found.dtype == torch.float64
+            assert float(found) == pytest.approx(expected, rel=5e-8 if len(v.flatten()) >= 65536 else 1e-12)
+            weighted = noise_module._square(v, torch.full_like(v, 2.0, dtype=torch.float64))
+            assert float(weighted) == pytest.approx(2 * expected, rel=1e-12)
 
 
 def test_cleared_gradients_end_an_update():
@@ -624,7 +639,7 @@ def test_cleared_gradients_end_an_update():
 
 
 @pytest.mark.parametrize("measured", ["before backward", "after backward"])
-def test_inside_autocast_training_is_as_it_was(measured):
+def test_inside_autocast_training_isas_it_was(measured):
     def train(every):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
