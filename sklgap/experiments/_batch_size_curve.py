@@ -23,6 +23,7 @@ from sklgap.experiments import _notes as notes
 from sklgap.experiments._cost import measure_cost
 from sklgap.experiments._estimate import DEFAULT_MARGIN, Estimate, round_up, smallest_margin
 from sklgap.experiments._inputs import check_classifier, check_data, check_keepable, common_settings
+from sklgap.experiments._learning_rate_rules import rule_held, tuned_exponents
 from sklgap.experiments._protocol import (
     Measurement,
     Measuring,
@@ -58,7 +59,7 @@ from sklgap.regimes._lr_scaling import lr_factor
 if TYPE_CHECKING:
     from sklgap.experiments._plot._batch_size_curve import BatchSizeCurveDisplay
 
-LR_RULES = ("fixed", "sqrt", "linear", "tuned")
+LR_RULES = ("fixed", "sqrt", "linear", "sde", "tuned")
 BUDGETS = ("epochs", "updates", "loss")
 # Trials of each learning rate beside those of the curve.
 TUNING_TRIALS = 2
@@ -74,7 +75,7 @@ def batch_size_curve(
     *,
     batch_sizes: Sequence[int | float] | None = None,
     reference: int | float | None = None,
-    lr: Literal["fixed", "sqrt", "linear", "tuned"] = "fixed",
+    lr: Literal["fixed", "sqrt", "linear", "sde", "tuned"] = "fixed",
     learning_rate: float | None = None,
     learning_rates: Sequence[float] = (3e-4, 1e-3, 3e-3, 1e-2),
     budget: Literal["epochs", "updates", "loss"] = "epochs",
@@ -112,10 +113,11 @@ def batch_size_curve(
         doubled up to twice ``"LB"``, that is at most 20 % of the samples. A function needs integers.
     reference : int or float, default=None
         The size that the others are compared with, one of ``batch_sizes``; None: the smallest.
-    lr : {"fixed", "sqrt", "linear", "tuned"}, default="fixed"
-        ``"fixed"``: the estimator's ``lr`` for all sizes (Keskar et al.). ``"sqrt"``, ``"linear"``: that rate at the
-        reference, and ``lr_scaling`` for the others. ``"tuned"``: for each size that one of ``learning_rates`` with the
-        best validation score, on average over two seeds that the curve does not use.
+    lr : {"fixed", "sqrt", "linear", "sde", "tuned"}, default="fixed"
+        ``"fixed"``: the estimator's ``lr`` for all sizes (Keskar et al.). ``"sqrt"``, ``"linear"``, and for Adam
+        ``"sde"``: that rate at the reference, and ``lr_scaling`` for the others. ``"tuned"``: for each size that one of
+        ``learning_rates`` with the best validation score, on average over two seeds that the curve does not use. The
+        notes say for which sizes a rule held, or which power of the batch size the tuned rates follow.
     learning_rate : float, default=None
         Of a function at the reference. None: it is called without one. An estimator has its own ``lr``.
     learning_rates : sequence of float, default=(3e-4, 1e-3, 3e-3, 1e-2)
@@ -352,6 +354,8 @@ def _rates_of_function(lr: str, learning_rate: Any, sizes: Sequence[int], base: 
         raise WrongArgument(
             f"learning_rate must be None with lr='tuned', which tries learning_rates; got {learning_rate}."
         )
+    if lr == "sde":
+        raise WrongArgument("lr must not be 'sde' for a function, which is given no betas: use 'sqrt'.")
     if lr in ("sqrt", "linear") and learning_rate is None:
         raise WrongArgument(f"learning_rate must be given with lr={lr!r}: the rate at the reference, {base}; got None.")
     if learning_rate is None:
@@ -420,6 +424,7 @@ _RATES = {
     "fixed": "the same for all sizes",
     "sqrt": "grows with the square root of the batch size",
     "linear": "grows in proportion to the batch size",
+    "sde": "grows with the square root of the batch size, and Adam's betas and eps with it",
     "tuned": "chosen for each size on the validation data, by seeds that the trials below do not use",
 }
 
@@ -484,12 +489,21 @@ class BatchSizeCurve(Records):
             *notes.unequal_losses(f"batches of {self.reference}", losses),
             *notes.majority(self),
             *notes.rates_at_the_edge({size: lr[0] for size, lr in self.by_label("lr").items()}, s["learning_rates"]),
+            *self._rules(),
             *notes.training_function(self),
             *notes.no_interval(gaps),
             *notes.seeds_only(gaps),
             *notes.several_intervals(len(gaps)),
             *(notes.resolution(s["n_valid"], self.scores[0]) if len(self.batch_sizes) > 1 else []),
         ]
+
+    def _rules(self) -> list[str]:
+        """Say whether the rule for the learning rate held, or which one the tuned rates follow."""
+        lr = self.settings["lr"]
+        if lr == "tuned":
+            rates = {size: rate[0] for size, rate in self.by_label("lr").items()}
+            return tuned_exponents(rates, self.settings["learning_rates"])
+        return rule_held(lr, self.gaps(), is_fraction=self.scores[0].is_fraction)
 
     def _interrupted(self) -> list[str]:
         s = self.settings
@@ -606,7 +620,7 @@ def ladder(n_samples: int) -> list[int]:
 
 def _parameters(size: int, reference: int, lr: str, budget: str) -> dict[str, Any]:
     """Return what a batch size sets in the classifier."""
-    scaling: dict[str, Any] = {"lr_scaling": lr} if lr in ("sqrt", "linear") else {"lr_scaling": None}
+    scaling: dict[str, Any] = {"lr_scaling": lr} if lr in ("sqrt", "linear", "sde") else {"lr_scaling": None}
     if scaling["lr_scaling"] is None:
         scaling["lr_warmup_epochs"] = 0  # it warms up to a scaled rate
     return {

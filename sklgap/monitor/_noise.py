@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from sklgap._checks import check_fraction, check_integer, check_module, check_sizes, shown
 from sklgap._random import undisturbed
 from sklgap._typing import Criterion
-from sklgap.inspection._gradient_noise import ratio_interval
 from sklgap.monitor._backward import seen
 from sklgap.monitor._batches import check_in_reach, number_of_rows, parts_of
 from sklgap.monitor._distributed import averaging_of, of_all_processes
+from sklgap.monitor._sign_geometry import SignSums, sign_noise_scale_of, sign_saving
+from sklgap.monitor._window import LEAST_STRETCHES, noise_scale_of
 from sklgap.objective._loss import call_module
 from sklgap.objective._objective import WholeBatchLoss, takes_module
 from sklgap.objective._parameters import Patterns, real, trainable_parameters
+from sklgap.objective._row_loss import counts_of
 from sklgap.objective._stream import inputs_and_target
 
-Geometry = Literal["euclidean", "adam"]
-# The interval comes from the means of so many stretches of the window, each of at least two measurements.
-_MOST_STRETCHES, _LEAST_STRETCHES = 10, 4
+Geometry = Literal["euclidean", "adam", "l1"]
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _ALL = "all"
 # Of a large float32 vector, so many squares are summed in float32, and these sums in float64.
@@ -62,8 +62,10 @@ class BatchSizeMonitor:
     parameters : str, list of str or dict, default=None
         Patterns of parameter names, as ``"encoder.*"``: measure with respect to these only. A dict
         ``{group: patterns}`` measures each group as well as all of them together. None: all that are trainable.
-    geometry : {"euclidean", "adam"}, default="euclidean"
-        ``"adam"``: a coordinate counts :math:`1 / (\sqrt{\hat v} + \epsilon)`, with v from ``optimizer``.
+    geometry : {"euclidean", "adam", "l1"}, default="euclidean"
+        ``"adam"``: a coordinate counts :math:`1 / (\sqrt{\hat v} + \epsilon)`, with v from ``optimizer``. ``"l1"``, for
+        signSGD, Lion and the like, with `step` alone: noise and gradient in the L1 norm,
+        :math:`(\sum_j \sigma_j / \sum_j |g_j|)^2`.
     max_overhead : float, default=0.03
         Share of the training time that `step` may cost with ``every=None``.
     optimizer : torch.optim.Optimizer, default=None
@@ -98,12 +100,19 @@ class BatchSizeMonitor:
     gradient: call `step` before ``optimizer.step()``. Call it before in any case for an unbiased estimate: after the
     update the batch is one that the weights have just been fitted to.
 
+    With ``geometry="l1"`` there is no unbiased estimate. The state has two bounds of :math:`\sum_j |g_j|`: the absolute
+    values of the batch's gradient, too large on average, and one half of the batch times the signs of the other half,
+    too small on average. Their ratio is the bias. The interval spans both, and the noise scale is the geometric mean of
+    theirs.
+
     A noise scale is about the speed of training. It says nothing about accuracy, and takes the Hessian for a multiple
     of the identity (McCandlish et al.): it is good for an order of magnitude.
 
     References
     ----------
     McCandlish et al., An Empirical Model of Large-Batch Training, arXiv:1812.06162, Section 2.2 and Appendix A.
+    Naganuma et al., Adaptive Batch Sizes Using Non-Euclidean Gradient Noise Scales for Stochastic Sign and Spectral
+    Descent, arXiv:2602.03001: noise in the dual norm of the optimiser's steps. The bounds and the interval are ours.
 
     Examples
     --------
@@ -157,10 +166,10 @@ class BatchSizeMonitor:
         check_integer("every", every, or_none=True)
         check_integer("parts", parts, 2)
         check_fraction("max_overhead", max_overhead, above=0.0)
-        check_integer("window", window, 2 * _LEAST_STRETCHES)
+        check_integer("window", window, 2 * LEAST_STRETCHES)
         check_sizes(window=window)
         if not isinstance(geometry, str) or geometry not in get_args(Geometry):
-            raise ValueError(f"geometry must be 'euclidean' or 'adam'; got {shown(geometry)}.")
+            raise ValueError(f"geometry must be 'euclidean', 'adam' or 'l1'; got {shown(geometry)}.")
         if (geometry == "adam") != (optimizer is not None):
             raise ValueError("optimizer must be given with geometry='adam', which reads its v, and only with it.")
         self._outer, self.module = module, _plain(module)
@@ -219,6 +228,7 @@ class BatchSizeMonitor:
             self.n_skipped += 1
             return
         total = [torch.zeros_like(real(p), dtype=_wide(p)) for p in self._params.values()]
+        signs = SignSums(total) if self.geometry == "l1" else None
         squares, masses = np.zeros(len(self._params)), 0.0
         for part in parts_of(batch, n, self.parts):
             mass, gradients = self._gradients(part)
@@ -231,8 +241,14 @@ class BatchSizeMonitor:
                 return
             squares += mass * norms
             masses += mass
+            if signs is not None:
+                signs.add(mass, gradients)
+                continue
             for sum_, gradient in zip(total, gradients, strict=True):
                 sum_.add_(gradient, alpha=mass)
+        if signs is not None:
+            self._record(self._by_group(signs.by_parameter()), masses, n)
+            return
         mean = self._by_group(_norms(total, weights) / masses**2)
         self._add(self._by_group(squares), mean, masses, self.parts, n)
 
@@ -273,6 +289,8 @@ class BatchSizeMonitor:
             Samples of the micro-batch, of this process.
         """
         check_integer("n_samples", n_samples)
+        if self.geometry == "l1":
+            raise ValueError("geometry must be 'euclidean' or 'adam' for accumulate; got 'l1': use step(batch).")
         self._check_sums()
         averaging = averaging_of(self._outer)
         uniform: list[Tensor | None] = [None] * len(self._params)
@@ -371,7 +389,7 @@ class BatchSizeMonitor:
         self._add(n**2 * squares / scale, total / scale, n, k, n)
 
     def _by_group(self, values: np.ndarray) -> np.ndarray:
-        return np.array([values[members].sum() for members in self._groups.values()])
+        return np.array([values[members].sum(axis=0) for members in self._groups.values()])
 
     def _add(self, squares: np.ndarray, mean: np.ndarray, mass: float, k: int, n: int) -> None:
         """Record sum n_k |g_k|^2 and |mean g|^2 of every group as its (trace, squared norm)."""
@@ -379,7 +397,10 @@ class BatchSizeMonitor:
         for total, square in zip(squares.tolist(), mean.tolist(), strict=True):
             trace = max(0.0, (total - mass * square) / (k - 1))
             rows.append((trace, square - trace / mass))
-        self._records.append((mass, np.array(rows)))
+        self._record(np.array(rows), mass, n)
+
+    def _record(self, rows: np.ndarray, mass: float, n: int) -> None:
+        self._records.append((mass, rows))
         self.n_measurements += 1
         self.batch_size = n
 
@@ -418,12 +439,14 @@ class BatchSizeMonitor:
             ``squared_gradient_norm`` (may be negative where noise prevails), ``n_effective`` (independent measurements
             that the window is worth), the same with ``/group`` behind them for every group of parameters,
             ``batch_size``, ``n_window``, ``n_measurements`` and ``n_skipped``. Estimates are NaN before the first
-            measurement.
+            measurement. With ``geometry="l1"`` there are ``noise_l1``, ``gradient_l1_least`` and ``gradient_l1_most``
+            in place of trace and squared norm.
         """
         found: dict[str, float] = {}
+        estimate = sign_noise_scale_of if self.geometry == "l1" else noise_scale_of
         for i, name in enumerate(self._groups):
             tail = "" if name == _ALL else f"/{name}"
-            values = _estimate(np.array([rows[i] for _, rows in self._records]).reshape(-1, 2))
+            values = estimate(np.array([rows[i] for _, rows in self._records]))
             found.update({key + tail: value for key, value in values.items()})
         found["batch_size"] = math.nan if self.batch_size is None else self.batch_size
         found["n_window"] = len(self._records)
@@ -439,12 +462,16 @@ class BatchSizeMonitor:
         notes = "This is about speed, not about accuracy."
         if self.geometry == "adam":
             notes = f"In Adam's geometry. {notes}"
+        if self.geometry == "l1":
+            notes = f"For steps by signs: the interval covers the bias of both bounds. {notes}"
         if any(isinstance(part, _BATCH_NORM) and part.training for part in self.module.modules()):
             notes = f"Batch norm: a part has its own statistics, which biases the knee. {notes}"
         if not math.isfinite(high) or not math.isfinite(knee):
             least = f"above {_number(low)}" if low > 0 else "not determined"
             return f"{_number(size)}: the knee is {least} (95 %); measure longer for its upper end. {notes}"
         saved = 1 - (1 + knee / (2 * size)) / (1 + knee / size)
+        if self.geometry == "l1":
+            saved = sign_saving(knee, size)
         doubling = (
             "each doubling still nearly halves the updates"
             if saved > 0.4
@@ -495,39 +522,6 @@ class _Clock:
         yield
         self._last = time.perf_counter() - begin
         self._spent += self._last
-
-
-# -- estimates ------------------------------------------------------------------------------------------------------
-
-
-def _estimate(pairs: np.ndarray) -> dict[str, float]:
-    """Return the ratio of sums of (trace, squared norm), of shape (n, 2), with its interval by batch means."""
-    n = len(pairs)
-    if not n:
-        names = ("noise_scale", "noise_scale_low", "noise_scale_high", "trace", "squared_gradient_norm")
-        return {**dict.fromkeys(names, math.nan), "n_effective": 0.0}
-    trace, square = map(float, pairs.mean(axis=0))
-    ratio = trace / square if square > 0 else (math.inf if trace > 0 else math.nan)
-    low, high, effective = 0.0, math.inf, float("nan")
-    stretches = min(_MOST_STRETCHES, n // 2)
-    if stretches >= _LEAST_STRETCHES:
-        length = n // stretches
-        means = pairs[n - stretches * length :].reshape(stretches, length, 2).mean(axis=1)
-        covariance = np.cov(means, rowvar=False) / stretches
-        low, high = ratio_interval(trace, square, covariance, stretches - 1)
-        if math.isfinite(ratio):
-            direction = np.array([1.0, -ratio])
-            single = float(direction @ np.cov(pairs, rowvar=False) @ direction)
-            together = float(direction @ covariance @ direction)
-            effective = min(float(n), single / together) if together > 0 else float(n)
-    return {
-        "noise_scale": ratio,
-        "noise_scale_low": float(low),
-        "noise_scale_high": float(high),
-        "trace": trace,
-        "squared_gradient_norm": square,
-        "n_effective": effective,
-    }
 
 
 def _number(value: float, digits: int = 2) -> str:
@@ -587,11 +581,15 @@ def _loss_of_batch(loss: Any) -> Any:
     if getattr(loss, "reduction", "mean") != "mean":
         raise ValueError(f"loss must have reduction='mean'; got reduction={loss.reduction!r}.")
 
-    def of_batch(module: nn.Module, batch: Any) -> Tensor:
-        X, y = inputs_and_target(batch)
-        return loss(call_module(module, X), y)
+    # Samples of a loss with class weights or ignored targets do not count alike, and neither do its parts.
+    counts = counts_of(loss, gaps=True) if isinstance(loss, nn.Module) and hasattr(loss, "reduction") else None
 
-    return of_batch
+    def of_batch(module: nn.Module, batch: Any) -> Any:
+        X, y = inputs_and_target(batch)
+        value = loss(call_module(module, X), y)
+        return value if counts is None else (value, counts(y).sum())
+
+    return WholeBatchLoss(of_batch)
 
 
 def _groups(module: nn.Module, parameters: Any) -> tuple[dict[str, Tensor], dict[str, list[int]]]:

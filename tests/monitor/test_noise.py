@@ -9,6 +9,7 @@ from torch import nn
 from sklgap.inspection import gradient_noise_scale
 from sklgap.monitor import BatchSizeMonitor, BatchSizeSampler
 from sklgap.monitor import _noise as noise_module
+from sklgap.monitor._window import noise_scale_of
 
 DIM, SIGMA = 4, 0.5
 
@@ -165,7 +166,7 @@ def test_coverage_of_the_ratio(memory, n):
         series[0] = shocks[0]
         for i in range(1, n):
             series[i] = memory * series[i - 1] + (1 - memory**2) ** 0.5 * shocks[i]
-        found = noise_module._estimate(series + [3.0, 1.0])
+        found = noise_scale_of(series + [3.0, 1.0])
         covered.append(found["noise_scale_low"] <= 3 <= found["noise_scale_high"])
         effective.append(found["n_effective"])
     assert np.mean(covered) >= 0.9
@@ -482,7 +483,7 @@ class ZeroRedundancyOptimizer(torch.optim.Adam):
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), every=0), "^every must be"),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), window=7), "^window must be"),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), max_overhead=0), "^max_overhead must be"),
-        (lambda: BatchSizeMonitor(nn.Linear(1, 1), geometry="l1"), "^geometry must be 'euclidean' or 'adam'"),
+        (lambda: BatchSizeMonitor(nn.Linear(1, 1), geometry="l2"), "^geometry must be .euclidean., .adam. or .l1."),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), geometry="adam"), "^optimizer must be given with"),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), parameters="none.*"), "^parameters must match"),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), parameters={}), "^parameters must be a dict"),
@@ -687,3 +688,25 @@ def test_a_sampler_reads_rank_and_world_size_of_torch(tmp_path):
         assert (sampler.rank, sampler.world_size) == (0, 1)
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    "loss", [nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.5])), nn.CrossEntropyLoss(ignore_index=2)]
+)
+def test_parts_count_by_what_their_samples_count_for(loss):
+    """With class weights the mean gradient of a batch is that of its parts by their summed weights."""
+    torch.manual_seed(0)
+    net, X, y = nn.Linear(3, 3), torch.randn(16, 3), torch.randint(0, 3, (16,))
+    monitor = BatchSizeMonitor(net, loss, every=1, parts=4)
+    monitor.step((X, y))
+    gradients, masses = [], []
+    for rows in torch.arange(16).split(4):
+        found = torch.autograd.grad(loss(net(X[rows]), y[rows]), list(net.parameters()))
+        gradients.append(torch.cat([g.flatten() for g in found]).double().numpy())
+        kept = y[rows] != 2 if loss.ignore_index == 2 else torch.ones(4, dtype=torch.bool)
+        masses.append(float((torch.ones(3) if loss.weight is None else loss.weight)[y[rows]][kept].sum()))
+    whole = torch.autograd.grad(loss(net(X), y), list(net.parameters()))
+    mean = np.average(gradients, axis=0, weights=masses)
+    np.testing.assert_allclose(mean, torch.cat([g.flatten() for g in whole]).numpy(), rtol=1e-4, atol=1e-6)
+    trace = sum(m * np.sum((g - mean) ** 2) for m, g in zip(masses, gradients, strict=True)) / 3
+    assert monitor.state()["trace"] == pytest.approx(trace, rel=1e-6)

@@ -122,7 +122,7 @@ def test_refused():
     with pytest.raises(ValueError, match=r"^batch must have at least 2 samples .* parts=17; got 32"):
         fitted([BatchSizeCallback(every=1, parts=17)])
     with pytest.raises(ValueError, match=r"^geometry must be"):
-        fitted([BatchSizeCallback(geometry="l1")])
+        fitted([BatchSizeCallback(geometry="l2")])
     X, y = blobs()
     with pytest.raises(ValueError, match=r"^sample_weight must be None for BatchSizeCallback"):
         small(net=Mlp, callbacks=[BatchSizeCallback(every=1)]).fit(X, y, np.ones(len(X)) * np.arange(len(X)))
