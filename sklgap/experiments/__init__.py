@@ -22,6 +22,7 @@ believing it. It has ``records``, ``notes``, ``to_frame()``, ``to_json()``, ``to
 """
 
 from sklgap.experiments._batch_size_curve import BatchSizeCurve, batch_size_curve
+from sklgap.experiments._batch_size_limits import BatchSizeLimits, batch_size_limits
 from sklgap.experiments._compare_regimes import RegimeComparison, compare_regimes
 from sklgap.experiments._critical_batch_size import CriticalBatchSize, critical_batch_size
 from sklgap.experiments._estimate import Components, Estimate
@@ -50,6 +51,7 @@ from sklgap.experiments._warm_start import WarmStartCurve, warm_start_curve
 __all__ = [
     "BatchSizeCurve",
     "BatchSizeCurveDisplay",
+    "BatchSizeLimits",
     "Components",
     "Contrast",
     "CriticalBatchSize",
@@ -77,6 +79,7 @@ __all__ = [
     "WarmStartCurve",
     "WarmStartDisplay",
     "batch_size_curve",
+    "batch_size_limits",
     "compare_regimes",
     "critical_batch_size",
     "explain_gap",

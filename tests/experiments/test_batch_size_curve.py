@@ -363,7 +363,7 @@ def test_a_class_that_is_not_tested_is_found_before_training(monkeypatch):
 
 
 BAD = {
-    "lr": ({"lr": "best"}, "lr must be one of 'fixed', 'sqrt', 'linear', 'tuned'; got 'best'"),
+    "lr": ({"lr": "best"}, "lr must be one of 'fixed', 'sqrt', 'linear', 'sde', 'tuned'; got 'best'"),
     "lr a number": ({"lr": 0.1}, "lr must be one of .*; got 0.1"),
     "rates 0": ({"learning_rates": [0]}, r"learning_rates must be a sequence of numbers above 0; got \[0\]"),
     "no rates": ({"learning_rates": []}, "learning_rates must be a sequence"),

@@ -9,6 +9,7 @@ from torch import nn
 from sklgap.inspection import gradient_noise_scale
 from sklgap.monitor import BatchSizeMonitor, BatchSizeSampler
 from sklgap.monitor import _noise as noise_module
+from sklgap.monitor._window import noise_scale_of
 
 DIM, SIGMA = 4, 0.5
 
@@ -165,7 +166,7 @@ def test_coverage_of_the_ratio(memory, n):
         series[0] = shocks[0]
         for i in range(1, n):
             series[i] = memory * series[i - 1] + (1 - memory**2) ** 0.5 * shocks[i]
-        found = noise_module._estimate(series + [3.0, 1.0])
+        found = noise_scale_of(series + [3.0, 1.0])
         covered.append(found["noise_scale_low"] <= 3 <= found["noise_scale_high"])
         effective.append(found["n_effective"])
     assert np.mean(covered) >= 0.9
@@ -482,7 +483,7 @@ class ZeroRedundancyOptimizer(torch.optim.Adam):
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), every=0), "^every must be"),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), window=7), "^window must be"),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), max_overhead=0), "^max_overhead must be"),
-        (lambda: BatchSizeMonitor(nn.Linear(1, 1), geometry="l1"), "^geometry must be 'euclidean' or 'adam'"),
+        (lambda: BatchSizeMonitor(nn.Linear(1, 1), geometry="l2"), "^geometry must be .euclidean., .adam. or .l1."),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), geometry="adam"), "^optimizer must be given with"),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), parameters="none.*"), "^parameters must match"),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), parameters={}), "^parameters must be a dict"),
@@ -599,15 +600,30 @@ def test_a_scale_that_changes_between_updates_is_that_of_the_update():
     assert monitors[1].state()["trace"] == pytest.approx(monitors[0].state()["trace"])
 
 
-def test_accumulation_over_several_processes_is_refused(monkeypatch):
+def test_accumulation_over_several_processes_needs_what_averages(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
     net, _ = regression()
     with (
-        pytest.raises(ValueError, match=r"^accumulate must run in one process; there are 4"),
+        pytest.raises(ValueError, match=r"^module must be the DistributedDataParallel itself .* in 4 processes"),
         BatchSizeMonitor(net).accumulate(4),
     ):
         pass
+
+
+@pytest.mark.parametrize("shape", [(1,), (), (4095,), (65536,), (300, 400), (3, 32768)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_squared_norms(shape, dtype):
+    generator = torch.Generator().manual_seed(0)
+    for scale in (1e-6, 1.0, 1e6):
+        vector = (scale * torch.randn(shape, generator=generator)).to(dtype)
+        for v in (vector, vector.transpose(0, -1) if vector.ndim > 1 else vector[None]):
+            expected = float(vector.double().square().sum())
+            found = noise_module._square(v, None)
+            assert found.dtype == torch.float64
+            assert float(found) == pytest.approx(expected, rel=5e-8 if len(v.flatten()) >= 65536 else 1e-12)
+            weighted = noise_module._square(v, torch.full_like(v, 2.0, dtype=torch.float64))
+            assert float(weighted) == pytest.approx(2 * expected, rel=1e-12)
 
 
 def test_cleared_gradients_end_an_update():
@@ -624,7 +640,7 @@ def test_cleared_gradients_end_an_update():
 
 
 @pytest.mark.parametrize("measured", ["before backward", "after backward"])
-def test_inside_autocast_training_is_as_it_was(measured):
+def test_inside_autocast_training_isas_it_was(measured):
     def train(every):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -672,3 +688,25 @@ def test_a_sampler_reads_rank_and_world_size_of_torch(tmp_path):
         assert (sampler.rank, sampler.world_size) == (0, 1)
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    "loss", [nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.5])), nn.CrossEntropyLoss(ignore_index=2)]
+)
+def test_parts_count_by_what_their_samples_count_for(loss):
+    """With class weights the mean gradient of a batch is that of its parts by their summed weights."""
+    torch.manual_seed(0)
+    net, X, y = nn.Linear(3, 3), torch.randn(16, 3), torch.randint(0, 3, (16,))
+    monitor = BatchSizeMonitor(net, loss, every=1, parts=4)
+    monitor.step((X, y))
+    gradients, masses = [], []
+    for rows in torch.arange(16).split(4):
+        found = torch.autograd.grad(loss(net(X[rows]), y[rows]), list(net.parameters()))
+        gradients.append(torch.cat([g.flatten() for g in found]).double().numpy())
+        kept = y[rows] != 2 if loss.ignore_index == 2 else torch.ones(4, dtype=torch.bool)
+        masses.append(float((torch.ones(3) if loss.weight is None else loss.weight)[y[rows]][kept].sum()))
+    whole = torch.autograd.grad(loss(net(X), y), list(net.parameters()))
+    mean = np.average(gradients, axis=0, weights=masses)
+    np.testing.assert_allclose(mean, torch.cat([g.flatten() for g in whole]).numpy(), rtol=1e-4, atol=1e-6)
+    trace = sum(m * np.sum((g - mean) ** 2) for m, g in zip(masses, gradients, strict=True)) / 3
+    assert monitor.state()["trace"] == pytest.approx(trace, rel=1e-6)

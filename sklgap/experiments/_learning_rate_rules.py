@@ -1,0 +1,81 @@
+"""Did a rule for the learning rate hold on these data? Sentences for `batch_size_curve`."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+from sklgap.experiments._estimate import Estimate
+from sklgap.experiments._result import listed
+
+# How the learning rate grows with the batch size under each rule.
+_EXPONENTS = {"the same rate for all sizes": 0.0, "the square-root rule": 0.5, "the linear rule": 1.0}
+_ROUNDING = 1e-9
+# What a score may lose, as a fraction, for a rule to hold.
+_POINT = 0.01
+
+
+def rule_held(lr: str, gaps: Mapping[str, Estimate], *, is_fraction: bool) -> list[str]:
+    """Say for which batch sizes a rule kept the score of the reference.
+
+    Parameters
+    ----------
+    lr : str
+        The rule that the curve was trained with.
+    gaps : mapping of str to Estimate
+        Score of the reference minus that of each batch size.
+    is_fraction : bool
+        Whether a point of the score means something: a rule holds where less than one is lost.
+    """
+    known = {label: gap for label, gap in gaps.items() if gap.has_interval}
+    if lr not in ("sqrt", "linear", "sde") or not known:
+        return []
+    worse = [label for label, gap in known.items() if gap.low > 0]
+    held = [label for label, gap in known.items() if is_fraction and gap.high < _POINT]
+    undecided = [label for label in known if label not in (*held, *worse)]
+    found = []
+    if held:
+        found.append(f"it held within a point for {listed(held)}")
+    if worse := [label for label in worse if label not in held]:
+        found.append(f"it did not hold for {listed(worse)}, which score lower than the reference")
+    if undecided:
+        found.append(f"these trials do not decide it for {listed(undecided)}")
+    return [f"The rule lr={lr!r}, by batch size: {'; '.join(found)}."]
+
+
+def tuned_exponents(rates: Mapping[str, float], tried: Sequence[float]) -> list[str]:
+    """Say which powers of the batch size the learning rates that were chosen grow like.
+
+    A rate that was chosen from a grid stands for all rates as far as half way to its neighbours. Rates at an end of
+    the grid are left out, for the best one may be beyond.
+
+    Parameters
+    ----------
+    rates : mapping of str to float
+        Batch size, as text, to its rate.
+    tried : sequence of float
+        The grid.
+    """
+    grid = sorted(map(math.log, tried))
+    points: list[tuple[float, float, float]] = []
+    if not grid:
+        return []
+    for label, rate in rates.items():
+        place = min(range(len(grid)), key=lambda i: abs(grid[i] - math.log(rate)))
+        if 0 < place < len(grid) - 1:
+            half = max(grid[place] - grid[place - 1], grid[place + 1] - grid[place]) / 2
+            points.append((math.log(int(label)), grid[place], half))
+    if len(points) < 2:
+        return []
+    # Three intervals on a line have a point in common if every two have: pairs decide.
+    low, high = -math.inf, math.inf
+    for (size, rate, half), (other, other_rate, other_half) in itertools.combinations(sorted(points), 2):
+        low = max(low, (other_rate - rate - half - other_half) / (other - size))
+        high = min(high, (other_rate - rate + half + other_half) / (other - size))
+    if low > high + _ROUNDING:
+        return ["The learning rates that were chosen follow no power of the batch size."]
+    fitting = [name for name, exponent in _EXPONENTS.items() if low - _ROUNDING <= exponent <= high + _ROUNDING]
+    rules = f"{listed(fitting)} {'fits' if len(fitting) == 1 else 'fit'}" if fitting else "no usual rule fits"
+    return [
+        f"The learning rates that were chosen grow like a power of the batch size between {low:.2g} and {high:.2g}, as "
+        f"far as the spacing of learning_rates tells: {rules}. That does not count the chance in the choice."
+    ]
