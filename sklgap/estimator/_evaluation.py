@@ -12,6 +12,7 @@ from sklgap._random import undisturbed
 from sklgap.objective import Objective
 from sklgap.objective._batch_norm import NormalisesItself, batch_norm_layers, set_buffers
 from sklgap.objective._copy import private_copy
+from sklgap.objective._memory_format import channels_last
 from sklgap.objective._outputs import logits_of
 from sklgap.objective._tensors import as_tensor
 from sklgap.training._dtypes import floating_dtype
@@ -46,11 +47,21 @@ def recompute_batch_norm(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> N
     set_buffers(module, statistics)
 
 
-def accuracy(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> float:
-    """Return the accuracy in evaluation mode, in the module's own dtype."""
+def accuracy(module: nn.Module, X: Any, y: np.ndarray | Tensor, *, images_last: bool = False) -> float:
+    """Return the accuracy in evaluation mode, in the module's own dtype.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Trained.
+    X, y : rows and class numbers
+        X may be a CSR matrix.
+    images_last : bool, default=False
+        Whether the module takes images with their channels last in memory.
+    """
     target = as_tensor(y)
     with undisturbed():
-        found = _outputs(module, X, next(module.parameters()).device, floating_dtype(module))
+        found = _outputs(module, X, next(module.parameters()).device, floating_dtype(module), images_last)
         right = [(part.argmax(dim=1).cpu() == target[rows].cpu()).sum() for rows, part in found]
     return float(torch.stack(right).sum()) / len(target)
 
@@ -62,13 +73,16 @@ def outputs(module: nn.Module, X: Any, dtype: torch.dtype) -> np.ndarray:
     return torch.cat([part.cpu() for _, part in _outputs(module, X, device, dtype)]).double().numpy()
 
 
-def _outputs(module: nn.Module, X: Any, device: torch.device, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+def _outputs(
+    module: nn.Module, X: Any, device: torch.device, dtype: torch.dtype, images_last: bool = False
+) -> Iterator[tuple[slice, Tensor]]:
     """Yield positions of rows, and the outputs of a copy of the module for them."""
     module = private_copy(module, device, dtype)
     with torch.no_grad():
         for start in range(0, X.shape[0], ROWS):
             rows = slice(start, start + ROWS)
-            yield rows, logits_of(module(as_tensor(dense(X[rows])).to(device, dtype)))
+            batch = as_tensor(dense(X[rows])).to(device, dtype)
+            yield rows, logits_of(module(channels_last(batch) if images_last else batch))
 
 
 def _no_loss(y_pred: Tensor, y: Tensor) -> Tensor:

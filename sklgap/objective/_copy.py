@@ -59,7 +59,7 @@ def _copied_module(module: Any, memo: dict[int, Any]) -> Any:
                 parts[key] = None if part is None else _copied_module(part, memo)
         elif type(value) in _IMMUTABLE:
             held[name] = value
-        elif not value and type(value) in _CONTAINERS and id(value) not in memo:
+        elif type(value) in _CONTAINERS and not value and id(value) not in memo:
             held[name] = memo[id(value)] = type(value)()
         else:
             held[name] = copy.deepcopy(value, memo)
@@ -74,7 +74,7 @@ _COPYING = ("__reduce_ex__", "__reduce__", "__getstate__", "__new__")
 
 @functools.cache
 def _is_copied_by_its_dict(kind: Any) -> bool:
-    if getattr(kind, "__deepcopy__", None) is not None or any("__slots__" in vars(one) for one in kind.__mro__):
+    if getattr(kind, "__deepcopy__", None) is not None:
         return False
     # That of `nn.Module` only adds what old pickles lack.
     restored = kind.__setstate__ is nn.Module.__setstate__ or kind.__module__.startswith("torch.nn.modules.")
