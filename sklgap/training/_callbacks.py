@@ -90,9 +90,8 @@ class EpochRecorder(Callback):
             for row, value in zip(history[-1]["batches"], losses.tolist(), strict=False):
                 row["train_loss"] = value
         train_loss = float((losses * shares).sum())
-        before = [row["train_loss"] for row in list(history)[:-1] if "train_loss" in row]
         history.record("train_loss", train_loss)
-        history.record("train_loss_best", train_loss < min((v for v in before if v == v), default=math.inf))
+        history.record("train_loss_best", train_loss < _least_before(history))
         self._predict()
         if self.predicted_:
             predicted = torch.cat(self.predicted_)
@@ -118,6 +117,15 @@ class EpochRecorder(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what an interrupted epoch has left behind."""
         return {}
+
+
+def _least_before(history: Any) -> float:
+    """Return the least training loss of the epochs before the last one: the last of them that was the least so far."""
+    for i in range(len(history) - 2, -1, -1):
+        row = list.__getitem__(history, i)
+        if row.get("train_loss_best"):
+            return float(row["train_loss"])
+    return math.inf
 
 
 class ValidationLoss(PassthroughScoring):

@@ -63,16 +63,20 @@ class ResidentLoader:
         self._batch_size_of_epoch = batch_size_of_epoch
         self._batches_before = 0
         self._epoch = 0
+        self._size: int | None = None  # known from the first question in an epoch on
 
     def set_epoch(self, epoch: int, batches_before: int = 0) -> None:
         """Say which epoch the next iteration is, and how many batches there were before it."""
         self._epoch = epoch
         self._batches_before = batches_before
+        self._size = None
 
     @property
     def batch_size(self) -> int:
         """Rows of a batch in the current epoch."""
-        return self._batch_size_of_epoch(self._epoch)
+        if self._size is None:
+            self._size = self._batch_size_of_epoch(self._epoch)
+        return self._size
 
     def __len__(self) -> int:
         whole = n_batches(len(self.y), self.batch_size)
