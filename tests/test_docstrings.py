@@ -17,6 +17,7 @@ PACKAGES = [name for name in MODULES if hasattr(importlib.import_module(name), "
 RECORDS = {
     "AccumulationCheck",
     "BatchSizeCurve",
+    "BranchedCriticalBatchSize",
     "Components",
     "Contrast",
     "CriticalBatchSize",
@@ -49,6 +50,7 @@ RECORDS = {
 }  # returned, not built by users
 DISPLAYS = {
     "BatchSizeCurveDisplay",
+    "BranchedCriticalBatchSizeDisplay",
     "CriticalBatchSizeDisplay",
     "GapExplanationDisplay",
     "GapReportDisplay",

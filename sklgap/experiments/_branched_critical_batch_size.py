@@ -3,6 +3,7 @@
 import copy
 import inspect
 import math
+import pickle
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -34,7 +35,7 @@ from sklgap._typing import BatchNormPolicy
 from sklgap.estimator._parameters import check_device
 from sklgap.experiments import _notes as notes
 from sklgap.experiments._cost import Cost, measure_cost
-from sklgap.experiments._estimate import Estimate, mean_estimate
+from sklgap.experiments._estimate import Estimate, paired_estimate
 from sklgap.experiments._inputs import check_classifier, check_data, check_keepable, common_settings, without_head
 from sklgap.experiments._protocol import draw_different_seeds, with_parameters
 from sklgap.experiments._recorded_training import in_memory
@@ -119,7 +120,7 @@ def branched_critical_batch_size(
     lr_scaling: Literal["auto", "sqrt", "linear"] | None = "auto",
     tolerance: float = 0.01,
     n_orders: int = 3,
-    noise_scale: Callable[[Any], Any] | None = None,
+    noise_scales: Mapping[Any, Any] | None = None,
     n_batches: int = 50,
     batch_norm: BatchNormPolicy = "batch",
     max_samples: int | float | None = 10_000,
@@ -167,10 +168,10 @@ def branched_critical_batch_size(
         The share of the unbranched loss by which a branch that has caught up may exceed it.
     n_orders : int, default=3
         Data orders. The first one is that of the run itself as it goes on.
-    noise_scale : callable, default=None
-        For a function: ``noise_scale(state)`` returns the noise scale there, as a number, as what
-        `gradient_noise_scale` returns, or as the ``state()`` of a `BatchSizeMonitor`. None: it is not reported. None
-        for an estimator, whose noise is measured.
+    noise_scales : dict, default=None
+        For a function: by checkpoint, the noise scale there, as a number, as what `gradient_noise_scale` returns, or as
+        the ``state()`` of a `BatchSizeMonitor` of the run. None: it is not reported. None for an estimator, whose noise
+        is measured.
     n_batches : int, default=50
         Mini-batches that the noise of an estimator is measured from at a checkpoint.
     batch_norm : {"batch", "population", "running"}, default="batch"
@@ -266,13 +267,16 @@ def branched_critical_batch_size(
     if not is_one_of(lr_scaling, LR_RULES):
         raise ValueError(f"lr_scaling must be 'auto', 'sqrt', 'linear' or None; got {shown(lr_scaling)}.")
     common: dict[str, Any] = {"tolerance": float(tolerance), "n_orders": int(n_orders), "lr_scaling": lr_scaling}
-    if callable(estimator) and not hasattr(estimator, "fit"):
+    if callable(estimator) and not hasattr(estimator, "fit") and not isinstance(estimator, type | torch.nn.Module):
+        _check_signature(estimator)
         _check_none({"X": X, "y": y, "X_valid": X_valid, "y_valid": y_valid, "memory": memory}, "a function")
         of_run = {**common, "batch_size": batch_size, "learning_rate": learning_rate, "n_samples": n_samples}
-        jobs, settings = _of_function(estimator, checkpoints, batch_sizes, of_run, noise_scale, random_state)
+        jobs, settings = _of_function(estimator, checkpoints, batch_sizes, of_run, random_state)
+        noise = _given_noise(noise_scales, checkpoints)
         records, interrupted = run(jobs, n_jobs=n_jobs, verbose=verbose, unit=" branches", describe=_describe)
+        records += noise
     else:
-        own = {"batch_size": batch_size, "learning_rate": learning_rate, "noise_scale": noise_scale}
+        own = {"batch_size": batch_size, "learning_rate": learning_rate, "noise_scales": noise_scales}
         _check_none(own, "an estimator, which has its own")
         check_keepable(memory, random_state)
         data = check_data(X, y, X_valid, y_valid, "X_valid", "y_valid")
@@ -304,11 +308,9 @@ def _of_function(
     checkpoints: Any,
     batch_sizes: Any,
     of_run: dict[str, Any],
-    noise_scale: Any,
     random_state: int | np.random.RandomState | None,
 ) -> tuple[list[Callable[[], dict[str, Any]]], dict[str, Any]]:
     """Return the jobs of a user's function, and the settings of the result."""
-    _check_signature(train_from)
     if not isinstance(checkpoints, Mapping) or not checkpoints or not all(map(_is_label, checkpoints)):
         raise ValueError(
             f"checkpoints must be a dict of saved states by name or number, not empty, beside a function; got "
@@ -330,8 +332,6 @@ def _of_function(
             "lr_scaling must be 'linear' (for SGD), 'sqrt' (for ADAM) or None beside a function, whose optimiser is "
             "not known; got 'auto'."
         )
-    if noise_scale is not None and not callable(noise_scale):
-        raise ValueError(f"noise_scale must be None or a function of a state; got {shown(noise_scale)}.")
     settings = {
         **of_run,
         "learning_rate": float(of_run["learning_rate"]),
@@ -339,20 +339,18 @@ def _of_function(
         "checkpoints": list(checkpoints),
         "batch_sizes": sizes,
         "unit": None,
-        "noise": noise_scale is not None,
+        "noise": False,
         "lost": [],
         "estimator": text_of(train_from),
         "random_state": int(random_state) if is_integer(random_state, 0) else None,
         "environment": environment(),
     }
     seeds = draw_different_seeds(settings["n_orders"], check_random_state(random_state))
-    jobs: list[Callable[[], dict[str, Any]]] = []
-    for case in _cases(settings, seeds):
-        state = checkpoints[case.checkpoint]
-        if isinstance(case, Branch):
-            jobs.append(partial(_call, train_from, state, case, settings["learning_rate"], n_samples))
-        else:
-            jobs.append(partial(_call_noise, noise_scale, state, case))
+    jobs: list[Callable[[], dict[str, Any]]] = [
+        partial(_call, train_from, checkpoints[case.checkpoint], case, settings["learning_rate"], n_samples)
+        for case in _cases(settings, seeds)
+        if isinstance(case, Branch)
+    ]
     return jobs, settings
 
 
@@ -369,6 +367,32 @@ def _check_signature(train_from: Callable[..., Any]) -> None:
             f"estimator must be an LBGapClassifier or a function train_from(state, {', '.join(_ARGUMENTS)}); got a "
             f"function of {signature}."
         ) from None
+
+
+def _given_noise(noise_scales: Any, checkpoints: Mapping[Any, Any]) -> list[dict[str, Any]]:
+    """Return the records of noise scales that a user gives by checkpoint."""
+    if noise_scales is None:
+        return []
+    if not isinstance(noise_scales, Mapping):
+        raise ValueError(f"noise_scales must be None or a dict by checkpoint; got {shown(noise_scales)}.")
+    unknown = [label for label in noise_scales if label not in checkpoints]
+    if unknown:
+        raise ValueError(f"noise_scales must be of the checkpoints given; got one of {shown(unknown[0])}.")
+    return [{"checkpoint": label, **_noise_of(found)} for label, found in noise_scales.items()]
+
+
+def _noise_of(found: Any) -> dict[str, float]:
+    values = [found, -math.inf, math.inf]
+    if isinstance(found, GradientNoise):
+        values = [found.noise_scale, found.low, found.high]
+    elif isinstance(found, Mapping):  # what `BatchSizeMonitor.state` returns
+        values = [found.get(f"noise_scale{end}") for end in ("", "_low", "_high")]
+    if not all(is_number(value, finite=False) for value in values):
+        raise ValueError(
+            "noise_scales must hold numbers, what gradient_noise_scale returns, or the state() of a BatchSizeMonitor "
+            f"that has measured; got {shown(found)}."
+        )
+    return dict(zip(("noise_scale", "low", "high"), map(float, values), strict=True))
 
 
 def _is_label(label: Any) -> bool:
@@ -442,6 +466,13 @@ def _check_run(classifier: Any, n_samples: int) -> int:
     own_path = [name for name in classifier.get_params() if name.partition("__")[0] in ("iterator_train", "dataset")]
     if own_path:
         raise ValueError(f"estimator must have no {own_path[0]}: the order of the data must come from a seed.")
+    try:
+        pickle.dumps((classifier.net, classifier.criterion, classifier.optimizer))
+    except Exception as error:
+        raise ValueError(
+            "estimator must have a net, a criterion and an optimiser that can be pickled, as checkpoints are copies: "
+            f"use classes from the top level of a module ({type(error).__name__}: {error})."
+        ) from error
     if classifier.batch_size is not None:
         return min(int(check_batch_size(classifier.batch_size, n_samples)), n_samples)
     regime = check_batch_regime(classifier.batch_regime, n_samples)
@@ -628,6 +659,7 @@ class BranchedCriticalBatchSize(Result):
             *([f"Some branches diverged, and have not caught up: {listed(diverged)}."] if diverged else []),
             *notes.no_interval({name: d for name, d in labelled.items() if math.isfinite(d.value)}),
             *self._at_the_end(),
+            *self._out_of_order(),
             "An interval is for new data orders from the same checkpoint: it covers neither other runs nor other "
             "held-out samples.",
             "The two critical batch sizes answer different questions: a branch of the one loses at most "
@@ -640,7 +672,9 @@ class BranchedCriticalBatchSize(Result):
     def _lost(self) -> list[str]:
         s, found = self.settings, []
         if s["lost"]:
-            found.append(f"The run diverged before {self._at(s['lost'][0])}: there are no branches from there on.")
+            found.append(
+                f"The run diverged before {count(s['lost'][0], s['unit'])}: there are no branches from there on."
+            )
         unknown = [label for label in s["checkpoints"] if np.isinf(self._losses[label][0]).any()]
         if unknown:
             where = listed([self._at(label) for label in unknown])
@@ -650,6 +684,21 @@ class BranchedCriticalBatchSize(Result):
     def _at_the_end(self) -> list[str]:
         ends = [self._at(label) for label, found in self.estimates.items() if found.value == self.batch_sizes[-1]]
         return [f"The largest size tried loses nothing {listed(ends)}: try larger ones."] if ends else []
+
+    def _out_of_order(self) -> list[str]:
+        tolerance = self.settings["tolerance"]
+        found = [
+            self._at(label)
+            for label, largest in self.estimates.items()
+            for size, difference in zip(self.batch_sizes, self.differences(label), strict=True)
+            if size > largest.value and difference.value <= tolerance
+        ]
+        if not found:
+            return []
+        return [
+            f"A larger size caught up where a smaller one had not {listed(list(dict.fromkeys(found)))}: the losses do "
+            "not follow the batch size there, and the smaller one counts; try more orders, or a larger n_samples."
+        ]
 
     def _of_adam(self) -> list[str]:
         if self.settings.get("sgd", True):
@@ -753,12 +802,12 @@ class BranchedCriticalBatchSize(Result):
 def _relative(losses: np.ndarray, unbranched: np.ndarray) -> Estimate:
     """Return by which share losses exceed those of the unbranched run; infinite where a branch diverged."""
     there = ~np.isnan(losses) & np.isfinite(unbranched)
-    shares = losses[there] / unbranched[there] - 1
-    finite = np.isfinite(shares)
+    ratios = losses[there] / unbranched[there]
+    finite = np.isfinite(ratios)
     if finite.all():
-        return mean_estimate(shares, NEW_ORDERS)
-    all_of_several = len(shares) > 1 and not finite.any()
-    return Estimate(math.inf, math.inf if all_of_several else math.nan, math.inf, len(shares), NEW_ORDERS)
+        return paired_estimate(ratios, np.ones(len(ratios)), NEW_ORDERS)
+    all_of_several = len(ratios) > 1 and not finite.any()
+    return Estimate(math.inf, math.inf if all_of_several else math.nan, math.inf, len(ratios), NEW_ORDERS)
 
 
 def _prefix(right: Iterable[bool]) -> int:
@@ -769,7 +818,7 @@ def _prefix(right: Iterable[bool]) -> int:
 def _noise_estimate(record: dict[str, Any], settings: dict[str, Any]) -> Estimate:
     n = settings.get("n_batches", 1)
     covers = (
-        "other mini-batches at this checkpoint" if settings["unit"] else "what the function of the noise scale says"
+        "other mini-batches at this checkpoint" if settings["unit"] else "other measurements of the noise, as given"
     )
     return Estimate(record["noise_scale"], record["low"], record["high"], n, covers)
 
@@ -826,23 +875,7 @@ def _call(
         n_samples=n_samples,
         random_state=branch.seed,
     )
-    return _record(branch, learning_rate, _number(loss, "train_from must return the held-out loss, a number"))
-
-
-def _call_noise(noise_scale: Callable[[Any], Any], state: Any, case: "Noise") -> dict[str, Any]:
-    """Return the noise scale that a user's function says of a state."""
-    found = noise_scale(_copy(state))
-    if isinstance(found, Mapping) and "noise_scale" in found:  # what `BatchSizeMonitor.state` returns
-        ends = [found.get(f"noise_scale_{end}", unknown) for end, unknown in (("low", -math.inf), ("high", math.inf))]
-        value = found["noise_scale"]
-    elif isinstance(found, GradientNoise):
-        value, ends = found.noise_scale, [found.low, found.high]
-    else:
-        value, ends = found, [-math.inf, math.inf]
-    what = "noise_scale must return a number, a GradientNoise or the state of a BatchSizeMonitor"
-    names = ("noise_scale", "low", "high")
-    values = (_number(number, what) for number in (value, *ends))
-    return {"checkpoint": case.checkpoint, **dict(zip(names, values, strict=True))}
+    return _record(branch, learning_rate, _number(loss))
 
 
 def _copy(state: Any) -> Any:
@@ -856,13 +889,13 @@ def _copy(state: Any) -> Any:
         ) from error
 
 
-def _number(value: Any, what: str) -> float:
+def _number(loss: Any) -> float:
     try:
-        if isinstance(value, bool | str) or np.ndim(value):
+        if isinstance(loss, bool | str) or np.ndim(loss):
             raise TypeError
-        return float(value)
+        return float(loss)
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{what}; got {shown(value)}.") from None
+        raise TypeError(f"train_from must return the held-out loss, a number; got {shown(loss)}.") from None
 
 
 def _run_estimator(
