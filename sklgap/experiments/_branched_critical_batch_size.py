@@ -712,9 +712,9 @@ class BranchedCriticalBatchSize(Result):
     def _size(self, found: Estimate) -> str:
         least = "at least " if found.value == self.batch_sizes[-1] else ""
         if not found.has_interval:
-            return f"{least}{found.value:,.4g}"
-        high = "not bounded" if math.isinf(found.high) else f"{found.high:,.4g}"
-        return f"{least}{found.value:,.4g} [{found.low:,.4g}, {high}]"
+            return f"{least}{found.value:,.0f}"
+        high = "not bounded" if math.isinf(found.high) else f"{found.high:,.0f}"
+        return f"{least}{found.value:,.0f} [{found.low:,.0f}, {high}]"
 
     def _verdict(self) -> list[str]:
         s = self.settings
@@ -825,8 +825,15 @@ def _noise_estimate(record: dict[str, Any], settings: dict[str, Any]) -> Estimat
 
 def _shown(found: Estimate) -> str:
     if not found.has_interval:
-        return f"{found.value:,.3g}"
-    return f"{found.value:,.3g} [{max(found.low, 0.0):,.3g}, {found.high:,.3g}]"
+        return _short(found.value)
+    return f"{_short(found.value)} [{_short(max(found.low, 0.0))}, {_short(found.high)}]"
+
+
+def _short(value: float) -> str:
+    """Return a number of samples in three digits."""
+    if math.isinf(value):
+        return "not bounded"
+    return f"{value:.3g}" if value < 100 else f"{float(f'{value:.3g}'):,.0f}"
 
 
 def _percent(difference: Estimate) -> str:
@@ -839,7 +846,7 @@ def _percent(difference: Estimate) -> str:
 
 
 def _times(ratio: float) -> str:
-    return "-" if math.isnan(ratio) else f"{ratio:,.2g}"
+    return "-" if math.isnan(ratio) else _short(float(f"{ratio:.2g}"))
 
 
 # -- one branch --------------------------------------------------------------------------------------------------------
