@@ -439,7 +439,7 @@ def _of_estimator(
     }
     seeds = draw_different_seeds(settings["n_orders"], check_random_state(random_state))
     classifier, X, X_valid = without_head(estimator, X, y, X_valid)
-    model = with_parameters(classifier, {**_WHOLE, "batch_size": size, "random_state": seeds[0]})
+    model = with_parameters(classifier, {**_WHOLE, "max_epochs": 1, "batch_size": size, "random_state": seeds[0]})
     noise = (common["n_batches"], common["max_samples"])
     setting = Setting((X, y), (X_valid, y_valid), n_samples // n, common["batch_norm"], size, *noise, seeds[0])
     return model, setting, settings, seeds
@@ -454,6 +454,8 @@ def _check_run(classifier: Any, n_samples: int) -> int:
         )
     if classifier.regime_adaptation:
         raise ValueError("estimator must have regime_adaptation=False: all branches train as many samples.")
+    if classifier.data_parallel:
+        raise ValueError("estimator must have data_parallel=False: branches are trained in one process each.")
     if classifier.train_split is not None and classifier.train_split is not False:
         raise ValueError("estimator must have train_split=None: the losses are those of X_valid and y_valid.")
     for callback in classifier.callbacks or []:
@@ -923,7 +925,7 @@ def _run_estimator(
     if not cases:
         return records, False, []
     wanted = list(dict.fromkeys(case.checkpoint for case in cases))
-    runs, interrupted = run([partial(_train_run, model, setting, wanted)], n_jobs=n_jobs, verbose=0)
+    runs, interrupted = run([partial(_train_run, model, setting, wanted)], n_jobs=n_jobs, verbose=verbose, unit=" run")
     if interrupted:
         return records, True, []
     states = runs[0]
