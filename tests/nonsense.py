@@ -283,6 +283,7 @@ def small_experiments():
         },
         "steps_to_loss": {**quick, "batch_sizes": [8, 16], "target_loss": 0.5},
         "largest_safe_batch_size": {"curve": curve(), "margin": 0.5},
+        "batch_size_limits": {"safe": experiments.largest_safe_batch_size(curve(), 0.5), "fits": 64, "useful": 100.0},
         "gap_report": {"search": cross_validated(), "scoring": "accuracy"},
         "time_to_accuracy": {"models": {"one": fitted().history_}, "target": 0.5, "quantity": "train_accuracy"},
         "fit_steps_to_loss": {"batch_sizes": [10, 100, 1000], "n_steps": [1050, 150, 60]},
@@ -407,9 +408,9 @@ def arguments(call):
     return [p.name for p in inspect.signature(call.signature).parameters.values() if p.kind not in kinds]
 
 
-def nonsense():
-    """Yield (name of the call, call, argument, name of the value, value as a thunk)."""
-    for name, call in calls().items():
+def nonsense(of=None):
+    """Yield (name of the call, call, argument, name of the value, value as a thunk); None: of all calls."""
+    for name, call in (calls() if of is None else of).items():
         for argument in arguments(call):
             if (name, argument) in LEFT_OUT:
                 continue

@@ -104,8 +104,8 @@ WRONG_CHOICES = [
     ),
     ({"init": "he"}, "init must be 'glorot_uniform', 'torch' or a callable on a module; got 'he'"),
     ({"init": None}, "init must be 'glorot_uniform', 'torch' or a callable on a module; got None"),
-    ({"lr_scaling": "cubic"}, "lr_scaling must be None, 'sqrt' or 'linear'; got 'cubic'"),
-    ({"lr_scaling": True}, "lr_scaling must be None, 'sqrt' or 'linear'; got True"),
+    ({"lr_scaling": "cubic"}, "lr_scaling must be None, 'sqrt', 'linear' or 'sde'; got 'cubic'"),
+    ({"lr_scaling": True}, "lr_scaling must be None, 'sqrt', 'linear' or 'sde'; got True"),
     *(
         ({"augmentation": value}, f"augmentation must be {AUGMENTATIONS}, a callable or a Remedy; got {value!r}")
         for value in ("flips", 0.2)

@@ -21,6 +21,7 @@ FLOORS = [
     {"__main__"},
 ]
 SKORCH = {
+    "monitor/skorch.py",
     "training/_callbacks.py",
     "training/_checkpoint.py",
     "training/_datasets.py",

@@ -24,6 +24,7 @@ def test_the_program_of_a_typed_user_runs():
     assert [record.epsilon for record in records] == [1e-3, 1e-3, 5e-4]
     assert all(record.value > 0 for record in records)
     assert 0 < typed_user.load(20) < 1
+    assert typed_user.own_loop() == 10
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from sklgap import LBGapClassifier, sharpness_score
+from sklgap import LBGapClassifier, batch_size_curve, explain_gap, largest_safe_batch_size, sharpness_score
 from sklgap.datasets import fetch_mnist, make_mnist_like
+from sklgap.experiments import BatchSizeCurve, BatchSizeLimits, Estimate, GapExplanation, batch_size_limits
 from sklgap.inspection import (
     HessianEigenvalues,
     LossCurve,
@@ -66,6 +67,27 @@ def load(n_samples: int) -> float:
     return float(images.mean())
 
 
+def train(batch_size: int, random_state: int, epochs: int = 1) -> tuple[nn.Module, dict[str, object]]:
+    """Train in a loop of one's own, here not at all."""
+    right = np.random.RandomState([random_state, batch_size]).rand(200) < 0.9 - 0.001 * batch_size / epochs
+    return nn.Linear(2, 2), {"correct": right, "n_updates": 100}
+
+
+def own_loop() -> int:
+    """Ask how large a batch may be, and why a larger one loses."""
+    curve = batch_size_curve(train, batch_sizes=[10, 400], n_trials=3, random_state=0, verbose=0)
+    assert_type(curve, BatchSizeCurve)
+    limits = batch_size_limits(
+        largest_safe_batch_size(curve, margin=0.2), fits=4096, useful=Estimate(900.0, 600.0, 1400.0, 5)
+    )
+    assert_type(limits, BatchSizeLimits)
+    causes = {"fewer updates": {"epochs": 10}}
+    found = explain_gap(train, small=10, large=400, causes=causes, n_trials=3, random_state=0, verbose=0)
+    assert_type(found, GapExplanation)
+    assert_type(found.total(), Estimate)
+    return int(limits)
+
+
 if TYPE_CHECKING:  # what mypy must refuse: a comment that is not needed is an error
     model = LBGapClassifier()
     data, target = fetch_mnist(return_X_y=True)
@@ -77,3 +99,6 @@ if TYPE_CHECKING:  # what mypy must refuse: a comment that is not needed is an e
     loss_along_line(model, model, data, target, batch_norm="mean")  # type: ignore[arg-type]
     sharpness_score(model, 3, target)  # type: ignore[arg-type]
     fetch_mnist(subset="valid")  # type: ignore[call-overload]
+    batch_size_curve(train, batch_sizes=[8, 16], lr="half")  # type: ignore[arg-type]
+    batch_size_curve(train, batch_sizes=8)  # type: ignore[arg-type]
+    explain_gap(train, causes=3)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from public_names import packages, places, public_names
+from public_names import adapters, packages, places, public_names
 from sphinx.application import Sphinx
 
 INTRODUCTION = """\
@@ -35,12 +35,15 @@ def _page(package: str) -> str:
         text += _table([f"{places()[name]}.{name}" for name in elsewhere], "In another part too:", pages=False)
     if own:
         text += _table([f"{package}.{name}" for name in own], "Here only:" if above or elsewhere else "", pages=True)
+    if adapters(package):
+        names = [f"{module}.{name}" for module in adapters(package) for name in public_names(module)]
+        text += _table(names, "For other libraries, each in a module that imports its library:", pages=True, full=True)
     return f"{text}\n.. module:: {package}\n"  # last: names above it are written in full
 
 
-def _table(names: list[str], caption: str, *, pages: bool) -> str:
+def _table(names: list[str], caption: str, *, pages: bool, full: bool = False) -> str:
     options = "   :toctree: generated\n" if pages else ""
-    rows = "\n".join(f"   ~{name}" for name in names)
+    rows = "\n".join(f"   {name if full else '~' + name}" for name in names)
     return f"\n{caption}\n\n.. autosummary::\n{options}\n{rows}\n"
 
 

@@ -19,6 +19,13 @@ def packages() -> list[str]:
     return [name for name in names if getattr(importlib.import_module(name), "__all__", None)]
 
 
+def adapters(package: str) -> list[str]:
+    """Return the public modules of a package that are imported by their own name: they need another library each."""
+    modules = [f"{package}.{info.name}" for info in pkgutil.iter_modules(importlib.import_module(package).__path__)]
+    public = [name for name in modules if name not in packages() and not name.rpartition(".")[2].startswith("_")]
+    return [name for name in public if getattr(importlib.import_module(name), "__all__", None)]
+
+
 def public_names(package: str) -> list[str]:
     """Return the public names of one package in the order of the alphabet."""
     names = importlib.import_module(package).__all__

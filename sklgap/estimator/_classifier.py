@@ -92,8 +92,10 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         ``"balanced"``: n_samples / (n_classes * number of samples of the class), on the data of ``fit``, the samples
         counted by ``sample_weight``. The model is measured with the same weights (`sklgap.sharpness` and the like).
         ``train_score_``, ``train_accuracy`` and ``score`` count all samples alike.
-    lr_scaling : {None, "sqrt", "linear"}, default=None
-        Multiply ``lr`` by sqrt(B / B_base) (Hoffer et al., Section 4) or B / B_base, epoch by epoch.
+    lr_scaling : {None, "sqrt", "linear", "sde"}, default=None
+        Multiply ``lr`` by sqrt(B / B_base) (Hoffer et al., Section 4) or B / B_base, epoch by epoch. ``"sde"`` is for
+        Adam and AdamW with a constant batch size (Malladi et al. 2022): with k = B / B_base the rate is ``lr`` *
+        sqrt(k), each beta is 1 - k (1 - beta), and eps is eps / sqrt(k); a beta below 0 is an error.
     lr_warmup_epochs : float, default=0
         Epochs over which the rate goes from ``lr`` to the scaled one, update by update along a straight line (5: Goyal
         et al., Section 2.2). Needs ``lr_scaling``.

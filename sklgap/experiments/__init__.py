@@ -22,6 +22,7 @@ believing it. It has ``records``, ``notes``, ``to_frame()``, ``to_json()``, ``to
 """
 
 from sklgap.experiments._batch_size_curve import BatchSizeCurve, batch_size_curve
+from sklgap.experiments._batch_size_limits import BatchSizeLimits, batch_size_limits
 from sklgap.experiments._branched_critical_batch_size import (
     BranchedCriticalBatchSize,
     branched_critical_batch_size,
@@ -55,6 +56,7 @@ from sklgap.experiments._warm_start import WarmStartCurve, warm_start_curve
 __all__ = [
     "BatchSizeCurve",
     "BatchSizeCurveDisplay",
+    "BatchSizeLimits",
     "BranchedCriticalBatchSize",
     "BranchedCriticalBatchSizeDisplay",
     "Components",
@@ -84,6 +86,7 @@ __all__ = [
     "WarmStartCurve",
     "WarmStartDisplay",
     "batch_size_curve",
+    "batch_size_limits",
     "branched_critical_batch_size",
     "compare_regimes",
     "critical_batch_size",

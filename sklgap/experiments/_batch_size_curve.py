@@ -1,13 +1,14 @@
 """``batch_size_curve``: test scores and sharpness against batch size (Keskar et al. 2017, Figure 4)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from sklgap._checks import (
+    WrongArgument,
     check_arguments,
     check_integer,
     check_positive,
@@ -33,8 +34,21 @@ from sklgap.experiments._protocol import (
 )
 from sklgap.experiments._records import Records, targets_of
 from sklgap.experiments._result import count, mean_std
-from sklgap.experiments._run import interruptible
+from sklgap.experiments._run import Finished, interruptible
 from sklgap.experiments._scores import Score, Scoring, try_scores
+from sklgap.experiments._training_function import (
+    agreed,
+    check_beside,
+    check_calls,
+    check_memory_of,
+    check_names,
+    check_rate,
+    check_size,
+    function_settings,
+    is_training_function,
+    run_calls,
+    say_cost,
+)
 from sklgap.experiments._trials import Outcome, Parts, run_trials
 from sklgap.objective._estimators import final_estimator
 from sklgap.regimes import check_batch_size, default_base_batch_size
@@ -53,14 +67,15 @@ TUNING_TRIALS = 2
 @interruptible
 def batch_size_curve(
     estimator: Any,
-    X: Any,
-    y: Any,
-    X_test: Any,
-    y_test: Any,
+    X: Any = None,
+    y: Any = None,
+    X_test: Any = None,
+    y_test: Any = None,
     *,
     batch_sizes: Sequence[int | float] | None = None,
     reference: int | float | None = None,
     lr: Literal["fixed", "sqrt", "linear", "tuned"] = "fixed",
+    learning_rate: float | None = None,
     learning_rates: Sequence[float] = (3e-4, 1e-3, 3e-3, 1e-2),
     budget: Literal["epochs", "updates", "loss"] = "epochs",
     n_trials: int = 5,
@@ -84,22 +99,25 @@ def batch_size_curve(
 
     Parameters
     ----------
-    estimator : LBGapClassifier, or a pipeline that ends in one
+    estimator : LBGapClassifier, a pipeline that ends in one, or a function
         Cloned for every fit. Its ``batch_size``, ``batch_regime``, ``base_batch_size``, ``lr_scaling`` and
-        ``regime_adaptation`` are set by the parameters below.
+        ``regime_adaptation`` are set by the parameters below. Or a training loop of your own, in any library: a
+        function ``train(batch_size, learning_rate, random_state)``, see Notes.
     X, y : array-like
-        Training data, of which ``validation_fraction`` is held out.
+        Training data, of which ``validation_fraction`` is held out. A function has its own.
     X_test, y_test : array-like
-        Test data: evaluated once per fitted model, never used for a choice.
+        Test data: evaluated once per fitted model, never used for a choice. A function takes none.
     batch_sizes : sequence of int or float, default=None
         Samples, at most those trained on, or fractions of them. None: ``"SB"`` (256 samples, or n // 40 for few data),
-        doubled up to twice ``"LB"``, that is at most 20 % of the samples.
+        doubled up to twice ``"LB"``, that is at most 20 % of the samples. A function needs integers.
     reference : int or float, default=None
         The size that the others are compared with, one of ``batch_sizes``; None: the smallest.
     lr : {"fixed", "sqrt", "linear", "tuned"}, default="fixed"
         ``"fixed"``: the estimator's ``lr`` for all sizes (Keskar et al.). ``"sqrt"``, ``"linear"``: that rate at the
         reference, and ``lr_scaling`` for the others. ``"tuned"``: for each size that one of ``learning_rates`` with the
         best validation score, on average over two seeds that the curve does not use.
+    learning_rate : float, default=None
+        Of a function at the reference. None: it is called without one. An estimator has its own ``lr``.
     learning_rates : sequence of float, default=(3e-4, 1e-3, 3e-3, 1e-2)
         Learning rates to choose from with ``lr="tuned"`` (the default is made for ADAM).
     budget : {"epochs", "updates", "loss"}, default="epochs"
@@ -129,7 +147,7 @@ def batch_size_curve(
     ValueError
         For a parameter outside its allowed values, before anything is trained.
     TypeError
-        For an estimator that is not an `LBGapClassifier` and does not end in one.
+        For an estimator that is neither an `LBGapClassifier`, nor ends in one, nor is a function.
 
     See Also
     --------
@@ -143,6 +161,22 @@ def batch_size_curve(
 
     Costs ``len(batch_sizes) * n_trials`` fits, and as many measurements of sharpness per dimension and epsilon; with
     ``lr="tuned"`` two more fits for each size and rate.
+
+    A function is called by name with ``batch_size``, ``random_state`` and, where one is given or tried,
+    ``learning_rate``. It trains once and returns what the model scores on validation samples, the larger the better:
+
+    * a number;
+    * a dict of numbers by name, of which ``scoring`` names the score unless there is but one. Under ``"correct"`` it
+      may hold one True or False for each validation sample, in the same order in all calls. Then accuracy, their mean,
+      is the score, and intervals cover new seeds and new samples; without it they cover new seeds only. Other numbers
+      are recorded; ``"train_loss"``, ``"n_updates"`` and ``"converged"`` have the columns and notes of an estimator;
+    * (model, either of these): the models are in ``estimators_``.
+
+    A score that is not finite is that of a training that diverged. An exception ends the curve. What the curve cannot
+    check stands in its notes: that initial weights and order of samples come from ``random_state`` alone, which pairs
+    the trials, and that the validation samples were not trained on. ``memory`` holds the scores, not the models, of a
+    function that can be followed to its end: its code, and all that it reads but files. For a loaded training
+    ``estimators_`` has None.
 
     References
     ----------
@@ -161,8 +195,30 @@ def batch_size_curve(
     [20, 200]
     >>> bool(curve.values(20, "test_accuracy").mean() > curve.values(200, "test_accuracy").mean())
     True
+
+    A loop of your own:
+
+    >>> import numpy as np
+    >>> def train(batch_size, learning_rate, random_state):
+    ...     rng = np.random.RandomState(random_state)
+    ...     w = np.zeros((64, 10))
+    ...     for rows in np.array_split(rng.permutation(900), 900 // batch_size):
+    ...         p = np.exp(X[rows] @ w / 16)
+    ...         p /= p.sum(axis=1, keepdims=True)
+    ...         w -= learning_rate * X[rows].T @ (p - np.eye(10)[y[rows]]) / len(rows) / 16
+    ...     return {"correct": (X[900:] @ w).argmax(axis=1) == y[900:]}
+    >>> curve = batch_size_curve(
+    ...     train, batch_sizes=[20, 200], learning_rate=0.5, n_trials=3, random_state=0, verbose=0)
+    >>> bool(curve.gap(200).low > 0)
+    True
     """
     check_arguments(batch_size_curve, locals())
+    if is_training_function(estimator):
+        return _curve_of_function(estimator, locals())
+    if learning_rate is not None:
+        raise WrongArgument(
+            f"learning_rate must be None beside an estimator, which has lr; got {shown(learning_rate)}."
+        )
     measurement = given_measurement(batch_size_curve, locals())
     classifier = check_classifier(estimator)
     rates = _check_rules(lr, learning_rates, budget, classifier)
@@ -210,24 +266,149 @@ def batch_size_curve(
         print(cost, *notes.resolution(len(valid[1]), measuring.scores[0]), sep="\n")
     parts = {"train": train, "valid": valid, "test": (X_test, y_test)}
     options: dict[str, Any] = {"n_jobs": n_jobs, "verbose": verbose, "memory": memory}
-    tuning: list[dict[str, Any]] = []
-    interrupted = False
-    if lr == "tuned":
-        tuning, interrupted = _try_rates(estimator, parameters, rates, tuning_seeds, parts, measuring, options)
-    if lr == "tuned" and not interrupted:
-        score = measuring.scores[0].name
-        parameters = {size: {**own, "lr": _best_rate(tuning, size, score)} for size, own in parameters.items()}
-    outcomes: list[Outcome] = []
-    if not interrupted:
-        trials = [Trial(str(size), parameters[size], trial, seed) for trial, seed in enumerate(seeds) for size in sizes]
-        outcomes, interrupted = run_trials(estimator, trials, parts, measuring, **options)
-    if not (tuning or outcomes):
-        raise KeyboardInterrupt
-    own_rates = {str(size): _rate(estimator, parameters[size], size, base) for size in sizes}
-    outcomes = [o._replace(record={**o.record, "lr": own_rates[o.record["regime"]]}) for o in outcomes]
-    return BatchSizeCurve(
-        outcomes, settings, interrupted, tuning=tuning, targets=targets_of(parts), scores=measuring.scores
+    found = _train_sizes(
+        parameters,
+        seeds,
+        lambda trials: run_trials(estimator, trials, parts, measuring, **options),
+        rates=rates,
+        tuning_seeds=tuning_seeds,
+        try_rates=lambda trials: _run_tuning(estimator, trials, parts, measuring, options),
     )
+    own_rates = {str(size): _rate(estimator, own, size, base) for size, own in found.parameters.items()}
+    outcomes = [o._replace(record={**o.record, "lr": own_rates[o.record["regime"]]}) for o in found.outcomes]
+    return BatchSizeCurve(
+        outcomes, settings, found.interrupted, tuning=found.tuning, targets=targets_of(parts), scores=measuring.scores
+    )
+
+
+# What a curve takes beside a function; all else is that function's own.
+_OF_FUNCTIONS = (
+    *("estimator", "batch_sizes", "reference", "lr", "learning_rate", "learning_rates", "n_trials", "scoring"),
+    *("random_state", "n_jobs", "memory", "verbose"),
+)
+
+
+def _curve_of_function(train: Any, given: dict[str, Any]) -> "BatchSizeCurve":
+    """Return the curve of a training function; ``given`` are all arguments of `batch_size_curve`."""
+    lr, memory, random_state = given["lr"], given["memory"], given["random_state"]
+    check_beside(batch_size_curve, given, _OF_FUNCTIONS)
+    rates = _check_rates(lr, given["learning_rates"])
+    names = check_names(given["scoring"])
+    check_integer("n_trials", given["n_trials"])
+    check_keepable(memory, random_state)
+    sizes = _check_sizes_of_function(given["batch_sizes"])
+    base = sizes[0] if given["reference"] is None else check_size("reference", given["reference"])
+    _check_among(base, sizes, base)
+    own_rates = _rates_of_function(lr, given["learning_rate"], sizes, base)
+    parameters = {size: {"batch_size": size, **own_rates[size]} for size in sizes}
+    arguments = {**parameters[base], **({"learning_rate": rates[0]} if rates else {}), "random_state": 0}
+    check_calls(train, arguments)
+    if memory is not None:
+        check_memory_of(train, arguments)
+    seeds = draw_different_seeds(given["n_trials"] + TUNING_TRIALS, check_random_state(random_state))
+    seeds, tuning_seeds = seeds[: given["n_trials"]], seeds[given["n_trials"] :] if rates else []
+    settings: dict[str, Any] = {
+        "n_trials": int(given["n_trials"]),
+        "batch_sizes": sizes,
+        "reference": str(base),
+        "lr": lr,
+        "learning_rates": rates,
+        "tuning_seeds": tuning_seeds,
+        **function_settings(train, random_state),
+    }
+    if given["verbose"]:
+        settings["cost"] = say_cost(train, len(sizes) * (len(seeds) + len(rates) * len(tuning_seeds)))
+    options: dict[str, Any] = {"n_jobs": given["n_jobs"], "verbose": given["verbose"], "memory": memory}
+    found = _train_sizes(
+        parameters,
+        seeds,
+        lambda trials: run_calls(train, trials, names, **options),
+        rates=rates,
+        tuning_seeds=tuning_seeds,
+        try_rates=lambda trials: run_calls(train, trials, names, keep_models=False, **options),
+        rate_name="learning_rate",
+    )
+    scores, n_valid = agreed([*found.tried, *found.outcomes])
+    settings |= {"n_valid": n_valid, "scores": [score.name for score in scores]}
+    return BatchSizeCurve(found.outcomes, settings, found.interrupted, tuning=found.tuning, scores=scores)
+
+
+def _check_sizes_of_function(batch_sizes: Any) -> list[int]:
+    if isinstance(batch_sizes, str) or not is_flat(batch_sizes) or not len(batch_sizes):
+        raise WrongArgument(
+            "batch_sizes must be a sequence of integers beside a training function, whose number of samples is not "
+            f"known here; got {shown(batch_sizes)}."
+        )
+    sizes = sorted(check_size("batch_sizes", size) for size in batch_sizes)
+    if len(set(sizes)) < len(sizes):
+        raise ValueError(f"batch_sizes must all be different; got {shown(batch_sizes)}.")
+    return sizes
+
+
+def _rates_of_function(lr: str, learning_rate: Any, sizes: Sequence[int], base: int) -> dict[int, dict[str, float]]:
+    """Return the learning rate that a function is called with at each size; nothing where it has its own."""
+    check_rate(learning_rate)
+    if lr == "tuned" and learning_rate is not None:
+        raise WrongArgument(
+            f"learning_rate must be None with lr='tuned', which tries learning_rates; got {learning_rate}."
+        )
+    if lr in ("sqrt", "linear") and learning_rate is None:
+        raise WrongArgument(f"learning_rate must be given with lr={lr!r}: the rate at the reference, {base}; got None.")
+    if learning_rate is None:
+        return {size: {} for size in sizes}
+    rules: dict[str, Literal["sqrt", "linear"]] = {"sqrt": "sqrt", "linear": "linear"}
+    return {size: {"learning_rate": float(learning_rate * lr_factor(rules.get(lr), size, base))} for size in sizes}
+
+
+Runner = Callable[[list[Trial]], Finished[Outcome]]
+
+
+class _Trained(NamedTuple):
+    """What came of all sizes: ``tried`` and the records of ``tuning`` are of the trainings that rates are chosen by."""
+
+    outcomes: list[Outcome]
+    tried: list[Outcome]
+    tuning: list[dict[str, Any]]
+    parameters: dict[int, dict[str, Any]]
+    interrupted: bool
+
+
+def _train_sizes(
+    parameters: dict[int, dict[str, Any]],
+    seeds: Sequence[int],
+    train: Runner,
+    *,
+    rates: Sequence[float],
+    tuning_seeds: Sequence[int],
+    try_rates: Runner,
+    rate_name: str = "lr",
+) -> _Trained:
+    """Choose a rate for every size where there are several, and train all sizes; KeyboardInterrupt without a result."""
+    tried: list[Outcome] = []
+    tuning: list[dict[str, Any]] = []
+    outcomes: list[Outcome] = []
+    interrupted = False
+    if rates:
+        settings = {f"{size}, lr {rate:g}": (size, rate) for size in parameters for rate in rates}
+        tried, interrupted = try_rates(
+            [
+                Trial(label, {**parameters[size], rate_name: rate}, trial, seed)
+                for trial, seed in enumerate(tuning_seeds)
+                for label, (size, rate) in settings.items()
+            ]
+        )
+        tuning = [_tuning_record(outcome, *settings[outcome.record["regime"]]) for outcome in tried]
+        tuning.sort(key=lambda record: (record["batch_size"], record["lr"], record["trial"]))
+    if rates and not interrupted:
+        score = tried[0].scores[0].name
+        parameters = {size: {**own, rate_name: _best_rate(tuning, size, score)} for size, own in parameters.items()}
+    if not interrupted:
+        outcomes, interrupted = train(
+            [Trial(str(size), own, trial, seed) for trial, seed in enumerate(seeds) for size, own in parameters.items()]
+        )
+    if not (tried or outcomes):
+        raise KeyboardInterrupt
+    return _Trained(outcomes, tried, tuning, parameters, interrupted)
 
 
 _BUDGETS = {
@@ -261,7 +442,8 @@ class BatchSizeCurve(Records):
         What was trained and measured; ``settings["cost"]`` is what the curve was expected to cost, where it was
         measured.
     estimators_ : dict of lists
-        The fitted estimators by batch size, such as ``estimators_[512]``, in the order of the trials.
+        The fitted estimators by batch size, such as ``estimators_[512]``, in the order of the trials; of a function
+        what it returned as its model, or None.
     notes : list of str
         What a reader must know before believing the figures.
     """
@@ -291,19 +473,18 @@ class BatchSizeCurve(Records):
     @property
     def notes(self) -> list[str]:
         """What a reader must know before believing the figures, in plain sentences."""
-        s, gaps, score = self.settings, self.gaps(), self.scores[0].name
-        named = {f"batches of {label}": label for label in self.done}
-        losses = {label: self.paired(self.reference, label, "train_loss") for label in gaps}
+        s, gaps, score, called = self.settings, self.gaps(), self.scores[0].name, "batches of {}"
+        with_losses = gaps if self.has("train_loss") else {}
+        losses = {label: self.paired(self.reference, label, "train_loss") for label in with_losses}
         return [
             *self._interrupted(),
-            *notes.not_converged(
-                {name: self.values(label, "converged") for name, label in named.items()}, target=s["budget"] == "loss"
-            ),
-            *notes.diverged({name: self.values(label, "train_loss") for name, label in named.items()}),
-            *notes.left_out({name: self.values(label, f"test_{score}") for name, label in named.items()}, score),
+            *notes.not_converged(self.by_label("converged", called), target=s["budget"] == "loss"),
+            *notes.diverged(self.by_label("train_loss", called)),
+            *notes.left_out(self.by_label(f"{self.judged}_{score}", called), score),
             *notes.unequal_losses(f"batches of {self.reference}", losses),
             *notes.majority(self),
-            *notes.rates_at_the_edge({label: self.values(label, "lr")[0] for label in self.done}, s["learning_rates"]),
+            *notes.rates_at_the_edge({size: lr[0] for size, lr in self.by_label("lr").items()}, s["learning_rates"]),
+            *notes.training_function(self),
             *notes.no_interval(gaps),
             *notes.seeds_only(gaps),
             *notes.several_intervals(len(gaps)),
@@ -325,8 +506,9 @@ class BatchSizeCurve(Records):
         if not gaps:
             return ["No size has a trial that the reference has finished too: nothing can be compared."]
         label, gap = list(gaps.items())[-1]
+        verb = {"test": "test", "valid": "score"}[self.judged]
         sentence = (
-            f"Batches of {int(label):,} test {self.apart(gap)} batches of {self.reference:,}, over "
+            f"Batches of {int(label):,} {verb} {self.apart(gap)} batches of {self.reference:,}, over "
             f"{count(gap.n, 'trial')}{self.doubt(gap)}"
         )
         for key, name in list(self.sharpness_names().items())[:1]:
@@ -338,14 +520,12 @@ class BatchSizeCurve(Records):
 
     def _head(self) -> list[str]:
         s = self.settings
-        budget = _BUDGETS[s["budget"]].format(**s)
-        return [
-            f"{s['n_train']:,} training, {s['n_valid']:,} validation and {s['n_test']:,} test samples, "
-            f"{self.trials_line()}",
-            f"learning rate (lr={s['lr']!r}): {_RATES[s['lr']]}",
-            f"budget (budget={s['budget']!r}): {budget}",
-            *self.measured_lines(),
-        ]
+        lines = [self.data_line()]
+        if self.has("lr"):
+            lines.append(f"learning rate (lr={s['lr']!r}): {_RATES[s['lr']]}")
+        if s["budget"] is not None:
+            lines.append(f"budget (budget={s['budget']!r}): {_BUDGETS[s['budget']].format(**s)}")
+        return [*lines, *self.measured_lines()]
 
     def _table(self) -> list[list[str]]:
         columns = [
@@ -356,6 +536,7 @@ class BatchSizeCurve(Records):
             *self.sharpness_columns(),
             ("s to fit", "fit_seconds", lambda v: f"{v.mean():.1f}"),
         ]
+        columns = [column for column in columns if self.has(column[1])]
         gaps: dict[str, dict[str, Estimate]] = {score.name: self.gaps(score.name) for score in self.scores}
         of_gaps = ["regime gap" + (" (points)" if score.in_points else f", {score.name}") for score in self.scores]
         rows = [["batch size", *(name for name, _, _ in columns), *of_gaps, "worst trial"]]
@@ -377,8 +558,8 @@ class BatchSizeCurve(Records):
         if not gaps:
             return []
         lines = [
-            "regime gap: test score of the reference minus that of the size, negative where the size is better; worst "
-            "trial: the most that a trial lost",
+            f"regime gap: {self.judged_part} score of the reference minus that of the size, negative where the size is "
+            "better; worst trial: the most that a trial lost",
             *self.interval_lines([gap for score in self.scores for gap in self.gaps(score.name).values()]),
         ]
         if self.settings["n_trials"] > 1:
@@ -387,8 +568,10 @@ class BatchSizeCurve(Records):
 
     def _next_step(self) -> str:
         """Return the call that finds the safe size, with a margin that the validation samples can show."""
+        if not self.scores[0].is_fraction:
+            return "largest_safe_batch_size(curve, margin=...), in the units of the score"
         smallest = round_up(smallest_margin(self.settings["n_valid"]))
-        if not self.scores[0].is_fraction or smallest <= DEFAULT_MARGIN:
+        if smallest <= DEFAULT_MARGIN:
             return "largest_safe_batch_size(curve)"
         return f"largest_safe_batch_size(curve, margin={smallest:g}), or a larger margin"
 
@@ -439,40 +622,31 @@ def _parameters(size: int, reference: int, lr: str, budget: str) -> dict[str, An
 # -- learning rates ----------------------------------------------------------------------------------------------------
 
 
-def _try_rates(
-    estimator: Any,
-    parameters: dict[int, dict[str, Any]],
-    rates: Sequence[float],
-    seeds: Sequence[int],
-    parts: Parts,
-    measuring: Measuring,
-    options: dict[str, Any],
-) -> tuple[list[dict[str, Any]], bool]:
-    """Return one record for each size, rate and seed that had finished; the test data are not seen."""
-    tried = {f"{size}, lr {rate:g}": (size, rate) for size in parameters for rate in rates}
-    trials = [
-        Trial(label, {**parameters[size], "lr": rate}, trial, seed)
-        for trial, seed in enumerate(seeds)
-        for label, (size, rate) in tried.items()
-    ]
+def _run_tuning(
+    estimator: Any, trials: Sequence[Trial], parts: Parts, measuring: Measuring, options: dict[str, Any]
+) -> Finished[Outcome]:
+    """Run the trials that learning rates are chosen by; the test data are not seen."""
     scores_alone = replace(measuring, epsilons=(), subspace_dims=())
     seen = {name: data for name, data in parts.items() if name != "test"}
-    outcomes, interrupted = run_trials(estimator, trials, seen, scores_alone, keep_estimators=False, **options)
+    return run_trials(estimator, trials, seen, scores_alone, keep_estimators=False, **options)
+
+
+def _tuning_record(outcome: Outcome, size: int, rate: float) -> dict[str, Any]:
     names = ["trial", "seed", "train_loss", "n_updates", "fit_seconds", "valid_accuracy", "valid_loss"]
-    names += [f"valid_{score.name}" for score in measuring.scores]
-    found = []
-    for record, *_ in outcomes:
-        size, rate = tried[record["regime"]]
-        found.append({"batch_size": size, "lr": rate, **{name: record[name] for name in names}})
-    return sorted(found, key=lambda record: (record["batch_size"], record["lr"], record["trial"])), interrupted
+    names += [f"valid_{score.name}" for score in outcome.scores]
+    known = {name: outcome.record[name] for name in names if name in outcome.record}
+    return {"batch_size": size, "lr": rate, **known}
 
 
 def _best_rate(tuning: list[dict[str, Any]], size: int, score: str = "accuracy") -> float:
-    """Return the rate of the best mean validation score; of equal ones that of the smallest validation loss."""
+    """Return the rate of the best mean validation score; of equal ones that of the smallest validation loss.
+
+    Where a training function returns no loss it is the smallest of equal ones.
+    """
     of_size = [record for record in tuning if record["batch_size"] == size]
     rates = sorted({record["lr"] for record in of_size})
     values, loss = (
-        [np.mean([record[key] for record in of_size if record["lr"] == rate]) for rate in rates]
+        [np.mean([record.get(key, 0.0) for record in of_size if record["lr"] == rate]) for rate in rates]
         for key in (f"valid_{score}", "valid_loss")
     )
     return rates[np.lexsort((loss, -np.nan_to_num(values, nan=-np.inf)))[0]]
@@ -488,9 +662,26 @@ def _rate(estimator: Any, parameters: dict[str, Any], size: int, reference: int)
 
 
 def _check_rules(lr: Any, learning_rates: Any, budget: Any, classifier: Any) -> list[float]:
-    for name, value, allowed in (("lr", lr, LR_RULES), ("budget", budget, BUDGETS)):
-        if not is_one_of(value, allowed):
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {shown(value)}.")
+    rates = _check_rates(lr, learning_rates)
+    _check_choice("budget", budget, BUDGETS)
+    if budget == "loss" and (not is_number(classifier.target_loss) or classifier.target_loss <= 0):
+        raise ValueError(
+            f"target_loss of the estimator must be a number above 0 with budget='loss'; got {classifier.target_loss!r}."
+        )
+    check_positive("lr of the estimator", classifier.lr)
+    check_integer("max_epochs", classifier.max_epochs)
+    with_parameters(classifier, _parameters(2, 2, lr, budget))
+    return rates
+
+
+def _check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
+    if not is_one_of(value, allowed):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {shown(value)}.")
+
+
+def _check_rates(lr: Any, learning_rates: Any) -> list[float]:
+    """Return the learning rates to choose from; none where they are not tuned."""
+    _check_choice("lr", lr, LR_RULES)
     if (
         not is_flat(learning_rates)
         or not len(learning_rates)
@@ -499,13 +690,6 @@ def _check_rules(lr: Any, learning_rates: Any, budget: Any, classifier: Any) -> 
         raise ValueError(f"learning_rates must be a sequence of numbers above 0; got {learning_rates!r}.")
     if len({float(rate) for rate in learning_rates}) < len(learning_rates):
         raise ValueError(f"learning_rates must all be different; got {learning_rates!r}.")
-    if budget == "loss" and (not is_number(classifier.target_loss) or classifier.target_loss <= 0):
-        raise ValueError(
-            f"target_loss of the estimator must be a number above 0 with budget='loss'; got {classifier.target_loss!r}."
-        )
-    check_positive("lr of the estimator", classifier.lr)
-    check_integer("max_epochs", classifier.max_epochs)
-    with_parameters(classifier, _parameters(2, 2, lr, budget))
     return [float(rate) for rate in learning_rates] if lr == "tuned" else []
 
 
@@ -526,9 +710,13 @@ def _check_reference(reference: Any, sizes: list[int], n_samples: int) -> int:
     if reference is None:
         return sizes[0]
     size = check_batch_size(reference, n_samples, "reference")
+    _check_among(size, sizes, reference)
+    return size
+
+
+def _check_among(size: int, sizes: list[int], reference: Any) -> None:
     if size not in sizes:
         raise ValueError(f"reference must be one of the batch sizes, {', '.join(map(str, sizes))}; got {reference!r}.")
-    return size
 
 
 def _hold_out(X: Any, y: Any, fraction: Any, rng: np.random.RandomState) -> tuple[tuple[Any, Any], tuple[Any, Any]]:

@@ -41,6 +41,7 @@ from sklgap.experiments._protocol import draw_different_seeds, with_parameters
 from sklgap.experiments._recorded_training import in_memory
 from sklgap.experiments._result import Result, count, describe_policy, environment, listed, mean_std, text_of
 from sklgap.experiments._run import interruptible, run
+from sklgap.experiments._training_function import is_training_function
 from sklgap.inspection import GradientNoise, gradient_noise_scale
 from sklgap.inspection._gradient_noise import LEAST_BATCHES
 from sklgap.memory import Memory, fingerprint, key_of, plain, surroundings, unplain
@@ -267,7 +268,7 @@ def branched_critical_batch_size(
     if not is_one_of(lr_scaling, LR_RULES):
         raise ValueError(f"lr_scaling must be 'auto', 'sqrt', 'linear' or None; got {shown(lr_scaling)}.")
     common: dict[str, Any] = {"tolerance": float(tolerance), "n_orders": int(n_orders), "lr_scaling": lr_scaling}
-    if callable(estimator) and not hasattr(estimator, "fit") and not isinstance(estimator, type | torch.nn.Module):
+    if is_training_function(estimator):
         _check_signature(estimator)
         _check_none({"X": X, "y": y, "X_valid": X_valid, "y_valid": y_valid, "memory": memory}, "a function")
         of_run = {**common, "batch_size": batch_size, "learning_rate": learning_rate, "n_samples": n_samples}

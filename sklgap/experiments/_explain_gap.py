@@ -1,12 +1,12 @@
 """``explain_gap``: why does my large batch lose? Causes are removed one at a time, over paired trials."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sklgap._checks import WrongArgument, check_arguments, is_one_of, shown
+from sklgap._checks import WrongArgument, check_arguments, check_random_state, is_one_of, shown
 from sklgap._typing import BatchNormPolicy, Solver
 from sklgap.experiments import _notes as notes
 from sklgap.experiments._cost import time_steps
@@ -19,14 +19,28 @@ from sklgap.experiments._inputs import (
     without_head,
 )
 from sklgap.experiments._paired_trials import run_paired_trials
-from sklgap.experiments._protocol import Measurement, given_measurement
+from sklgap.experiments._protocol import Measurement, Trial, draw_seeds, given_measurement
 from sklgap.experiments._records import Records
 from sklgap.experiments._result import count, listed, mean_std
 from sklgap.experiments._run import interruptible
 from sklgap.experiments._scores import Scoring
+from sklgap.experiments._training_function import (
+    agreed,
+    check_beside,
+    check_calls,
+    check_memory_of,
+    check_names,
+    check_rate,
+    check_size,
+    function_settings,
+    is_training_function,
+    run_calls,
+    say_cost,
+)
 from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._estimators import final_estimator
 from sklgap.regimes import check_batch_regime
+from sklgap.regimes._lr_scaling import lr_factor
 from sklgap.training import WeightAveraging
 
 if TYPE_CHECKING:
@@ -38,19 +52,21 @@ SMALL, LARGE = "small batch", "large batch"
 NOT_EXPLAINED = "not explained"
 # What every training of `explain_gap` has from it, and no cause may set.
 _OF_ALL_ARMS = ("batch_size", "batch_regime", "base_batch_size", "random_state")
+_OF_ALL_CALLS = ("batch_size", "random_state")
 
 
 @interruptible
 def explain_gap(
     estimator: Any,
-    X: Any,
-    y: Any,
-    X_test: Any,
-    y_test: Any,
+    X: Any = None,
+    y: Any = None,
+    X_test: Any = None,
+    y_test: Any = None,
     *,
     small: str | int | float = "SB",
     large: str | int | float = "LB",
     causes: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
+    learning_rate: float | None = None,
     n_trials: int = 5,
     epsilon: float | Sequence[float] = (),
     subspace_dims: Sequence[int | None] = (None,),
@@ -72,14 +88,15 @@ def explain_gap(
 
     Parameters
     ----------
-    estimator : LBGapClassifier, or a pipeline that ends in one
-        Cloned for every fit. It trains as you train, but for the batch size.
+    estimator : LBGapClassifier, a pipeline that ends in one, or a function
+        Cloned for every fit. It trains as you train, but for the batch size. Or a training loop of your own: a function
+        ``train(batch_size, random_state, ...)`` that returns validation scores, see `batch_size_curve`.
     X, y : array-like
-        Training data.
+        Training data. A function has its own.
     X_test, y_test : array-like
-        Test data: evaluated once per fitted model.
+        Test data: evaluated once per fitted model. A function takes none.
     small, large : "SB", "LB", int or float, default="SB", "LB"
-        The ``batch_regime`` of either; constant batch sizes.
+        The ``batch_regime`` of either; constant batch sizes. A function needs integers.
     causes : sequence of str, dict of str to dict, or None, default=None
         What is removed, in this order. ``"fewer updates"``: a budget of as many updates as that of the small batch
         (``regime_adaptation``: Hoffer et al., Section 5); a stopping rule may end either training before. ``"learning
@@ -88,7 +105,11 @@ def explain_gap(
         Section 4.2). ``"last weights"``: the average of the last quarter of the training (`sklgap.WeightAveraging`).
         None: those of these four that can be removed; the notes name the others, such as what the estimator's own
         parameters have removed already. Or a dict from names of yours to parameters of the classifier that remove a
-        cause; each parameter may be set by one cause, and callbacks of several add up.
+        cause; each parameter may be set by one cause, and callbacks of several add up. A function needs such a dict, to
+        arguments that remove a cause (``{"fewer updates": {"epochs": 320}}``), or ``["learning rate"]``.
+    learning_rate : float, default=None
+        What a function is called with in all trainings but those whose cause sets another; ``"learning rate"`` by name
+        scales it by the square root of large / small. None: it is called without one. An estimator has its own ``lr``.
     n_trials : int, default=5
         Starting points. In a trial all fits start from the same weights.
     epsilon, subspace_dims, batch_norm, max_samples, solver, scoring
@@ -109,7 +130,7 @@ def explain_gap(
     ValueError
         For a parameter outside its allowed values, before anything is trained.
     TypeError
-        For an estimator that is not an `LBGapClassifier` and does not end in one.
+        For an estimator that is neither an `LBGapClassifier`, nor ends in one, nor is a function.
 
     See Also
     --------
@@ -146,15 +167,35 @@ def explain_gap(
     ['fewer updates', 'learning rate', 'not explained']
     >>> bool(abs(sum(part.value for part in parts.values()) - found.total().value) < 1e-12)
     True
+
+    A loop of your own, here of least squares:
+
+    >>> import numpy as np
+    >>> def train(batch_size, random_state, learning_rate=0.1, epochs=1):
+    ...     rng = np.random.RandomState(random_state)
+    ...     w, X = np.zeros(8), np.random.RandomState(0).randn(800, 8)
+    ...     for rows in np.concatenate([rng.permutation(600).reshape(-1, batch_size) for _ in range(epochs)]):
+    ...         w -= learning_rate * X[rows].T @ (X[rows] @ w - X[rows].sum(axis=1)) / batch_size
+    ...     return {"correct": np.abs(X[600:] @ w - X[600:].sum(axis=1)) < 0.1}
+    >>> found = explain_gap(
+    ...     train, small=10, large=100, n_trials=3, random_state=0, verbose=0,
+    ...     causes={"fewer updates": {"epochs": 10}, "learning rate": {"learning_rate": 0.3}})
+    >>> bool(found.parts()["fewer updates"].low > 0)
+    True
     """
     check_arguments(explain_gap, locals())
+    if is_training_function(estimator):
+        return _explain_function(estimator, locals())
+    if learning_rate is not None:
+        raise WrongArgument(
+            f"learning_rate must be None beside an estimator, which has lr; got {shown(learning_rate)}."
+        )
     measurement = given_measurement(explain_gap, locals())
     check_classifier(estimator)
     X, y, X_test, y_test = check_data(X, y, X_test, y_test)
     check_keepable(memory, random_state)
     sizes = {name: _check_size(name, size, len(y)) for name, size in (("small", small), ("large", large))}
-    if sizes["small"] >= sizes["large"]:
-        raise ValueError(f"small must be a smaller batch than large, {sizes['large']}; got {sizes['small']}.")
+    _check_order(sizes)
     removed, not_removed = _check_causes(causes, estimator, X, y, sizes["small"])
     arms = _arms(estimator, sizes, removed)
     found = run_paired_trials(
@@ -181,6 +222,50 @@ def explain_gap(
     )
 
 
+# What is taken beside a function; all else is that function's own.
+_OF_FUNCTIONS = (
+    *("estimator", "small", "large", "causes", "learning_rate", "n_trials", "scoring"),
+    *("random_state", "n_jobs", "memory", "verbose"),
+)
+
+
+def _explain_function(train: Any, given: dict[str, Any]) -> "GapExplanation":
+    """Return the explanation for a training function; ``given`` are all arguments of `explain_gap`."""
+    memory, random_state = given["memory"], given["random_state"]
+    check_beside(explain_gap, given, _OF_FUNCTIONS)
+    names = check_names(given["scoring"])
+    check_keepable(memory, random_state)
+    sizes = {name: check_size(name, given[name]) for name in ("small", "large")}
+    _check_order(sizes)
+    check_rate(given["learning_rate"])
+    causes = _check_causes_of_function(given["causes"], sizes, given["learning_rate"])
+    arms = _arms_of_function(sizes, causes, given["learning_rate"])
+    for own in arms.values():
+        check_calls(train, {**own, "random_state": 0})
+        if memory is not None:
+            check_memory_of(train, own)
+    seeds = draw_seeds(given["n_trials"], check_random_state(random_state))
+    settings: dict[str, Any] = {
+        "reference": SMALL,
+        "batch_sizes": sizes,
+        "causes": list(causes),
+        "not_removed": {},
+        "regimes": described(arms),
+        "n_trials": int(given["n_trials"]),
+        **function_settings(train, random_state),
+    }
+    if given["verbose"]:
+        settings["cost"] = say_cost(train, len(arms) * len(seeds))
+    trials = [Trial(label, own, trial, seed) for trial, seed in enumerate(seeds) for label, own in arms.items()]
+    options: dict[str, Any] = {"n_jobs": given["n_jobs"], "verbose": given["verbose"], "memory": memory}
+    outcomes, interrupted = run_calls(train, trials, names, **options)
+    if not outcomes:
+        raise KeyboardInterrupt
+    scores, n_valid = agreed(outcomes)
+    settings |= {"n_valid": n_valid, "scores": [score.name for score in scores]}
+    return GapExplanation(outcomes, list(arms), settings, interrupted, scores=scores)
+
+
 class GapExplanation(Records):
     """What `explain_gap` found; ``print`` it.
 
@@ -193,7 +278,8 @@ class GapExplanation(Records):
     labels : list of str
         "small batch", "large batch", "without a", "without a, b", ..., then "without b alone", ...
     estimators_ : dict of lists
-        The fitted estimators by label, in the order of the trials.
+        The fitted estimators by label, in the order of the trials; of a function what it returned as its model, or
+        None.
     notes : list of str
         What a reader must know before believing the figures.
     """
@@ -206,7 +292,10 @@ class GapExplanation(Records):
     # -- statistics ------------------------------------------------------------------------------------------------
 
     def total(self) -> Estimate:
-        """Return the gap: the test score of the small batch minus that of the large one, with its interval."""
+        """Return the gap: the test score of the small batch minus that of the large one, with its interval.
+
+        Of a training function it is the validation score.
+        """
         return self._gained(SMALL, LARGE)
 
     def parts(self) -> dict[str, Estimate]:
@@ -224,9 +313,9 @@ class GapExplanation(Records):
 
     def _gained(self, label: str, before: str) -> Estimate:
         """Return a test score minus that of another label, over the trials that have one at every step."""
-        name = f"test_{self.scores[0].name}"
+        name = f"{self.judged}_{self.scores[0].name}"
         among = np.isfinite(np.array([self.by_trial(step, name) for step in self._steps()])).all(axis=0)
-        return self.components(label, before, name, among=among).estimate()
+        return self.estimate_of(self.components(label, before, name, among=among), name)
 
     @property
     def notes(self) -> list[str]:
@@ -235,9 +324,10 @@ class GapExplanation(Records):
         differences = {"the gap": self.total(), **self.parts()}
         found = [
             *notes.interrupted(self.interrupted, len(self.records), s["n_trials"] * len(self.labels)),
-            *notes.not_converged({label: self.values(label, "converged") for label in self.done}),
-            *notes.diverged({label: self.values(label, "train_loss") for label in self.done}),
-            *notes.left_out({label: self.values(label, f"test_{name}") for label in self.done}, name),
+            *notes.not_converged(self.by_label("converged")),
+            *notes.diverged(self.by_label("train_loss")),
+            *notes.left_out(self.by_label(f"{self.judged}_{name}"), name),
+            *notes.training_function(self),
             *notes.no_interval(differences),
             *notes.undecided(SMALL, {LARGE: self.total()}, name),
             *notes.seeds_only(differences),
@@ -262,9 +352,9 @@ class GapExplanation(Records):
 
     def _unequal_updates(self) -> list[str]:
         """Say so where a stopping rule ended trainings whose budgets of updates are equal."""
-        regimes = self.settings["regimes"]
+        regimes = self.settings["regimes"] if self.judged == "test" else {}
         for label in self._steps():
-            if label in self.done and SMALL in self.done and regimes[label].get("regime_adaptation") is True:
+            if {label, SMALL} <= {*self.done} & {*regimes} and regimes[label].get("regime_adaptation") is True:
                 small, large = self.paired(SMALL, label, "n_updates")
                 if (small != large).any():
                     return [
@@ -279,9 +369,10 @@ class GapExplanation(Records):
         total = self.total()
         if not total.n:
             return ["No trial has a score at every step: the gap cannot be split into parts."]
+        verb = {"test": "tests", "valid": "scores"}[self.judged]
         if total.value <= 0:
             return [
-                f"The large batch does not lose here: it tests {self.apart(total)} the small batch{self.doubt(total)}."
+                f"The large batch does not lose here: it {verb} {self.apart(total)} the small batch{self.doubt(total)}."
             ]
         parts = "; ".join(f"{name} {self._number(part)}" for name, part in self.parts().items())
         return [f"The large batch loses {self.gap_sentence(total)}{self.doubt(total)}. Parts: {parts}."]
@@ -290,10 +381,9 @@ class GapExplanation(Records):
         return part.scaled(100).text("z.2f") if self.scores[0].in_points else part.text("z.4f")
 
     def _head(self) -> list[str]:
-        s, sizes = self.settings, self.settings["batch_sizes"]
+        sizes = self.settings["batch_sizes"]
         return [
-            f"batches of {sizes['small']:,} (small) and {sizes['large']:,} (large): {s['n_train']:,} training and "
-            f"{s['n_test']:,} test samples, {self.trials_line()}",
+            f"batches of {sizes['small']:,} (small) and {sizes['large']:,} (large): {self.data_line()}",
             *self.measured_lines(),
         ]
 
@@ -301,11 +391,12 @@ class GapExplanation(Records):
         score = self.scores[0]
         unit = " (points)" if score.in_points else ""
         columns = [
-            *self.score_columns(("train", "test")),
+            *self.score_columns(("train", self.judged)),
             ("train loss", "train_loss", lambda v: mean_std(v, ".1e")),
             *self.sharpness_columns(),
             ("updates", "n_updates", lambda v: mean_std(v, ",.0f")),
         ]
+        columns = [column for column in columns if self.has(column[1])]
         rows = [["", *(name for name, _, _ in columns), f"part of the gap{unit}", f"alone{unit}"]]
         parts, alone, steps = self.parts(), self.alone(), self._steps()
         shown = {LARGE: ["", ""], SMALL: [self.shown_gap(parts[NOT_EXPLAINED]), ""]}
@@ -320,8 +411,8 @@ class GapExplanation(Records):
     def _reading(self) -> list[str]:
         estimates = [*self.parts().values(), *self.alone().values()]
         return [
-            "part of the gap: test score minus that of the line above; on the line of the small batch it is what is "
-            "not explained",
+            f"part of the gap: {self.judged_part} score minus that of the line above; on the line of the small batch "
+            "it is what is not explained",
             "alone: what removing this cause alone gains for the large batch",
             *self.interval_lines(estimates),
             f"part of the gap and alone: over {count(self.total().n, 'trial')} with a score at every step",
@@ -360,13 +451,23 @@ def _arms(
 ) -> dict[str, dict[str, Any]]:
     """Return the parameters of every setting that is trained."""
     plain = {"batch_regime": "SB", "base_batch_size": sizes["small"]}
-    large = {**plain, "batch_size": sizes["large"]}
-    arms = {SMALL: {**plain, "batch_size": sizes["small"]}, LARGE: large}
+    small, large = ({**plain, "batch_size": sizes[name]} for name in ("small", "large"))
+    return _all_arms(small, large, removed, lambda removals: _without(estimator, large, removals))
+
+
+def _all_arms(
+    small: dict[str, Any],
+    large: dict[str, Any],
+    removed: Mapping[str, Mapping[str, Any]],
+    without: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]],
+) -> dict[str, dict[str, Any]]:
+    """Return the parameters of either batch, and of the large one ``without`` more and more causes and each alone."""
+    arms = {SMALL: small, LARGE: large}
     names = list(removed)
     for k in range(len(names)):
-        arms[_together(names[: k + 1])] = _without(estimator, large, [removed[name] for name in names[: k + 1]])
+        arms[_together(names[: k + 1])] = without([removed[name] for name in names[: k + 1]])
     for name in names[1:]:
-        arms[_alone(name, names)] = _without(estimator, large, [removed[name]])
+        arms[_alone(name, names)] = without([removed[name]])
     return arms
 
 
@@ -379,6 +480,11 @@ def _without(estimator: Any, large: Mapping[str, Any], removals: Sequence[Mappin
     if callbacks:
         parameters["callbacks"] = [*(final_estimator(estimator).callbacks or []), *callbacks]
     return parameters
+
+
+def _check_order(sizes: Mapping[str, int]) -> None:
+    if sizes["small"] >= sizes["large"]:
+        raise ValueError(f"small must be a smaller batch than large, {sizes['large']}; got {sizes['small']}.")
 
 
 def _check_size(name: str, size: Any, n_samples: int) -> int:
@@ -417,7 +523,38 @@ def _check_causes(
     return {cause: removals[cause] for cause in wanted if cause not in cannot}, cannot
 
 
-def _check_own_causes(causes: Mapping[Any, Any]) -> dict[str, Mapping[str, Any]]:
+def _check_causes_of_function(
+    causes: Any, sizes: Mapping[str, int], learning_rate: float | None
+) -> dict[str, Mapping[str, Any]]:
+    """Return the arguments by which a training function removes each cause."""
+    if isinstance(causes, Mapping):
+        return _check_own_causes(causes, _OF_ALL_CALLS, adding_up=())
+    if not isinstance(causes, list | tuple) or list(causes) != ["learning rate"]:
+        raise WrongArgument(
+            "causes must be given beside a training function: a dict of names to the arguments that remove each, such "
+            "as {'fewer updates': {'epochs': 320}}, or ['learning rate'], which scales learning_rate by the square "
+            f"root of large / small; got {shown(causes)}."
+        )
+    if learning_rate is None:
+        raise WrongArgument("learning_rate must be given with the cause 'learning rate', which scales it; got None.")
+    factor = lr_factor("sqrt", sizes["large"], sizes["small"])
+    return {"learning rate": {"learning_rate": float(learning_rate * factor)}}
+
+
+def _arms_of_function(
+    sizes: Mapping[str, int], removed: Mapping[str, Mapping[str, Any]], learning_rate: float | None
+) -> dict[str, dict[str, Any]]:
+    """Return the arguments of every setting that is trained."""
+    rate = {} if learning_rate is None else {"learning_rate": float(learning_rate)}
+    small, large = ({"batch_size": sizes[name], **rate} for name in ("small", "large"))
+    return _all_arms(small, large, removed, lambda removals: large | dict(item for r in removals for item in r.items()))
+
+
+def _check_own_causes(
+    causes: Mapping[Any, Any],
+    of_all_arms: Sequence[str] = _OF_ALL_ARMS,
+    adding_up: Sequence[str] = ("callbacks",),
+) -> dict[str, Mapping[str, Any]]:
     named = all(isinstance(name, str) and name.strip() and name != NOT_EXPLAINED for name in causes)
     if not causes or not named or not all(isinstance(p, Mapping) and p for p in causes.values()):
         raise WrongArgument(
@@ -432,15 +569,15 @@ def _check_own_causes(causes: Mapping[Any, Any]) -> dict[str, Mapping[str, Any]]
     set_by: dict[str, str] = {}
     for cause, parameters in causes.items():
         for name in parameters:
-            if name in _OF_ALL_ARMS:
+            if name in of_all_arms:
                 raise ValueError(f"causes must not set {name}, which explain_gap sets for all trainings; {cause} does.")
-            if name in set_by and name != "callbacks":
+            if name in set_by and name not in adding_up:
                 raise ValueError(
                     f"causes must not set a parameter twice; {set_by[name]} and {cause} both set {name}, so that the "
                     "second would undo what the first removes."
                 )
             set_by[name] = cause
-        callbacks = parameters.get("callbacks", [])
+        callbacks = parameters.get("callbacks", []) if "callbacks" in adding_up else []
         if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
             raise WrongArgument(f"callbacks of causes must be lists, which add up; got {shown(callbacks)} for {cause}.")
     return dict(causes)

@@ -250,6 +250,49 @@ def majority(records: Records, *others: Mapping[str, float]) -> list[str]:
     return majority_class(means, records.targets["test"])
 
 
+def training_function(records: Records) -> list[str]:
+    """Say what cannot be checked of a training function, and whether its trials differ at all."""
+    name = records.settings.get("training_function")
+    if name is None:
+        return []
+    found = [
+        f"Whether trials are paired cannot be checked: all trainings of a trial have the same random_state, and {name} "
+        "must draw initial weights and order of samples from it alone. Intervals cover what it draws so, and not what "
+        "is the same in every trial.",
+        "Nor can it be checked that the validation samples are not among those trained on, and that nothing was chosen "
+        "by test samples.",
+    ]
+    n_valid = records.settings["n_valid"]
+    if n_valid is None:
+        found.append(
+            f"{name} does not say which validation samples are right: with 'correct' in what it returns, intervals "
+            "would cover new samples too."
+        )
+    else:
+        found.append(
+            f"'correct' must be of the same samples in the same order in every trial: only their number, {n_valid:,}, "
+            "is checked."
+        )
+    different = [_different_trials(records, label) for label in records.done if len(records.values(label, "trial")) > 1]
+    if different and max(different) == 1:
+        found.append(
+            f"All trials at one batch size gave exactly the same score: {name} seems not to use random_state, and "
+            "nothing is known of other seeds."
+        )
+    return found
+
+
+def _different_trials(records: Records, label: str) -> int:
+    """Return how many trials of a label differ in the score, or in the samples that are right."""
+    name = f"valid_{records.scores[0].name}"
+    found = set()
+    for trial in records.values(label, "trial").astype(int):
+        samples = records.samples_of(label, trial, name)
+        value = records.by_trial(label, name)[trial]
+        found.add(str(value) if samples is None else samples.values.tobytes())
+    return len(found)
+
+
 def unseen_failures(n_trials: int) -> list[str]:
     """Say which rate of failing trials so many trials without a failure leave possible."""
     if not n_trials:

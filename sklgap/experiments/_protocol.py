@@ -149,15 +149,20 @@ def given_measurement(experiment: Callable[..., Any], given: Mapping[str, Any]) 
         return Measurement(**{name: given[name] for name in names})
     if not isinstance(whole, Measurement):
         raise WrongArgument(f"measurement must be None or a Measurement; got {shown(whole)}.")
-    beside = [
-        name
-        for name in names
-        if given[name] is not parameters[name].default
-        and (type(given[name]) is not type(parameters[name].default) or given[name] != parameters[name].default)
-    ]
+    beside = given_beside(experiment, given, names)
     if beside:
         raise WrongArgument(f"measurement must be None beside {', '.join(beside)}: it says all that is measured.")
     return whole
+
+
+def given_beside(experiment: Callable[..., Any], given: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Return which of these parameters of a call of an experiment are not what they are by default."""
+    defaults = {name: inspect.signature(experiment).parameters[name].default for name in names}
+    return [
+        name
+        for name, default in defaults.items()
+        if given[name] is not default and (type(given[name]) is not type(default) or given[name] != default)
+    ]
 
 
 def sharpness_key(epsilon: float, subspace_dim: int | None) -> str:

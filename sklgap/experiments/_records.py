@@ -1,6 +1,7 @@
 """The records of many trials: pairing, differences and their intervals, and what every report prints of them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,8 @@ class Records(Result):
     records : list of dict
         By trial and label: accuracies as fractions, sharpness in percent, seconds.
     estimators_ : dict of lists
-        The fitted estimators by label, in the order of the trials.
+        The fitted estimators by label, in the order of the trials; of a training function what it returned as its
+        model, or None.
     """
 
     def __init__(
@@ -115,11 +117,39 @@ class Records(Result):
         """Return a label as text."""
         return str(label)
 
+    def has(self, name: str) -> bool:
+        """Say whether every record has this quantity, as those of a training function may lack some."""
+        return all(name in record for record in self.records)
+
+    def by_label(self, name: str, called: str = "{}") -> dict[str, np.ndarray]:
+        """Return a quantity of every label with a finished fit, by what a reader calls it; empty if it is not known."""
+        return {called.format(label): self.values(label, name) for label in self.done} if self.has(name) else {}
+
+    @property
+    def of_training_function(self) -> bool:
+        """Whether a function of the user's trained, and nothing is known but what it returned."""
+        return "training_function" in self.settings
+
+    @property
+    def judged(self) -> str:
+        """The part of the data by whose scores labels are compared: "test", or "valid" of a training function."""
+        return "valid" if self.of_training_function else "test"
+
+    @property
+    def judged_part(self) -> str:
+        """What a reader calls it."""
+        return {"test": "test", "valid": "validation"}[self.judged]
+
+    @property
+    def measured(self) -> tuple[Score, ...]:
+        """The scores that every record has; accuracy is measured of every estimator."""
+        return self.scores if self.of_training_function else (*self.scores, Score(ACCURACY))
+
     def score(self, name: str | None = None) -> Score:
-        """Return the score of this name, the first one without a name; accuracy is always there."""
+        """Return the score of this name, the first one without a name."""
         if name is None:
             return self.scores[0]
-        for score in (*self.scores, Score(ACCURACY)):
+        for score in self.measured:
             if score.name == name:
                 return score
         raise ValueError(f"score must be one of {', '.join(repr(s.name) for s in self.scores)}; got {name!r}.")
@@ -173,10 +203,11 @@ class Records(Result):
         )
         part, _, score = name.partition("_")
         found = trial_components(one - two)
-        if part in self.targets and len(trials):
-            y = self.targets[part]
+        if len(trials) and (part in self.targets or (self.of_training_function and part == self.judged)):
+            # Labels are not known of a training function, which says itself which samples are right.
+            y, classes = (self.targets.get(key, np.empty(0)) for key in (part, "classes"))
             try:
-                found = difference(self.score(score), y, self.targets["classes"], (one, two), samples)
+                found = difference(self.score(score), y, classes, (one, two), samples)
             except ValueError:
                 if strict:
                     raise
@@ -186,11 +217,21 @@ class Records(Result):
 
     def difference(self, reference: Any, label: Any, name: str = "test_accuracy") -> Estimate:
         """Return reference minus label in a quantity, over paired trials, with its 95 % interval."""
-        return self.components(reference, label, name).estimate()
+        return self.estimate_of(self.components(reference, label, name), name)
+
+    def estimate_of(self, components: Components, name: str) -> Estimate:
+        """Return the estimate of a difference in a quantity; its interval says which samples it covers."""
+        found = components.estimate()
+        if name.startswith("valid_"):
+            return replace(found, covers=found.covers.replace("test samples", "validation samples"))
+        return found
 
     def gap(self, label: Any, score: str | None = None) -> Estimate:
-        """Return the regime gap: the test score of the reference minus that of a label, with its 95 % interval."""
-        return self.difference(self.settings["reference"], label, f"test_{self.score(score).name}")
+        """Return the regime gap: the test score of the reference minus that of a label, with its 95 % interval.
+
+        Of a training function it is the validation score.
+        """
+        return self.difference(self.settings["reference"], label, f"{self.judged}_{self.score(score).name}")
 
     def gaps(self, score: str | None = None) -> dict[str, Estimate]:
         """Return the regime gap of every label that has a trial which the reference has finished too."""
@@ -201,7 +242,9 @@ class Records(Result):
     # -- printing --------------------------------------------------------------------------------------------------
 
     def policy(self, score: Score) -> str:
-        """Return the batch-norm policy of a score."""
+        """Return the batch-norm policy of a score; "" where only the training function knows it."""
+        if self.of_training_function:
+            return ""
         if score.scorer is not None and "predict_batch_norm" in self.settings:
             return str(self.settings["predict_batch_norm"])
         models = [model for label in self.labels for model in self.estimators_[label] if model is not None]
@@ -215,9 +258,10 @@ class Records(Result):
         for score in self.scores:
             for part in parts:
                 unit = " (%)" if score.in_points else ""
-                name = f"{shown[part]} {score.name}{unit}, {self.policy(score)}"
+                policy = self.policy(score)
+                name = f"{shown[part]} {score.name}{unit}" + (f", {policy}" if policy else "")
                 columns.append((name, f"{part}_{score.name}", in_percent if score.in_points else in_units))
-        return columns
+        return [column for column in columns if self.has(column[1])]
 
     def sharpness_names(self) -> dict[str, str]:
         """Return what was measured of the sharpness: key of a record to what a reader calls it."""
@@ -241,7 +285,7 @@ class Records(Result):
 
     def shown_worst(self, label: Any, score: Score) -> str:
         """Return the most that a trial lost to the reference, for a cell of a table."""
-        worst = self.components(self.settings["reference"], label, f"test_{score.name}").worst
+        worst = self.components(self.settings["reference"], label, f"{self.judged}_{score.name}").worst
         if np.isnan(worst):
             return "-"
         return f"{100 * worst:+z.2f}" if score.in_points else f"{worst:+z.4f}"
@@ -269,10 +313,20 @@ class Records(Result):
         n_trials = self.settings["n_trials"]
         return "one trial" if n_trials == 1 else f"{n_trials} paired trials, mean ± std"
 
+    def data_line(self) -> str:
+        """Return "1,000 training and 200 test samples, 5 paired trials, mean ± std", or whose scores these are."""
+        s = self.settings
+        if self.of_training_function:
+            n_valid = "" if s["n_valid"] is None else f" of {s['n_valid']:,} validation samples"
+            return f"scores that {s['training_function']} returns{n_valid}, {self.trials_line()}"
+        parts = {"training": s["n_train"], "validation": s.get("n_valid"), "test": s["n_test"]}
+        *first, last = [f"{n:,} {part}" for part, n in parts.items() if n is not None]
+        return f"{', '.join(first)} and {last} samples, {self.trials_line()}"
+
     def measured_lines(self) -> list[str]:
         """Return what the head of a report says about batch norm and sharpness."""
         s = self.settings
-        lines = [describe_policy(s["batch_norm"])]
+        lines = [] if self.of_training_function else [describe_policy(s["batch_norm"])]
         if s["epsilon"]:
             samples = count_of(s["n_samples_sharpness"])
             lines.append(f"sharpness in %, on {samples} training samples, solver {s['solver']!r}")
@@ -284,7 +338,7 @@ class Records(Result):
         gaps = []
         for score in self.scores:
             for label, gap in self.gaps(score.name).items():
-                parts = self.components(self.settings["reference"], label, f"test_{score.name}").to_dict()
+                parts = self.components(self.settings["reference"], label, f"{self.judged}_{score.name}").to_dict()
                 gaps.append({"regime": label, "score": score.name, **gap.to_dict(), "components": parts})
         return {"gaps": gaps}
 

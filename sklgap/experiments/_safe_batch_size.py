@@ -23,6 +23,7 @@ from sklgap.experiments._estimate import (
 )
 from sklgap.experiments._result import Result, count, listed
 from sklgap.experiments._scores import Score, Scoring, check_scoring
+from sklgap.experiments._training_function import is_training_function, name_of
 
 if TYPE_CHECKING:
     from sklgap.experiments._plot._batch_size_curve import BatchSizeCurveDisplay
@@ -153,14 +154,16 @@ class SafeBatchSize(Result):
     def _confirmation(self, test: NonInferiority) -> str:
         found = "confirmed" if test.shown else "NOT confirmed"
         bound = f"bound {self._units(test.bound, test.score)}" if np.isfinite(test.bound) else "no bound"
+        data = "the test data and " if self._curve.judged == "test" else ""
         return (
-            f"Batches of {test.batch_size:,} are {found} by the test data and {count(test.n_trials, 'trial')} with "
-            f"other seeds: {self._units(test.lost, test.score)} lost, {bound}."
+            f"Batches of {test.batch_size:,} are {found} by {data}{count(test.n_trials, 'trial')} with other seeds: "
+            f"{self._units(test.lost, test.score)} lost, {bound}."
         )
 
     def _head(self) -> list[str]:
         s = self._curve.settings
-        return [f"{s['n_valid']:,} validation samples, {count(s['n_trials'], 'trial')}"]
+        samples = "" if s["n_valid"] is None else f"{s['n_valid']:,} validation samples, "
+        return [samples + count(s["n_trials"], "trial")]
 
     def _table(self) -> list[list[str]]:
         level = f"{100 * self.confidence:g} % bound"
@@ -197,6 +200,11 @@ class SafeBatchSize(Result):
             f"* The margin is one of {listed(list(self.margins))}: nothing is said of other scores, or of single "
             "classes.",
         ]
+        if s["n_valid"] is None:
+            lines.append(
+                "* How many validation samples the score rests on is not known: of few, one sample more or less may be "
+                "as large as the margin."
+            )
         if s["lr"] == "tuned":
             lines.append("* The learning rates were chosen on the same validation samples, by other seeds.")
         return lines
@@ -204,8 +212,7 @@ class SafeBatchSize(Result):
     def _covers(self) -> str:
         covers = []
         for test in self.tests:
-            components = self._curve.components(self.reference, test.batch_size, f"valid_{test.score}")
-            covers.append(components.estimate().covers.replace("test samples", "validation samples"))
+            covers.append(self._curve.difference(self.reference, test.batch_size, f"valid_{test.score}").covers)
         return " or ".join(dict.fromkeys(covers)) or NEW_SEEDS_AND_ROWS.replace("test", "validation")
 
     def _number(self, value: float, score: str) -> str:
@@ -257,7 +264,8 @@ def largest_safe_batch_size(
     Parameters
     ----------
     curve : BatchSizeCurve
-        From `batch_size_curve`, with at least two trials. Sizes below its reference are not considered.
+        From `batch_size_curve`, with at least two trials; of an estimator or of a training function. Sizes below its
+        reference are not considered.
     margin : float or dict of str to float, default=None
         The acceptable loss, in the units of the score; by the name of the score where there are several.
         None: 0.005, half a point, for scores that lie in [0, 1]; other scores need one.
@@ -269,7 +277,8 @@ def largest_safe_batch_size(
     confirm : BatchSizeCurve, default=None
         A second curve over at least the reference and the size chosen, made with another ``random_state``, and with the
         same ``lr``, ``budget`` and ``max_epochs``, at the same learning rate, on as many samples. The same test is
-        repeated there on test data; the choice stays, and the result says whether it is confirmed.
+        repeated there on test data; the choice stays, and the result says whether it is confirmed. Of training
+        functions it is repeated on what the second one returns: let that be scores on test data.
 
     Returns
     -------
@@ -313,6 +322,11 @@ def largest_safe_batch_size(
     >>> int(safe)
     20
     """
+    if is_training_function(curve):
+        raise TypeError(
+            f"curve must be a BatchSizeCurve: give batch_size_curve({name_of(curve)}, batch_sizes=..., n_trials=...), "
+            "so that its trainings are not lost whatever margin is asked for; got a function."
+        )
     if not isinstance(curve, BatchSizeCurve):
         raise TypeError(f"curve must be a BatchSizeCurve; got {type(curve).__name__}.")
     if not is_number(confidence) or not 0.5 < confidence < 1:
@@ -336,7 +350,7 @@ def largest_safe_batch_size(
         if chosen != curve.reference:
             _check_confirming(confirm, scores, margins)
             confirmations = [
-                _test(confirm, chosen, "test", score.name, margins[score.name], confidence) for score in scores
+                _test(confirm, chosen, confirm.judged, score.name, margins[score.name], confidence) for score in scores
             ]
     return SafeBatchSize(curve, margins, float(confidence), tests, chosen, confirmations)
 
@@ -359,10 +373,10 @@ def _scores_of(curve: BatchSizeCurve, scoring: Any) -> list[Score]:
         asked = [(name, check_scoring({name: one})[0].scorer) for name, one in scoring.items()]
     else:
         asked = [(one, None) for one in (scoring if isinstance(scoring, list | tuple) and scoring else [scoring])]
-    by_name = {score.name: score for score in curve.scores}
+    by_name = {score.name: score for score in curve.measured}
     found = []
     for one, scorer in asked:
-        if isinstance(one, str) and (one in by_name or one == "accuracy"):
+        if isinstance(one, str) and one in by_name:
             same = [curve.score(one)] if scorer is None or _equal(curve.score(one).scorer, scorer) else []
         else:
             same = [score for score in curve.scores if not isinstance(one, str) and _equal(score.scorer, one)]
@@ -407,22 +421,26 @@ def _check_margins(margin: Any, scores: Sequence[Score], n_valid: int, samples: 
 
 def _check_confirming(second: BatchSizeCurve, scores: Sequence[Score], margins: Mapping[str, float]) -> None:
     """Raise a ValueError for a second curve whose test data cannot show what they are asked."""
-    n_test = second.settings["n_test"]
+    n_test = second.settings[f"n_{second.judged}"]
     for score in scores:
-        if score.name != "accuracy" and not any(
-            own.name == score.name and _equal(own.scorer, score.scorer) for own in second.scores
-        ):
+        if not any(own.name == score.name and _equal(own.scorer, score.scorer) for own in second.measured):
             raise ValueError(f"confirm must have measured {score.name!r} too; it has {second.settings['scores']}.")
+        if score.is_fraction != second.score(score.name).is_fraction:
+            raise ValueError(
+                f"confirm must return 'correct' for {score.name!r} if the first curve does, and only then."
+            )
         if score.is_fraction and n_test < needed_rows(margins[score.name]):
             raise ValueError(
-                f"confirm must have at least {needed_rows(margins[score.name]):,} test samples for a margin of "
-                f"{margins[score.name]:g}; it has {n_test:,}."
+                f"confirm must have at least {needed_rows(margins[score.name]):,} {second.judged_part} samples for a "
+                f"margin of {margins[score.name]:g}; it has {n_test:,}."
             )
 
 
 def _check_second(curve: BatchSizeCurve, second: Any, chosen: int) -> None:
     if not isinstance(second, BatchSizeCurve):
         raise TypeError(f"confirm must be None or a BatchSizeCurve; got {type(second).__name__}.")
+    if second.judged != curve.judged:
+        raise ValueError("confirm must be of an estimator, or of a training function, as the first curve is.")
     shared = _seeds(curve) & _seeds(second)
     if shared:
         raise ValueError(
@@ -440,7 +458,9 @@ def _check_second(curve: BatchSizeCurve, second: Any, chosen: int) -> None:
                 f"confirm must have the {name} of the first curve, {curve.settings[name]!r}; "
                 f"got {second.settings[name]!r}."
             )
-    rates = [c.values(c.reference, "lr")[:1].tolist() for c in (curve, second)]
+    if curve.has("lr") != second.has("lr"):
+        raise ValueError("confirm must have been given a learning_rate if the first curve was, and only then.")
+    rates = [c.values(c.reference, "lr")[:1].tolist() if c.has("lr") else [] for c in (curve, second)]
     if curve.settings["lr"] != "tuned" and all(rates) and rates[0] != rates[1]:
         raise ValueError(
             f"confirm must have the learning rate of the first curve, {rates[0][0]:g} at batches of "

@@ -15,7 +15,7 @@ from sklgap._threads import using_threads
 from sklgap.estimator._parameters import check_device
 from sklgap.experiments._protocol import Measuring, Trial, sharpness_key, take, with_parameters
 from sklgap.experiments._run import Finished, run
-from sklgap.experiments._scores import ACCURACY, Samples, measure_score
+from sklgap.experiments._scores import ACCURACY, Samples, Score, measure_score
 from sklgap.inspection import sharpness
 from sklgap.memory import Memory, key_of, plain, surroundings, unplain
 from sklgap.objective import Objective, check_objective
@@ -32,11 +32,13 @@ class Outcome(NamedTuple):
 
     ``record`` is flat: the trial, and its figures as numbers. ``samples`` says what the scores of the parts other than
     the training data rest on, by the names of the scores in the record. ``model`` is the fitted estimator, or None.
+    ``scores`` are what it is judged by, the one that is compared first.
     """
 
     record: dict[str, Any]
     samples: dict[str, Samples]
     model: Any
+    scores: tuple[Score, ...] = ()
 
 
 def run_trials(
@@ -114,7 +116,7 @@ def run_trial(
                 store.write(key, "trial", plain({"figures": figures, "samples": saved}))
     figures, samples = found
     record = {"regime": trial.label, "trial": trial.trial, "seed": trial.seed, **figures}
-    return Outcome(record, samples, model if keep_estimator else None)
+    return Outcome(record, samples, model if keep_estimator else None, measuring.scores)
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from sklgap.memory._key import Unfollowable as Unfollowable
 from sklgap.memory._key import fingerprint as fingerprint
 from sklgap.memory._key import fingerprint_of_named as fingerprint_of_named
 from sklgap.memory._key import key_of as key_of
+from sklgap.memory._key import not_saved as not_saved
 from sklgap.memory._key import surroundings as surroundings
 from sklgap.memory._plain import NotPlain as NotPlain
 from sklgap.memory._plain import plain as plain

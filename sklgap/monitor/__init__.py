@@ -1,4 +1,43 @@
-"""For anybody's training loop: the noise of its gradients, batch-size schedules, and whether accumulation is right."""
+"""For anybody's training loop: the noise of its gradients, batch-size schedules, and whether accumulation is right.
+
+In a loop of your own, three lines measure which batch size is useful for speed:
+
+>>> import torch
+>>> from sklgap.monitor import BatchSizeMonitor
+>>> net, loss = torch.nn.Linear(3, 1), torch.nn.MSELoss()
+>>> optimizer = torch.optim.Adam(net.parameters())
+>>> monitor = BatchSizeMonitor(net, loss)
+>>> for X in torch.randn(50, 64, 3):
+...     y = X.sum(dim=1, keepdim=True)
+...     monitor.step((X, y))
+...     optimizer.zero_grad()
+...     loss(net(X), y).backward()
+...     optimizer.step()
+>>> said = monitor.verdict()
+
+With Lightning::
+
+    from sklgap.monitor.lightning import BatchSizeCallback
+
+    trainer = L.Trainer(accumulate_grad_batches=4, callbacks=[BatchSizeCallback()])
+
+With the ``Trainer`` of Hugging Face::
+
+    from sklgap.monitor.transformers import BatchSizeCallback
+
+    trainer = Trainer(model, args, train_dataset=dataset)
+    trainer.add_callback(BatchSizeCallback(trainer))
+
+With skorch, and with `sklgap.LBGapClassifier`::
+
+    from sklgap.monitor.skorch import BatchSizeCallback
+
+    net = NeuralNetClassifier(module, callbacks=[BatchSizeCallback()])
+
+With ``DistributedDataParallel``, give it to `BatchSizeMonitor` as the module: each process puts ``with
+monitor.accumulate(n_samples):`` around ``backward`` and calls ``monitor.step()``. The gradients of the processes are
+the parts, and nothing is computed twice.
+"""
 
 from sklgap.monitor._accumulation import AccumulationCheck, check_accumulation
 from sklgap.monitor._noise import BatchSizeMonitor

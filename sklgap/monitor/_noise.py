@@ -16,7 +16,9 @@ from sklgap._checks import check_fraction, check_integer, check_module, check_si
 from sklgap._random import undisturbed
 from sklgap._typing import Criterion
 from sklgap.inspection._gradient_noise import ratio_interval
+from sklgap.monitor._backward import seen
 from sklgap.monitor._batches import check_in_reach, number_of_rows, parts_of
+from sklgap.monitor._distributed import averaging_of, of_all_processes
 from sklgap.objective._loss import call_module
 from sklgap.objective._objective import WholeBatchLoss, takes_module
 from sklgap.objective._parameters import Patterns, real, trainable_parameters
@@ -27,6 +29,8 @@ Geometry = Literal["euclidean", "adam"]
 _MOST_STRETCHES, _LEAST_STRETCHES = 10, 4
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _ALL = "all"
+# Of a large float32 vector, so many squares are summed in float32, and these sums in float64.
+_BLOCK, _LARGE = 256, 65536
 
 
 class BatchSizeMonitor:
@@ -44,8 +48,9 @@ class BatchSizeMonitor:
     Parameters
     ----------
     module : nn.Module
-        The model that is trained, also behind ``torch.compile`` or ``DistributedDataParallel`` (every process then
-        measures its own share of the batch).
+        The model that is trained, also behind ``torch.compile`` or ``DistributedDataParallel``. With that, `accumulate`
+        takes the processes' own gradients for parts, and all processes have the same estimates; `step` measures in
+        every process its own share of the batch.
     loss : callable, default=None
         For `step`: a criterion of (outputs, target) for batches (inputs, target), or a function ``loss(module, batch)``
         that returns the mean loss of a batch of any form, or (mean loss, weight of the batch), for example its number
@@ -158,7 +163,7 @@ class BatchSizeMonitor:
             raise ValueError(f"geometry must be 'euclidean' or 'adam'; got {shown(geometry)}.")
         if (geometry == "adam") != (optimizer is not None):
             raise ValueError("optimizer must be given with geometry='adam', which reads its v, and only with it.")
-        self.module = _plain(module)
+        self._outer, self.module = module, _plain(module)
         self.every, self.parts, self.geometry, self.max_overhead = every, int(parts), geometry, float(max_overhead)
         self.optimizer, self.scaler, self.window = optimizer, scaler, int(window)
         self._loss = _loss_of_batch(loss)
@@ -167,6 +172,8 @@ class BatchSizeMonitor:
         self._clock = _Clock(self.max_overhead)
         self._open: _Accumulated | None = None
         self._n_updates = 0
+        # Of callbacks: they leave out the short batch at the end of an epoch, and updates of unequal micro-batches.
+        self._lenient, self._largest = False, 0
         self.n_measurements, self.n_skipped = 0, 0
         self.batch_size: int | None = None
 
@@ -192,12 +199,17 @@ class BatchSizeMonitor:
             raise ValueError("loss must be given to BatchSizeMonitor where step gets a batch; got None.")
         due = self._clock.due() if self.every is None else self._n_updates % self.every == 0
         self._n_updates += 1
+        if self._lenient:
+            self._largest = max(self._largest, number_of_rows(batch))
         if due:
             with self._clock.running():
                 self._measure(batch)
 
     def _measure(self, batch: Any) -> None:
         n = number_of_rows(batch)
+        if n < 2 * self.parts <= self._largest:
+            self.n_skipped += 1
+            return
         if n < 2 * self.parts:
             raise ValueError(
                 f"batch must have at least 2 samples for each of the parts={self.parts}; got {n} samples: lower parts."
@@ -221,13 +233,14 @@ class BatchSizeMonitor:
             masses += mass
             for sum_, gradient in zip(total, gradients, strict=True):
                 sum_.add_(gradient, alpha=mass)
-        self._add(squares, _norms(total, weights) / masses**2, masses, self.parts, n)
+        mean = self._by_group(_norms(total, weights) / masses**2)
+        self._add(self._by_group(squares), mean, masses, self.parts, n)
 
     def _gradients(self, part: Any) -> tuple[float | None, list[Tensor]]:
         """Return what the part counts for, None where the loss does not say, and its gradients, unscaled."""
         assert self._loss is not None
         scale = self._scale()
-        with _as_it_was(self.module, self._params), torch.enable_grad():
+        with as_it_was(self.module, self._params), torch.enable_grad():
             loss = self._loss(self.module, part)
             if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
                 raise ValueError("loss must return one number that depends on the parameters of the module.")
@@ -243,77 +256,84 @@ class BatchSizeMonitor:
 
     @contextlib.contextmanager
     def accumulate(self, n_samples: int) -> Iterator[None]:
-        """Measure what a micro-batch adds to ``.grad``: put it around the ``backward`` of the micro-batch.
+        """Measure the gradient of a micro-batch: put it around the ``backward`` of the micro-batch.
 
         It assumes what makes accumulation right: that the sum over the micro-batches is the gradient of all samples, up
         to a factor (`check_accumulation` tests it). The update ends with ``step()``, or where the gradients have been
         cleared. Clip after the last micro-batch.
 
+        With ``DistributedDataParallel``, which is the ``module`` then, every micro-batch of every process is a part, a
+        single one in each process too. Every process must have as many samples in an update as the others, and ends it
+        with ``step()``, in which the processes exchange a few numbers. All micro-batches but the last may be inside
+        ``no_sync()``.
+
         Parameters
         ----------
         n_samples : int
-            Samples of the micro-batch.
+            Samples of the micro-batch, of this process.
         """
         check_integer("n_samples", n_samples)
-        self._check_subtraction()
-        before_squares = self._current()
+        self._check_sums()
+        averaging = averaging_of(self._outer)
+        uniform: list[Tensor | None] = [None] * len(self._params)
+        before = self._standing(uniform)
         begun = self._open is not None and not self._open.last.any() and self._open.sizes
         untouched = all(p.grad is None for p in self._params.values())
         # Zeros after a micro-batch that gave zeros, of ignored targets alone, do not begin an update.
-        if not before_squares.any() and (untouched or not begun):
+        if not before.any() and (untouched or not begun):
             if self._open is not None:
+                if averaging is not None:  # the processes must exchange their numbers at the same place
+                    raise ValueError("step() must be called after the last micro-batch of an update in all processes.")
                 self._close()
             due = self.every is None or self._n_updates % self.every == 0
-            self._open = _Accumulated(before_squares, due, self._scale())
+            self._open = _Accumulated(before, due, self._scale())
         elif self._open is None:
             raise ValueError(
                 "The gradient must be cleared before the first micro-batch of an update: call optimizer.zero_grad()."
             )
         open_ = self._open
-        if not np.array_equal(before_squares, open_.last, equal_nan=True):
+        if not np.array_equal(before, open_.last, equal_nan=True):
             raise ValueError(
                 "The gradient must not change between the micro-batches of an update, and it did: clip and unscale "
                 "after the last one."
             )
         if open_.due and open_.weights is None:
             open_.weights = self._weights()
-        before = list(self._standing()) if open_.weights is not None else None
-        yield
-        if all(p.grad is None for p in self._params.values()):
-            raise ValueError("There is no gradient yet: call backward inside monitor.accumulate.")
-        if before is not None and open_.weights is not None:
-            pairs = zip(self._standing(), before, strict=True)
-            open_.squares.append(_norms((now - old for now, old in pairs), open_.weights) / n_samples)
-            open_.total = _norms(self._standing(), open_.weights)
-        open_.sizes.append(int(n_samples))
-        open_.last = self._current()
+        params, weights = list(self._params.values()), open_.weights
 
-    def _check_subtraction(self) -> None:
-        """ValueError where the difference of two ``.grad`` is not what a micro-batch has added."""
+        def square(i: int, gradient: Tensor) -> Tensor:
+            return _square(gradient, weights[i] if weights is not None else None)
+
+        with seen(params, square, active=weights is not None) as found:
+            yield
+        if all(p.grad is None for p in params) or (weights is not None and not found):
+            raise ValueError("There is no gradient yet: call backward inside monitor.accumulate.")
+        open_.last = self._standing(uniform)
+        if weights is not None:
+            zero = torch.zeros((), dtype=_wide(params[0]))
+            open_.squares.append(_numbers([found.get(i, zero) for i in range(len(params))]) / n_samples)
+            open_.total = open_.last if self.optimizer is None else self._standing(weights)
+        open_.sizes.append(int(n_samples))
+
+    def _check_sums(self) -> None:
+        """ValueError where ``.grad`` is not the sum of what micro-batches have added, but a rounded one."""
         low = next((p.dtype for p in self._params.values() if p.dtype in (torch.float16, torch.bfloat16)), None)
         if low is not None:
             raise ValueError(
-                f"module must have parameters in float32 for accumulate, which subtracts gradients; got {low}: use "
-                "step(batch)."
+                f"module must have parameters in float32 for accumulate, which reads the sum of gradients; got {low}: "
+                "use step(batch)."
             )
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            n_processes = torch.distributed.get_world_size()
-            if n_processes > 1:
-                raise ValueError(
-                    f"accumulate must run in one process; there are {n_processes}, and the last backward of an update "
-                    "adds the gradients of all: use step(batch)."
-                )
 
     def _scale(self) -> float:
         return float(self.scaler.get_scale()) if self.scaler is not None else 1.0
 
-    def _standing(self) -> Iterator[Tensor]:
-        """Yield what stands in ``.grad`` now, by parameter, as copies."""
-        for p in self._params.values():
-            yield torch.zeros_like(real(p), dtype=_wide(p)) if p.grad is None else _dense(p.grad.detach(), p).clone()
-
-    def _current(self) -> np.ndarray:
-        return _norms(self._standing(), [None] * len(self._params))
+    def _standing(self, weights: Sequence[Tensor | None]) -> np.ndarray:
+        """Return the squared norm of what stands in ``.grad`` now, by parameter."""
+        params = list(self._params.values())
+        zero = torch.zeros((), dtype=_wide(params[0]))
+        return _numbers(
+            [zero if p.grad is None else _square(p.grad.detach(), w) for p, w in zip(params, weights, strict=True)]
+        )
 
     def _close(self) -> None:
         open_, self._open = self._open, None
@@ -321,24 +341,43 @@ class BatchSizeMonitor:
         self._n_updates += 1
         if not open_.due:
             return
+        if open_.total is None:
+            self.n_skipped += 1
+            return
         n, k = sum(open_.sizes), len(open_.sizes)
-        finite = open_.total is not None and bool(np.isfinite(open_.total).all())
-        if open_.total is not None and not finite and self.scaler is None:
+        squares, total = self._by_group(np.sum(open_.squares, axis=0)), self._by_group(open_.total)
+        equal = len(set(open_.sizes)) == 1
+        averaging = averaging_of(self._outer)
+        if averaging is not None:
+            ns, ks, squares = of_all_processes(averaging, n, k, squares, total)
+            if len(set(ns)) > 1 and not self._lenient:
+                raise ValueError(
+                    "n_samples must be the same in all processes, which count the same in the average; got "
+                    f"{[int(size) for size in ns]} in an update."
+                )
+            equal = equal and len(set(ns)) == len(set(ks)) == 1
+            # A micro-batch adds to the average of the processes its share of what it adds in its own.
+            squares = squares / len(ns) ** 2
+            n, k = int(ns.sum()), int(ks.sum())
+        finite = bool(np.isfinite(total).all())
+        if not finite and self.scaler is None:
             raise ValueError("The gradient must be finite to be measured; it is not in this update.")
-        if k < 2 or not finite or open_.total is None:
+        if k < 2 or not finite or (self._lenient and not equal):
             self.n_skipped += 1
             return
         # A micro-batch adds n_k g_k / N, so that n_k |g_k|^2 = N^2 |added|^2 / n_k; a scale of the loss cancels in the
         # noise scale, but is taken out for the other numbers.
         scale = open_.scale**2
-        self._add(n**2 * np.sum(open_.squares, axis=0) / scale, open_.total / scale, n, k, n)
+        self._add(n**2 * squares / scale, total / scale, n, k, n)
+
+    def _by_group(self, values: np.ndarray) -> np.ndarray:
+        return np.array([values[members].sum() for members in self._groups.values()])
 
     def _add(self, squares: np.ndarray, mean: np.ndarray, mass: float, k: int, n: int) -> None:
-        """Record sum n_k |g_k|^2 and |mean g|^2 of every parameter as (trace, squared norm) of every group."""
+        """Record sum n_k |g_k|^2 and |mean g|^2 of every group as its (trace, squared norm)."""
         rows = []
-        for members in self._groups.values():
-            square = float(mean[members].sum())
-            trace = max(0.0, (float(squares[members].sum()) - mass * square) / (k - 1))
+        for total, square in zip(squares.tolist(), mean.tolist(), strict=True):
+            trace = max(0.0, (total - mass * square) / (k - 1))
             rows.append((trace, square - trace / mass))
         self._records.append((mass, np.array(rows)))
         self.n_measurements += 1
@@ -505,7 +544,7 @@ def _number(value: float, digits: int = 2) -> str:
 
 
 @contextlib.contextmanager
-def _as_it_was(module: nn.Module, params: Mapping[str, Tensor]) -> Iterator[None]:
+def as_it_was(module: nn.Module, params: Mapping[str, Tensor]) -> Iterator[None]:
     """Leave buffers and generators as they are: within it the module has copies of its buffers."""
     owners = [(part._buffers, dict(part._buffers)) for part in module.modules()]
     copies: dict[int, Tensor] = {}
@@ -585,5 +624,23 @@ def _dense(gradient: Tensor, p: Tensor) -> Tensor:
 
 def _norms(vectors: Iterable[Tensor], weights: Sequence[Tensor | None]) -> np.ndarray:
     """Return the squared norm of every vector, in which a coordinate counts its weight; one wait for the device."""
-    squares = [v.square().sum() if w is None else (v.square() * w).sum() for v, w in zip(vectors, weights, strict=True)]
-    return torch.stack([s.to(squares[0].device) for s in squares]).cpu().double().numpy()
+    return _numbers([_square(v, w) for v, w in zip(vectors, weights, strict=True)])
+
+
+def _square(vector: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the squared norm in float64, in which a coordinate counts its weight."""
+    vector = real(vector.to_dense() if vector.layout != torch.strided else vector)
+    if weight is not None:
+        return (vector.to(weight.dtype).square() * weight).sum()
+    if vector.dtype != torch.float32 or vector.device.type != "cpu" or vector.numel() < _LARGE:
+        return torch.linalg.vector_norm(vector, dtype=_wide(vector)).square()
+    # On a CPU several times as fast as float64 throughout; what rounding adds is about 1e-8 of it.
+    flat = vector.reshape(-1)
+    whole = flat.numel() // _BLOCK * _BLOCK
+    blocks = torch.linalg.vector_norm(flat[:whole].view(-1, _BLOCK), dim=1)
+    return blocks.double().square().sum() + flat[whole:].double().square().sum()
+
+
+def _numbers(found: Sequence[Tensor]) -> np.ndarray:
+    """Return 0-dimensional tensors as an array, with one wait for the device."""
+    return torch.stack([number.to(found[0].device) for number in found]).cpu().double().numpy()

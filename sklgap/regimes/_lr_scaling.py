@@ -1,7 +1,8 @@
 """The learning rate that goes with a larger batch.
 
 ``"sqrt"``: Hoffer et al. (2017), Section 4, keeps the covariance of the update; ``"linear"``: Goyal et al. (2017),
-keeps its mean per epoch.
+keeps its mean per epoch; ``"sde"``: Malladi et al. (2022), the square root scaling rule for Adam, which scales the
+averages of its moments and its eps too, so that trainings have the same stochastic differential equation.
 """
 
 import math
@@ -16,14 +17,24 @@ RULES: tuple[LRScaling | None, ...] = (None, *get_args(LRScaling))
 def check_lr_scaling(lr_scaling: LRScaling | None) -> LRScaling | None:
     """Return the rule if it is one; ValueError otherwise."""
     if not (lr_scaling is None or (isinstance(lr_scaling, str) and lr_scaling in RULES)):
-        raise ValueError(f"lr_scaling must be None, 'sqrt' or 'linear'; got {shown(lr_scaling)}.")
+        raise ValueError(f"lr_scaling must be None, 'sqrt', 'linear' or 'sde'; got {shown(lr_scaling)}.")
+    return lr_scaling
+
+
+def check_rate_rule(lr_scaling: LRScaling | None) -> LRScaling | None:
+    """Return the rule if it says all that changes with the batch size; ValueError for ``"sde"``, which has betas."""
+    if check_lr_scaling(lr_scaling) == "sde":
+        raise ValueError(
+            "lr_scaling must be None, 'sqrt' or 'linear' where only a rate follows the batch size; got 'sde', which "
+            "changes betas and eps too: see transfer_hyperparameters."
+        )
     return lr_scaling
 
 
 def lr_factor(lr_scaling: LRScaling | None, batch_size: int, base_batch_size: int) -> float:
-    """Return what the learning rate is multiplied with: 1, sqrt(B / B_base) or B / B_base."""
+    """Return what the learning rate is multiplied with: 1, sqrt(B / B_base) or B / B_base; "sde" has the root too."""
     check_lr_scaling(lr_scaling)
     check_integer("batch_size", batch_size)
     check_integer("base_batch_size", base_batch_size)
     ratio = batch_size / base_batch_size
-    return {None: 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[lr_scaling]
+    return {None: 1.0, "sqrt": math.sqrt(ratio), "linear": ratio, "sde": math.sqrt(ratio)}[lr_scaling]

@@ -21,7 +21,7 @@ class LRSchedule:
 
     Attributes
     ----------
-    scaling : {None, "sqrt", "linear"}
+    scaling : {None, "sqrt", "linear", "sde"}
         Rule of `lr_factor`.
     warmup_epochs : float
         Epochs over which the factor goes from 1 to that of the rule.

@@ -15,7 +15,7 @@ from sklgap._typing import LRScaling
 from sklgap.regimes._adaptation import split_rows
 from sklgap.regimes._base import BatchRegime, check_batch_size
 from sklgap.regimes._check import check_batch_regime
-from sklgap.regimes._lr_scaling import check_lr_scaling, lr_factor
+from sklgap.regimes._lr_scaling import check_rate_rule, lr_factor
 
 Schedule = str | int | float | BatchRegime | Mapping[int, int] | Callable[[int], int]
 # What a state must share with the sampler that loads it: with other values the batches would be others.
@@ -113,7 +113,7 @@ class BatchSizeSampler(BatchSampler):
             check_positive("lr", lr)
         check_integer("base_batch_size", base_batch_size, or_none=True)
         self.shuffle, self.drop_last, self.random_state = bool(shuffle), bool(drop_last), int(random_state)
-        self.lr, self.lr_scaling = lr, check_lr_scaling(lr_scaling)
+        self.lr, self.lr_scaling = lr, check_rate_rule(lr_scaling)
         self._size_of = _size_of_epoch(schedule, self.n_samples)
         self.sampler = SequentialSampler(range(self.n_samples))  # what libraries look for in a BatchSampler
         self.epoch, self._start, self._done = 0, 0, 0
@@ -282,7 +282,7 @@ def growing_milestones(
     """
     check_integer("batch_size", batch_size)
     check_integer("largest", largest, or_none=True)
-    if check_lr_scaling(lr_scaling) is None:
+    if check_rate_rule(lr_scaling) is None:
         raise ValueError("lr_scaling must be 'linear' (for SGD) or 'sqrt' (for Adam); got None.")
     if not is_number(decay) or not 1e-6 <= decay <= 1:
         raise ValueError(f"decay must be a number in [1e-6, 1]; got {shown(decay)}.")

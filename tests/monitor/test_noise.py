@@ -38,12 +38,39 @@ def regression(seed=0, distance=1.0):
 TRACE = (DIM + 1) + SIGMA**2 * DIM
 
 
-def accumulated(monitor, net, batch, sizes, total=None):
+def logistic(seed=0):
+    """A logistic model at 0, data that follow the weights 2 u: a gradient is (1 / 2 - y) x, for a unit vector u."""
+    net = nn.Linear(DIM, 1, bias=False, dtype=torch.float64)
+    nn.init.zeros_(net.weight)
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(n):
+        X = torch.randn(n, DIM, generator=generator, dtype=torch.float64)
+        p = torch.sigmoid(2 * X.sum(dim=1, keepdim=True) / DIM**0.5)
+        return X, torch.bernoulli(p, generator=generator)
+
+    return net, draw
+
+
+def logistic_noise_scale():
+    """E|g|^2 is E|x|^2 / 4, as (1 / 2 - y)^2 is 1 / 4; E g is u E[(1 / 2 - sigmoid(2 z)) z] with normal z."""
+    z, weights = np.polynomial.hermite_e.hermegauss(60)
+    mean = weights @ ((0.5 - 1 / (1 + np.exp(-2 * z))) * z) / weights.sum()
+    return (DIM / 4 - mean**2) / mean**2
+
+
+PROBLEMS = {
+    "linear": (regression, half_square, TRACE),  # |E g| is 1
+    "logistic": (logistic, nn.BCEWithLogitsLoss(), logistic_noise_scale()),
+}
+
+
+def accumulated(monitor, net, batch, sizes, total=None, loss=half_square):
     net.zero_grad()
     X, y = batch
     for rows in torch.arange(len(y)).split(sizes):
         with monitor.accumulate(len(rows)):
-            (half_square(net(X[rows]), y[rows]) * len(rows) / (total or len(y))).backward()
+            (loss(net(X[rows]), y[rows]) * len(rows) / (total or len(y))).backward()
     monitor.step()
 
 
@@ -95,17 +122,20 @@ def test_accumulation_measures_what_parts_measure(scaled):
     assert micro.state()["trace"] == pytest.approx(parts.state()["trace"] * scaled**2, rel=1e-9)
 
 
-def _covers(net, draw, n_measured, way):
-    monitor = BatchSizeMonitor(net, half_square, every=1, window=n_measured)
+def measured(problem, way, seed, n_measured):
+    """What a monitor finds at one point, over so many batches of 32."""
+    make, loss, _ = PROBLEMS[problem]
+    net, draw = make(seed)
+    monitor = BatchSizeMonitor(net, loss, every=1, window=n_measured)
     for _ in range(n_measured):
         if way == "parts":
             monitor.step(draw(32))
         else:
-            accumulated(monitor, net, draw(32), [4] * 8)
-    state = monitor.state()
-    return state["noise_scale_low"] <= TRACE <= state["noise_scale_high"]
+            accumulated(monitor, net, draw(32), [4] * 8, loss=loss)
+    return monitor.state()
 
 
+@pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize(
     ("way", "n_runs"),
     [
@@ -114,9 +144,14 @@ def _covers(net, draw, n_measured, way):
         pytest.param("accumulation", 300, marks=pytest.mark.slow),
     ],
 )
-def test_coverage(way, n_runs):
-    covered = [_covers(*regression(seed), 40 if n_runs > 20 else 16, way) for seed in range(n_runs)]
+def test_coverage(problem, way, n_runs):
+    known = PROBLEMS[problem][2]
+    states = [measured(problem, way, seed, 40 if n_runs > 20 else 16) for seed in range(n_runs)]
+    covered = [state["noise_scale_low"] <= known <= state["noise_scale_high"] for state in states]
     assert np.mean(covered) >= 0.9
+    if n_runs > 20:  # and the sums of all runs have no bias
+        trace, square = (np.array([state[k] for state in states]) for k in ("trace", "squared_gradient_norm"))
+        assert abs((trace - known * square).mean()) < 3.5 * (trace - known * square).std() / n_runs**0.5
 
 
 @pytest.mark.parametrize(("memory", "n"), [(0.0, 20), (0.0, 100), (0.7, 100)])
@@ -564,15 +599,30 @@ def test_a_scale_that_changes_between_updates_is_that_of_the_update():
     assert monitors[1].state()["trace"] == pytest.approx(monitors[0].state()["trace"])
 
 
-def test_accumulation_over_several_processes_is_refused(monkeypatch):
+def test_accumulation_over_several_processes_needs_what_averages(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
     net, _ = regression()
     with (
-        pytest.raises(ValueError, match=r"^accumulate must run in one process; there are 4"),
+        pytest.raises(ValueError, match=r"^module must be the DistributedDataParallel itself .* in 4 processes"),
         BatchSizeMonitor(net).accumulate(4),
     ):
         pass
+
+
+@pytest.mark.parametrize("shape", [(1,), (), (4095,), (65536,), (300, 400), (3, 32768)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_squared_norms(shape, dtype):
+    generator = torch.Generator().manual_seed(0)
+    for scale in (1e-6, 1.0, 1e6):
+        vector = (scale * torch.randn(shape, generator=generator)).to(dtype)
+        for v in (vector, vector.transpose(0, -1) if vector.ndim > 1 else vector[None]):
+            expected = float(vector.double().square().sum())
+            found = noise_module._square(v, None)
+            assert found.dtype == torch.float64
+            assert float(found) == pytest.approx(expected, rel=5e-8 if len(v.flatten()) >= 65536 else 1e-12)
+            weighted = noise_module._square(v, torch.full_like(v, 2.0, dtype=torch.float64))
+            assert float(weighted) == pytest.approx(2 * expected, rel=1e-12)
 
 
 def test_cleared_gradients_end_an_update():
@@ -589,7 +639,7 @@ def test_cleared_gradients_end_an_update():
 
 
 @pytest.mark.parametrize("measured", ["before backward", "after backward"])
-def test_inside_autocast_training_is_as_it_was(measured):
+def test_inside_autocast_training_isas_it_was(measured):
     def train(every):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))

@@ -13,5 +13,5 @@ def test_factor(rule, factor):
 
 @pytest.mark.parametrize("rule", ["square", 2, True])
 def test_unknown_rule(rule):
-    with pytest.raises(ValueError, match="lr_scaling must be None, 'sqrt' or 'linear'; got "):
+    with pytest.raises(ValueError, match="lr_scaling must be None, 'sqrt', 'linear' or 'sde'; got "):
         check_lr_scaling(rule)

@@ -48,7 +48,7 @@ def test_check(milestones):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        (("cubic", 0, (), 0.1), "lr_scaling must be None, 'sqrt' or 'linear'; got 'cubic'"),
+        (("cubic", 0, (), 0.1), "lr_scaling must be None, 'sqrt', 'linear' or 'sde'; got 'cubic'"),
         (("sqrt", -1, (), 0.1), "lr_warmup_epochs must be a number of at least 0; got -1"),
         (("sqrt", None, (), 0.1), "lr_warmup_epochs must be a number of at least 0; got None"),
         (("sqrt", float("inf"), (), 0.1), "lr_warmup_epochs must be a number of at least 0; got inf"),

@@ -180,6 +180,8 @@ def test_growing_milestones_hold_the_noise():
         (lambda: growing_milestones(10**12, []), "^largest must be given where batch_size grows"),
         (lambda: growing_milestones(4, range(1, 30)), "^largest must be given"),
         (lambda: growing_milestones(4, [1], lr_scaling=None), "^lr_scaling must be"),
+        (lambda: growing_milestones(4, [1], lr_scaling="sde"), "got 'sde', which changes betas"),
+        (lambda: BatchSizeSampler(10, 4, lr=1.0, lr_scaling="sde"), "got 'sde', which changes betas"),
     ],
 )
 def test_refusals(call, sentence):

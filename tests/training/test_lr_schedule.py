@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, LRScheduler
 
-from sklgap.regimes import GrowingBatch, SwitchBatch
+from sklgap.regimes import GrowingBatch, SwitchBatch, transfer_hyperparameters
 from tests.tiny import blobs, same_weights, small
 
 X, Y = blobs()  # 60 rows; the base is 8 of them, in 8 batches
@@ -183,3 +183,59 @@ def test_clone_and_grid_search():
 def test_bad_parameters_are_found_by_fit(params, message):
     with pytest.raises(ValueError, match=message):
         small(**params).fit(X, Y)
+
+
+# -- the square root scaling rule of Adam ------------------------------------------------------------------------------
+
+SDE = {"batch_size": 20, "base_batch_size": 5, "lr_scaling": "sde", "max_epochs": 3}
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW])
+def test_sde_is_training_with_the_moments_of_the_larger_batch(optimizer):
+    """Malladi et al. (2022): lr sqrt(k), 1 - k (1 - beta), eps / sqrt(k), here with k = 4."""
+    given = {"optimizer": optimizer, "lr": 0.01, "optimizer__betas": (0.9, 0.99), "optimizer__eps": 1e-3}
+    scaled = small(**SDE, **given).fit(X, Y)
+    by_hand = {**given, "lr": 0.02, "optimizer__betas": (1 - 4 * (1 - 0.9), 1 - 4 * (1 - 0.99)), "optimizer__eps": 5e-4}
+    plain = small(batch_size=20, max_epochs=3, **by_hand).fit(X, Y)
+    assert same_weights(scaled, plain)
+    assert scaled.history_[:, "lr"] == pytest.approx([0.02] * 3)
+
+
+def test_sde_agrees_with_what_transfer_hyperparameters_says():
+    given = {"lr": 0.004, "betas": (0.8, 0.97), "eps": 1e-4}
+    rule = transfer_hyperparameters(given, "Adam", 5, 20)["sde"].values
+    scaled = small(**SDE, lr=0.004, optimizer__betas=(0.8, 0.97), optimizer__eps=1e-4).fit(X, Y)
+    nested = {f"optimizer__{name}": rule[name] for name in ("betas", "eps")}
+    assert same_weights(scaled, small(batch_size=20, max_epochs=3, lr=rule["lr"], **nested).fit(X, Y))
+
+
+def test_sde_leaves_the_groups_of_the_optimizer_as_they_are():
+    groups = [("*.bias", {"betas": (0.85, 0.95)})]
+    model = small(**SDE, optimizer__param_groups=groups).fit(X, Y)
+    assert {group["betas"] for group in model.net_.optimizer_.param_groups} == {(0.85, 0.95), (0.9, 0.999)}
+    assert {group["eps"] for group in model.net_.optimizer_.param_groups} == {1e-8}
+
+
+def test_sde_at_the_base_batch_size_is_plain_training():
+    base = {"batch_size": 10, "base_batch_size": 10, "max_epochs": 2}
+    assert same_weights(small(lr_scaling="sde", **base).fit(X, Y), small(**base).fit(X, Y))
+
+
+def test_sde_up_to_where_beta_is_zero():
+    model = small(**{**SDE, "batch_size": 10, "base_batch_size": 1, "max_epochs": 1}).fit(X, Y)  # 1 - 10 (1 - 0.9) = 0
+    assert np.isfinite(model.train_loss_)
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"batch_size": 11, "base_batch_size": 1}, "batch_size must be at most 10 with lr_scaling='sde'.*beta1=0.9"),
+        ({"optimizer__betas": (0.99, 0.6)}, "batch_size must be at most 12.*beta2=0.6"),
+        ({"optimizer": torch.optim.SGD}, "optimizer must be Adam or AdamW with lr_scaling='sde'; got SGD"),
+        ({"optimizer": torch.optim.NAdam}, "got NAdam"),
+        ({"batch_size": None, "batch_regime": SwitchBatch(switch_epoch=1, first=5, then=20)}, "must be constant"),
+    ],
+)
+def test_sde_is_refused_where_it_does_not_hold(params, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        small(**{**SDE, **params}).fit(X, Y)

@@ -86,8 +86,8 @@ class BatchSizeCurveDisplay:
         if not (safe is None or isinstance(safe, SafeBatchSize) or is_integer(safe, 1)):
             raise WrongArgument(f"safe must be None, a SafeBatchSize or a batch size; got {shown(safe)}.")
         score = curve.scores[0]
-        parts = {"test": "test", "validation": "valid"}
-        values = {name: curve.quantity(f"{part}_{score.name}") for name, part in parts.items()}
+        parts = {"test": f"test_{score.name}", "validation": f"valid_{score.name}"}
+        values = {name: curve.quantity(key) for name, key in parts.items() if curve.has(key)}
         sharpness = {f"{name} (%)": curve.quantity(key) for key, name in curve.sharpness_names().items()}
         display = cls(
             curve.batch_sizes,

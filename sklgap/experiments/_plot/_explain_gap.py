@@ -58,7 +58,9 @@ class GapExplanationDisplay:
             raise ValueError("explanation must have a trial with a score at every step; it has none.")
         score = explanation.scores[0]
         parts = list(explanation.parts().items())
-        return cls(explanation.total(), parts, name=f"test {score.name}", percent=score.in_points).plot(ax=ax)
+        return cls(
+            explanation.total(), parts, name=f"{explanation.judged_part} {score.name}", percent=score.in_points
+        ).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw the waterfall; bars have the intervals of their own part.

@@ -1,0 +1,213 @@
+"""``batch_size_limits``: what fits in memory, what is safe and what is useful, in one table."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from sklgap._checks import WrongArgument, check_integer, check_kind, is_number, shown
+from sklgap.experiments._estimate import Estimate
+from sklgap.experiments._result import Result, listed
+from sklgap.experiments._safe_batch_size import SafeBatchSize
+from sklgap.monitor import BatchSizeMonitor
+
+if TYPE_CHECKING:
+    from sklgap.experiments._plot._batch_size_curve import BatchSizeCurveDisplay
+
+FITS, SAFE, USEFUL = "fits in memory", "safe", "useful"
+
+
+def batch_size_limits(
+    safe: SafeBatchSize, *, fits: int | None = None, useful: float | Estimate | BatchSizeMonitor | None = None
+) -> "BatchSizeLimits":
+    """Say which limit of the batch size is the smallest: what fits in memory, what is safe, or what is useful.
+
+    Parameters
+    ----------
+    safe : SafeBatchSize
+        What `largest_safe_batch_size` found, for an estimator or for a training function.
+    fits : int, default=None
+        The largest batch that fits in memory, in samples; None: not known.
+    useful : float, Estimate or BatchSizeMonitor, default=None
+        The batch size beyond which more samples save few updates (the "knee"), in samples: the noise scale of a
+        `sklgap.monitor.BatchSizeMonitor`, ``critical_batch_size(...).estimate``, or a number. None: not known.
+
+    Returns
+    -------
+    BatchSizeLimits
+        Prints as a table.
+
+    Raises
+    ------
+    ValueError
+        For a limit that is no batch size.
+    TypeError
+        For a ``safe`` that is not a `SafeBatchSize`.
+
+    See Also
+    --------
+    largest_safe_batch_size : What is safe.
+    sklgap.critical_batch_size : What is useful, of a whole training.
+
+    Notes
+    -----
+    The three limits answer different questions. A batch that is safe loses less of a score than a margin. A batch at
+    the knee needs twice the fewest updates and twice the fewest samples that any batch size needs to a loss (McCandlish
+    et al., An empirical model of large-batch training, 2018): that is about speed, not about accuracy.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklgap import batch_size_curve, largest_safe_batch_size
+    >>> from sklgap.experiments import batch_size_limits
+    >>> def train(batch_size, random_state):
+    ...     # In place of a training: right in 90 % of the samples, in 70 % after large batches.
+    ...     rng = np.random.RandomState([random_state, batch_size])
+    ...     return {"correct": rng.rand(2000) < (0.9 if batch_size < 1000 else 0.7)}
+    >>> curve = batch_size_curve(train, batch_sizes=[64, 256, 1024], n_trials=5, random_state=0, verbose=0)
+    >>> limits = batch_size_limits(largest_safe_batch_size(curve, 0.03), fits=4096, useful=900)
+    >>> int(limits), limits.binding
+    (256, ['safe'])
+    """
+    check_kind("safe", safe, SafeBatchSize)
+    check_integer("fits", fits, or_none=True)
+    return BatchSizeLimits(safe, None if fits is None else int(fits), _knee(useful))
+
+
+class BatchSizeLimits(Result):
+    """What `batch_size_limits` found; ``print`` it, and ``int`` it.
+
+    Attributes
+    ----------
+    limits : dict of str to float
+        "fits in memory", "safe" and "useful", those that are known, in samples; infinite where a limit is none.
+    binding : list of str
+        The smallest of them, or several that are equal.
+    records : list of dict
+        One per limit: ``limit``, ``batch_size``, ``low`` and ``high``.
+    notes : list of str
+        What a reader must know before believing the answer, also of the safe size.
+    """
+
+    def __init__(self, safe: SafeBatchSize, fits: int | None, useful: Estimate | None) -> None:
+        self._safe, self._useful = safe, useful
+        known = {FITS: fits, SAFE: safe.batch_size, USEFUL: None if useful is None else useful.value}
+        self.limits = {name: float(v) for name, v in known.items() if v is not None and not math.isnan(v)}
+        smallest = min(self.limits.values())
+        self.binding = [name for name, value in self.limits.items() if value == smallest]
+        records = [{"limit": name, "batch_size": value, **self._ends(name)} for name, value in self.limits.items()]
+        super().__init__(records, {"safe": safe.settings}, safe.interrupted)
+
+    def __int__(self) -> int:
+        return max(1, int(min(self.limits.values())))
+
+    __index__ = __int__
+
+    def _ends(self, name: str) -> dict[str, float | None]:
+        useful = self._useful
+        if name != USEFUL or useful is None or not useful.has_interval:
+            return {"low": None, "high": None}
+        return {"low": useful.low, "high": useful.high}
+
+    # -- printing --------------------------------------------------------------------------------------------------
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the answer, in plain sentences."""
+        safe, found = self._safe, []
+        if USEFUL in self.limits:
+            found.append("What is useful is about speed, not about accuracy: a larger batch saves few updates.")
+        elif self._useful is not None:
+            found.append("What is useful is not known yet: nothing has been measured.")
+        found += self._doubts()
+        if all(test.shown for test in safe.tests):
+            found.append("No size above the safe one was tested: a larger one may be safe too.")
+        elif not any(test.n_failed for test in safe.tests):
+            found.append("A larger size may be safe as well: that is not shown, nor is the opposite.")
+        if self.limits.get(FITS, math.inf) < safe.reference:
+            found.append(
+                f"The reference of the curve, {safe.reference:,}, does not fit in memory: what is safe is not known of "
+                "sizes that do."
+            )
+        return found + safe.notes
+
+    def _doubts(self) -> list[str]:
+        """Say which other limits lie in the interval of what is useful, so that either may be the smaller."""
+        ends = self._ends(USEFUL)
+        if ends["low"] is None or ends["high"] is None:
+            return []
+        within = [
+            f"{name} ({_number(value)})"
+            for name, value in self.limits.items()
+            if name != USEFUL and ends["low"] <= value <= ends["high"]
+        ]
+        if not within:
+            return []
+        return [f"Whether what is useful is above or below these is not shown, by its interval: {listed(within)}."]
+
+    def _verdict(self) -> list[str]:
+        names = {FITS: "what fits in memory", SAFE: "what is safe", USEFUL: "what is useful"}
+        shown = [name for name in self.limits if name not in self.binding or self._ends(name)["low"] is not None]
+        sizes = "; ".join(f"{name}: {self._size(name)}" for name in shown)
+        binding = " and ".join(names[name] for name in self.binding)
+        return [f"The smallest limit is {binding}: batches of at most {int(self):,}{f' ({sizes})' if sizes else ''}."]
+
+    def _size(self, name: str) -> str:
+        ends, value = self._ends(name), _number(self.limits[name])
+        if ends["low"] is None or ends["high"] is None:
+            return value
+        return f"about {value} [{_number(ends['low'])}, {_number(ends['high'])}]"
+
+    def _head(self) -> list[str]:
+        margins = listed([f"{margin:g} of {name}" for name, margin in self._safe.margins.items()])
+        return [
+            f"safe: the largest size shown to lose less than {margins} against batches of {self._safe.reference:,}, or "
+            "these themselves"
+        ]
+
+    def _table(self) -> list[list[str]]:
+        rows = [["limit", "batch size", "from", "to", ""]]
+        for name in (FITS, SAFE, USEFUL):
+            if name not in self.limits:
+                rows.append([name, "not known", "", "", ""])
+                continue
+            ends = [("" if end is None else _number(end)) for end in self._ends(name).values()]
+            rows.append([name, _number(self.limits[name]), *ends, "smallest" if name in self.binding else ""])
+        return rows
+
+    def _reading(self) -> list[str]:
+        useful = self._useful
+        if useful is None or not useful.has_interval:
+            return []
+        return [f"from, to: {useful.about()}"]
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def _statistics(self) -> dict[str, Any]:
+        return {"batch_size": int(self), "binding": self.binding}
+
+    def plot(self, ax: Any = None) -> "BatchSizeCurveDisplay":
+        """Draw the curve with the safe size marked; return a `BatchSizeCurveDisplay`."""
+        return self._safe.plot(ax=ax)
+
+
+def _knee(useful: Any) -> Estimate | None:
+    """Return the batch size beyond which more samples save few updates; its value is NaN where nothing was measured."""
+    if useful is None:
+        return None
+    if isinstance(useful, BatchSizeMonitor):
+        state = useful.state()
+        ends = state["noise_scale_low"], state["noise_scale_high"]
+        n = int(state["n_window"])
+        return Estimate(state["noise_scale"], *ends, n, covers="the noise of the measurements in the monitor's window")
+    if isinstance(useful, Estimate):
+        if useful.value <= 0:
+            raise ValueError(f"useful must be an Estimate above 0; got {shown(useful)}.")
+        return useful
+    if not is_number(useful) or useful <= 0:
+        raise WrongArgument(
+            f"useful must be None, a number above 0, an Estimate or a BatchSizeMonitor; got {shown(useful)}."
+        )
+    return Estimate(float(useful), math.nan, math.nan, 0)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if math.isfinite(value) else "no limit"

@@ -1,0 +1,30 @@
+"""What the callbacks for Lightning, Transformers and skorch have in common."""
+
+from typing import Any
+
+from torch import nn
+
+from sklgap.monitor._noise import BatchSizeMonitor
+
+PREFIX = "batch_size_monitor/"
+
+
+def monitor_of(module: nn.Module, loss: Any, optimizer: Any, options: dict[str, Any], scaler: Any) -> BatchSizeMonitor:
+    """Return the monitor of a training that a framework runs; ``optimizer`` counts where the geometry is Adam's."""
+    optimizer = optimizer if options["geometry"] == "adam" else None
+    monitor = BatchSizeMonitor(module, loss, optimizer=optimizer, scaler=scaler, **options)
+    monitor._lenient = True
+    return monitor
+
+
+def numbers_to_log(monitor: BatchSizeMonitor | None) -> dict[str, float]:
+    """Return the state with names that tell where it comes from; empty before the first measurement."""
+    if monitor is None or not monitor.n_measurements:
+        return {}
+    return {PREFIX + name: float(value) for name, value in monitor.state().items()}
+
+
+def check_installed(base: type, library: str) -> None:
+    """ImportError where the callback of the library is not there to be the base of ours."""
+    if base is object:
+        raise ImportError(f"BatchSizeCallback needs {library}, which is not installed: pip install sklgap[adapters]")

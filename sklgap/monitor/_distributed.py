@@ -1,0 +1,72 @@
+"""Distributed data parallel: the processes' own gradients are parts of the batch of all of them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def ddp_in(module: nn.Module) -> Any:
+    """Return the ``DistributedDataParallel`` that the module is, also behind ``torch.compile``; None if it is not."""
+    inner: Any = module
+    while inner is not None and not isinstance(inner, nn.parallel.DistributedDataParallel):
+        inner = getattr(inner, "_orig_mod", None)
+    return inner
+
+
+def averaging_of(module: nn.Module) -> nn.Module | None:
+    """Return the ``DistributedDataParallel`` that averages the gradients over several processes, None without one.
+
+    ValueError where there are several processes, and nothing that is known to average.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return None
+    ddp = ddp_in(module)
+    if ddp is not None:
+        return _checked(ddp) if ddp.process_group.size() > 1 else None
+    n_processes = torch.distributed.get_world_size()
+    if n_processes > 1:
+        raise ValueError(
+            f"module must be the DistributedDataParallel itself for accumulate in {n_processes} processes: how else "
+            "the gradients are averaged cannot be seen; pass it, or use step(batch)."
+        )
+    return None
+
+
+def _checked(module: Any) -> nn.Module:
+    if getattr(module, "_comm_hooks", None):
+        raise ValueError(
+            "module must have no communication hook for accumulate, which reads the plain average of the processes: "
+            "use step(batch)."
+        )
+    if getattr(module, "mixed_precision", None) is not None:
+        raise ValueError("module must have mixed_precision=None for accumulate: use torch.autocast, or step(batch).")
+    if module._join_config.enable:
+        raise ValueError(
+            "module must not be in module.join() for accumulate, in which some processes stop earlier: let all have "
+            "the same number of batches, as DistributedSampler does, or use step(batch)."
+        )
+    return module
+
+
+def of_all_processes(
+    module: Any, n: int, k: int, squares: np.ndarray, total: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return n and k of every process, and the sum of their squares: one exchange of a few numbers.
+
+    ``total`` is the squared norm of the averaged gradient, the same in all: ValueError in all of them if it is not.
+    """
+    first = next(p for p in module.parameters() if p.requires_grad)
+    own = torch.from_numpy(np.concatenate([[n, k], squares, total])).to(first.device)
+    everybodys: list[Tensor] = [torch.empty_like(own) for _ in range(module.process_group.size())]
+    torch.distributed.all_gather(everybodys, own, group=module.process_group)
+    rows = torch.stack(everybodys).cpu().numpy()
+    totals = rows[:, 2 + len(squares) :]
+    # The same sums in the same order: equal but for what a device's own order of adding may change.
+    if not np.allclose(totals, totals[0], rtol=1e-5, atol=0, equal_nan=True):
+        raise ValueError(
+            "The gradient must be averaged over the processes when an update ends: the last micro-batch must not be "
+            "inside no_sync()."
+        )
+    return rows[:, 0], rows[:, 1], rows[:, 2 : 2 + len(squares)].sum(axis=0)
