@@ -56,7 +56,9 @@ else:
     n_train, width = 24_576, 64
     batch, n_epochs, checkpoints, target_loss, window = 32, 10, [1, 3, 10], 0.15, 192
     measured_sizes, branch_sizes, max_epochs = [32, 128, 512, 1024, 2048, 8192], [64, 128, 256, 512, 1024, 2048], 160
-rate, rates = (1e-3, [1e-3, 3e-3, 1e-2]) if arguments.adam else (0.1, [0.4, 0.8, 1.6])
+rate, rates = 0.1, [0.4, 0.8, 1.6]
+if arguments.adam:
+    rate, rates = (0.01 if arguments.quick else 0.001), [0.001, 0.003, 0.01]
 every = 2
 order = np.random.RandomState(0).permutation(len(X))
 X, y = torch.tensor(X[order], dtype=torch.float32), torch.tensor(y[order], dtype=torch.long)
