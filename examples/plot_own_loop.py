@@ -6,7 +6,7 @@ A plain PyTorch loop, three lines to see which batch size is *useful*, and one f
 
 Left: one training, measured as it goes by `sklgap.monitor.BatchSizeMonitor`. The band is the noise scale, or "knee",
 with its 95 % interval. A batch far below it trains in nearly half the updates when it is doubled. A batch far above it
-only uses more samples. The knee grows as the loss falls. The dashed line is the batch size in use.
+only uses more samples. The dashed line is the batch size in use.
 
 Right: the same loop with several batch sizes, each from the same starting points. The largest size that is shown to
 lose less than the margin is marked.
@@ -47,6 +47,7 @@ loss = nn.CrossEntropyLoss()
 
 
 def train(batch_size, learning_rate, random_state, watch=None):
+    """Train once; ``watch`` sees a monitor at every update."""
     torch.manual_seed(random_state)
     net = nn.Sequential(nn.Linear(40, width), nn.ReLU(), nn.Linear(width, 10))
     optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate)
@@ -70,6 +71,7 @@ updates, knees, monitors = [], [], []
 
 
 def watch(monitor):
+    """Note the knee and its interval."""
     monitors.append(monitor)
     if len(monitors) % 20 == 0 and monitor.n_measurements >= monitor.window:
         state = monitor.state()
@@ -82,9 +84,7 @@ print(monitors[-1].verdict())
 
 # %%
 # The same loop with several batch sizes. The learning rate grows with the square root of the batch size.
-curve = batch_size_curve(
-    train, batch_sizes=sizes, lr="sqrt", learning_rate=0.004, n_trials=n_trials, random_state=0
-)
+curve = batch_size_curve(train, batch_sizes=sizes, lr="sqrt", learning_rate=0.004, n_trials=n_trials, random_state=0)
 print(curve)
 
 # %%
@@ -101,10 +101,13 @@ left.fill_between(updates, np.maximum(low, 1), np.minimum(high, top), alpha=0.2,
 left.plot(updates, np.minimum(knee, top), label="knee (noise scale)")
 left.axhline(in_use, color="0.3", linestyle="--", label=f"batch size in use: {in_use}")
 left.axhline(int(safe), color="tab:green", linestyle=":", label=f"shown to be safe: {int(safe)}")
-left.set(yscale="log", ylim=(in_use / 2, top), xlabel="updates", ylabel="samples", title="useful: for speed")
-left.legend(frameon=False, fontsize="small")
+left.set(yscale="log", ylim=(in_use / 8, top), xlabel="updates", ylabel="samples")
+left.set_yticks([16, 64, 256, 1024, 4096], ["16", "64", "256", "1,024", "4,096"])
+left.tick_params(which="minor", left=False, labelleft=False)
+left.legend(frameon=False, fontsize="small", loc="lower right")
 safe.plot(ax=right)
-right.set_title("safe: for accuracy")
+for ax, title in ((left, "useful: for speed"), (right, "safe: for accuracy")):
+    ax.set_title(title, pad=24)  # above the legend of the curve
 figure.supxlabel(f"MNIST-1D, {n_samples:,} training samples, {n_trials} trials", fontsize="x-small")
 if arguments.output:
     figure.savefig(arguments.output, dpi=150)
