@@ -75,6 +75,7 @@ EFFORT = {
     *(
         "max_epochs",
         "n_epochs",
+        "n_orders",
         "n_trials",
         "n_batches",
         "n_products",
@@ -276,6 +277,10 @@ def small_experiments():
         "minima_census": {**tested, "n_trials": 1, "epsilon": 1e-3, "inits": ("torch",), "max_samples": 4},
         "sharpness_trajectory": {**quick, "every": 1, "at_updates": None, "max_samples": 4, "solver": "power"},
         "critical_batch_size": {**quick, "n_batches": 4},
+        "branched_critical_batch_size": {
+            **{name: value for name, value in quick.items() if name != "n_trials"},
+            **{"X_valid": X, "y_valid": Y, "checkpoints": [1], "batch_sizes": [20], "n_orders": 1, "n_batches": 4},
+        },
         "steps_to_loss": {**quick, "batch_sizes": [8, 16], "target_loss": 0.5},
         "largest_safe_batch_size": {"curve": curve(), "margin": 0.5},
         "batch_size_limits": {"safe": experiments.largest_safe_batch_size(curve(), 0.5), "fits": 64, "useful": 100.0},
@@ -316,7 +321,7 @@ def results():
     """One result of each experiment that a display draws."""
     runs = small_experiments()
     names = ["compare_regimes", "gap_report", "minima_census", "parallel_model", "time_to_accuracy", "warm_start_curve"]
-    names += ["critical_batch_size", "explain_gap", "fit_steps_to_loss"]
+    names += ["branched_critical_batch_size", "critical_batch_size", "explain_gap", "fit_steps_to_loss"]
     return {name: runs[name].run(**runs[name].good) for name in names} | {"batch_size_curve": curve()}
 
 
@@ -348,6 +353,10 @@ def displays():
         experiments.ParallelModelDisplay: ("from_model", {"model": result["parallel_model"]}),
         experiments.RegimeComparisonDisplay: ("from_comparison", {"comparison": result["compare_regimes"]}),
         experiments.TimeToAccuracyDisplay: ("from_times", {"times": result["time_to_accuracy"], "cost": "epochs"}),
+        experiments.BranchedCriticalBatchSizeDisplay: (
+            "from_result",
+            {"result": result["branched_critical_batch_size"]},
+        ),
         experiments.CriticalBatchSizeDisplay: ("from_result", {"result": result["critical_batch_size"]}),
         experiments.StepsToLossDisplay: ("from_result", {"result": result["fit_steps_to_loss"]}),
         experiments.WarmStartDisplay: ("from_curve", {"curve": result["warm_start_curve"]}),

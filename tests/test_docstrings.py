@@ -18,6 +18,7 @@ RECORDS = {
     "AccumulationCheck",
     "BatchSizeCurve",
     "BatchSizeLimits",
+    "BranchedCriticalBatchSize",
     "Components",
     "Contrast",
     "CriticalBatchSize",
@@ -50,6 +51,7 @@ RECORDS = {
 }  # returned, not built by users
 DISPLAYS = {
     "BatchSizeCurveDisplay",
+    "BranchedCriticalBatchSizeDisplay",
     "CriticalBatchSizeDisplay",
     "GapExplanationDisplay",
     "GapReportDisplay",

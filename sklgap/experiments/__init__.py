@@ -23,6 +23,10 @@ believing it. It has ``records``, ``notes``, ``to_frame()``, ``to_json()``, ``to
 
 from sklgap.experiments._batch_size_curve import BatchSizeCurve, batch_size_curve
 from sklgap.experiments._batch_size_limits import BatchSizeLimits, batch_size_limits
+from sklgap.experiments._branched_critical_batch_size import (
+    BranchedCriticalBatchSize,
+    branched_critical_batch_size,
+)
 from sklgap.experiments._compare_regimes import RegimeComparison, compare_regimes
 from sklgap.experiments._critical_batch_size import CriticalBatchSize, critical_batch_size
 from sklgap.experiments._estimate import Components, Estimate
@@ -31,6 +35,7 @@ from sklgap.experiments._gap_report import GapReport, gap_report
 from sklgap.experiments._minima_census import Contrast, MinimaCensus, minima_census
 from sklgap.experiments._parallel_model import ParallelModel, overhead_efficiency, parallel_model
 from sklgap.experiments._plot._batch_size_curve import BatchSizeCurveDisplay
+from sklgap.experiments._plot._branched_critical_batch_size import BranchedCriticalBatchSizeDisplay
 from sklgap.experiments._plot._compare_regimes import RegimeComparisonDisplay
 from sklgap.experiments._plot._critical_batch_size import CriticalBatchSizeDisplay
 from sklgap.experiments._plot._explain_gap import GapExplanationDisplay
@@ -52,6 +57,8 @@ __all__ = [
     "BatchSizeCurve",
     "BatchSizeCurveDisplay",
     "BatchSizeLimits",
+    "BranchedCriticalBatchSize",
+    "BranchedCriticalBatchSizeDisplay",
     "Components",
     "Contrast",
     "CriticalBatchSize",
@@ -80,6 +87,7 @@ __all__ = [
     "WarmStartDisplay",
     "batch_size_curve",
     "batch_size_limits",
+    "branched_critical_batch_size",
     "compare_regimes",
     "critical_batch_size",
     "explain_gap",

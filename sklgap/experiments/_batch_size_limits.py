@@ -157,10 +157,9 @@ class BatchSizeLimits(Result):
         return f"about {value} [{_number(ends['low'])}, {_number(ends['high'])}]"
 
     def _head(self) -> list[str]:
-        margins = listed([f"{margin:g} of {name}" for name, margin in self._safe.margins.items()])
         return [
-            f"safe: the largest size shown to lose less than {margins} against batches of {self._safe.reference:,}, or "
-            "these themselves"
+            f"safe: the largest size shown to lose less than {self._safe._margins_in_words()}, against batches of "
+            f"{self._safe.reference:,}, or these themselves"
         ]
 
     def _table(self) -> list[list[str]]:

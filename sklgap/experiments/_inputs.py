@@ -18,17 +18,19 @@ from sklgap.objective._estimators import final_estimator
 from sklgap.regimes import check_batch_regime
 
 
-def check_data(X: Any, y: Any, X_test: Any, y_test: Any) -> tuple[Any, Any, Any, Any]:
-    """Return training and test data that can be indexed and belong together."""
+def check_data(
+    X: Any, y: Any, X_test: Any, y_test: Any, X_name: str = "X_test", y_name: str = "y_test"
+) -> tuple[Any, Any, Any, Any]:
+    """Return training and test data that can be indexed and belong together; names are those of the test data."""
     X, y = check_rows(X, y)
-    X_test, y_test = check_rows(X_test, y_test, "X_test", "y_test")
-    with naming_data("y", "y_test"):
+    X_test, y_test = check_rows(X_test, y_test, X_name, y_name)
+    with naming_data("y", y_name):
         unseen = np.setdiff1d(np.asarray(y_test), np.asarray(y))
     if len(unseen):
-        raise ValueError(f"y_test must have labels that y has; got {unseen} beside them.")
+        raise ValueError(f"{y_name} must have labels that y has; got {unseen} beside them.")
     if np.shape(X)[1:] != np.shape(X_test)[1:]:
         raise ValueError(
-            f"X_test must have samples of the shape of those of X, {np.shape(X)[1:]}; got {np.shape(X_test)[1:]}."
+            f"{X_name} must have samples of the shape of those of X, {np.shape(X)[1:]}; got {np.shape(X_test)[1:]}."
         )
     return X, y, X_test, y_test
 

@@ -80,8 +80,8 @@ class BatchSizeMonitor:
     n_measurements : int
         Updates measured so far.
     n_skipped : int
-        Updates that could not be measured: a single micro-batch, an overflow under a ``scaler``, or Adam's v not there
-        yet.
+        Updates that could not be measured: a last batch of an epoch too short for its parts, a single micro-batch, an
+        overflow under a ``scaler``, or Adam's v not there yet.
     batch_size : int or None
         Samples of the last measured update.
 
@@ -181,8 +181,8 @@ class BatchSizeMonitor:
         self._clock = _Clock(self.max_overhead)
         self._open: _Accumulated | None = None
         self._n_updates = 0
-        # Of callbacks: they leave out the short batch at the end of an epoch, and updates of unequal micro-batches.
-        self._lenient, self._largest = False, 0
+        self._largest = 0  # A batch too short for its parts ends an epoch where there was a larger one: left out.
+        self._lenient = False  # Callbacks leave out updates of unequal micro-batches.
         self.n_measurements, self.n_skipped = 0, 0
         self.batch_size: int | None = None
 
@@ -208,8 +208,7 @@ class BatchSizeMonitor:
             raise ValueError("loss must be given to BatchSizeMonitor where step gets a batch; got None.")
         due = self._clock.due() if self.every is None else self._n_updates % self.every == 0
         self._n_updates += 1
-        if self._lenient:
-            self._largest = max(self._largest, number_of_rows(batch))
+        self._largest = max(self._largest, number_of_rows(batch))
         if due:
             with self._clock.running():
                 self._measure(batch)
@@ -457,7 +456,8 @@ class BatchSizeMonitor:
         """Return in a few words what the noise scale says about the batch size in use."""
         if not self._records:
             return "Nothing has been measured yet: train on."
-        state, size = self.state(), float(self._records[-1][0])
+        # The last batch of an epoch may be a short one: of two in a row the larger is the size in use.
+        state, size = self.state(), max(mass for mass, _ in list(self._records)[-2:])
         knee, low, high = state["noise_scale"], state["noise_scale_low"], state["noise_scale_high"]
         notes = "This is about speed, not about accuracy."
         if self.geometry == "adam":

@@ -124,6 +124,17 @@ def test_the_safe_size_of_an_estimator():
     assert "accuracy" in str(found)
 
 
+def test_the_margin_is_printed_in_the_units_of_its_score(safe):
+    assert "less than 3 points of accuracy on validation data, against batches of 64" in str(batch_size_limits(safe))
+
+    def scored(batch_size, random_state):
+        return {"reward": 100 - batch_size / 64 + random_state % 7 / 100}
+
+    curve = batch_size_curve(scored, batch_sizes=[64, 128], n_trials=4, random_state=0, verbose=0)
+    own = largest_safe_batch_size(curve, {"reward": 2.5})
+    assert "less than 2.5 of reward on validation data, against batches of 64" in str(batch_size_limits(own))
+
+
 def test_it_leaves_in_every_form(safe, monitor):
     found = batch_size_limits(safe, fits=4096, useful=monitor)
     content = json.loads(found.to_json())

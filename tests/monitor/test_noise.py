@@ -460,6 +460,43 @@ def test_verdict(monkeypatch):
     assert "Batch norm: " in _saying(monkeypatch, 900, 64, module=nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)))
 
 
+def _loop(monitor, net, sizes):
+    """Train on batches of these sizes, and measure each."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    generator = torch.Generator().manual_seed(0)
+    for size in sizes:
+        X = torch.randn(size, 3, generator=generator)
+        y = X.sum(dim=1, keepdim=True)
+        monitor.step((X, y))
+        optimizer.zero_grad()
+        nn.functional.mse_loss(net(X), y).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize(("sizes", "in_use"), [([32, 32, 20], 32), ([32, 20, 32], 32), ([16, 32], 32), ([20], 20)])
+def test_a_short_last_batch_is_not_the_size_in_use(sizes, in_use):
+    net = nn.Linear(3, 1)
+    monitor = BatchSizeMonitor(net, nn.MSELoss(), every=1)
+    _loop(monitor, net, sizes)
+    assert monitor.verdict().startswith(f"{in_use}: ")
+    assert monitor.batch_size == sizes[-1]
+
+
+@pytest.mark.parametrize(("sizes", "skipped"), [([32, 32, 15], 1), ([32, 5, 32, 1], 2), ([16, 16], 0)])
+def test_a_last_batch_too_short_for_its_parts_is_left_out(sizes, skipped):
+    net = nn.Linear(3, 1)
+    monitor = BatchSizeMonitor(net, nn.MSELoss(), every=1)
+    _loop(monitor, net, sizes)
+    assert (monitor.n_measurements, monitor.n_skipped) == (len(sizes) - skipped, skipped)
+
+
+def test_a_short_batch_that_is_not_due_counts_for_nothing():
+    net = nn.Linear(3, 1)
+    monitor = BatchSizeMonitor(net, nn.MSELoss(), every=2)
+    _loop(monitor, net, [32, 3, 32, 3])
+    assert (monitor.n_measurements, monitor.n_skipped) == (2, 0)
+
+
 # -- refusals -------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,1058 @@
+"""``branched_critical_batch_size``: the largest batch that loses nothing from a checkpoint on (Merrill et al. 2025)."""
+
+import copy
+import inspect
+import math
+import pickle
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+from sklgap._checks import (
+    WrongArgument,
+    check_arguments,
+    check_integer,
+    check_max_samples,
+    check_positive,
+    check_random_state,
+    is_flat,
+    is_integer,
+    is_number,
+    is_one_of,
+    resolve_max_samples,
+    shown,
+)
+from sklgap._threads import using_threads
+from sklgap._typing import BatchNormPolicy
+from sklgap.estimator._parameters import check_device
+from sklgap.experiments import _notes as notes
+from sklgap.experiments._cost import Cost, measure_cost
+from sklgap.experiments._estimate import Estimate, paired_estimate
+from sklgap.experiments._inputs import check_classifier, check_data, check_keepable, common_settings, without_head
+from sklgap.experiments._protocol import draw_different_seeds, with_parameters
+from sklgap.experiments._recorded_training import in_memory
+from sklgap.experiments._result import Result, count, describe_policy, environment, listed, mean_std, text_of
+from sklgap.experiments._run import interruptible, run
+from sklgap.experiments._training_function import is_training_function
+from sklgap.inspection import GradientNoise, gradient_noise_scale
+from sklgap.inspection._gradient_noise import LEAST_BATCHES
+from sklgap.memory import Memory, fingerprint, key_of, plain, surroundings, unplain
+from sklgap.objective import check_objective
+from sklgap.objective._batch_norm import check_batch_norm
+from sklgap.regimes import check_batch_regime
+from sklgap.regimes._base import check_batch_size
+from sklgap.regimes._lr_scaling import lr_factor
+
+if TYPE_CHECKING:
+    from sklgap.experiments._plot._branched_critical_batch_size import BranchedCriticalBatchSizeDisplay
+
+LR_RULES = ("auto", None, "sqrt", "linear")
+NEW_ORDERS = "new data orders from this checkpoint of this run"
+# What a function of the user is called with, beside the state.
+_ARGUMENTS = ("batch_size", "learning_rate", "n_samples", "random_state")
+# The rate of these grows with the square root of the batch size, that of SGD in proportion: Malladi et al. (2022).
+_ADAPTIVE = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.RMSprop)
+# Why a net stopped training.
+_DIVERGED = "loss not finite"
+# What a run and its branches are trained with beside the estimator's own parameters.
+_WHOLE = {
+    "tol": None,
+    "target_loss": None,
+    "warm_start": True,  # weights, buffers, the optimiser's state and the number of epochs go on
+    "recompute_batch_norm": False,
+    "memory": None,
+    "verbose": 0,
+}
+
+
+class Branch(NamedTuple):
+    """One training from a checkpoint."""
+
+    checkpoint: Any
+    batch_size: int
+    factor: float
+    order: int
+    seed: int
+
+
+class Noise(NamedTuple):
+    """A measurement of the noise scale at a checkpoint."""
+
+    checkpoint: Any
+
+
+Case = Branch | Noise
+
+
+class Setting(NamedTuple):
+    """What all branches of an estimator have in common."""
+
+    train: tuple[Any, Any]
+    valid: tuple[Any, Any]
+    n_epochs: int
+    batch_norm: BatchNormPolicy
+    batch_size: int
+    n_batches: int
+    max_samples: int | float | None
+    seed: int
+
+
+@interruptible
+def branched_critical_batch_size(
+    estimator: Any,
+    X: Any = None,
+    y: Any = None,
+    X_valid: Any = None,
+    y_valid: Any = None,
+    *,
+    checkpoints: Any,
+    batch_sizes: Sequence[int],
+    n_samples: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    lr_scaling: Literal["auto", "sqrt", "linear"] | None = "auto",
+    tolerance: float = 0.01,
+    n_orders: int = 3,
+    noise_scales: Mapping[Any, Any] | None = None,
+    n_batches: int = 50,
+    batch_norm: BatchNormPolicy = "batch",
+    max_samples: int | float | None = 10_000,
+    random_state: int | np.random.RandomState | None = None,
+    n_jobs: int | None = None,
+    memory: str | Path | None = None,
+    verbose: int = 1,
+) -> "BranchedCriticalBatchSize":
+    r"""The largest batch that loses nothing from a checkpoint on, measured by branches (Merrill et al. 2025).
+
+    From every checkpoint of one run with batches of B samples, branches train the same number of samples, with batches
+    of kB and the learning rate :math:`f(k)\,\eta` that goes with it: :math:`f(k) = k` for SGD, :math:`\sqrt k` for
+    ADAM. The unbranched run, k = 1, goes on with the same data orders. A branch has caught up if its held-out loss
+    exceeds that of the unbranched run by no more than ``tolerance`` times it. The answer at a checkpoint is the
+    largest size up to which all sizes tried have caught up.
+
+    It is not the critical batch size of the noise scale, at which a batch takes twice the samples to the same progress
+    (half the efficiency). The two are printed side by side.
+
+    Parameters
+    ----------
+    estimator : LBGapClassifier, a pipeline that ends in one, or callable
+        An estimator is cloned and trained with its own batch size. Or a function of your own training loop,
+        ``train_from(state, batch_size, learning_rate, n_samples, random_state)``: it goes on from a saved state (the
+        weights, and the state of the optimiser) over so many samples, in an order that ``random_state`` (an int)
+        decides, and returns the held-out loss. It is called with these names, and gets a copy of the state.
+    X, y : array-like
+        Training data; None for a function.
+    X_valid, y_valid : array-like
+        Held-out data, which the losses are of; None for a function.
+    checkpoints : sequence of int, or dict
+        Epochs of the run after which the branches begin. For a function: a dict of your saved states by the name or
+        number that they are reported by, ``{1000: "step_1000.pt", 4000: "step_4000.pt"}``.
+    batch_sizes : sequence of int
+        Samples of a batch of the branches, above the run's own, which need not be among them.
+    n_samples : int, default=None
+        Samples that every branch trains. For an estimator a multiple of the training samples, as its epochs are whole;
+        None: one epoch. For a function a multiple of every batch size, so that all branches train as many.
+    batch_size, learning_rate : int, float, default=None
+        Those of the run, for a function; None for an estimator, which has its own.
+    lr_scaling : {"auto", "sqrt", "linear"} or None, default="auto"
+        The rate of a branch: ``"linear"`` :math:`k \eta`, ``"sqrt"`` :math:`\sqrt k\,\eta`, None :math:`\eta`.
+        ``"auto"``: ``"linear"`` for SGD, ``"sqrt"`` for ADAM and its like; a function must say which.
+    tolerance : float, default=0.01
+        The share of the unbranched loss by which a branch that has caught up may exceed it.
+    n_orders : int, default=3
+        Data orders. The first one is that of the run itself as it goes on.
+    noise_scales : dict, default=None
+        For a function: by checkpoint, the noise scale there, as a number, as what `gradient_noise_scale` returns, or as
+        the ``state()`` of a `BatchSizeMonitor` of the run. None: it is not reported. None for an estimator, whose noise
+        is measured.
+    n_batches : int, default=50
+        Mini-batches that the noise of an estimator is measured from at a checkpoint.
+    batch_norm : {"batch", "population", "running"}, default="batch"
+        Batch-norm policy of the held-out losses of an estimator, and of the gradients.
+    max_samples : int, float or None, default=10_000
+        Training samples that these mini-batches are taken from: their number, or a fraction in (0, 1]. None: all.
+    random_state, n_jobs, memory, verbose
+        As in every experiment; `sklgap.experiments` explains them. ``memory`` holds finished branches; the run itself
+        is trained again where one of them is missing. It must be None for a function.
+
+    Returns
+    -------
+    BranchedCriticalBatchSize
+        Prints as a table. Interrupted by Ctrl-C it holds the branches that had finished.
+
+    Raises
+    ------
+    ValueError
+        For a parameter outside its allowed values; for an estimator whose learning rate or batch size changes by a
+        schedule of ``lr_scaling``, a callback or a regime, which a branch could not go on with; for a held-out loss
+        that is not above 0.
+    TypeError
+        For an estimator that is neither an `LBGapClassifier` nor a function of these arguments.
+
+    See Also
+    --------
+    sklgap.critical_batch_size : Where a batch takes twice the samples, predicted from the noise along a training.
+    sklgap.experiments.steps_to_loss : The same, measured.
+    sklgap.experiments.largest_safe_batch_size : Which size is safe for a test score at the end of a training.
+
+    Notes
+    -----
+    A branch begins from the full state of the run: weights, buffers, the moments of the optimiser and the number of
+    epochs, so that ``lr_milestones`` go on as in the run. In the paper branches begin from checkpoints of a run with
+    ADAM, the rate grows with the square root of k, the losses are smoothed training losses after 2 billion tokens, two
+    losses count as equal within 0.01, and the answer is the largest k that is no worse than any smaller one. Ours are:
+    held-out losses at the end of the branch, a tolerance relative to the loss, comparison with the unbranched run
+    alone, several data orders, and the interval.
+
+    The interval comes from the paired relative differences over the data orders, by Student's t. It goes from the
+    largest size up to which all sizes have an upper end within the tolerance (shown to have caught up), to the size
+    below the smallest of those whose lower end is above the tolerance, counted from the largest size down (shown to be
+    too large). Each is a test in a fixed sequence, so that each end errs with a chance of at most 2.5 %. Three orders
+    give wide intervals (t = 4.3). They cover data orders alone: neither other runs, nor other held-out samples, nor
+    losses that a branch would catch up with later.
+
+    An epoch whose samples are not a multiple of the batch size ends with a smaller batch, at the full rate.
+
+    Cost: the run up to its last checkpoint, and for every checkpoint ``n_orders * (1 + len(batch_sizes))`` branches of
+    ``n_samples`` samples. All checkpoints are in memory at once.
+
+    References
+    ----------
+    Merrill et al., Critical Batch Size Revisited: A Simple Empirical Approach to Large-Batch Language Model Training,
+    arXiv:2505.23971, Section 3.1. Malladi et al., On the SDEs and Scaling Rules for Adaptive Gradient Algorithms,
+    arXiv:2205.10287. McCandlish et al., An Empirical Model of Large-Batch Training, arXiv:1812.06162.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklgap import LBGapClassifier, branched_critical_batch_size
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = LBGapClassifier(module__width=16, batch_size=20)
+    >>> found = branched_critical_batch_size(
+    ...     model, X[:1000] / 16, y[:1000], X[1000:] / 16, y[1000:], checkpoints=[2], batch_sizes=[40, 1000],
+    ...     n_orders=2, n_batches=10, random_state=0, verbose=0)
+    >>> found.batch_sizes
+    [20, 40, 1000]
+    >>> found.estimates[2].value < 1000
+    True
+
+    A training loop of your own, here gradient steps towards 0 with noise that falls with the batch size:
+
+    >>> import numpy as np
+    >>> def train_from(state, batch_size, learning_rate, n_samples, random_state):
+    ...     rng = np.random.RandomState(random_state)
+    ...     for _ in range(n_samples // batch_size):
+    ...         state = state - learning_rate * (state + rng.normal() / batch_size**0.5)
+    ...     return 1 + state**2
+    >>> found = branched_critical_batch_size(
+    ...     train_from, checkpoints={"early": 3.0}, batch_size=1, learning_rate=0.01, n_samples=512,
+    ...     batch_sizes=[4, 16, 256], lr_scaling="linear", random_state=0, verbose=0)
+    >>> found.estimates["early"].value
+    16
+    """
+    check_arguments(branched_critical_batch_size, locals())
+    check_integer("n_orders", n_orders)
+    check_positive("tolerance", tolerance)
+    check_integer("n_samples", n_samples, or_none=True)
+    check_integer("n_batches", n_batches, least=LEAST_BATCHES)
+    check_batch_norm(batch_norm)
+    check_max_samples(max_samples)
+    if not is_one_of(lr_scaling, LR_RULES):
+        raise ValueError(f"lr_scaling must be 'auto', 'sqrt', 'linear' or None; got {shown(lr_scaling)}.")
+    common: dict[str, Any] = {"tolerance": float(tolerance), "n_orders": int(n_orders), "lr_scaling": lr_scaling}
+    if is_training_function(estimator):
+        _check_signature(estimator)
+        _check_none({"X": X, "y": y, "X_valid": X_valid, "y_valid": y_valid, "memory": memory}, "a function")
+        of_run = {**common, "batch_size": batch_size, "learning_rate": learning_rate, "n_samples": n_samples}
+        jobs, settings = _of_function(estimator, checkpoints, batch_sizes, of_run, random_state)
+        noise = _given_noise(noise_scales, checkpoints)
+        records, interrupted = run(jobs, n_jobs=n_jobs, verbose=verbose, unit=" branches", describe=_describe)
+        records += noise
+    else:
+        own = {"batch_size": batch_size, "learning_rate": learning_rate, "noise_scales": noise_scales}
+        _check_none(own, "an estimator, which has its own")
+        check_keepable(memory, random_state)
+        data = check_data(X, y, X_valid, y_valid, "X_valid", "y_valid")
+        common |= {"n_samples": n_samples, "n_batches": int(n_batches)}
+        common |= {"batch_norm": batch_norm, "max_samples": max_samples}
+        model, setting, settings, seeds = _of_estimator(estimator, data, checkpoints, batch_sizes, common, random_state)
+        if verbose:
+            cost = _cost(model, setting, settings, n_jobs)
+            settings["cost"] = asdict(cost)
+            print(cost)
+        cases = _cases(settings, seeds)
+        records, interrupted, settings["lost"] = _run_estimator(model, setting, cases, memory, n_jobs, verbose)
+    if not any("loss" in record for record in records):
+        raise KeyboardInterrupt
+    return BranchedCriticalBatchSize(records, settings, interrupted)
+
+
+# -- the arguments -----------------------------------------------------------------------------------------------------
+
+
+def _check_none(given: Mapping[str, Any], what: str) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise WrongArgument(f"{name} must be None beside {what}; got {shown(value)}.")
+
+
+def _of_function(
+    train_from: Callable[..., Any],
+    checkpoints: Any,
+    batch_sizes: Any,
+    of_run: dict[str, Any],
+    random_state: int | np.random.RandomState | None,
+) -> tuple[list[Callable[[], dict[str, Any]]], dict[str, Any]]:
+    """Return the jobs of a user's function, and the settings of the result."""
+    if not isinstance(checkpoints, Mapping) or not checkpoints or not all(map(_is_label, checkpoints)):
+        raise ValueError(
+            f"checkpoints must be a dict of saved states by name or number, not empty, beside a function; got "
+            f"{shown(checkpoints)}."
+        )
+    check_integer("batch_size", of_run["batch_size"])
+    check_positive("learning_rate", of_run["learning_rate"])
+    check_integer("n_samples", of_run["n_samples"])
+    n_samples = int(of_run["n_samples"])
+    sizes = _check_sizes(batch_sizes, int(of_run["batch_size"]), n_samples)
+    uneven = [size for size in sizes if n_samples % size]
+    if uneven:
+        raise ValueError(
+            f"n_samples must be a multiple of every batch size, for all branches to train as many samples; {n_samples} "
+            f"is none of {uneven[0]}."
+        )
+    if of_run["lr_scaling"] == "auto":
+        raise ValueError(
+            "lr_scaling must be 'linear' (for SGD), 'sqrt' (for ADAM) or None beside a function, whose optimiser is "
+            "not known; got 'auto'."
+        )
+    settings = {
+        **of_run,
+        "learning_rate": float(of_run["learning_rate"]),
+        "n_samples": n_samples,
+        "checkpoints": list(checkpoints),
+        "batch_sizes": sizes,
+        "unit": None,
+        "noise": False,
+        "lost": [],
+        "estimator": text_of(train_from),
+        "random_state": int(random_state) if is_integer(random_state, 0) else None,
+        "environment": environment(),
+    }
+    seeds = draw_different_seeds(settings["n_orders"], check_random_state(random_state))
+    jobs: list[Callable[[], dict[str, Any]]] = [
+        partial(_call, train_from, checkpoints[case.checkpoint], case, settings["learning_rate"], n_samples)
+        for case in _cases(settings, seeds)
+        if isinstance(case, Branch)
+    ]
+    return jobs, settings
+
+
+def _check_signature(train_from: Callable[..., Any]) -> None:
+    """Raise a TypeError for a function that cannot be called as it will be."""
+    try:
+        signature = inspect.signature(train_from)
+    except (TypeError, ValueError):  # a callable without a signature
+        return
+    try:
+        signature.bind(None, **dict.fromkeys(_ARGUMENTS))
+    except TypeError:
+        raise TypeError(
+            f"estimator must be an LBGapClassifier or a function train_from(state, {', '.join(_ARGUMENTS)}); got a "
+            f"function of {signature}."
+        ) from None
+
+
+def _given_noise(noise_scales: Any, checkpoints: Mapping[Any, Any]) -> list[dict[str, Any]]:
+    """Return the records of noise scales that a user gives by checkpoint."""
+    if noise_scales is None:
+        return []
+    if not isinstance(noise_scales, Mapping):
+        raise ValueError(f"noise_scales must be None or a dict by checkpoint; got {shown(noise_scales)}.")
+    unknown = [label for label in noise_scales if label not in checkpoints]
+    if unknown:
+        raise ValueError(f"noise_scales must be of the checkpoints given; got one of {shown(unknown[0])}.")
+    return [{"checkpoint": label, **_noise_of(found)} for label, found in noise_scales.items()]
+
+
+def _noise_of(found: Any) -> dict[str, float]:
+    values = [found, -math.inf, math.inf]
+    if isinstance(found, GradientNoise):
+        values = [found.noise_scale, found.low, found.high]
+    elif isinstance(found, Mapping):  # what `BatchSizeMonitor.state` returns
+        values = [found.get(f"noise_scale{end}") for end in ("", "_low", "_high")]
+    if not all(is_number(value, finite=False) for value in values):
+        raise ValueError(
+            "noise_scales must hold numbers, what gradient_noise_scale returns, or the state() of a BatchSizeMonitor "
+            f"that has measured; got {shown(found)}."
+        )
+    return dict(zip(("noise_scale", "low", "high"), map(float, values), strict=True))
+
+
+def _is_label(label: Any) -> bool:
+    return isinstance(label, str) or is_number(label)
+
+
+def _of_estimator(
+    estimator: Any,
+    data: tuple[Any, Any, Any, Any],
+    checkpoints: Any,
+    batch_sizes: Any,
+    common: dict[str, Any],
+    random_state: int | np.random.RandomState | None,
+) -> tuple[Any, "Setting", dict[str, Any], list[int]]:
+    """Return the classifier of the run, what its branches have in common, the settings of the result, and the seeds."""
+    X, y, X_valid, y_valid = data
+    n = len(y)
+    classifier = check_classifier(estimator)
+    size = _check_run(classifier, n)
+    rule = _rule_of(classifier.optimizer) if common["lr_scaling"] == "auto" else common["lr_scaling"]
+    sizes = _check_sizes(batch_sizes, size, n)
+    epochs = _check_epochs(checkpoints)
+    n_samples = n if common["n_samples"] is None else int(common["n_samples"])
+    if n_samples % n:
+        raise ValueError(f"n_samples must be None or a multiple of the {n:,} training samples; got {n_samples}.")
+    if resolve_max_samples(common["max_samples"], n) <= size:
+        raise ValueError(
+            f"max_samples must be more samples than a batch of the run has, {size}; got {shown(common['max_samples'])}."
+        )
+    settings = {
+        "n_train": n,
+        "n_valid": len(y_valid),
+        **common,
+        "checkpoints": epochs,
+        "batch_size": size,
+        "batch_sizes": sizes,
+        "learning_rate": float(classifier.lr),
+        "lr_scaling": rule,
+        "n_samples": n_samples,
+        "unit": "epoch",
+        "noise": True,
+        "sgd": isinstance(classifier.optimizer, type) and issubclass(classifier.optimizer, torch.optim.SGD),
+        **common_settings(estimator, random_state),
+    }
+    seeds = draw_different_seeds(settings["n_orders"], check_random_state(random_state))
+    classifier, X, X_valid = without_head(estimator, X, y, X_valid)
+    model = with_parameters(classifier, {**_WHOLE, "max_epochs": 1, "batch_size": size, "random_state": seeds[0]})
+    noise = (common["n_batches"], common["max_samples"])
+    setting = Setting((X, y), (X_valid, y_valid), n_samples // n, common["batch_norm"], size, *noise, seeds[0])
+    return model, setting, settings, seeds
+
+
+def _check_run(classifier: Any, n_samples: int) -> int:
+    """Return the batch size of a run that branches can go on with; an error for one that they cannot."""
+    if classifier.lr_scaling is not None:
+        raise ValueError(
+            "estimator must have lr_scaling=None: branches get the rate of their batch size from the lr_scaling of the "
+            f"experiment; got {classifier.lr_scaling!r}."
+        )
+    if classifier.regime_adaptation:
+        raise ValueError("estimator must have regime_adaptation=False: all branches train as many samples.")
+    if classifier.data_parallel:
+        raise ValueError("estimator must have data_parallel=False: branches are trained in one process each.")
+    if classifier.train_split is not None and classifier.train_split is not False:
+        raise ValueError("estimator must have train_split=None: the losses are those of X_valid and y_valid.")
+    for callback in classifier.callbacks or []:
+        kind = type(callback[1] if isinstance(callback, tuple) else callback)
+        if not (kind.__name__ == "GradientNormClipping" and kind.__module__.startswith("skorch.")):
+            raise ValueError(
+                f"estimator must have no callbacks beside GradientNormClipping: a schedule or a state that a callback "
+                f"has would begin again in every branch; got {kind.__name__}."
+            )
+    own_path = [name for name in classifier.get_params() if name.partition("__")[0] in ("iterator_train", "dataset")]
+    if own_path:
+        raise ValueError(f"estimator must have no {own_path[0]}: the order of the data must come from a seed.")
+    try:
+        pickle.dumps((classifier.net, classifier.criterion, classifier.optimizer))
+    except Exception as error:
+        raise ValueError(
+            "estimator must have a net, a criterion and an optimiser that can be pickled, as checkpoints are copies: "
+            f"use classes from the top level of a module ({type(error).__name__}: {error})."
+        ) from error
+    if classifier.batch_size is not None:
+        return min(int(check_batch_size(classifier.batch_size, n_samples)), n_samples)
+    regime = check_batch_regime(classifier.batch_regime, n_samples)
+    if regime.varies or regime.adaptive:
+        raise ValueError(
+            f"estimator must have a constant batch size, which branches multiply; got batch_regime="
+            f"{shown(classifier.batch_regime)}."
+        )
+    return int(regime.batch_size(0, n_samples))
+
+
+def _rule_of(optimizer: Any) -> str:
+    """Return the rule of the rate that is published for an optimiser."""
+    kind = optimizer if isinstance(optimizer, type) else type(optimizer)
+    if issubclass(kind, torch.optim.SGD):
+        return "linear"
+    if issubclass(kind, _ADAPTIVE):
+        return "sqrt"
+    raise ValueError(
+        f"lr_scaling must be 'linear', 'sqrt' or None where no rule is published for the optimiser, {kind.__name__}; "
+        "got 'auto'."
+    )
+
+
+def _check_sizes(batch_sizes: Any, own_size: int, most: int) -> list[int]:
+    """Return the sizes in ascending order, the run's own first."""
+    flat = is_flat(batch_sizes) and len(batch_sizes) > 0
+    if not flat or not all(is_integer(size, 1) for size in batch_sizes):
+        raise ValueError(
+            f"batch_sizes must be a sequence of integers of at least 1, not empty; got {shown(batch_sizes)}."
+        )
+    sizes = sorted({int(size) for size in batch_sizes} - {own_size})
+    if not sizes or sizes[0] < own_size:
+        raise ValueError(f"batch_sizes must be above the batch size of the run, {own_size}; got {shown(batch_sizes)}.")
+    if sizes[-1] > most:
+        raise ValueError(f"batch_sizes must be at most {most}, the samples of a branch or epoch; got {sizes[-1]}.")
+    return [own_size, *sizes]
+
+
+def _check_epochs(checkpoints: Any) -> list[int]:
+    flat = not isinstance(checkpoints, Mapping) and is_flat(checkpoints) and len(checkpoints) > 0
+    if not flat or not all(is_integer(epoch, 1) for epoch in checkpoints):
+        raise ValueError(
+            f"checkpoints must be a sequence of epochs, integers of at least 1, not empty; got {shown(checkpoints)}."
+        )
+    return sorted({int(epoch) for epoch in checkpoints})
+
+
+def _cases(settings: dict[str, Any], seeds: Sequence[int]) -> list["Case"]:
+    """Return what is to be measured, checkpoint by checkpoint: all sizes of an order after another, and the noise."""
+    own, rule = settings["batch_sizes"][0], settings["lr_scaling"]
+    found: list[Case] = []
+    for checkpoint in settings["checkpoints"]:
+        found += [
+            Branch(checkpoint, size, lr_factor(rule, size, own), order, seed)
+            for order, seed in enumerate(seeds)
+            for size in settings["batch_sizes"]
+        ]
+        found += [Noise(checkpoint)] if settings["noise"] else []
+    return found
+
+
+def _cost(model: Any, setting: "Setting", settings: dict[str, Any], n_jobs: int | None) -> Cost:
+    """Return `measure_cost` of the branches, of the run before them, and of the noise at its checkpoints."""
+    sizes, n_points = settings["batch_sizes"], len(settings["checkpoints"])
+    parameters = {f"branches of {size:,}": {"batch_size": size, "max_epochs": setting.n_epochs} for size in sizes}
+    cost = measure_cost(
+        model,
+        parameters,
+        n_points * settings["n_orders"],
+        setting.train,
+        n_evaluated=settings["n_valid"],
+        n_jobs=n_jobs,
+    )
+    step = cost.step_seconds[0]
+    updates = cost.updates[0] * settings["checkpoints"][-1] // setting.n_epochs
+    noise = n_points * setting.n_batches * step
+    low, high = cost.measure_seconds
+    return replace(
+        cost,
+        labels=["the run", *cost.labels],
+        step_seconds=[step, *cost.step_seconds],
+        updates=[updates, *cost.updates],
+        n_fits=[1, *cost.n_fits],
+        fit_seconds=cost.fit_seconds + updates * step,
+        measure_seconds=(low + noise, high + noise),
+    )
+
+
+# -- the result --------------------------------------------------------------------------------------------------------
+
+
+class BranchedCriticalBatchSize(Result):
+    """What `branched_critical_batch_size` found; ``print`` it.
+
+    Attributes
+    ----------
+    records : list of dict
+        One per finished branch: ``checkpoint``, ``batch_size``, ``learning_rate``, ``order``, ``seed``, ``loss``
+        (held out, at its end; infinite where it diverged).
+    checkpoints : list
+        Those with a branch that can be compared, in the order of the run.
+    batch_sizes : list of int
+        The run's own, then those of the branches.
+    estimates : dict
+        By checkpoint, an `Estimate`: the largest size up to which no size tried loses more than the tolerance. Its
+        ``low`` is what is shown to lose nothing, its ``high`` what is not shown to lose, infinite where no size tried
+        is shown to lose.
+    noise_scales : dict
+        By checkpoint, an `Estimate` of the gradient noise scale, near which a batch takes twice the samples.
+    notes : list of str
+        What a reader must know before believing the figures.
+    """
+
+    def __init__(self, records: list[dict[str, Any]], settings: dict[str, Any], interrupted: bool = False) -> None:
+        order = {label: i for i, label in enumerate(settings["checkpoints"])}
+        branches = [record for record in records if "loss" in record]
+        branches.sort(key=lambda r: (order[r["checkpoint"]], r["order"], r["batch_size"]))
+        super().__init__(branches, settings, interrupted)
+        self.batch_sizes: list[int] = settings["batch_sizes"]
+        self._losses = {label: self._losses_at(label) for label in order}
+        self.checkpoints = [label for label in order if any(d.n for d in self.differences(label)[1:])]
+        self.estimates = {label: self._largest(label) for label in self.checkpoints}
+        noise = {record["checkpoint"]: record for record in records if "noise_scale" in record}
+        self.noise_scales = {label: _noise_estimate(noise[label], settings) for label in order if label in noise}
+
+    # -- statistics ------------------------------------------------------------------------------------------------
+
+    def losses(self, checkpoint: Any) -> np.ndarray:
+        """Return the held-out losses, an array of shape (n_sizes, n_orders), NaN where a branch had not finished."""
+        if checkpoint not in self._losses:
+            raise ValueError(
+                f"checkpoint must be one of {listed([str(one) for one in self._losses])}; got {checkpoint!r}."
+            )
+        return self._losses[checkpoint]
+
+    def differences(self, checkpoint: Any) -> list[Estimate]:
+        """Return, per size, by which share its loss exceeds that of the unbranched run, over the paired orders."""
+        losses = self.losses(checkpoint)
+        return [_relative(of_size, losses[0]) for of_size in losses]
+
+    def ratio(self, checkpoint: Any) -> float:
+        """Return the noise scale, relative to the size of the branches; NaN where one of them is not known."""
+        if checkpoint not in self.estimates or checkpoint not in self.noise_scales:
+            return math.nan
+        return self.noise_scales[checkpoint].value / self.estimates[checkpoint].value
+
+    def _losses_at(self, checkpoint: Any) -> np.ndarray:
+        values = np.full((len(self.batch_sizes), self.settings["n_orders"]), np.nan)
+        for record in self.records:
+            if record["checkpoint"] == checkpoint:
+                values[self.batch_sizes.index(record["batch_size"]), record["order"]] = record["loss"]
+        return values
+
+    def _largest(self, checkpoint: Any) -> Estimate:
+        """Return the largest size that loses nothing, and what the orders show of it."""
+        tolerance, found = self.settings["tolerance"], self.differences(checkpoint)
+        measured = _prefix(difference.value <= tolerance for difference in found[1:])
+        shown_fine = _prefix(difference.has_interval and difference.high <= tolerance for difference in found[1:])
+        shown_worse = _prefix(difference.low > tolerance for difference in reversed(found[1:]))
+        n = max(difference.n for difference in found[1:])
+        value, sizes = self.batch_sizes[measured], self.batch_sizes
+        if not any(difference.has_interval for difference in found[1:]):
+            return Estimate(value, -math.inf, math.inf, n, NEW_ORDERS)
+        high = sizes[len(sizes) - 1 - shown_worse] if shown_worse else math.inf
+        return Estimate(value, sizes[shown_fine], high, n, NEW_ORDERS)
+
+    # -- printing --------------------------------------------------------------------------------------------------
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the figures, in plain sentences."""
+        s = self.settings
+        n_all = (len(s["checkpoints"]) - len(s["lost"])) * len(self.batch_sizes) * s["n_orders"]
+        labelled = {
+            f"{size:,} {self._at(label)}": difference
+            for label in self.checkpoints
+            for size, difference in zip(self.batch_sizes[1:], self.differences(label)[1:], strict=True)
+        }
+        diverged = [name for name, difference in labelled.items() if difference.value == math.inf]
+        return [
+            *notes.interrupted(self.interrupted, len(self.records), n_all, "branched training"),
+            *self._lost(),
+            *([f"Some branches diverged, and have not caught up: {listed(diverged)}."] if diverged else []),
+            *notes.no_interval({name: d for name, d in labelled.items() if math.isfinite(d.value)}),
+            *self._at_the_end(),
+            *self._out_of_order(),
+            "An interval is for new data orders from the same checkpoint: it covers neither other runs nor other "
+            "held-out samples.",
+            "The two critical batch sizes answer different questions: a branch of the one loses at most "
+            f"{100 * s['tolerance']:g} % of the loss over {s['n_samples']:,} samples; at the other, that of the noise "
+            "scale, a batch takes twice the samples to the same progress, at the best learning rate (half the "
+            "efficiency).",
+            *self._of_adam(),
+        ]
+
+    def _lost(self) -> list[str]:
+        s, found = self.settings, []
+        if s["lost"]:
+            found.append(
+                f"The run diverged before {count(s['lost'][0], s['unit'])}: there are no branches from there on."
+            )
+        unknown = [label for label in s["checkpoints"] if np.isinf(self._losses[label][0]).any()]
+        if unknown:
+            where = listed([self._at(label) for label in unknown])
+            found.append(f"The unbranched run diverged in some orders, which are left out: {where}.")
+        return found
+
+    def _at_the_end(self) -> list[str]:
+        ends = [self._at(label) for label, found in self.estimates.items() if found.value == self.batch_sizes[-1]]
+        return [f"The largest size tried loses nothing {listed(ends)}: try larger ones."] if ends else []
+
+    def _out_of_order(self) -> list[str]:
+        tolerance = self.settings["tolerance"]
+        found = [
+            self._at(label)
+            for label, largest in self.estimates.items()
+            for size, difference in zip(self.batch_sizes, self.differences(label), strict=True)
+            if size > largest.value and difference.value <= tolerance
+        ]
+        if not found:
+            return []
+        return [
+            f"A larger size caught up where a smaller one had not {listed(list(dict.fromkeys(found)))}: the losses do "
+            "not follow the batch size there, and the smaller one counts; try more orders, or a larger n_samples."
+        ]
+
+    def _of_adam(self) -> list[str]:
+        if self.settings.get("sgd", True):
+            return []
+        return ["The noise scale is that of plain gradient steps: it knows nothing of the optimiser's preconditioning."]
+
+    def _at(self, checkpoint: Any) -> str:
+        unit = self.settings["unit"]
+        return f"at {checkpoint}" if unit is None else f"after {count(checkpoint, unit)}"
+
+    def _size(self, found: Estimate) -> str:
+        least = "at least " if found.value == self.batch_sizes[-1] else ""
+        if not found.has_interval:
+            return f"{least}{found.value:,.0f}"
+        high = "not bounded" if math.isinf(found.high) else f"{found.high:,.0f}"
+        return f"{least}{found.value:,.0f} [{found.low:,.0f}, {high}]"
+
+    def _verdict(self) -> list[str]:
+        s = self.settings
+        if not self.checkpoints:
+            return ["Nothing can be compared: no branch has finished beside the unbranched run."]
+        sizes = [f"{self._size(found)} {self._at(label)}" for label, found in self.estimates.items()]
+        said = [
+            f"Batches lose nothing over {s['n_samples']:,} samples, as branches (held-out loss at most "
+            f"{100 * s['tolerance']:g} % above that of the run with batches of {self.batch_sizes[0]:,}), up to "
+            f"{'; '.join(sizes)}."
+        ]
+        scales = [f"{_shown(found)} {self._at(label)}" for label, found in self.noise_scales.items()]
+        if scales:
+            said.append(f"The noise scale, near which a batch takes twice the samples, is {'; '.join(scales)}.")
+        return said
+
+    def _head(self) -> list[str]:
+        s = self.settings
+        rule = {"linear": "k", "sqrt": "the square root of k", None: "1"}[s["lr_scaling"]]
+        lines = [
+            f"one run with batches of {s['batch_size']:,} and rate {s['learning_rate']:g}; branches of "
+            f"{s['n_samples']:,} samples with k times the batch and {rule} times the rate, "
+            f"{count(s['n_orders'], 'data order')}"
+        ]
+        if s["unit"] is None:
+            return lines
+        return [
+            f"{s['n_train']:,} training and {s['n_valid']:,} held-out samples",
+            *lines,
+            describe_policy(s["batch_norm"]),
+        ]
+
+    def _table(self) -> list[list[str]]:
+        labels = self.checkpoints
+        rows = [["", *(self._at(label) for label in labels)]]
+        rows.append(["held-out loss, unbranched", *(mean_std(self._losses[label][0], ".4g") for label in labels)])
+        for i, size in enumerate(self.batch_sizes[1:], start=1):
+            cells = [_percent(self.differences(label)[i]) for label in labels]
+            rows.append([f"batches of {size:,}: % more", *cells])
+        rows.append(["loses nothing up to (branches)", *(self._size(self.estimates[label]) for label in labels)])
+        if self.noise_scales:
+            scales = [_shown(self.noise_scales[label]) if label in self.noise_scales else "-" for label in labels]
+            rows.append(["twice the samples (noise scale)", *scales])
+            rows.append(["noise scale / branches", *(_times(self.ratio(label)) for label in labels)])
+        return rows
+
+    def _reading(self) -> list[str]:
+        s = self.settings
+        kinds = [*(d for label in self.checkpoints for d in self.differences(label)[1:]), *self.noise_scales.values()]
+        return [
+            "% more: held-out loss at the end of a branch, relative to the unbranched run in the same data order; more "
+            f"than {100 * s['tolerance']:g} % is a loss",
+            "loses nothing up to: the largest size up to which no size tried loses; its interval goes from the largest "
+            "that is shown to lose nothing to the largest that is not shown to lose, of those tried",
+            *self.interval_lines(kinds),
+        ]
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def _statistics(self) -> dict[str, Any]:
+        points = []
+        for label in self.checkpoints:
+            noise = self.noise_scales.get(label)
+            points.append(
+                {
+                    "checkpoint": label,
+                    "branched": self.estimates[label].to_dict(),
+                    "noise_scale": None if noise is None else noise.to_dict(),
+                    "noise_scale_by_branched": self.ratio(label),
+                    "differences": {
+                        size: difference.to_dict()
+                        for size, difference in zip(self.batch_sizes[1:], self.differences(label)[1:], strict=True)
+                    },
+                }
+            )
+        return {"batch_sizes": self.batch_sizes, "points": points}
+
+    def plot(self, ax: Any = None) -> "BranchedCriticalBatchSizeDisplay":
+        """Draw both critical batch sizes along the run; return a `BranchedCriticalBatchSizeDisplay`."""
+        from sklgap.experiments._plot._branched_critical_batch_size import BranchedCriticalBatchSizeDisplay
+
+        return BranchedCriticalBatchSizeDisplay.from_result(self, ax=ax)
+
+
+def _relative(losses: np.ndarray, unbranched: np.ndarray) -> Estimate:
+    """Return by which share losses exceed those of the unbranched run; infinite where a branch diverged."""
+    there = ~np.isnan(losses) & np.isfinite(unbranched)
+    ratios = losses[there] / unbranched[there]
+    finite = np.isfinite(ratios)
+    if finite.all():
+        return paired_estimate(ratios, np.ones(len(ratios)), NEW_ORDERS)
+    all_of_several = len(ratios) > 1 and not finite.any()
+    return Estimate(math.inf, math.inf if all_of_several else math.nan, math.inf, len(ratios), NEW_ORDERS)
+
+
+def _prefix(right: Iterable[bool]) -> int:
+    """Return how many are right before the first that is not."""
+    return sum(1 for _ in takewhile(bool, right))
+
+
+def _noise_estimate(record: dict[str, Any], settings: dict[str, Any]) -> Estimate:
+    n = settings.get("n_batches", 1)
+    covers = (
+        "other mini-batches at this checkpoint" if settings["unit"] else "other measurements of the noise, as given"
+    )
+    return Estimate(record["noise_scale"], record["low"], record["high"], n, covers)
+
+
+def _shown(found: Estimate) -> str:
+    if not found.has_interval:
+        return _short(found.value)
+    return f"{_short(found.value)} [{_short(max(found.low, 0.0))}, {_short(found.high)}]"
+
+
+def _short(value: float) -> str:
+    """Return a number of samples in three digits."""
+    if math.isinf(value):
+        return "not bounded"
+    return f"{value:.3g}" if value < 100 else f"{float(f'{value:.3g}'):,.0f}"
+
+
+def _percent(difference: Estimate) -> str:
+    if not difference.n:
+        return "-"
+    if math.isinf(difference.value):
+        return "diverged"
+    found = difference.scaled(100)
+    return found.text("+.2f") if found.has_interval else f"{found.value:+.2f}"
+
+
+def _times(ratio: float) -> str:
+    return "-" if math.isnan(ratio) else _short(float(f"{ratio:.2g}"))
+
+
+# -- one branch --------------------------------------------------------------------------------------------------------
+
+
+def _describe(record: dict[str, Any]) -> str:
+    if "loss" not in record:
+        return f"noise scale {record['noise_scale']:,.3g}"
+    return f"{record['checkpoint']}, batches of {record['batch_size']:,}: loss {record['loss']:.4g}"
+
+
+def _record(branch: "Branch", learning_rate: float, loss: float) -> dict[str, Any]:
+    if not math.isnan(loss) and loss <= 0:
+        raise ValueError(f"The held-out loss must be above 0, for the tolerance is relative to it; it is {loss:g}.")
+    return {
+        "checkpoint": branch.checkpoint,
+        "batch_size": branch.batch_size,
+        "learning_rate": branch.factor * learning_rate,
+        "order": branch.order,
+        "seed": branch.seed,
+        "loss": loss if math.isfinite(loss) else math.inf,
+    }
+
+
+def _call(
+    train_from: Callable[..., Any], state: Any, branch: "Branch", learning_rate: float, n_samples: int
+) -> dict[str, Any]:
+    """Train a branch with a user's function."""
+    loss = train_from(
+        _copy(state),
+        batch_size=branch.batch_size,
+        learning_rate=branch.factor * learning_rate,
+        n_samples=n_samples,
+        random_state=branch.seed,
+    )
+    return _record(branch, learning_rate, _number(loss))
+
+
+def _copy(state: Any) -> Any:
+    """Return a copy of a saved state: a branch must not begin where another one ended."""
+    try:
+        return copy.deepcopy(state)
+    except Exception as error:
+        raise ValueError(
+            f"checkpoints must hold states that can be copied, such as a state_dict or the path of a file; "
+            f"{type(state).__name__} cannot ({type(error).__name__}: {error})."
+        ) from error
+
+
+def _number(loss: Any) -> float:
+    try:
+        if isinstance(loss, bool | str) or np.ndim(loss):
+            raise TypeError
+        return float(loss)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"train_from must return the held-out loss, a number; got {shown(loss)}.") from None
+
+
+def _run_estimator(
+    model: Any, setting: "Setting", cases: list["Case"], memory: str | Path | None, n_jobs: int | None, verbose: int
+) -> tuple[list[dict[str, Any]], bool, list[int]]:
+    """Return the records, whether some are missing by an interruption, and the checkpoints that were not reached."""
+    key, records = None, []
+    if memory is not None:
+        # By a job, as the key holds the number of threads, which may be another one in the processes of joblib.
+        looked_up, interrupted = run([partial(_look_up, model, setting, cases, memory)], n_jobs=n_jobs, verbose=0)
+        if interrupted or not looked_up:
+            raise KeyboardInterrupt
+        key, saved = looked_up[0]
+        records = [
+            _with_case(case, found, model) for case, found in zip(cases, saved, strict=True) if found is not None
+        ]
+        cases = [case for case, found in zip(cases, saved, strict=True) if found is None]
+    if not cases:
+        return records, False, []
+    wanted = list(dict.fromkeys(case.checkpoint for case in cases))
+    runs, interrupted = run([partial(_train_run, model, setting, wanted)], n_jobs=n_jobs, verbose=verbose, unit=" run")
+    if interrupted:
+        return records, True, []
+    states = runs[0]
+    lost = [epoch for epoch in wanted if epoch not in states]
+    if not states and not records:
+        raise ValueError(
+            f"lr must be smaller: the training loss was no longer finite before epoch {wanted[0]} had ended."
+        )
+    jobs = [
+        partial(_measure, states[case.checkpoint], setting, case, memory, key)
+        for case in cases
+        if case.checkpoint in states
+    ]
+    found, interrupted = run(jobs, n_jobs=n_jobs, verbose=verbose, unit=" branches", describe=_describe)
+    return records + found, interrupted, lost
+
+
+def _train_run(model: Any, setting: "Setting", epochs: Sequence[int]) -> dict[int, Any]:
+    """Train the run, and return the fitted estimator as it is after each of these epochs, if it came so far."""
+    X, y = (in_memory(part) for part in setting.train)
+    states: dict[int, Any] = {}
+    for done, epoch in zip([0, *epochs], epochs, strict=False):
+        _go_on(model, X, y, epoch - done)
+        if model.net_.stopping_reason_ == _DIVERGED:
+            break
+        states[epoch] = copy.deepcopy(model)
+    return states
+
+
+def _go_on(model: Any, X: Any, y: Any, n_epochs: int) -> None:
+    model.set_params(max_epochs=n_epochs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # what diverged is reported
+        model.fit(X, y)
+
+
+def _measure(
+    state: Any, setting: "Setting", case: "Case", memory: str | Path | None, key: str | None
+) -> dict[str, Any]:
+    """Measure one case, and save what was found."""
+    if isinstance(case, Branch):
+        found = {"loss": _branch_loss(state, setting, case)}
+    else:
+        found = _noise(state, setting)
+    if memory is not None and key is not None:
+        Memory(memory, _about(case)).write(_key(key, setting, case), "branch", plain(found))
+    return _with_case(case, found, state)
+
+
+def _with_case(case: "Case", found: dict[str, float], model: Any) -> dict[str, Any]:
+    if isinstance(case, Branch):
+        return _record(case, float(model.lr), found["loss"])
+    return {"checkpoint": case.checkpoint, **found}
+
+
+def branch_from(state: Any, setting: "Setting", branch: "Branch") -> Any:
+    """Return the estimator at the end of a branch, which begins from the full state of the run."""
+    model = copy.deepcopy(state)
+    model.net_.seed = branch.seed  # the order of the data, and all else that is drawn from here on
+    for group in model.net_.optimizer_.param_groups:
+        group["lr"] = group["lr"] * branch.factor
+    model.set_params(batch_size=branch.batch_size)
+    X, y = (in_memory(part) for part in setting.train)
+    _go_on(model, X, y, setting.n_epochs)
+    return model
+
+
+def _branch_loss(state: Any, setting: "Setting", branch: "Branch") -> float:
+    model = branch_from(state, setting, branch)
+    if model.net_.stopping_reason_ == _DIVERGED:
+        return math.inf
+    with using_threads(model.n_threads_):
+        X_valid, y_valid = (in_memory(part) for part in setting.valid)
+        return float(check_objective(model, X_valid, y_valid, batch_norm=setting.batch_norm).evaluate().loss)
+
+
+def _noise(state: Any, setting: "Setting") -> dict[str, float]:
+    with using_threads(state.n_threads_):
+        found = gradient_noise_scale(
+            state,
+            *(in_memory(part) for part in setting.train),
+            method="batches",
+            batch_size=setting.batch_size,
+            n_batches=setting.n_batches,
+            max_samples=setting.max_samples,
+            random_state=setting.seed % 2**32,
+            batch_norm=setting.batch_norm,
+        )
+    return {"noise_scale": found.noise_scale, "low": found.low, "high": found.high}
+
+
+# -- saved work --------------------------------------------------------------------------------------------------------
+
+
+def _look_up(
+    model: Any, setting: "Setting", cases: Sequence["Case"], memory: str | Path
+) -> tuple[str | None, list[dict[str, float] | None]]:
+    """Return the key of the run, and what was saved of each case."""
+    plainly = with_parameters(model, {"device": "auto"})
+    data = tuple(in_memory(part) for part in (*setting.train, *setting.valid))
+    key = key_of("branched", plainly, *data, surroundings(check_device(model.device)))
+    if key is None:
+        return None, [None] * len(cases)
+    return key, [_loaded(Memory(memory, _about(case)), _key(key, setting, case), case) for case in cases]
+
+
+def _loaded(store: Memory, key: str, case: "Case") -> dict[str, float] | None:
+    saved = unplain(store.read(key, "branch"))
+    if saved is None:
+        return None
+    names = {"loss"} if isinstance(case, Branch) else {"noise_scale", "low", "high"}
+    if not isinstance(saved, dict) or saved.keys() != names or not all(type(v) is float for v in saved.values()):
+        store.distrust(key, "branch", "does not hold the figures of this branch")
+        return None
+    return saved
+
+
+def _key(key: str, setting: "Setting", case: "Case") -> str:
+    """Return the key of one case: neither the other checkpoints and sizes nor the number of its order decide it."""
+    if isinstance(case, Branch):
+        own = (case.checkpoint, case.batch_size, case.factor, case.seed, setting.n_epochs)
+        return fingerprint(key, "branch", own, setting.batch_norm)
+    return fingerprint(key, "noise", case.checkpoint, setting.n_batches, setting.max_samples, setting.batch_norm)
+
+
+def _about(case: "Case") -> str:
+    if isinstance(case, Branch):
+        return f"branch after epoch {case.checkpoint}, batches of {case.batch_size}, order {case.order}"
+    return f"noise scale after epoch {case.checkpoint}"

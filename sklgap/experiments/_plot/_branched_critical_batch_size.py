@@ -1,0 +1,124 @@
+"""Both critical batch sizes along a run: that of the branches, and that of the noise scale."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from sklgap._checks import check_kind
+from sklgap.inspection._plot._axes import axes_for, plain_log_labels
+
+if TYPE_CHECKING:
+    from sklgap.experiments._branched_critical_batch_size import BranchedCriticalBatchSize
+    from sklgap.experiments._estimate import Estimate
+
+
+class BranchedCriticalBatchSizeDisplay:
+    """Batch sizes against the checkpoints of a run, in equal distances and on a logarithmic scale.
+
+    Parameters
+    ----------
+    branched : dict of str to Estimate
+        By checkpoint, the largest size that loses nothing. An interval that is not bounded ends at ``largest``, with an
+        arrow.
+    noise_scales : dict of str to Estimate
+        By checkpoint, the gradient noise scale; those that are infinite are left out.
+    own : int
+        Batch size of the run.
+    largest : int
+        The largest size tried.
+    unit : str or None
+        What checkpoints count, such as "epoch".
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        The axes.
+    figure_ : matplotlib Figure
+        The figure.
+    """
+
+    def __init__(
+        self,
+        branched: "Mapping[str, Estimate]",
+        noise_scales: "Mapping[str, Estimate]",
+        *,
+        own: int,
+        largest: int,
+        unit: str | None = None,
+    ) -> None:
+        self.branched = branched
+        self.noise_scales = noise_scales
+        self.own = own
+        self.largest = largest
+        self.unit = unit
+
+    @classmethod
+    def from_result(cls, result: "BranchedCriticalBatchSize", *, ax: Any = None) -> Self:
+        """Take the numbers from what `branched_critical_batch_size` returned, and plot.
+
+        Parameters
+        ----------
+        result : BranchedCriticalBatchSize
+            The result.
+        ax : matplotlib Axes, default=None
+            Where to draw; None: a new figure.
+
+        Returns
+        -------
+        BranchedCriticalBatchSizeDisplay
+        """
+        from sklgap.experiments._branched_critical_batch_size import BranchedCriticalBatchSize
+
+        check_kind("result", result, BranchedCriticalBatchSize)
+        sizes = result.batch_sizes
+        branched = {str(label): found for label, found in result.estimates.items()}
+        scales = {str(label): found for label, found in result.noise_scales.items() if label in result.estimates}
+        return cls(branched, scales, own=sizes[0], largest=sizes[-1], unit=result.settings["unit"]).plot(ax=ax)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None: a new figure.
+
+        Returns
+        -------
+        self
+        """
+        ax = axes_for(ax, "BranchedCriticalBatchSizeDisplay.plot", figsize=(5.2, 4.0))
+        ax.set_yscale("log")
+        labels = list(self.branched)
+        for estimates, name, colour, shift in (
+            (self.branched, "loses nothing (branches)", "tab:blue", -0.06),
+            (self.noise_scales, "twice the samples (noise scale)", "tab:red", 0.06),
+        ):
+            drawn = [
+                (labels.index(label) + shift, found) for label, found in estimates.items() if math.isfinite(found.value)
+            ]
+            if not drawn:
+                continue
+            ax.plot([x for x, _ in drawn], [found.value for _, found in drawn], "o-", color=colour, label=name)
+            for x, found in drawn:
+                self._interval(ax, x, found, colour)
+        ax.axhline(self.own, color="0.4", linestyle=":", linewidth=0.9, label="batch size of the run")
+        ax.set_xticks(range(len(labels)), labels)
+        ax.set_xlim(-0.5, len(labels) - 0.5)
+        plain_log_labels(ax.yaxis)
+        ax.set_xlabel("checkpoint" if self.unit is None else f"{self.unit}s")
+        ax.set_ylabel("batch size")
+        ax.legend(frameon=False, fontsize="small")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _interval(self, ax: Any, x: float, found: "Estimate", colour: str) -> None:
+        if not found.has_interval:
+            return
+        low = found.low if found.low > 0 else self.own
+        if math.isfinite(found.high):
+            ax.plot([x, x], [low, found.high], color=colour, linewidth=1.2)
+            return
+        high = max(self.largest, found.value)
+        ax.plot([x, x], [low, high], color=colour, linewidth=1.2)
+        ax.plot([x], [high], "^", color=colour, markersize=5)
