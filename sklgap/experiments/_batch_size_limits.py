@@ -25,7 +25,7 @@ def batch_size_limits(
     safe : SafeBatchSize
         What `largest_safe_batch_size` found, for an estimator or for a training function.
     fits : int, default=None
-        The largest batch that fits in memory, in samples; None: not known.
+        Samples of the largest batch that fits in memory; None: not known.
     useful : float, Estimate or BatchSizeMonitor, default=None
         The batch size beyond which more samples save few updates (the "knee"), in samples: the noise scale of a
         `sklgap.monitor.BatchSizeMonitor`, ``critical_batch_size(...).estimate``, or a number. None: not known.
@@ -78,7 +78,7 @@ class BatchSizeLimits(Result):
     Attributes
     ----------
     limits : dict of str to float
-        "fits in memory", "safe" and "useful", those that are known, in samples; infinite where a limit is none.
+        "fits in memory", "safe" and "useful", those that are known, in samples; infinite where there is no limit.
     binding : list of str
         The smallest of them, or several that are equal.
     records : list of dict

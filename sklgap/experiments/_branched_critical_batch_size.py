@@ -325,8 +325,8 @@ def _of_function(
     uneven = [size for size in sizes if n_samples % size]
     if uneven:
         raise ValueError(
-            f"n_samples must be a multiple of every batch size, for all branches to train as many samples; {n_samples} "
-            f"is none of {uneven[0]}."
+            "n_samples must be a multiple of every batch size, so that all branches train as many samples; got "
+            f"{n_samples} and batches of {uneven[0]}."
         )
     if of_run["lr_scaling"] == "auto":
         raise ValueError(

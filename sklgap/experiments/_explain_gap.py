@@ -352,9 +352,11 @@ class GapExplanation(Records):
 
     def _unequal_updates(self) -> list[str]:
         """Say so where a stopping rule ended trainings whose budgets of updates are equal."""
-        regimes = self.settings["regimes"] if self.judged == "test" else {}
+        if self.of_training_function or SMALL not in self.done:
+            return []
+        regimes = self.settings["regimes"]
         for label in self._steps():
-            if {label, SMALL} <= {*self.done} & {*regimes} and regimes[label].get("regime_adaptation") is True:
+            if label in self.done and regimes[label].get("regime_adaptation") is True:
                 small, large = self.paired(SMALL, label, "n_updates")
                 if (small != large).any():
                     return [

@@ -714,7 +714,7 @@ BAD_FUNCTION = {
     "no batch size": ({"batch_size": None}, "batch_size must be an integer"),
     "no rate": ({"learning_rate": None}, "learning_rate must be a number above 0"),
     "no samples": ({"n_samples": None}, "n_samples must be an integer"),
-    "uneven": ({"n_samples": 1000}, "n_samples must be a multiple of every batch size.*1000 is none of 16"),
+    "uneven": ({"n_samples": 1000}, "n_samples must be a multiple of every batch size.*got 1000 and batches of 16"),
     "a rule": ({"lr_scaling": "auto"}, "lr_scaling must be 'linear'.*; got 'auto'"),
     "noise of another": ({"noise_scales": {"b": 1.0}}, "noise_scales must be of the checkpoints given; got one of 'b'"),
     "noise, a list": ({"noise_scales": [1.0]}, "noise_scales must be None or a dict"),
