@@ -3,11 +3,11 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from sklgap._checks import WrongArgument, check_integer, check_kind, is_number, shown
+from sklgap._checks import check_integer, check_kind
 from sklgap.experiments._estimate import Estimate
+from sklgap.experiments._noise_scale import NoiseScale, check_noise_scale
 from sklgap.experiments._result import Result, listed
 from sklgap.experiments._safe_batch_size import SafeBatchSize
-from sklgap.monitor import BatchSizeMonitor
 
 if TYPE_CHECKING:
     from sklgap.experiments._plot._batch_size_curve import BatchSizeCurveDisplay
@@ -16,7 +16,7 @@ FITS, SAFE, USEFUL = "fits in memory", "safe", "useful"
 
 
 def batch_size_limits(
-    safe: SafeBatchSize, *, fits: int | None = None, useful: float | Estimate | BatchSizeMonitor | None = None
+    safe: SafeBatchSize, *, fits: int | None = None, useful: NoiseScale | None = None
 ) -> "BatchSizeLimits":
     """Say which limit of the batch size is the smallest: what fits in memory, what is safe, or what is useful.
 
@@ -26,9 +26,10 @@ def batch_size_limits(
         What `largest_safe_batch_size` found, for an estimator or for a training function.
     fits : int, default=None
         Samples of the largest batch that fits in memory; None: not known.
-    useful : float, Estimate or BatchSizeMonitor, default=None
+    useful : float, Estimate, GradientNoise, BatchSizeMonitor or dict, default=None
         The batch size beyond which more samples save few updates (the "knee"), in samples: the noise scale of a
-        `sklgap.monitor.BatchSizeMonitor`, ``critical_batch_size(...).estimate``, or a number. None: not known.
+        `sklgap.monitor.BatchSizeMonitor` or of its ``state()``, what `sklgap.inspection.gradient_noise_scale` returns,
+        ``critical_batch_size(...).estimate``, or a number. None: not known.
 
     Returns
     -------
@@ -69,7 +70,8 @@ def batch_size_limits(
     """
     check_kind("safe", safe, SafeBatchSize)
     check_integer("fits", fits, or_none=True)
-    return BatchSizeLimits(safe, None if fits is None else int(fits), _knee(useful))
+    useful_size = None if useful is None else check_noise_scale("useful", useful)
+    return BatchSizeLimits(safe, None if fits is None else int(fits), useful_size)
 
 
 class BatchSizeLimits(Result):
@@ -187,26 +189,6 @@ class BatchSizeLimits(Result):
     def plot(self, ax: Any = None) -> "BatchSizeCurveDisplay":
         """Draw the curve with the safe size marked; return a `BatchSizeCurveDisplay`."""
         return self._safe.plot(ax=ax)
-
-
-def _knee(useful: Any) -> Estimate | None:
-    """Return the batch size beyond which more samples save few updates; its value is NaN where nothing was measured."""
-    if useful is None:
-        return None
-    if isinstance(useful, BatchSizeMonitor):
-        state = useful.state()
-        ends = state["noise_scale_low"], state["noise_scale_high"]
-        n = int(state["n_window"])
-        return Estimate(state["noise_scale"], *ends, n, covers="the noise of the measurements in the monitor's window")
-    if isinstance(useful, Estimate):
-        if useful.value <= 0:
-            raise ValueError(f"useful must be an Estimate above 0; got {shown(useful)}.")
-        return useful
-    if not is_number(useful) or useful <= 0:
-        raise WrongArgument(
-            f"useful must be None, a number above 0, an Estimate or a BatchSizeMonitor; got {shown(useful)}."
-        )
-    return Estimate(float(useful), math.nan, math.nan, 0)
 
 
 def _number(value: float) -> str:

@@ -140,7 +140,7 @@ def test_it_leaves_in_every_form(safe, monitor):
         ({"useful": math.inf}, "useful must be"),
         ({"useful": "900"}, "useful must be"),
         ({"useful": True}, "useful must be"),
-        ({"useful": Estimate(-1.0, -2.0, 0.0, 3)}, "useful must be an Estimate above 0"),
+        ({"useful": Estimate(-1.0, -2.0, 0.0, 3)}, "useful must be .*, an Estimate above 0"),
         ({"safe": 256}, "safe must be a SafeBatchSize"),
     ],
 )

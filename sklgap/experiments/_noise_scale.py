@@ -1,0 +1,51 @@
+"""A noise scale that was measured beside an experiment, as an estimate: the form in which a result prints it."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from sklgap._checks import WrongArgument, is_number, shown
+from sklgap.experiments._estimate import Estimate
+from sklgap.inspection import GradientNoise
+from sklgap.monitor import BatchSizeMonitor
+
+NoiseScale = float | Estimate | GradientNoise | BatchSizeMonitor | Mapping[str, float]
+_OF_A_MONITOR = ("noise_scale", "noise_scale_low", "noise_scale_high", "n_window")
+
+
+def check_noise_scale(name: str, value: Any) -> Estimate:
+    """Return a noise scale as an estimate.
+
+    Parameters
+    ----------
+    name : str
+        What an error calls it.
+    value : float, Estimate, GradientNoise, BatchSizeMonitor or dict
+        Samples, with or without an interval; a dict is the ``state()`` of a `BatchSizeMonitor`.
+
+    Returns
+    -------
+    Estimate
+        Its value is NaN where a monitor has measured nothing yet, and infinite where no gradient can be told from the
+        noise. A plain number has no interval.
+
+    Raises
+    ------
+    WrongArgument
+        For anything else, and for a number or an Estimate that is not above 0.
+    """
+    if isinstance(value, BatchSizeMonitor):
+        value = value.state()
+    if isinstance(value, Mapping) and all(isinstance(value.get(key), int | float) for key in _OF_A_MONITOR):
+        scale, low, high, n = (value[key] for key in _OF_A_MONITOR)
+        return Estimate(scale, low, high, int(n), covers="the noise of the measurements in the monitor's window")
+    if isinstance(value, GradientNoise):
+        return Estimate(value.noise_scale, value.low, value.high, value.n_batches, covers="other mini-batches there")
+    if isinstance(value, Estimate) and not value.value <= 0:
+        return value
+    if is_number(value) and value > 0:
+        return Estimate(float(value), -math.inf, math.inf, 0)
+    raise WrongArgument(
+        f"{name} must be a number above 0, an Estimate above 0, what gradient_noise_scale returns, or a "
+        f"BatchSizeMonitor or its state(); got {shown(value)}."
+    )
