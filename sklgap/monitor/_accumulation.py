@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from sklgap._checks import check_module, is_flat, is_integer, shown
 from sklgap._random import undisturbed
 from sklgap.monitor._batches import check_in_reach, number_of_rows, parts_of
-from sklgap.monitor._noise import _loss_of_batch, _plain
+from sklgap.monitor._loss import BatchLoss, loss_of_batch
+from sklgap.monitor._module import unwrapped
 from sklgap.objective._copy import deepcopy
+from sklgap.objective._objective import WholeBatchLoss
 from sklgap.objective._parameters import real, trainable_parameters
 
 TrainStep = Callable[[nn.Module, list[Any]], Any]
@@ -100,7 +102,7 @@ def check_accumulation(
     batch: Any,
     sizes: Sequence[int],
     *,
-    loss: Callable[..., Any] | None = None,
+    loss: BatchLoss | None = None,
 ) -> AccumulationCheck:
     """Check whether gradient accumulation gives the gradient of the whole batch, and say why not.
 
@@ -158,7 +160,7 @@ def check_accumulation(
     check_in_reach(module)
     if not callable(train_step):
         raise TypeError(f"train_step must be a function (module, micro_batches); got {shown(train_step)}.")
-    module = _plain(module)
+    module = unwrapped(module)
     if not trainable_parameters(module):
         raise ValueError("module must have trainable parameters; it has none.")
     n = number_of_rows(batch)
@@ -169,7 +171,7 @@ def check_accumulation(
             f"got {shown(sizes)}."
         )
     counts = [int(size) for size in listed]
-    return _Check(train_step, module, batch, counts, _loss_of_batch(loss)).result()
+    return _Check(train_step, module, batch, counts, loss_of_batch(loss)).result()
 
 
 # -- the runs -------------------------------------------------------------------------------------------------------
@@ -189,7 +191,9 @@ class _Run:
 
 
 class _Check:
-    def __init__(self, train_step: TrainStep, module: nn.Module, batch: Any, sizes: list[int], loss: Any) -> None:
+    def __init__(
+        self, train_step: TrainStep, module: nn.Module, batch: Any, sizes: list[int], loss: WholeBatchLoss | None
+    ) -> None:
         self.train_step, self.module, self.loss = train_step, module, loss
         self.whole, self.sizes = [batch], sizes
         self.parts = list(parts_of(batch, sum(sizes), sizes))
@@ -308,6 +312,7 @@ class _Check:
         return gradient
 
     def by_loss(self, module: nn.Module, batches: list[Any]) -> None:
+        assert self.loss is not None
         self.loss(module, batches[0]).backward()
 
     def run(

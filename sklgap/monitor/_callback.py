@@ -2,14 +2,22 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
+from sklgap.monitor._loss import BatchLoss
 from sklgap.monitor._noise import BatchSizeMonitor
 
 PREFIX = "batch_size_monitor/"
 
 
-def monitor_of(module: nn.Module, loss: Any, optimizer: Any, options: dict[str, Any], scaler: Any) -> BatchSizeMonitor:
+def monitor_of(
+    module: nn.Module,
+    loss: BatchLoss | None,
+    optimizer: torch.optim.Optimizer | None,
+    options: dict[str, Any],
+    scaler: torch.amp.GradScaler | None,
+) -> BatchSizeMonitor:
     """Return the monitor of a training that a framework runs; ``optimizer`` counts where the geometry is Adam's."""
     optimizer = optimizer if options["geometry"] == "adam" else None
     monitor = BatchSizeMonitor(module, loss, optimizer=optimizer, scaler=scaler, **options)

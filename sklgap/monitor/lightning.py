@@ -9,6 +9,7 @@ import torch
 from sklgap.monitor._batches import number_of_rows
 from sklgap.monitor._callback import check_installed, monitor_of, numbers_to_log
 from sklgap.monitor._distributed import ddp_in
+from sklgap.monitor._loss import BatchLoss
 from sklgap.monitor._noise import BatchSizeMonitor, Geometry
 from sklgap.objective._parameters import Patterns
 
@@ -100,7 +101,7 @@ class BatchSizeCallback(Callback):
 
     def __init__(
         self,
-        loss: Any = None,
+        loss: BatchLoss | None = None,
         *,
         every: int | None = None,
         parts: int = 8,

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from sklgap._checks import shown
 from sklgap.monitor._batches import number_of_rows
 from sklgap.monitor._callback import check_installed, monitor_of, numbers_to_log
-from sklgap.monitor._noise import BatchSizeMonitor, Geometry, as_it_was
+from sklgap.monitor._loss import BatchLoss
+from sklgap.monitor._module import unchanged
+from sklgap.monitor._noise import BatchSizeMonitor, Geometry
 from sklgap.objective._parameters import Patterns
 
 try:
@@ -89,7 +91,7 @@ class BatchSizeCallback(TrainerCallback):
     def __init__(
         self,
         trainer: Any,
-        loss: Any = None,
+        loss: BatchLoss | None = None,
         *,
         every: int | None = None,
         parts: int = 8,
@@ -246,7 +248,7 @@ class BatchSizeCallback(TrainerCallback):
     def _value(self, batch: Any, given: Any) -> float:
         """Return the loss of a batch, always with the same random numbers, and leave all as it was."""
         assert self.monitor is not None
-        with as_it_was(self.monitor.module, self.monitor._params), torch.no_grad():
+        with unchanged(self.monitor.module, self.monitor._params), torch.no_grad():
             return float(self._computed(batch, given))
 
     def _how_it_counts(self, batch: Any) -> tuple[Count, bool]:
