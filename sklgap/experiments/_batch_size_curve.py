@@ -43,6 +43,7 @@ from sklgap.experiments._training_function import (
     check_calls,
     check_memory_of,
     check_names,
+    check_no_rate,
     check_rate,
     check_size,
     function_settings,
@@ -217,10 +218,7 @@ def batch_size_curve(
     check_arguments(batch_size_curve, locals())
     if is_training_function(estimator):
         return _curve_of_function(estimator, locals())
-    if learning_rate is not None:
-        raise WrongArgument(
-            f"learning_rate must be None beside an estimator, which has lr; got {shown(learning_rate)}."
-        )
+    check_no_rate(learning_rate)
     measurement = given_measurement(batch_size_curve, locals())
     classifier = check_classifier(estimator)
     rates = _check_rules(lr, learning_rates, budget, classifier)
@@ -273,17 +271,10 @@ def batch_size_curve(
     )
 
 
-# What a curve takes beside a function; all else is that function's own.
-_OF_FUNCTIONS = (
-    *("estimator", "batch_sizes", "reference", "lr", "learning_rate", "learning_rates", "n_trials", "scoring"),
-    *("random_state", "n_jobs", "memory", "verbose"),
-)
-
-
 def _curve_of_function(train: Any, given: dict[str, Any]) -> "BatchSizeCurve":
     """Return the curve of a training function; ``given`` are all arguments of `batch_size_curve`."""
     lr, memory, random_state = given["lr"], given["memory"], given["random_state"]
-    check_beside(batch_size_curve, given, _OF_FUNCTIONS)
+    check_beside(batch_size_curve, given, ("batch_sizes", "reference", "lr", "learning_rates"))
     rates = _check_rates(lr, given["learning_rates"])
     names = check_names(given["scoring"])
     check_integer("n_trials", given["n_trials"])

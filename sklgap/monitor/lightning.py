@@ -114,14 +114,8 @@ class BatchSizeCallback(Callback):
         check_installed(Callback, "lightning")
         super().__init__()
         self.loss, self.verbose = loss, verbose
-        self.options: dict[str, Any] = {
-            "every": every,
-            "parts": parts,
-            "parameters": parameters,
-            "geometry": geometry,
-            "max_overhead": max_overhead,
-            "window": window,
-        }
+        self.every, self.parts, self.parameters, self.geometry = every, parts, parameters, geometry
+        self.max_overhead, self.window = max_overhead, window
         self.monitor: BatchSizeMonitor | None = None
         self._accumulates = False
         self._n_samples = 0
@@ -147,7 +141,7 @@ class BatchSizeCallback(Callback):
             )
         optimizer = trainer.optimizers[0] if trainer.optimizers else None
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        self.monitor = monitor_of(module, self.loss, optimizer, self.options, scaler)
+        self.monitor = monitor_of(module, self.loss, optimizer, self, scaler)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Measure the parts of a batch, or note how many samples the micro-batch has."""

@@ -106,14 +106,8 @@ class BatchSizeCallback(TrainerCallback):
         if not isinstance(trainer, Trainer):
             raise TypeError(f"trainer must be the Trainer that the callback is added to; got {shown(trainer)}.")
         self.trainer, self.loss, self.verbose = trainer, loss, verbose
-        self.options: dict[str, Any] = {
-            "every": every,
-            "parts": parts,
-            "parameters": parameters,
-            "geometry": geometry,
-            "max_overhead": max_overhead,
-            "window": window,
-        }
+        self.every, self.parts, self.parameters, self.geometry = every, parts, parameters, geometry
+        self.max_overhead, self.window = max_overhead, window
         self.monitor: BatchSizeMonitor | None = None
         self._accumulates = self._logs = False
         self._model: Any = None
@@ -144,7 +138,7 @@ class BatchSizeCallback(TrainerCallback):
             )
         optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
         loss = self._trainers_loss if self.loss is None else self.loss
-        self.monitor = monitor_of(trainer.model, loss, optimizer, self.options, trainer.accelerator.scaler)
+        self.monitor = monitor_of(trainer.model, loss, optimizer, self, trainer.accelerator.scaler)
         self._sizes, self._given, self._count, self._divides = [], None, None, False
         self._take_hold()
 
