@@ -1,6 +1,7 @@
 """A noise scale that was measured beside an experiment, as an estimate: the form in which a result prints it."""
 
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from sklgap.inspection import GradientNoise
 from sklgap.monitor import BatchSizeMonitor
 
 NoiseScale = float | Estimate | GradientNoise | BatchSizeMonitor | Mapping[str, float]
-_OF_A_MONITOR = ("noise_scale", "noise_scale_low", "noise_scale_high", "n_window")
+_OF_A_MONITOR = ("noise_scale", "noise_scale_low", "noise_scale_high")
 
 
 def check_noise_scale(name: str, value: Any) -> Estimate:
@@ -21,7 +22,8 @@ def check_noise_scale(name: str, value: Any) -> Estimate:
     name : str
         What an error calls it.
     value : float, Estimate, GradientNoise, BatchSizeMonitor or dict
-        Samples, with or without an interval; a dict is the ``state()`` of a `BatchSizeMonitor`.
+        Samples, with or without an interval; a dict is the ``state()`` of a `BatchSizeMonitor`, or has at least its
+        noise scale and both ends.
 
     Returns
     -------
@@ -36,9 +38,10 @@ def check_noise_scale(name: str, value: Any) -> Estimate:
     """
     if isinstance(value, BatchSizeMonitor):
         value = value.state()
-    if isinstance(value, Mapping) and all(isinstance(value.get(key), int | float) for key in _OF_A_MONITOR):
-        scale, low, high, n = (value[key] for key in _OF_A_MONITOR)
-        return Estimate(scale, low, high, int(n), covers="the noise of the measurements in the monitor's window")
+    if isinstance(value, Mapping) and all(isinstance(value.get(key), numbers.Real) for key in _OF_A_MONITOR):
+        scale, low, high = (float(value[key]) for key in _OF_A_MONITOR)
+        n = int(value.get("n_window", 0))
+        return Estimate(scale, low, high, n, covers="the noise of the measurements in the monitor's window")
     if isinstance(value, GradientNoise):
         return Estimate(value.noise_scale, value.low, value.high, value.n_batches, covers="other mini-batches there")
     if isinstance(value, Estimate) and not value.value <= 0:

@@ -19,7 +19,8 @@ from sklgap.objective._copy import deepcopy
 from sklgap.objective._objective import WholeBatchLoss
 from sklgap.objective._parameters import real, trainable_parameters
 
-TrainStep = Callable[[nn.Module, list[Any]], Any]
+# Goes through the micro-batches of an update, and calls backward for each.
+AccumulatingLoop = Callable[[nn.Module, list[Any]], Any]
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 # Relative differences below these are rounding.
 _ROUNDING = {torch.float64: 1e-8, torch.float32: 1e-3}
@@ -97,7 +98,7 @@ class AccumulationCheck:
 
 
 def check_accumulation(
-    train_step: TrainStep,
+    train_step: AccumulatingLoop,
     module: nn.Module,
     batch: Any,
     sizes: Sequence[int],
@@ -192,7 +193,7 @@ class _Run:
 
 class _Check:
     def __init__(
-        self, train_step: TrainStep, module: nn.Module, batch: Any, sizes: list[int], loss: WholeBatchLoss | None
+        self, train_step: AccumulatingLoop, module: nn.Module, batch: Any, sizes: list[int], loss: WholeBatchLoss | None
     ) -> None:
         self.train_step, self.module, self.loss = train_step, module, loss
         self.whole, self.sizes = [batch], sizes
@@ -316,7 +317,7 @@ class _Check:
         self.loss(module, batches[0]).backward()
 
     def run(
-        self, batches: list[Any], *, calm: Sequence[str] = (), seed: int = 0, train_step: TrainStep | None = None
+        self, batches: list[Any], *, calm: Sequence[str] = (), seed: int = 0, train_step: AccumulatingLoop | None = None
     ) -> _Run:
         """Run the loop on a private copy of the module, with batch norm or dropout in evaluation mode if asked."""
         module = deepcopy(self.module)

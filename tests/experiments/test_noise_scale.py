@@ -35,6 +35,13 @@ def test_a_monitor_and_its_state_are_the_same(monitor):
     assert "monitor's window" in found.covers
 
 
+def test_a_record_of_a_monitor_has_both_ends_at_least(monitor):
+    logged = {name: value for name, value in monitor.state().items() if name.startswith("noise_scale")}
+    found, whole = check_noise_scale("useful", logged), check_noise_scale("useful", monitor)
+    assert (found.value, found.low, found.high) == (whole.value, whole.low, whole.high)
+    assert found.has_interval
+
+
 def test_what_gradient_noise_scale_returns():
     data = (torch.eye(3), torch.tensor([[1.0], [2.0], [3.0]]))
     exact = gradient_noise_scale((nn.Linear(3, 1), nn.MSELoss()), *data)
