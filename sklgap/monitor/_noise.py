@@ -193,6 +193,7 @@ class BatchSizeMonitor:
         self._params, self._groups = _groups(self.module, parameters)
         self._trained = _trained(self.module)
         self._records: deque[tuple[float, np.ndarray]] = deque(maxlen=self.window)
+        self._counted: deque[tuple[float, int]] = deque(maxlen=self.window)
         self._clock = _Clock(self.max_overhead)
         self._open: _Accumulated | None = None
         self._n_updates = 0
@@ -271,11 +272,12 @@ class BatchSizeMonitor:
             self.n_skipped += 1
             return
         unit = n / masses if self._in_samples else 1.0
+        mass_in_all = float(n) if self._in_samples else masses
         if signs is not None:
-            self._record(self._by_group(signs.by_parameter() * [math.sqrt(unit), 1, 1]), masses * unit, n)
+            self._record(self._by_group(signs.by_parameter() * [math.sqrt(unit), 1, 1]), mass_in_all, n)
             return
         mean = self._by_group(_norms(total, weights) / masses**2)
-        self._add(self._by_group(squares) * unit, mean, masses * unit, n_parts, n)
+        self._add(self._by_group(squares) * unit, mean, mass_in_all, n_parts, n)
 
     def _gradients(self, part: Any) -> tuple[float | None, list[Tensor]]:
         """Return what the part counts for, None where the loss does not say, and its gradients, unscaled."""
@@ -314,6 +316,7 @@ class BatchSizeMonitor:
         self._params, self._groups = _groups(self.module, self._patterns)
         self._trained = _trained(self.module)
         self._records.clear()
+        self._counted.clear()
 
     @contextlib.contextmanager
     def accumulate(self, n_samples: int) -> Iterator[None]:
@@ -449,6 +452,7 @@ class BatchSizeMonitor:
 
     def _record(self, rows: np.ndarray, mass: float, n: int) -> None:
         self._records.append((mass, rows))
+        self._counted.append((mass, n))
         self.n_measurements += 1
         self.batch_size = n
 
@@ -481,6 +485,11 @@ class BatchSizeMonitor:
         return None if all(weight is _NO_V for weight in found) else found
 
     # -- reading ----------------------------------------------------------------------------------------------------
+
+    @property
+    def counts_samples(self) -> bool:
+        """Whether the noise scale is in samples, and not in what the weights of a ``loss`` count, such as tokens."""
+        return all(mass == n for mass, n in self._counted)
 
     def state(self) -> dict[str, float]:
         """Return the estimates as a flat dict of numbers, for any logger.
