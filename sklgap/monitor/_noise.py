@@ -90,6 +90,8 @@ class BatchSizeMonitor:
         yet, or targets that are ignored in all parts but one.
     batch_size : int or None
         Samples of the last measured update.
+    counts_samples : bool
+        Whether the noise scale is in samples, and not in what the weights of a ``loss`` count, such as tokens.
 
     Notes
     -----
