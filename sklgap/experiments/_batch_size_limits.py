@@ -193,6 +193,11 @@ def _knee(useful: Any) -> Estimate | None:
     if useful is None:
         return None
     if isinstance(useful, BatchSizeMonitor):
+        if not useful.counts_samples:
+            raise ValueError(
+                "useful must be in samples; the noise scale of this monitor counts what the weights of its loss count, "
+                "such as tokens: give it as a number, divided by what a sample counts for."
+            )
         state = useful.state()
         ends = state["noise_scale_low"], state["noise_scale_high"]
         n = int(state["n_window"])

@@ -388,10 +388,10 @@ def _noise_of(found: Any) -> dict[str, float]:
         values = [found.noise_scale, found.low, found.high]
     elif isinstance(found, Mapping):  # what `BatchSizeMonitor.state` returns
         values = [found.get(f"noise_scale{end}") for end in ("", "_low", "_high")]
-    if not all(is_number(value, finite=False) for value in values):
+    if not all(is_number(value, finite=False) for value in values) or values[0] < 0:
         raise ValueError(
-            "noise_scales must hold numbers, what gradient_noise_scale returns, or the state() of a BatchSizeMonitor "
-            f"that has measured; got {shown(found)}."
+            "noise_scales must hold numbers of at least 0, what gradient_noise_scale returns, or the state() of a "
+            f"BatchSizeMonitor that has measured; got {shown(found)}."
         )
     return dict(zip(("noise_scale", "low", "high"), map(float, values), strict=True))
 
@@ -901,9 +901,11 @@ def _copy(state: Any) -> Any:
 
 def _number(loss: Any) -> float:
     try:
-        if isinstance(loss, bool | str) or np.ndim(loss):
+        if isinstance(loss, bool | np.bool_ | str) or np.ndim(loss):
             raise TypeError
         return float(loss)
+    except OverflowError:  # an integer beyond all floats
+        return math.inf
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"train_from must return the held-out loss, a number; got {shown(loss)}.") from None
 

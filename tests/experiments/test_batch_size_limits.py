@@ -162,3 +162,24 @@ def test_it_leaves_in_every_form(safe, monitor):
 def test_what_is_no_limit(safe, parameters, words):
     with pytest.raises((ValueError, TypeError), match=words):
         batch_size_limits(**{"safe": safe, **parameters})
+
+
+@pytest.mark.parametrize("tokens", [2, 7, 0.5])
+def test_a_monitor_that_counts_tokens_is_refused(safe, tokens):
+    """600 tokens are not 600 samples."""
+    monitor = BatchSizeMonitor(
+        nn.Linear(3, 1), lambda model, batch: (model(batch).square().mean(), len(batch) * tokens), every=1
+    )
+    for _ in range(8):
+        monitor.step(torch.randn(32, 3))
+    with pytest.raises(ValueError, match=r"^useful must be in samples; .* such as tokens"):
+        batch_size_limits(safe, useful=monitor)
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 50.0])
+def test_a_monitor_under_class_weights_counts_samples(safe, scale):
+    torch.manual_seed(0)
+    monitor = BatchSizeMonitor(nn.Linear(3, 2), nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0]) * scale), every=1)
+    for _ in range(8):
+        monitor.step((torch.randn(32, 3), torch.randint(2, (32,))))
+    assert batch_size_limits(safe, useful=monitor).records[-1]["limit"] == "useful"

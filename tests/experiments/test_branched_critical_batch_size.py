@@ -719,6 +719,9 @@ BAD_FUNCTION = {
     "noise of another": ({"noise_scales": {"b": 1.0}}, "noise_scales must be of the checkpoints given; got one of 'b'"),
     "noise, a list": ({"noise_scales": [1.0]}, "noise_scales must be None or a dict"),
     "noise, text": ({"noise_scales": {"a": "much"}}, "noise_scales must hold numbers"),
+    "noise, negative": ({"noise_scales": {"a": -5.0}}, "noise_scales must hold numbers of at least 0"),
+    "noise, below 0 as text": ({"noise_scales": {"a": {"noise_scale": -1e-9}}}, "noise_scales must hold numbers"),
+    "noise, NaN": ({"noise_scales": {"a": float("nan")}}, "noise_scales must hold numbers of at least 0"),
     "noise, not measured": ({"noise_scales": {"a": {"loss": 1.0}}}, "noise_scales must hold numbers"),
     "too large": ({"batch_sizes": [2048]}, "batch_sizes must be at most 1024"),
 }
@@ -749,3 +752,21 @@ def test_a_net_that_cannot_be_copied():
 def test_what_cannot_be_branched(estimator):
     with pytest.raises(TypeError, match="estimator must be an LBGapClassifier"):
         branched_critical_batch_size(estimator, *DATA, checkpoints=[1], batch_sizes=[10], random_state=0)
+
+
+@pytest.mark.parametrize("returned", [10**400, float("nan"), float("inf")])
+def test_a_loss_beyond_all_floats_has_diverged(returned):
+    found = branched_critical_batch_size(
+        lambda state, batch_size, learning_rate, n_samples, random_state: returned if batch_size == 16 else 1.0,
+        **{**FUNCTION, "checkpoints": {"a": 1.0}, "batch_sizes": [4, 16]},
+    )
+    assert found.losses("a")[-1].tolist() == [math.inf] * len(found.losses("a")[-1])
+
+
+@pytest.mark.parametrize("returned", [True, np.bool_(True), np.bool_(False)])
+def test_a_truth_value_is_no_loss(returned):
+    with pytest.raises(TypeError, match="train_from must return the held-out loss, a number"):
+        branched_critical_batch_size(
+            lambda state, batch_size, learning_rate, n_samples, random_state: returned,
+            **{**FUNCTION, "checkpoints": {"a": 1.0}},
+        )
