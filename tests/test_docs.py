@@ -1,5 +1,9 @@
-"""Every block of Python on the pages of ``docs`` and in the README runs, and their links lead somewhere."""
+"""Every block of Python on the pages of ``docs`` and in the README runs, and their links lead somewhere.
 
+A block of text directly below a block of Python is what that prints: the words are compared, and the numbers are not.
+"""
+
+import doctest
 import re
 import warnings
 from pathlib import Path
@@ -27,19 +31,32 @@ SLOW = {
     "docs/guide/sweep.md",
     "docs/guide/remedies.md",
     "docs/guide/run.md",
+    "docs/guide/own_loop.md",
     "docs/developer/extend.md",
 }
-# What needs data from outside, hours, or other processes (tests/test_parallel.py has those) is compiled only.
-ONLY_COMPILED = re.compile(r"fetch_(mnist|cifar10|cifar100)\(|load_timit\(|import Client|init_process_group\(")
+# What needs data from outside, hours, or other processes (tests/test_parallel.py has those) is compiled only, and so is
+# what needs other libraries (tests/monitor has those).
+ONLY_COMPILED = re.compile(
+    r"fetch_(mnist|cifar10|cifar100)\(|load_timit\(|import Client|init_process_group\("
+    r"|sklgap\.monitor\.(lightning|transformers) import"
+)
+BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```$)?", re.DOTALL | re.MULTILINE)
+# Machines round differently.
+NUMBER = re.compile(r"[-+]?\d+(,\d{3})*(\.\d+)?(e[-+]?\d+)?")
 
 
 def blocks(page):
-    """Return (first line, code) of every block of Python; lines are counted from 1."""
+    """Return (first line, code, printed output or None) of every block of Python; lines are counted from 1."""
     text = page.read_text(encoding="utf-8")
     return [
-        (text.count("\n", 0, match.start(1)) + 1, match.group(1))
-        for match in re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        (text.count("\n", 0, match.start("code")) + 1, match["code"], match["output"]) for match in BLOCK.finditer(text)
     ]
+
+
+def says_the_same(output, printed):
+    """Compare the words of a quoted output, in which "..." leaves something out, with what was printed."""
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    return doctest.OutputChecker().check_output(NUMBER.sub("0", output), NUMBER.sub("0", printed), options)
 
 
 def compiled(page, line, code):
@@ -61,18 +78,43 @@ def test_there_is_code():
     assert {"README.md", "docs/index.md", "docs/get_started.md", "docs/developer/extend.md"} <= names
 
 
+def test_there_are_outputs():
+    assert any(output for page in WITH_CODE for _, _, output in blocks(page))
+
+
+@pytest.mark.parametrize(
+    ("output", "printed", "same"),
+    [
+        ("64: up to 580 [350, 2,100]\n", "64: up to 430.5 [1e-3, -7]\n", True),
+        ("size   lost\n256   +1.3\n", "size     lost   \n1,024   -10.25\n", True),
+        ("safe: 64\n...\n", "safe: 128\n\nPlease note:\n* 5 trials\n", True),
+        ("1,024 is shown\n", "1,024 is not shown\n", False),
+        ("safe: 64\n", "safe: 64\nPlease note\n", False),
+        ("safe: 64\n", "", False),
+    ],
+)
+def test_words_are_compared_and_numbers_are_not(output, printed, same):
+    assert says_the_same(output, printed) is same
+
+
 @pytest.mark.parametrize("page", [parameter(page) for page in WITH_CODE])
-def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib").use("Agg")
     import matplotlib.pyplot as plt
 
     monkeypatch.chdir(tmp_path)  # figures and files of the page
     namespace = {"__name__": "page"}
     try:
-        for line, code in blocks(page):
+        for line, code, output in blocks(page):
             block = compiled(page, line, code)
-            if not ONLY_COMPILED.search(code):
-                exec(block, namespace)
+            if ONLY_COMPILED.search(code):
+                assert output is None, f"line {line}: nobody checks this output"
+                continue
+            capsys.readouterr()
+            exec(block, namespace)
+            printed = capsys.readouterr().out
+            if output is not None:
+                assert says_the_same(output, printed), f"the block of line {line} prints:\n{printed}"
     finally:
         plt.close("all")
 
@@ -81,7 +123,7 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
 def test_the_code_of_a_page_compiles(page):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for line, code in blocks(page):
+        for line, code, _ in blocks(page):
             compiled(page, line, code)
 
 

@@ -1,13 +1,16 @@
 """``batch_size_limits``: what fits in memory, what is safe and what is useful, in one table."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sklgap._checks import check_integer, check_kind
+from sklgap._checks import WrongArgument, check_integer, check_kind, shown
 from sklgap.experiments._estimate import Estimate
-from sklgap.experiments._noise_scale import NoiseScale, check_noise_scale
+from sklgap.experiments._noise_scale import check_noise_scale
 from sklgap.experiments._result import Result, listed
 from sklgap.experiments._safe_batch_size import SafeBatchSize
+from sklgap.inspection import GradientNoise
+from sklgap.monitor import BatchSizeMonitor
 
 if TYPE_CHECKING:
     from sklgap.experiments._plot._batch_size_curve import BatchSizeCurveDisplay
@@ -16,7 +19,10 @@ FITS, SAFE, USEFUL = "fits in memory", "safe", "useful"
 
 
 def batch_size_limits(
-    safe: SafeBatchSize, *, fits: int | None = None, useful: NoiseScale | None = None
+    safe: SafeBatchSize,
+    *,
+    fits: int | None = None,
+    useful: float | Estimate | GradientNoise | BatchSizeMonitor | None = None,
 ) -> "BatchSizeLimits":
     """Say which limit of the batch size is the smallest: what fits in memory, what is safe, or what is useful.
 
@@ -26,9 +32,9 @@ def batch_size_limits(
         What `largest_safe_batch_size` found, for an estimator or for a training function.
     fits : int, default=None
         Samples of the largest batch that fits in memory; None: not known.
-    useful : float, Estimate, GradientNoise, BatchSizeMonitor or dict, default=None
+    useful : float, Estimate, GradientNoise, or BatchSizeMonitor, default=None
         The batch size beyond which more samples save few updates (the "knee"), in samples: the noise scale of a
-        `sklgap.monitor.BatchSizeMonitor` or of its ``state()``, what `sklgap.inspection.gradient_noise_scale` returns,
+        `sklgap.monitor.BatchSizeMonitor` that counts samples, what `sklgap.inspection.gradient_noise_scale` returns,
         ``critical_batch_size(...).estimate``, or a number. None: not known.
 
     Returns
@@ -70,6 +76,11 @@ def batch_size_limits(
     """
     check_kind("safe", safe, SafeBatchSize)
     check_integer("fits", fits, or_none=True)
+    if isinstance(useful, Mapping):
+        raise WrongArgument(
+            "useful must be the BatchSizeMonitor itself: its state() does not say whether it counts samples; got "
+            f"{shown(useful)}."
+        )
     useful_size = None if useful is None else check_noise_scale("useful", useful)
     return BatchSizeLimits(safe, None if fits is None else int(fits), useful_size)
 
@@ -159,10 +170,9 @@ class BatchSizeLimits(Result):
         return f"about {value} [{_number(ends['low'])}, {_number(ends['high'])}]"
 
     def _head(self) -> list[str]:
-        margins = listed([f"{margin:g} of {name}" for name, margin in self._safe.margins.items()])
         return [
-            f"safe: the largest size shown to lose less than {margins} against batches of {self._safe.reference:,}, or "
-            "these themselves"
+            f"safe: the largest size shown to lose less than {self._safe._margins_in_words()}, against batches of "
+            f"{self._safe.reference:,}, or these themselves"
         ]
 
     def _table(self) -> list[list[str]]:

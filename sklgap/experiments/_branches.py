@@ -138,9 +138,11 @@ def _copy(state: Any) -> Any:
 
 def _number(loss: Any) -> float:
     try:
-        if isinstance(loss, bool | str) or np.ndim(loss):
+        if isinstance(loss, bool | np.bool_ | str) or np.ndim(loss):
             raise TypeError
         return float(loss)
+    except OverflowError:  # an integer beyond all floats
+        return math.inf
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"train_from must return the held-out loss, a number; got {shown(loss)}.") from None
 

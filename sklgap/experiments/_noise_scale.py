@@ -35,11 +35,20 @@ def check_noise_scale(name: str, value: Any) -> Estimate:
     ------
     WrongArgument
         For anything else, and for a number or an Estimate that is not above 0.
+    ValueError
+        For a monitor that does not count samples, and for a negative noise scale in a dict.
     """
     if isinstance(value, BatchSizeMonitor):
+        if not value.counts_samples:
+            raise ValueError(
+                f"{name} must be in samples; the noise scale of this monitor counts what the weights of its loss "
+                "count, such as tokens: give it as a number, divided by what a sample counts for."
+            )
         value = value.state()
     if isinstance(value, Mapping) and all(isinstance(value.get(key), numbers.Real) for key in _OF_A_MONITOR):
         scale, low, high = (float(value[key]) for key in _OF_A_MONITOR)
+        if scale < 0:
+            raise ValueError(f"{name} must be a noise scale of at least 0; got {shown(scale)}.")
         n = int(value.get("n_window", 0))
         return Estimate(scale, low, high, n, covers="the noise of the measurements in the monitor's window")
     if isinstance(value, GradientNoise):

@@ -14,7 +14,7 @@ from sklgap._checks import check_module, is_flat, is_integer, shown
 from sklgap._random import undisturbed
 from sklgap.monitor._batches import check_in_reach, number_of_rows, parts_of
 from sklgap.monitor._loss import BatchLoss, loss_of_batch
-from sklgap.monitor._module import unwrapped
+from sklgap.monitor._module import unchanged, unwrapped
 from sklgap.objective._copy import deepcopy
 from sklgap.objective._objective import WholeBatchLoss
 from sklgap.objective._parameters import real, trainable_parameters
@@ -171,8 +171,22 @@ def check_accumulation(
             f"sizes must be at least 2 integers of at least 1 that add up to the {n} samples of batch; "
             f"got {shown(sizes)}."
         )
-    counts = [int(size) for size in listed]
-    return _Check(train_step, module, batch, counts, loss_of_batch(loss)).result()
+    check = _Check(train_step, module, batch, [int(size) for size in listed], loss_of_batch(loss))
+    with unchanged(module, trainable_parameters(module)), _without_gradients(module):
+        return check.result()
+
+
+@contextlib.contextmanager
+def _without_gradients(module: nn.Module) -> Iterator[None]:
+    """Put ``.grad`` of the user's module aside: a loop that uses this module, and not its copy, may change it."""
+    saved = [(p, p.grad) for p in module.parameters()]
+    for p, _ in saved:
+        p.grad = None
+    try:
+        yield
+    finally:
+        for p, gradient in saved:
+            p.grad = gradient
 
 
 # -- the runs -------------------------------------------------------------------------------------------------------
@@ -277,6 +291,9 @@ class _Check:
                 found.append("unequal_means")
             else:
                 return ["other"]
+        if len(given) < k and proportional and abs(float(given.sum()) * k / len(given) - 1) < _NEAR:
+            # The others have no gradient, and count in the mean of the means.
+            return ["unequal_means"]
         total = float(given.sum()) / (len(given) / k if not proportional else float(right.sum()))
         if abs(total - 1) > _NEAR:
             name = "scaled"

@@ -17,14 +17,19 @@ from sklgap.monitor._clock import Clock
 from sklgap.monitor._distributed import averaging_of, of_all_processes
 from sklgap.monitor._loss import BatchLoss, loss_of_batch
 from sklgap.monitor._module import unchanged, unwrapped
-from sklgap.monitor._norms import as_array, dense, squared_norm, squared_norms, wide
+from sklgap.monitor._norms import NO_V, as_array, dense, squared_norm, squared_norms, wide
 from sklgap.monitor._sign_geometry import SignSums, sign_noise_scale_of, sign_saving
 from sklgap.monitor._window import LEAST_STRETCHES, noise_scale_of
+from sklgap.objective._objective import takes_module
 from sklgap.objective._parameters import Patterns, real, trainable_parameters
 
 Geometry = Literal["euclidean", "adam", "l1"]
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _ALL = "all"
+_CHANGES_ITSELF = (
+    "must not change its parameters in its forward pass, as Embedding(max_norm=...) does: to measure by step(batch) "
+    "would change the training; use accumulate."
+)
 
 
 class BatchSizeMonitor:
@@ -74,10 +79,12 @@ class BatchSizeMonitor:
     n_measurements : int
         Updates measured so far.
     n_skipped : int
-        Updates that could not be measured: a single micro-batch, an overflow under a ``scaler``, or Adam's v not there
-        yet.
+        Updates that could not be measured: a last batch of an epoch too short for its parts, a single micro-batch, an
+        overflow under a ``scaler``, Adam's v not there yet, or targets that are ignored in all parts but one.
     batch_size : int or None
         Samples of the last measured update.
+    counts_samples : bool
+        Whether the noise scale is in samples, and not in what the weights of a ``loss`` count, such as tokens.
 
     Notes
     -----
@@ -98,6 +105,11 @@ class BatchSizeMonitor:
     values of the batch's gradient, too large on average, and one half of the batch times the signs of the other half,
     too small on average. Their ratio is the bias. The interval spans both, and the noise scale is the geometric mean of
     theirs.
+
+    Where the module trains other parameters from some update on (frozen, thawed, replaced), the window begins again.
+
+    The noise scale is a number of samples, also where class weights or ignored targets make them count differently. It
+    is in the units of the weight where the ``loss`` is a function that returns one.
 
     A noise scale is about the speed of training. It says nothing about accuracy, and takes the Hessian for a multiple
     of the identity (McCandlish et al.): it is good for an order of magnitude.
@@ -170,13 +182,18 @@ class BatchSizeMonitor:
         self.every, self.parts, self.geometry, self.max_overhead = every, int(parts), geometry, float(max_overhead)
         self.optimizer, self.scaler, self.window = optimizer, scaler, int(window)
         self._loss = loss_of_batch(loss)
+        # The weights that a function returns may be tokens; those of a criterion depend on the scale of class weights.
+        self._in_samples = loss is not None and not takes_module(loss)
+        self._patterns = parameters
         self._params, self._groups = _groups(self.module, parameters)
+        self._trained = _trained(self.module)
         self._records: deque[tuple[float, np.ndarray]] = deque(maxlen=self.window)
+        self._counted: deque[tuple[float, int]] = deque(maxlen=self.window)
         self._clock = Clock(self.max_overhead)
         self._open: _Accumulated | None = None
         self._n_updates = 0
-        # Of callbacks: they leave out the short batch at the end of an epoch, and updates of unequal micro-batches.
-        self._lenient, self._largest = False, 0
+        self._largest = 0  # A batch too short for its parts ends an epoch where there was a larger one: left out.
+        self._lenient = False  # Callbacks leave out updates of unequal micro-batches.
         self.n_measurements, self.n_skipped = 0, 0
         self.batch_size: int | None = None
 
@@ -202,8 +219,7 @@ class BatchSizeMonitor:
             raise ValueError("loss must be given to BatchSizeMonitor where step gets a batch; got None.")
         due = self._clock.due() if self.every is None else self._n_updates % self.every == 0
         self._n_updates += 1
-        if self._lenient:
-            self._largest = max(self._largest, number_of_rows(batch))
+        self._largest = max(self._largest, number_of_rows(batch))
         if due:
             with self._clock.running():
                 self._measure(batch)
@@ -217,19 +233,25 @@ class BatchSizeMonitor:
             raise ValueError(
                 f"batch must have at least 2 samples for each of the parts={self.parts}; got {n} samples: lower parts."
             )
+        self._check_forward()
+        if self._is_other():
+            self._begin_again()
         weights = self._weights()
         if weights is None:
             self.n_skipped += 1
             return
         total = [torch.zeros_like(real(p), dtype=wide(p)) for p in self._params.values()]
         signs = SignSums(total) if self.geometry == "l1" else None
-        squares, masses = np.zeros(len(self._params)), 0.0
+        squares, masses, n_parts = np.zeros(len(self._params)), 0.0, 0
         for part in parts_of(batch, n, self.parts):
             mass, gradients = self._gradients(part)
             mass = mass if mass is not None else number_of_rows(part)
+            if not mass:  # of ignored targets alone
+                continue
+            n_parts += 1
             norms = squared_norms(gradients, weights)
             if not np.isfinite(norms).all():
-                if self.scaler is None:
+                if self.scaler is None and not _lacks_v(norms, weights):
                     raise ValueError("The gradient must be finite to be measured; it is not on a part of the batch.")
                 self.n_skipped += 1
                 return
@@ -240,29 +262,55 @@ class BatchSizeMonitor:
                 continue
             for sum_, gradient in zip(total, gradients, strict=True):
                 sum_.add_(gradient, alpha=mass)
+        if n_parts < 2:
+            self.n_skipped += 1
+            return
+        unit = n / masses if self._in_samples else 1.0
+        mass_in_all = float(n) if self._in_samples else masses
         if signs is not None:
-            self._record(self._by_group(signs.by_parameter()), masses, n)
+            self._record(self._by_group(signs.by_parameter() * [math.sqrt(unit), 1, 1]), mass_in_all, n)
             return
         mean = self._by_group(squared_norms(total, weights) / masses**2)
-        self._add(self._by_group(squares), mean, masses, self.parts, n)
+        self._add(self._by_group(squares) * unit, mean, mass_in_all, n_parts, n)
 
     def _gradients(self, part: Any) -> tuple[float | None, list[Tensor]]:
         """Return what the part counts for, None where the loss does not say, and its gradients, unscaled."""
         assert self._loss is not None
         scale = self._scale()
         with unchanged(self.module, self._params), torch.enable_grad():
+            versions = [p._version for p in self.module.parameters()]
             loss = self._loss(self.module, part)
+            if versions != [p._version for p in self.module.parameters()]:
+                raise ValueError(f"module {_CHANGES_ITSELF}")
             if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
                 raise ValueError("loss must return one number that depends on the parameters of the module.")
-            value = float(loss.detach())
-            if not math.isfinite(value):
+            value, mass = float(loss.detach()), self._loss.weight
+            if mass is not None and not 0 <= mass < math.inf:
+                raise ValueError(f"loss must return a weight of the batch that is a number of at least 0; got {mass}.")
+            if not math.isfinite(value) and mass != 0:
                 raise ValueError(f"The loss must be finite to be measured; it is {value} on a part of the batch.")
             found = torch.autograd.grad(loss * scale, list(self._params.values()), allow_unused=True)
         gradients = [
             torch.zeros_like(real(p), dtype=wide(p)) if g is None else dense(g, p) / scale
             for g, p in zip(found, self._params.values(), strict=True)
         ]
-        return self._loss.weight, gradients
+        return mass, gradients
+
+    def _check_forward(self) -> None:
+        if any(getattr(part, "max_norm", None) is not None for part in self.module.modules()):
+            raise ValueError(f"module {_CHANGES_ITSELF}")
+
+    def _is_other(self) -> bool:
+        """Say whether the module trains other parameters than those that are measured: thawed, frozen, replaced."""
+        now = _trained(self.module)
+        return len(now) != len(self._trained) or any(a is not b for a, b in zip(now, self._trained, strict=True))
+
+    def _begin_again(self) -> None:
+        """Measure the parameters that are trained now, in an empty window: the noise of others is another one."""
+        self._params, self._groups = _groups(self.module, self._patterns)
+        self._trained = _trained(self.module)
+        self._records.clear()
+        self._counted.clear()
 
     @contextlib.contextmanager
     def accumulate(self, n_samples: int) -> Iterator[None]:
@@ -287,6 +335,9 @@ class BatchSizeMonitor:
             raise ValueError("geometry must be 'euclidean' or 'adam' for accumulate; got 'l1': use step(batch).")
         self._check_sums()
         averaging = averaging_of(self._outer)
+        if self._is_other():
+            self._open = None
+            self._begin_again()
         uniform: list[Tensor | None] = [None] * len(self._params)
         before = self._standing(uniform)
         begun = self._open is not None and not self._open.last.any() and self._open.sizes
@@ -371,8 +422,8 @@ class BatchSizeMonitor:
             # A micro-batch adds to the average of the processes its share of what it adds in its own.
             squares = squares / len(ns) ** 2
             n, k = int(ns.sum()), int(ks.sum())
-        finite = bool(np.isfinite(total).all())
-        if not finite and self.scaler is None:
+        finite = bool(np.isfinite(total).all() and np.isfinite(squares).all())
+        if not finite and self.scaler is None and not _lacks_v(open_.total, open_.weights or []):
             raise ValueError("The gradient must be finite to be measured; it is not in this update.")
         if k < 2 or not finite or (self._lenient and not equal):
             self.n_skipped += 1
@@ -395,11 +446,15 @@ class BatchSizeMonitor:
 
     def _record(self, rows: np.ndarray, mass: float, n: int) -> None:
         self._records.append((mass, rows))
+        self._counted.append((mass, n))
         self.n_measurements += 1
         self.batch_size = n
 
     def _weights(self) -> list[Tensor | None] | None:
-        """Return what every coordinate counts, by parameter: None for one each; None where Adam has no v yet."""
+        """Return what every coordinate counts, by parameter: None for one each; None where Adam has no v yet.
+
+        Of a parameter that has had no gradient yet there is no v either: its gradient must be 0 to be measured.
+        """
         if self.optimizer is None:
             return [None] * len(self._params)
         groups = {id(p): group for group in self.optimizer.param_groups for p in group["params"]}
@@ -408,8 +463,10 @@ class BatchSizeMonitor:
             if id(p) not in groups:
                 raise ValueError(f"optimizer must train all measured parameters; it does not train {name!r}.")
             state, group = self.optimizer.state.get(p, {}), groups[id(p)]
-            if not state:
-                return None
+            # A first update that overflowed under a scaler leaves v = 0 after 0 steps.
+            if not state or ("step" in state and not float(state["step"])):
+                found.append(NO_V)
+                continue
             v = state.get("max_exp_avg_sq") if group.get("amsgrad") else state.get("exp_avg_sq")
             if not isinstance(v, Tensor) or "betas" not in group or "eps" not in group or v.shape != p.shape:
                 raise ValueError(
@@ -419,9 +476,14 @@ class BatchSizeMonitor:
             correction = 1 - group["betas"][1] ** float(state["step"])
             weight = 1 / ((v.to(wide(p)) / correction).sqrt() + group["eps"])
             found.append(weight.unsqueeze(-1) if p.is_complex() else weight)
-        return found
+        return None if all(weight is NO_V for weight in found) else found
 
     # -- reading ----------------------------------------------------------------------------------------------------
+
+    @property
+    def counts_samples(self) -> bool:
+        """Whether the noise scale is in samples, and not in what the weights of a ``loss`` count, such as tokens."""
+        return all(mass == n for mass, n in self._counted)
 
     def state(self) -> dict[str, float]:
         """Return the estimates as a flat dict of numbers, for any logger.
@@ -451,7 +513,8 @@ class BatchSizeMonitor:
         """Return in a few words what the noise scale says about the batch size in use."""
         if not self._records:
             return "Nothing has been measured yet: train on."
-        state, size = self.state(), float(self._records[-1][0])
+        # The last batch of an epoch may be a short one: of two in a row the larger is the size in use.
+        state, size = self.state(), max(mass for mass, _ in list(self._records)[-2:])
         knee, low, high = state["noise_scale"], state["noise_scale_low"], state["noise_scale_high"]
         notes = "This is about speed, not about accuracy."
         if self.geometry == "adam":
@@ -461,7 +524,8 @@ class BatchSizeMonitor:
         if any(isinstance(part, _BATCH_NORM) and part.training for part in self.module.modules()):
             notes = f"Batch norm: a part has its own statistics, which biases the knee. {notes}"
         if not math.isfinite(high) or not math.isfinite(knee):
-            least = f"above {_number(low)}" if low > 0 else "not determined"
+            # An infinite lower end: the squared gradient is below 0 by more than chance, so that parts are not draws.
+            least = f"above {_number(low)}" if 0 < low < math.inf else "not determined"
             return f"{_number(size)}: the knee is {least} (95 %); measure longer for its upper end. {notes}"
         saved = 1 - (1 + knee / (2 * size)) / (1 + knee / size)
         if self.geometry == "l1":
@@ -519,3 +583,12 @@ def _groups(
     groups = {_ALL: list(place.values())}
     groups.update({name: [place[p] for p in members[name]] for name in grouped})
     return dict(params), groups
+
+
+def _lacks_v(norms: np.ndarray, weights: Sequence[Tensor | None]) -> bool:
+    """Say whether a parameter has its first gradient, for which Adam has no v yet."""
+    return any(weight is NO_V and norm > 0 for weight, norm in zip(weights, norms, strict=False))
+
+
+def _trained(module: nn.Module) -> list[Tensor]:
+    return [p for p in module.parameters() if p.requires_grad]

@@ -1,5 +1,6 @@
 """Squared norms of gradients of any layout, type and device."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from sklgap.objective._parameters import real
 
 # Of a large float32 vector, so many squares are summed in float32, and these sums in float64.
 _BLOCK, _LARGE = 256, 65536
+# In place of the weights of a parameter for which Adam has no v yet.
+NO_V = torch.empty(0)
 
 
 def wide(p: Tensor) -> torch.dtype:
@@ -29,8 +32,10 @@ def squared_norms(vectors: Iterable[Tensor], weights: Sequence[Tensor | None]) -
 
 
 def squared_norm(vector: Tensor, weight: Tensor | None) -> Tensor:
-    """Return the squared norm in float64, in which a coordinate counts its weight."""
+    """Return the squared norm in float64, in which a coordinate counts its weight; infinite with `NO_V`, unless 0."""
     vector = real(vector.to_dense() if vector.layout != torch.strided else vector)
+    if weight is NO_V:
+        return torch.where(vector.any(), math.inf, 0.0).to(wide(vector))
     if weight is not None:
         return (vector.to(weight.dtype).square() * weight).sum()
     if vector.dtype != torch.float32 or vector.device.type != "cpu" or vector.numel() < _LARGE:

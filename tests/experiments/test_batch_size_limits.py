@@ -119,6 +119,17 @@ def test_the_safe_size_of_an_estimator():
     assert "accuracy" in str(found)
 
 
+def test_the_margin_is_printed_in_the_units_of_its_score(safe):
+    assert "less than 3 points of accuracy on validation data, against batches of 64" in str(batch_size_limits(safe))
+
+    def scored(batch_size, random_state):
+        return {"reward": 100 - batch_size / 64 + random_state % 7 / 100}
+
+    curve = batch_size_curve(scored, batch_sizes=[64, 128], n_trials=4, random_state=0, verbose=0)
+    own = largest_safe_batch_size(curve, {"reward": 2.5})
+    assert "less than 2.5 of reward on validation data, against batches of 64" in str(batch_size_limits(own))
+
+
 def test_it_leaves_in_every_form(safe, monitor):
     found = batch_size_limits(safe, fits=4096, useful=monitor)
     content = json.loads(found.to_json())
@@ -141,9 +152,31 @@ def test_it_leaves_in_every_form(safe, monitor):
         ({"useful": "900"}, "useful must be"),
         ({"useful": True}, "useful must be"),
         ({"useful": Estimate(-1.0, -2.0, 0.0, 3)}, "useful must be .*, an Estimate above 0"),
+        ({"useful": {"noise_scale": 900.0}}, "useful must be the BatchSizeMonitor itself"),
         ({"safe": 256}, "safe must be a SafeBatchSize"),
     ],
 )
 def test_what_is_no_limit(safe, parameters, words):
     with pytest.raises((ValueError, TypeError), match=words):
         batch_size_limits(**{"safe": safe, **parameters})
+
+
+@pytest.mark.parametrize("tokens", [2, 7, 0.5])
+def test_a_monitor_that_counts_tokens_is_refused(safe, tokens):
+    """600 tokens are not 600 samples."""
+    monitor = BatchSizeMonitor(
+        nn.Linear(3, 1), lambda model, batch: (model(batch).square().mean(), len(batch) * tokens), every=1
+    )
+    for _ in range(8):
+        monitor.step(torch.randn(32, 3))
+    with pytest.raises(ValueError, match=r"^useful must be in samples; .* such as tokens"):
+        batch_size_limits(safe, useful=monitor)
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 50.0])
+def test_a_monitor_under_class_weights_counts_samples(safe, scale):
+    torch.manual_seed(0)
+    monitor = BatchSizeMonitor(nn.Linear(3, 2), nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0]) * scale), every=1)
+    for _ in range(8):
+        monitor.step((torch.randn(32, 3), torch.randint(2, (32,))))
+    assert batch_size_limits(safe, useful=monitor).records[-1]["limit"] == "useful"

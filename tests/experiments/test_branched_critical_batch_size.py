@@ -720,7 +720,9 @@ BAD_FUNCTION = {
     "noise, a list": ({"noise_scales": [1.0]}, "noise_scales must be None or a dict"),
     "noise, text": ({"noise_scales": {"a": "much"}}, r"noise_scales\['a'\] must be a number"),
     "noise, not measured": ({"noise_scales": {"a": {"loss": 1.0}}}, r"noise_scales\['a'\] must be a number"),
-    "noise, below 0": ({"noise_scales": {"a": -1.0}}, r"noise_scales\['a'\] must be a number above 0"),
+    "noise, negative": ({"noise_scales": {"a": -5.0}}, r"noise_scales\['a'\] must be a number above 0"),
+    "noise, one end": ({"noise_scales": {"a": {"noise_scale": -1e-9}}}, r"noise_scales\['a'\] must be a number above"),
+    "noise, NaN": ({"noise_scales": {"a": float("nan")}}, r"noise_scales\['a'\] must be a number above 0"),
     "no measurement": (
         {"noise_scales": {"a": BatchSizeMonitor(torch.nn.Linear(2, 1))}},
         "must be of a BatchSizeMonitor that has measured",
@@ -754,3 +756,21 @@ def test_a_net_that_cannot_be_copied():
 def test_what_cannot_be_branched(estimator):
     with pytest.raises(TypeError, match="estimator must be an LBGapClassifier"):
         branched_critical_batch_size(estimator, *DATA, checkpoints=[1], batch_sizes=[10], random_state=0)
+
+
+@pytest.mark.parametrize("returned", [10**400, float("nan"), float("inf")])
+def test_a_loss_beyond_all_floats_has_diverged(returned):
+    found = branched_critical_batch_size(
+        lambda state, batch_size, learning_rate, n_samples, random_state: returned if batch_size == 16 else 1.0,
+        **{**FUNCTION, "checkpoints": {"a": 1.0}, "batch_sizes": [4, 16]},
+    )
+    assert found.losses("a")[-1].tolist() == [math.inf] * len(found.losses("a")[-1])
+
+
+@pytest.mark.parametrize("returned", [True, np.bool_(True), np.bool_(False)])
+def test_a_truth_value_is_no_loss(returned):
+    with pytest.raises(TypeError, match="train_from must return the held-out loss, a number"):
+        branched_critical_batch_size(
+            lambda state, batch_size, learning_rate, n_samples, random_state: returned,
+            **{**FUNCTION, "checkpoints": {"a": 1.0}},
+        )
