@@ -336,7 +336,7 @@ def largest_safe_batch_size(
     if not len(curve.values(curve.reference, "trial")):
         raise ValueError("curve must have a finished fit of its reference; it was interrupted before.")
     scores = _scores_of(curve, scoring)
-    margins = _check_margins(margin, scores, curve.settings["n_valid"], "validation")
+    margins = _check_margins(margin, scores, curve.settings["n_valid"])
     larger = [size for size in curve.batch_sizes if size > curve.reference]
     tested = fixed_sequence(
         larger,
@@ -396,7 +396,7 @@ def _equal(measured: Any, asked: Any) -> bool:
     return measured is asked or (same_function and repr(measured) == repr(asked))
 
 
-def _check_margins(margin: Any, scores: Sequence[Score], n_valid: int, samples: str) -> dict[str, float]:
+def _check_margins(margin: Any, scores: Sequence[Score], n_valid: int) -> dict[str, float]:
     """Return the margin of each score."""
     if isinstance(margin, Mapping):
         unknown = [name for name in margin if name not in {score.name for score in scores}]

@@ -36,6 +36,8 @@ CORRECT = "correct"
 _RETURNS = "a number, a dict of numbers, or a tuple (model, either of these)"
 # What a record says of the call itself.
 _OF_THE_CALL = ("regime", "trial", "seed", "batch_size", "lr", "fit_seconds")
+# What every experiment takes beside a training function.
+_TAKEN = ("estimator", "learning_rate", "n_trials", "scoring", "random_state", "n_jobs", "memory", "verbose")
 # In the name of a score: it is better the smaller it is, unless the name begins with one of the others.
 _SMALLER_IS_BETTER = {
     *("err", "nll", "ppl", "mse", "rmse", "rmsle", "mae", "mape", "wer", "cer", "eer", "ter", "fid", "kl", "ece"),
@@ -86,9 +88,10 @@ def check_beside(experiment: Callable[..., Any], given: Mapping[str, Any], taken
     given : mapping
         Its arguments by name.
     taken : sequence of str
-        The parameters that it has for a training function; all others must be left at their defaults.
+        The parameters that it has for a training function, beside those that every experiment has for one; all others
+        must be left at their defaults.
     """
-    others = given_beside(experiment, given, [name for name in given if name not in taken])
+    others = given_beside(experiment, given, [name for name in given if name not in (*_TAKEN, *taken)])
     if others:
         raise WrongArgument(
             f"{', '.join(others)} must be left out beside a training function, which has its own data, measures itself "
@@ -116,6 +119,14 @@ def check_rate(learning_rate: Any) -> None:
     """Raise a ValueError for a learning rate that is not a number above 0, or None."""
     if learning_rate is not None:
         check_positive("learning_rate", learning_rate)
+
+
+def check_no_rate(learning_rate: Any) -> None:
+    """Raise a WrongArgument for a learning rate beside an estimator."""
+    if learning_rate is not None:
+        raise WrongArgument(
+            f"learning_rate must be None beside an estimator, which has lr; got {shown(learning_rate)}."
+        )
 
 
 def check_size(name: str, size: Any) -> int:

@@ -2,41 +2,34 @@
 
 import contextlib
 import math
-import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-import torch.distributed
 from torch import Tensor, nn
 
 from sklgap._checks import check_fraction, check_integer, check_module, check_sizes, shown
-from sklgap._random import undisturbed
-from sklgap._typing import Criterion
 from sklgap.monitor._backward import seen
 from sklgap.monitor._batches import check_in_reach, number_of_rows, parts_of
+from sklgap.monitor._clock import Clock
 from sklgap.monitor._distributed import averaging_of, of_all_processes
+from sklgap.monitor._loss import BatchLoss, loss_of_batch
+from sklgap.monitor._module import unchanged, unwrapped
+from sklgap.monitor._norms import NO_V, as_array, dense, squared_norm, squared_norms, wide
 from sklgap.monitor._sign_geometry import SignSums, sign_noise_scale_of, sign_saving
 from sklgap.monitor._window import LEAST_STRETCHES, noise_scale_of
-from sklgap.objective._loss import call_module
-from sklgap.objective._objective import WholeBatchLoss, takes_module
+from sklgap.objective._objective import takes_module
 from sklgap.objective._parameters import Patterns, real, trainable_parameters
-from sklgap.objective._row_loss import counts_of
-from sklgap.objective._stream import inputs_and_target
 
 Geometry = Literal["euclidean", "adam", "l1"]
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _ALL = "all"
-# In place of the weights of a parameter for which Adam has no v yet.
-_NO_V = torch.empty(0)
 _CHANGES_ITSELF = (
     "must not change its parameters in its forward pass, as Embedding(max_norm=...) does: to measure by step(batch) "
     "would change the training; use accumulate."
 )
-# Of a large float32 vector, so many squares are summed in float32, and these sums in float64.
-_BLOCK, _LARGE = 256, 65536
 
 
 class BatchSizeMonitor:
@@ -163,7 +156,7 @@ class BatchSizeMonitor:
     def __init__(
         self,
         module: nn.Module,
-        loss: Criterion | Any = None,
+        loss: BatchLoss | None = None,
         *,
         every: int | None = None,
         parts: int = 8,
@@ -171,7 +164,7 @@ class BatchSizeMonitor:
         geometry: Geometry = "euclidean",
         max_overhead: float = 0.03,
         optimizer: torch.optim.Optimizer | None = None,
-        scaler: Any = None,
+        scaler: torch.amp.GradScaler | None = None,
         window: int = 100,
     ) -> None:
         check_module(module)
@@ -185,10 +178,10 @@ class BatchSizeMonitor:
             raise ValueError(f"geometry must be 'euclidean', 'adam' or 'l1'; got {shown(geometry)}.")
         if (geometry == "adam") != (optimizer is not None):
             raise ValueError("optimizer must be given with geometry='adam', which reads its v, and only with it.")
-        self._outer, self.module = module, _plain(module)
+        self._outer, self.module = module, unwrapped(module)
         self.every, self.parts, self.geometry, self.max_overhead = every, int(parts), geometry, float(max_overhead)
         self.optimizer, self.scaler, self.window = optimizer, scaler, int(window)
-        self._loss = _loss_of_batch(loss)
+        self._loss = loss_of_batch(loss)
         # The weights that a function returns may be tokens; those of a criterion depend on the scale of class weights.
         self._in_samples = loss is not None and not takes_module(loss)
         self._patterns = parameters
@@ -196,7 +189,7 @@ class BatchSizeMonitor:
         self._trained = _trained(self.module)
         self._records: deque[tuple[float, np.ndarray]] = deque(maxlen=self.window)
         self._counted: deque[tuple[float, int]] = deque(maxlen=self.window)
-        self._clock = _Clock(self.max_overhead)
+        self._clock = Clock(self.max_overhead)
         self._open: _Accumulated | None = None
         self._n_updates = 0
         self._largest = 0  # A batch too short for its parts ends an epoch where there was a larger one: left out.
@@ -247,7 +240,7 @@ class BatchSizeMonitor:
         if weights is None:
             self.n_skipped += 1
             return
-        total = [torch.zeros_like(real(p), dtype=_wide(p)) for p in self._params.values()]
+        total = [torch.zeros_like(real(p), dtype=wide(p)) for p in self._params.values()]
         signs = SignSums(total) if self.geometry == "l1" else None
         squares, masses, n_parts = np.zeros(len(self._params)), 0.0, 0
         for part in parts_of(batch, n, self.parts):
@@ -256,7 +249,7 @@ class BatchSizeMonitor:
             if not mass:  # of ignored targets alone
                 continue
             n_parts += 1
-            norms = _norms(gradients, weights)
+            norms = squared_norms(gradients, weights)
             if not np.isfinite(norms).all():
                 if self.scaler is None and not _lacks_v(norms, weights):
                     raise ValueError("The gradient must be finite to be measured; it is not on a part of the batch.")
@@ -277,28 +270,28 @@ class BatchSizeMonitor:
         if signs is not None:
             self._record(self._by_group(signs.by_parameter() * [math.sqrt(unit), 1, 1]), mass_in_all, n)
             return
-        mean = self._by_group(_norms(total, weights) / masses**2)
+        mean = self._by_group(squared_norms(total, weights) / masses**2)
         self._add(self._by_group(squares) * unit, mean, mass_in_all, n_parts, n)
 
     def _gradients(self, part: Any) -> tuple[float | None, list[Tensor]]:
         """Return what the part counts for, None where the loss does not say, and its gradients, unscaled."""
         assert self._loss is not None
         scale = self._scale()
-        with as_it_was(self.module, self._params), torch.enable_grad():
+        with unchanged(self.module, self._params), torch.enable_grad():
             versions = [p._version for p in self.module.parameters()]
             loss = self._loss(self.module, part)
             if versions != [p._version for p in self.module.parameters()]:
                 raise ValueError(f"module {_CHANGES_ITSELF}")
             if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
                 raise ValueError("loss must return one number that depends on the parameters of the module.")
-            value, mass = float(loss.detach()), getattr(self._loss, "weight", None)
+            value, mass = float(loss.detach()), self._loss.weight
             if mass is not None and not 0 <= mass < math.inf:
                 raise ValueError(f"loss must return a weight of the batch that is a number of at least 0; got {mass}.")
             if not math.isfinite(value) and mass != 0:
                 raise ValueError(f"The loss must be finite to be measured; it is {value} on a part of the batch.")
             found = torch.autograd.grad(loss * scale, list(self._params.values()), allow_unused=True)
         gradients = [
-            torch.zeros_like(real(p), dtype=_wide(p)) if g is None else _dense(g, p) / scale
+            torch.zeros_like(real(p), dtype=wide(p)) if g is None else dense(g, p) / scale
             for g, p in zip(found, self._params.values(), strict=True)
         ]
         return mass, gradients
@@ -372,7 +365,7 @@ class BatchSizeMonitor:
         params, weights = list(self._params.values()), open_.weights
 
         def square(i: int, gradient: Tensor) -> Tensor:
-            return _square(gradient, weights[i] if weights is not None else None)
+            return squared_norm(gradient, weights[i] if weights is not None else None)
 
         with seen(params, square, active=weights is not None) as found:
             yield
@@ -380,8 +373,8 @@ class BatchSizeMonitor:
             raise ValueError("There is no gradient yet: call backward inside monitor.accumulate.")
         open_.last = self._standing(uniform)
         if weights is not None:
-            zero = torch.zeros((), dtype=_wide(params[0]))
-            open_.squares.append(_numbers([found.get(i, zero) for i in range(len(params))]) / n_samples)
+            zero = torch.zeros((), dtype=wide(params[0]))
+            open_.squares.append(as_array([found.get(i, zero) for i in range(len(params))]) / n_samples)
             open_.total = open_.last if self.optimizer is None else self._standing(weights)
         open_.sizes.append(int(n_samples))
 
@@ -400,9 +393,9 @@ class BatchSizeMonitor:
     def _standing(self, weights: Sequence[Tensor | None]) -> np.ndarray:
         """Return the squared norm of what stands in ``.grad`` now, by parameter."""
         params = list(self._params.values())
-        zero = torch.zeros((), dtype=_wide(params[0]))
-        return _numbers(
-            [zero if p.grad is None else _square(p.grad.detach(), w) for p, w in zip(params, weights, strict=True)]
+        zero = torch.zeros((), dtype=wide(params[0]))
+        return as_array(
+            [zero if p.grad is None else squared_norm(p.grad.detach(), w) for p, w in zip(params, weights, strict=True)]
         )
 
     def _close(self) -> None:
@@ -472,7 +465,7 @@ class BatchSizeMonitor:
             state, group = self.optimizer.state.get(p, {}), groups[id(p)]
             # A first update that overflowed under a scaler leaves v = 0 after 0 steps.
             if not state or ("step" in state and not float(state["step"])):
-                found.append(_NO_V)
+                found.append(NO_V)
                 continue
             v = state.get("max_exp_avg_sq") if group.get("amsgrad") else state.get("exp_avg_sq")
             if not isinstance(v, Tensor) or "betas" not in group or "eps" not in group or v.shape != p.shape:
@@ -481,9 +474,9 @@ class BatchSizeMonitor:
                     f"{type(self.optimizer).__name__}."
                 )
             correction = 1 - group["betas"][1] ** float(state["step"])
-            weight = 1 / ((v.to(_wide(p)) / correction).sqrt() + group["eps"])
+            weight = 1 / ((v.to(wide(p)) / correction).sqrt() + group["eps"])
             found.append(weight.unsqueeze(-1) if p.is_complex() else weight)
-        return None if all(weight is _NO_V for weight in found) else found
+        return None if all(weight is NO_V for weight in found) else found
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -561,34 +554,6 @@ class _Accumulated:
         self.last, self.due, self.scale = last, due, scale
 
 
-class _Clock:
-    """Decides when a measurement is due, so that all of them take at most a share of the training time."""
-
-    def __init__(self, share: float) -> None:
-        self.share = share
-        self._begin: float | None = None
-        self._spent = self._last = 0.0
-        self._calls = 0
-
-    def due(self) -> bool:
-        now = time.perf_counter()
-        if self._begin is None:
-            self._begin = now
-            return False
-        self._calls += 1
-        training = now - self._begin - self._spent
-        # The first measurement is expected to take as long as an update.
-        expected = self._last or training / self._calls
-        return self._spent + expected <= self.share * training
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self._last = time.perf_counter() - begin
-        self._spent += self._last
-
-
 def _number(value: float, digits: int = 2) -> str:
     """Return a number rounded to so many digits, with commas; small whole numbers as they are."""
     if value == round(value) and digits > 1:
@@ -599,65 +564,9 @@ def _number(value: float, digits: int = 2) -> str:
     return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:g}"
 
 
-# -- the module -----------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def as_it_was(module: nn.Module, params: Mapping[str, Tensor]) -> Iterator[None]:
-    """Leave buffers and generators as they are: within it the module has copies of its buffers."""
-    owners = [(part._buffers, dict(part._buffers)) for part in module.modules()]
-    copies: dict[int, Tensor] = {}
-    devices = sorted({p.device.index or 0 for p in params.values() if p.device.type == "cuda"})
-    eager = getattr(torch.compiler, "set_stance", None)
-    with undisturbed(), torch.random.fork_rng(devices=devices, enabled=bool(devices)):
-        try:
-            for slots, saved in owners:
-                for name, buffer in saved.items():
-                    if buffer is not None:
-                        slots[name] = copies.setdefault(id(buffer), buffer.detach().clone())
-            # A compiled part would compile again for the size of the parts, and then train with other kernels.
-            with eager("force_eager") if eager is not None else contextlib.nullcontext():
-                yield
-        finally:
-            for slots, saved in owners:
-                slots.clear()
-                slots.update(saved)
-
-
-def _plain(module: nn.Module) -> nn.Module:
-    """Return the module behind ``torch.compile`` and ``DistributedDataParallel``."""
-    while True:
-        inner = getattr(module, "_orig_mod", None)
-        if inner is None and isinstance(module, nn.parallel.DistributedDataParallel):
-            inner = module.module
-        if inner is None:
-            return module
-        module = inner
-
-
-def _loss_of_batch(loss: Any) -> Any:
-    """Return a function of (module, batch), or None."""
-    if loss is None:
-        return None
-    if isinstance(loss, type) or not callable(loss):
-        raise TypeError(f"loss must be a criterion or a function loss(module, batch); got {shown(loss)}.")
-    if takes_module(loss):
-        return WholeBatchLoss(loss)
-    if getattr(loss, "reduction", "mean") != "mean":
-        raise ValueError(f"loss must have reduction='mean'; got reduction={loss.reduction!r}.")
-
-    # Samples of a loss with class weights or ignored targets do not count alike, and neither do its parts.
-    counts = counts_of(loss, gaps=True) if isinstance(loss, nn.Module) and hasattr(loss, "reduction") else None
-
-    def of_batch(module: nn.Module, batch: Any) -> Any:
-        X, y = inputs_and_target(batch)
-        value = loss(call_module(module, X), y)
-        return value if counts is None else (value, counts(y).sum())
-
-    return WholeBatchLoss(of_batch)
-
-
-def _groups(module: nn.Module, parameters: Any) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
+def _groups(
+    module: nn.Module, parameters: Patterns | Mapping[str, Patterns] | None
+) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
     """Return the measured parameters by name, and the positions among them of every group."""
     grouped = parameters if isinstance(parameters, Mapping) else {}
     if isinstance(parameters, Mapping):
@@ -676,45 +585,10 @@ def _groups(module: nn.Module, parameters: Any) -> tuple[dict[str, Tensor], dict
     return dict(params), groups
 
 
-def _wide(p: Tensor) -> torch.dtype:
-    return torch.float32 if p.device.type == "mps" else torch.float64
-
-
-def _dense(gradient: Tensor, p: Tensor) -> Tensor:
-    gradient = gradient.to_dense() if gradient.layout != torch.strided else gradient
-    return real(gradient).to(_wide(p))
-
-
-def _norms(vectors: Iterable[Tensor], weights: Sequence[Tensor | None]) -> np.ndarray:
-    """Return the squared norm of every vector, in which a coordinate counts its weight; one wait for the device."""
-    return _numbers([_square(v, w) for v, w in zip(vectors, weights, strict=True)])
-
-
-def _square(vector: Tensor, weight: Tensor | None) -> Tensor:
-    """Return the squared norm in float64, in which a coordinate counts its weight."""
-    vector = real(vector.to_dense() if vector.layout != torch.strided else vector)
-    if weight is _NO_V:
-        return torch.where(vector.any(), math.inf, 0.0).to(_wide(vector))
-    if weight is not None:
-        return (vector.to(weight.dtype).square() * weight).sum()
-    if vector.dtype != torch.float32 or vector.device.type != "cpu" or vector.numel() < _LARGE:
-        return torch.linalg.vector_norm(vector, dtype=_wide(vector)).square()
-    # On a CPU several times as fast as float64 throughout; what rounding adds is about 1e-8 of it.
-    flat = vector.reshape(-1)
-    whole = flat.numel() // _BLOCK * _BLOCK
-    blocks = torch.linalg.vector_norm(flat[:whole].view(-1, _BLOCK), dim=1)
-    return blocks.double().square().sum() + flat[whole:].double().square().sum()
-
-
 def _lacks_v(norms: np.ndarray, weights: Sequence[Tensor | None]) -> bool:
     """Say whether a parameter has its first gradient, for which Adam has no v yet."""
-    return any(weight is _NO_V and norm > 0 for weight, norm in zip(weights, norms, strict=False))
+    return any(weight is NO_V and norm > 0 for weight, norm in zip(weights, norms, strict=False))
 
 
 def _trained(module: nn.Module) -> list[Tensor]:
     return [p for p in module.parameters() if p.requires_grad]
-
-
-def _numbers(found: Sequence[Tensor]) -> np.ndarray:
-    """Return 0-dimensional tensors as an array, with one wait for the device."""
-    return torch.stack([number.to(found[0].device) for number in found]).cpu().double().numpy()

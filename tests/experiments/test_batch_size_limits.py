@@ -47,16 +47,11 @@ def monitor():
         (4096, 100.9, ["useful"], 100),
         (256, None, ["fits in memory", "safe"], 256),
         (None, None, ["safe"], 256),
-        (None, math.inf, None, None),
         (4096, Estimate(math.inf, 300.0, math.inf, 3), ["safe"], 256),
         (4096, Estimate(math.nan, math.nan, math.nan, 0), ["safe"], 256),
     ],
 )
 def test_the_smallest_limit_binds(safe, fits, useful, binding, size):
-    if binding is None:
-        with pytest.raises(ValueError, match="useful must be"):
-            batch_size_limits(safe, fits=fits, useful=useful)
-        return
     found = batch_size_limits(safe, fits=fits, useful=useful)
     assert isinstance(found, BatchSizeLimits)
     assert (found.binding, int(found)) == (binding, size)
@@ -153,9 +148,11 @@ def test_it_leaves_in_every_form(safe, monitor):
         ({"fits": True}, "fits must be None or an integer"),
         ({"useful": 0}, "useful must be"),
         ({"useful": -3.0}, "useful must be"),
+        ({"useful": math.inf}, "useful must be"),
         ({"useful": "900"}, "useful must be"),
         ({"useful": True}, "useful must be"),
-        ({"useful": Estimate(-1.0, -2.0, 0.0, 3)}, "useful must be an Estimate above 0"),
+        ({"useful": Estimate(-1.0, -2.0, 0.0, 3)}, "useful must be .*, an Estimate above 0"),
+        ({"useful": {"noise_scale": 900.0}}, "useful must be the BatchSizeMonitor itself"),
         ({"safe": 256}, "safe must be a SafeBatchSize"),
     ],
 )
