@@ -38,7 +38,7 @@ def rule_held(lr: str, gaps: Mapping[str, Estimate], *, is_fraction: bool) -> li
     if held:
         found.append(f"it held within a point for {listed(held)}")
     if worse := [label for label in worse if label not in held]:
-        found.append(f"it did not hold for {listed(worse)}, which score lower than the reference")
+        found.append(f"it did not hold for {listed(worse)}, where the score is lower than that of the reference")
     if undecided:
         found.append(f"these trials do not decide it for {listed(undecided)}")
     return [f"The rule lr={lr!r}, by batch size: {'; '.join(found)}."]
@@ -75,6 +75,8 @@ def tuned_exponents(rates: Mapping[str, float], tried: Sequence[float]) -> list[
         high = min(high, (other_rate - rate + half + other_half) / (other - size))
     if low > high + _ROUNDING:
         return ["The learning rates that were chosen follow no power of the batch size."]
+    if low <= 0 and high >= 1:
+        return ["learning_rates is too coarse to tell which rule the learning rates that were chosen follow."]
     fitting = [name for name, exponent in _EXPONENTS.items() if low - _ROUNDING <= exponent <= high + _ROUNDING]
     rules = f"{listed(fitting)} {'fits' if len(fitting) == 1 else 'fit'}" if fitting else "no usual rule fits"
     return [

@@ -145,8 +145,10 @@ class SafeBatchSize(Result):
             lines = [f"All sizes are shown to lose less than {margin}: a larger one may be safe too."]
         else:
             first = f"Batches of {last[0].batch_size:,} are not shown to lose less than {margin}."
-            no_proof = " That does not prove that they lose more: more trials or more validation samples may show it."
-            lines = [first if any(test.n_failed for test in last) else first + no_proof]
+            more = " That does not prove that they lose more: more trials or more validation samples may show it."
+            if any(test.p_value > self.confidence for test in last):  # the opposite test, at the same level
+                more = " They are shown to lose more."
+            lines = [first if any(test.n_failed for test in last) else first + more]
         if not self.confirmations and self.batch_size != self.reference:
             lines.append("Not confirmed on other seeds: see the parameter confirm.")
         return lines + [self._confirmation(test) for test in self.confirmations]

@@ -189,6 +189,7 @@ class BatchSizeMonitor:
         self._trained = _trained(self.module)
         self._records: deque[tuple[float, np.ndarray]] = deque(maxlen=self.window)
         self._counted: deque[tuple[float, int]] = deque(maxlen=self.window)
+        self._tokens = False  # whether a callback counts something else in ``n_samples``
         self._clock = Clock(self.max_overhead)
         self._open: _Accumulated | None = None
         self._n_updates = 0
@@ -483,7 +484,7 @@ class BatchSizeMonitor:
     @property
     def counts_samples(self) -> bool:
         """Whether the noise scale is in samples, and not in what the weights of a ``loss`` count, such as tokens."""
-        return all(mass == n for mass, n in self._counted)
+        return not self._tokens and all(mass == n for mass, n in self._counted)
 
     def state(self) -> dict[str, float]:
         """Return the estimates as a flat dict of numbers, for any logger.

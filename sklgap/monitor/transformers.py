@@ -197,6 +197,7 @@ class BatchSizeCallback(TrainerCallback):
                 expected = self._value(inputs, given)
         if self._accumulates:
             self._sizes.append(self._count(inputs))
+            self.monitor._tokens = self.monitor._tokens or self._sizes[-1] != number_of_rows(inputs)
         else:
             self.monitor.step(dict(inputs))
         return expected
