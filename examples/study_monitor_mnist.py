@@ -110,7 +110,7 @@ def held_out_loss(net):
 
 # %%
 # One run with the monitor. It measures every second update, and its window is half an epoch: the state is read
-# when it has been filled anew. A checkpoint is the state of net and optimiser; its noise is that of the window before.
+# when all of it is new. A checkpoint is the state of net and optimiser; its noise is that of the window before.
 torch.manual_seed(0)
 net, optimizer = make(rate)
 monitor = BatchSizeMonitor(

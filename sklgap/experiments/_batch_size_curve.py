@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from sklgap._checks import (
     is_one_of,
     shown,
 )
-from sklgap._typing import BatchNormPolicy, Solver
+from sklgap._typing import BatchNormPolicy, LRScaling, Solver
 from sklgap.experiments import _notes as notes
 from sklgap.experiments._cost import measure_cost
 from sklgap.experiments._estimate import DEFAULT_MARGIN, Estimate, round_up, smallest_margin
@@ -43,6 +43,7 @@ from sklgap.experiments._training_function import (
     check_calls,
     check_memory_of,
     check_names,
+    check_no_rate,
     check_rate,
     check_size,
     function_settings,
@@ -59,7 +60,7 @@ from sklgap.regimes._lr_scaling import lr_factor
 if TYPE_CHECKING:
     from sklgap.experiments._plot._batch_size_curve import BatchSizeCurveDisplay
 
-LR_RULES = ("fixed", "sqrt", "linear", "sde", "tuned")
+LR_RULES = ("fixed", *get_args(LRScaling), "tuned")
 BUDGETS = ("epochs", "updates", "loss")
 # Trials of each learning rate beside those of the curve.
 TUNING_TRIALS = 2
@@ -217,10 +218,7 @@ def batch_size_curve(
     check_arguments(batch_size_curve, locals())
     if is_training_function(estimator):
         return _curve_of_function(estimator, locals())
-    if learning_rate is not None:
-        raise WrongArgument(
-            f"learning_rate must be None beside an estimator, which has lr; got {shown(learning_rate)}."
-        )
+    check_no_rate(learning_rate)
     measurement = given_measurement(batch_size_curve, locals())
     classifier = check_classifier(estimator)
     rates = _check_rules(lr, learning_rates, budget, classifier)
@@ -253,20 +251,10 @@ def batch_size_curve(
         "tuning_seeds": tuning_seeds,
         **common_settings(estimator, random_state),
     }
-    if verbose:
-        cost = measure_cost(
-            estimator,
-            {f"batches of {size:,}": own for size, own in parameters.items()},
-            n_trials,
-            train,
-            n_evaluated=len(valid[1]) + len(y_test),
-            measuring=measuring,
-            n_more_fits=len(rates) * len(tuning_seeds),
-            n_jobs=n_jobs,
-        )
-        settings["cost"] = asdict(cost)
-        print(cost, *notes.resolution(len(valid[1]), measuring.scores[0]), sep="\n")
     parts = {"train": train, "valid": valid, "test": (X_test, y_test)}
+    if verbose:
+        n_tuning = len(rates) * len(tuning_seeds)
+        settings["cost"] = _say_cost(estimator, parameters, parts, measuring, n_trials, n_tuning, n_jobs)
     options: dict[str, Any] = {"n_jobs": n_jobs, "verbose": verbose, "memory": memory}
     found = _train_sizes(
         parameters,
@@ -283,17 +271,10 @@ def batch_size_curve(
     )
 
 
-# What a curve takes beside a function; all else is that function's own.
-_OF_FUNCTIONS = (
-    *("estimator", "batch_sizes", "reference", "lr", "learning_rate", "learning_rates", "n_trials", "scoring"),
-    *("random_state", "n_jobs", "memory", "verbose"),
-)
-
-
 def _curve_of_function(train: Any, given: dict[str, Any]) -> "BatchSizeCurve":
     """Return the curve of a training function; ``given`` are all arguments of `batch_size_curve`."""
     lr, memory, random_state = given["lr"], given["memory"], given["random_state"]
-    check_beside(batch_size_curve, given, _OF_FUNCTIONS)
+    check_beside(batch_size_curve, given, ("batch_sizes", "reference", "lr", "learning_rates"))
     rates = _check_rates(lr, given["learning_rates"])
     names = check_names(given["scoring"])
     check_integer("n_trials", given["n_trials"])
@@ -362,6 +343,31 @@ def _rates_of_function(lr: str, learning_rate: Any, sizes: Sequence[int], base: 
         return {size: {} for size in sizes}
     rules: dict[str, Literal["sqrt", "linear"]] = {"sqrt": "sqrt", "linear": "linear"}
     return {size: {"learning_rate": float(learning_rate * lr_factor(rules.get(lr), size, base))} for size in sizes}
+
+
+def _say_cost(
+    estimator: Any,
+    parameters: dict[int, dict[str, Any]],
+    parts: Parts,
+    measuring: Measuring,
+    n_trials: int,
+    n_tuning: int,
+    n_jobs: int | None,
+) -> dict[str, Any]:
+    """Print what the curve will cost, with ``n_tuning`` more fits for each size; return it for the settings."""
+    n_valid = len(parts["valid"][1])
+    cost = measure_cost(
+        estimator,
+        {f"batches of {size:,}": own for size, own in parameters.items()},
+        n_trials,
+        parts["train"],
+        n_evaluated=n_valid + len(parts["test"][1]),
+        measuring=measuring,
+        n_more_fits=n_tuning,
+        n_jobs=n_jobs,
+    )
+    print(cost, *notes.resolution(n_valid, measuring.scores[0]), sep="\n")
+    return asdict(cost)
 
 
 Runner = Callable[[list[Trial]], Finished[Outcome]]
@@ -620,7 +626,7 @@ def ladder(n_samples: int) -> list[int]:
 
 def _parameters(size: int, reference: int, lr: str, budget: str) -> dict[str, Any]:
     """Return what a batch size sets in the classifier."""
-    scaling: dict[str, Any] = {"lr_scaling": lr} if lr in ("sqrt", "linear", "sde") else {"lr_scaling": None}
+    scaling: dict[str, Any] = {"lr_scaling": lr if lr in get_args(LRScaling) else None}
     if scaling["lr_scaling"] is None:
         scaling["lr_warmup_epochs"] = 0  # it warms up to a scaled rate
     return {
@@ -655,7 +661,7 @@ def _tuning_record(outcome: Outcome, size: int, rate: float) -> dict[str, Any]:
 def _best_rate(tuning: list[dict[str, Any]], size: int, score: str = "accuracy") -> float:
     """Return the rate of the best mean validation score; of equal ones that of the smallest validation loss.
 
-    Where a training function returns no loss it is the smallest of equal ones.
+    Where a training function returns no loss, the smallest of these rates is taken.
     """
     of_size = [record for record in tuning if record["batch_size"] == size]
     rates = sorted({record["lr"] for record in of_size})

@@ -1,12 +1,15 @@
 """``batch_size_limits``: what fits in memory, what is safe and what is useful, in one table."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sklgap._checks import WrongArgument, check_integer, check_kind, is_number, shown
+from sklgap._checks import WrongArgument, check_integer, check_kind, shown
 from sklgap.experiments._estimate import Estimate
+from sklgap.experiments._noise_scale import check_noise_scale
 from sklgap.experiments._result import Result, listed
 from sklgap.experiments._safe_batch_size import SafeBatchSize
+from sklgap.inspection import GradientNoise
 from sklgap.monitor import BatchSizeMonitor
 
 if TYPE_CHECKING:
@@ -16,7 +19,10 @@ FITS, SAFE, USEFUL = "fits in memory", "safe", "useful"
 
 
 def batch_size_limits(
-    safe: SafeBatchSize, *, fits: int | None = None, useful: float | Estimate | BatchSizeMonitor | None = None
+    safe: SafeBatchSize,
+    *,
+    fits: int | None = None,
+    useful: float | Estimate | GradientNoise | BatchSizeMonitor | None = None,
 ) -> "BatchSizeLimits":
     """Say which limit of the batch size is the smallest: what fits in memory, what is safe, or what is useful.
 
@@ -25,10 +31,11 @@ def batch_size_limits(
     safe : SafeBatchSize
         What `largest_safe_batch_size` found, for an estimator or for a training function.
     fits : int, default=None
-        The largest batch that fits in memory, in samples; None: not known.
-    useful : float, Estimate or BatchSizeMonitor, default=None
+        Samples of the largest batch that fits in memory; None: not known.
+    useful : float, Estimate, GradientNoise, or BatchSizeMonitor, default=None
         The batch size beyond which more samples save few updates (the "knee"), in samples: the noise scale of a
-        `sklgap.monitor.BatchSizeMonitor`, ``critical_batch_size(...).estimate``, or a number. None: not known.
+        `sklgap.monitor.BatchSizeMonitor` that counts samples, what `sklgap.inspection.gradient_noise_scale` returns,
+        ``critical_batch_size(...).estimate``, or a number. None: not known.
 
     Returns
     -------
@@ -69,7 +76,13 @@ def batch_size_limits(
     """
     check_kind("safe", safe, SafeBatchSize)
     check_integer("fits", fits, or_none=True)
-    return BatchSizeLimits(safe, None if fits is None else int(fits), _knee(useful))
+    if isinstance(useful, Mapping):
+        raise WrongArgument(
+            "useful must be the BatchSizeMonitor itself: its state() does not say whether it counts samples; got "
+            f"{shown(useful)}."
+        )
+    useful_size = None if useful is None else check_noise_scale("useful", useful)
+    return BatchSizeLimits(safe, None if fits is None else int(fits), useful_size)
 
 
 class BatchSizeLimits(Result):
@@ -78,7 +91,7 @@ class BatchSizeLimits(Result):
     Attributes
     ----------
     limits : dict of str to float
-        "fits in memory", "safe" and "useful", those that are known, in samples; infinite where a limit is none.
+        "fits in memory", "safe" and "useful", those that are known, in samples; infinite where there is no limit.
     binding : list of str
         The smallest of them, or several that are equal.
     records : list of dict
@@ -186,26 +199,6 @@ class BatchSizeLimits(Result):
     def plot(self, ax: Any = None) -> "BatchSizeCurveDisplay":
         """Draw the curve with the safe size marked; return a `BatchSizeCurveDisplay`."""
         return self._safe.plot(ax=ax)
-
-
-def _knee(useful: Any) -> Estimate | None:
-    """Return the batch size beyond which more samples save few updates; its value is NaN where nothing was measured."""
-    if useful is None:
-        return None
-    if isinstance(useful, BatchSizeMonitor):
-        state = useful.state()
-        ends = state["noise_scale_low"], state["noise_scale_high"]
-        n = int(state["n_window"])
-        return Estimate(state["noise_scale"], *ends, n, covers="the noise of the measurements in the monitor's window")
-    if isinstance(useful, Estimate):
-        if useful.value <= 0:
-            raise ValueError(f"useful must be an Estimate above 0; got {shown(useful)}.")
-        return useful
-    if not is_number(useful) or useful <= 0:
-        raise WrongArgument(
-            f"useful must be None, a number above 0, an Estimate or a BatchSizeMonitor; got {shown(useful)}."
-        )
-    return Estimate(float(useful), math.nan, math.nan, 0)
 
 
 def _number(value: float) -> str:

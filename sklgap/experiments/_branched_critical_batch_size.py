@@ -1,20 +1,17 @@
 """``branched_critical_batch_size``: the largest batch that loses nothing from a checkpoint on (Merrill et al. 2025)."""
 
-import copy
 import inspect
 import math
 import pickle
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
 
 from sklgap._checks import (
     WrongArgument,
@@ -30,26 +27,21 @@ from sklgap._checks import (
     resolve_max_samples,
     shown,
 )
-from sklgap._threads import using_threads
 from sklgap._typing import BatchNormPolicy
-from sklgap.estimator._parameters import check_device
 from sklgap.experiments import _notes as notes
+from sklgap.experiments._branches import RUN_PARAMETERS, Branch, Setting, call_branch, cases_of, describe, run_branches
 from sklgap.experiments._cost import Cost, measure_cost
 from sklgap.experiments._estimate import Estimate, paired_estimate
 from sklgap.experiments._inputs import check_classifier, check_data, check_keepable, common_settings, without_head
+from sklgap.experiments._noise_scale import NoiseScale, check_noise_scale
 from sklgap.experiments._protocol import draw_different_seeds, with_parameters
-from sklgap.experiments._recorded_training import in_memory
 from sklgap.experiments._result import Result, count, describe_policy, environment, listed, mean_std, text_of
 from sklgap.experiments._run import interruptible, run
 from sklgap.experiments._training_function import is_training_function
-from sklgap.inspection import GradientNoise, gradient_noise_scale
 from sklgap.inspection._gradient_noise import LEAST_BATCHES
-from sklgap.memory import Memory, fingerprint, key_of, plain, surroundings, unplain
-from sklgap.objective import check_objective
 from sklgap.objective._batch_norm import check_batch_norm
 from sklgap.regimes import check_batch_regime
 from sklgap.regimes._base import check_batch_size
-from sklgap.regimes._lr_scaling import lr_factor
 
 if TYPE_CHECKING:
     from sklgap.experiments._plot._branched_critical_batch_size import BranchedCriticalBatchSizeDisplay
@@ -60,49 +52,6 @@ NEW_ORDERS = "new data orders from this checkpoint of this run"
 _ARGUMENTS = ("batch_size", "learning_rate", "n_samples", "random_state")
 # The rate of these grows with the square root of the batch size, that of SGD in proportion: Malladi et al. (2022).
 _ADAPTIVE = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.RMSprop)
-# Why a net stopped training.
-_DIVERGED = "loss not finite"
-# What a run and its branches are trained with beside the estimator's own parameters.
-_WHOLE = {
-    "tol": None,
-    "target_loss": None,
-    "warm_start": True,  # weights, buffers, the optimiser's state and the number of epochs go on
-    "recompute_batch_norm": False,
-    "memory": None,
-    "verbose": 0,
-}
-
-
-class Branch(NamedTuple):
-    """One training from a checkpoint."""
-
-    checkpoint: Any
-    batch_size: int
-    factor: float
-    order: int
-    seed: int
-
-
-class Noise(NamedTuple):
-    """A measurement of the noise scale at a checkpoint."""
-
-    checkpoint: Any
-
-
-Case = Branch | Noise
-
-
-class Setting(NamedTuple):
-    """What all branches of an estimator have in common."""
-
-    train: tuple[Any, Any]
-    valid: tuple[Any, Any]
-    n_epochs: int
-    batch_norm: BatchNormPolicy
-    batch_size: int
-    n_batches: int
-    max_samples: int | float | None
-    seed: int
 
 
 @interruptible
@@ -121,7 +70,7 @@ def branched_critical_batch_size(
     lr_scaling: Literal["auto", "sqrt", "linear"] | None = "auto",
     tolerance: float = 0.01,
     n_orders: int = 3,
-    noise_scales: Mapping[Any, Any] | None = None,
+    noise_scales: Mapping[Any, NoiseScale] | None = None,
     n_batches: int = 50,
     batch_norm: BatchNormPolicy = "batch",
     max_samples: int | float | None = 10_000,
@@ -170,9 +119,9 @@ def branched_critical_batch_size(
     n_orders : int, default=3
         Data orders. The first one is that of the run itself as it goes on.
     noise_scales : dict, default=None
-        For a function: by checkpoint, the noise scale there, as a number, as what `gradient_noise_scale` returns, or as
-        the ``state()`` of a `BatchSizeMonitor` of the run. None: it is not reported. None for an estimator, whose noise
-        is measured.
+        For a function: by checkpoint, the noise scale there, as a number, an `Estimate`, what `gradient_noise_scale`
+        returns, or the ``state()`` of a `BatchSizeMonitor` of the run. None: it is not reported. None for an estimator,
+        whose noise is measured.
     n_batches : int, default=50
         Mini-batches that the noise of an estimator is measured from at a checkpoint.
     batch_norm : {"batch", "population", "running"}, default="batch"
@@ -274,7 +223,7 @@ def branched_critical_batch_size(
         of_run = {**common, "batch_size": batch_size, "learning_rate": learning_rate, "n_samples": n_samples}
         jobs, settings = _of_function(estimator, checkpoints, batch_sizes, of_run, random_state)
         noise = _given_noise(noise_scales, checkpoints)
-        records, interrupted = run(jobs, n_jobs=n_jobs, verbose=verbose, unit=" branches", describe=_describe)
+        records, interrupted = run(jobs, n_jobs=n_jobs, verbose=verbose, unit=" branches", describe=describe)
         records += noise
     else:
         own = {"batch_size": batch_size, "learning_rate": learning_rate, "noise_scales": noise_scales}
@@ -288,8 +237,8 @@ def branched_critical_batch_size(
             cost = _cost(model, setting, settings, n_jobs)
             settings["cost"] = asdict(cost)
             print(cost)
-        cases = _cases(settings, seeds)
-        records, interrupted, settings["lost"] = _run_estimator(model, setting, cases, memory, n_jobs, verbose)
+        cases = cases_of(settings, seeds)
+        records, interrupted, settings["lost"] = run_branches(model, setting, cases, memory, n_jobs, verbose)
     if not any("loss" in record for record in records):
         raise KeyboardInterrupt
     return BranchedCriticalBatchSize(records, settings, interrupted)
@@ -325,8 +274,8 @@ def _of_function(
     uneven = [size for size in sizes if n_samples % size]
     if uneven:
         raise ValueError(
-            f"n_samples must be a multiple of every batch size, for all branches to train as many samples; {n_samples} "
-            f"is none of {uneven[0]}."
+            "n_samples must be a multiple of every batch size, so that all branches train as many samples; got "
+            f"{n_samples} and batches of {uneven[0]}."
         )
     if of_run["lr_scaling"] == "auto":
         raise ValueError(
@@ -348,8 +297,8 @@ def _of_function(
     }
     seeds = draw_different_seeds(settings["n_orders"], check_random_state(random_state))
     jobs: list[Callable[[], dict[str, Any]]] = [
-        partial(_call, train_from, checkpoints[case.checkpoint], case, settings["learning_rate"], n_samples)
-        for case in _cases(settings, seeds)
+        partial(call_branch, train_from, checkpoints[case.checkpoint], case, settings["learning_rate"], n_samples)
+        for case in cases_of(settings, seeds)
         if isinstance(case, Branch)
     ]
     return jobs, settings
@@ -379,21 +328,13 @@ def _given_noise(noise_scales: Any, checkpoints: Mapping[Any, Any]) -> list[dict
     unknown = [label for label in noise_scales if label not in checkpoints]
     if unknown:
         raise ValueError(f"noise_scales must be of the checkpoints given; got one of {shown(unknown[0])}.")
-    return [{"checkpoint": label, **_noise_of(found)} for label, found in noise_scales.items()]
-
-
-def _noise_of(found: Any) -> dict[str, float]:
-    values = [found, -math.inf, math.inf]
-    if isinstance(found, GradientNoise):
-        values = [found.noise_scale, found.low, found.high]
-    elif isinstance(found, Mapping):  # what `BatchSizeMonitor.state` returns
-        values = [found.get(f"noise_scale{end}") for end in ("", "_low", "_high")]
-    if not all(is_number(value, finite=False) for value in values):
+    found = {label: check_noise_scale(f"noise_scales[{label!r}]", value) for label, value in noise_scales.items()}
+    unmeasured = [label for label, scale in found.items() if math.isnan(scale.value)]
+    if unmeasured:
         raise ValueError(
-            "noise_scales must hold numbers, what gradient_noise_scale returns, or the state() of a BatchSizeMonitor "
-            f"that has measured; got {shown(found)}."
+            f"noise_scales[{unmeasured[0]!r}] must be of a BatchSizeMonitor that has measured: leave it out."
         )
-    return dict(zip(("noise_scale", "low", "high"), map(float, values), strict=True))
+    return [{"checkpoint": label, "noise_scale": scale} for label, scale in found.items()]
 
 
 def _is_label(label: Any) -> bool:
@@ -407,7 +348,7 @@ def _of_estimator(
     batch_sizes: Any,
     common: dict[str, Any],
     random_state: int | np.random.RandomState | None,
-) -> tuple[Any, "Setting", dict[str, Any], list[int]]:
+) -> tuple[Any, Setting, dict[str, Any], list[int]]:
     """Return the classifier of the run, what its branches have in common, the settings of the result, and the seeds."""
     X, y, X_valid, y_valid = data
     n = len(y)
@@ -440,7 +381,9 @@ def _of_estimator(
     }
     seeds = draw_different_seeds(settings["n_orders"], check_random_state(random_state))
     classifier, X, X_valid = without_head(estimator, X, y, X_valid)
-    model = with_parameters(classifier, {**_WHOLE, "max_epochs": 1, "batch_size": size, "random_state": seeds[0]})
+    model = with_parameters(
+        classifier, {**RUN_PARAMETERS, "max_epochs": 1, "batch_size": size, "random_state": seeds[0]}
+    )
     noise = (common["n_batches"], common["max_samples"])
     setting = Setting((X, y), (X_valid, y_valid), n_samples // n, common["batch_norm"], size, *noise, seeds[0])
     return model, setting, settings, seeds
@@ -524,21 +467,7 @@ def _check_epochs(checkpoints: Any) -> list[int]:
     return sorted({int(epoch) for epoch in checkpoints})
 
 
-def _cases(settings: dict[str, Any], seeds: Sequence[int]) -> list["Case"]:
-    """Return what is to be measured, checkpoint by checkpoint: all sizes of an order after another, and the noise."""
-    own, rule = settings["batch_sizes"][0], settings["lr_scaling"]
-    found: list[Case] = []
-    for checkpoint in settings["checkpoints"]:
-        found += [
-            Branch(checkpoint, size, lr_factor(rule, size, own), order, seed)
-            for order, seed in enumerate(seeds)
-            for size in settings["batch_sizes"]
-        ]
-        found += [Noise(checkpoint)] if settings["noise"] else []
-    return found
-
-
-def _cost(model: Any, setting: "Setting", settings: dict[str, Any], n_jobs: int | None) -> Cost:
+def _cost(model: Any, setting: Setting, settings: dict[str, Any], n_jobs: int | None) -> Cost:
     """Return `measure_cost` of the branches, of the run before them, and of the noise at its checkpoints."""
     sizes, n_points = settings["batch_sizes"], len(settings["checkpoints"])
     parameters = {f"branches of {size:,}": {"batch_size": size, "max_epochs": setting.n_epochs} for size in sizes}
@@ -599,8 +528,8 @@ class BranchedCriticalBatchSize(Result):
         self._losses = {label: self._losses_at(label) for label in order}
         self.checkpoints = [label for label in order if any(d.n for d in self.differences(label)[1:])]
         self.estimates = {label: self._largest(label) for label in self.checkpoints}
-        noise = {record["checkpoint"]: record for record in records if "noise_scale" in record}
-        self.noise_scales = {label: _noise_estimate(noise[label], settings) for label in order if label in noise}
+        noise = {record["checkpoint"]: record["noise_scale"] for record in records if "noise_scale" in record}
+        self.noise_scales: dict[Any, Estimate] = {label: noise[label] for label in order if label in noise}
 
     # -- statistics ------------------------------------------------------------------------------------------------
 
@@ -818,14 +747,6 @@ def _prefix(right: Iterable[bool]) -> int:
     return sum(1 for _ in takewhile(bool, right))
 
 
-def _noise_estimate(record: dict[str, Any], settings: dict[str, Any]) -> Estimate:
-    n = settings.get("n_batches", 1)
-    covers = (
-        "other mini-batches at this checkpoint" if settings["unit"] else "other measurements of the noise, as given"
-    )
-    return Estimate(record["noise_scale"], record["low"], record["high"], n, covers)
-
-
 def _shown(found: Estimate) -> str:
     if not found.has_interval:
         return _short(found.value)
@@ -850,209 +771,3 @@ def _percent(difference: Estimate) -> str:
 
 def _times(ratio: float) -> str:
     return "-" if math.isnan(ratio) else _short(float(f"{ratio:.2g}"))
-
-
-# -- one branch --------------------------------------------------------------------------------------------------------
-
-
-def _describe(record: dict[str, Any]) -> str:
-    if "loss" not in record:
-        return f"noise scale {record['noise_scale']:,.3g}"
-    return f"{record['checkpoint']}, batches of {record['batch_size']:,}: loss {record['loss']:.4g}"
-
-
-def _record(branch: "Branch", learning_rate: float, loss: float) -> dict[str, Any]:
-    if not math.isnan(loss) and loss <= 0:
-        raise ValueError(f"The held-out loss must be above 0, for the tolerance is relative to it; it is {loss:g}.")
-    return {
-        "checkpoint": branch.checkpoint,
-        "batch_size": branch.batch_size,
-        "learning_rate": branch.factor * learning_rate,
-        "order": branch.order,
-        "seed": branch.seed,
-        "loss": loss if math.isfinite(loss) else math.inf,
-    }
-
-
-def _call(
-    train_from: Callable[..., Any], state: Any, branch: "Branch", learning_rate: float, n_samples: int
-) -> dict[str, Any]:
-    """Train a branch with a user's function."""
-    loss = train_from(
-        _copy(state),
-        batch_size=branch.batch_size,
-        learning_rate=branch.factor * learning_rate,
-        n_samples=n_samples,
-        random_state=branch.seed,
-    )
-    return _record(branch, learning_rate, _number(loss))
-
-
-def _copy(state: Any) -> Any:
-    """Return a copy of a saved state: a branch must not begin where another one ended."""
-    try:
-        return copy.deepcopy(state)
-    except Exception as error:
-        raise ValueError(
-            f"checkpoints must hold states that can be copied, such as a state_dict or the path of a file; "
-            f"{type(state).__name__} cannot ({type(error).__name__}: {error})."
-        ) from error
-
-
-def _number(loss: Any) -> float:
-    try:
-        if isinstance(loss, bool | str) or np.ndim(loss):
-            raise TypeError
-        return float(loss)
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"train_from must return the held-out loss, a number; got {shown(loss)}.") from None
-
-
-def _run_estimator(
-    model: Any, setting: "Setting", cases: list["Case"], memory: str | Path | None, n_jobs: int | None, verbose: int
-) -> tuple[list[dict[str, Any]], bool, list[int]]:
-    """Return the records, whether some are missing by an interruption, and the checkpoints that were not reached."""
-    key, records = None, []
-    if memory is not None:
-        # By a job, as the key holds the number of threads, which may be another one in the processes of joblib.
-        looked_up, interrupted = run([partial(_look_up, model, setting, cases, memory)], n_jobs=n_jobs, verbose=0)
-        if interrupted or not looked_up:
-            raise KeyboardInterrupt
-        key, saved = looked_up[0]
-        records = [
-            _with_case(case, found, model) for case, found in zip(cases, saved, strict=True) if found is not None
-        ]
-        cases = [case for case, found in zip(cases, saved, strict=True) if found is None]
-    if not cases:
-        return records, False, []
-    wanted = list(dict.fromkeys(case.checkpoint for case in cases))
-    runs, interrupted = run([partial(_train_run, model, setting, wanted)], n_jobs=n_jobs, verbose=verbose, unit=" run")
-    if interrupted:
-        return records, True, []
-    states = runs[0]
-    lost = [epoch for epoch in wanted if epoch not in states]
-    if not states and not records:
-        raise ValueError(
-            f"lr must be smaller: the training loss was no longer finite before epoch {wanted[0]} had ended."
-        )
-    jobs = [
-        partial(_measure, states[case.checkpoint], setting, case, memory, key)
-        for case in cases
-        if case.checkpoint in states
-    ]
-    found, interrupted = run(jobs, n_jobs=n_jobs, verbose=verbose, unit=" branches", describe=_describe)
-    return records + found, interrupted, lost
-
-
-def _train_run(model: Any, setting: "Setting", epochs: Sequence[int]) -> dict[int, Any]:
-    """Train the run, and return the fitted estimator as it is after each of these epochs, if it came so far."""
-    X, y = (in_memory(part) for part in setting.train)
-    states: dict[int, Any] = {}
-    for done, epoch in zip([0, *epochs], epochs, strict=False):
-        _go_on(model, X, y, epoch - done)
-        if model.net_.stopping_reason_ == _DIVERGED:
-            break
-        states[epoch] = copy.deepcopy(model)
-    return states
-
-
-def _go_on(model: Any, X: Any, y: Any, n_epochs: int) -> None:
-    model.set_params(max_epochs=n_epochs)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # what diverged is reported
-        model.fit(X, y)
-
-
-def _measure(
-    state: Any, setting: "Setting", case: "Case", memory: str | Path | None, key: str | None
-) -> dict[str, Any]:
-    """Measure one case, and save what was found."""
-    if isinstance(case, Branch):
-        found = {"loss": _branch_loss(state, setting, case)}
-    else:
-        found = _noise(state, setting)
-    if memory is not None and key is not None:
-        Memory(memory, _about(case)).write(_key(key, setting, case), "branch", plain(found))
-    return _with_case(case, found, state)
-
-
-def _with_case(case: "Case", found: dict[str, float], model: Any) -> dict[str, Any]:
-    if isinstance(case, Branch):
-        return _record(case, float(model.lr), found["loss"])
-    return {"checkpoint": case.checkpoint, **found}
-
-
-def branch_from(state: Any, setting: "Setting", branch: "Branch") -> Any:
-    """Return the estimator at the end of a branch, which begins from the full state of the run."""
-    model = copy.deepcopy(state)
-    model.net_.seed = branch.seed  # the order of the data, and all else that is drawn from here on
-    for group in model.net_.optimizer_.param_groups:
-        group["lr"] = group["lr"] * branch.factor
-    model.set_params(batch_size=branch.batch_size)
-    X, y = (in_memory(part) for part in setting.train)
-    _go_on(model, X, y, setting.n_epochs)
-    return model
-
-
-def _branch_loss(state: Any, setting: "Setting", branch: "Branch") -> float:
-    model = branch_from(state, setting, branch)
-    if model.net_.stopping_reason_ == _DIVERGED:
-        return math.inf
-    with using_threads(model.n_threads_):
-        X_valid, y_valid = (in_memory(part) for part in setting.valid)
-        return float(check_objective(model, X_valid, y_valid, batch_norm=setting.batch_norm).evaluate().loss)
-
-
-def _noise(state: Any, setting: "Setting") -> dict[str, float]:
-    with using_threads(state.n_threads_):
-        found = gradient_noise_scale(
-            state,
-            *(in_memory(part) for part in setting.train),
-            method="batches",
-            batch_size=setting.batch_size,
-            n_batches=setting.n_batches,
-            max_samples=setting.max_samples,
-            random_state=setting.seed % 2**32,
-            batch_norm=setting.batch_norm,
-        )
-    return {"noise_scale": found.noise_scale, "low": found.low, "high": found.high}
-
-
-# -- saved work --------------------------------------------------------------------------------------------------------
-
-
-def _look_up(
-    model: Any, setting: "Setting", cases: Sequence["Case"], memory: str | Path
-) -> tuple[str | None, list[dict[str, float] | None]]:
-    """Return the key of the run, and what was saved of each case."""
-    plainly = with_parameters(model, {"device": "auto"})
-    data = tuple(in_memory(part) for part in (*setting.train, *setting.valid))
-    key = key_of("branched", plainly, *data, surroundings(check_device(model.device)))
-    if key is None:
-        return None, [None] * len(cases)
-    return key, [_loaded(Memory(memory, _about(case)), _key(key, setting, case), case) for case in cases]
-
-
-def _loaded(store: Memory, key: str, case: "Case") -> dict[str, float] | None:
-    saved = unplain(store.read(key, "branch"))
-    if saved is None:
-        return None
-    names = {"loss"} if isinstance(case, Branch) else {"noise_scale", "low", "high"}
-    if not isinstance(saved, dict) or saved.keys() != names or not all(type(v) is float for v in saved.values()):
-        store.distrust(key, "branch", "does not hold the figures of this branch")
-        return None
-    return saved
-
-
-def _key(key: str, setting: "Setting", case: "Case") -> str:
-    """Return the key of one case: neither the other checkpoints and sizes nor the number of its order decide it."""
-    if isinstance(case, Branch):
-        own = (case.checkpoint, case.batch_size, case.factor, case.seed, setting.n_epochs)
-        return fingerprint(key, "branch", own, setting.batch_norm)
-    return fingerprint(key, "noise", case.checkpoint, setting.n_batches, setting.max_samples, setting.batch_norm)
-
-
-def _about(case: "Case") -> str:
-    if isinstance(case, Branch):
-        return f"branch after epoch {case.checkpoint}, batches of {case.batch_size}, order {case.order}"
-    return f"noise scale after epoch {case.checkpoint}"

@@ -30,6 +30,7 @@ from sklgap.experiments._training_function import (
     check_calls,
     check_memory_of,
     check_names,
+    check_no_rate,
     check_rate,
     check_size,
     function_settings,
@@ -186,10 +187,7 @@ def explain_gap(
     check_arguments(explain_gap, locals())
     if is_training_function(estimator):
         return _explain_function(estimator, locals())
-    if learning_rate is not None:
-        raise WrongArgument(
-            f"learning_rate must be None beside an estimator, which has lr; got {shown(learning_rate)}."
-        )
+    check_no_rate(learning_rate)
     measurement = given_measurement(explain_gap, locals())
     check_classifier(estimator)
     X, y, X_test, y_test = check_data(X, y, X_test, y_test)
@@ -222,17 +220,10 @@ def explain_gap(
     )
 
 
-# What is taken beside a function; all else is that function's own.
-_OF_FUNCTIONS = (
-    *("estimator", "small", "large", "causes", "learning_rate", "n_trials", "scoring"),
-    *("random_state", "n_jobs", "memory", "verbose"),
-)
-
-
 def _explain_function(train: Any, given: dict[str, Any]) -> "GapExplanation":
     """Return the explanation for a training function; ``given`` are all arguments of `explain_gap`."""
     memory, random_state = given["memory"], given["random_state"]
-    check_beside(explain_gap, given, _OF_FUNCTIONS)
+    check_beside(explain_gap, given, ("small", "large", "causes"))
     names = check_names(given["scoring"])
     check_keepable(memory, random_state)
     sizes = {name: check_size(name, given[name]) for name in ("small", "large")}
@@ -352,9 +343,11 @@ class GapExplanation(Records):
 
     def _unequal_updates(self) -> list[str]:
         """Say so where a stopping rule ended trainings whose budgets of updates are equal."""
-        regimes = self.settings["regimes"] if self.judged == "test" else {}
+        if self.of_training_function or SMALL not in self.done:
+            return []
+        regimes = self.settings["regimes"]
         for label in self._steps():
-            if {label, SMALL} <= {*self.done} & {*regimes} and regimes[label].get("regime_adaptation") is True:
+            if label in self.done and regimes[label].get("regime_adaptation") is True:
                 small, large = self.paired(SMALL, label, "n_updates")
                 if (small != large).any():
                     return [

@@ -3,19 +3,21 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
+from sklgap._typing import LRScaling
 from sklgap.experiments._estimate import Estimate
 from sklgap.experiments._result import listed
 
 # How the learning rate grows with the batch size under each rule.
 _EXPONENTS = {"the same rate for all sizes": 0.0, "the square-root rule": 0.5, "the linear rule": 1.0}
 _ROUNDING = 1e-9
-# What a score may lose, as a fraction, for a rule to hold.
+# A rule holds where the score, a fraction, loses less than this.
 _POINT = 0.01
 
 
 def rule_held(lr: str, gaps: Mapping[str, Estimate], *, is_fraction: bool) -> list[str]:
-    """Say for which batch sizes a rule kept the score of the reference.
+    """Say for which batch sizes the score is that of the reference under a rule.
 
     Parameters
     ----------
@@ -24,10 +26,10 @@ def rule_held(lr: str, gaps: Mapping[str, Estimate], *, is_fraction: bool) -> li
     gaps : mapping of str to Estimate
         Score of the reference minus that of each batch size.
     is_fraction : bool
-        Whether a point of the score means something: a rule holds where less than one is lost.
+        Whether the score is a fraction, so that it has percentage points: a rule holds where less than one is lost.
     """
     known = {label: gap for label, gap in gaps.items() if gap.has_interval}
-    if lr not in ("sqrt", "linear", "sde") or not known:
+    if lr not in get_args(LRScaling) or not known:
         return []
     worse = [label for label, gap in known.items() if gap.low > 0]
     held = [label for label, gap in known.items() if is_fraction and gap.high < _POINT]
@@ -36,14 +38,14 @@ def rule_held(lr: str, gaps: Mapping[str, Estimate], *, is_fraction: bool) -> li
     if held:
         found.append(f"it held within a point for {listed(held)}")
     if worse := [label for label in worse if label not in held]:
-        found.append(f"it did not hold for {listed(worse)}, which score lower than the reference")
+        found.append(f"it did not hold for {listed(worse)}, where the score is lower than that of the reference")
     if undecided:
         found.append(f"these trials do not decide it for {listed(undecided)}")
     return [f"The rule lr={lr!r}, by batch size: {'; '.join(found)}."]
 
 
 def tuned_exponents(rates: Mapping[str, float], tried: Sequence[float]) -> list[str]:
-    """Say which powers of the batch size the learning rates that were chosen grow like.
+    """Say which power of the batch size the chosen learning rates grow with.
 
     A rate that was chosen from a grid stands for all rates as far as half way to its neighbours. Rates at an end of
     the grid are left out, for the best one may be beyond.
@@ -73,6 +75,8 @@ def tuned_exponents(rates: Mapping[str, float], tried: Sequence[float]) -> list[
         high = min(high, (other_rate - rate + half + other_half) / (other - size))
     if low > high + _ROUNDING:
         return ["The learning rates that were chosen follow no power of the batch size."]
+    if low <= 0 and high >= 1:
+        return ["learning_rates is too coarse to tell which rule the learning rates that were chosen follow."]
     fitting = [name for name, exponent in _EXPONENTS.items() if low - _ROUNDING <= exponent <= high + _ROUNDING]
     rules = f"{listed(fitting)} {'fits' if len(fitting) == 1 else 'fit'}" if fitting else "no usual rule fits"
     return [

@@ -13,6 +13,7 @@ when the process is killed.
 import contextlib
 import functools
 import os
+import pickle
 import signal
 import threading
 import time
@@ -85,6 +86,14 @@ def run(
                 bar.update()
     except KeyboardInterrupt:
         stop.asked = max(stop.asked, 1)
+    except pickle.PicklingError as error:
+        if "Could not pickle" not in str(error):  # of joblib; any other is one of a job's own
+            raise
+        reason = str(error.__cause__ or error).strip('"\n ').splitlines()[-1]  # behind a traceback as text
+        raise ValueError(
+            f"n_jobs must be None or 1 for what cannot be copied to other processes ({reason}): "
+            "make it inside of the function, or use joblib.parallel_config('threading')."
+        ) from error
     except BrokenProcessPool:
         time.sleep(_LATE_SIGNAL)
         if not stop.asked:

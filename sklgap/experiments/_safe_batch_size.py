@@ -145,8 +145,10 @@ class SafeBatchSize(Result):
             lines = [f"All sizes are shown to lose less than {margin}: a larger one may be safe too."]
         else:
             first = f"Batches of {last[0].batch_size:,} are not shown to lose less than {margin}."
-            no_proof = " That does not prove that they lose more: more trials or more validation samples may show it."
-            lines = [first if any(test.n_failed for test in last) else first + no_proof]
+            more = " That does not prove that they lose more: more trials or more validation samples may show it."
+            if any(test.p_value > self.confidence for test in last):  # the opposite test, at the same level
+                more = " They are shown to lose more."
+            lines = [first if any(test.n_failed for test in last) else first + more]
         if not self.confirmations and self.batch_size != self.reference:
             lines.append("Not confirmed on other seeds: see the parameter confirm.")
         return lines + [self._confirmation(test) for test in self.confirmations]
@@ -336,7 +338,7 @@ def largest_safe_batch_size(
     if not len(curve.values(curve.reference, "trial")):
         raise ValueError("curve must have a finished fit of its reference; it was interrupted before.")
     scores = _scores_of(curve, scoring)
-    margins = _check_margins(margin, scores, curve.settings["n_valid"], "validation")
+    margins = _check_margins(margin, scores, curve.settings["n_valid"])
     larger = [size for size in curve.batch_sizes if size > curve.reference]
     tested = fixed_sequence(
         larger,
@@ -396,7 +398,7 @@ def _equal(measured: Any, asked: Any) -> bool:
     return measured is asked or (same_function and repr(measured) == repr(asked))
 
 
-def _check_margins(margin: Any, scores: Sequence[Score], n_valid: int, samples: str) -> dict[str, float]:
+def _check_margins(margin: Any, scores: Sequence[Score], n_valid: int) -> dict[str, float]:
     """Return the margin of each score."""
     if isinstance(margin, Mapping):
         unknown = [name for name in margin if name not in {score.name for score in scores}]

@@ -36,10 +36,15 @@ CORRECT = "correct"
 _RETURNS = "a number, a dict of numbers, or a tuple (model, either of these)"
 # What a record says of the call itself.
 _OF_THE_CALL = ("regime", "trial", "seed", "batch_size", "lr", "fit_seconds")
+# What every experiment takes beside a training function.
+_TAKEN = ("estimator", "learning_rate", "n_trials", "scoring", "random_state", "n_jobs", "memory", "verbose")
 # In the name of a score: it is better the smaller it is, unless the name begins with one of the others.
 _SMALLER_IS_BETTER = {
-    *("loss", "error", "err", "entropy", "nll", "perplexity", "ppl", "mse", "rmse", "mae", "wer", "cer", "fid"),
+    *("err", "nll", "ppl", "mse", "rmse", "rmsle", "mae", "mape", "wer", "cer", "eer", "ter", "fid", "kl", "ece"),
+    *("bits", "bpb", "bpc", "bpd", "cost", "risk", "regret", "deviance", "brier"),
 }
+# Also at the end of a word, as in logloss.
+_SMALLER_AT_THE_END = ("loss", "losses", "error", "errors", "entropy", "perplexity", "divergence")
 _NEGATED = ("neg", "negative", "minus")
 
 
@@ -83,9 +88,10 @@ def check_beside(experiment: Callable[..., Any], given: Mapping[str, Any], taken
     given : mapping
         Its arguments by name.
     taken : sequence of str
-        The parameters that it has for a training function; all others must be left at their defaults.
+        The parameters that it has for a training function, beside those that every experiment has for one; all others
+        must be left at their defaults.
     """
-    others = given_beside(experiment, given, [name for name in given if name not in taken])
+    others = given_beside(experiment, given, [name for name in given if name not in (*_TAKEN, *taken)])
     if others:
         raise WrongArgument(
             f"{', '.join(others)} must be left out beside a training function, which has its own data, measures itself "
@@ -113,6 +119,14 @@ def check_rate(learning_rate: Any) -> None:
     """Raise a ValueError for a learning rate that is not a number above 0, or None."""
     if learning_rate is not None:
         check_positive("learning_rate", learning_rate)
+
+
+def check_no_rate(learning_rate: Any) -> None:
+    """Raise a WrongArgument for a learning rate beside an estimator."""
+    if learning_rate is not None:
+        raise WrongArgument(
+            f"learning_rate must be None beside an estimator, which has lr; got {shown(learning_rate)}."
+        )
 
 
 def check_size(name: str, size: Any) -> int:
@@ -335,7 +349,11 @@ def _number(value: Any) -> float | None:
         value = value.item()
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         return None
-    return float(value) if math.isfinite(value) else math.nan
+    try:
+        found = float(value)
+    except OverflowError:  # an integer or a fraction beyond all floats
+        found = math.inf
+    return found if math.isfinite(found) else math.nan
 
 
 def _correct(values: Any) -> np.ndarray:
@@ -359,6 +377,8 @@ def _judged_by(found: _Returned, names: tuple[str, ...] | None) -> tuple[Score, 
     accuracy = () if found.correct is None else (Score(ACCURACY),)
     if names is None and accuracy:
         return accuracy
+    if not found.numbers and not accuracy:
+        raise WrongArgument(f"estimator must be a function that returns {_RETURNS}; got an empty dict.")
     if names is None and len(found.numbers) != 1:
         raise WrongArgument(
             f"scoring must name the score among what the function returns, {', '.join(map(repr, found.numbers))}; got "
@@ -371,8 +391,10 @@ def _judged_by(found: _Returned, names: tuple[str, ...] | None) -> tuple[Score, 
         if name not in found.numbers:
             has = ", ".join(map(repr, [*found.numbers, *(score.name for score in accuracy)]))
             raise WrongArgument(f"scoring must be among what the function returns, {has}; got {name!r}.")
-        words = re.split(r"[^a-z]+", name.lower())
-        if words[0] not in _NEGATED and _SMALLER_IS_BETTER.intersection(words):
+        # Of val_loss, valLoss and val/loss alike.
+        words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
+        smaller = _SMALLER_IS_BETTER.intersection(words) or any(w.endswith(_SMALLER_AT_THE_END) for w in words)
+        if smaller and words[0] not in _NEGATED:
             raise WrongArgument(
                 f"scoring must be scores that are better the larger they are; {name!r} does not sound like one: return "
                 f"-{name} as 'neg_{name}', and name that."

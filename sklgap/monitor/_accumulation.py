@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from sklgap._checks import check_module, is_flat, is_integer, shown
 from sklgap._random import undisturbed
 from sklgap.monitor._batches import check_in_reach, number_of_rows, parts_of
-from sklgap.monitor._noise import _loss_of_batch, _plain
+from sklgap.monitor._loss import BatchLoss, loss_of_batch
+from sklgap.monitor._module import unchanged, unwrapped
 from sklgap.objective._copy import deepcopy
+from sklgap.objective._objective import WholeBatchLoss
 from sklgap.objective._parameters import real, trainable_parameters
 
-TrainStep = Callable[[nn.Module, list[Any]], Any]
+# Goes through the micro-batches of an update, and calls backward for each.
+AccumulatingLoop = Callable[[nn.Module, list[Any]], Any]
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 # Relative differences below these are rounding.
 _ROUNDING = {torch.float64: 1e-8, torch.float32: 1e-3}
@@ -95,12 +98,12 @@ class AccumulationCheck:
 
 
 def check_accumulation(
-    train_step: TrainStep,
+    train_step: AccumulatingLoop,
     module: nn.Module,
     batch: Any,
     sizes: Sequence[int],
     *,
-    loss: Callable[..., Any] | None = None,
+    loss: BatchLoss | None = None,
 ) -> AccumulationCheck:
     """Check whether gradient accumulation gives the gradient of the whole batch, and say why not.
 
@@ -158,7 +161,7 @@ def check_accumulation(
     check_in_reach(module)
     if not callable(train_step):
         raise TypeError(f"train_step must be a function (module, micro_batches); got {shown(train_step)}.")
-    module = _plain(module)
+    module = unwrapped(module)
     if not trainable_parameters(module):
         raise ValueError("module must have trainable parameters; it has none.")
     n = number_of_rows(batch)
@@ -168,8 +171,22 @@ def check_accumulation(
             f"sizes must be at least 2 integers of at least 1 that add up to the {n} samples of batch; "
             f"got {shown(sizes)}."
         )
-    counts = [int(size) for size in listed]
-    return _Check(train_step, module, batch, counts, _loss_of_batch(loss)).result()
+    check = _Check(train_step, module, batch, [int(size) for size in listed], loss_of_batch(loss))
+    with unchanged(module, trainable_parameters(module)), _without_gradients(module):
+        return check.result()
+
+
+@contextlib.contextmanager
+def _without_gradients(module: nn.Module) -> Iterator[None]:
+    """Put ``.grad`` of the user's module aside: a loop that uses this module, and not its copy, may change it."""
+    saved = [(p, p.grad) for p in module.parameters()]
+    for p, _ in saved:
+        p.grad = None
+    try:
+        yield
+    finally:
+        for p, gradient in saved:
+            p.grad = gradient
 
 
 # -- the runs -------------------------------------------------------------------------------------------------------
@@ -189,7 +206,9 @@ class _Run:
 
 
 class _Check:
-    def __init__(self, train_step: TrainStep, module: nn.Module, batch: Any, sizes: list[int], loss: Any) -> None:
+    def __init__(
+        self, train_step: AccumulatingLoop, module: nn.Module, batch: Any, sizes: list[int], loss: WholeBatchLoss | None
+    ) -> None:
         self.train_step, self.module, self.loss = train_step, module, loss
         self.whole, self.sizes = [batch], sizes
         self.parts = list(parts_of(batch, sum(sizes), sizes))
@@ -272,6 +291,9 @@ class _Check:
                 found.append("unequal_means")
             else:
                 return ["other"]
+        if len(given) < k and proportional and abs(float(given.sum()) * k / len(given) - 1) < _NEAR:
+            # The others have no gradient, and count in the mean of the means.
+            return ["unequal_means"]
         total = float(given.sum()) / (len(given) / k if not proportional else float(right.sum()))
         if abs(total - 1) > _NEAR:
             name = "scaled"
@@ -308,10 +330,11 @@ class _Check:
         return gradient
 
     def by_loss(self, module: nn.Module, batches: list[Any]) -> None:
+        assert self.loss is not None
         self.loss(module, batches[0]).backward()
 
     def run(
-        self, batches: list[Any], *, calm: Sequence[str] = (), seed: int = 0, train_step: TrainStep | None = None
+        self, batches: list[Any], *, calm: Sequence[str] = (), seed: int = 0, train_step: AccumulatingLoop | None = None
     ) -> _Run:
         """Run the loop on a private copy of the module, with batch norm or dropout in evaluation mode if asked."""
         module = deepcopy(self.module)

@@ -5,14 +5,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from sklgap._checks import shown
+from sklgap.objective._copy import lazy_parameters
 from sklgap.objective._nested import tensors_in
 
 
 def check_in_reach(module: nn.Module, optimizer: Any = None) -> None:
-    """ValueError for modules and optimisers that hold only a part of every parameter or of its state."""
+    """ValueError for modules and optimisers without parameters yet, or with a part of every parameter or its state."""
+    if lazy_parameters(module):
+        raise ValueError("module must have the shapes of its parameters: call it once on a batch before.")
+    if any(p.device.type == "meta" for p in module.parameters()):
+        raise ValueError("module must hold its parameters; they are on the device 'meta': load them before.")
     kinds = [type(part).__name__ for part in module.modules()]
     sharded = any(kind in ("FullyShardedDataParallel", "DeepSpeedEngine") for kind in kinds)
     sharded = sharded or any(type(p).__name__ == "DTensor" or hasattr(p, "ds_id") for p in module.parameters())
@@ -27,7 +33,11 @@ def check_in_reach(module: nn.Module, optimizer: Any = None) -> None:
 
 def number_of_rows(batch: Any) -> int:
     """Return the number of samples of a batch; ValueError where its tensors leave that open."""
-    lengths = {len(t) for t in tensors_in(batch) if t.ndim}
+    tensors = list(tensors_in(batch))
+    other = next((t.layout for t in tensors if t.layout != torch.strided or t.is_nested), None)
+    if other is not None:
+        raise TypeError(f"batch must hold dense tensors, to be cut into parts; got one of {other}: use to_dense().")
+    lengths = {len(t) for t in tensors if t.ndim}
     if len(lengths) != 1:
         got = f"lengths {sorted(lengths)}" if lengths else f"no tensors in {shown(type(batch).__name__)}"
         raise ValueError(f"batch must hold tensors with one row a sample, to be cut into parts; got {got}.")

@@ -2,16 +2,30 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
+from sklgap.monitor._loss import BatchLoss
 from sklgap.monitor._noise import BatchSizeMonitor
 
 PREFIX = "batch_size_monitor/"
+# Parameters of the callbacks that are those of the monitor.
+OPTIONS = ("every", "parts", "parameters", "geometry", "max_overhead", "window")
 
 
-def monitor_of(module: nn.Module, loss: Any, optimizer: Any, options: dict[str, Any], scaler: Any) -> BatchSizeMonitor:
-    """Return the monitor of a training that a framework runs; ``optimizer`` counts where the geometry is Adam's."""
-    optimizer = optimizer if options["geometry"] == "adam" else None
+def monitor_of(
+    module: nn.Module,
+    loss: BatchLoss | None,
+    optimizer: torch.optim.Optimizer | None,
+    callback: Any,
+    scaler: torch.amp.GradScaler | None,
+) -> BatchSizeMonitor:
+    """Return the monitor of a training that a framework runs; ``optimizer`` counts where the geometry is Adam's.
+
+    ``callback`` has the `OPTIONS` as attributes.
+    """
+    options = {name: getattr(callback, name) for name in OPTIONS}
+    optimizer = optimizer if callback.geometry == "adam" else None
     monitor = BatchSizeMonitor(module, loss, optimizer=optimizer, scaler=scaler, **options)
     monitor._lenient = True
     return monitor

@@ -4,18 +4,20 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 
-def ddp_in(module: nn.Module) -> Any:
+def ddp_in(module: nn.Module) -> DistributedDataParallel | None:
     """Return the ``DistributedDataParallel`` that the module is, also behind ``torch.compile``; None if it is not."""
     inner: Any = module
-    while inner is not None and not isinstance(inner, nn.parallel.DistributedDataParallel):
+    while inner is not None and not isinstance(inner, DistributedDataParallel):
         inner = getattr(inner, "_orig_mod", None)
     return inner
 
 
-def averaging_of(module: nn.Module) -> nn.Module | None:
+def averaging_of(module: nn.Module) -> DistributedDataParallel | None:
     """Return the ``DistributedDataParallel`` that averages the gradients over several processes, None without one.
 
     ValueError where there are several processes, and nothing that is known to average.
@@ -34,7 +36,7 @@ def averaging_of(module: nn.Module) -> nn.Module | None:
     return None
 
 
-def _checked(module: Any) -> nn.Module:
+def _checked(module: DistributedDataParallel) -> DistributedDataParallel:
     if getattr(module, "_comm_hooks", None):
         raise ValueError(
             "module must have no communication hook for accumulate, which reads the plain average of the processes: "
@@ -51,11 +53,30 @@ def _checked(module: Any) -> nn.Module:
 
 
 def of_all_processes(
-    module: Any, n: int, k: int, squares: np.ndarray, total: np.ndarray
+    module: DistributedDataParallel, n: int, k: int, squares: np.ndarray, total: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return n and k of every process, and the sum of their squares: one exchange of a few numbers.
+    """Exchange a few numbers between the processes at the end of an update.
 
-    ``total`` is the squared norm of the averaged gradient, the same in all: ValueError in all of them if it is not.
+    Parameters
+    ----------
+    module : DistributedDataParallel
+        The wrapper that averages the gradients.
+    n, k : int
+        Samples and micro-batches of this process.
+    squares, total : arrays of shape (n_groups,)
+        Sums of squared norms of this process, and the squared norm of the averaged gradient.
+
+    Returns
+    -------
+    n, k : arrays of shape (n_processes,)
+        Those of every process.
+    squares : array of shape (n_groups,)
+        Summed over the processes.
+
+    Raises
+    ------
+    ValueError
+        In all processes, if ``total`` is not the same in all of them.
     """
     first = next(p for p in module.parameters() if p.requires_grad)
     own = torch.from_numpy(np.concatenate([[n, k], squares, total])).to(first.device)

@@ -2,35 +2,34 @@
 
 import contextlib
 import math
-import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-import torch.distributed
 from torch import Tensor, nn
 
 from sklgap._checks import check_fraction, check_integer, check_module, check_sizes, shown
-from sklgap._random import undisturbed
-from sklgap._typing import Criterion
 from sklgap.monitor._backward import seen
 from sklgap.monitor._batches import check_in_reach, number_of_rows, parts_of
+from sklgap.monitor._clock import Clock
 from sklgap.monitor._distributed import averaging_of, of_all_processes
+from sklgap.monitor._loss import BatchLoss, loss_of_batch
+from sklgap.monitor._module import unchanged, unwrapped
+from sklgap.monitor._norms import NO_V, as_array, dense, squared_norm, squared_norms, wide
 from sklgap.monitor._sign_geometry import SignSums, sign_noise_scale_of, sign_saving
 from sklgap.monitor._window import LEAST_STRETCHES, noise_scale_of
-from sklgap.objective._loss import call_module
-from sklgap.objective._objective import WholeBatchLoss, takes_module
+from sklgap.objective._objective import takes_module
 from sklgap.objective._parameters import Patterns, real, trainable_parameters
-from sklgap.objective._row_loss import counts_of
-from sklgap.objective._stream import inputs_and_target
 
 Geometry = Literal["euclidean", "adam", "l1"]
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _ALL = "all"
-# Of a large float32 vector, so many squares are summed in float32, and these sums in float64.
-_BLOCK, _LARGE = 256, 65536
+_CHANGES_ITSELF = (
+    "must not change its parameters in its forward pass, as Embedding(max_norm=...) does: to measure by step(batch) "
+    "would change the training; use accumulate."
+)
 
 
 class BatchSizeMonitor:
@@ -81,9 +80,11 @@ class BatchSizeMonitor:
         Updates measured so far.
     n_skipped : int
         Updates that could not be measured: a last batch of an epoch too short for its parts, a single micro-batch, an
-        overflow under a ``scaler``, or Adam's v not there yet.
+        overflow under a ``scaler``, Adam's v not there yet, or targets that are ignored in all parts but one.
     batch_size : int or None
         Samples of the last measured update.
+    counts_samples : bool
+        Whether the noise scale is in samples, and not in what the weights of a ``loss`` count, such as tokens.
 
     Notes
     -----
@@ -104,6 +105,11 @@ class BatchSizeMonitor:
     values of the batch's gradient, too large on average, and one half of the batch times the signs of the other half,
     too small on average. Their ratio is the bias. The interval spans both, and the noise scale is the geometric mean of
     theirs.
+
+    Where the module trains other parameters from some update on (frozen, thawed, replaced), the window begins again.
+
+    The noise scale is a number of samples, also where class weights or ignored targets make them count differently. It
+    is in the units of the weight where the ``loss`` is a function that returns one.
 
     A noise scale is about the speed of training. It says nothing about accuracy, and takes the Hessian for a multiple
     of the identity (McCandlish et al.): it is good for an order of magnitude.
@@ -150,7 +156,7 @@ class BatchSizeMonitor:
     def __init__(
         self,
         module: nn.Module,
-        loss: Criterion | Any = None,
+        loss: BatchLoss | None = None,
         *,
         every: int | None = None,
         parts: int = 8,
@@ -158,7 +164,7 @@ class BatchSizeMonitor:
         geometry: Geometry = "euclidean",
         max_overhead: float = 0.03,
         optimizer: torch.optim.Optimizer | None = None,
-        scaler: Any = None,
+        scaler: torch.amp.GradScaler | None = None,
         window: int = 100,
     ) -> None:
         check_module(module)
@@ -172,13 +178,19 @@ class BatchSizeMonitor:
             raise ValueError(f"geometry must be 'euclidean', 'adam' or 'l1'; got {shown(geometry)}.")
         if (geometry == "adam") != (optimizer is not None):
             raise ValueError("optimizer must be given with geometry='adam', which reads its v, and only with it.")
-        self._outer, self.module = module, _plain(module)
+        self._outer, self.module = module, unwrapped(module)
         self.every, self.parts, self.geometry, self.max_overhead = every, int(parts), geometry, float(max_overhead)
         self.optimizer, self.scaler, self.window = optimizer, scaler, int(window)
-        self._loss = _loss_of_batch(loss)
+        self._loss = loss_of_batch(loss)
+        # The weights that a function returns may be tokens; those of a criterion depend on the scale of class weights.
+        self._in_samples = loss is not None and not takes_module(loss)
+        self._patterns = parameters
         self._params, self._groups = _groups(self.module, parameters)
+        self._trained = _trained(self.module)
         self._records: deque[tuple[float, np.ndarray]] = deque(maxlen=self.window)
-        self._clock = _Clock(self.max_overhead)
+        self._counted: deque[tuple[float, int]] = deque(maxlen=self.window)
+        self._tokens = False  # whether a callback counts something else in ``n_samples``
+        self._clock = Clock(self.max_overhead)
         self._open: _Accumulated | None = None
         self._n_updates = 0
         self._largest = 0  # A batch too short for its parts ends an epoch where there was a larger one: left out.
@@ -222,19 +234,25 @@ class BatchSizeMonitor:
             raise ValueError(
                 f"batch must have at least 2 samples for each of the parts={self.parts}; got {n} samples: lower parts."
             )
+        self._check_forward()
+        if self._is_other():
+            self._begin_again()
         weights = self._weights()
         if weights is None:
             self.n_skipped += 1
             return
-        total = [torch.zeros_like(real(p), dtype=_wide(p)) for p in self._params.values()]
+        total = [torch.zeros_like(real(p), dtype=wide(p)) for p in self._params.values()]
         signs = SignSums(total) if self.geometry == "l1" else None
-        squares, masses = np.zeros(len(self._params)), 0.0
+        squares, masses, n_parts = np.zeros(len(self._params)), 0.0, 0
         for part in parts_of(batch, n, self.parts):
             mass, gradients = self._gradients(part)
             mass = mass if mass is not None else number_of_rows(part)
-            norms = _norms(gradients, weights)
+            if not mass:  # of ignored targets alone
+                continue
+            n_parts += 1
+            norms = squared_norms(gradients, weights)
             if not np.isfinite(norms).all():
-                if self.scaler is None:
+                if self.scaler is None and not _lacks_v(norms, weights):
                     raise ValueError("The gradient must be finite to be measured; it is not on a part of the batch.")
                 self.n_skipped += 1
                 return
@@ -245,29 +263,55 @@ class BatchSizeMonitor:
                 continue
             for sum_, gradient in zip(total, gradients, strict=True):
                 sum_.add_(gradient, alpha=mass)
-        if signs is not None:
-            self._record(self._by_group(signs.by_parameter()), masses, n)
+        if n_parts < 2:
+            self.n_skipped += 1
             return
-        mean = self._by_group(_norms(total, weights) / masses**2)
-        self._add(self._by_group(squares), mean, masses, self.parts, n)
+        unit = n / masses if self._in_samples else 1.0
+        mass_in_all = float(n) if self._in_samples else masses
+        if signs is not None:
+            self._record(self._by_group(signs.by_parameter() * [math.sqrt(unit), 1, 1]), mass_in_all, n)
+            return
+        mean = self._by_group(squared_norms(total, weights) / masses**2)
+        self._add(self._by_group(squares) * unit, mean, mass_in_all, n_parts, n)
 
     def _gradients(self, part: Any) -> tuple[float | None, list[Tensor]]:
         """Return what the part counts for, None where the loss does not say, and its gradients, unscaled."""
         assert self._loss is not None
         scale = self._scale()
-        with as_it_was(self.module, self._params), torch.enable_grad():
+        with unchanged(self.module, self._params), torch.enable_grad():
+            versions = [p._version for p in self.module.parameters()]
             loss = self._loss(self.module, part)
+            if versions != [p._version for p in self.module.parameters()]:
+                raise ValueError(f"module {_CHANGES_ITSELF}")
             if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
                 raise ValueError("loss must return one number that depends on the parameters of the module.")
-            value = float(loss.detach())
-            if not math.isfinite(value):
+            value, mass = float(loss.detach()), self._loss.weight
+            if mass is not None and not 0 <= mass < math.inf:
+                raise ValueError(f"loss must return a weight of the batch that is a number of at least 0; got {mass}.")
+            if not math.isfinite(value) and mass != 0:
                 raise ValueError(f"The loss must be finite to be measured; it is {value} on a part of the batch.")
             found = torch.autograd.grad(loss * scale, list(self._params.values()), allow_unused=True)
         gradients = [
-            torch.zeros_like(real(p), dtype=_wide(p)) if g is None else _dense(g, p) / scale
+            torch.zeros_like(real(p), dtype=wide(p)) if g is None else dense(g, p) / scale
             for g, p in zip(found, self._params.values(), strict=True)
         ]
-        return getattr(self._loss, "weight", None), gradients
+        return mass, gradients
+
+    def _check_forward(self) -> None:
+        if any(getattr(part, "max_norm", None) is not None for part in self.module.modules()):
+            raise ValueError(f"module {_CHANGES_ITSELF}")
+
+    def _is_other(self) -> bool:
+        """Say whether the module trains other parameters than those that are measured: thawed, frozen, replaced."""
+        now = _trained(self.module)
+        return len(now) != len(self._trained) or any(a is not b for a, b in zip(now, self._trained, strict=True))
+
+    def _begin_again(self) -> None:
+        """Measure the parameters that are trained now, in an empty window: the noise of others is another one."""
+        self._params, self._groups = _groups(self.module, self._patterns)
+        self._trained = _trained(self.module)
+        self._records.clear()
+        self._counted.clear()
 
     @contextlib.contextmanager
     def accumulate(self, n_samples: int) -> Iterator[None]:
@@ -292,6 +336,9 @@ class BatchSizeMonitor:
             raise ValueError("geometry must be 'euclidean' or 'adam' for accumulate; got 'l1': use step(batch).")
         self._check_sums()
         averaging = averaging_of(self._outer)
+        if self._is_other():
+            self._open = None
+            self._begin_again()
         uniform: list[Tensor | None] = [None] * len(self._params)
         before = self._standing(uniform)
         begun = self._open is not None and not self._open.last.any() and self._open.sizes
@@ -319,7 +366,7 @@ class BatchSizeMonitor:
         params, weights = list(self._params.values()), open_.weights
 
         def square(i: int, gradient: Tensor) -> Tensor:
-            return _square(gradient, weights[i] if weights is not None else None)
+            return squared_norm(gradient, weights[i] if weights is not None else None)
 
         with seen(params, square, active=weights is not None) as found:
             yield
@@ -327,8 +374,8 @@ class BatchSizeMonitor:
             raise ValueError("There is no gradient yet: call backward inside monitor.accumulate.")
         open_.last = self._standing(uniform)
         if weights is not None:
-            zero = torch.zeros((), dtype=_wide(params[0]))
-            open_.squares.append(_numbers([found.get(i, zero) for i in range(len(params))]) / n_samples)
+            zero = torch.zeros((), dtype=wide(params[0]))
+            open_.squares.append(as_array([found.get(i, zero) for i in range(len(params))]) / n_samples)
             open_.total = open_.last if self.optimizer is None else self._standing(weights)
         open_.sizes.append(int(n_samples))
 
@@ -347,9 +394,9 @@ class BatchSizeMonitor:
     def _standing(self, weights: Sequence[Tensor | None]) -> np.ndarray:
         """Return the squared norm of what stands in ``.grad`` now, by parameter."""
         params = list(self._params.values())
-        zero = torch.zeros((), dtype=_wide(params[0]))
-        return _numbers(
-            [zero if p.grad is None else _square(p.grad.detach(), w) for p, w in zip(params, weights, strict=True)]
+        zero = torch.zeros((), dtype=wide(params[0]))
+        return as_array(
+            [zero if p.grad is None else squared_norm(p.grad.detach(), w) for p, w in zip(params, weights, strict=True)]
         )
 
     def _close(self) -> None:
@@ -376,8 +423,8 @@ class BatchSizeMonitor:
             # A micro-batch adds to the average of the processes its share of what it adds in its own.
             squares = squares / len(ns) ** 2
             n, k = int(ns.sum()), int(ks.sum())
-        finite = bool(np.isfinite(total).all())
-        if not finite and self.scaler is None:
+        finite = bool(np.isfinite(total).all() and np.isfinite(squares).all())
+        if not finite and self.scaler is None and not _lacks_v(open_.total, open_.weights or []):
             raise ValueError("The gradient must be finite to be measured; it is not in this update.")
         if k < 2 or not finite or (self._lenient and not equal):
             self.n_skipped += 1
@@ -400,11 +447,15 @@ class BatchSizeMonitor:
 
     def _record(self, rows: np.ndarray, mass: float, n: int) -> None:
         self._records.append((mass, rows))
+        self._counted.append((mass, n))
         self.n_measurements += 1
         self.batch_size = n
 
     def _weights(self) -> list[Tensor | None] | None:
-        """Return what every coordinate counts, by parameter: None for one each; None where Adam has no v yet."""
+        """Return what every coordinate counts, by parameter: None for one each; None where Adam has no v yet.
+
+        Of a parameter that has had no gradient yet there is no v either: its gradient must be 0 to be measured.
+        """
         if self.optimizer is None:
             return [None] * len(self._params)
         groups = {id(p): group for group in self.optimizer.param_groups for p in group["params"]}
@@ -413,8 +464,10 @@ class BatchSizeMonitor:
             if id(p) not in groups:
                 raise ValueError(f"optimizer must train all measured parameters; it does not train {name!r}.")
             state, group = self.optimizer.state.get(p, {}), groups[id(p)]
-            if not state:
-                return None
+            # A first update that overflowed under a scaler leaves v = 0 after 0 steps.
+            if not state or ("step" in state and not float(state["step"])):
+                found.append(NO_V)
+                continue
             v = state.get("max_exp_avg_sq") if group.get("amsgrad") else state.get("exp_avg_sq")
             if not isinstance(v, Tensor) or "betas" not in group or "eps" not in group or v.shape != p.shape:
                 raise ValueError(
@@ -422,11 +475,16 @@ class BatchSizeMonitor:
                     f"{type(self.optimizer).__name__}."
                 )
             correction = 1 - group["betas"][1] ** float(state["step"])
-            weight = 1 / ((v.to(_wide(p)) / correction).sqrt() + group["eps"])
+            weight = 1 / ((v.to(wide(p)) / correction).sqrt() + group["eps"])
             found.append(weight.unsqueeze(-1) if p.is_complex() else weight)
-        return found
+        return None if all(weight is NO_V for weight in found) else found
 
     # -- reading ----------------------------------------------------------------------------------------------------
+
+    @property
+    def counts_samples(self) -> bool:
+        """Whether the noise scale is in samples, and not in what the weights of a ``loss`` count, such as tokens."""
+        return not self._tokens and all(mass == n for mass, n in self._counted)
 
     def state(self) -> dict[str, float]:
         """Return the estimates as a flat dict of numbers, for any logger.
@@ -467,7 +525,8 @@ class BatchSizeMonitor:
         if any(isinstance(part, _BATCH_NORM) and part.training for part in self.module.modules()):
             notes = f"Batch norm: a part has its own statistics, which biases the knee. {notes}"
         if not math.isfinite(high) or not math.isfinite(knee):
-            least = f"above {_number(low)}" if low > 0 else "not determined"
+            # An infinite lower end: the squared gradient is below 0 by more than chance, so that parts are not draws.
+            least = f"above {_number(low)}" if 0 < low < math.inf else "not determined"
             return f"{_number(size)}: the knee is {least} (95 %); measure longer for its upper end. {notes}"
         saved = 1 - (1 + knee / (2 * size)) / (1 + knee / size)
         if self.geometry == "l1":
@@ -496,34 +555,6 @@ class _Accumulated:
         self.last, self.due, self.scale = last, due, scale
 
 
-class _Clock:
-    """Decides when a measurement is due, so that all of them take at most a share of the training time."""
-
-    def __init__(self, share: float) -> None:
-        self.share = share
-        self._begin: float | None = None
-        self._spent = self._last = 0.0
-        self._calls = 0
-
-    def due(self) -> bool:
-        now = time.perf_counter()
-        if self._begin is None:
-            self._begin = now
-            return False
-        self._calls += 1
-        training = now - self._begin - self._spent
-        # The first measurement is expected to take as long as an update.
-        expected = self._last or training / self._calls
-        return self._spent + expected <= self.share * training
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self._last = time.perf_counter() - begin
-        self._spent += self._last
-
-
 def _number(value: float, digits: int = 2) -> str:
     """Return a number rounded to so many digits, with commas; small whole numbers as they are."""
     if value == round(value) and digits > 1:
@@ -534,65 +565,9 @@ def _number(value: float, digits: int = 2) -> str:
     return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:g}"
 
 
-# -- the module -----------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def as_it_was(module: nn.Module, params: Mapping[str, Tensor]) -> Iterator[None]:
-    """Leave buffers and generators as they are: within it the module has copies of its buffers."""
-    owners = [(part._buffers, dict(part._buffers)) for part in module.modules()]
-    copies: dict[int, Tensor] = {}
-    devices = sorted({p.device.index or 0 for p in params.values() if p.device.type == "cuda"})
-    eager = getattr(torch.compiler, "set_stance", None)
-    with undisturbed(), torch.random.fork_rng(devices=devices, enabled=bool(devices)):
-        try:
-            for slots, saved in owners:
-                for name, buffer in saved.items():
-                    if buffer is not None:
-                        slots[name] = copies.setdefault(id(buffer), buffer.detach().clone())
-            # A compiled part would compile again for the size of the parts, and then train with other kernels.
-            with eager("force_eager") if eager is not None else contextlib.nullcontext():
-                yield
-        finally:
-            for slots, saved in owners:
-                slots.clear()
-                slots.update(saved)
-
-
-def _plain(module: nn.Module) -> nn.Module:
-    """Return the module behind ``torch.compile`` and ``DistributedDataParallel``."""
-    while True:
-        inner = getattr(module, "_orig_mod", None)
-        if inner is None and isinstance(module, nn.parallel.DistributedDataParallel):
-            inner = module.module
-        if inner is None:
-            return module
-        module = inner
-
-
-def _loss_of_batch(loss: Any) -> Any:
-    """Return a function of (module, batch), or None."""
-    if loss is None:
-        return None
-    if isinstance(loss, type) or not callable(loss):
-        raise TypeError(f"loss must be a criterion or a function loss(module, batch); got {shown(loss)}.")
-    if takes_module(loss):
-        return WholeBatchLoss(loss)
-    if getattr(loss, "reduction", "mean") != "mean":
-        raise ValueError(f"loss must have reduction='mean'; got reduction={loss.reduction!r}.")
-
-    # Samples of a loss with class weights or ignored targets do not count alike, and neither do its parts.
-    counts = counts_of(loss, gaps=True) if isinstance(loss, nn.Module) and hasattr(loss, "reduction") else None
-
-    def of_batch(module: nn.Module, batch: Any) -> Any:
-        X, y = inputs_and_target(batch)
-        value = loss(call_module(module, X), y)
-        return value if counts is None else (value, counts(y).sum())
-
-    return WholeBatchLoss(of_batch)
-
-
-def _groups(module: nn.Module, parameters: Any) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
+def _groups(
+    module: nn.Module, parameters: Patterns | Mapping[str, Patterns] | None
+) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
     """Return the measured parameters by name, and the positions among them of every group."""
     grouped = parameters if isinstance(parameters, Mapping) else {}
     if isinstance(parameters, Mapping):
@@ -611,34 +586,10 @@ def _groups(module: nn.Module, parameters: Any) -> tuple[dict[str, Tensor], dict
     return dict(params), groups
 
 
-def _wide(p: Tensor) -> torch.dtype:
-    return torch.float32 if p.device.type == "mps" else torch.float64
+def _lacks_v(norms: np.ndarray, weights: Sequence[Tensor | None]) -> bool:
+    """Say whether a parameter has its first gradient, for which Adam has no v yet."""
+    return any(weight is NO_V and norm > 0 for weight, norm in zip(weights, norms, strict=False))
 
 
-def _dense(gradient: Tensor, p: Tensor) -> Tensor:
-    gradient = gradient.to_dense() if gradient.layout != torch.strided else gradient
-    return real(gradient).to(_wide(p))
-
-
-def _norms(vectors: Iterable[Tensor], weights: Sequence[Tensor | None]) -> np.ndarray:
-    """Return the squared norm of every vector, in which a coordinate counts its weight; one wait for the device."""
-    return _numbers([_square(v, w) for v, w in zip(vectors, weights, strict=True)])
-
-
-def _square(vector: Tensor, weight: Tensor | None) -> Tensor:
-    """Return the squared norm in float64, in which a coordinate counts its weight."""
-    vector = real(vector.to_dense() if vector.layout != torch.strided else vector)
-    if weight is not None:
-        return (vector.to(weight.dtype).square() * weight).sum()
-    if vector.dtype != torch.float32 or vector.device.type != "cpu" or vector.numel() < _LARGE:
-        return torch.linalg.vector_norm(vector, dtype=_wide(vector)).square()
-    # On a CPU several times as fast as float64 throughout; what rounding adds is about 1e-8 of it.
-    flat = vector.reshape(-1)
-    whole = flat.numel() // _BLOCK * _BLOCK
-    blocks = torch.linalg.vector_norm(flat[:whole].view(-1, _BLOCK), dim=1)
-    return blocks.double().square().sum() + flat[whole:].double().square().sum()
-
-
-def _numbers(found: Sequence[Tensor]) -> np.ndarray:
-    """Return 0-dimensional tensors as an array, with one wait for the device."""
-    return torch.stack([number.to(found[0].device) for number in found]).cpu().double().numpy()
+def _trained(module: nn.Module) -> list[Tensor]:
+    return [p for p in module.parameters() if p.requires_grad]

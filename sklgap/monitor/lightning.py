@@ -9,6 +9,7 @@ import torch
 from sklgap.monitor._batches import number_of_rows
 from sklgap.monitor._callback import check_installed, monitor_of, numbers_to_log
 from sklgap.monitor._distributed import ddp_in
+from sklgap.monitor._loss import BatchLoss
 from sklgap.monitor._noise import BatchSizeMonitor, Geometry
 from sklgap.objective._parameters import Patterns
 
@@ -100,7 +101,7 @@ class BatchSizeCallback(Callback):
 
     def __init__(
         self,
-        loss: Any = None,
+        loss: BatchLoss | None = None,
         *,
         every: int | None = None,
         parts: int = 8,
@@ -113,14 +114,8 @@ class BatchSizeCallback(Callback):
         check_installed(Callback, "lightning")
         super().__init__()
         self.loss, self.verbose = loss, verbose
-        self.options: dict[str, Any] = {
-            "every": every,
-            "parts": parts,
-            "parameters": parameters,
-            "geometry": geometry,
-            "max_overhead": max_overhead,
-            "window": window,
-        }
+        self.every, self.parts, self.parameters, self.geometry = every, parts, parameters, geometry
+        self.max_overhead, self.window = max_overhead, window
         self.monitor: BatchSizeMonitor | None = None
         self._accumulates = False
         self._n_samples = 0
@@ -146,7 +141,7 @@ class BatchSizeCallback(Callback):
             )
         optimizer = trainer.optimizers[0] if trainer.optimizers else None
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        self.monitor = monitor_of(module, self.loss, optimizer, self.options, scaler)
+        self.monitor = monitor_of(module, self.loss, optimizer, self, scaler)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Measure the parts of a batch, or note how many samples the micro-batch has."""

@@ -87,20 +87,12 @@ class BatchSizeCallback(Callback):
             raise ValueError(
                 f"criterion must have reduction='mean' for BatchSizeCallback; got {net.criterion_.reduction!r}."
             )
-        options = {
-            "every": self.every,
-            "parts": self.parts,
-            "parameters": self.parameters,
-            "geometry": self.geometry,
-            "max_overhead": self.max_overhead,
-            "window": self.window,
-        }
 
         def loss(module: nn.Module, batch: Any) -> tuple[Tensor, float]:
             return _loss_of(net, batch)
 
         optimizer = getattr(net, "optimizer_", None)
-        self.monitor = monitor_of(net.module_, loss, optimizer, options, scaler=None)
+        self.monitor = monitor_of(net.module_, loss, optimizer, self, scaler=None)
 
     def on_grad_computed(self, net: Any, named_parameters: Any, batch: Any = None, **kwargs: Any) -> None:
         """Measure an update, if one is due: before the optimiser uses the gradient of the whole batch."""

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from sklgap._checks import shown
 from sklgap.monitor._batches import number_of_rows
 from sklgap.monitor._callback import check_installed, monitor_of, numbers_to_log
-from sklgap.monitor._noise import BatchSizeMonitor, Geometry, as_it_was
+from sklgap.monitor._loss import BatchLoss
+from sklgap.monitor._module import unchanged
+from sklgap.monitor._noise import BatchSizeMonitor, Geometry
 from sklgap.objective._parameters import Patterns
 
 try:
@@ -89,7 +91,7 @@ class BatchSizeCallback(TrainerCallback):
     def __init__(
         self,
         trainer: Any,
-        loss: Any = None,
+        loss: BatchLoss | None = None,
         *,
         every: int | None = None,
         parts: int = 8,
@@ -104,14 +106,8 @@ class BatchSizeCallback(TrainerCallback):
         if not isinstance(trainer, Trainer):
             raise TypeError(f"trainer must be the Trainer that the callback is added to; got {shown(trainer)}.")
         self.trainer, self.loss, self.verbose = trainer, loss, verbose
-        self.options: dict[str, Any] = {
-            "every": every,
-            "parts": parts,
-            "parameters": parameters,
-            "geometry": geometry,
-            "max_overhead": max_overhead,
-            "window": window,
-        }
+        self.every, self.parts, self.parameters, self.geometry = every, parts, parameters, geometry
+        self.max_overhead, self.window = max_overhead, window
         self.monitor: BatchSizeMonitor | None = None
         self._accumulates = self._logs = False
         self._model: Any = None
@@ -142,7 +138,7 @@ class BatchSizeCallback(TrainerCallback):
             )
         optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
         loss = self._trainers_loss if self.loss is None else self.loss
-        self.monitor = monitor_of(trainer.model, loss, optimizer, self.options, trainer.accelerator.scaler)
+        self.monitor = monitor_of(trainer.model, loss, optimizer, self, trainer.accelerator.scaler)
         self._sizes, self._given, self._count, self._divides = [], None, None, False
         self._take_hold()
 
@@ -201,6 +197,7 @@ class BatchSizeCallback(TrainerCallback):
                 expected = self._value(inputs, given)
         if self._accumulates:
             self._sizes.append(self._count(inputs))
+            self.monitor._tokens = self.monitor._tokens or self._sizes[-1] != number_of_rows(inputs)
         else:
             self.monitor.step(dict(inputs))
         return expected
@@ -246,7 +243,7 @@ class BatchSizeCallback(TrainerCallback):
     def _value(self, batch: Any, given: Any) -> float:
         """Return the loss of a batch, always with the same random numbers, and leave all as it was."""
         assert self.monitor is not None
-        with as_it_was(self.monitor.module, self.monitor._params), torch.no_grad():
+        with unchanged(self.monitor.module, self.monitor._params), torch.no_grad():
             return float(self._computed(batch, given))
 
     def _how_it_counts(self, batch: Any) -> tuple[Count, bool]:

@@ -1,4 +1,4 @@
-"""The learning rate that goes with a larger batch.
+"""The learning rate that goes with a larger batch, and with ``"sde"`` the moments of Adam.
 
 ``"sqrt"``: Hoffer et al. (2017), Section 4, keeps the covariance of the update; ``"linear"``: Goyal et al. (2017),
 keeps its mean per epoch; ``"sde"``: Malladi et al. (2022), the square root scaling rule for Adam, which scales the
@@ -12,6 +12,8 @@ from sklgap._checks import check_integer, shown
 from sklgap._typing import LRScaling
 
 RULES: tuple[LRScaling | None, ...] = (None, *get_args(LRScaling))
+# k (1 - beta) is 1 up to rounding where k = 1 / (1 - beta).
+_ROUNDING = 1e-9
 
 
 def check_lr_scaling(lr_scaling: LRScaling | None) -> LRScaling | None:
@@ -38,3 +40,19 @@ def lr_factor(lr_scaling: LRScaling | None, batch_size: int, base_batch_size: in
     check_integer("base_batch_size", base_batch_size)
     ratio = batch_size / base_batch_size
     return {None: 1.0, "sqrt": math.sqrt(ratio), "linear": ratio, "sde": math.sqrt(ratio)}[lr_scaling]
+
+
+def scaled_beta(beta: float, k: float) -> float:
+    """Return a beta of Adam at a batch k times as large, by "sde": 1 - k (1 - beta); below 0 the rule does not hold."""
+    scaled = 1 - k * (1 - beta)
+    return 0.0 if abs(scaled) <= _ROUNDING else scaled
+
+
+def scaled_eps(eps: float, k: float) -> float:
+    """Return the eps of Adam at a batch k times as large, by "sde": eps / sqrt(k)."""
+    return eps / math.sqrt(k)
+
+
+def largest_ratio(beta: float) -> float:
+    """Return how many times as large "sde" lets a batch be, up to rounding: a beta is 0 there."""
+    return (1 + _ROUNDING) / (1 - beta)

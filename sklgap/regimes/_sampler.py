@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch.distributed
 from torch.utils.data import BatchSampler, SequentialSampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from sklgap._checks import check_flag, check_integer, check_positive, is_integer, is_number, shown
 from sklgap._typing import LRScaling
@@ -118,6 +119,7 @@ class BatchSizeSampler(BatchSampler):
         self.sampler = SequentialSampler(range(self.n_samples))  # what libraries look for in a BatchSampler
         self.epoch, self._start, self._done = 0, 0, 0
         self._reads_ahead, self._epoch_was_set, self._passes = False, False, 0
+        self._latest: object = None
         self.batch_size = self._checked_size(0)
         self.base_batch_size = self.batch_size if base_batch_size is None else int(base_batch_size)
 
@@ -125,22 +127,22 @@ class BatchSizeSampler(BatchSampler):
         return len(self._slices())
 
     def __iter__(self) -> Iterator[list[int]]:
-        # A loader with worker processes asks for batches long before the loop has them.
-        frame = inspect.currentframe()
-        caller = frame.f_back.f_locals.get("self") if frame is not None and frame.f_back is not None else None
-        self._reads_ahead = bool(getattr(caller, "_num_workers", 0))
-        self._warn_of_one_epoch()
-        self._done, self._start = self._start, 0
-        return self._batches(self._done)
+        return self._batches()
 
-    def _batches(self, start: int) -> Iterator[list[int]]:
+    def _batches(self) -> Iterator[list[int]]:
+        # All that a pass changes waits for its first batch: a loader with workers makes an iterator that it never uses.
+        self._reads_ahead = _is_read_ahead()
+        self._warn_of_one_epoch()
+        start, self._start, self._done = self._start, 0, self._start
+        self._latest = own = object()
         order = np.arange(self.n_samples)
         if self.shuffle:
             order = np.random.default_rng([self.random_state, self.epoch]).permutation(self.n_samples)
         for part in self._slices()[start:]:
             batch = order[part]
             share = len(batch) // self.world_size
-            self._done += 1
+            if self._latest is own:  # an older pass that goes on does not count in the state
+                self._done += 1
             yield batch[self.rank * share : (self.rank + 1) * share].tolist()
         self._passes += 1
 
@@ -196,15 +198,21 @@ class BatchSizeSampler(BatchSampler):
         check_integer("state['epoch']", state["epoch"], 0)
         check_integer("state['batches_done']", state["batches_done"], 0)
         self._check_size(state["batch_size"], int(state["epoch"]))
+        n_batches = len(self._slices(int(state["batch_size"])))
+        if state["batches_done"] > n_batches:
+            raise ValueError(
+                f"state['batches_done'] must be at most the {n_batches} batches of its epoch; got "
+                f"{state['batches_done']}."
+            )
         # The saved size holds for this epoch: a schedule that reads a monitor may give another one now.
         self.epoch, self.batch_size = int(state["epoch"]), int(state["batch_size"])
         self._start = self._done = int(state["batches_done"])
 
-    def _slices(self) -> list[slice]:
-        """Return the batches of all processes as slices of the order."""
-        slices = split_rows(self.n_samples, self.batch_size)
+    def _slices(self, size: int | None = None) -> list[slice]:
+        """Return the batches of all processes as slices of the order, of this size or of that of this epoch."""
+        size = self.batch_size if size is None else size
+        slices = split_rows(self.n_samples, size)
         if self.drop_last:
-            size = self.batch_size
             slices = [slice(i * size, (i + 1) * size) for i in range(self.n_samples // size)]
         return [part for part in slices if part.stop - part.start >= self.world_size]
 
@@ -298,6 +306,17 @@ def growing_milestones(
             raise ValueError(f"largest must be given where batch_size grows above 2**31 samples; got {shown(largest)}.")
         sizes[int(epoch)] = round(size)
     return sizes
+
+
+def _is_read_ahead() -> bool:
+    """Say whether a loader with worker processes asks, also through a wrapper: long before the loop has the batch."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        asking = frame.f_locals.get("self")
+        if isinstance(asking, _BaseDataLoaderIter) and asking._num_workers:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _number_of_samples(dataset: Any) -> int:

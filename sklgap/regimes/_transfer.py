@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sklgap._checks import check_integer, check_positive, is_number, shown
+from sklgap.regimes._lr_scaling import largest_ratio, scaled_beta, scaled_eps
 
 # Left out of what is given, torch.optim takes these.
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -13,8 +14,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "adam": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0},
     "adamw": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01},
 }
-# 1 - k (1 - beta) is 0 up to rounding where k = 1 / (1 - beta).
-_ROUNDING = 1e-12
 _SHOWN_AS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 
@@ -209,20 +208,15 @@ def _sde(old: dict[str, Any], optimizer: str, k: float, *_: Any) -> TransferRule
     if optimizer == "sgd":
         reason = "it is derived for Adam; for SGD the same argument gives 'linear'."
         return TransferRule("sde", None, (), reason, source, validity)
-    betas = tuple(1 - k * (1 - beta) for beta in old["betas"])
+    betas = tuple(scaled_beta(beta, k) for beta in old["betas"])
     for i, (before, beta) in enumerate(zip(old["betas"], betas, strict=True), start=1):
-        if beta < -_ROUNDING:
-            most = 1 / (1 - before)
+        if beta < 0:
             reason = (
-                f"beta{i} would be {beta:.3g}, below 0: with beta{i} = {before:g} the rule ends at {most:.4g} times "
-                "the batch size."
+                f"beta{i} would be {beta:.3g}, below 0: with beta{i} = {before:g} the rule ends at "
+                f"{largest_ratio(before):.4g} times the batch size."
             )
             return TransferRule("sde", None, (), reason, source, validity)
-    new = {
-        "lr": old["lr"] * math.sqrt(k),
-        "betas": tuple(beta if beta > _ROUNDING else 0.0 for beta in betas),
-        "eps": old["eps"] / math.sqrt(k),
-    }
+    new = {"lr": old["lr"] * math.sqrt(k), "betas": betas, "eps": scaled_eps(old["eps"], k)}
     return _applied("sde", old, new, source, validity)
 
 

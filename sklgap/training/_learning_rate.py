@@ -1,4 +1,4 @@
-"""The learning rate of a step, beside whatever a scheduler makes of it, and the moments of Adam at a larger batch."""
+"""The learning rate of a step, beside whatever a scheduler makes of it, and the betas and eps of Adam."""
 
 import math
 from collections.abc import Iterator
@@ -6,36 +6,35 @@ from contextlib import contextmanager
 
 import torch
 
-# k (1 - beta) is 1 up to rounding where k = 1 / (1 - beta).
-_ROUNDING = 1e-9
+from sklgap.regimes._lr_scaling import largest_ratio, scaled_beta, scaled_eps
 
 
 @contextmanager
-def multiplied_lr(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[None]:
-    """Multiply the learning rates within it: whatever a scheduler makes of them stays its own."""
-    groups = optimizer.param_groups
-    rates = [group["lr"] for group in groups]
-    for group, lr in zip(groups, rates, strict=True):
-        group["lr"] = lr * factor
+def scaled_step(optimizer: torch.optim.Optimizer, lr_factor: float, moments_ratio: float = 1.0) -> Iterator[None]:
+    """Scale the hyper-parameters of a step within it: whatever a scheduler makes of them stays its own.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        All its groups are scaled, and are as before afterwards.
+    lr_factor : float
+        What the learning rates are multiplied with.
+    moments_ratio : float, default=1.0
+        Where it is not 1, Adam has the betas and the eps of a batch so many times as large (Malladi et al. 2022).
+    """
+    names = (*(("lr",) if lr_factor != 1 else ()), *(("betas", "eps") if moments_ratio != 1 else ()))
+    given = [{name: group[name] for name in names} for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        if lr_factor != 1:
+            group["lr"] = group["lr"] * lr_factor
+        if moments_ratio != 1:
+            group["betas"] = tuple(scaled_beta(float(beta), moments_ratio) for beta in group["betas"])
+            group["eps"] = scaled_eps(group["eps"], moments_ratio)
     try:
         yield
     finally:
-        for group, lr in zip(groups, rates, strict=True):
-            group["lr"] = lr
-
-
-@contextmanager
-def scaled_moments(optimizer: torch.optim.Optimizer, k: float) -> Iterator[None]:
-    """Within it Adam has the betas and the eps of a batch k times as large (Malladi et al. 2022)."""
-    groups = optimizer.param_groups
-    given = [(group["betas"], group["eps"]) for group in groups]
-    for group, (betas, eps) in zip(groups, given, strict=True):
-        group["betas"], group["eps"] = _moments(betas, eps, k)
-    try:
-        yield
-    finally:
-        for group, (betas, eps) in zip(groups, given, strict=True):
-            group["betas"], group["eps"] = betas, eps
+        for group, own in zip(optimizer.param_groups, given, strict=True):
+            group.update(own)
 
 
 def check_moments(optimizer: torch.optim.Optimizer, batch_size: int, base_batch_size: int) -> None:
@@ -48,14 +47,9 @@ def check_moments(optimizer: torch.optim.Optimizer, batch_size: int, base_batch_
     k = batch_size / base_batch_size
     for group in optimizer.param_groups:
         for i, beta in enumerate(group["betas"], start=1):
-            if k * (1 - beta) > 1 + _ROUNDING:
+            if scaled_beta(float(beta), k) < 0:
                 raise ValueError(
-                    f"batch_size must be at most {math.floor((1 + _ROUNDING) * base_batch_size / (1 - beta)):,} with "
+                    f"batch_size must be at most {math.floor(largest_ratio(beta) * base_batch_size):,} with "
                     f"lr_scaling='sde', base_batch_size={base_batch_size} and beta{i}={beta:g}, for beta{i} would be "
                     f"below 0; got {batch_size}: use lr_scaling='sqrt', or a larger beta{i}."
                 )
-
-
-def _moments(betas: tuple[float, float], eps: float, k: float) -> tuple[tuple[float, float], float]:
-    first, second = (max(0.0, 1 - k * (1 - float(beta))) for beta in betas)
-    return (first, second), eps / math.sqrt(k)

@@ -37,7 +37,7 @@ from sklgap.training._dtypes import floating_dtype, in_dtype
 from sklgap.training._encoding import DataEncoding
 from sklgap.training._fused import begin_momenta, fused_kernel
 from sklgap.training._gradient_variance import measure_gradients
-from sklgap.training._learning_rate import check_moments, multiplied_lr, scaled_moments
+from sklgap.training._learning_rate import check_moments, scaled_step
 from sklgap.training._loaders import ResidentLoader, SequentialLoader, make_loader
 from sklgap.training._materialize import materialize
 from sklgap.training._optimizer_mode import updating
@@ -513,13 +513,8 @@ class TrainingNet(NeuralNetClassifier):
         if self.lr_schedule.follows_progress:
             self._set_lr_factor()
         self.progress_[1] += 1
-        if self.lr_factor_ == 1 and self.moments_ratio_ == 1:
+        with scaled_step(self.optimizer_, self.lr_factor_, self.moments_ratio_):
             return self.step_(Batch(X, y, weight))
-        with multiplied_lr(self.optimizer_, self.lr_factor_):
-            if self.moments_ratio_ == 1:
-                return self.step_(Batch(X, y, weight))
-            with scaled_moments(self.optimizer_, self.moments_ratio_):
-                return self.step_(Batch(X, y, weight))
 
     def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
         """Return loss and outputs of a batch held out; and ``mass`` where not all samples count alike."""

@@ -47,16 +47,11 @@ def monitor():
         (4096, 100.9, ["useful"], 100),
         (256, None, ["fits in memory", "safe"], 256),
         (None, None, ["safe"], 256),
-        (None, math.inf, None, None),
         (4096, Estimate(math.inf, 300.0, math.inf, 3), ["safe"], 256),
         (4096, Estimate(math.nan, math.nan, math.nan, 0), ["safe"], 256),
     ],
 )
 def test_the_smallest_limit_binds(safe, fits, useful, binding, size):
-    if binding is None:
-        with pytest.raises(ValueError, match="useful must be"):
-            batch_size_limits(safe, fits=fits, useful=useful)
-        return
     found = batch_size_limits(safe, fits=fits, useful=useful)
     assert isinstance(found, BatchSizeLimits)
     assert (found.binding, int(found)) == (binding, size)
@@ -153,12 +148,35 @@ def test_it_leaves_in_every_form(safe, monitor):
         ({"fits": True}, "fits must be None or an integer"),
         ({"useful": 0}, "useful must be"),
         ({"useful": -3.0}, "useful must be"),
+        ({"useful": math.inf}, "useful must be"),
         ({"useful": "900"}, "useful must be"),
         ({"useful": True}, "useful must be"),
-        ({"useful": Estimate(-1.0, -2.0, 0.0, 3)}, "useful must be an Estimate above 0"),
+        ({"useful": Estimate(-1.0, -2.0, 0.0, 3)}, "useful must be .*, an Estimate above 0"),
+        ({"useful": {"noise_scale": 900.0}}, "useful must be the BatchSizeMonitor itself"),
         ({"safe": 256}, "safe must be a SafeBatchSize"),
     ],
 )
 def test_what_is_no_limit(safe, parameters, words):
     with pytest.raises((ValueError, TypeError), match=words):
         batch_size_limits(**{"safe": safe, **parameters})
+
+
+@pytest.mark.parametrize("tokens", [2, 7, 0.5])
+def test_a_monitor_that_counts_tokens_is_refused(safe, tokens):
+    """600 tokens are not 600 samples."""
+    monitor = BatchSizeMonitor(
+        nn.Linear(3, 1), lambda model, batch: (model(batch).square().mean(), len(batch) * tokens), every=1
+    )
+    for _ in range(8):
+        monitor.step(torch.randn(32, 3))
+    with pytest.raises(ValueError, match=r"^useful must be in samples; .* such as tokens"):
+        batch_size_limits(safe, useful=monitor)
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 50.0])
+def test_a_monitor_under_class_weights_counts_samples(safe, scale):
+    torch.manual_seed(0)
+    monitor = BatchSizeMonitor(nn.Linear(3, 2), nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0]) * scale), every=1)
+    for _ in range(8):
+        monitor.step((torch.randn(32, 3), torch.randint(2, (32,))))
+    assert batch_size_limits(safe, useful=monitor).records[-1]["limit"] == "useful"

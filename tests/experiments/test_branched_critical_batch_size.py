@@ -16,8 +16,8 @@ from skorch.dataset import ValidSplit
 
 from sklgap import LBGapClassifier, SwitchBatch, branched_critical_batch_size, check_objective
 from sklgap.experiments import BranchedCriticalBatchSize
-from sklgap.experiments import _branched_critical_batch_size as branched_module
-from sklgap.experiments._branched_critical_batch_size import Branch, Setting, _train_run, branch_from
+from sklgap.experiments import _branches as branches_module
+from sklgap.experiments._branches import RUN_PARAMETERS, Branch, Setting, branch_from, train_run
 from sklgap.inspection import gradient_noise_scale
 from sklgap.monitor import BatchSizeMonitor
 from sklgap.training import TrainingNet
@@ -159,8 +159,8 @@ def _setting(data, size, n_epochs=2):
 def test_an_unbranched_branch_is_the_run_bit_for_bit(part):
     make, data = PARTS[part]
     size = make().batch_size
-    own = {**branched_module._WHOLE, "random_state": 7}
-    states = _train_run(make().set_params(**own), _setting(data, size), [1, 3])
+    own = {**RUN_PARAMETERS, "random_state": 7}
+    states = train_run(make().set_params(**own), _setting(data, size), [1, 3])
     whole = make().set_params(**own, max_epochs=5).fit(*data[:2])
     assert same_weights(branch_from(states[3], _setting(data, size), Branch(3, size, 1.0, 0, 7)), whole)
     assert not same_weights(states[1], states[3])
@@ -171,9 +171,9 @@ def test_an_unbranched_branch_is_the_run_bit_for_bit(part):
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
 def test_a_branch_begins_from_the_full_state_at_its_own_rate(optimizer):
     """The slow reference: the same by a warm start of the estimator, as a user would do it."""
-    model = sgd(optimizer=optimizer).set_params(**branched_module._WHOLE, random_state=3, max_epochs=2)
+    model = sgd(optimizer=optimizer).set_params(**RUN_PARAMETERS, random_state=3, max_epochs=2)
     setting = _setting(DATA, 5)
-    states = _train_run(clone(model), setting, [2])
+    states = train_run(clone(model), setting, [2])
     before = copy.deepcopy(states[2].module_.state_dict())
     branch = branch_from(states[2], setting, Branch(2, 20, 4.0, 0, 3))
     model.fit(*DATA[:2])
@@ -480,14 +480,14 @@ def test_a_run_that_diverges():
 
 
 def test_a_run_that_diverges_after_a_checkpoint(monkeypatch):
-    original = branched_module._go_on
+    original = branches_module._go_on
 
     def go_on(model, X, y, n_epochs):
         if n_epochs == 2:  # from the first checkpoint to the second
             model.net_.optimizer_.param_groups[0]["lr"] = 1e38
         original(model, X, y, n_epochs)
 
-    monkeypatch.setattr(branched_module, "_go_on", go_on)
+    monkeypatch.setattr(branches_module, "_go_on", go_on)
     result = compute()
     assert result.settings["lost"] == [3]
     assert result.checkpoints == [1]
@@ -714,12 +714,19 @@ BAD_FUNCTION = {
     "no batch size": ({"batch_size": None}, "batch_size must be an integer"),
     "no rate": ({"learning_rate": None}, "learning_rate must be a number above 0"),
     "no samples": ({"n_samples": None}, "n_samples must be an integer"),
-    "uneven": ({"n_samples": 1000}, "n_samples must be a multiple of every batch size.*1000 is none of 16"),
+    "uneven": ({"n_samples": 1000}, "n_samples must be a multiple of every batch size.*got 1000 and batches of 16"),
     "a rule": ({"lr_scaling": "auto"}, "lr_scaling must be 'linear'.*; got 'auto'"),
     "noise of another": ({"noise_scales": {"b": 1.0}}, "noise_scales must be of the checkpoints given; got one of 'b'"),
     "noise, a list": ({"noise_scales": [1.0]}, "noise_scales must be None or a dict"),
-    "noise, text": ({"noise_scales": {"a": "much"}}, "noise_scales must hold numbers"),
-    "noise, not measured": ({"noise_scales": {"a": {"loss": 1.0}}}, "noise_scales must hold numbers"),
+    "noise, text": ({"noise_scales": {"a": "much"}}, r"noise_scales\['a'\] must be a number"),
+    "noise, not measured": ({"noise_scales": {"a": {"loss": 1.0}}}, r"noise_scales\['a'\] must be a number"),
+    "noise, negative": ({"noise_scales": {"a": -5.0}}, r"noise_scales\['a'\] must be a number above 0"),
+    "noise, one end": ({"noise_scales": {"a": {"noise_scale": -1e-9}}}, r"noise_scales\['a'\] must be a number above"),
+    "noise, NaN": ({"noise_scales": {"a": float("nan")}}, r"noise_scales\['a'\] must be a number above 0"),
+    "no measurement": (
+        {"noise_scales": {"a": BatchSizeMonitor(torch.nn.Linear(2, 1))}},
+        "must be of a BatchSizeMonitor that has measured",
+    ),
     "too large": ({"batch_sizes": [2048]}, "batch_sizes must be at most 1024"),
 }
 
@@ -749,3 +756,21 @@ def test_a_net_that_cannot_be_copied():
 def test_what_cannot_be_branched(estimator):
     with pytest.raises(TypeError, match="estimator must be an LBGapClassifier"):
         branched_critical_batch_size(estimator, *DATA, checkpoints=[1], batch_sizes=[10], random_state=0)
+
+
+@pytest.mark.parametrize("returned", [10**400, float("nan"), float("inf")])
+def test_a_loss_beyond_all_floats_has_diverged(returned):
+    found = branched_critical_batch_size(
+        lambda state, batch_size, learning_rate, n_samples, random_state: returned if batch_size == 16 else 1.0,
+        **{**FUNCTION, "checkpoints": {"a": 1.0}, "batch_sizes": [4, 16]},
+    )
+    assert found.losses("a")[-1].tolist() == [math.inf] * len(found.losses("a")[-1])
+
+
+@pytest.mark.parametrize("returned", [True, np.bool_(True), np.bool_(False)])
+def test_a_truth_value_is_no_loss(returned):
+    with pytest.raises(TypeError, match="train_from must return the held-out loss, a number"):
+        branched_critical_batch_size(
+            lambda state, batch_size, learning_rate, n_samples, random_state: returned,
+            **{**FUNCTION, "checkpoints": {"a": 1.0}},
+        )

@@ -55,7 +55,12 @@ def test_the_power_that_tuned_rates_follow(exponent, name):
 
 def test_a_coarse_grid_leaves_several_rules():
     (sentence,) = tuned_exponents({"64": 0.01, "128": 0.01}, [0.001, 0.01, 0.1])
-    assert "the same rate for all sizes, the square-root rule and the linear rule fit" in sentence
+    assert "learning_rates is too coarse to tell" in sentence
+
+
+def test_a_grid_that_rules_one_out():
+    (sentence,) = tuned_exponents({"64": 0.01, "4096": 0.01}, [0.001, 0.01, 0.1])
+    assert "the same rate for all sizes and the square-root rule fit" in sentence
 
 
 def test_rates_that_follow_no_power():

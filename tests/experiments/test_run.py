@@ -1,6 +1,7 @@
 """The loop over jobs, and the signals that end it."""
 
 import os
+import pickle
 import signal
 import threading
 import time
@@ -299,3 +300,23 @@ def test_two_processes_are_not_waited_for(number):
     timer.join()
     assert (sorted(results), interrupted) == ([0, 1, 2, 3, 4, 5], True)
     assert time.monotonic() - started < 200
+
+
+@pytest.mark.parametrize("hold", [threading.Lock, threading.Event, lambda: (value(i) for i in range(3))])
+def test_jobs_that_other_processes_cannot_get_are_refused(hold):
+    with pytest.raises(ValueError, match=r"^n_jobs must be None or 1 for what cannot be copied .*threading"):
+        run([partial(str, hold()), partial(str, 1)], n_jobs=2, verbose=0)
+
+
+@pytest.mark.parametrize("n_jobs", [None, 1])
+def test_jobs_of_one_process_need_no_copy(n_jobs):
+    assert len(run([partial(str, threading.Lock())], n_jobs=n_jobs, verbose=0).results) == 1
+
+
+def _unpicklable():
+    raise pickle.PicklingError("of the user")
+
+
+def test_an_error_of_the_users_own_pickling_is_raised_as_it_is():
+    with pytest.raises(pickle.PicklingError, match=r"^of the user"):
+        run([_unpicklable], verbose=0)

@@ -128,12 +128,22 @@ def test_the_first_failure_ends_the_search():
     assert str(safe).count("not tested") == 2
 
 
+def test_a_loss_that_is_shown_is_called_one():
+    """A clear loss is not told to need more trials; an undecided one is."""
+    clear = str(largest_safe_batch_size(curve({100: SMALL, 200: np.subtract(SMALL, (0.09, 0.10, 0.08, 0.09))}), 0.04))
+    assert "They are shown to lose more." in clear
+    assert "does not prove" not in clear
+    open_ = str(largest_safe_batch_size(curve({100: SMALL, 200: np.subtract(SMALL, (0.0, 0.02, 0.005, 0.015))}), 0.01))
+    assert "does not prove that they lose more" in open_
+    assert "shown to lose more" not in open_
+
+
 def test_the_reference_itself_where_nothing_is_shown():
     safe = largest_safe_batch_size(curve({100: SMALL, 200: WORSE}))
     assert (int(safe), safe.reference, safe.confirmed) == (100, 100, None)
     first = str(safe).splitlines()
     assert "100" in first[0]
-    assert all(word in first[1] for word in ("200", "not shown", "0.5 points of accuracy", "not prove"))
+    assert all(word in first[1] for word in ("200", "not shown", "0.5 points of accuracy", "shown to lose more"))
 
 
 def test_a_curve_with_nothing_above_the_reference():

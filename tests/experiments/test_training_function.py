@@ -1,5 +1,6 @@
 """A training function of the user's own in place of an estimator: what it is called with, and what its scores say."""
 
+import fractions
 import functools
 import json
 import math
@@ -231,11 +232,15 @@ def test_accuracy_beside_correct_must_be_their_share():
         ({"gain": "high"}, "gain"),
         ({1: 0.5}, "by name"),
         ({"gain": 0.5, "seed": 3}, "seed"),
-        ({}, "scoring"),
         ({"one": 0.5, "two": 0.7}, "scoring must name"),
         ({"loss": 0.5}, "neg_loss"),
         ({"valid_error": 0.5}, "neg_valid_error"),
         ({"perplexity": 5.0}, "neg_perplexity"),
+        ({"valLoss": 0.5}, "neg_valLoss"),
+        ({"val/logloss": 0.5}, "neg_val/logloss"),
+        ({"bits_per_byte": 1.1}, "neg_bits_per_byte"),
+        ({"crossentropy": 0.5}, "neg_crossentropy"),
+        ({}, "empty dict"),
     ],
 )
 def test_what_is_not_understood_is_refused_at_the_first_call(returned, words):
@@ -742,3 +747,13 @@ def test_an_interrupted_explanation_and_its_memory(tmp_path):
 def test_every_interval_is_an_estimate():
     for estimate in (compute().gap(100), explain().total()):
         assert isinstance(estimate, Estimate)
+
+
+@pytest.mark.parametrize("name", ["neg_logloss", "negLogLoss", "minus_bits", "lossless", "erroneous", "glossary"])
+def test_names_that_only_look_like_losses_are_scores(name):
+    assert compute(lambda **k: {name: varying(**k)}).scores[0].name == name
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), fractions.Fraction(10**400)])
+def test_a_number_beyond_all_floats_is_not_finite(value):
+    assert "no finite score" in str(compute(lambda batch_size, random_state: value if batch_size > 10 else 0.5))

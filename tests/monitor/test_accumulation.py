@@ -273,3 +273,50 @@ def _nothing(module, micro_batches):
 def test_refusals(loop, module, sizes, sentence):
     with pytest.raises((ValueError, TypeError), match=sentence):
         check_accumulation(loop, module, batch(), sizes)
+
+
+def _add_gradient(module):
+    for p in module.parameters():
+        p.grad = torch.ones_like(p)
+
+
+def _add_nothing(module):
+    pass
+
+
+def _add_some(module):
+    module[0].weight.grad = torch.full_like(module[0].weight, 3.0)
+
+
+@pytest.mark.parametrize("begin", [_add_gradient, _add_nothing, _add_some])
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(8), nn.Identity()])
+def test_a_loop_that_uses_the_users_own_module_leaves_it_as_it_was(begin, layer):
+    """Most loops in notebooks use the global model: refused, and nothing of it has changed."""
+    module = net(layer)
+    begin(module)
+    gradients = [None if p.grad is None else p.grad.clone() for p in module.parameters()]
+    same = [p.grad for p in module.parameters()]
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    with pytest.raises(ValueError, match=r"^train_step must call backward, and use the module that it is given"):
+        check_accumulation(lambda _, micro_batches: divided(module, micro_batches), module, batch(), EVEN)
+    for p, gradient, kept in zip(module.parameters(), gradients, same, strict=True):
+        assert p.grad is kept
+        assert gradient is None or torch.equal(p.grad, gradient)
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in module.named_buffers())
+
+
+@pytest.mark.parametrize(("sizes", "ignored"), [(EVEN, 8), (EVEN, 16), ([12, 12], 12)])
+def test_a_micro_batch_of_ignored_targets_alone_counts_in_the_mean_of_means(sizes, ignored):
+    found = check_accumulation(divided, net(), batch(ignored=ignored), sizes)
+    assert found.causes == ("unequal_means",)
+
+
+@pytest.mark.parametrize(("sizes", "ignored"), [(EVEN, 8), (EVEN, 16), ([12, 12], 12)])
+def test_a_micro_batch_of_ignored_targets_alone_does_not_hide_a_loss_divided_twice(sizes, ignored):
+    def train_step(module, micro_batches):
+        counted = [int((y >= 0).sum()) for _, y in micro_batches]
+        for X, y in micro_batches:
+            total = nn.functional.cross_entropy(module(X), y, reduction="sum")
+            (total / sum(counted) / len(micro_batches) ** 3).backward()
+
+    assert check_accumulation(train_step, net(), batch(ignored=ignored), sizes).causes != ("unequal_means",)

@@ -1,16 +1,11 @@
+from types import SimpleNamespace
+
 import pytest
 from torch import nn
 
 from sklgap.monitor._callback import check_installed, monitor_of, numbers_to_log
 
-OPTIONS = {
-    "every": 1,
-    "parts": 2,
-    "parameters": None,
-    "geometry": "euclidean",
-    "max_overhead": 0.03,
-    "window": 8,
-}
+OPTIONS = SimpleNamespace(every=1, parts=2, parameters=None, geometry="euclidean", max_overhead=0.03, window=8)
 
 
 @pytest.mark.parametrize("library", ["lightning", "transformers"])

@@ -225,7 +225,7 @@ def test_a_failed_backward_leaves_no_hook():
 
 
 def test_the_callback_can_be_copied_before_a_fit():
-    assert copy.deepcopy(BatchSizeCallback(CE, every=3)).options["every"] == 3
+    assert copy.deepcopy(BatchSizeCallback(CE, every=3)).every == 3
 
 
 def test_the_example_of_the_docstring_runs(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 import copy
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -7,8 +8,7 @@ import torch
 from torch import nn
 
 from sklgap.inspection import gradient_noise_scale
-from sklgap.monitor import BatchSizeMonitor, BatchSizeSampler
-from sklgap.monitor import _noise as noise_module
+from sklgap.monitor import BatchSizeMonitor, BatchSizeSampler, _clock, check_accumulation
 from sklgap.monitor._window import noise_scale_of
 
 DIM, SIGMA = 4, 0.5
@@ -405,7 +405,7 @@ def test_every(every, n):
 @pytest.mark.parametrize(("cost", "share"), [(1.0, 0.03), (4.0, 0.1), (0.1, 0.5)])
 def test_the_overhead_stays_below_its_bound(monkeypatch, cost, share):
     now, spent = [0.0], [0.0]
-    monkeypatch.setattr(noise_module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(_clock.time, "perf_counter", lambda: now[0])
     net, draw = regression()
     monitor = BatchSizeMonitor(net, half_square, max_overhead=share)
 
@@ -648,21 +648,6 @@ def test_accumulation_over_several_processes_needs_what_averages(monkeypatch):
         pass
 
 
-@pytest.mark.parametrize("shape", [(1,), (), (4095,), (65536,), (300, 400), (3, 32768)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_squared_norms(shape, dtype):
-    generator = torch.Generator().manual_seed(0)
-    for scale in (1e-6, 1.0, 1e6):
-        vector = (scale * torch.randn(shape, generator=generator)).to(dtype)
-        for v in (vector, vector.transpose(0, -1) if vector.ndim > 1 else vector[None]):
-            expected = float(vector.double().square().sum())
-            found = noise_module._square(v, None)
-            assert found.dtype == torch.float64
-            assert float(found) == pytest.approx(expected, rel=5e-8 if len(v.flatten()) >= 65536 else 1e-12)
-            weighted = noise_module._square(v, torch.full_like(v, 2.0, dtype=torch.float64))
-            assert float(weighted) == pytest.approx(2 * expected, rel=1e-12)
-
-
 def test_cleared_gradients_end_an_update():
     net, draw = regression()
     monitor = BatchSizeMonitor(net)
@@ -677,7 +662,7 @@ def test_cleared_gradients_end_an_update():
 
 
 @pytest.mark.parametrize("measured", ["before backward", "after backward"])
-def test_inside_autocast_training_isas_it_was(measured):
+def test_inside_autocast_training_is_as_it_was(measured):
     def train(every):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -746,4 +731,219 @@ def test_parts_count_by_what_their_samples_count_for(loss):
     mean = np.average(gradients, axis=0, weights=masses)
     np.testing.assert_allclose(mean, torch.cat([g.flatten() for g in whole]).numpy(), rtol=1e-4, atol=1e-6)
     trace = sum(m * np.sum((g - mean) ** 2) for m, g in zip(masses, gradients, strict=True)) / 3
-    assert monitor.state()["trace"] == pytest.approx(trace, rel=1e-6)
+    in_samples = 16 / sum(masses)
+    assert monitor.state()["trace"] == pytest.approx(trace * in_samples, rel=1e-6)
+    signal = mean @ mean - trace / sum(masses)
+    assert monitor.state()["squared_gradient_norm"] == pytest.approx(signal, rel=1e-4)
+
+
+def _measured(net, loss, batch, **options):
+    monitor = BatchSizeMonitor(net, loss, every=1, parts=4, **options)
+    for _ in range(8):
+        monitor.step(batch)
+    return monitor
+
+
+@pytest.mark.parametrize("geometry", ["euclidean", "l1"])
+@pytest.mark.parametrize("scale", [0.01, 7.0, 1000.0])
+def test_the_scale_of_class_weights_does_not_matter(scale, geometry):
+    """The loss is the same, and so is the noise scale: it counts samples."""
+    torch.manual_seed(0)
+    net, X, y = nn.Linear(3, 3), torch.randn(32, 3), torch.randint(0, 3, (32,))
+    weight = torch.tensor([1.0, 2.0, 4.0])
+    first, second = (
+        _measured(net, nn.CrossEntropyLoss(weight=w), (X, y), geometry=geometry) for w in (weight, weight * scale)
+    )
+    assert second.state()["noise_scale"] == pytest.approx(first.state()["noise_scale"], rel=1e-4)
+    assert second.verdict().startswith("32: ")
+    equal = _measured(net, nn.CrossEntropyLoss(weight=torch.full((3,), scale)), (X, y), geometry=geometry)
+    plain = _measured(net, nn.functional.cross_entropy, (X, y), geometry=geometry)
+    assert equal.state()["noise_scale"] == pytest.approx(plain.state()["noise_scale"], rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (4, 4)])
+def test_targets_of_many_pixels_do_not_make_more_samples(shape):
+    torch.manual_seed(0)
+    net, y = nn.Sequential(nn.Linear(3, 3), nn.Unflatten(1, (3, *[1] * len(shape)))), torch.randint(0, 3, (32, *shape))
+    X = torch.randn(32, 3)
+
+    def loss(y_pred, y):
+        return nn.functional.cross_entropy(y_pred.expand(-1, -1, *shape), y)
+
+    class OfPixels(nn.CrossEntropyLoss):
+        def forward(self, y_pred, y):
+            return loss(y_pred, y)
+
+    of_pixels, plain = _measured(net, OfPixels(), (X, y)), _measured(net, loss, (X, y))
+    assert of_pixels.state()["noise_scale"] == pytest.approx(plain.state()["noise_scale"], rel=1e-6)
+
+
+@pytest.mark.parametrize("ignored", [slice(8), slice(8, 24), slice(4, 20)])
+@pytest.mark.parametrize("geometry", ["euclidean", "l1"])
+def test_parts_of_ignored_targets_alone_are_no_parts(geometry, ignored):
+    torch.manual_seed(0)
+    net, X, y = nn.Linear(3, 3), torch.randn(32, 3), torch.randint(0, 3, (32,))
+    y[ignored] = -100
+    monitor = _measured(net, nn.CrossEntropyLoss(), (X, y), geometry=geometry)
+    assert monitor.n_measurements == 8
+    assert math.isfinite(monitor.state()["noise_l1" if geometry == "l1" else "trace"])
+
+
+@pytest.mark.parametrize("n_counted", [0, 3, 8])
+def test_targets_in_one_part_alone_are_skipped(n_counted):
+    net, y = nn.Linear(3, 3), torch.full((32,), -100)
+    y[:n_counted] = 1
+    monitor = _measured(net, nn.CrossEntropyLoss(), (torch.randn(32, 3), y))
+    assert (monitor.n_measurements, monitor.n_skipped) == (0, 8)
+
+
+@pytest.mark.parametrize("weight", [-1, float("nan"), float("inf")])
+def test_a_weight_that_is_none_is_refused(weight):
+    net = nn.Linear(3, 1)
+    monitor = BatchSizeMonitor(net, lambda model, batch: (model(batch).mean(), weight), every=1)
+    with pytest.raises(ValueError, match=r"^loss must return a weight of the batch"):
+        monitor.step(torch.randn(32, 3))
+
+
+def _freeze(net):
+    net[0].requires_grad_(False)
+
+
+def _thaw(net):
+    net[2].requires_grad_(True)
+
+
+def _replace(net):
+    net[1] = nn.Linear(4, 4).double()
+
+
+@pytest.mark.parametrize("way", ["parts", "accumulation"])
+@pytest.mark.parametrize("change", [_freeze, _thaw, _replace])
+def test_the_parameters_that_are_trained_now_are_measured(change, way):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 1)).double()
+    net[2].requires_grad_(False)
+    X, y = torch.randn(32, 3, dtype=torch.float64), torch.randn(32, 1, dtype=torch.float64)
+
+    def measure(monitor):
+        net.zero_grad()
+        if way == "parts":
+            monitor.step((X, y))
+        else:
+            accumulated(monitor, net, (X, y), 8)
+
+    groups = {"first": "0.*", "rest": ["1.*"]} if change is _replace else None
+    monitor = BatchSizeMonitor(net, half_square, every=1, parts=4, parameters=groups)
+    measure(monitor)
+    change(net)
+    measure(monitor)
+    fresh = BatchSizeMonitor(net, half_square, every=1, parts=4, parameters=groups)
+    measure(fresh)
+    state, expected = monitor.state(), fresh.state()
+    for name in expected.keys() - {"n_measurements"}:
+        assert state[name] == pytest.approx(expected[name], nan_ok=True), name
+    assert (state["n_window"], state["n_measurements"]) == (1, 2)
+
+
+class WithUnused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = nn.Linear(3, 1).double(), nn.Linear(3, 1).double()
+
+    def forward(self, X, both=False):
+        return self.used(X) + (self.unused(X) if both else 0)
+
+
+@pytest.mark.parametrize("way", ["parts", "accumulation"])
+@pytest.mark.parametrize("options", [{}, {"amsgrad": True}, {"fused": True}])
+def test_a_parameter_without_v_counts_once_it_has_a_gradient(options, way):
+    """BERT's pooler, for example, is never used where tokens are predicted."""
+    torch.manual_seed(0)
+    net, both = WithUnused(), False
+    X, y = torch.randn(32, 3, dtype=torch.float64), torch.randn(32, 1, dtype=torch.float64)
+    optimizer = torch.optim.Adam(net.parameters(), **options)
+
+    def loss(model, batch):
+        return half_square(model(batch[0], both), batch[1])
+
+    monitor = BatchSizeMonitor(net, loss, every=1, parts=4, geometry="adam", optimizer=optimizer)
+
+    def update():
+        optimizer.zero_grad()
+        if way == "parts":
+            loss(net, (X, y)).backward()
+            monitor.step((X, y))
+        else:
+            for rows in torch.arange(32).split(8):
+                with monitor.accumulate(8):
+                    (loss(net, (X[rows], y[rows])) / 4).backward()
+            monitor.step()
+        optimizer.step()
+
+    for _ in range(4):
+        update()
+    assert (monitor.n_measurements, monitor.n_skipped) == (3, 1)
+    both = True
+    update()
+    assert (monitor.n_measurements, monitor.n_skipped) == (3, 2)
+    update()
+    assert (monitor.n_measurements, monitor.n_skipped) == (4, 2)
+    assert math.isfinite(monitor.state()["trace"])
+
+
+class Clamped(nn.Linear):
+    def forward(self, X):
+        with torch.no_grad():
+            self.weight.clamp_(-1, 1)
+        return super().forward(X)
+
+
+@pytest.mark.parametrize(
+    ("net", "X"),
+    [
+        (nn.Sequential(nn.Embedding(9, 3, max_norm=0.1), nn.Linear(3, 1)), torch.arange(32) % 9),
+        (nn.Sequential(nn.EmbeddingBag(9, 3, max_norm=0.1), nn.Linear(3, 1)), torch.arange(64).reshape(32, 2) % 9),
+        (nn.Sequential(Clamped(3, 3), nn.Linear(3, 1)), torch.randn(32, 3)),
+    ],
+)
+def test_a_module_that_changes_itself_is_refused(net, X):
+    before = [p.detach().clone() for p in net.parameters()]
+    monitor = BatchSizeMonitor(net, half_square, every=1)
+    with pytest.raises(ValueError, match=r"^module must not change its parameters in its forward pass.*accumulate"):
+        monitor.step((X, torch.zeros(32, 1)))
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("net", "sentence"),
+    [
+        (nn.Linear(3, 1, device="meta"), r"^module must hold its parameters; they are on the device 'meta'"),
+        (nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1, device="meta")), r"^module must hold its parameters"),
+        (nn.LazyLinear(1), r"^module must have the shapes of its parameters: call it once"),
+        (nn.Sequential(nn.Linear(3, 3), nn.LazyConv1d(1, 1)), r"^module must have the shapes of its parameters"),
+    ],
+)
+def test_a_module_without_values_is_refused(net, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        BatchSizeMonitor(net)
+    with pytest.raises(ValueError, match=sentence):
+        check_accumulation(lambda module, batches: None, net, torch.ones(4, 3), [2, 2])
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support", "ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize(
+    "make", [lambda X: X.to_sparse(), lambda X: X.to_sparse_csr(), lambda X: torch.nested.nested_tensor(list(X))]
+)
+def test_batches_that_cannot_be_cut_are_refused(make):
+    monitor = BatchSizeMonitor(nn.Linear(3, 1), lambda model, batch: model(batch).mean(), every=1)
+    with pytest.raises(TypeError, match=r"^batch must hold dense tensors, .* use to_dense"):
+        monitor.step({"X": make(torch.randn(32, 3)), "y": torch.zeros(32)})
+
+
+@pytest.mark.parametrize("signal", [-1.0, -5.0, -0.1])
+def test_a_signal_below_chance_has_a_verdict(signal):
+    """The same batch again and again: no chance between measurements, and a negative estimate."""
+    monitor = BatchSizeMonitor(nn.Linear(1, 1))
+    for _ in range(10):
+        monitor._record(np.array([[2.0, signal]]), 64.0, 64)
+    assert monitor.verdict().startswith("64: the knee is not determined")

@@ -187,3 +187,69 @@ def test_growing_milestones_hold_the_noise():
 def test_refusals(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+class Wrapped:
+    """As libraries wrap a batch sampler, to share batches among processes for example."""
+
+    def __init__(self, sampler):
+        self.sampler = sampler
+
+    def __len__(self):
+        return len(self.sampler)
+
+    def __iter__(self):
+        yield from self.sampler
+
+
+@pytest.mark.parametrize(
+    ("wrap", "options"),
+    [
+        (lambda sampler: sampler, {"num_workers": 1}),
+        (lambda sampler: sampler, {"num_workers": 2, "persistent_workers": True}),
+        (Wrapped, {}),
+        (Wrapped, {"num_workers": 1, "persistent_workers": True}),
+    ],
+)
+def test_a_loader_resumes_in_the_middle_of_an_epoch(options, wrap):
+    """A loader with workers calls ``iter`` twice before it asks for a batch."""
+    whole = _epoch(BatchSizeSampler(30, {0: 3, 1: 10}), 0)
+    sampler = BatchSizeSampler(30, {0: 3, 1: 10})
+    sampler.load_state_dict(BatchSizeSampler(30, {0: 3, 1: 10}).state_dict(batches_done=7))
+    loader = DataLoader(torch.arange(30), batch_sampler=wrap(sampler), **options)
+    assert [batch.tolist() for batch in loader] == whole[7:]
+    sampler.set_epoch(1)
+    assert [batch.tolist() for batch in loader] == _epoch(BatchSizeSampler(30, {0: 3, 1: 10}), 1)
+
+
+@pytest.mark.parametrize("wrap", [Wrapped, lambda sampler: Wrapped(Wrapped(sampler))])
+def test_a_wrapper_does_not_hide_that_a_loader_reads_ahead(wrap):
+    sampler = BatchSizeSampler(24, 4)
+    batches = iter(DataLoader(torch.arange(24), batch_sampler=wrap(sampler), num_workers=1))
+    next(batches)
+    with pytest.raises(ValueError, match=r"^batches_done must be given"):
+        sampler.state_dict()
+    del batches
+    sampler.set_epoch(1)
+    next(iter(DataLoader(torch.arange(24), batch_sampler=wrap(sampler))))
+    assert sampler.state_dict()["batches_done"] == 1
+
+
+@pytest.mark.parametrize("n_older", [1, 2, 4])
+def test_a_state_is_that_of_the_latest_pass(n_older):
+    sampler = BatchSizeSampler(24, 4)
+    older = iter(sampler)
+    for _ in range(n_older):
+        next(older)
+    latest = iter(sampler)
+    next(latest)
+    next(older)
+    assert sampler.state_dict()["batches_done"] == 1
+
+
+@pytest.mark.parametrize(("drop_last", "done"), [(True, 3), (False, 4), (False, 10**6)])
+def test_a_state_beyond_its_epoch_is_refused(drop_last, done):
+    sampler = BatchSizeSampler(19, 9, drop_last=drop_last)  # 2 batches, and a rest of 1 that joins the last one
+    state = {**sampler.state_dict(), "batches_done": done}
+    with pytest.raises(ValueError, match=rf"^state\['batches_done'\] must be at most the 2 batches .* got {done}"):
+        sampler.load_state_dict(state)

@@ -1,0 +1,38 @@
+"""The loss of a batch, from a criterion or from a function of the user's."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from sklgap._checks import shown
+from sklgap.objective._loss import call_module
+from sklgap.objective._objective import WholeBatchLoss, takes_module
+from sklgap.objective._row_loss import counts_of
+from sklgap.objective._stream import inputs_and_target
+
+# A criterion of (outputs, target), or a function of (module, batch) that returns the mean loss or (mean loss, weight).
+BatchLoss = Callable[..., Tensor | tuple[Tensor, Tensor | float]]
+
+
+def loss_of_batch(loss: BatchLoss | None) -> WholeBatchLoss | None:
+    """Return a function of (module, batch), or None; an error for a criterion whose value is not a mean."""
+    if loss is None:
+        return None
+    if isinstance(loss, type) or not callable(loss):
+        raise TypeError(f"loss must be a criterion or a function loss(module, batch); got {shown(loss)}.")
+    if takes_module(loss):
+        return WholeBatchLoss(loss)
+    reduction = getattr(loss, "reduction", "mean")
+    if reduction != "mean":
+        raise ValueError(f"loss must have reduction='mean'; got reduction={reduction!r}.")
+
+    # Samples of a loss with class weights or ignored targets do not count alike, and neither do its parts.
+    counts = counts_of(loss, gaps=True) if isinstance(loss, nn.Module) and hasattr(loss, "reduction") else None
+
+    def of_batch(module: nn.Module, batch: Any) -> Any:
+        X, y = inputs_and_target(batch)
+        value = loss(call_module(module, X), y)
+        return value if counts is None else (value, counts(y).sum())
+
+    return WholeBatchLoss(of_batch)
