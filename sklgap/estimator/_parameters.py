@@ -27,7 +27,7 @@ from sklgap.estimator._sample_weights import criterion_weight
 from sklgap.estimator._threads import check_n_threads, multiply_adds
 from sklgap.nets._check import check_init, check_input_shape, check_net, net_arguments
 from sklgap.objective._batch_norm import batch_norm_layers
-from sklgap.objective._copy import check_plain, deepcopy, private_copy
+from sklgap.objective._copy import check_plain, convert, deepcopy, uncompiled
 from sklgap.objective._outputs import logits_of
 from sklgap.regimes import (
     ConstantBatch,
@@ -154,7 +154,7 @@ def check_fit(net: TrainingNet, X: torch.Tensor, n_classes: int) -> tuple[torch.
             raise TypeError(f"callbacks__{name} names none of the callbacks {known}{suggestion(name, known)}")
     try:
         with torch.no_grad(), seeded(net.seed, torch.device("cpu")):
-            private_copy(net.module_, torch.device("cpu"), torch.float64)(X.double())
+            uncompiled(convert(module, torch.device("cpu"), torch.float64))(X.double())
     except RuntimeError:
         return torch.float32, work
     return torch.float64, work

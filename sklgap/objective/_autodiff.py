@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import vmap
 
 from sklgap._typing import Aux, Batch, Buffers, GradFn, LossFn, Params
 from sklgap.objective._nested import map_tensors
@@ -96,6 +96,18 @@ def _product(gradient: Tensor, theta: Tensor, vector: Tensor, keep: bool) -> Ten
     return torch.zeros_like(theta) if product is None else product
 
 
+def _row_gradients(function: Callable[..., Tensor], params: Params, X: Any, y: Tensor) -> tuple[Tensor, ...]:
+    """Return the gradient for every row, of shape (len(y), ...) for each parameter.
+
+    Every row has parameters of its own, which share their memory. ``torch.func.grad`` gives the same and takes longer:
+    it loads torch's compiler, some 800 modules.
+    """
+    own = {name: p.detach().expand(len(y), *p.shape).requires_grad_() for name, p in params.items()}
+    with torch.enable_grad():
+        losses = vmap(function)(own, X, y)
+        return torch.autograd.grad(losses.sum(), list(own.values()), allow_unused=True, materialize_grads=True)
+
+
 def row_gradient_norms(
     function: Callable[..., Tensor], params: Params, X: Any, y: Tensor, alone: Callable[[Any, Tensor], Tensor]
 ) -> Tensor:
@@ -107,8 +119,7 @@ def row_gradient_norms(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "There is a performance drop")  # an operation that vmap loops over
-            gradients = vmap(grad(function), in_dims=(None, 0, 0))(params, X, y)
-        rows = [real(g).reshape(len(y), -1) for g in gradients.values()]
+            rows = [real(g).reshape(len(y), -1) for g in _row_gradients(function, params, X, y)]
     except RuntimeError:
         rows = [torch.stack([alone(map_tensors(lambda t: t[i], X), y[i]) for i in range(len(y))])]  # noqa: B023 - called at once
     return torch.stack([torch.linalg.vector_norm(g, dim=1) for g in rows]).norm(dim=0)

@@ -102,6 +102,8 @@ class StatisticsTap:
                 "batch_norm='population' has no Hessian products for a module with gradient checkpointing, which "
                 "evaluates its batch norm again after the statistics are gone: use batch_norm='batch' or 'running'."
             )
+        if not torch.is_grad_enabled() and x.dtype in _KERNEL_TYPES and (weight is None or weight.dtype == x.dtype):
+            return self._normalise_at_once(name, x, weight, bias, eps)
         if self.given is None:
             dims = [d for d in range(x.ndim) if d != 1]
             var, mean = torch.var_mean(x, dim=dims, correction=0)
@@ -115,6 +117,21 @@ class StatisticsTap:
         out = (x - mean.view(shape)) * scale.view(shape)
         return out if bias is None else out + bias.view(shape)
 
+    def _normalise_at_once(
+        self, name: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        """Normalise by torch's kernel, which is several times faster, where no statistics are differentiated."""
+        if self.given is not None:
+            return functional.batch_norm(x, *self.given[name], weight, bias, training=False, eps=eps)
+        n = x.numel() // x.shape[1]
+        mean, var = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
+        out = functional.batch_norm(x, mean, var, weight, bias, training=True, momentum=1.0, eps=eps)
+        self.collected[name].append((mean, var * ((n - 1) / n)))  # the kernel divides by n - 1
+        return out
+
+
+# What torch's kernel takes with statistics of the same type.
+_KERNEL_TYPES = (torch.float32, torch.float64)
 
 Normalise = Callable[[Tensor, Tensor | None, Tensor | None, float], Tensor]
 

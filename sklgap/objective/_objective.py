@@ -24,7 +24,8 @@ from sklgap.objective._autodiff import (
 )
 from sklgap.objective._copy import check_plain, convert, deepcopy, lazy_parameters, private_copy
 from sklgap.objective._data import ArrayData, Data, Rows, rows_of
-from sklgap.objective._loss import ModuleLoss, is_classification, predicted_right
+from sklgap.objective._loss import ModuleLoss, call_module, is_classification, predicted_right
+from sklgap.objective._memory_format import channels_last, takes_channels_last
 from sklgap.objective._nested import map_tensors
 from sklgap.objective._parameters import Patterns, flatten, trainable_parameters, unflatten
 from sklgap.objective._restricted import RestrictedObjective
@@ -224,6 +225,9 @@ class Objective:
         else:
             loss = _double_precision(criterion, self.device)
             self._fn = ModuleLoss(self._module, loss, infer=getattr(criterion, "infer", None))
+        # A function of whole batches, or with an ``infer``, decides itself what the module is given.
+        plain = not whole_batches and self._fn.infer is call_module
+        self._channels_last = plain and takes_channels_last(self._module, self.data.few().X)
         self._buffers: dict[str, Tensor] = {}
         self._draws = False
         self._limits = Limits()
@@ -542,6 +546,8 @@ class Objective:
         params = unflatten(theta, self._like)
         # They stay in the module, a private copy, for what is evaluated again while the gradient is computed.
         self._fn.place(params)
+        if self._channels_last:
+            chunk = chunk._replace(X=channels_last(chunk.X))
         if self._draws:
             with undisturbed():
                 loss, aux = self._fn(params, self._buffers, chunk)

@@ -13,6 +13,9 @@ from tqdm.auto import tqdm
 from sklgap.objective._loss import is_classification
 from sklgap.objective._parameters import squared_distance
 
+# Rows whose predicted classes are found together.
+_PREDICTED_AT_ONCE = 4096
+
 
 class EpochRecorder(Callback):
     """Writes the history once per epoch; until then losses and hits stay on the device.
@@ -30,6 +33,8 @@ class EpochRecorder(Callback):
         self.losses_: list[Tensor] = []
         self.sizes_: list[int] = []
         self.masses_: list[Tensor] = []
+        self.outputs_: list[Tensor] = []
+        self.n_outputs_ = 0
         self.predicted_: list[Tensor] = []
         self.labels_: list[Tensor] = []
         own = {name for name, _ in net.get_default_callbacks()}
@@ -60,9 +65,18 @@ class EpochRecorder(Callback):
             net.history.record_batch("train_loss", loss.item() if loss.device.type == "cpu" else loss.detach())
             net.history.record_batch("train_batch_size", len(y))
         if is_classification(y_pred, y):
-            # Compared once per epoch: on a small net three more operations a batch would be felt.
-            self.predicted_.append(y_pred.argmax(dim=1))
+            # Compared once per epoch: on a small net four more operations a batch would be felt.
+            self.outputs_.append(y_pred)
             self.labels_.append(y)
+            self.n_outputs_ += len(y)
+            if self.n_outputs_ >= _PREDICTED_AT_ONCE:
+                self._predict()
+
+    def _predict(self) -> None:
+        """Turn the outputs of several batches into predicted classes."""
+        if self.outputs_:
+            self.predicted_.append(torch.cat(self.outputs_).argmax(dim=1))
+        self.outputs_, self.n_outputs_ = [], 0
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         history = net.history
@@ -76,9 +90,9 @@ class EpochRecorder(Callback):
             for row, value in zip(history[-1]["batches"], losses.tolist(), strict=False):
                 row["train_loss"] = value
         train_loss = float((losses * shares).sum())
-        before = [row["train_loss"] for row in list(history)[:-1] if "train_loss" in row]
         history.record("train_loss", train_loss)
-        history.record("train_loss_best", train_loss < min((v for v in before if v == v), default=math.inf))
+        history.record("train_loss_best", train_loss < _least_before(history))
+        self._predict()
         if self.predicted_:
             predicted = torch.cat(self.predicted_)
             correct = (predicted == torch.cat(self.labels_).to(predicted.device)).sum()
@@ -89,11 +103,29 @@ class EpochRecorder(Callback):
         # Frozen parameters included: they may have moved before they were frozen.
         weights = dict(net.module_.named_parameters())
         history.record("weight_distance", math.sqrt(squared_distance(weights, net.module_start_).item()))
-        del self.losses_, self.masses_, self.predicted_, self.labels_, self.lr_, self.writes_batches_
+        del (
+            self.losses_,
+            self.masses_,
+            self.outputs_,
+            self.n_outputs_,
+            self.predicted_,
+            self.labels_,
+            self.lr_,
+            self.writes_batches_,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what an interrupted epoch has left behind."""
         return {}
+
+
+def _least_before(history: Any) -> float:
+    """Return the least training loss of the epochs before the last one: the last of them that was the least so far."""
+    for i in range(len(history) - 2, -1, -1):
+        row = list.__getitem__(history, i)
+        if row.get("train_loss_best"):
+            return float(row["train_loss"])
+    return math.inf
 
 
 class ValidationLoss(PassthroughScoring):

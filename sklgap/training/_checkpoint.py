@@ -176,7 +176,8 @@ class Checkpoint:
         """
         if self.updates_done is None or net.n_updates_ > self.updates_done + net.step_.inner_steps:
             return False
-        self.memory.distrust(self.key, "part", f"holds a state that training cannot go on from ({error})")
+        reason = str(error).partition("\n")[0]  # a kernel of torch adds a list of what it takes
+        self.memory.distrust(self.key, "part", f"holds a state that training cannot go on from ({reason})")
         self.memory.forget(self.key, "part")
         return True
 

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from sklgap.regimes import n_batches
 from sklgap.training._batches import plan_epoch
-from sklgap.training._datasets import WeightedRows, batch_of
+from sklgap.training._datasets import batch_of
 
 BatchSizeOfEpoch = Callable[[int], int]
+# Bytes of X up to which the batches of an epoch are gathered together, and are then views: less work for each batch.
+GATHERED_AT_ONCE = 2**24
 
 
 class ResidentLoader:
@@ -61,16 +63,20 @@ class ResidentLoader:
         self._batch_size_of_epoch = batch_size_of_epoch
         self._batches_before = 0
         self._epoch = 0
+        self._size: int | None = None  # known from the first question in an epoch on
 
     def set_epoch(self, epoch: int, batches_before: int = 0) -> None:
         """Say which epoch the next iteration is, and how many batches there were before it."""
         self._epoch = epoch
         self._batches_before = batches_before
+        self._size = None
 
     @property
     def batch_size(self) -> int:
         """Rows of a batch in the current epoch."""
-        return self._batch_size_of_epoch(self._epoch)
+        if self._size is None:
+            self._size = self._batch_size_of_epoch(self._epoch)
+        return self._size
 
     def __len__(self) -> int:
         whole = n_batches(len(self.y), self.batch_size)
@@ -88,10 +94,15 @@ class ResidentLoader:
 
     def _batches(self, order: Tensor, slices: list[slice]) -> Iterator[tuple[Tensor, ...]]:
         order = order.to(self.device)
+        parts = [part for part in (self.X, self.y, self.weight) if part is not None]
+        if self.X.numel() * self.X.element_size() <= GATHERED_AT_ONCE:
+            parts = [part.index_select(0, order) for part in parts]
+            for rows in slices:
+                yield batch_of(*(part[rows] for part in parts))
+            return
         for rows in slices:
             index = order[rows]
-            X, y = self.X.index_select(0, index), self.y.index_select(0, index)
-            yield (X, y) if self.weight is None else WeightedRows(X, y, self.weight.index_select(0, index))
+            yield batch_of(*(part.index_select(0, index) for part in parts))
 
 
 class HostLoader(ResidentLoader):

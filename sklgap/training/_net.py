@@ -9,7 +9,7 @@ import torch
 from scipy.sparse import issparse
 from sklearn.exceptions import NotFittedError
 from skorch import NeuralNetClassifier
-from skorch.callbacks import EpochScoring, EpochTimer
+from skorch.callbacks import Callback, EpochScoring, EpochTimer
 from skorch.utils import to_tensor
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -20,7 +20,8 @@ from sklgap.nets import convert_to_ghost_batch_norm, initialize_weights
 from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._check import own_loss
 from sklgap.objective._copy import check_plain, deepcopy, lazy_parameters
-from sklgap.objective._loss import ModuleLoss
+from sklgap.objective._loss import ModuleLoss, call_module
+from sklgap.objective._memory_format import channels_last, takes_channels_last
 from sklgap.objective._outputs import logits_of
 from sklgap.objective._parameters import copy_of, trainable_parameters
 from sklgap.objective._row_loss import RowLoss, row_loss
@@ -34,6 +35,7 @@ from sklgap.training._data_parallel import check_same_rows, largest_share, share
 from sklgap.training._datasets import WeightedDataset, pair_of, tensors_of, unpacked
 from sklgap.training._dtypes import floating_dtype, in_dtype
 from sklgap.training._encoding import DataEncoding
+from sklgap.training._fused import begin_momenta, fused_kernel
 from sklgap.training._gradient_variance import measure_gradients
 from sklgap.training._learning_rate import check_moments, scaled_step
 from sklgap.training._loaders import ResidentLoader, SequentialLoader, make_loader
@@ -137,6 +139,7 @@ class TrainingNet(NeuralNetClassifier):
         self.n_updates_ = 0
         self.lr_factor_ = 1.0
         self.moments_ratio_ = 1.0
+        self.channels_last_ = False
         self.weights_averaged_ = False
         self.stopping_reason_: str | None = None
         self.interrupted_ = False
@@ -182,10 +185,17 @@ class TrainingNet(NeuralNetClassifier):
                 self._refuse_vectors(error)
                 raise
         check_options(self.optimizer_, groups)
+        begin_momenta(self.optimizer_)
         self._build_step()
         # skorch moves what starts with "module_" between devices when it unpickles.
         self.module_start_ = copy_of(dict(self.module_.named_parameters()))
         return self
+
+    def get_params_for_optimizer(self, prefix: str, named_parameters: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the parameter groups and the options of the optimiser, which is fused where it can be."""
+        args, options = super().get_params_for_optimizer(prefix, named_parameters)
+        given = {name for group in args[0] if isinstance(group, dict) for name in group} | set(options)
+        return args, {**fused_kernel(self.optimizer, given, self.module_), **options}
 
     def _refuse_vectors(self, error: Exception) -> None:
         """Say so if the optimiser would take the matrices, and not the other parameters."""
@@ -210,7 +220,7 @@ class TrainingNet(NeuralNetClassifier):
         for parameter in self.watched_:
             parameter.grad = None  # optimisers pass over a parameter that has been frozen since
         self.step_ = TrainStep(
-            ModuleLoss(self.module_, self.row_loss(training=True), params),
+            ModuleLoss(self.module_, self.row_loss(training=True), params, infer=self._outputs_of),
             params,
             self.optimizer_,
             self.remedies,
@@ -219,6 +229,10 @@ class TrainingNet(NeuralNetClassifier):
             spread=share_out(self.module_) if self.data_parallel else None,
             on_grad=self._notify_grad,
         )
+
+    def _outputs_of(self, module: nn.Module, X: Tensor) -> Tensor:
+        """Return the outputs of a batch, after the remedies that change it."""
+        return call_module(module, channels_last(X) if self.channels_last_ else X)
 
     def row_loss(self, training: bool = False) -> RowLoss:
         """Return the training loss as a ratio of sums over samples, which count by ``class_weight`` and criterion."""
@@ -296,6 +310,8 @@ class TrainingNet(NeuralNetClassifier):
                 return super().get_iterator(dataset, training)
         X, y, weight = (*tensors, None)[:3]
         device = torch.device(self.device)
+        if training and not issparse(X):
+            self.channels_last_ = takes_channels_last(self.module_, in_dtype(X[:2].to(device), self.dtype_))
         if not training:
             return SequentialLoader(X, y, min(1024, len(dataset)), device, weight)
         self._check_ghosts(len(dataset))
@@ -457,14 +473,28 @@ class TrainingNet(NeuralNetClassifier):
     def _run_batches(self, iterator: Any, prefix: str, step_fn: Any) -> None:
         """Run over the batches without a host sync per batch; the recorder writes the history at the end."""
         count = 0
+        begin, end = self._hooks("on_batch_begin"), self._hooks("on_batch_end")
+        if not dict(self.callbacks_)["epoch_recorder"].writes_batches_:
+            begin = [hook for hook in begin if hook != self.on_batch_begin]  # skorch's own opens a row of the history
         for count, batch in enumerate(iterator, start=1):  # noqa: B007 - counted for the record below
-            self.notify("on_batch_begin", batch=batch, training=True)
+            pair = pair_of(batch)
+            for hook in begin:
+                hook(self, batch=pair, training=True)
             step = step_fn(batch)
-            self.notify("on_batch_end", batch=batch, training=True, **step)
+            for hook in end:
+                hook(self, batch=pair, training=True, **step)
         if not any(self.history[-1]["batches"]):
             self.history[-1]["batches"] = []  # skorch opens a row for every batch; no callback wrote into them
         self.history.record(prefix + "_batch_count", count)
         self._measure_gradients(iterator)
+
+    def _hooks(self, name: str) -> list[Any]:
+        """Return the methods of that name that do something, of the net and of its callbacks, in skorch's order."""
+        idle = [getattr(Callback, name)]
+        if name != "on_batch_begin":  # where skorch's net opens a row of the history
+            idle.append(getattr(NeuralNetClassifier, name))
+        found = [getattr(one, name) for one in (self, *(callback for _, callback in self.callbacks_))]
+        return [hook for hook in found if getattr(hook, "__func__", hook) not in idle]
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
         """Make one update with the training step."""
@@ -509,6 +539,7 @@ class TrainingNet(NeuralNetClassifier):
         seed_generators(derive_seed(self.seed, 2, epoch), torch.device(self.device))
         self.step_.rng.manual_seed(derive_seed(self.seed, 3, epoch))
         self._set_training(True)
+        self.step_.on_grad = self._notify_grad if self._hooks("on_grad_computed") else None
         self.size_ = size = self._batch_size_of(epoch)
         self.epoch_batch_size_: int | None = None
         self.own_batches_ = hasattr(iterator, "set_epoch")

@@ -79,7 +79,7 @@ class TrainStep:
             gradients, aux = grad_fn(self.params, buffers, batch)
             first.append(aux)
             for name, parameter in self.params.items():
-                parameter.grad = gradients.get(name)
+                parameter.grad = _in_order_of(parameter, gradients.get(name))
             if buffers:
                 self._keep_buffers(aux.buffers)
             if self.on_grad is not None:
@@ -123,3 +123,13 @@ class TrainStep:
         for name, buffer in self.loss_fn.buffers().items():
             if buffers[name] is not buffer:
                 buffer.copy_(buffers[name])
+
+
+def _in_order_of(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:
+    """Return the gradient with its numbers in the order in memory that the parameter has, as ``backward`` does.
+
+    Fused optimisers read both as they lie in memory: with another order they would update the wrong coordinates.
+    """
+    if gradient is None or gradient.layout != torch.strided or gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)

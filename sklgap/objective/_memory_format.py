@@ -1,0 +1,68 @@
+"""Images in the order that convolutions compute fastest in: channels last.
+
+On one thread of a CPU a convolutional net takes 1.4 to 1.6 times less time for images whose channels come last in
+memory. Shapes and meanings stay as they are. The parameters stay as they are too: one copy of a batch is enough, for
+the outputs of a convolution follow its input.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sklgap._random import undisturbed
+from sklgap.objective._copy import deepcopy
+from sklgap.objective._outputs import logits_of
+
+# Two orders of the same sums differ in the last digits.
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
+
+
+def takes_channels_last(module: nn.Module, X: Any) -> bool:
+    """Say whether the module gives the same outputs and gradients for images with their channels last in memory.
+
+    A module that flattens with ``view`` fails for them, and one that reads memory itself may be wrong.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A copy of it is tried in evaluation mode.
+    X : Tensor
+        A few rows; anything but images of a type in which the order pays is not worth it.
+    """
+    if not _are_images(X) or not any(isinstance(part, nn.Conv2d) for part in module.modules()):
+        return False
+    X = X[:2].detach()
+    with undisturbed(seed=0):
+        try:
+            plain = _outputs_and_gradients(module, X)
+        except Exception:  # the module's own fault, which is told elsewhere
+            return False
+    with undisturbed(seed=0):
+        try:
+            found = _outputs_and_gradients(module, channels_last(X))
+        except RuntimeError:
+            return False
+    return all(
+        float((a - b).norm()) <= _TOLERANCE[X.dtype] * float(a.norm()) for a, b in zip(plain, found, strict=True)
+    )
+
+
+def channels_last(X: Tensor) -> Tensor:
+    """Return a copy of images, of shape (n, channels, height, width), whose channels come last in memory."""
+    # ``contiguous`` leaves images of one channel, which are in both orders, to the order of the weights.
+    return torch.empty_like(X, memory_format=torch.channels_last).copy_(X)
+
+
+def _are_images(X: Any) -> bool:
+    return isinstance(X, Tensor) and X.ndim == 4 and len(X) > 0 and X.dtype in _TOLERANCE
+
+
+def _outputs_and_gradients(module: nn.Module, X: Tensor) -> tuple[Tensor, Tensor]:
+    copied = deepcopy(module).eval()
+    parameters = [p for p in copied.parameters() if p.requires_grad]
+    with torch.enable_grad():
+        outputs = logits_of(copied(X))
+        gradients = torch.autograd.grad(outputs.square().mean(), parameters, allow_unused=True)
+    # All in one: rounding is all there is of a gradient that is zero, as of a bias before batch norm.
+    return outputs.detach(), torch.cat([g.flatten() for g in gradients if g is not None] or [outputs.detach()])
