@@ -2,7 +2,8 @@
 
 A plain loop that measures parts of a batch at the default ``max_overhead`` of 3 %, a plain loop with gradient
 accumulation, and the callbacks in Lightning and in the Trainer of Transformers, each with and without accumulation.
-Medians of interleaved repeats. All trainings have two and a half million parameters or so, at random, and random data.
+Medians of interleaved repeats, in time of one core. All trainings have two and a half million parameters or so, at
+random, and random data.
 
     pip install ".[adapters]"
     python examples/benchmarks/monitor.py --json monitor.json      # some minutes, on an idle machine
@@ -13,6 +14,7 @@ import argparse
 import json
 import logging
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -147,7 +149,7 @@ def overhead(train: Callable[[bool], Any], repeats: int) -> dict[str, float]:
     """Return median seconds without and with the monitor, what it costs in percent, and how often it measured."""
     found: list[Any] = []
     runs: Case = {"without": lambda: train(False), "with": lambda: found.append(train(True))}
-    medians = interleaved_medians(runs, repeats)
+    medians = interleaved_medians(runs, repeats, time.process_time)
     percent = 100 * (medians["with"] / medians["without"] - 1)
     return {**medians, "percent": percent, "n_measurements": found[-1].n_measurements}
 
@@ -161,9 +163,10 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")  # of the other libraries, about data loaders and devices
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.set_num_threads(1)  # the time of the processor: that of the clock scatters by more than the limit
     width, n_updates, batch_size = (32, 20, 64) if arguments.quick else (1024, 300, 256)
     embedding, n_texts = (16, 64) if arguments.quick else (256, 32)
-    repeats = arguments.repeats or (1 if arguments.quick else 7)
+    repeats = arguments.repeats or (1 if arguments.quick else 5)
     dataset = data(width, n_updates, batch_size)
     print(f"{environment()}, lightning {lightning.__version__}, transformers {transformers.__version__}")
     found = {}

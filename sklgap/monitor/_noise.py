@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -292,7 +292,11 @@ class BatchSizeMonitor:
                 raise ValueError(f"The loss must be finite to be measured; it is {value} on a part of the batch.")
             found = torch.autograd.grad(loss * scale, list(self._params.values()), allow_unused=True)
         gradients = [
-            torch.zeros_like(real(p), dtype=wide(p)) if g is None else dense(g, p) / scale
+            torch.zeros_like(real(p), dtype=wide(p))
+            if g is None
+            else dense(g, p)
+            if scale == 1
+            else dense(g, p) / scale
             for g, p in zip(found, self._params.values(), strict=True)
         ]
         return mass, gradients
@@ -340,27 +344,25 @@ class BatchSizeMonitor:
             self._open = None
             self._begin_again()
         uniform: list[Tensor | None] = [None] * len(self._params)
-        before = self._standing(uniform)
-        begun = self._open is not None and not self._open.last.any() and self._open.sizes
-        untouched = all(p.grad is None for p in self._params.values())
-        # Zeros after a micro-batch that gave zeros, of ignored targets alone, do not begin an update.
-        if not before.any() and (untouched or not begun):
+        goes_on = self._open is not None and self._open.is_followed_by(self._params.values())
+        before = np.zeros(len(self._params)) if goes_on else self._standing(uniform)
+        if not goes_on and not before.any():
             if self._open is not None:
                 if averaging is not None:  # the processes must exchange their numbers at the same place
                     raise ValueError("step() must be called after the last micro-batch of an update in all processes.")
                 self._close()
             due = self.every is None or self._n_updates % self.every == 0
-            self._open = _Accumulated(before, due, self._scale())
+            self._open = _Accumulated(due, self._scale())
         elif self._open is None:
             raise ValueError(
                 "The gradient must be cleared before the first micro-batch of an update: call optimizer.zero_grad()."
             )
-        open_ = self._open
-        if not np.array_equal(before, open_.last, equal_nan=True):
+        elif not goes_on:
             raise ValueError(
                 "The gradient must not change between the micro-batches of an update, and it did: clip and unscale "
                 "after the last one."
             )
+        open_ = self._open
         if open_.due and open_.weights is None:
             open_.weights = self._weights()
         params, weights = list(self._params.values()), open_.weights
@@ -372,12 +374,12 @@ class BatchSizeMonitor:
             yield
         if all(p.grad is None for p in params) or (weights is not None and not found):
             raise ValueError("There is no gradient yet: call backward inside monitor.accumulate.")
-        open_.last = self._standing(uniform)
         if weights is not None:
             zero = torch.zeros((), dtype=wide(params[0]))
             open_.squares.append(as_array([found.get(i, zero) for i in range(len(params))]) / n_samples)
-            open_.total = open_.last if self.optimizer is None else self._standing(weights)
+            open_.total = self._standing(weights)
         open_.sizes.append(int(n_samples))
+        open_.left = [None if p.grad is None else (p.grad, p.grad._version) for p in params]
 
     def _check_sums(self) -> None:
         """ValueError where ``.grad`` is not the sum of what micro-batches have added, but a rounded one."""
@@ -547,12 +549,23 @@ class BatchSizeMonitor:
 class _Accumulated:
     """What the micro-batches of an update that is not complete have added so far."""
 
-    def __init__(self, last: np.ndarray, due: bool, scale: float) -> None:
+    def __init__(self, due: bool, scale: float) -> None:
         self.sizes: list[int] = []
         self.squares: list[np.ndarray] = []
         self.total: np.ndarray | None = None
         self.weights: list[Tensor | None] | None = None
-        self.last, self.due, self.scale = last, due, scale
+        # The ``.grad`` that the last micro-batch has left, and how often each had been written to.
+        self.left: list[tuple[Tensor, int] | None] | None = None
+        self.due, self.scale = due, scale
+
+    def is_followed_by(self, params: Iterable[Tensor]) -> bool:
+        """Say whether the gradients are those that the last micro-batch has left: nothing reads them for that."""
+        if self.left is None:
+            return False
+        return all(
+            p.grad is None if left is None else p.grad is left[0] and left[0]._version == left[1]
+            for p, left in zip(params, self.left, strict=True)
+        )
 
 
 def _number(value: float, digits: int = 2) -> str:

@@ -21,9 +21,10 @@ def wide(p: Tensor) -> torch.dtype:
 
 
 def dense(gradient: Tensor, p: Tensor) -> Tensor:
-    """Return the gradient of a parameter as a real tensor with all its elements, in its widest type."""
-    gradient = gradient.to_dense() if gradient.layout != torch.strided else gradient
-    return real(gradient).to(wide(p))
+    """Return the gradient of a parameter as a real tensor with all its elements, in float32 at least."""
+    gradient = real(gradient.to_dense() if gradient.layout != torch.strided else gradient)
+    # Not float64: what follows sums in it, and needs no copy for that.
+    return gradient if gradient.dtype in (torch.float32, torch.float64) else gradient.to(wide(p))
 
 
 def squared_norms(vectors: Iterable[Tensor], weights: Sequence[Tensor | None]) -> np.ndarray:

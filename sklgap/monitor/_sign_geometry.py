@@ -33,6 +33,7 @@ class SignSums:
         """Add the gradient of a part that counts for ``mass`` samples."""
         half = self._n_parts % 2
         for sum_, square, gradient in zip(self._halves[half], self._squares, gradients, strict=True):
+            gradient = gradient.to(sum_.dtype)
             sum_.add_(gradient, alpha=mass)
             square.addcmul_(gradient, gradient, value=mass)
         self._masses[half] += mass

@@ -26,5 +26,12 @@ def test_norms_of_any_layout_and_type():
     assert squared_norms(vectors, weights).tolist() == [25.0, 25.0, 12.0]
     for vector in vectors:
         found = dense(vector, vector)
-        assert found.dtype == torch.float64
+        assert found.dtype == torch.float32
+        assert found.layout == torch.strided
         assert float(found.square().sum()) == pytest.approx(float(squared_norm(vector, None)))
+
+
+def test_half_precision_is_widened():
+    found = dense(torch.full((3,), 300.0, dtype=torch.float16), torch.zeros(3, dtype=torch.float16))
+    assert found.dtype == torch.float64
+    assert float(found.square().sum()) == 270000.0  # more than float16 holds
