@@ -164,7 +164,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")  # of the other libraries, about data loaders and devices
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)  # the time of the processor: that of the clock scatters by more than the limit
-    width, n_updates, batch_size = (32, 20, 64) if arguments.quick else (1024, 300, 256)
+    width, n_updates, batch_size = (32, 20, 64) if arguments.quick else (1024, 200, 256)
     embedding, n_texts = (16, 64) if arguments.quick else (256, 32)
     repeats = arguments.repeats or (1 if arguments.quick else 5)
     dataset = data(width, n_updates, batch_size)

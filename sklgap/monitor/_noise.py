@@ -55,7 +55,8 @@ class BatchSizeMonitor:
         that returns the mean loss of a batch of any form, or (mean loss, weight of the batch), for example its number
         of tokens. The first argument of such a function is named ``module`` or ``model``.
     every : int, default=None
-        Measure every so many updates. None: as often as ``max_overhead`` allows; with `accumulate`, every update.
+        Measure every so many updates. None: as often as ``max_overhead`` allows; with `accumulate`, every update,
+        which reads its gradients twice.
     parts : int, default=8
         Parts into which `step` cuts a batch.
     parameters : str, list of str or dict, default=None
