@@ -68,7 +68,8 @@ def test_large_batch_stays_near_and_is_sharp(mnist, solutions):
 def test_both_learn_and_the_line_between_them_ends_at_them(mnist, solutions):
     _, _, X_test, y_test = mnist
     small, large = solutions[32], solutions[750]
-    assert min(small.score(X_test, y_test), large.score(X_test, y_test)) > 0.9
+    # Six seeds come to 0.893 to 0.907 with batches of 32, with and without a fused optimiser, and chance to 0.1.
+    assert min(small.score(X_test, y_test), large.score(X_test, y_test)) > 0.87
     assert 0 < generalization_gap_score(large, X_test, y_test) < 0.1
     curve = loss_along_line(small, large, X_test, y_test, alphas=[0, 1], batch_norm="running")
     # Under "running" the buffers are the start's: only that end is the model that predicts.
