@@ -183,7 +183,7 @@ def _peak(case: Case, name: str, threads: int) -> float:
 def _resident() -> float:
     # Not getrusage: its peak begins with that of the process that started this one.
     status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024  # type: ignore[index]
+    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024  # type: ignore[index] # Linux always has the line
 
 
 def main() -> None:

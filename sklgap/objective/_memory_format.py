@@ -1,7 +1,6 @@
 """Images in the order that convolutions compute fastest in: channels last.
 
-On one thread of a CPU a convolutional net takes 1.4 to 1.6 times less time for images whose channels come last in
-memory. Shapes and meanings stay as they are. The parameters stay as they are too: one copy of a batch is enough, for
+On one thread of a CPU C1 trained 1.1 to 1.5 times as fast on images whose channels come last in memory. Shapes and meanings stay as they are. The parameters stay as they are too: one copy of a batch is enough, for
 the outputs of a convolution follow its input.
 """
 
@@ -36,7 +35,7 @@ def takes_channels_last(module: nn.Module, X: Any) -> bool:
     with undisturbed(seed=0):
         try:
             plain = _outputs_and_gradients(module, X)
-        except Exception:  # the module's own fault, which is told elsewhere
+        except Exception:  # a user's module may raise anything; the fit reports it
             return False
     with undisturbed(seed=0):
         try:

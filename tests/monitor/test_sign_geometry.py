@@ -122,7 +122,7 @@ def test_before_the_first_measurement():
 
 def test_refused():
     monitor = BatchSizeMonitor(Point(), geometry="l1")
-    with pytest.raises(ValueError, match="geometry must be 'euclidean' or 'adam' for accumulate; got 'l1'"):  # noqa: SIM117
+    with pytest.raises(ValueError, match="geometry must be 'euclidean' or 'adam' for accumulate; got 'l1'"):  # noqa: SIM117 - what raises is the inner one
         with monitor.accumulate(4):
             pass
     with pytest.raises(ValueError, match="geometry must be 'euclidean', 'adam' or 'l1'; got 'l2'"):
