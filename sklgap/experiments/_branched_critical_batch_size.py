@@ -414,7 +414,7 @@ def _check_run(classifier: Any, n_samples: int) -> int:
         raise ValueError(f"estimator must have no {own_path[0]}: the order of the data must come from a seed.")
     try:
         pickle.dumps((classifier.net, classifier.criterion, classifier.optimizer))
-    except Exception as error:
+    except Exception as error:  # pickling runs the code of what it saves
         raise ValueError(
             "estimator must have a net, a criterion and an optimiser that can be pickled, as checkpoints are copies: "
             f"use classes from the top level of a module ({type(error).__name__}: {error})."

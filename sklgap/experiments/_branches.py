@@ -129,7 +129,7 @@ def _copy(state: Any) -> Any:
     """Return a copy of a saved state: a branch must not begin where another one ended."""
     try:
         return copy.deepcopy(state)
-    except Exception as error:
+    except Exception as error:  # copying runs the code of a user's state
         raise ValueError(
             f"checkpoints must hold states that can be copied, such as a state_dict or the path of a file; "
             f"{type(state).__name__} cannot ({type(error).__name__}: {error})."

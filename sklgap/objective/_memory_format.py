@@ -1,7 +1,8 @@
 """Images in the order that convolutions compute fastest in: channels last.
 
-On one thread of a CPU C1 trained 1.1 to 1.5 times as fast on images whose channels come last in memory. Shapes and meanings stay as they are. The parameters stay as they are too: one copy of a batch is enough, for
-the outputs of a convolution follow its input.
+On one thread of a CPU C1 trained 1.1 to 1.5 times as fast on images whose channels come last in memory. Shapes and
+meanings stay as they are. The parameters stay as they are too: one copy of a batch is enough, for the outputs of a
+convolution follow its input.
 """
 
 from typing import Any

@@ -15,8 +15,8 @@ _CHOICES = ("fused", "foreach", "capturable", "differentiable")
 def fused_kernel(optimizer: Any, options: Iterable[str], module: nn.Module) -> dict[str, bool]:
     """Return ``{"fused": True}`` where the optimiser can be fused for the module, else an empty dict.
 
-    On one core of a CPU a step of fused ADAM took a fifth to a third of the time of torch's default. The weights differ in
-    the last digits.
+    On one core of a CPU a step of fused ADAM took a fifth to a third of the time of torch's default. The weights
+    differ in the last digits.
 
     Parameters
     ----------

@@ -18,9 +18,9 @@ from sklgap.monitor.lightning import BatchSizeCallback
 from tests.fresh import FRESH
 
 L = pytest.importorskip("lightning")
-from lightning.pytorch.callbacks import GradientAccumulationScheduler  # noqa: E402
-from lightning.pytorch.loggers import CSVLogger  # noqa: E402
-from lightning.pytorch.plugins.precision import MixedPrecision  # noqa: E402
+from lightning.pytorch.callbacks import GradientAccumulationScheduler  # noqa: E402 - after the check that it is there
+from lightning.pytorch.loggers import CSVLogger  # noqa: E402 - after the check that it is there
+from lightning.pytorch.plugins.precision import MixedPrecision  # noqa: E402 - after the check that it is there
 
 CE = nn.CrossEntropyLoss()
 pytestmark = pytest.mark.filterwarnings(
