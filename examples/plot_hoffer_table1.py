@@ -19,6 +19,7 @@ import argparse
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -29,6 +30,8 @@ from sklgap.datasets import fetch_mnist
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--quick", action="store_true", help="digits, not the paper's setting")
+parser.add_argument("--samples", type=int, help="train on so many images only; default: all")
+parser.add_argument("--large", type=int, help="the large batch size; default: 4096; 256 with --quick")
 parser.add_argument("--epochs", type=int, help="of the small batch; default: 50; 8 with --quick")
 parser.add_argument("--trials", type=int, help="default: 5; 3 with --quick")
 parser.add_argument("--jobs", type=int, default=1, help="fits at once (1)")
@@ -44,7 +47,11 @@ else:
     X, y = fetch_mnist(return_X_y=True, flat=True)
     X_test, y_test = fetch_mnist(subset="test", return_X_y=True, flat=True)
     epochs, n_trials, small, large, setting = 50, 5, 128, 4096, {}
-epochs, n_trials = arguments.epochs or epochs, arguments.trials or n_trials
+epochs, n_trials, large = arguments.epochs or epochs, arguments.trials or n_trials, arguments.large or large
+n_images = len(X)
+if arguments.samples is not None:
+    rows = np.random.RandomState(0).permutation(n_images)[: arguments.samples]
+    X, y = X[rows], y[rows]
 
 # %%
 # Momentum SGD whose rate falls twice; regime adaptation moves these milestones with the batch size. Each column adds
@@ -90,8 +97,12 @@ print(report)
 # %%
 # Every trial: accuracy on the left, sharpness on the right.
 display = report.plot()
+stamp = ""
 if arguments.quick:
     stamp = "scikit-learn's digits, 64 units a layer: not the paper's setting"
+elif len(X) < n_images or large != 4096 or epochs != 50:
+    stamp = f"{len(X):,} of {n_images:,} images, batch size {large:,}, {epochs} epochs: not the paper's setting"
+if stamp:
     print(f"\n{stamp}")
     display.figure_.supxlabel(stamp, fontsize="x-small")
 if arguments.output:
