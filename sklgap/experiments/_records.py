@@ -8,7 +8,7 @@ import numpy as np
 
 from sklgap.experiments._estimate import Components, Estimate, trial_components
 from sklgap.experiments._protocol import sharpness_key
-from sklgap.experiments._result import Result, describe_policy, mean_std
+from sklgap.experiments._result import Result, describe_measuring, mean_std
 from sklgap.experiments._scores import ACCURACY, Samples, Score, difference
 from sklgap.experiments._trials import Outcome, Parts
 
@@ -331,7 +331,7 @@ class Records(Result):
     def measured_lines(self) -> list[str]:
         """Return what the head of a report says about batch norm and sharpness."""
         s = self.settings
-        lines = [] if self.of_training_function else [describe_policy(s["batch_norm"])]
+        lines = [] if self.of_training_function else describe_measuring(s)
         if s["epsilon"]:
             samples = count_of(s["n_samples_sharpness"])
             lines.append(f"sharpness in %, on {samples} training samples, solver {s['solver']!r}")
