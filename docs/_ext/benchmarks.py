@@ -66,9 +66,9 @@ def answer(record: Record) -> str:
     said = (
         f"A whole fit takes {min(to_loop):.2f} to {max(to_loop):.2f} times as long as the loop that you would write by "
         "hand in PyTorch with default settings, and "
-        f"{min(to_skorch):.2f} to {max(to_skorch):.2f} times as long as plain skorch. A fit does more than the loop: it "
-        "validates the data, and ends with batch-norm statistics and the "
-        "accuracy of the final weights. Below 1 is faster."
+        f"{min(to_skorch):.2f} to {max(to_skorch):.2f} times as long as plain skorch. Below 1 is faster. A fit does "
+        "more than the loop: it validates the data, and ends with batch-norm statistics and the accuracy of the final "
+        "weights."
     )
     rows = [
         [
