@@ -171,9 +171,9 @@ def growths(quick: bool) -> list[Growth]:
             Growth("candidates", sizes(10, 160, 5), of_candidates, 1),
         ]
     return [
-        Growth("rows", sizes(10_000, 1_000_000, 7), of_rows, 5),
-        Growth("parameters", sizes(1_000, 10_000_000, 9), of_parameters, 7),
-        Growth("trials", sizes(1, 20, 8), of_trials, 3),
+        Growth("rows", sizes(10_000, 1_000_000, 7), of_rows, 3),
+        Growth("parameters", sizes(1_000, 10_000_000, 9), of_parameters, 5),
+        Growth("trials", sizes(1, 20, 7), of_trials, 3),
         Growth("candidates", sizes(10, 1_000, 7), of_candidates, 3),
     ]
 
@@ -205,7 +205,7 @@ def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller sizes, few repeats")
-    parser.add_argument("--repeats", type=int, help="default: 3 to 7")
+    parser.add_argument("--repeats", type=int, help="default: 3 to 5")
     parser.add_argument("--only", choices=["rows", "parameters", "trials", "candidates"], help="default: all")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="where to write the figures")
