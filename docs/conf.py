@@ -24,6 +24,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     # docs/_ext
     "api_pages",
+    "benchmarks",
     "links",
     "mathml",
     "pictures",
@@ -77,6 +78,8 @@ html_theme_options = {
     "footer_end": ["sphinx-version"],
     "secondary_sidebar_items": ["page-toc"],
 }
-html_sidebars = {name: [] for name in ("index", "get_started", "papers", "peers", "changelog", "results/README")}
+html_sidebars = {
+    name: [] for name in ("index", "get_started", "papers", "peers", "changelog", "results/README", "benchmarks")
+}
 html_copy_source = False
 html_show_sourcelink = False

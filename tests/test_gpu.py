@@ -86,3 +86,20 @@ def test_a_pickle_loads_and_predicts(data):
     model = _fit(data, "cuda")
     loaded = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(loaded.predict(data[0]), model.predict(data[0]))
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_every_precision_learns_and_leaves_the_settings_of_torch(data, precision):
+    def settings():
+        matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+        newer = (part.fp32_precision for part in (matmul, cudnn.conv, cudnn.rnn))
+        return matmul.allow_tf32, cudnn.allow_tf32, torch.get_float32_matmul_precision(), *newer
+
+    before = settings()
+    model = _fit(data, "cuda", precision=precision)
+    assert model.score(*data) > 0.9
+    assert settings() == before
+    assert next(model.module_.parameters()).dtype == torch.float32
+    # Eleven bits, or eight, in every product of four epochs.
+    plain = _fit(data, "cuda", precision="float32")
+    assert model.train_loss_ == pytest.approx(plain.train_loss_, rel=0.1)

@@ -15,6 +15,7 @@ from torch import nn
 
 from sklgap._checks import check_flag, naming_data
 from sklgap._threads import using_threads
+from sklgap._typing import Precision
 from sklgap.estimator import _evaluation as evaluation
 from sklgap.estimator import _parameters as resolve
 from sklgap.estimator._callback_support import CallbackSupportMixin, described_fit, epoch_tasks, fit_with_callbacks
@@ -137,6 +138,14 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         An int makes ``fit`` repeatable bit for bit at equal device, torch version and thread count.
     device : str, default="auto"
         ``"auto"``: cuda, else mps, else cpu, parallel workers taking several cuda devices in turn; or any torch device.
+    precision : {"float32", "tf32", "bfloat16"}, default="float32"
+        In which arithmetic ``fit`` trains. Predictions, validation and measurements stay in float32 or float64.
+        ``"float32"``: as torch is set, which by default lets CUDA round in convolutions, as ``"tf32"`` does.
+        ``"tf32"``: CUDA rounds the inputs of all matrix products and convolutions to 11 bits (TensorFloat-32); an error
+        on another device, and in a thread beside the main one, as torch's setting is one for the process.
+        ``"bfloat16"``: forward passes in ``torch.autocast`` (matrix products and convolutions with 8 bits), outputs
+        cast to float32 before the loss; weights and optimiser stay in float32. On a CPU without instructions for
+        bfloat16 it is slower.
     data_parallel : bool, default=False
         Share the rows of every batch out between the processes of a ``torchrun``, all of which call ``fit`` with the
         same arguments: they make the updates of one process with the whole batch. See ``docs/parallel.md``.
@@ -151,8 +160,8 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         1: a progress bar.
     warm_start : bool, default=False
         Continue from the last fit instead of starting again. ``lr`` and its schedule, batch sizes and regime, remedies,
-        ``max_epochs`` and the stopping rule may have changed in between; net, criterion, class weights, optimiser,
-        callbacks and ``random_state`` remain those of the first fit.
+        ``precision``, ``max_epochs`` and the stopping rule may have changed in between; net, criterion, class weights,
+        optimiser, callbacks and ``random_state`` remain those of the first fit.
     memory : str or Path, default=None
         A fit of equal parameters, data, seed, versions, device and number of threads is loaded from this folder, which
         any number of processes may share, instead of repeated. A fit that was killed goes on from its last saved epoch
@@ -262,6 +271,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         recompute_batch_norm: bool = True,
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
+        precision: Precision = "float32",
         data_parallel: bool = False,
         train_split: Any = None,
         callbacks: Any = None,
@@ -299,6 +309,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         self.recompute_batch_norm = recompute_batch_norm
         self.random_state = random_state
         self.device = device
+        self.precision = precision
         self.data_parallel = data_parallel
         self.train_split = train_split
         self.callbacks = callbacks

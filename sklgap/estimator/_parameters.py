@@ -42,6 +42,7 @@ from sklgap.training._data_parallel import agreed_seed
 from sklgap.training._dtypes import check_precision, in_dtype
 from sklgap.training._encoding import NOT_SPARSE
 from sklgap.training._placement import default_device
+from sklgap.training._precision import check_training_precision
 from sklgap.training._random import seeded
 
 # Arguments of a DataLoader that decide the order of the samples.
@@ -96,6 +97,7 @@ def make_net(model: Any, X: Any, n_classes: int, class_weight: np.ndarray | None
         stopping=(model.tol, model.n_iter_no_change, model.target_loss),
         seed=seed,
         data_parallel=bool(model.data_parallel),
+        precision=check_training_precision(model.precision, device),
         class_weight=class_weight,
         **_module_arguments(model, module, X, n_classes),
         **extra,

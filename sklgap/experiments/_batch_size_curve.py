@@ -411,7 +411,8 @@ def _train_sizes(
         tuning.sort(key=lambda record: (record["batch_size"], record["lr"], record["trial"]))
     if rates and not interrupted:
         score = tried[0].scores[0].name
-        parameters = {size: {**own, rate_name: _best_rate(tuning, size, score)} for size, own in parameters.items()}
+        of_size = _grouped(tuning, "batch_size")
+        parameters = {size: {**own, rate_name: _best_rate(of_size[size], score)} for size, own in parameters.items()}
     if not interrupted:
         outcomes, interrupted = train(
             [Trial(str(size), own, trial, seed) for trial, seed in enumerate(seeds) for size, own in parameters.items()]
@@ -658,18 +659,27 @@ def _tuning_record(outcome: Outcome, size: int, rate: float) -> dict[str, Any]:
     return {"batch_size": size, "lr": rate, **known}
 
 
-def _best_rate(tuning: list[dict[str, Any]], size: int, score: str = "accuracy") -> float:
+def _best_rate(tuning: list[dict[str, Any]], score: str = "accuracy") -> float:
     """Return the rate of the best mean validation score; of equal ones that of the smallest validation loss.
 
-    Where a training function returns no loss, the smallest of these rates is taken.
+    ``tuning`` holds the records of one batch size. Where a training function returns no loss, the smallest of these
+    rates is taken.
     """
-    of_size = [record for record in tuning if record["batch_size"] == size]
-    rates = sorted({record["lr"] for record in of_size})
+    of_rate = _grouped(tuning, "lr")
+    rates = sorted(of_rate)
     values, loss = (
-        [np.mean([record.get(key, 0.0) for record in of_size if record["lr"] == rate]) for rate in rates]
+        [np.mean([record.get(key, 0.0) for record in of_rate[rate]]) for rate in rates]
         for key in (f"valid_{score}", "valid_loss")
     )
     return rates[np.lexsort((loss, -np.nan_to_num(values, nan=-np.inf)))[0]]
+
+
+def _grouped(records: list[dict[str, Any]], name: str) -> dict[Any, list[dict[str, Any]]]:
+    """Return the records by what they have under a name."""
+    found: dict[Any, list[dict[str, Any]]] = {}
+    for record in records:
+        found.setdefault(record[name], []).append(record)
+    return found
 
 
 def _rate(estimator: Any, parameters: dict[str, Any], size: int, reference: int) -> float:

@@ -35,7 +35,7 @@ from sklgap.experiments._estimate import Estimate, paired_estimate
 from sklgap.experiments._inputs import check_classifier, check_data, check_keepable, common_settings, without_head
 from sklgap.experiments._noise_scale import NoiseScale, check_noise_scale
 from sklgap.experiments._protocol import draw_different_seeds, with_parameters
-from sklgap.experiments._result import Result, count, describe_policy, environment, listed, mean_std, text_of
+from sklgap.experiments._result import Result, count, describe_measuring, environment, listed, mean_std, text_of
 from sklgap.experiments._run import interruptible, run
 from sklgap.experiments._training_function import is_training_function
 from sklgap.inspection._gradient_noise import LEAST_BATCHES
@@ -676,7 +676,7 @@ class BranchedCriticalBatchSize(Result):
         return [
             f"{s['n_train']:,} training and {s['n_valid']:,} held-out samples",
             *lines,
-            describe_policy(s["batch_norm"]),
+            *describe_measuring(s),
         ]
 
     def _table(self) -> list[list[str]]:

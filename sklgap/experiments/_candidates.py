@@ -150,8 +150,9 @@ def _labels(parameters: list[dict[str, Any]]) -> list[str]:
         ", ".join(f"{names[key]}={_value(candidate[key])}" for key in telling if key in candidate)
         for candidate in parameters
     ]
-    candidates = [tuple(shown[key][i] for key in keys) for i in range(len(parameters))]
-    alike = {label: {c for own, c in zip(labels, candidates, strict=True) if own == label} for label in set(labels)}
+    alike: dict[str, set[tuple[str, ...]]] = {}
+    for i, label in enumerate(labels):
+        alike.setdefault(label, set()).add(tuple(shown[key][i] for key in keys))
     return [f"{label} #{i}" if not label or len(alike[label]) > 1 else label for i, label in enumerate(labels)]
 
 

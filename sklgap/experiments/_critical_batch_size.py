@@ -29,7 +29,7 @@ from sklgap.experiments._recorded_training import (
     train_recorded,
     updates_to_loss,
 )
-from sklgap.experiments._result import Result, count, describe_policy, mean_std
+from sklgap.experiments._result import Result, count, describe_measuring, mean_std
 from sklgap.experiments._run import interruptible, run
 from sklgap.inspection import gradient_noise_scale
 from sklgap.inspection._gradient_noise import LEAST_BATCHES
@@ -286,7 +286,7 @@ class CriticalBatchSize(Result):
         return [
             f"{s['n_train']:,} training samples, {count(s['n_trials'], 'trial')}",
             f"gradient noise scale of {s['n_batches']} batches of {size:,} at each of its points along training",
-            describe_policy(s["batch_norm"]),
+            *describe_measuring(s),
         ]
 
     def _table(self) -> list[list[str]]:

@@ -133,8 +133,9 @@ def gap_report(
     in_points = _is_accuracy(search, key)
     covers = _covers(search)
     records, gaps = [], {}
+    references = _by_iteration(chosen, candidates)
     for candidate in candidates:
-        beside = None if chosen is None else _same_iteration(chosen, candidate, candidates)
+        beside = references[candidate.iteration]
         if beside is not None and beside is not candidate:
             differences = beside.scores[f"test_{key}"] - candidate.scores[f"test_{key}"]
             if np.isfinite(differences).any():
@@ -452,12 +453,14 @@ def _times(candidate: Candidate, n_folds: int) -> dict[str, float]:
     return {"fit_seconds": candidate.fit_time, "fit_seconds_std": by_n_minus_1 * candidate.fit_time_std}
 
 
-def _same_iteration(reference: Candidate, candidate: Candidate, candidates: list[Candidate]) -> Candidate | None:
-    """Return the reference as it was trained beside a candidate; None where it had left a halving search."""
-    if reference.iteration == candidate.iteration:
-        return reference
-    beside = (c for c in candidates if c.iteration == candidate.iteration)
-    return next((c for c in beside if _same(c.parameters, reference.parameters)), None)
+def _by_iteration(reference: Candidate | None, candidates: list[Candidate]) -> dict[int | None, Candidate | None]:
+    """Return the reference as it was trained in each iteration; None where it had left a halving search."""
+    found: dict[int | None, Candidate | None] = {candidate.iteration: None for candidate in candidates}
+    if reference is None:
+        return found
+    alike = [c for c in candidates if _same(c.parameters, reference.parameters)] if len(found) > 1 else []
+    found |= {c.iteration: c for c in reversed(alike)}  # the first of several
+    return found | {reference.iteration: reference}
 
 
 # -- what is what ------------------------------------------------------------------------------------------------------

@@ -127,9 +127,11 @@ def without_head(estimator: Any, X: Any, y: Any, *others: Any) -> tuple[Any, ...
 
 def common_settings(estimator: Any, random_state: Any) -> dict[str, Any]:
     """Return what every result says about what was trained, and where."""
+    classifier = check_classifier(estimator)
     return {
         "estimator": text_of(estimator),
-        "predict_batch_norm": "population" if check_classifier(estimator).recompute_batch_norm else "running",
+        "precision": classifier.precision,
+        "predict_batch_norm": "population" if classifier.recompute_batch_norm else "running",
         "random_state": int(random_state) if isinstance(random_state, numbers.Integral) else None,
         "environment": environment(),
     }

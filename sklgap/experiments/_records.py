@@ -8,7 +8,7 @@ import numpy as np
 
 from sklgap.experiments._estimate import Components, Estimate, trial_components
 from sklgap.experiments._protocol import sharpness_key
-from sklgap.experiments._result import Result, describe_policy, mean_std
+from sklgap.experiments._result import Result, describe_measuring, mean_std
 from sklgap.experiments._scores import ACCURACY, Samples, Score, difference
 from sklgap.experiments._trials import Outcome, Parts
 
@@ -64,12 +64,17 @@ class Records(Result):
         scores: Sequence[Score] = (Score(ACCURACY),),
     ) -> None:
         self.labels = [str(label) for label in labels]
+        place = {label: i for i, label in enumerate(self.labels)}
         found = [(self._label_of(outcome.record), outcome) for outcome in outcomes]
-        found.sort(key=lambda pair: (pair[1].record["trial"], self.labels.index(pair[0])))
-        ordered = [outcome for _, outcome in found]
-        super().__init__([outcome.record for outcome in ordered], settings, interrupted)
+        found.sort(key=lambda pair: (pair[1].record["trial"], place[pair[0]]))
+        super().__init__([outcome.record for _, outcome in found], settings, interrupted)
         self.scores = tuple(scores)
-        self.estimators_ = ByLabel({label: [o.model for own, o in found if own == label] for label in self.labels})
+        self.estimators_ = ByLabel({label: [] for label in self.labels})
+        # Every quantity of every label is read from here: a search of all records would make a report quadratic.
+        self._records_of: dict[str, list[dict[str, Any]]] = {label: [] for label in self.labels}
+        for label, outcome in found:
+            self.estimators_[label].append(outcome.model)
+            self._records_of[label].append(outcome.record)
         self._samples = {(label, o.record["trial"]): o.samples for label, o in found}
         self.targets = targets or {}
         self._found: dict[tuple[str, str, str, str, tuple[int, ...]], Components] = {}
@@ -107,7 +112,7 @@ class Records(Result):
         return [label for label in self.labels if self._of(label)]
 
     def _of(self, label: Any) -> list[dict[str, Any]]:
-        return [record for record in self.records if self._label_of(record) == self._text(label)]
+        return self._records_of.get(self._text(label), [])
 
     def _label_of(self, record: dict[str, Any]) -> str:
         """Return the label that a record belongs to."""
@@ -326,7 +331,7 @@ class Records(Result):
     def measured_lines(self) -> list[str]:
         """Return what the head of a report says about batch norm and sharpness."""
         s = self.settings
-        lines = [] if self.of_training_function else [describe_policy(s["batch_norm"])]
+        lines = [] if self.of_training_function else describe_measuring(s)
         if s["epsilon"]:
             samples = count_of(s["n_samples_sharpness"])
             lines.append(f"sharpness in %, on {samples} training samples, solver {s['solver']!r}")

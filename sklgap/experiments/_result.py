@@ -159,6 +159,14 @@ def describe_policy(batch_norm: str) -> str:
     return f"losses and accuracies with {_POLICIES[batch_norm]} in batch norm (batch_norm={batch_norm!r}), dropout off"
 
 
+def describe_measuring(settings: dict[str, Any]) -> list[str]:
+    """Return the lines of a report that say how its losses and accuracies were measured, and trained if otherwise."""
+    lines, precision = [describe_policy(settings["batch_norm"])], settings.get("precision", "float32")
+    if precision != "float32":
+        lines.append(f"trained with precision={precision!r}, measured in float32")
+    return lines
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table: the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

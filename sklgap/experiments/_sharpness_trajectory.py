@@ -36,7 +36,7 @@ from sklgap.experiments._protocol import (
     with_parameters,
 )
 from sklgap.experiments._records import ByLabel
-from sklgap.experiments._result import Result, count, describe_policy, listed, mean_std
+from sklgap.experiments._result import Result, count, describe_measuring, listed, mean_std
 from sklgap.experiments._run import interruptible, run
 from sklgap.inspection import SharpnessTrajectoryDisplay, recorded, sharpness
 from sklgap.training import TrainingRecorder
@@ -360,7 +360,7 @@ class SharpnessTrajectory(Result):
         dims = "" if s["subspace_dims"][0] is None else f", {s['subspace_dims'][0]} dims"
         return [
             f"{s['n_train']:,} training samples, {trials}",
-            describe_policy(s["batch_norm"]),
+            *describe_measuring(s),
             f"sharpness {s['epsilon'][0]:g}{dims} in %, on {s['n_samples_sharpness']:,} of them, where their loss is "
             f"first as low as that, solver {s['solver']!r}",
         ]

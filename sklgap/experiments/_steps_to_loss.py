@@ -28,7 +28,7 @@ from sklgap.experiments._recorded_training import (
     train_recorded,
     updates_to_loss,
 )
-from sklgap.experiments._result import Result, count, describe_policy, listed, mean_std
+from sklgap.experiments._result import Result, count, describe_measuring, listed, mean_std
 from sklgap.experiments._run import interruptible, run
 from sklgap.experiments._steps_tradeoff import StepsTradeoff, fit_steps_to_loss
 from sklgap.objective._batch_norm import check_batch_norm
@@ -267,7 +267,7 @@ class StepsToLoss(Result):
         return [
             f"{s['n_train']:,} training samples, {count(s['n_trials'], 'trial')}, target_loss={self.target_loss:g}",
             f"learning rate: {rates}",
-            describe_policy(s["batch_norm"]),
+            *describe_measuring(s),
         ]
 
     def _table(self) -> list[list[str]]:

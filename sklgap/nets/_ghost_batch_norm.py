@@ -71,8 +71,10 @@ class GhostBatchNorm(_BatchNorm):
         Returns the rows, and means and (unbiased) variances of shape (n_ghosts, num_features).
         """
         shape = (len(x) // n_ghosts, n_ghosts * self.num_features, *x.shape[2:])
-        mean = x.new_zeros(shape[1])
-        var = x.new_zeros(shape[1])
+        # Under autocast the rows come in lower precision; the statistics stay in that of the layer.
+        dtype = next((own.dtype for own in (self.weight, self.running_mean) if own is not None), x.dtype)
+        mean = x.new_zeros(shape[1], dtype=dtype)
+        var = x.new_zeros(shape[1], dtype=dtype)
         weight, bias = (None if p is None else p.repeat(n_ghosts) for p in (self.weight, self.bias))
         # With momentum 1 the "running" statistics handed in come back as those of the ghost batches.
         out = functional.batch_norm(
@@ -94,8 +96,9 @@ class GhostBatchNorm(_BatchNorm):
         else:
             later = torch.arange(n_ghosts - 1, -1, -1, dtype=means.dtype, device=means.device)
             kept, shares = (1 - self.momentum) ** n_ghosts, self.momentum * (1 - self.momentum) ** later
-        self.running_mean.mul_(kept).add_(shares @ means)
-        self.running_var.mul_(kept).add_(shares @ variances)
+        with torch.autocast(means.device.type, enabled=False):  # it would round the products
+            self.running_mean.mul_(kept).add_(shares @ means)
+            self.running_var.mul_(kept).add_(shares @ variances)
 
 
 def convert_to_ghost_batch_norm(module: nn.Module, ghost_batch_size: int) -> nn.Module:

@@ -59,6 +59,19 @@ def gradients_of(output: Tensor | Sequence[Tensor], inputs: list[Tensor], **opti
         ) from error
 
 
+def pulled_back(
+    outputs: Sequence[Tensor], inputs: list[Tensor], vectors: Sequence[Tensor], **options: Any
+) -> tuple[Tensor, ...]:
+    """Return the vectors, of the shapes of the outputs, times the Jacobian of the outputs with respect to the inputs.
+
+    It is the gradient of the inner product, whose derivative in the outputs is the vectors, bit for bit. torch takes
+    them as ``grad_outputs`` too, but loads sympy for them, some 480 modules.
+    """
+    with torch.enable_grad():
+        products = [(output * vector).sum() for output, vector in zip(outputs, vectors, strict=True)]
+        return gradients_of(torch.stack(products).sum(), inputs, **options)
+
+
 def gradient_of(function: Callable[[Tensor], Tensor], theta: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``(function(theta), its gradient)`` for a scalar function of a vector."""
     theta = theta.detach().requires_grad_()
@@ -92,7 +105,7 @@ def _differentiable_gradient(function: Callable[[Tensor], Tensor], theta: Tensor
 def _product(gradient: Tensor, theta: Tensor, vector: Tensor, keep: bool) -> Tensor:
     if not gradient.requires_grad:
         return torch.zeros_like(theta)
-    product = torch.autograd.grad(gradient, theta, vector, allow_unused=True, retain_graph=keep)[0]
+    product = pulled_back([gradient], [theta], [vector], allow_unused=True, retain_graph=keep)[0]
     return torch.zeros_like(theta) if product is None else product
 
 

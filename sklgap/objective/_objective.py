@@ -20,6 +20,7 @@ from sklgap.objective._autodiff import (
     gradients_of,
     hessian_operator,
     hessian_vector_product,
+    pulled_back,
     row_gradient_norms,
 )
 from sklgap.objective._copy import check_plain, convert, deepcopy, lazy_parameters, private_copy
@@ -637,7 +638,7 @@ class Objective:
             return self._mean(losses), total.to(self.dtype)
 
         flat_leaves = [t for c in leaves for s in c.values() for t in _tensors(s)]
-        through_pool = iter(torch.autograd.grad(_tensors(pooled.values()), flat_leaves, grad_outputs=from_pool))
+        through_pool = iter(pulled_back(_tensors(pooled.values()), flat_leaves, from_pool))
         for chunk in self.data:
             self._tap.take()  # what gradient checkpointing collected again in the backward pass before
             self._forward(point, chunk)
@@ -646,7 +647,7 @@ class Objective:
             moving = [(t, outer) for t, outer in pairs if t.requires_grad]  # not so before the first trained layer
             if moving:
                 tensors, outers = zip(*moving, strict=True)
-                total.add_(gradients_of(tensors, [point], grad_outputs=outers)[0])
+                total.add_(pulled_back(tensors, [point], outers)[0])
         return self._mean(losses), total.to(self.dtype)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sklgap._checks import given_to
-from sklgap._typing import Batch, Criterion
+from sklgap._typing import Batch, Criterion, Precision
 from sklgap.nets import convert_to_ghost_batch_norm, initialize_weights
 from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._check import own_loss
@@ -48,6 +48,7 @@ from sklgap.training._parameter_groups import (
     refusal,
     set_learning_rate,
 )
+from sklgap.training._precision import arithmetic, check_can_be_lowered, lowered
 from sklgap.training._random import derive_seed, seed_generators, seeded
 from sklgap.training._splits import split_as_given
 from sklgap.training._step import TrainStep
@@ -65,6 +66,7 @@ ADOPTED = (
     "regime_adaptation",
     "stopping",
     "data_parallel",
+    "precision",
     "warm_start",
 )
 
@@ -103,6 +105,7 @@ class TrainingNet(NeuralNetClassifier):
         regime_adaptation: bool = False,
         stopping: tuple[float | None, int, float | None] = (None, 10, None),
         data_parallel: bool = False,
+        precision: Precision = "float32",
         class_weight: np.ndarray | None = None,
         seed: int = 0,
         **kwargs: Any,
@@ -117,6 +120,7 @@ class TrainingNet(NeuralNetClassifier):
         self.regime_adaptation = regime_adaptation
         self.stopping = stopping
         self.data_parallel = data_parallel
+        self.precision = precision
         self.class_weight = class_weight
         self.seed = seed
         super().__init__(module, *args, **kwargs)
@@ -215,12 +219,18 @@ class TrainingNet(NeuralNetClassifier):
         for remedy in self.remedies:
             remedy.check_criterion(self.criterion_)
         self.dtype_ = floating_dtype(self.module_)
+        check_can_be_lowered(self.precision, self.dtype_)
         self.watched_ = list(self.module_.parameters())
         self.trained_ = [p.requires_grad for p in self.watched_]
         for parameter in self.watched_:
             parameter.grad = None  # optimisers pass over a parameter that has been frozen since
         self.step_ = TrainStep(
-            ModuleLoss(self.module_, self.row_loss(training=True), params, infer=self._outputs_of),
+            ModuleLoss(
+                self.module_,
+                self.row_loss(training=True),
+                params,
+                infer=lowered(self._outputs_of, self.precision, self.device),
+            ),
             params,
             self.optimizer_,
             self.remedies,
@@ -513,7 +523,7 @@ class TrainingNet(NeuralNetClassifier):
         if self.lr_schedule.follows_progress:
             self._set_lr_factor()
         self.progress_[1] += 1
-        with scaled_step(self.optimizer_, self.lr_factor_, self.moments_ratio_):
+        with arithmetic(self.precision), scaled_step(self.optimizer_, self.lr_factor_, self.moments_ratio_):
             return self.step_(Batch(X, y, weight))
 
     def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
@@ -569,7 +579,9 @@ class TrainingNet(NeuralNetClassifier):
         wanted = self.regime.measured_batches(self.size_, self.n_samples_)
         if wanted:
             seed = derive_seed(self.seed, 4, len(self.history) - 1)
-            for name, value in measure_gradients(self.step_, loader, wanted, self.size_, seed).items():
+            with arithmetic(self.precision):
+                found = measure_gradients(self.step_, loader, wanted, self.size_, seed)
+            for name, value in found.items():
                 self.history.record(name, value)
 
     def load_params(self, *args: Any, **kwargs: Any) -> None:

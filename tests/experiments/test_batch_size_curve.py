@@ -12,6 +12,7 @@ from sklgap.experiments import BatchSizeCurve, _trials
 from sklgap.experiments._batch_size_curve import _best_rate, _hold_out, ladder
 from sklgap.objective import check_objective
 from tests.cases import no_global_random_numbers
+from tests.counting import growth
 from tests.experiments.records import curve as made_up
 from tests.tiny import TinyF1, blobs, interrupting_at, small
 
@@ -204,9 +205,18 @@ def test_the_best_rate():
         return {"batch_size": 9, "lr": lr, "trial": trial, "valid_accuracy": accuracy, "valid_loss": loss}
 
     tuning = [record(0.1, 0, 0.9, 1.0), record(0.1, 1, 0.8, 1.0), record(0.2, 0, 0.8, 0.5), record(0.2, 1, 0.8, 0.5)]
-    assert _best_rate(tuning, 9) == 0.1
+    assert _best_rate(tuning) == 0.1
     tied = [*tuning[2:], record(0.3, 0, 0.8, 0.4), record(0.3, 1, 0.8, 0.4), record(0.4, 0, 0.8, np.nan)]
-    assert _best_rate(tied, 9) == 0.3
+    assert _best_rate(tied) == 0.3
+
+
+@pytest.mark.parametrize("score", ["accuracy", "f1"])
+def test_choosing_a_rate_takes_time_in_proportion_to_the_rates(score):
+    def make(n):
+        records = [{"lr": i % n, f"valid_{score}": i, "valid_loss": 1.0} for i in range(2 * n)]
+        return lambda: _best_rate(records, score)
+
+    assert growth(make, 50) < 2.3
 
 
 # -- holding out -------------------------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from sklearn.preprocessing import StandardScaler
 
 from sklgap import gap_report
 from sklgap.experiments._estimate import folds_estimate
-from tests.experiments.searches import TEST, TRAIN, Remembers, made_up, rows, two
+from tests.counting import growth
+from tests.experiments.searches import TEST, TRAIN, Remembers, grid, made_up, rows, two
 from tests.tiny import blobs, small
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
@@ -410,3 +411,20 @@ def test_unequal_folds_and_metrics():
 def test_bad_test_ratio(ratio):
     with pytest.raises(ValueError, match=r"^test_ratio must be a number above 0; got .*\.$"):
         gap_report(two(), test_ratio=ratio)
+
+
+# -- growth ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("read", [lambda r: r, str, lambda r: r.to_json(), lambda r: r.gaps()])
+def test_reading_takes_time_in_proportion_to_the_candidates(read):
+    assert growth(lambda n: lambda: read(gap_report(grid(list(range(1, n + 1))), reference=0)), 100) < 2.3
+
+
+def test_reading_a_halving_search_takes_time_in_proportion_to_its_candidates():
+    def make(n):
+        sizes = list(range(1, n + 1))
+        search = grid([*sizes, *sizes[: n // 2]], iter=[0] * n + [1] * (n // 2), n_resources=[50] * n + [99] * (n // 2))
+        return lambda: gap_report(search, reference=n // 2 - 1)
+
+    assert growth(make, 100) < 2.3

@@ -8,6 +8,7 @@ import pytest
 from sklgap.experiments._estimate import NEW_SEEDS, NEW_SEEDS_AND_ROWS, Estimate, crossed_components, trial_components
 from sklgap.experiments._notes import majority
 from sklgap.experiments._scores import Samples, Score, check_scoring
+from tests.counting import growth
 from tests.experiments.records import LB_ACCURACY, SB_ACCURACY, comparison, curve, record, right, scored_curve
 
 VALID = {100: (0.96, 0.95, 0.955), 200: (0.96, 0.951, 0.954), 400: (0.90, 0.91, 0.92)}
@@ -209,3 +210,41 @@ def test_the_largest_class_is_named_where_accuracy_is_asked_for(names, is_said):
     found = comparison([record(label, t, test_accuracy=0.5) for t in range(3) for label in ("SB", "LB")])
     found.scores = tuple(Score(name) for name in names)
     assert bool(majority(found)) == is_said
+
+
+# -- growth ------------------------------------------------------------------------------------------------------------
+
+
+def many(n):
+    """A curve of n batch sizes."""
+    return curve({10 * (i + 1): (0.9, 0.91, 0.92) for i in range(n)}, n_valid=20, n_test=20)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda c: c.notes,
+        str,
+        lambda c: c._repr_html_(),
+        lambda c: c.to_json(),
+        lambda c: [c.values(label, "lr") for label in c.labels],
+        lambda c: c.gaps(),
+    ],
+    ids=["notes", "text", "html", "json", "values", "gaps"],
+)
+def test_reading_takes_time_in_proportion_to_the_labels(read):
+    def make(n):
+        c = many(n)
+        return lambda: read(c)
+
+    assert growth(make, 10) < 2.3
+
+
+def test_labels_in_another_order_than_the_records():
+    shuffled = [record(label, trial) for label in ("c", "a", "b", "SB") for trial in (2, 0, 1)]
+    report = comparison(shuffled, labels=("SB", "a", "b", "c"))
+    assert [r["regime"] for r in report.records[:4]] == ["SB", "a", "b", "c"]
+    assert report.estimators_["b"] == ["model b 0", "model b 1", "model b 2"]
+    assert report.values("c", "trial").tolist() == [0, 1, 2]
+    assert comparison([record("SB", 0)], labels=("SB", "a")).done == ["SB"]
+    assert comparison([record("SB", 0)], labels=("SB", "a")).values("a", "trial").tolist() == []

@@ -192,3 +192,28 @@ def test_convert_keeps_a_shared_layer_shared():
     convert_to_ghost_batch_norm(module, 4)
     assert isinstance(module[2], GhostBatchNorm)
     assert module[0] is module[2]
+
+
+# -- autocast ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("n_rows", [8, 14])
+def test_statistics_are_not_rounded_by_autocast(momentum, affine, n_rows):
+    """Rows that have been rounded to bfloat16 leave the statistics that they have in float32."""
+    lower, plain = (_pair(4, momentum=momentum, affine=affine, dtype=torch.float32)[0].train() for _ in range(2))
+    rounded = _inputs(n_rows, dtype=torch.float32).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = lower(rounded)
+    expected = plain(rounded.float())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, rtol=2**-7, atol=2**-7)  # eight bits
+    torch.testing.assert_close(lower.running_mean, plain.running_mean)
+    torch.testing.assert_close(lower.running_var, plain.running_var)
+
+
+def test_a_layer_in_half_precision_computes_in_it():
+    layer = _pair(4, dtype=torch.bfloat16)[0].train()
+    assert layer(_inputs(8, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    assert layer.running_mean.dtype == torch.bfloat16

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sklgap._typing import Aux, Batch
-from sklgap.objective._autodiff import gradient_of, hessian_vector_product, value_and_grad
+from sklgap.objective._autodiff import gradient_of, hessian_vector_product, pulled_back, value_and_grad
 from tests.cases import DOUBLE
 
 A = torch.tensor([[3.0, 1.0, 0.0], [1.0, 2.0, -1.0], [0.0, -1.0, 5.0]], dtype=torch.float64)
@@ -51,3 +51,29 @@ def test_value_and_grad_leaves_out_what_the_loss_does_not_depend_on():
     assert aux.loss == 3
     assert aux.buffers is buffers
     assert all(p.grad is None for p in params.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shapes", [[(3,)], [(3,), ()], [(2, 3), (3,), (3, 1)]])
+def test_vectors_times_a_jacobian_are_those_of_grad_outputs(dtype, shapes):
+    generator = torch.Generator().manual_seed(0)
+    theta = torch.randn(3, generator=generator, dtype=dtype).requires_grad_()
+    outputs = [(theta * torch.randn((*shape, 3), generator=generator, dtype=dtype)).sin().sum(-1) for shape in shapes]
+    vectors = [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
+    expected = torch.autograd.grad(outputs, [theta], vectors, retain_graph=True)
+    torch.testing.assert_close(pulled_back(outputs, [theta], vectors), expected)
+
+
+def test_products_of_one_output_are_those_of_grad_outputs_bit_for_bit():
+    theta = THETA.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((theta**3).sum().exp(), [theta], create_graph=True)
+    (expected,) = torch.autograd.grad(gradient, [theta], [V], retain_graph=True)
+    with torch.no_grad():
+        (found,) = pulled_back([gradient], [theta], [V], retain_graph=True)
+    assert torch.equal(found, expected)
+    assert torch.equal(pulled_back([gradient], [theta], [V])[0], expected)  # the graph was kept
+
+
+def test_an_input_that_is_not_used_is_none():
+    theta, other = THETA.clone().requires_grad_(), THETA.clone().requires_grad_()
+    assert pulled_back([2 * theta], [other], [V], allow_unused=True) == (None,)
