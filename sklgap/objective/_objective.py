@@ -1,6 +1,8 @@
 """The loss surface: f(theta) = mean_i loss(net_theta(x_i), y_i) over fixed data, as an object to measure."""
 
+import contextlib
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -22,6 +24,7 @@ from sklgap.objective._autodiff import (
     hessian_vector_product,
     row_gradient_norms,
 )
+from sklgap.objective._compile import CompiledCalls, Options, check_compile
 from sklgap.objective._copy import check_plain, convert, deepcopy, lazy_parameters, private_copy
 from sklgap.objective._data import ArrayData, Data, Rows, rows_of
 from sklgap.objective._loss import ModuleLoss, call_module, is_classification, predicted_right
@@ -104,6 +107,9 @@ class Objective:
     check : bool, default=True
         Whether to try module and loss on a few samples first, at the cost of some evaluations of 32 samples: a module
         that is not a deterministic function of parameters and data is refused.
+    compile : bool or dict, default=False
+        Compile the forward and backward pass of the module by ``torch.compile``, for losses and gradients; a dict holds
+        options, such as ``{"backend": "aot_eager"}``. See Notes.
 
     Attributes
     ----------
@@ -136,6 +142,12 @@ class Objective:
     about two plain ones; a Hessian-vector product holds the graph of the *whole* data set in memory. Memory is that of
     one chunk's graph plus a few vectors of n_params, whatever the number of evaluations. With a single chunk
     ``"batch"`` and ``"population"`` are the same function.
+
+    With ``compile`` the results may differ in their last digits. What is compiled is tried on copies of the module, and
+    a `sklgap.objective.CompileWarning` says why a module is evaluated without it: where the compiler is missing, the
+    module cannot be compiled as a whole, has hooks, or would give other results. Never compiled are Hessian products
+    and gradients of single rows (compiled code cannot be differentiated twice), ``"population"``, a function
+    ``loss(module, batch)``, and batches of another size than the two most frequent ones of the data.
 
     References
     ----------
@@ -171,11 +183,13 @@ class Objective:
         sample_weight: ArrayLike | None = None,
         num_workers: int = 0,
         check: bool = True,
+        compile: bool | Options = False,
     ) -> None:
         check_arguments(Objective.__init__, locals())
         self.batch_norm = _batch_norm.check_batch_norm(batch_norm)
         self.chunk_size = _check_chunk_size(chunk_size)
         check_integer("num_workers", num_workers, least=0)
+        options = check_compile(compile)
         check_module(module)
         module = check_plain(module)
         lazy = lazy_parameters(module)
@@ -239,6 +253,8 @@ class Objective:
                 self._tap.take()
         self._settle_weights()
         self._second_derivatives: str | None = None
+        if options is not None and self._tap is None and not whole_batches:
+            self._fn.compiled = CompiledCalls(self._module, options, _usual_sizes(self.data.sizes))
 
     def _load(self, data: Any, sample_weight: Any, num_workers: int, whole_batches: bool) -> Data:
         if isinstance(data, ArrayData | StreamData):
@@ -398,7 +414,7 @@ class Objective:
         return self._hvp(v, theta)
 
     def _hvp(self, v: Tensor, theta: Tensor) -> Tensor:
-        with differentiable_twice(self._module):
+        with self._twice():
             if self._tap is not None:
                 return hessian_vector_product(self._population_loss, theta, v)
             total = torch.zeros_like(theta, dtype=_wide(self.device))
@@ -418,7 +434,7 @@ class Objective:
         self.check_second_derivatives()
         if self._tap is None and len(self.data.sizes) > 1:
             return lambda v: self.hvp(v, theta)
-        with differentiable_twice(self._module):
+        with self._twice():
             loss = partial(self._loss, chunk=next(iter(self.data))) if self._tap is None else self._population_loss
             product = hessian_operator(loss, theta)
         here = self._fn.here
@@ -428,10 +444,16 @@ class Objective:
         def operator(v: Vector) -> Tensor:
             # Layers with gradient checkpointing are evaluated again, with the parameters of the gradient's graph.
             self._fn.place(here)
-            with differentiable_twice(self._module):
+            with self._twice():
                 return product(self._check_theta(v))
 
         return operator
+
+    @contextlib.contextmanager
+    def _twice(self) -> Iterator[None]:
+        """Within it the gradient can be differentiated."""
+        with self._fn.uncompiled(), differentiable_twice(self._module):
+            yield
 
     @property
     def second_derivatives(self) -> str:
@@ -512,7 +534,8 @@ class Objective:
         norms = []
         for block in torch.as_tensor(rows).split(size):
             batch = self.data.take(block)
-            found = row_gradient_norms(loss, params, batch.X, batch.y, alone).to(_wide(self.device))
+            with self._fn.uncompiled():
+                found = row_gradient_norms(loss, params, batch.X, batch.y, alone).to(_wide(self.device))
             weights = self._fn.loss.weights(batch.y, batch.weight, found.dtype)
             norms.append(found if weights is None else found * weights / self._mean_weight)
         return torch.cat(norms)
@@ -667,6 +690,11 @@ class _Given:
 
 def _tensors(pairs: Any) -> list[Tensor]:
     return [tensor for pair in pairs for tensor in pair]
+
+
+def _usual_sizes(sizes: list[int]) -> list[int]:
+    """Return the two most frequent numbers of samples in a chunk: all there are of arrays."""
+    return [size for size, _ in Counter(sizes).most_common(2)]
 
 
 def _wide(device: torch.device) -> torch.dtype:
