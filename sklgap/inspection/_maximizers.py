@@ -47,11 +47,12 @@ class _Best:
         self.argmax = torch.zeros_like(bounds)
         self.slope = torch.zeros_like(bounds)
         self.trace: list[float] = []
+        self.theta = torch.empty_like(bounds)  # new memory for every point would cost as much as what is done with it
 
     def evaluate(self, offset: Tensor) -> Tensor:
         """Return the gradient at the offset."""
-        value, gradient = self.objective.gradient(self.objective.theta0 + offset)
-        gradient = torch.nan_to_num(gradient)
+        value, gradient = self.objective.gradient(torch.add(self.objective.theta0, offset, out=self.theta))
+        gradient.nan_to_num_()
         self.keep(offset, value, gradient)
         return gradient
 
@@ -66,24 +67,25 @@ class _Best:
         With ``ahead`` the gradient is first extrapolated by that multiple of its last change; where such a step does
         not increase f, the next one is plain. With ``least`` the climb ends after so many steps once it has settled.
         """
-        change = torch.zeros_like(self.slope)
+        change: Tensor | None = None
         for k in range(max_iter):
             if 0 < least <= k and self.settled():
                 break
-            vertex = self.bounds * (self.slope + change).sign()
             if not self.slope.any():
                 return f"{STOPPED_AT_START}: the gradient is zero there" if len(self.trace) == 1 else "zero gradient"
-            plain = not change.any()
+            plain = change is None
+            vertex = (self.slope.sign() if change is None else change.add_(self.slope).sign_()).mul_(self.bounds)
             if plain and torch.equal(vertex, self.argmax):
                 return FIXED_POINT
             before, slope = self.f_max, self.slope
             self.evaluate(vertex)
             if self.f_max > before:
-                change = ahead * (self.slope - slope)
+                change = (self.slope - slope).mul_(ahead) if ahead else None
+                change = change if change is not None and change.any() else None
             elif plain:
                 return "the last vertex step did not increase f"
             else:
-                change = torch.zeros_like(slope)
+                change = None
         return f"stopped after {len(self.trace)} gradients"
 
     def settled(self) -> bool:
@@ -119,11 +121,14 @@ def sign_ascent(
     n_vertex = round(VERTEX_SHARE * max_iter)
     n_sign = max_iter - n_vertex
     previous = point = start
+    low, step, inertia = -bounds, torch.empty_like(bounds), torch.empty_like(bounds)
     for k in range(n_sign):
-        step = 2 * (1 - k / n_sign) * bounds * best.evaluate(point).sign()
-        inertia = (1 - MOMENTUM) * (point - previous)
-        ahead = point + MOMENTUM * (_clip(point + step, bounds) - point) + inertia
-        previous, point = point, _clip(ahead, bounds)
+        # In place, for the same reason as in `_Best`: clip(point + size sign(slope)), and from there with momentum.
+        slope = best.evaluate(point)
+        torch.mul(bounds, 2 * (1 - k / n_sign), out=step).mul_(slope.sign())
+        step.add_(point).clamp_(low, bounds).sub_(point).mul_(MOMENTUM).add_(point)
+        torch.sub(point, previous, out=inertia).mul_(1 - MOMENTUM)
+        previous, point = point, step.add_(inertia).clamp(low, bounds)
     ending = best.climb(n_vertex + max_extension, AHEAD, least=n_vertex)
     gain = "less than 1 %" if best.settled() else "more than 1 %: a larger max_iter may find more"
     status = f"{len(best.trace)} gradients, the last quarter of which raised the maximum by {gain}"
