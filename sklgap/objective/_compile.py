@@ -179,6 +179,7 @@ def _is_of_compiler(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
+    error = getattr(error, "inner_exception", error)  # of a backend
     text = str(error).strip().partition("\n")[0].rstrip(". ")
     return f"torch.compile says: {type(error).__name__}: {text}"
 
