@@ -25,6 +25,7 @@ FIXED_POINT = "fixed point"
 STOPPED_AT_START = "stopped at its start"
 VERTEX_SHARE = 0.2  # of the gradients of a sign ascent, kept for vertex steps at its end
 AHEAD = 2.0  # extrapolation of those steps' gradients
+_BLOCK = 2**15  # numbers of five vectors that fit into a processor's cache together
 
 
 class Maximum(NamedTuple):
@@ -52,7 +53,8 @@ class _Best:
     def evaluate(self, offset: Tensor) -> Tensor:
         """Return the gradient at the offset."""
         value, gradient = self.objective.gradient(torch.add(self.objective.theta0, offset, out=self.theta))
-        gradient.nan_to_num_()
+        if not np.isfinite(float(gradient.sum())):
+            gradient.nan_to_num_()
         self.keep(offset, value, gradient)
         return gradient
 
@@ -121,18 +123,27 @@ def sign_ascent(
     n_vertex = round(VERTEX_SHARE * max_iter)
     n_sign = max_iter - n_vertex
     previous = point = start
-    low, step, inertia = -bounds, torch.empty_like(bounds), torch.empty_like(bounds)
     for k in range(n_sign):
-        # In place, for the same reason as in `_Best`: clip(point + size sign(slope)), and from there with momentum.
         slope = best.evaluate(point)
-        torch.mul(bounds, 2 * (1 - k / n_sign), out=step).mul_(slope.sign())
-        step.add_(point).clamp_(low, bounds).sub_(point).mul_(MOMENTUM).add_(point)
-        torch.sub(point, previous, out=inertia).mul_(1 - MOMENTUM)
-        previous, point = point, step.add_(inertia).clamp(low, bounds)
+        previous, point = point, _sign_step(point, previous, slope, bounds, 2 * (1 - k / n_sign))
     ending = best.climb(n_vertex + max_extension, AHEAD, least=n_vertex)
     gain = "less than 1 %" if best.settled() else "more than 1 %: a larger max_iter may find more"
     status = f"{len(best.trace)} gradients, the last quarter of which raised the maximum by {gain}"
     return best.result(status, best.settled() or ending == FIXED_POINT)
+
+
+def _sign_step(point: Tensor, previous: Tensor, slope: Tensor, bounds: Tensor, size: float) -> Tensor:
+    """Return the point clip(point + MOMENTUM (clip(point + size bounds sign(slope)) - point) + inertia).
+
+    Block by block and in place, so that a dozen operations read the memory once.
+    """
+    following = torch.empty_like(point)
+    parts = (tensor.split(_BLOCK) for tensor in (following, point, previous, slope, bounds))
+    for x, p, q, s, b in zip(*parts, strict=True):
+        torch.mul(b, size, out=x).mul_(s.sign())
+        x.add_(p).clamp_(-b, b).sub_(p).mul_(MOMENTUM).add_(p)
+        x.add_(torch.sub(p, q).mul_(1 - MOMENTUM)).clamp_(-b, b)
+    return following
 
 
 def vertex_ascent(objective: AnyObjective, bounds: Tensor, start: Tensor, max_iter: int) -> Maximum:
