@@ -28,7 +28,15 @@ MAX_SHAPES = 8
 
 
 class CompileWarning(UserWarning):
-    """A net is evaluated without ``torch.compile`` although ``compile`` asks for it; the results are right."""
+    """A net is evaluated without ``torch.compile`` although ``compile`` asks for it; the results are right.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from sklgap.objective import CompileWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", CompileWarning)  # fit, or measure, in here
+    """
 
 
 def check_compile(compile: Any) -> dict[str, Any] | None:

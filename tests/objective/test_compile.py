@@ -249,10 +249,10 @@ def test_frozen_parameters_and_parts():
 
 
 def test_objectives_in_threads_at_once():
-    found = {}
+    found, modules = {}, {net: made(net) for net in NETS}
 
     def measure(net):
-        found[net] = pair(net)[0].gradient()
+        found[net] = pair(modules[net])[0].gradient()
 
     threads = [threading.Thread(target=measure, args=(net,)) for net in NETS]
     for thread in threads:
@@ -260,7 +260,7 @@ def test_objectives_in_threads_at_once():
     for thread in threads:
         thread.join()
     for net, (value, gradient) in found.items():
-        expected = pair(net)[1].gradient()
+        expected = pair(modules[net])[1].gradient()
         assert value == pytest.approx(expected[0], rel=1e-12)
         torch.testing.assert_close(gradient, expected[1], rtol=1e-12, atol=1e-14)
     assert len(found) == len(NETS)
