@@ -264,6 +264,7 @@ class Objective:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out tensors that share memory, which a pickle would take apart."""
+        self._fn.place(self._like)  # leaves: torch copies no others
         return {name: value for name, value in vars(self).items() if name not in ("_point", "_leaves")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

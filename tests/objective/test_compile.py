@@ -302,3 +302,15 @@ def test_inductor(net, batch_norm):
     f, g = pair(net, compile=True, batch_norm=batch_norm)
     torch.testing.assert_close(f.gradient(), g.gradient(), rtol=1e-10, atol=1e-12)
     assert all(code(f))
+
+
+@pytest.mark.parametrize("compile", [False, EAGER])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda f: pickle.loads(pickle.dumps(f))])
+def test_copies_of_an_objective_measure_the_same(copied, compile):
+    f = Objective(made("dense"), nn.functional.cross_entropy, data(), compile=compile)
+    for before in (None, f.theta0 + 1):  # whatever was evaluated last
+        expected = f.gradient(before), f.value(f.theta0 - 1)
+        other = copied(f)
+        assert (other.gradient(before)[0], other.value(f.theta0 - 1)) == (expected[0][0], expected[1])
+        assert torch.equal(other.gradient(before)[1], expected[0][1])
+        assert torch.equal(f.gradient(before)[1], expected[0][1])
