@@ -21,9 +21,14 @@ def usable_threads(n_threads: int | None = None) -> int:
 
     It is 1 in a forked process, which would wait for ever for the threads of its parent.
     """
-    if os.getpid() != _PROCESS:
+    if is_forked():
         return 1
     return _own_threads() if n_threads is None else n_threads
+
+
+def is_forked() -> bool:
+    """Say whether this process was forked from the one that imported the package."""
+    return os.getpid() != _PROCESS
 
 
 @contextmanager

@@ -49,7 +49,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         ``"ResNet44"``, ``"WRN16-4"``: the residual nets of Hoffer et al.; all with inputs from X and outputs from the
         classes; or a module class (arguments by ``module__...``; it must return logits, or a tuple that starts with
         them, or a dict or an object with ``logits``); or a module instance, copied and trained from its weights. A
-        compiled module is trained as the module it was made from.
+        compiled module is trained as the module it was made from, compiled where ``compile`` says so.
     input_shape : tuple (channels, height, width), default=None
         Shape of an image for convolutional nets and augmentation. None: from a 4-D X, or from 784 = 1x28x28 and
         3,072 = 3x32x32 columns.
@@ -176,11 +176,20 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         before the training) takes at most 100 million multiply-adds, so that a small net never waits for the cores of
         a busy machine; else torch's setting. None: torch's setting. The last digits of a fit depend on the number.
         A forked process has one thread in any case.
+    compile : bool, default=False
+        Compile the forward and backward pass by ``torch.compile``, in training and wherever the estimator is measured;
+        options by ``compile__backend``, ``compile__mode`` and so on. Compiling takes seconds, and pays for large nets
+        and long trainings. It is for batches of the regime's size; a partial last batch, validation and predictions are
+        evaluated as ever. A `sklgap.objective.CompileWarning` says why a net is trained without it (no compiler is
+        found, the net cannot be compiled as a whole, it has hooks, a regime of many sizes); the results are then those
+        of ``compile=False``. Compiled results may differ in their last digits. Whether a net is compiled is not part of
+        what ``memory`` finds a fit by: a saved fit may come from either.
     **kwargs
         skorch's nested parameters: ``module__``, ``criterion__``, ``optimizer__``, ``iterator_train__``,
-        ``iterator_valid__``, ``callbacks__``, ``dataset__``; and ``iterator_train``, ``iterator_valid``, ``dataset``
-        themselves: with one of these, training takes skorch's data path, shuffled by default, and needs a constant
-        regime; a ``dataset`` must not change X, which predictions and measurements see as it is given to them.
+        ``iterator_valid__``, ``callbacks__``, ``dataset__``, ``compile__``; and ``iterator_train``,
+        ``iterator_valid``, ``dataset`` themselves: with one of these, training takes skorch's data path, shuffled by
+        default, and needs a constant regime; a ``dataset`` must not change X, which predictions and measurements see as
+        it is given to them.
 
     Attributes
     ----------
@@ -279,6 +288,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         warm_start: bool = False,
         memory: str | Path | None = None,
         n_threads: int | str | None = "auto",
+        compile: bool = False,
         **kwargs: Any,
     ) -> None:
         self.net = net
@@ -317,6 +327,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         self.warm_start = warm_start
         self.memory = memory
         self.n_threads = n_threads
+        self.compile = compile
         self._set_nested(kwargs)
 
     # -- fitting ---------------------------------------------------------------------------------------------------
@@ -492,6 +503,11 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         """Return what `sklgap.objective.check_objective` measures: module, own loss, inputs and class numbers."""
         X = X if is_stream(X) else self._check_X(X)
         return self.net_.objective_parts(X, y)
+
+    @property
+    def torch_compile_options(self) -> dict[str, Any] | None:
+        """The options of ``torch.compile`` that the estimator is measured with; None: it is measured without."""
+        return resolve.compile_options(self)
 
     @property
     def module_(self) -> nn.Module:

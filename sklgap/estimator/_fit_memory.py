@@ -11,7 +11,11 @@ from sklgap.training import TrainingNet
 from sklgap.training._checkpoint import Checkpoint
 
 # Parameters that change nothing in the result, or are in the key in another form.
-LEFT_OUT = ("memory", "random_state", "device", "verbose", "warm_start", "n_threads")
+LEFT_OUT = ("memory", "random_state", "device", "verbose", "warm_start", "n_threads", "compile")
+
+
+def _counts(name: str) -> bool:
+    return name not in LEFT_OUT and not name.startswith("compile__")
 
 
 def fit_checkpoint(
@@ -43,7 +47,7 @@ def fit_checkpoint(
             stacklevel=5,
         )
         return None
-    params = {name: value for name, value in model.get_params(deep=False).items() if name not in LEFT_OUT}
+    params = {name: value for name, value in model.get_params(deep=False).items() if _counts(name)}
     # A sparse matrix notes in its attributes whether its indices are sorted, once somebody has asked.
     rows = (X.shape, X.data, X.indices, X.indptr) if issparse(X) else X
     # The labels train nothing, but callbacks may measure on labelled data.

@@ -10,7 +10,7 @@ from torch import Tensor
 from sklgap._checks import OWNERS, WrongArgument, check_flag, check_fraction, is_number, shown
 from sklgap.remedies import check_remedies
 
-PREFIXES = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks", "dataset")
+PREFIXES = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks", "dataset", "compile")
 
 # Parts of skorch's data path that a user may replace; they are not parameters of ours.
 PARTS = ("iterator_train", "iterator_valid", "dataset")

@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import numbers
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from sklgap.estimator._sample_weights import criterion_weight
 from sklgap.estimator._threads import check_n_threads, multiply_adds
 from sklgap.nets._check import check_init, check_input_shape, check_net, net_arguments
 from sklgap.objective._batch_norm import batch_norm_layers
+from sklgap.objective._compile import check_compile
 from sklgap.objective._copy import check_plain, convert, deepcopy, uncompiled
 from sklgap.objective._outputs import logits_of
 from sklgap.regimes import (
@@ -58,7 +60,7 @@ def make_net(model: Any, X: Any, n_classes: int, class_weight: np.ndarray | None
     if issparse(X) and model.data_parallel:
         raise TypeError(NOT_SPARSE.format("beside data_parallel=True"))
     n_samples = X.shape[0]
-    extra = _own(model._nested)
+    extra = _own({name: value for name, value in model._nested.items() if not _is_of_compile(name)})
     if "criterion__weight" in extra:
         extra["criterion__weight"] = criterion_weight(extra["criterion__weight"], model.criterion, n_classes)
     given = model.net
@@ -99,11 +101,24 @@ def make_net(model: Any, X: Any, n_classes: int, class_weight: np.ndarray | None
         data_parallel=bool(model.data_parallel),
         precision=check_training_precision(model.precision, device),
         class_weight=class_weight,
+        torch_compile_options=compile_options(model),
         **_module_arguments(model, module, X, n_classes),
         **extra,
     )
     _check_nested_names(net, model, module)
     return net
+
+
+def compile_options(model: Any) -> dict[str, Any] | None:
+    """Return what ``compile`` and its nested parameters say; None where nothing is to be compiled."""
+    given = {name.removeprefix("compile__"): held for name, held in model._nested.items() if _is_of_compile(name)}
+    check_nested("compile", partial(torch.compile, None), given)
+    check_flag("compile", model.compile)
+    return check_compile(given) if model.compile else None
+
+
+def _is_of_compile(name: str) -> bool:
+    return name.startswith("compile__")
 
 
 def _own(value: Any) -> Any:

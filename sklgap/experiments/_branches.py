@@ -16,7 +16,7 @@ from sklgap._threads import using_threads
 from sklgap._typing import BatchNormPolicy
 from sklgap.estimator._parameters import check_device
 from sklgap.experiments._estimate import Estimate
-from sklgap.experiments._protocol import with_parameters
+from sklgap.experiments._protocol import as_saved
 from sklgap.experiments._recorded_training import in_memory
 from sklgap.experiments._run import run
 from sklgap.inspection import gradient_noise_scale
@@ -265,7 +265,7 @@ def _look_up(
     model: Any, setting: Setting, cases: Sequence[Case], memory: str | Path
 ) -> tuple[str | None, list[dict[str, float] | None]]:
     """Return the key of the run, and what was saved of each case."""
-    plainly = with_parameters(model, {"device": "auto"})
+    plainly = as_saved(model, {"device": "auto"})
     data = tuple(in_memory(part) for part in (*setting.train, *setting.valid))
     key = key_of("branched", plainly, *data, surroundings(check_device(model.device)))
     if key is None:

@@ -22,7 +22,7 @@ from sklgap.experiments._scores import Score, Scoring, check_scoring
 from sklgap.inspection._sharpness import SOLVERS, check_epsilons
 from sklgap.objective._batch_norm import check_batch_norm
 from sklgap.objective._check import drawn_samples
-from sklgap.objective._estimators import parameter_prefix
+from sklgap.objective._estimators import final_estimator, parameter_prefix
 
 
 @dataclass(frozen=True)
@@ -189,6 +189,14 @@ def with_parameters(estimator: Any, parameters: Mapping[str, Any]) -> Any:
     """Return a clone with the parameters of its classifier set, which may be the end of a pipeline."""
     prefix = parameter_prefix(estimator)
     return clone(estimator).set_params(**{prefix + name: value for name, value in parameters.items()})
+
+
+def as_saved(estimator: Any, parameters: Mapping[str, Any]) -> Any:
+    """Return `with_parameters` to find saved work by: not compiled, for that decides the last digits only."""
+    found = with_parameters(estimator, {**parameters, "compile": False})
+    last = final_estimator(found)
+    last._nested = {name: value for name, value in last._nested.items() if not name.startswith("compile__")}
+    return found
 
 
 def take(data: Any, rows: np.ndarray) -> Any:

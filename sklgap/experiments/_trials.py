@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklgap._checks import naming_data
 from sklgap._threads import using_threads
 from sklgap.estimator._parameters import check_device
-from sklgap.experiments._protocol import Measuring, Trial, sharpness_key, take, with_parameters
+from sklgap.experiments._protocol import Measuring, Trial, as_saved, sharpness_key, take, with_parameters
 from sklgap.experiments._run import Finished, run
 from sklgap.experiments._scores import ACCURACY, Samples, Score, measure_score
 from sklgap.inspection import sharpness
@@ -102,7 +102,7 @@ def run_trial(
         model.fit(*parts["train"])
     with using_threads(final_estimator(model).n_threads_):  # a small net is measured as it is trained
         if store is not None:
-            plainly = with_parameters(model, {"memory": None, "verbose": 0, "device": "auto"})
+            plainly = as_saved(model, {"memory": None, "verbose": 0, "device": "auto"})
             device = check_device(final_estimator(model).device)
             # The weights too: a fit that is not saved may have come to others.
             fitted = final_estimator(model).module_.state_dict()

@@ -25,6 +25,7 @@ FIXED_POINT = "fixed point"
 STOPPED_AT_START = "stopped at its start"
 VERTEX_SHARE = 0.2  # of the gradients of a sign ascent, kept for vertex steps at its end
 AHEAD = 2.0  # extrapolation of those steps' gradients
+_BLOCK = 2**15  # numbers of five vectors that fit into a processor's cache together
 
 
 class Maximum(NamedTuple):
@@ -47,11 +48,13 @@ class _Best:
         self.argmax = torch.zeros_like(bounds)
         self.slope = torch.zeros_like(bounds)
         self.trace: list[float] = []
+        self.theta = torch.empty_like(bounds)  # new memory for every point would cost as much as what is done with it
 
     def evaluate(self, offset: Tensor) -> Tensor:
         """Return the gradient at the offset."""
-        value, gradient = self.objective.gradient(self.objective.theta0 + offset)
-        gradient = torch.nan_to_num(gradient)
+        value, gradient = self.objective.gradient(torch.add(self.objective.theta0, offset, out=self.theta))
+        if not np.isfinite(float(gradient.sum())):
+            gradient.nan_to_num_()
         self.keep(offset, value, gradient)
         return gradient
 
@@ -66,24 +69,25 @@ class _Best:
         With ``ahead`` the gradient is first extrapolated by that multiple of its last change; where such a step does
         not increase f, the next one is plain. With ``least`` the climb ends after so many steps once it has settled.
         """
-        change = torch.zeros_like(self.slope)
+        change: Tensor | None = None
         for k in range(max_iter):
             if 0 < least <= k and self.settled():
                 break
-            vertex = self.bounds * (self.slope + change).sign()
             if not self.slope.any():
                 return f"{STOPPED_AT_START}: the gradient is zero there" if len(self.trace) == 1 else "zero gradient"
-            plain = not change.any()
+            plain = change is None
+            vertex = (self.slope.sign() if change is None else change.add_(self.slope).sign_()).mul_(self.bounds)
             if plain and torch.equal(vertex, self.argmax):
                 return FIXED_POINT
             before, slope = self.f_max, self.slope
             self.evaluate(vertex)
             if self.f_max > before:
-                change = ahead * (self.slope - slope)
+                change = (self.slope - slope).mul_(ahead) if ahead else None
+                change = change if change is not None and change.any() else None
             elif plain:
                 return "the last vertex step did not increase f"
             else:
-                change = torch.zeros_like(slope)
+                change = None
         return f"stopped after {len(self.trace)} gradients"
 
     def settled(self) -> bool:
@@ -120,14 +124,26 @@ def sign_ascent(
     n_sign = max_iter - n_vertex
     previous = point = start
     for k in range(n_sign):
-        step = 2 * (1 - k / n_sign) * bounds * best.evaluate(point).sign()
-        inertia = (1 - MOMENTUM) * (point - previous)
-        ahead = point + MOMENTUM * (_clip(point + step, bounds) - point) + inertia
-        previous, point = point, _clip(ahead, bounds)
+        slope = best.evaluate(point)
+        previous, point = point, _sign_step(point, previous, slope, bounds, 2 * (1 - k / n_sign))
     ending = best.climb(n_vertex + max_extension, AHEAD, least=n_vertex)
     gain = "less than 1 %" if best.settled() else "more than 1 %: a larger max_iter may find more"
     status = f"{len(best.trace)} gradients, the last quarter of which raised the maximum by {gain}"
     return best.result(status, best.settled() or ending == FIXED_POINT)
+
+
+def _sign_step(point: Tensor, previous: Tensor, slope: Tensor, bounds: Tensor, size: float) -> Tensor:
+    """Return the point clip(point + MOMENTUM (clip(point + size bounds sign(slope)) - point) + inertia).
+
+    Block by block and in place, so that a dozen operations read the memory once.
+    """
+    following = torch.empty_like(point)
+    parts = (tensor.split(_BLOCK) for tensor in (following, point, previous, slope, bounds))
+    for x, p, q, s, b in zip(*parts, strict=True):
+        torch.mul(b, size, out=x).mul_(s.sign())
+        x.add_(p).clamp_(-b, b).sub_(p).mul_(MOMENTUM).add_(p)
+        x.add_(torch.sub(p, q).mul_(1 - MOMENTUM)).clamp_(-b, b)
+    return following
 
 
 def vertex_ascent(objective: AnyObjective, bounds: Tensor, start: Tensor, max_iter: int) -> Maximum:

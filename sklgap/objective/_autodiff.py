@@ -16,7 +16,7 @@ from torch.func import vmap
 
 from sklgap._typing import Aux, Batch, Buffers, GradFn, LossFn, Params
 from sklgap.objective._nested import map_tensors
-from sklgap.objective._parameters import real
+from sklgap.objective._parameters import flatten, real
 
 Standing = Callable[[Params], contextlib.AbstractContextManager[None]]
 
@@ -72,13 +72,15 @@ def pulled_back(
         return gradients_of(torch.stack(products).sum(), inputs, **options)
 
 
-def gradient_of(function: Callable[[Tensor], Tensor], theta: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``(function(theta), its gradient)`` for a scalar function of a vector."""
-    theta = theta.detach().requires_grad_()
+def gradient_of(function: Callable[[Params], Tensor], leaves: Params) -> tuple[Tensor, Tensor]:
+    """Return ``(function(leaves), its gradient)`` for a scalar function of named tensors; the gradient is flat.
+
+    The tensors require gradients: to differentiate through the cut of one long vector would take longer.
+    """
     with torch.enable_grad():
-        value = function(theta)
-        (gradient,) = gradients_of(value, [theta])
-    return value.detach(), gradient
+        value = function(leaves)
+        gradients = gradients_of(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
+    return value.detach(), flatten(dict(zip(leaves, gradients, strict=True)))
 
 
 def hessian_vector_product(function: Callable[[Tensor], Tensor], theta: Tensor, vector: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sklgap._checks import check_arguments, check_max_samples, naming_data, resolve_max_samples
 from sklgap._typing import ArrayLike, BatchNormPolicy, Criterion, Estimator, Inputs
+from sklgap.objective._compile import Options
 from sklgap.objective._copy import check_plain, deepcopy
 from sklgap.objective._data import tensors
 from sklgap.objective._estimators import check_fitted, final_estimator, is_skorch_net, through_head
@@ -36,6 +37,7 @@ class ObjectiveOptions(TypedDict, total=False):
     sample_weight: ArrayLike | None
     num_workers: int
     check: bool
+    compile: bool | Options
 
 
 _OPTIONS = tuple(ObjectiveOptions.__annotations__)
@@ -99,8 +101,8 @@ def check_objective(
     random_state : int, RandomState or None, default=None
         Draws the samples.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype``, ``device``, ``parameters``, ``sample_weight``, ``num_workers`` and
-        ``check`` of `Objective`.
+        ``batch_norm``, ``chunk_size``, ``dtype``, ``device``, ``parameters``, ``sample_weight``, ``num_workers``,
+        ``check`` and ``compile`` of `Objective`. An `LBGapClassifier` is measured with its own ``compile`` by default.
 
     Returns
     -------
@@ -139,6 +141,8 @@ def check_objective(
         raise TypeError("X and y must be given beside an estimator; only an Objective carries its own data.")
     with naming_data("X", "y"):
         module, criterion, rows, target = _parts(estimator, X, y)
+    if "compile" not in kwargs:
+        kwargs["compile"] = _compile_of(estimator)
     if is_stream(rows):
         if max_samples is not None:
             rows = part_of(rows, _sample(length_of(rows), max_samples, random_state).tolist())
@@ -183,6 +187,13 @@ def _parts(estimator: Any, X: Any, y: Any) -> tuple[nn.Module, Criterion | RowLo
         "estimator must be an LBGapClassifier, a skorch net, a pipeline or a search that ends in one, "
         f"a pair (module, criterion) or an Objective; got {type(last).__name__}."
     )
+
+
+def _compile_of(estimator: Any) -> bool | Options:
+    """Return what an estimator of ours compiles its net with; anything else is measured as it is."""
+    last = final_estimator(estimator)
+    options = getattr(last, "torch_compile_options", None) if hasattr(last, "objective_parts") else None
+    return False if options is None else options
 
 
 def _as_tensors(X: Any, y: Any) -> tuple[Any, Any]:

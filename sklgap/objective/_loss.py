@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sklgap._typing import Aux, Batch, Buffers, Criterion, Params
+from sklgap.objective._compile import CompiledCalls
 from sklgap.objective._outputs import logits_of
 from sklgap.objective._row_loss import RowLoss, row_loss
 
@@ -55,6 +56,7 @@ class ModuleLoss:
         self.module = module
         self.loss = row_loss(criterion)
         self.infer = call_module if infer is None else infer
+        self.compiled: CompiledCalls | None = None  # what is called in place of the module
         self._own = self.here = own_params
         names = {id(p): name for name, p in module.named_parameters()}
         self._slots: list[Slot] = [
@@ -77,7 +79,7 @@ class ModuleLoss:
             if self.here is not self._own:
                 # Clones: what the module writes into them must not reach the tensors given.
                 _put(self._buffer_slots, {name: b.clone() for name, b in buffers.items()})
-            y_pred = self.infer(self.module, batch.X)
+            y_pred = self.infer(self.module if self.compiled is None else self.compiled, batch.X)
             after = self.buffers()
             # Within: a loss may read the parameters of the module, as a penalty does.
             return self._loss(y_pred, batch, after)
@@ -93,6 +95,15 @@ class ModuleLoss:
     def buffers(self) -> Buffers:
         """Return the buffers that stand in the module now. A module may assign new tensors in its forward pass."""
         return {name: b for owner, key, name in self._buffer_slots if (b := owner[key]) is not None}
+
+    @contextlib.contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Within it the module is called as it is: compiled code has no second derivatives, and no ``vmap``."""
+        compiled, self.compiled = self.compiled, None
+        try:
+            yield
+        finally:
+            self.compiled = compiled
 
     def standing(self, params: Params) -> contextlib.AbstractContextManager[None]:
         """Return a context in which ``params`` stand in the module, and after which everything is as before."""

@@ -1,6 +1,8 @@
 """The loss surface: f(theta) = mean_i loss(net_theta(x_i), y_i) over fixed data, as an object to measure."""
 
+import contextlib
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -23,12 +25,13 @@ from sklgap.objective._autodiff import (
     pulled_back,
     row_gradient_norms,
 )
+from sklgap.objective._compile import CompiledCalls, Options, check_compile
 from sklgap.objective._copy import check_plain, convert, deepcopy, lazy_parameters, private_copy
 from sklgap.objective._data import ArrayData, Data, Rows, rows_of
 from sklgap.objective._loss import ModuleLoss, call_module, is_classification, predicted_right
 from sklgap.objective._memory_format import channels_last, takes_channels_last
 from sklgap.objective._nested import map_tensors
-from sklgap.objective._parameters import Patterns, flatten, trainable_parameters, unflatten
+from sklgap.objective._parameters import Patterns, flatten, leaves_of, trainable_parameters, unflatten
 from sklgap.objective._restricted import RestrictedObjective
 from sklgap.objective._row_loss import NO_TERMS, RowLoss, row_loss
 from sklgap.objective._second_derivatives import check_second_derivatives, differentiable_twice
@@ -105,6 +108,9 @@ class Objective:
     check : bool, default=True
         Whether to try module and loss on a few samples first, at the cost of some evaluations of 32 samples: a module
         that is not a deterministic function of parameters and data is refused.
+    compile : bool or dict, default=False
+        Compile the forward and backward pass of the module by ``torch.compile``, for losses and gradients; a dict holds
+        options, such as ``{"backend": "aot_eager"}``. See Notes.
 
     Attributes
     ----------
@@ -137,6 +143,12 @@ class Objective:
     about two plain ones; a Hessian-vector product holds the graph of the *whole* data set in memory. Memory is that of
     one chunk's graph plus a few vectors of n_params, whatever the number of evaluations. With a single chunk
     ``"batch"`` and ``"population"`` are the same function.
+
+    With ``compile`` the results may differ in their last digits. What is compiled is tried on copies of the module, and
+    a `sklgap.objective.CompileWarning` says why a module is evaluated without it: where the compiler is missing, the
+    module cannot be compiled as a whole, has hooks, or would give other results. Never compiled are Hessian products
+    and gradients of single rows (compiled code cannot be differentiated twice), ``"population"``, a function
+    ``loss(module, batch)``, and batches of another size than the two most frequent ones of the data.
 
     References
     ----------
@@ -172,11 +184,13 @@ class Objective:
         sample_weight: ArrayLike | None = None,
         num_workers: int = 0,
         check: bool = True,
+        compile: bool | Options = False,
     ) -> None:
         check_arguments(Objective.__init__, locals())
         self.batch_norm = _batch_norm.check_batch_norm(batch_norm)
         self.chunk_size = _check_chunk_size(chunk_size)
         check_integer("num_workers", num_workers, least=0)
+        options = check_compile(compile)
         check_module(module)
         module = check_plain(module)
         lazy = lazy_parameters(module)
@@ -238,8 +252,25 @@ class Objective:
             self._limits = try_gradient(partial(self._loss, point, self.data.few()), module)
             if self._tap is not None:
                 self._tap.take()
+        self._make_leaves()
         self._settle_weights()
         self._second_derivatives: str | None = None
+        if options is not None and self._tap is None and not whole_batches:
+            self._fn.compiled = CompiledCalls(self._module, options, _usual_sizes(self.data.sizes))
+
+    def _make_leaves(self) -> None:
+        """Make the tensors that every point is copied into: to make new ones for each would take as long as a layer."""
+        self._point = self.theta0.clone()
+        self._leaves = leaves_of(self._point, self._like)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out tensors that share memory, which a pickle would take apart."""
+        self._fn.place(self._like)  # leaves: torch copies no others
+        return {name: value for name, value in vars(self).items() if name not in ("_point", "_leaves")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._make_leaves()
 
     def _load(self, data: Any, sample_weight: Any, num_workers: int, whole_batches: bool) -> Data:
         if isinstance(data, ArrayData | StreamData):
@@ -327,7 +358,7 @@ class Objective:
         found = []
         with torch.no_grad():
             for chunk in self.data:
-                self._forward(self.theta0, chunk)
+                self._forward(unflatten(self.theta0, self._like), chunk)
                 if self._whole.weight is None:
                     if len(self.data.sizes) > 1 and not self.data.counted:
                         raise ValueError(
@@ -364,7 +395,8 @@ class Objective:
         """
         theta = self._check_theta(theta)
         with torch.no_grad(), self._statistics_of(theta):
-            results = [self._evaluate_chunk(theta, chunk) for chunk in self.data]
+            leaves = self._at(theta)
+            results = [self._evaluate_chunk(leaves, chunk) for chunk in self.data]
         loss, classified = (
             self._mean([loss for loss, _ in results]),
             [right for _, right in results if right is not None],
@@ -380,10 +412,14 @@ class Objective:
         theta = self._check_gradient(theta)
         if self._tap is not None:
             return self._population_gradient(theta)
+        leaves = self._at(theta)
+        if self._shares == [1.0]:
+            loss, gradient = gradient_of(partial(self._loss_at, chunk=next(iter(self.data))), leaves)
+            return self._mean([loss]), gradient
         losses = []
         total = torch.zeros_like(theta, dtype=_wide(self.device))
         for share, chunk in zip(self._shares, self.data, strict=True):
-            loss, gradient = gradient_of(partial(self._loss, chunk=chunk), theta)
+            loss, gradient = gradient_of(partial(self._loss_at, chunk=chunk), leaves)
             losses.append(loss)
             total.add_(gradient, alpha=share)
         return self._mean(losses), total.to(self.dtype)
@@ -399,7 +435,7 @@ class Objective:
         return self._hvp(v, theta)
 
     def _hvp(self, v: Tensor, theta: Tensor) -> Tensor:
-        with differentiable_twice(self._module):
+        with self._twice():
             if self._tap is not None:
                 return hessian_vector_product(self._population_loss, theta, v)
             total = torch.zeros_like(theta, dtype=_wide(self.device))
@@ -419,7 +455,7 @@ class Objective:
         self.check_second_derivatives()
         if self._tap is None and len(self.data.sizes) > 1:
             return lambda v: self.hvp(v, theta)
-        with differentiable_twice(self._module):
+        with self._twice():
             loss = partial(self._loss, chunk=next(iter(self.data))) if self._tap is None else self._population_loss
             product = hessian_operator(loss, theta)
         here = self._fn.here
@@ -429,10 +465,16 @@ class Objective:
         def operator(v: Vector) -> Tensor:
             # Layers with gradient checkpointing are evaluated again, with the parameters of the gradient's graph.
             self._fn.place(here)
-            with differentiable_twice(self._module):
+            with self._twice():
                 return product(self._check_theta(v))
 
         return operator
+
+    @contextlib.contextmanager
+    def _twice(self) -> Iterator[None]:
+        """Within it the gradient can be differentiated."""
+        with self._fn.uncompiled(), differentiable_twice(self._module):
+            yield
 
     @property
     def second_derivatives(self) -> str:
@@ -461,6 +503,7 @@ class Objective:
         few._module = convert(module, self.device, few.dtype)
         few._like = trainable_parameters(few._module, self.parameters)
         few.theta0 = flatten(few._like).detach()
+        few._make_leaves()
         few._fn = ModuleLoss(few._module, self._fn.loss, infer=self._fn.infer)
         few._buffers = few._fn.buffers() if self._buffers else {}
         few.data = _OneChunk(self.data.few(), few.dtype)
@@ -484,7 +527,7 @@ class Objective:
         losses, total = [], torch.zeros_like(theta, dtype=_wide(self.device))
         for start in range(0, n_rows, size):
             part = batch if size >= n_rows else rows_of(batch, slice(start, start + size))
-            loss, gradient = gradient_of(partial(self._loss, chunk=part), theta)
+            loss, gradient = gradient_of(partial(self._loss_at, chunk=part), self._at(theta))
             share = self._mass_of(part) / (self._mean_weight * n_rows)
             losses.append(share * loss)
             total.add_(gradient, alpha=share)
@@ -507,13 +550,15 @@ class Objective:
             return self._fn(params, self._buffers, Batch(map_tensors(lambda t: t[None], X), y[None]))[0]
 
         def alone(X: Any, y: Tensor) -> Tensor:
-            return gradient_of(partial(self._loss, chunk=Batch(map_tensors(lambda t: t[None], X), y[None])), theta)[1]
+            one = Batch(map_tensors(lambda t: t[None], X), y[None])
+            return gradient_of(partial(self._loss_at, chunk=one), self._at(theta))[1]
 
         size = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // self.n_params))
         norms = []
         for block in torch.as_tensor(rows).split(size):
             batch = self.data.take(block)
-            found = row_gradient_norms(loss, params, batch.X, batch.y, alone).to(_wide(self.device))
+            with self._fn.uncompiled():
+                found = row_gradient_norms(loss, params, batch.X, batch.y, alone).to(_wide(self.device))
             weights = self._fn.loss.weights(batch.y, batch.weight, found.dtype)
             norms.append(found if weights is None else found * weights / self._mean_weight)
         return torch.cat(norms)
@@ -541,10 +586,16 @@ class Objective:
 
     def _mean(self, losses: list[Tensor]) -> float:
         """Return the mean over all rows: one transfer from the device, the sum in float64."""
+        if len(losses) == 1:
+            return self._shares[0] * float(losses[0])
         return float(np.dot(self._shares, torch.stack(losses).cpu().double().numpy()))
 
-    def _forward(self, theta: Tensor, chunk: Batch) -> tuple[Tensor, Aux]:
-        params = unflatten(theta, self._like)
+    def _at(self, theta: Tensor) -> Params:
+        """Return the leaves, with the numbers of ``theta``."""
+        self._point.copy_(theta)
+        return self._leaves
+
+    def _forward(self, params: Params, chunk: Batch) -> tuple[Tensor, Aux]:
         # They stay in the module, a private copy, for what is evaluated again while the gradient is computed.
         self._fn.place(params)
         if self._channels_last:
@@ -559,10 +610,13 @@ class Objective:
         return loss, aux
 
     def _loss(self, theta: Tensor, chunk: Batch) -> Tensor:
-        return self._forward(theta, chunk)[0]
+        return self._loss_at(unflatten(theta, self._like), chunk)
 
-    def _evaluate_chunk(self, theta: Tensor, chunk: Batch) -> tuple[Tensor, Tensor | None]:
-        loss, aux = self._forward(theta, chunk)
+    def _loss_at(self, params: Params, chunk: Batch) -> Tensor:
+        return self._forward(params, chunk)[0]
+
+    def _evaluate_chunk(self, params: Params, chunk: Batch) -> tuple[Tensor, Tensor | None]:
+        loss, aux = self._forward(params, chunk)
         return loss, predicted_right(aux.y_pred, chunk.y) if is_classification(aux.y_pred, chunk.y) else None
 
     def _check_theta(self, theta: Vector | None) -> Tensor:
@@ -588,7 +642,7 @@ class Objective:
         self._tap.take()  # what an evaluation that was interrupted left behind
         collected = []
         for chunk in self.data:
-            self._forward(theta, chunk)
+            self._forward(unflatten(theta, self._like), chunk)
             collected.append(self._tap.take())
         return collected
 
@@ -641,7 +695,7 @@ class Objective:
         through_pool = iter(pulled_back(_tensors(pooled.values()), flat_leaves, from_pool))
         for chunk in self.data:
             self._tap.take()  # what gradient checkpointing collected again in the backward pass before
-            self._forward(point, chunk)
+            self._forward(unflatten(point, self._like), chunk)
             own = [t for s in self._tap.take().values() for t in _tensors(s)]
             pairs = [(t, next(through_pool)) for t in own]
             moving = [(t, outer) for t, outer in pairs if t.requires_grad]  # not so before the first trained layer
@@ -668,6 +722,11 @@ class _Given:
 
 def _tensors(pairs: Any) -> list[Tensor]:
     return [tensor for pair in pairs for tensor in pair]
+
+
+def _usual_sizes(sizes: list[int]) -> list[int]:
+    """Return the two most frequent numbers of samples in a chunk: all there are of arrays."""
+    return [size for size, _ in Counter(sizes).most_common(2)]
 
 
 def _wide(device: torch.device) -> torch.dtype:

@@ -67,6 +67,11 @@ def unflatten(theta: Tensor, like: Params) -> Params:
     }
 
 
+def leaves_of(theta: Tensor, like: Params) -> Params:
+    """Cut ``theta`` as `unflatten` does, into tensors that share its memory and require gradients of their own."""
+    return {name: p.detach().requires_grad_() for name, p in unflatten(theta, like).items()}
+
+
 def copy_of(params: Params) -> Params:
     """Return detached copies."""
     return {name: p.detach().clone() for name, p in params.items()}

@@ -26,7 +26,7 @@ SHARE = 0.05
 # What of a net is data, comes from the parameters alone, or belongs to the process.
 NOT_STATE = {
     *("checkpoint_", "encoding_", "trained_on_", "module_start_", "interrupted_"),
-    *("device", "verbose", "warm_start", "callbacks_"),
+    *("device", "verbose", "warm_start", "callbacks_", "torch_compile_options", "compiles_"),
     # Made from the parameters that are trained, again where a callback has frozen or thawed some.
     *("step_", "watched_", "trained_"),
 }

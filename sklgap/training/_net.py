@@ -2,6 +2,7 @@
 
 import numbers
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from sklgap._typing import Batch, Criterion, Precision
 from sklgap.nets import convert_to_ghost_batch_norm, initialize_weights
 from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._check import own_loss
+from sklgap.objective._compile import CompiledCalls, CompileWarning
 from sklgap.objective._copy import check_plain, deepcopy, lazy_parameters
 from sklgap.objective._loss import ModuleLoss, call_module
 from sklgap.objective._memory_format import channels_last, takes_channels_last
@@ -68,7 +70,12 @@ ADOPTED = (
     "data_parallel",
     "precision",
     "warm_start",
+    "torch_compile_options",
 )
+
+
+# A regime with more sizes of batches is not compiled: each size takes seconds.
+MAX_SIZES = 4
 
 
 class StopTraining(Exception):
@@ -107,6 +114,7 @@ class TrainingNet(NeuralNetClassifier):
         data_parallel: bool = False,
         precision: Precision = "float32",
         class_weight: np.ndarray | None = None,
+        torch_compile_options: dict[str, Any] | None = None,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -122,6 +130,7 @@ class TrainingNet(NeuralNetClassifier):
         self.data_parallel = data_parallel
         self.precision = precision
         self.class_weight = class_weight
+        self.torch_compile_options = torch_compile_options
         self.seed = seed
         super().__init__(module, *args, **kwargs)
 
@@ -224,13 +233,12 @@ class TrainingNet(NeuralNetClassifier):
         self.trained_ = [p.requires_grad for p in self.watched_]
         for parameter in self.watched_:
             parameter.grad = None  # optimisers pass over a parameter that has been frozen since
+        infer = lowered(self._outputs_of, self.precision, self.device)
+        loss = ModuleLoss(self.module_, self.row_loss(training=True), params, infer=infer)
+        if self.torch_compile_options is not None:
+            loss.compiled = CompiledCalls(self.module_, self.torch_compile_options)
         self.step_ = TrainStep(
-            ModuleLoss(
-                self.module_,
-                self.row_loss(training=True),
-                params,
-                infer=lowered(self._outputs_of, self.precision, self.device),
-            ),
+            loss,
             params,
             self.optimizer_,
             self.remedies,
@@ -310,6 +318,7 @@ class TrainingNet(NeuralNetClassifier):
         if training:
             self._check_sizes(len(dataset))
             self._settle_budget(len(dataset))
+            self.compiles_ = self._settle_compiled(len(dataset))
             self.trained_on_ = None if tensors is None else tensors[:2]
             if self.data_parallel:
                 check_same_rows(tensors or (), len(dataset), torch.device(self.device))
@@ -348,6 +357,21 @@ class TrainingNet(NeuralNetClassifier):
         epochs = range(1 if self.regime.adaptive else self.max_epochs)
         sizes = [self._check_size(self.regime.batch_size(epoch, n_samples), epoch, n_samples) for epoch in epochs]
         return self._seen_at_once(max(sizes))
+
+    def _settle_compiled(self, n_samples: int) -> bool:
+        """Say whether the batches of a training have few enough sizes to compile for each of them."""
+        if self.torch_compile_options is None or self.torch_compile_options["dynamic"] is not False:
+            return True
+        sizes = {self.regime.batch_size(i, n_samples) for i in range(1 if self.regime.adaptive else self.max_epochs)}
+        if len(sizes) <= MAX_SIZES and not self.regime.adaptive:
+            return True
+        warnings.warn(
+            f"compile: the net is trained without torch.compile, for batch_regime has more than {MAX_SIZES} sizes, or "
+            "sizes that are not known before the training: compile__dynamic=True compiles for all at once.",
+            CompileWarning,
+            stacklevel=2,
+        )
+        return False
 
     def _check_size(self, size: Any, epoch: int, n_samples: int) -> int:
         if isinstance(size, bool) or not isinstance(size, numbers.Integral) or not 1 <= int(size) <= n_samples:
@@ -551,6 +575,8 @@ class TrainingNet(NeuralNetClassifier):
         self._set_training(True)
         self.step_.on_grad = self._notify_grad if self._hooks("on_grad_computed") else None
         self.size_ = size = self._batch_size_of(epoch)
+        if self.step_.loss_fn.compiled is not None:
+            self.step_.loss_fn.compiled.sizes = {size, self._seen_at_once(size)} if self.compiles_ else set()
         self.epoch_batch_size_: int | None = None
         self.own_batches_ = hasattr(iterator, "set_epoch")
         if self.own_batches_:

@@ -1,0 +1,257 @@
+"""A module's forward pass compiled by ``torch.compile``, or the module as it is where that cannot be done.
+
+The module is never changed: what is compiled is a function that calls it. What is compiled is tried on copies first,
+and used only where it gives the outputs, gradients and buffers of the module itself.
+"""
+
+import contextlib
+import types
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sklgap._checks import WrongArgument, shown
+from sklgap._random import undisturbed
+from sklgap._threads import is_forked
+from sklgap.objective._copy import deepcopy
+from sklgap.objective._outputs import logits_of
+
+Options = Mapping[str, Any]
+
+# Compiled code adds up in another order, and may round once where the module rounds twice: relative to the length of all
+# numbers together. bfloat16 has 8 bits, float16 has 11.
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+# Inputs of so many shapes are compiled for; each takes seconds. A text whose length varies would never end.
+MAX_SHAPES = 8
+
+
+class CompileWarning(UserWarning):
+    """A net is evaluated without ``torch.compile`` although ``compile`` asks for it; the results are right.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from sklgap.objective import CompileWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", CompileWarning)  # fit, or measure, in here
+    """
+
+
+def check_compile(compile: Any) -> dict[str, Any] | None:
+    """Return the options of ``torch.compile``, complete; None where nothing is compiled.
+
+    Parameters
+    ----------
+    compile : bool or dict
+        True: our options; a dict: some of them given.
+
+    Notes
+    -----
+    ``fullgraph=True``: a module that cannot be compiled as a whole is not compiled. ``dynamic=False``: code for one
+    shape only, so that it does not depend on the shapes that came before. With the default backend dropout draws the
+    numbers that it draws without ``compile``.
+    """
+    if isinstance(compile, bool):
+        given: dict[str, Any] = {}
+        if not compile:
+            return None
+    elif isinstance(compile, Mapping):
+        given = dict(compile)
+    else:
+        raise WrongArgument(f"compile must be True, False or a dict of options of torch.compile; got {shown(compile)}.")
+    if given.get("mode") is not None and given.get("options") is not None:
+        raise ValueError("compile must have 'mode' or 'options' of torch.compile, not both of them.")
+    return {"fullgraph": True, "dynamic": False, **given}
+
+
+class CompiledCalls(nn.Module):
+    """Stands where a module is called, and calls compiled code in its place where that is possible.
+
+    Parameters
+    ----------
+    module : nn.Module
+        What is called; its own parameters, or others in their places.
+    options : dict
+        Of ``torch.compile``, as `check_compile` returns them.
+    sizes : iterable of int
+        Numbers of rows that code is compiled for; all others are left to the module. Not with ``dynamic=True``.
+
+    Notes
+    -----
+    Which evaluations are compiled depends on the shapes of the inputs, not on what was evaluated before. Where code
+    cannot be compiled, or differs from the module, one `CompileWarning` says so, and the module is called.
+    """
+
+    def __init__(self, module: nn.Module, options: Options, sizes: Iterable[int] = ()) -> None:
+        super().__init__()
+        self.module = module
+        self.options = options
+        self.sizes = set(sizes)
+        self.dynamic = options["dynamic"] is not False
+        self._code: dict[Any, Callable[..., Any] | None] = {}
+        self._warned = False
+        self._hooks = [held for part in module.modules() for held in _hooks_of(part)]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the module returns."""
+        key = self._key(args, kwargs)
+        if key is None:
+            return self.module(*args, **kwargs)
+        if any(self._hooks):
+            self._warn("it has hooks, which compiled code would not call")
+            return self.module(*args, **kwargs)
+        if key not in self._code:
+            self._code[key] = self._compiled(args, kwargs)
+        code = self._code[key]
+        if code is not None:
+            try:
+                return code(self.module, args, kwargs)
+            except Exception as error:
+                if not _is_of_compiler(error):
+                    raise
+                # Compiled again, for a parameter that has been frozen since, say; nothing has been evaluated yet.
+                self._code[key] = None
+                self._warn(_reason(error))
+        return self.module(*args, **kwargs)
+
+    def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Return what code is compiled for; None for inputs that are left to the module."""
+        inputs = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        how = self.module.training, torch.is_grad_enabled(), *[(t.dtype, t.ndim, t.requires_grad) for t in inputs]
+        if self.dynamic:
+            return how
+        if not inputs or not inputs[0].ndim or len(inputs[0]) not in self.sizes:
+            return None
+        key = how, *[t.shape for t in inputs]
+        if key not in self._code and len(self._code) >= MAX_SHAPES:
+            self._warn(f"its inputs have more than {MAX_SHAPES} shapes: compile__dynamic=True compiles for all at once")
+            return None
+        return key
+
+    def _compiled(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Callable[..., Any] | None:
+        """Return compiled code that is as good as the module; None, with a warning, where there is none."""
+        if is_forked():
+            self._warn("this process was forked, and the compiler would wait for threads of its parent")
+            return None
+        try:
+            with _undisturbed(args, kwargs), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the compiler's, about itself
+                code = torch.compile(_function(), **_with_equal_draws(self.options))
+                differs = _difference(code, self.module, args, kwargs)
+        except Exception as error:  # a compiler that is missing, or a user's module, may raise anything
+            differs = _reason(error)
+        if differs is None:
+            return code
+        self._warn(differs)
+        return None
+
+    def _warn(self, reason: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"compile: the net is evaluated without torch.compile, for {reason}.", CompileWarning, 2)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the code, which is compiled again when it is needed."""
+        return {**vars(self), "_code": {}}
+
+
+def _call(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    return module(*args, **kwargs)
+
+
+def _function() -> Callable[..., Any]:
+    """Return `_call` with code of its own: torch keeps what it compiles with the code, and drops it with that."""
+    return types.FunctionType(_call.__code__.replace(), globals())
+
+
+def _with_equal_draws(options: Options) -> dict[str, Any]:
+    """Return the options, with which the default backend draws random numbers as torch does without it."""
+    settled = dict(options)
+    if settled.get("backend", "inductor") == "inductor":
+        from torch._inductor import list_mode_options  # loads the compiler
+
+        mode = settled.pop("mode", None)
+        of_mode = list_mode_options(mode) if mode else {}
+        settled["options"] = {"fallback_random": True, **of_mode, **(settled.get("options") or {})}
+    return settled
+
+
+def _hooks_of(part: nn.Module) -> list[Any]:
+    return [part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks]
+
+
+def _is_of_compiler(error: BaseException) -> bool:
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+
+
+def _reason(error: BaseException) -> str:
+    error = getattr(error, "inner_exception", error)  # of a backend
+    text = str(error).strip().partition("\n")[0].rstrip(". ")
+    return f"torch.compile says: {type(error).__name__}: {text}"
+
+
+@contextlib.contextmanager
+def _undisturbed(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Put all global random states back afterwards, of the devices too."""
+    devices = {t.device for t in (*args, *kwargs.values()) if isinstance(t, Tensor) and t.device.type == "cuda"}
+    with torch.random.fork_rng(devices), undisturbed():
+        yield
+
+
+def _difference(
+    code: Callable[..., Any], module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> str | None:
+    """Return what compiled code gets wrong; None where it gives what the module gives."""
+    plain, found = (_evaluated(function, _twin(module), args, kwargs) for function in (_call, code))
+    for name, own, other in zip(("outputs", "gradients", "buffers"), plain, found, strict=True):
+        for a, b in zip(own, other, strict=True):
+            if a.shape != b.shape or a.dtype != b.dtype or not _close(a, b):
+                return f"its compiled code gives other {name}"
+    return None
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    if a.dtype not in _TOLERANCE:
+        return torch.equal(a, b)
+    kind = a.device.type
+    # Under autocast gradients in float32 come from products in the lower type.
+    computed_in = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else a.dtype
+    a, b = (torch.nan_to_num(t.to(torch.promote_types(t.dtype, torch.float32))) for t in (a, b))
+    return float((a - b).norm()) <= _TOLERANCE[computed_in] * float(a.norm())
+
+
+def _evaluated(
+    function: Callable[..., Any], module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Return outputs, gradients (all in one: rounding is all there is of some) and buffers after one evaluation."""
+    with undisturbed(seed=0):
+        for device in {t.device for t in args if isinstance(t, Tensor) and t.device.type == "cuda"}:
+            torch.cuda.default_generators[device.index or 0].manual_seed(0)
+        outputs = logits_of(function(module, args, kwargs))
+        gradients: list[Tensor] = []
+        if outputs.requires_grad:
+            leaves = [p for part in module.modules() for p in part._parameters.values() if p is not None]
+            leaves = [p for p in leaves if p.requires_grad]
+            found = torch.autograd.grad(outputs.square().mean(), leaves, allow_unused=True) if leaves else ()
+            gradients = [
+                torch.cat(
+                    [torch.view_as_real(g).flatten() if g.is_complex() else g.flatten() for g in found if g is not None]
+                    or [outputs.new_zeros(1)]
+                )
+            ]
+    return [outputs.detach()], gradients, [b for b in module.buffers()]
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """Return a copy whose parameters are leaves that require gradients where those of the module do."""
+    twin = deepcopy(module)
+    for part, own in zip(twin.modules(), module.modules(), strict=True):
+        for name, p in own._parameters.items():
+            if p is not None and p.requires_grad:
+                held = part._parameters[name]
+                assert held is not None
+                held.requires_grad_()
+    return twin
