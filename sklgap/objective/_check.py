@@ -242,7 +242,8 @@ def own_loss(net: Any) -> RowLoss:
     loss = row_loss(deepcopy(net.criterion_), evaluate, gaps=True)
     if class_weight is not None:
         loss = loss.by_class(torch.as_tensor(class_weight))
-    return replace(loss, infer=infer)
+    # A net that is ours calls its module, and nothing else: the inputs have the module's type by then.
+    return loss if separate else replace(loss, infer=infer)
 
 
 def _sample(n_samples: int, max_samples: int | float, random_state: int | np.random.RandomState | None) -> np.ndarray:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sklgap import LBGapClassifier
-from sklgap.objective import Objective
+from sklgap.objective import Objective, check_objective
 from sklgap.objective._memory_format import channels_last, takes_channels_last
 
 IMAGES = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -105,3 +105,15 @@ def test_the_two_orders_train_alike(monkeypatch):
     monkeypatch.setattr("sklgap.training._net.takes_channels_last", lambda *_: False)
     plain = LBGapClassifier(Conv, **given).fit(X, y).history_[:, "train_loss"]
     assert losses == pytest.approx(plain, rel=1e-5)
+
+
+def test_a_fitted_estimator_is_measured_in_the_order_that_it_was_trained_in():
+    X = IMAGES.flatten(1).repeat(4, 1).numpy()
+    y = np.arange(len(X)) % 3
+    model = LBGapClassifier(Conv, input_shape=IMAGES.shape[1:], max_epochs=1, tol=None).fit(X, y)
+    objective = check_objective(model, X, y)
+    assert objective._channels_last
+    plain = Objective(model.module_, nn.CrossEntropyLoss(), (torch.from_numpy(X).reshape(-1, *IMAGES.shape[1:]), y))
+    np.testing.assert_allclose(objective.value(), plain.value(), rtol=1e-6)
+    exact = check_objective(model, X, y, dtype=torch.float64)
+    np.testing.assert_allclose(objective.gradient()[1], exact.gradient()[1], rtol=1e-3, atol=1e-6)
