@@ -27,7 +27,7 @@ from sklgap.objective._copy import deepcopy
 from sklgap.objective._row_loss import RowLoss
 from sklgap.objective._stream import is_stream
 from sklgap.objective._tensors import as_tensor
-from sklgap.training._encoding import DataEncoding, to_numpy
+from sklgap.training._encoding import DataEncoding, class_numbers, to_numpy, with_classes
 from sklgap.training._loaders import dense
 
 # What is made of X: float32, sparse rows as a CSR matrix.
@@ -370,12 +370,12 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         first = not (self.warm_start and hasattr(self, "net_"))
         with naming_data("X", "y"):
             X, y = validate_data(self, X, y, **TAKEN, ensure_min_samples=2, reset=first)
+        classes, encoded = class_numbers(y)
         with naming_data("y"):
-            check_classification_targets(y)
+            check_classification_targets(with_classes(y, classes))
         weight = check_sample_weight(sample_weight, X)
         if weight is not None:
             check_data_path(self._nested)
-        classes, encoded = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(f"y must have at least 2 classes; got only one class, {classes.tolist()[0]!r}.")
         # With one thread, so that the starting weights do not depend on the number that is chosen for the net.

@@ -531,10 +531,18 @@ class Objective:
     @using_threads()
     def population_statistics(self, theta: Vector | None = None) -> _batch_norm.Statistics:
         """Return mean and variance of the input of every batch-norm layer over the data; needs ``"population"``."""
+        return self.population_statistics_and_uses(theta)[0]
+
+    @using_threads()
+    def population_statistics_and_uses(
+        self, theta: Vector | None = None
+    ) -> tuple[_batch_norm.Statistics, dict[str, int]]:
+        """Return `population_statistics`, and how often each layer was used in a forward pass."""
         if self._tap is None:
-            return {}
+            return {}, {}
         with torch.no_grad():
-            return self._pooled(self._check_theta(theta))
+            collected = self._collect(self._check_theta(theta))
+        return _batch_norm.pool(collected, self._row_shares), {name: len(own) for name, own in collected[0].items()}
 
     # -- one chunk ------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,30 @@ NOT_SPARSE = (
 )
 
 
+# An integer label may be looked up in a table whose length is the range of the labels, up to this one.
+_LONGEST_TABLE = 1_000_000
+
+
+def class_numbers(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels in ascending order, and of each sample the place of its label among them.
+
+    What ``np.unique(y, return_inverse=True)`` returns, for integers in a tenth of its time: it would sort them.
+    """
+    if y.dtype.kind in "iu" and y.dtype != np.uint64 and y.size:
+        least, most = int(y.min()), int(y.max())
+        if most - least < min(_LONGEST_TABLE, y.size):
+            places = y.astype(np.int64) - least
+            found = np.bincount(places) > 0
+            return (np.flatnonzero(found) + least).astype(y.dtype), (np.cumsum(found) - 1)[places]
+    classes, numbers = np.unique(y, return_inverse=True)
+    return classes, numbers
+
+
+def with_classes(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return y with a note of its distinct values, which scikit-learn's checks of labels read and need not find."""
+    return y.view(np.dtype(y.dtype, metadata={"unique": classes})) if y.dtype.kind in "iufb" else y
+
+
 class DataEncoding:
     """The rows and labels of a fit, as the estimator is given them, and as its net is.
 

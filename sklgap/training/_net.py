@@ -317,7 +317,10 @@ class TrainingNet(NeuralNetClassifier):
         self._check_ghosts(len(dataset))
         limit = None if self.max_updates_ is None else self.max_updates_ // self.step_.inner_steps
         seed = derive_seed(self.seed, 1)
-        return make_loader(X, y, self._batch_size_of, seed=seed, device=device, max_batches=limit, weight=weight)
+        loader = make_loader(X, y, self._batch_size_of, seed=seed, device=device, max_batches=limit, weight=weight)
+        if not loader.keeps_data_on_host:
+            self.trained_on_ = (loader.X, loader.y)  # the passes at the end of the fit find them on the device
+        return loader
 
     def _check_counted(self, y: Tensor, weight: Tensor | None = None) -> None:
         """Raise a ValueError for samples of which none counts."""
