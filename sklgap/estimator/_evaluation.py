@@ -13,7 +13,7 @@ from sklgap._random import undisturbed
 from sklgap.objective import Objective
 from sklgap.objective._batch_norm import NormalisesItself, batch_norm_layers, set_buffers
 from sklgap.objective._copy import private_copy
-from sklgap.objective._data import ArrayData
+from sklgap.objective._data import CHUNK_SIZE, ArrayData
 from sklgap.objective._memory_format import channels_last
 from sklgap.objective._outputs import logits_of
 from sklgap.objective._tensors import as_tensor
@@ -23,8 +23,6 @@ from sklgap.training._loaders import dense
 # Rows evaluated at once. The outputs of so many rows of a convolution do not fit into a processor's cache: fewer of
 # images are faster.
 ROWS, IMAGES = 1000, 100
-# Rows whose statistics are taken at once.
-ROWS_OF_STATISTICS = 5000
 
 
 def recompute_batch_norm(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> float | None:
@@ -55,7 +53,7 @@ def recompute_batch_norm(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> f
         with undisturbed():
             # One pass needs no copy of the rows in the order of the chunks. The module has been tried before the
             # training.
-            data = ArrayData((X, y), ROWS_OF_STATISTICS, floating_dtype(module), first.device, passes="few")
+            data = ArrayData((X, y), CHUNK_SIZE, floating_dtype(module), first.device, passes="few")
             f = Objective(module, count, data, batch_norm="population", check=False)
             statistics, uses = f.population_statistics_and_uses()
     except NormalisesItself as error:

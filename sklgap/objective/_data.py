@@ -15,6 +15,8 @@ from sklgap.objective._nested import map_tensors, n_rows
 from sklgap.objective._tensors import as_tensor
 
 Rows = Tensor | np.ndarray | list[int]
+# Samples evaluated at once, if nothing else is said (the released code of Keskar et al.).
+CHUNK_SIZE = 5000
 # Samples that modules and losses are tried on before anything is measured.
 N_TRIED = 32
 

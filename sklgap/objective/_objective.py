@@ -23,7 +23,7 @@ from sklgap.objective._autodiff import (
     row_gradient_norms,
 )
 from sklgap.objective._copy import check_plain, convert, deepcopy, lazy_parameters, private_copy
-from sklgap.objective._data import ArrayData, Data, Rows, rows_of
+from sklgap.objective._data import CHUNK_SIZE, ArrayData, Data, Rows, rows_of
 from sklgap.objective._loss import ModuleLoss, call_module, is_classification, predicted_right
 from sklgap.objective._memory_format import channels_last, takes_channels_last
 from sklgap.objective._nested import map_tensors
@@ -164,7 +164,7 @@ class Objective:
         data: tuple[Inputs, ArrayLike] | Dataset[Any] | DataLoader[Any] | Data,
         *,
         batch_norm: BatchNormPolicy = "batch",
-        chunk_size: int = 5000,
+        chunk_size: int = CHUNK_SIZE,
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
         parameters: Patterns | None = None,

@@ -584,13 +584,16 @@ class TrainingNet(NeuralNetClassifier):
 
     # -- measuring -------------------------------------------------------------------------------------------------
 
-    def objective_parts(self, X: Any, y: Any) -> tuple[nn.Module, RowLoss, Any, Any]:
-        """Return what `check_objective` measures, also while training runs: X and y as the estimator takes them."""
+    def objective_parts(self, X: Any, y: Any, *, checked: bool = False) -> tuple[nn.Module, RowLoss, Any, Any]:
+        """Return what `check_objective` measures, also while training runs: X and y as the estimator takes them.
+
+        ``checked``: the rows are known to be finite and in float32.
+        """
         if not hasattr(self, "encoding_"):
             raise NotFittedError("This TrainingNet is not fitted yet; call 'fit' of its estimator first.")
         if is_stream(X):
             return self.module_, own_loss(self), Prepared(X, self.encoding_.encode_batch), None
-        rows, target = self.encoding_.encode(X, y)
+        rows, target = (self.encoding_.encode_checked if checked else self.encoding_.encode)(X, y)
         return self.module_, own_loss(self), rows if issparse(rows) else as_tensor(rows), as_tensor(target)
 
     # -- pickling --------------------------------------------------------------------------------------------------
