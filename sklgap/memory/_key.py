@@ -605,8 +605,7 @@ def surroundings(device: str) -> tuple[Any, ...]:
     """
     kind = torch.device(device).type
     name = torch.cuda.get_device_name(device) if kind == "cuda" else kind
-    packages = ("skorch", "scikit-learn", "numpy", "scipy")
-    versions = (__version__, torch.__version__, platform.python_version(), *(version(package) for package in packages))
+    versions = (__version__, torch.__version__, platform.python_version(), *_installed())
     settings = (
         torch.get_default_dtype(),
         torch.get_float32_matmul_precision(),
@@ -621,6 +620,12 @@ def surroundings(device: str) -> tuple[Any, ...]:
     hooks = [list(held.values()) for held in vars(nn.modules.module).values() if _is_global_hooks(held)]
     machine = (platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
     return versions, name, machine, settings, hooks
+
+
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    """Return the versions of the other packages, which are read from files: 15 ms."""
+    return tuple(version(package) for package in ("skorch", "scikit-learn", "numpy", "scipy"))
 
 
 def _is_global_hooks(held: Any) -> bool:
