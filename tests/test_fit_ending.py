@@ -64,9 +64,7 @@ def test_passes_over_the_data(net, params, passes, monkeypatch):
     assert net.n_rows == passes * len(X)
 
 
-@pytest.mark.parametrize(
-    "params", [{"net": TinyF1}, {"net": TinyF1, "ghost_batch_size": 4}, {"net": Mlp}, {}], ids=str
-)
+@pytest.mark.parametrize("params", [{"net": TinyF1}, {"net": TinyF1, "ghost_batch_size": 4}, {"net": Mlp}, {}], ids=str)
 @pytest.mark.parametrize("chunk", [5000, 50])
 def test_train_score_is_the_accuracy_of_the_final_weights(params, chunk, monkeypatch):
     monkeypatch.setattr(_evaluation, "CHUNK_SIZE", chunk)

@@ -492,7 +492,8 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         """Return what `sklgap.objective.check_objective` measures: module, own loss, inputs and class numbers."""
         if is_stream(X):
             return self.net_.objective_parts(X, y)
-        return self.net_.objective_parts(self._check_X(X), y, checked=True)
+        X = self._check_X(X)
+        return self.net_.objective_parts(X, y, checked=True)
 
     @property
     def module_(self) -> nn.Module:
