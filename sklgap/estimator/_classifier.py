@@ -28,7 +28,7 @@ from sklgap.objective._copy import deepcopy
 from sklgap.objective._row_loss import RowLoss
 from sklgap.objective._stream import is_stream
 from sklgap.objective._tensors import as_tensor
-from sklgap.training._encoding import DataEncoding, to_numpy
+from sklgap.training._encoding import CheckedRows, DataEncoding, class_numbers, to_numpy, with_classes
 from sklgap.training._loaders import dense
 
 # What is made of X: float32, sparse rows as a CSR matrix.
@@ -383,28 +383,28 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         return self
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, task: Any = None) -> None:
-        X, y = to_numpy(X), to_numpy(y)
-        if issparse(y):
-            raise TypeError(
-                "y must be dense, one label per row; got a sparse matrix: use y.toarray().ravel(), or "
-                "sparse_output=False in the step that made it."
-            )
         first = not (self.warm_start and hasattr(self, "net_"))
-        with naming_data("X", "y"):
-            X, y = validate_data(self, X, y, **TAKEN, ensure_min_samples=2, reset=first)
+        known = None
+        if isinstance(X, CheckedRows):
+            X, names, known = np.asarray(X.values), X.names, X.known
+            validate_data(self, X, skip_check_array=True, reset=first)
+            if names is not None:
+                self.feature_names_in_ = names
+        else:
+            X, y = self._check_X_and_y(X, y, first)
+        classes, encoded = class_numbers(y)
         with naming_data("y"):
-            check_classification_targets(y)
+            check_classification_targets(with_classes(y, classes))
         weight = check_sample_weight(sample_weight, X)
         if weight is not None:
             check_data_path(self._nested)
-        classes, encoded = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(f"y must have at least 2 classes; got only one class, {classes.tolist()[0]!r}.")
         # With one thread, so that the starting weights do not depend on the number that is chosen for the net.
         with using_threads(1):
             if first:
                 net = resolve.make_net(self, X, len(classes), class_weights(self.class_weight, classes, y, weight))
-                checkpoint = fit_checkpoint(self, net, X, encoded, classes, weight)
+                checkpoint = fit_checkpoint(self, net, X, encoded, classes, weight, known)
                 names = getattr(self, "feature_names_in_", None)
                 net.encoding_ = DataEncoding(classes, X.shape[1:], resolve.net_shape(self, X), names)
                 net.example_ = example = as_tensor(dense(net.encoding_.rows(X[:2])))
@@ -437,6 +437,17 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
                             return self._fit(X, y, sample_weight, task)
                         raise
             finish_fit(self, rows, encoded)
+
+    def _check_X_and_y(self, X: Any, y: Any, first: bool) -> tuple[Any, np.ndarray]:
+        X, y = to_numpy(X), to_numpy(y)
+        if issparse(y):
+            raise TypeError(
+                "y must be dense, one label per row; got a sparse matrix: use y.toarray().ravel(), or "
+                "sparse_output=False in the step that made it."
+            )
+        with naming_data("X", "y"):
+            X, y = validate_data(self, X, y, **TAKEN, ensure_min_samples=2, reset=first)
+        return X, y
 
     def _resolved_threads(self, n_rows: int) -> int:
         return resolved_threads(self.n_threads, self._row_work, n_rows, self.net_.device)
@@ -501,8 +512,10 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
 
     def objective_parts(self, X: Any, y: Any) -> tuple[nn.Module, RowLoss, Any, Any]:
         """Return what `sklgap.objective.check_objective` measures: module, own loss, inputs and class numbers."""
-        X = X if is_stream(X) else self._check_X(X)
-        return self.net_.objective_parts(X, y)
+        if is_stream(X):
+            return self.net_.objective_parts(X, y)
+        X = self._check_X(X)
+        return self.net_.objective_parts(X, y, checked=True)
 
     @property
     def torch_compile_options(self) -> dict[str, Any] | None:

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from torch import Tensor, nn
 
 from sklgap._random import undisturbed
 from sklgap.objective import Objective
 from sklgap.objective._batch_norm import NormalisesItself, batch_norm_layers, set_buffers
 from sklgap.objective._copy import private_copy
+from sklgap.objective._data import CHUNK_SIZE, ArrayData
 from sklgap.objective._memory_format import channels_last
 from sklgap.objective._outputs import logits_of
 from sklgap.objective._tensors import as_tensor
@@ -23,29 +25,49 @@ from sklgap.training._loaders import dense
 ROWS, IMAGES = 1000, 100
 
 
-def recompute_batch_norm(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> None:
+def recompute_batch_norm(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> float | None:
     """Set the running statistics of batch norm to those of all rows, in one pass.
+
+    Returns
+    -------
+    float or None
+        The accuracy with these statistics, where the same pass shows it: all rows are one chunk, so that every layer
+        has normalised with the statistics that it ends up with. Each of several chunks was normalised with its own.
 
     Warns
     -----
     UserWarning
         For a layer that normalises in its own code, so that all statistics stay as the training has left them.
     """
-    if not batch_norm_layers(module):
-        return
+    layers = batch_norm_layers(module)
+    if not layers:
+        return None
+    right: list[Tensor] = []
+
+    def count(y_pred: Tensor, y: Tensor) -> Tensor:
+        right.append((y_pred.argmax(dim=1) == y).sum())
+        return y_pred.new_zeros(())
+
+    first = next(module.parameters())
     try:
         with undisturbed():
-            # The module has been tried before the training.
-            f = Objective(module, _no_loss, (X, y), batch_norm="population", check=False)
-            statistics = f.population_statistics()
+            # One pass needs no copy of the rows in the order of the chunks. The module has been tried before the
+            # training.
+            data = ArrayData((X, y), CHUNK_SIZE, floating_dtype(module), first.device, passes="few")
+            f = Objective(module, count, data, batch_norm="population", check=False)
+            statistics, uses = f.population_statistics_and_uses()
     except NormalisesItself as error:
         warnings.warn(
             f"The running statistics of batch norm stay as the training has left them: {error.reason}.",
             UserWarning,
             stacklevel=5,
         )
-        return
+        return None
     set_buffers(module, statistics)
+    # A layer that is used twice has the statistics of both uses in the end, and one without buffers has none.
+    if len(right) > 1 or any(n > 1 or layers[name].running_mean is None for name, n in uses.items()):
+        return None
+    return int(right[0]) / data.n_samples
 
 
 def accuracy(module: nn.Module, X: Any, y: np.ndarray | Tensor, *, images_last: bool = False) -> float:
@@ -60,11 +82,13 @@ def accuracy(module: nn.Module, X: Any, y: np.ndarray | Tensor, *, images_last: 
     images_last : bool, default=False
         Whether the module takes images with their channels last in memory.
     """
-    target = as_tensor(y)
+    device = next(module.parameters()).device
+    X, target = X if issparse(X) else as_tensor(X), as_tensor(y).to(device)
+    right = torch.zeros((), dtype=torch.int64, device=device)
     with undisturbed():
-        found = _outputs(module, X, next(module.parameters()).device, floating_dtype(module), images_last)
-        right = [(part.argmax(dim=1).cpu() == target[rows].cpu()).sum() for rows, part in found]
-    return float(torch.stack(right).sum()) / len(target)
+        for rows, part in _outputs(module, X, device, floating_dtype(module), images_last):
+            right += (part.argmax(dim=1) == target[rows]).sum()
+    return int(right) / len(target)
 
 
 def outputs(module: nn.Module, X: Any, dtype: torch.dtype) -> np.ndarray:
@@ -83,9 +107,6 @@ def _outputs(
     with torch.no_grad():
         for start in range(0, X.shape[0], size):
             rows = slice(start, start + size)
-            batch = as_tensor(dense(X[rows])).to(device, dtype)
+            part = X[rows]
+            batch = (part if isinstance(part, Tensor) else as_tensor(dense(part))).to(device, dtype)
             yield rows, logits_of(module(channels_last(batch) if images_last else batch))
-
-
-def _no_loss(y_pred: Tensor, y: Tensor) -> Tensor:
-    return y_pred.new_zeros(())

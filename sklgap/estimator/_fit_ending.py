@@ -24,10 +24,13 @@ def finish_fit(model: Any, X: Any, encoded: np.ndarray) -> None:
     if checkpoint and checkpoint.train_score is not None:
         model.train_score_ = checkpoint.train_score
     else:
+        score = None
         if model.recompute_batch_norm or net.weights_averaged_:
-            recompute_batch_norm(net.module_, rows, target)
-        # In float32, unlike predict: a second pass over all the data should not cost more than it must.
-        model.train_score_ = accuracy(net.module_, rows, target, images_last=net.channels_last_)
+            score = recompute_batch_norm(net.module_, rows, target)
+        if score is None:
+            # In float32, unlike predict: a second pass over all the data should not cost more than it must.
+            score = accuracy(net.module_, rows, target, images_last=net.channels_last_)
+        model.train_score_ = score
         if checkpoint and not net.interrupted_ and net.ending_error_ is None:
             checkpoint.finish(net, model.train_score_)
     reason = net.stopping_reason_

@@ -201,9 +201,16 @@ def _check_outputs(module: nn.Module, X: torch.Tensor, n_classes: int) -> torch.
         )
     before = torch.get_rng_state()
     try:
-        first, second = module(X), module(X)
+        X = X.clone()
+        first, version = module(X), X._version
+        second = module(X)
     except Exception as error:  # a user's module may raise anything
         raise ValueError(f"net must take rows of shape {tuple(X.shape[1:])}; the module says: {error}") from error
+    if version:
+        raise ValueError(
+            "net must not write into its inputs, which are rows of X: let its first layer compute with inplace=False, "
+            "or begin the forward pass with X = X.clone()."
+        )
     try:
         outputs, again = logits_of(first), logits_of(second)
     except TypeError as error:

@@ -51,7 +51,8 @@ from sklgap.experiments._training_function import (
     run_calls,
     say_cost,
 )
-from sklgap.experiments._trials import Outcome, Parts, run_trials
+from sklgap.experiments._trial_data import Parts, TrialData
+from sklgap.experiments._trials import Outcome, run_trials
 from sklgap.objective._estimators import final_estimator
 from sklgap.regimes import check_batch_size, default_base_batch_size
 from sklgap.regimes._base import LARGE_BATCH_FRACTION
@@ -251,23 +252,32 @@ def batch_size_curve(
         "tuning_seeds": tuning_seeds,
         **common_settings(estimator, random_state),
     }
-    parts = {"train": train, "valid": valid, "test": (X_test, y_test)}
+    parts: Parts = {"train": train, "valid": valid, "test": (X_test, y_test)}
     if verbose:
         n_tuning = len(rates) * len(tuning_seeds)
         settings["cost"] = _say_cost(estimator, parameters, parts, measuring, n_trials, n_tuning, n_jobs)
     options: dict[str, Any] = {"n_jobs": n_jobs, "verbose": verbose, "memory": memory}
+    targets = targets_of(parts)
+    data = TrialData.prepared(
+        parts,
+        estimator,
+        {"lr", *(name for own in parameters.values() for name in own)},
+        hashed=memory is not None,
+        scored=any(score.scorer is not None for score in measuring.scores),
+        left_out="test" if tuning_seeds else None,
+    )
     found = _train_sizes(
         parameters,
         seeds,
-        lambda trials: run_trials(estimator, trials, parts, measuring, **options),
+        lambda trials: run_trials(estimator, trials, data, measuring, **options),
         rates=rates,
         tuning_seeds=tuning_seeds,
-        try_rates=lambda trials: _run_tuning(estimator, trials, parts, measuring, options),
+        try_rates=lambda trials: _run_tuning(estimator, trials, data, measuring, options),
     )
     own_rates = {str(size): _rate(estimator, own, size, base) for size, own in found.parameters.items()}
     outcomes = [o._replace(record={**o.record, "lr": own_rates[o.record["regime"]]}) for o in found.outcomes]
     return BatchSizeCurve(
-        outcomes, settings, found.interrupted, tuning=found.tuning, targets=targets_of(parts), scores=measuring.scores
+        outcomes, settings, found.interrupted, tuning=found.tuning, targets=targets, scores=measuring.scores
     )
 
 
@@ -644,12 +654,11 @@ def _parameters(size: int, reference: int, lr: str, budget: str) -> dict[str, An
 
 
 def _run_tuning(
-    estimator: Any, trials: Sequence[Trial], parts: Parts, measuring: Measuring, options: dict[str, Any]
+    estimator: Any, trials: Sequence[Trial], data: TrialData, measuring: Measuring, options: dict[str, Any]
 ) -> Finished[Outcome]:
     """Run the trials that learning rates are chosen by; the test data are not seen."""
     scores_alone = replace(measuring, epsilons=(), subspace_dims=())
-    seen = {name: data for name, data in parts.items() if name != "test"}
-    return run_trials(estimator, trials, seen, scores_alone, keep_estimators=False, **options)
+    return run_trials(estimator, trials, data.without("test"), scores_alone, keep_estimators=False, **options)
 
 
 def _tuning_record(outcome: Outcome, size: int, rate: float) -> dict[str, Any]:

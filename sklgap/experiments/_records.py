@@ -10,7 +10,8 @@ from sklgap.experiments._estimate import Components, Estimate, trial_components
 from sklgap.experiments._protocol import sharpness_key
 from sklgap.experiments._result import Result, describe_measuring, mean_std
 from sklgap.experiments._scores import ACCURACY, Samples, Score, difference
-from sklgap.experiments._trials import Outcome, Parts
+from sklgap.experiments._trial_data import Parts
+from sklgap.experiments._trials import Outcome
 
 Column = tuple[str, str, Callable[[np.ndarray], str]]
 

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,17 +13,16 @@ from sklearn.exceptions import ConvergenceWarning
 from sklgap._checks import naming_data
 from sklgap._threads import using_threads
 from sklgap.estimator._parameters import check_device
-from sklgap.experiments._protocol import Measuring, Trial, as_saved, sharpness_key, take, with_parameters
+from sklgap.experiments._protocol import Measuring, Trial, as_saved, sharpness_key, with_parameters
 from sklgap.experiments._run import Finished, run
 from sklgap.experiments._scores import ACCURACY, Samples, Score, measure_score
+from sklgap.experiments._trial_data import Parts, TrialData
 from sklgap.inspection import sharpness
 from sklgap.memory import Memory, key_of, plain, surroundings, unplain
-from sklgap.objective import Objective, check_objective
+from sklgap.objective import Objective
 from sklgap.objective._estimators import final_estimator
 
-Data = tuple[Any, Any]
-# The training data, and further parts by their names in records; what of them a user calls X and y.
-Parts = Mapping[str, Data]
+# What of the parts a user calls X and y.
 _NAMES = {"train": ("X", "y"), "valid": ("X", "y"), "test": ("X_test", "y_test")}
 
 
@@ -61,7 +60,7 @@ def run_trials(
     trials : sequence of Trial
         What to fit, in this order.
     parts : dict of str to (X, y)
-        "train", and what else models are evaluated on.
+        "train", and what else models are evaluated on; `TrialData` where several runs have the same.
     measuring : Measuring
         What to measure on each.
     n_jobs, verbose, memory
@@ -69,8 +68,9 @@ def run_trials(
     keep_estimators : bool, default=True
         False: None in place of every fitted estimator, for experiments of hundreds of fits.
     """
+    data = trial_data(estimator, trials, parts, measuring, memory)
     jobs: list[Callable[[], Outcome]] = [
-        partial(run_trial, estimator, trial, parts, measuring, memory, keep_estimators) for trial in trials
+        partial(run_trial, estimator, trial, data, measuring, memory, keep_estimators) for trial in trials
     ]
     part, name = list(parts)[-1], measuring.scores[0].name
 
@@ -82,6 +82,19 @@ def run_trials(
     return run(jobs, n_jobs=n_jobs, verbose=verbose, describe=describe)
 
 
+def trial_data(
+    estimator: Any, trials: Sequence[Trial], parts: Parts, measuring: Measuring, memory: str | Path | None
+) -> TrialData:
+    """Return the data of these trials, prepared once for all of them where that can be done."""
+    return TrialData.prepared(
+        parts,
+        estimator,
+        {name for trial in trials for name in trial.parameters},
+        hashed=memory is not None or any(trial.parameters.get("memory") is not None for trial in trials),
+        scored=any(score.scorer is not None for score in measuring.scores),
+    )
+
+
 def run_trial(
     estimator: Any,
     trial: Trial,
@@ -91,6 +104,7 @@ def run_trial(
     keep_estimator: bool = True,
 ) -> Outcome:
     """Fit and measure; a fit and measurements that ``memory`` holds are loaded."""
+    data = parts if isinstance(parts, TrialData) else TrialData(parts)
     model = with_parameters(estimator, {**trial.parameters, "random_state": trial.seed})
     store, key = None, None
     if memory is not None:
@@ -99,17 +113,18 @@ def run_trial(
             model = with_parameters(model, {"memory": memory})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the report says which trials had not converged
-        model.fit(*parts["train"])
+        data.fit(model)
     with using_threads(final_estimator(model).n_threads_):  # a small net is measured as it is trained
         if store is not None:
             plainly = as_saved(model, {"memory": None, "verbose": 0, "device": "auto"})
             device = check_device(final_estimator(model).device)
             # The weights too: a fit that is not saved may have come to others.
             fitted = final_estimator(model).module_.state_dict()
-            key = key_of("trial", plainly, fitted, dict(parts), measuring, surroundings(device))
-        found = None if store is None or key is None else _loaded(store, key, parts, measuring)
+            parts_or_known = dict(data) if data.known is None else data.known
+            key = key_of("trial", plainly, fitted, parts_or_known, measuring, surroundings(device))
+        found = None if store is None or key is None else _loaded(store, key, data, measuring)
         if found is None:
-            found = measure(model, parts, measuring, trial.seed)
+            found = measure(model, data, measuring, trial.seed)
             if store is not None and key is not None:
                 figures, samples = found
                 saved = {name: {"values": own.values, "method": own.method} for name, own in samples.items()}
@@ -125,12 +140,16 @@ def run_trial(
 _OF_THE_FIT = ("batch_size", "weight_distance", "n_epochs", "n_updates", "converged", "fit_seconds", "measure_seconds")
 
 
-def measure(model: Any, parts: Parts, measuring: Measuring, seed: int) -> tuple[dict[str, Any], dict[str, Samples]]:
+def measure(model: Any, data: TrialData, measuring: Measuring, seed: int) -> tuple[dict[str, Any], dict[str, Samples]]:
     """Return the figures of a fitted model, and what its scores rest on."""
     started = time.perf_counter()
     classifier = final_estimator(model)
     figures: dict[str, Any] = {"batch_size": classifier.history_[-1, "batch_size"]}
-    scores, samples = measure_scores(model, parts, measuring)
+    # Sharpness on all training samples is that of the objective whose loss and accuracy are measured.
+    whole = len(measuring.rows) == len(data["train"][1]) and bool(measuring.sharpness_keys())
+    with naming_data(*_NAMES["train"]):
+        train = data.objective(model, "train", measuring.batch_norm, passes="many" if whole else "few")
+    scores, samples = measure_scores(model, data, measuring, train)
     figures |= scores
     figures |= {
         "weight_distance": classifier.history_[-1, "weight_distance"],
@@ -140,19 +159,24 @@ def measure(model: Any, parts: Parts, measuring: Measuring, seed: int) -> tuple[
         # Of the epochs themselves: a fit may have been stopped and gone on, or be loaded.
         "fit_seconds": sum(classifier.history_[:, "dur"]),
     }
-    figures |= _sharpness(model, parts["train"], measuring, seed)
+    figures |= _sharpness(model, data, measuring, seed, train if whole else None)
     figures["measure_seconds"] = time.perf_counter() - started
     return figures, samples
 
 
-def measure_scores(model: Any, parts: Parts, measuring: Measuring) -> tuple[dict[str, float], dict[str, Samples]]:
-    """Return losses and scores of a fitted model on all parts, and what those beside the training data rest on."""
+def measure_scores(
+    model: Any, data: TrialData, measuring: Measuring, train: Objective | None = None
+) -> tuple[dict[str, float], dict[str, Samples]]:
+    """Return losses and scores of a fitted model on all parts, and what those beside the training data rest on.
+
+    ``train`` is the objective of the training data where there is one already.
+    """
     figures: dict[str, float] = {}
     samples: dict[str, Samples] = {}
-    for part, (X, y) in parts.items():
+    for part, (X, y) in data.items():
         with naming_data(*_NAMES.get(part, ("X", "y"))):
-            objective = check_objective(model, X, y, batch_norm=measuring.batch_norm)
-            assert isinstance(objective, Objective)
+            given = train if part == "train" else None
+            objective = data.objective(model, part, measuring.batch_norm) if given is None else given
             found, right = objective.evaluate_samples()
             figures |= {f"{part}_{ACCURACY}": found.accuracy, f"{part}_loss": found.loss}
         own: dict[str, Samples | None] = {ACCURACY: None if right is None else Samples(right)}
@@ -164,12 +188,15 @@ def measure_scores(model: Any, parts: Parts, measuring: Measuring) -> tuple[dict
     return figures, samples
 
 
-def _sharpness(model: Any, train: Data, measuring: Measuring, seed: int) -> dict[str, float]:
+def _sharpness(
+    model: Any, data: TrialData, measuring: Measuring, seed: int, train: Objective | None
+) -> dict[str, float]:
     found = dict.fromkeys(measuring.sharpness_keys(), float("nan"))
     if not found:
         return found
-    X, y = (take(part, measuring.rows) for part in train)
-    objective = check_objective(model, X, y, batch_norm=measuring.batch_norm)
+    objective = train
+    if objective is None:
+        objective = data.objective(model, "train", measuring.batch_norm, measuring.rows, passes="many")
     if not np.isfinite(objective.value()):  # a regime that diverged must not cost the others
         return found
     for dim in measuring.subspace_dims:

@@ -41,7 +41,8 @@ from sklgap.experiments._records import Records, targets_of
 from sklgap.experiments._result import count, mean_std
 from sklgap.experiments._run import interruptible, run
 from sklgap.experiments._scores import ACCURACY, Samples, Score, Scoring, try_scores
-from sklgap.experiments._trials import Outcome, Parts, measure_scores, run_trials
+from sklgap.experiments._trial_data import Parts, TrialData
+from sklgap.experiments._trials import Outcome, measure_scores, run_trials
 from sklgap.training._recorder import snapshot
 from sklgap.training._weights_keeper import KeptWeights, WeightsKeeper
 
@@ -196,8 +197,15 @@ def warm_start_curve(
         settings["cost"] = _tell_cost(classifier, of_small, of_large, parts, measuring, settings, n_jobs)
     if memory is not None and classifier.memory is None:
         of_small["memory"] = memory
+    data = TrialData.prepared(
+        parts,
+        classifier,
+        {"init", "net", *of_small, *of_large},
+        hashed=memory is not None,
+        scored=any(score.scorer is not None for score in measuring.scores),
+    )
     jobs = [
-        partial(_train_small, classifier, Trial("small", of_small, trial, seed), parts, measuring, every)
+        partial(_train_small, classifier, Trial("small", of_small, trial, seed), data, measuring, every)
         for trial, seed in enumerate(seeds)
     ]
     small_fits, interrupted = run(jobs, n_jobs=n_jobs, verbose=verbose, unit=" small-batch fits")
@@ -208,7 +216,7 @@ def warm_start_curve(
     if not interrupted:
         trials, starts = _large_trials(classifier, small_fits, of_large, settings, seeds)
         outcomes, interrupted = run_trials(
-            classifier, trials, parts, measuring, n_jobs=n_jobs, verbose=verbose, memory=memory, keep_estimators=False
+            classifier, trials, data, measuring, n_jobs=n_jobs, verbose=verbose, memory=memory, keep_estimators=False
         )
         outcomes = [
             _with_start(outcome, *starts[outcome.record["trial"], outcome.record["regime"]]) for outcome in outcomes
@@ -488,18 +496,18 @@ class SmallFit(NamedTuple):
     samples: dict[int, dict[str, Samples]]
 
 
-def _train_small(classifier: Any, trial: Trial, parts: Parts, measuring: Measuring, every: int) -> SmallFit:
+def _train_small(classifier: Any, trial: Trial, data: TrialData, measuring: Measuring, every: int) -> SmallFit:
     model = with_parameters(classifier, {**trial.parameters, "random_state": trial.seed})
     model.set_params(callbacks=[*(model.callbacks or []), (_KEEPER, WeightsKeeper(every))])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the result says where the loss was not finite
-        model.fit(*parts["train"])
+        data.fit(model)
     found = SmallFit(trial.trial, {}, {}, {})
     with using_threads(model.n_threads_):  # as `run_trial` measures
         for epoch, weights in dict(model.net_.callbacks_)[_KEEPER].weights_.items():
             if not all(np.isfinite(values).all() for values in weights.values()):
                 continue  # diverged
-            scores, samples = measure_scores(_model_at(model, weights, epoch, parts), parts, measuring)
+            scores, samples = measure_scores(_model_at(model, weights, epoch, data), data, measuring)
             done = model.history_[epoch - 1] if epoch else {"n_updates": 0, "weight_distance": 0.0}
             figures = {**scores, "n_updates": done["n_updates"], "weight_distance": done["weight_distance"]}
             start = {"trial": trial.trial, "seed": trial.seed, "small_epochs": epoch}
@@ -509,7 +517,7 @@ def _train_small(classifier: Any, trial: Trial, parts: Parts, measuring: Measuri
     return found
 
 
-def _model_at(model: Any, weights: Weights, epoch: int, parts: Parts) -> Any:
+def _model_at(model: Any, weights: Weights, epoch: int, data: TrialData) -> Any:
     """Return a copy of a fitted model as it was after an epoch, had its training ended there."""
     copied = copy.copy(model)
     copied.net_ = snapshot(model.net_)
@@ -517,7 +525,7 @@ def _model_at(model: Any, weights: Weights, epoch: int, parts: Parts) -> Any:
     if model.recompute_batch_norm:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a module that normalises itself: fit has said it
-            recompute_batch_norm(copied.module_, *model.net_.encoding_.encode(*parts["train"]))
+            recompute_batch_norm(copied.module_, *data.encoded(model, "train"))
     return copied
 
 

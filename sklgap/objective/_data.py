@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from sklgap.objective._nested import map_tensors, n_rows
 from sklgap.objective._tensors import as_tensor
 
 Rows = Tensor | np.ndarray | list[int]
+# Samples evaluated at once, if nothing else is said (the released code of Keskar et al.).
+CHUNK_SIZE = 5000
 # Samples that modules and losses are tried on before anything is measured.
 N_TRIED = 32
 
@@ -74,6 +76,9 @@ class ArrayData:
         How often each sample counts.
     parts : sequence of sequences of int, optional
         The samples of each chunk, where a loader has decided that.
+    passes : {"many", "few"}, default="many"
+        ``"many"``: hold the samples in the order of the chunks, which are then views; of several chunks that is a copy
+        of the data. ``"few"``: gather a chunk when it is asked for, without such a copy.
     """
 
     def __init__(
@@ -84,13 +89,14 @@ class ArrayData:
         device: torch.device,
         weight: Any = None,
         parts: Sequence[Sequence[int]] | None = None,
+        *,
+        passes: Literal["many", "few"] = "many",
     ) -> None:
         self._dtype, self._device, self.counted = dtype, device, True
         X, y = _check_data(data, dtype, device)
         self.n_samples = len(y)
         self.weighted = weight is not None
         weight = None if weight is None else check_weight(weight, self.n_samples).to(device)
-        self._places: Tensor | None = None  # where each sample went
         order: Tensor | None = None
         if parts is not None:
             order = torch.as_tensor([i for part in parts for i in part])
@@ -105,17 +111,23 @@ class ArrayData:
                 order = torch.from_numpy(np.random.RandomState(0).permutation(self.n_samples))
         self.sizes = sizes
         self._whole = Batch(X, y, weight)
-        if order is not None:
+        self._order: Tensor | None = None  # of the samples in the chunks, where they are held in another one
+        self._places: Tensor | None = None  # in what is held, of each sample as it was given
+        if order is not None and passes == "few":
+            self._order = order.to(device)
+        elif order is not None:
             self._whole = rows_of(self._whole, order)
             self._places = order.argsort().to(device) if parts is None else None
         bounds = np.cumsum([0, *sizes])
-        self._slices = [slice(int(a), int(b)) for a, b in itertools.pairwise(bounds)]
-        self._chunks = None if sparse.issparse(X) else [rows_of(self._whole, part) for part in self._slices]
+        slices = [slice(int(a), int(b)) for a, b in itertools.pairwise(bounds)]
+        self._rows = slices if self._order is None else [self._order[part] for part in slices]
+        held = not sparse.issparse(X) and self._order is None
+        self._chunks = [rows_of(self._whole, part) for part in slices] if held else None
 
     def __iter__(self) -> Iterator[Batch]:
         if self._chunks is not None:
             return iter(self._chunks)
-        return (self._dense(rows_of(self._whole, part)) for part in self._slices)
+        return (self._dense(rows_of(self._whole, part)) for part in self._rows)
 
     def take(self, rows: Rows) -> Batch:
         """Return the samples at these positions of the data as they were given; ValueError for anything else."""
@@ -125,19 +137,21 @@ class ArrayData:
 
     def few(self) -> Batch:
         """Return samples spread evenly over the data, over the classes where y holds class numbers."""
-        y = self._whole.y
+        y = self._whole.y if self._order is None else self._whole.y[self._order]
         order = torch.arange(len(y), device=y.device) if y.ndim != 1 else y.argsort(stable=True)
         places = torch.linspace(0, len(y) - 1, min(N_TRIED, len(y)), device="cpu").round().long().to(y.device)
-        return self._dense(rows_of(self._whole, order[places]))
+        rows = order[places]
+        return self._dense(rows_of(self._whole, rows if self._order is None else self._order[rows]))
 
     def targets(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield the targets and the sample weights of every chunk."""
-        for part in self._slices:
+        for part in self._rows:
             yield self._whole.y[part], None if self._whole.weight is None else self._whole.weight[part]
 
     def in_order(self, values: Tensor) -> Tensor:
         """Return values that follow the chunks in the order of the data as they were given."""
-        return values if self._places is None else values[self._places]
+        places = self._places if self._order is None else self._order.argsort()
+        return values if places is None else values[places]
 
     def _dense(self, batch: Batch) -> Batch:
         X: Any = batch.X

@@ -27,7 +27,7 @@ from sklgap.objective._autodiff import (
 )
 from sklgap.objective._compile import CompiledCalls, Options, check_compile
 from sklgap.objective._copy import check_plain, convert, deepcopy, lazy_parameters, private_copy
-from sklgap.objective._data import ArrayData, Data, Rows, rows_of
+from sklgap.objective._data import CHUNK_SIZE, ArrayData, Data, Rows, rows_of
 from sklgap.objective._loss import ModuleLoss, call_module, is_classification, predicted_right
 from sklgap.objective._memory_format import channels_last, takes_channels_last
 from sklgap.objective._nested import map_tensors
@@ -177,7 +177,7 @@ class Objective:
         data: tuple[Inputs, ArrayLike] | Dataset[Any] | DataLoader[Any] | Data,
         *,
         batch_norm: BatchNormPolicy = "batch",
-        chunk_size: int = 5000,
+        chunk_size: int = CHUNK_SIZE,
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
         parameters: Patterns | None = None,
@@ -577,10 +577,18 @@ class Objective:
     @using_threads()
     def population_statistics(self, theta: Vector | None = None) -> _batch_norm.Statistics:
         """Return mean and variance of the input of every batch-norm layer over the data; needs ``"population"``."""
+        return self.population_statistics_and_uses(theta)[0]
+
+    @using_threads()
+    def population_statistics_and_uses(
+        self, theta: Vector | None = None
+    ) -> tuple[_batch_norm.Statistics, dict[str, int]]:
+        """Return `population_statistics`, and how often each layer was used in a forward pass."""
         if self._tap is None:
-            return {}
+            return {}, {}
         with torch.no_grad():
-            return self._pooled(self._check_theta(theta))
+            collected = self._collect(self._check_theta(theta))
+        return _batch_norm.pool(collected, self._row_shares), {name: len(own) for name, own in collected[0].items()}
 
     # -- one chunk ------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from sklgap._random import random_states, undisturbed
 from sklgap._typing import Batch, Buffers, Params
 from sklgap.objective._data import rows_of
 from sklgap.objective._loss import ModuleLoss
-from sklgap.objective._nested import map_tensors
+from sklgap.objective._nested import map_tensors, tensors_in
 from sklgap.objective._row_loss import RowLoss
 
 # How often the outputs are evaluated again, and how often where the module draws random numbers.
@@ -53,10 +53,17 @@ def try_module(loss_fn: ModuleLoss, params: Params, batch: Batch) -> Trial:
     placed = {name: p.detach().clone() for name, p in params.items()}
     buffers = loss_fn.buffers()
     before = {name: b.clone() for name, b in buffers.items()}
+    inputs = list(tensors_in(batch.X))
+    versions = [tensor._version for tensor in inputs]
     with torch.no_grad(), explained(batch), undisturbed(seed=0):
         start = _random_states(loss_fn.module)
         first = loss_fn(placed, buffers, batch)
         draws = start != _random_states(loss_fn.module)
+    if versions != [tensor._version for tensor in inputs]:
+        raise ValueError(
+            "module must not write into its inputs, which are rows of the data: let its first layer compute with "
+            "inplace=False, or begin the forward pass with X = X.clone()."
+        )
     _check_unmoved(params, placed)
     far = {name: _FAR * p.detach() for name, p in params.items()}
     placed = {name: p.clone() for name, p in far.items()}

@@ -336,7 +336,10 @@ class TrainingNet(NeuralNetClassifier):
         self._check_ghosts(len(dataset))
         limit = None if self.max_updates_ is None else self.max_updates_ // self.step_.inner_steps
         seed = derive_seed(self.seed, 1)
-        return make_loader(X, y, self._batch_size_of, seed=seed, device=device, max_batches=limit, weight=weight)
+        loader = make_loader(X, y, self._batch_size_of, seed=seed, device=device, max_batches=limit, weight=weight)
+        if not loader.keeps_data_on_host:
+            self.trained_on_ = (loader.X, loader.y)  # the passes at the end of the fit find them on the device
+        return loader
 
     def _check_counted(self, y: Tensor, weight: Tensor | None = None) -> None:
         """Raise a ValueError for samples of which none counts."""
@@ -619,13 +622,16 @@ class TrainingNet(NeuralNetClassifier):
 
     # -- measuring -------------------------------------------------------------------------------------------------
 
-    def objective_parts(self, X: Any, y: Any) -> tuple[nn.Module, RowLoss, Any, Any]:
-        """Return what `check_objective` measures, also while training runs: X and y as the estimator takes them."""
+    def objective_parts(self, X: Any, y: Any, *, checked: bool = False) -> tuple[nn.Module, RowLoss, Any, Any]:
+        """Return what `check_objective` measures, also while training runs: X and y as the estimator takes them.
+
+        ``checked``: the rows are known to be finite and in float32.
+        """
         if not hasattr(self, "encoding_"):
             raise NotFittedError("This TrainingNet is not fitted yet; call 'fit' of its estimator first.")
         if is_stream(X):
             return self.module_, own_loss(self), Prepared(X, self.encoding_.encode_batch), None
-        rows, target = self.encoding_.encode(X, y)
+        rows, target = (self.encoding_.encode_checked if checked else self.encoding_.encode)(X, y)
         return self.module_, own_loss(self), rows if issparse(rows) else as_tensor(rows), as_tensor(target)
 
     # -- pickling --------------------------------------------------------------------------------------------------

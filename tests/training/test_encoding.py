@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.utils.multiclass import type_of_target
 
-from sklgap.training._encoding import DataEncoding
+from sklgap.training._encoding import DataEncoding, class_numbers, with_classes
 
 X = np.arange(24.0).reshape(4, 6)
 ENCODING = DataEncoding(np.array(["a", "b", "c"]), (6,), (1, 2, 3))
@@ -48,3 +49,43 @@ def test_feature_names():
 def test_bad_data(X, y, sentence):
     with pytest.raises(ValueError, match=sentence):
         ENCODING.encode(X, y)
+
+
+LABELS = {
+    "integers": np.array([5, 3, 5, 9, 3]),
+    "negative": np.array([-3, 2, -3, 0]),
+    "bytes": np.array([-128, 127, 0, 127], dtype=np.int8),
+    "many": np.tile(np.array([-128, 127], dtype=np.int8), 200),
+    "unsigned": np.array([200, 3, 200], dtype=np.uint8),
+    "large": np.array([2**63, 2**63 + 5, 2**63], dtype=np.uint64),
+    "far": np.array([-(2**63), 2**63 - 1, 0]),
+    "texts": np.array(["b", "a", "b"]),
+    "objects": np.array(["y", "x", "y"], dtype=object),
+    "numbers": np.array([0.5, 0.0, 0.5]),
+    "flags": np.array([True, False, True]),
+    "one": np.array([7, 7]),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_class_numbers_are_those_of_unique(name):
+    y = LABELS[name]
+    for found, expected in zip(class_numbers(y), np.unique(y, return_inverse=True), strict=True):
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == expected.dtype
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_a_note_of_the_classes_leaves_labels_as_they_are(name):
+    y = LABELS[name]
+    noted = with_classes(y, np.unique(y))
+    np.testing.assert_array_equal(noted, y)
+    assert y.dtype.metadata is None
+    assert type_of_target(noted) == type_of_target(y)
+
+
+def test_scikit_learn_reads_the_note(monkeypatch):
+    y = np.arange(20) % 3
+    noted = with_classes(y, np.array([0, 1, 2]))
+    monkeypatch.setattr(np, "unique", None)
+    assert type_of_target(noted) == "multiclass"

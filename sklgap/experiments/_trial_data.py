@@ -1,0 +1,200 @@
+"""The data of an experiment, prepared once for all its fits: checked, converted, and hashed for saved work.
+
+What is prepared is read-only. Where work is saved it belongs to the experiment, too: it is a copy, or the conversion
+was one. So nothing that a callback or a scorer does to the user's arrays meanwhile can make a saved result one of other
+data. What cannot be prepared so (a pipeline transforms X in every fit; a sparse matrix; a data path of the user's own)
+is handed on as it is, and is checked, converted and hashed for every fit.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import clone
+from sklearn.utils.validation import validate_data
+
+from sklgap.estimator import LBGapClassifier
+from sklgap.estimator._classifier import TAKEN
+from sklgap.experiments._protocol import take
+from sklgap.memory import Known, Unfollowable, fingerprint
+from sklgap.objective import Objective, check_objective
+from sklgap.objective._check import own_loss
+from sklgap.objective._data import CHUNK_SIZE, ArrayData
+from sklgap.training._dtypes import floating_dtype
+from sklgap.training._encoding import CheckedRows, to_numpy
+
+Data = tuple[Any, Any]
+# The training data, and further parts by their names in records; what of them a user calls X and y.
+Parts = Mapping[str, Data]
+# Parameters of a data path of the user's own, whose code may do anything with arrays.
+_OWN_PATH = ("iterator_train", "iterator_valid", "dataset")
+
+
+class TrialData(Mapping[str, Data]):
+    """The parts of an experiment by name, and what is prepared of them.
+
+    Other processes get the arrays as joblib hands them over: above 1 MB all map one file.
+
+    Parameters
+    ----------
+    parts : dict of str to (X, y)
+        As the user gave them.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._given = dict(parts)
+        self._checked: dict[str, tuple[CheckedRows, np.ndarray]] = {}
+        self._on_device: dict[Any, ArrayData] = {}
+        self._known: dict[tuple[str, ...], Known] = {}  # of parts together, as the user gave them
+
+    def __getitem__(self, part: str) -> Data:
+        return self._given[part]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._given)
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+    @property
+    def known(self) -> Known | None:
+        """Fingerprint of the parts as the user gave them, where it was found once for all fits."""
+        return self._known.get(tuple(self))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what every process makes of the arrays that it maps."""
+        return {**vars(self), "_on_device": {}}
+
+    # -- preparing -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def prepared(
+        cls,
+        parts: Parts,
+        estimator: Any,
+        parameters: Iterable[str] = (),
+        *,
+        hashed: bool = False,
+        scored: bool = False,
+        left_out: str | None = None,
+    ) -> "TrialData":
+        """Return the data of an experiment, checked and converted where that can be done once.
+
+        Parameters
+        ----------
+        parts : dict of str to (X, y)
+            As the user gave them; what is prepared already is returned as it is.
+        estimator : estimator
+            What will be fitted.
+        parameters : iterable of str
+            The names of those that its fits change.
+        hashed : bool, default=False
+            Whether work will be saved.
+        scored : bool, default=False
+            Whether scorers see the data, as the user gave them.
+        left_out : str, default=None
+            A part that some of the fits do not see (`without`).
+        """
+        if isinstance(parts, TrialData):
+            return parts
+        found = cls(parts)
+        if type(estimator) is not LBGapClassifier or any(issparse(X) for X, _ in parts.values()):
+            return found
+        if any(name.startswith(_OWN_PATH) for name in (*estimator._nested, *parameters)):
+            return found
+        hashed = hashed or estimator.memory is not None
+        if hashed and scored and not all(_is_array(given) for pair in parts.values() for given in pair):
+            return found
+        try:
+            found._prepare(estimator, hashed, scored, left_out)
+        except (ValueError, TypeError, Unfollowable):
+            return cls(parts)  # a fit, or the key of one, says in its own words what is wrong
+        return found
+
+    def _prepare(self, estimator: Any, hashed: bool, scored: bool, left_out: str | None) -> None:
+        known = {}
+        if hashed:
+            for seen in {tuple(self), tuple(part for part in self if part != left_out)}:
+                known[seen] = Known(fingerprint({part: self[part] for part in seen}))
+        if hashed and scored:
+            self._given = {part: (_private(X), _private(y)) for part, (X, y) in self._given.items()}
+        classifier = clone(estimator)
+        for part, (X, y) in self._given.items():
+            train = part == "train"
+            X, y = to_numpy(X), to_numpy(y)
+            values, labels = validate_data(
+                classifier, X, y, **TAKEN, ensure_min_samples=2 if train else 1, reset=not self._checked
+            )
+            if hashed:
+                values, labels = (_private(new, unless=old) for new, old in ((values, X), (labels, y)))
+            values, labels = _read_only(values), _read_only(labels)
+            names = getattr(classifier, "feature_names_in_", None)
+            own = Known(fingerprint(values)) if hashed and train else None
+            self._checked[part] = CheckedRows(values, names, own), labels
+        self._known = known
+        if not scored:  # nothing sees the data as the user gave them any more
+            self._given = {part: (checked.values, labels) for part, (checked, labels) in self._checked.items()}
+
+    def without(self, part: str) -> "TrialData":
+        """Return the other parts."""
+        fewer = TrialData({name: data for name, data in self.items() if name != part})
+        fewer._checked = {name: data for name, data in self._checked.items() if name != part}
+        fewer._on_device, fewer._known = self._on_device, self._known
+        return fewer
+
+    # -- using ---------------------------------------------------------------------------------------------------------
+
+    def fit(self, model: Any) -> None:
+        """Fit a model to the training data."""
+        model.fit(*(self._checked or self._given)["train"])
+
+    def encoded(self, model: Any, part: str) -> tuple[Any, np.ndarray]:
+        """Return rows and class numbers of a part as the net of a fitted classifier takes them."""
+        if part not in self._checked:
+            rows, numbers = model.net_.encoding_.encode(*self[part])
+        else:
+            checked, y = self._checked[part]
+            rows, numbers = model.net_.encoding_.encode_checked(np.asarray(checked.values), y)
+        return rows, numbers
+
+    def objective(
+        self,
+        model: Any,
+        part: str,
+        batch_norm: Any,
+        rows: np.ndarray | None = None,
+        passes: Literal["many", "few"] = "few",
+    ) -> Objective:
+        """Return the objective of a fitted model on a part, or on some of its rows; ``passes`` as in `ArrayData`."""
+        X, y = self[part]
+        if part not in self._checked:
+            if rows is not None:
+                X, y = take(X, rows), take(y, rows)
+            return check_objective(model, X, y, batch_norm=batch_norm)
+        net = model.net_
+        device, dtype = next(net.module_.parameters()).device, floating_dtype(net.module_)
+        key = (part, rows is None, passes, device, dtype, net.encoding_.net_shape)
+        if key not in self._on_device:
+            checked, y = self._checked[part]
+            X = np.asarray(checked.values)
+            data = net.encoding_.encode_checked(*((X, y) if rows is None else (X[rows], y[rows])))
+            self._on_device[key] = ArrayData(data, CHUNK_SIZE, dtype, device, passes=passes)
+        return Objective(net.module_, own_loss(net), self._on_device[key], batch_norm=batch_norm)
+
+
+def _is_array(given: Any) -> bool:
+    return type(given) is np.ndarray and not given.dtype.hasobject
+
+
+def _private(new: np.ndarray, unless: Any = None) -> np.ndarray:
+    """Return a copy; the array itself where it is one already of what it was made from."""
+    if unless is None or not isinstance(unless, np.ndarray | list) or np.may_share_memory(new, np.asarray(unless)):
+        return _read_only(new.copy())
+    return new
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view
