@@ -21,8 +21,8 @@ from sklgap.objective._outputs import logits_of
 
 Options = Mapping[str, Any]
 
-# Compiled code adds up in another order, and may round once where the module rounds twice: relative to the length of all
-# numbers together. bfloat16 has 8 bits, float16 has 11.
+# Compiled code adds up in another order, and may round once where the module rounds twice. Of the length of all numbers
+# together; bfloat16 has 8 bits, float16 has 11.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 # Inputs of so many shapes are compiled for; each takes seconds. A text whose length varies would never end.
 MAX_SHAPES = 8
