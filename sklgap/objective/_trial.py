@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sklgap._random import random_states, undisturbed
+from sklgap._tracebacks import innermost, raised_by_code
 from sklgap._typing import Batch, Buffers, Params
 from sklgap.objective._data import rows_of
 from sklgap.objective._loss import ModuleLoss
@@ -270,11 +271,10 @@ def _same(first: Tensor, again: Tensor, *, exact: bool) -> bool:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Say whether an error was raised by this package."""
-    raised = error.__traceback__
-    while raised is not None and raised.tb_next is not None:
-        raised = raised.tb_next
-    return raised is not None and str(raised.tb_frame.f_globals.get("__name__")).startswith("sklgap.")
+    """Say whether a ``raise`` of this package raised an error: a user's function in C leaves our call as the last."""
+    trace = innermost(error)
+    ours = trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("sklgap.")
+    return ours and raised_by_code(error)
 
 
 @contextlib.contextmanager

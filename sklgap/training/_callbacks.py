@@ -1,6 +1,5 @@
 """What the training net does around its steps: the record of an epoch, the stopping rule, the progress bar."""
 
-import dis
 import math
 from typing import Any
 
@@ -217,11 +216,3 @@ class TrainingProgress(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if key != "bar_"}
-
-
-def raised_by_code(error: BaseException) -> bool:
-    """Say whether a ``raise`` in the code raised it, rather than the interpreter between two instructions: Ctrl-C."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and dis.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sklgap._checks import given_to
+from sklgap._tracebacks import raised_by_code
 from sklgap._typing import Batch, Criterion, Precision
 from sklgap.nets import convert_to_ghost_batch_norm, initialize_weights
 from sklgap.objective._batch_norm import batch_norm_layers
@@ -31,7 +32,7 @@ from sklgap.objective._stream import Prepared, is_stream
 from sklgap.objective._tensors import as_tensor
 from sklgap.regimes import BatchRegime, LRSchedule, default_base_batch_size, n_batches, updates_of_epochs
 from sklgap.remedies import Remedy
-from sklgap.training._callbacks import EpochRecorder, StoppingRule, TrainingProgress, ValidationLoss, raised_by_code
+from sklgap.training._callbacks import EpochRecorder, StoppingRule, TrainingProgress, ValidationLoss
 from sklgap.training._checkpoint import Checkpoint
 from sklgap.training._data_parallel import check_same_rows, largest_share, share_out
 from sklgap.training._datasets import WeightedDataset, pair_of, tensors_of, unpacked

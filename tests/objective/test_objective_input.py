@@ -1,5 +1,7 @@
 """What an objective takes, and what it refuses."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -99,3 +101,9 @@ def test_weights_beside_a_loss_of_which_only_the_mean_is_known():
 
     with pytest.raises(TypeError, match="Sample weights need a criterion that is a torch loss module"):
         _make(criterion=mean, sample_weight=torch.ones(23))
+
+
+@pytest.mark.parametrize("criterion", [len, abs, math.floor])
+def test_a_function_in_c_that_is_no_criterion(criterion):
+    with pytest.raises(ValueError, match=r"^module and criterion must take the data, .*argument"):
+        Objective(nn.Linear(3, 2), criterion, (torch.zeros(8, 3), torch.arange(8) % 2))
