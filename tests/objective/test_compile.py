@@ -314,3 +314,42 @@ def test_copies_of_an_objective_measure_the_same(copied, compile):
         assert (other.gradient(before)[0], other.value(f.theta0 - 1)) == (expected[0][0], expected[1])
         assert torch.equal(other.gradient(before)[1], expected[0][1])
         assert torch.equal(f.gradient(before)[1], expected[0][1])
+
+
+class Kink(nn.Module):
+    """A layer whose units stand at the kink of the ReLU; compiled, rounding moves them off it in some types."""
+
+    def __init__(self, moved):
+        super().__init__()
+        self.first, self.second, self.moved = nn.Linear(6, 8, bias=False), nn.Linear(6, 3), moved
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, X):
+        hidden = self.first(X)
+        hidden = hidden - hidden.detach()
+        if torch.compiler.is_compiling() and X.dtype in self.moved:
+            hidden = hidden + 1e-9
+        return self.second(X) + self.head(torch.relu(hidden))
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_rounding_at_a_kink_is_told_from_a_wrong_gradient(train):
+    X = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    rounding = CompiledCalls(Kink([torch.float32]).train(train), check_compile(EAGER), [20])
+    rounding(X)
+    assert all(rounding._code.values())
+    wrong = CompiledCalls(Kink([torch.float32, torch.float64]).train(train), check_compile(EAGER), [20])
+    with pytest.warns(CompileWarning, match="other gradients"):
+        wrong(X)
+    assert not any(wrong._code.values())
+
+
+def test_other_outputs_are_refused_whatever_float64_gives():
+    class Shifted(nn.Linear):
+        def forward(self, X):
+            found = super().forward(X)
+            return found + 1 if torch.compiler.is_compiling() and X.dtype is torch.float32 else found
+
+    calls = CompiledCalls(Shifted(6, 3), check_compile(EAGER), [20])
+    with pytest.warns(CompileWarning, match="other outputs"):
+        calls(torch.ones(20, 6))
