@@ -31,7 +31,7 @@ def fit_checkpoint(
 
     Called before the parts of the net are made: the user's code has not run yet. The work of the net is not known then:
     the number of threads that it trains with joins the key later (`Checkpoint.add_to_key`). ``known`` is the
-    fingerprint of X, where it was found before.
+    fingerprint of X, if it was computed before.
     """
     if model.memory is None:
         return None

@@ -624,7 +624,7 @@ def surroundings(device: str) -> tuple[Any, ...]:
 
 @functools.cache
 def _installed() -> tuple[str, ...]:
-    """Return the versions of the other packages, which are read from files: 15 ms."""
+    """Return the versions of the other packages. Reading them from files takes 15 ms, so it is done once."""
     return tuple(version(package) for package in ("skorch", "scikit-learn", "numpy", "scipy"))
 
 
