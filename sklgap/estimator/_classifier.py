@@ -384,9 +384,9 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, task: Any = None) -> None:
         first = not (self.warm_start and hasattr(self, "net_"))
-        known = None
+        fingerprint = None
         if isinstance(X, CheckedRows):
-            X, names, known = np.asarray(X.values), X.names, X.known
+            X, names, fingerprint = np.asarray(X.values), X.names, X.fingerprint
             validate_data(self, X, skip_check_array=True, reset=first)
             if names is not None:
                 self.feature_names_in_ = names
@@ -404,7 +404,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         with using_threads(1):
             if first:
                 net = resolve.make_net(self, X, len(classes), class_weights(self.class_weight, classes, y, weight))
-                checkpoint = fit_checkpoint(self, net, X, encoded, classes, weight, known)
+                checkpoint = fit_checkpoint(self, net, X, encoded, classes, weight, fingerprint)
                 names = getattr(self, "feature_names_in_", None)
                 net.encoding_ = DataEncoding(classes, X.shape[1:], resolve.net_shape(self, X), names)
                 net.example_ = example = as_tensor(dense(net.encoding_.rows(X[:2])))

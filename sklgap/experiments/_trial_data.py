@@ -17,7 +17,7 @@ from sklearn.utils.validation import validate_data
 from sklgap.estimator import LBGapClassifier
 from sklgap.estimator._classifier import TAKEN
 from sklgap.experiments._protocol import take
-from sklgap.memory import Known, Unfollowable, fingerprint
+from sklgap.memory import Fingerprint, Unfollowable, fingerprint
 from sklgap.objective import Objective, check_objective
 from sklgap.objective._check import own_loss
 from sklgap.objective._data import CHUNK_SIZE, ArrayData
@@ -46,7 +46,7 @@ class TrialData(Mapping[str, Data]):
         self._given = dict(parts)
         self._checked: dict[str, tuple[CheckedRows, np.ndarray]] = {}
         self._on_device: dict[Any, ArrayData] = {}
-        self._known: dict[tuple[str, ...], Known] = {}  # of parts together, as the user gave them
+        self._fingerprints: dict[tuple[str, ...], Fingerprint] = {}  # of parts together, as the user gave them
 
     def __getitem__(self, part: str) -> Data:
         return self._given[part]
@@ -58,9 +58,9 @@ class TrialData(Mapping[str, Data]):
         return len(self._given)
 
     @property
-    def known(self) -> Known | None:
+    def fingerprint(self) -> Fingerprint | None:
         """Fingerprint of the parts as the user gave them; None if it was not computed once for all fits."""
-        return self._known.get(tuple(self))
+        return self._fingerprints.get(tuple(self))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what every process makes from the arrays itself."""
@@ -113,10 +113,10 @@ class TrialData(Mapping[str, Data]):
         return found
 
     def _prepare(self, estimator: Any, hashed: bool, scored: bool, left_out: str | None) -> None:
-        known = {}
+        fingerprints = {}
         if hashed:
             for seen in {tuple(self), tuple(part for part in self if part != left_out)}:
-                known[seen] = Known(fingerprint({part: self[part] for part in seen}))
+                fingerprints[seen] = Fingerprint(fingerprint({part: self[part] for part in seen}))
         if hashed and scored:
             self._given = {part: (_private(X), _private(y)) for part, (X, y) in self._given.items()}
         classifier = clone(estimator)
@@ -130,9 +130,9 @@ class TrialData(Mapping[str, Data]):
                 values, labels = (_private(new, unless=old) for new, old in ((values, X), (labels, y)))
             values, labels = _read_only(values), _read_only(labels)
             names = getattr(classifier, "feature_names_in_", None)
-            own = Known(fingerprint(values)) if hashed and train else None
+            own = Fingerprint(fingerprint(values)) if hashed and train else None
             self._checked[part] = CheckedRows(values, names, own), labels
-        self._known = known
+        self._fingerprints = fingerprints
         if not scored:  # nothing sees the data as the user gave them any more
             self._given = {part: (checked.values, labels) for part, (checked, labels) in self._checked.items()}
 
@@ -140,7 +140,7 @@ class TrialData(Mapping[str, Data]):
         """Return the other parts."""
         fewer = TrialData({name: data for name, data in self.items() if name != part})
         fewer._checked = {name: data for name, data in self._checked.items() if name != part}
-        fewer._on_device, fewer._known = self._on_device, self._known
+        fewer._on_device, fewer._fingerprints = self._on_device, self._fingerprints
         return fewer
 
     # -- using ---------------------------------------------------------------------------------------------------------

@@ -120,8 +120,8 @@ def run_trial(
             device = check_device(final_estimator(model).device)
             # The weights too: a fit that is not saved may have come to others.
             fitted = final_estimator(model).module_.state_dict()
-            parts_or_known = dict(data) if data.known is None else data.known
-            key = key_of("trial", plainly, fitted, parts_or_known, measuring, surroundings(device))
+            seen = dict(data) if data.fingerprint is None else data.fingerprint
+            key = key_of("trial", plainly, fitted, seen, measuring, surroundings(device))
         found = None if store is None or key is None else _loaded(store, key, data, measuring)
         if found is None:
             found = measure(model, data, measuring, trial.seed)

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_array, column_or_1d
 from torch import Tensor
 
 from sklgap._checks import naming_data
-from sklgap.memory import Known
+from sklgap.memory import Fingerprint
 
 # What is sparse is made dense by batch and by block of rows, never as a whole.
 NOT_SPARSE = (
@@ -46,13 +46,13 @@ def with_classes(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
 class CheckedRows(NamedTuple):
     """X as `LBGapClassifier.fit` checks and converts it, for experiments that fit to the same X many times.
 
-    ``values`` are finite, in float32 and in C order. ``names`` are the names of the columns. ``known`` is the
-    fingerprint of the values for saved work. Labels that are given with it have been checked as well.
+    ``values`` are finite, in float32 and in C order. ``names`` are the names of the columns. ``fingerprint`` is
+    that of the values, for saved work. Labels that are given with it have been checked as well.
     """
 
     values: np.ndarray
     names: np.ndarray | None = None
-    known: Known | None = None
+    fingerprint: Fingerprint | None = None
 
 
 class DataEncoding:
