@@ -186,7 +186,7 @@ def _embedded(figure: Figure, spoken: str) -> str:
     with matplotlib.rc_context({"svg.hashsalt": "sklgap"}):  # equal records give equal pages
         figure.savefig(file, format="svg", metadata={"Date": None})
     data = base64.b64encode(file.getvalue()).decode()
-    return f'```{{raw}} html\n<img alt="{html.escape(spoken)}" src="data:image/svg+xml;base64,{data}">\n```'
+    return f'```{{raw}} html\n<img style="max-width: 100%" alt="{html.escape(spoken)}" src="data:image/svg+xml;base64,{data}">\n```'
 
 
 # -- Sphinx ------------------------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def write_page(app: Sphinx, docname: str, content: list[str]) -> None:
     """Replace the mark by the text."""
     if docname != PAGE:
         return
-    for path in FOLDER.glob("*.json"):
+    for path in (*FOLDER.glob("*.json"), __file__):
         app.env.note_dependency(str(path))
     content[0] = content[0].replace(MARK, page(records()))
 
