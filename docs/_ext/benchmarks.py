@@ -186,7 +186,8 @@ def _embedded(figure: Figure, spoken: str) -> str:
     with matplotlib.rc_context({"svg.hashsalt": "sklgap"}):  # equal records give equal pages
         figure.savefig(file, format="svg", metadata={"Date": None})
     data = base64.b64encode(file.getvalue()).decode()
-    return f'```{{raw}} html\n<img style="max-width: 100%" alt="{html.escape(spoken)}" src="data:image/svg+xml;base64,{data}">\n```'
+    image = f'<img style="max-width: 100%" alt="{html.escape(spoken)}" src="data:image/svg+xml;base64,{data}">'
+    return f"```{{raw}} html\n{image}\n```"
 
 
 # -- Sphinx ------------------------------------------------------------------------------------------------------------
