@@ -8,9 +8,9 @@ C1 of Keskar et al. (2017) on 10,000 images: small batches of 64 (SB) for 25 epo
 60, five paired trials. The tables hold the accuracy by the statistics of the test batch, by statistics of the training
 data and by the running averages, Metric 2.1 in the full space and in 100 dimensions, and distances from the start.
 
-The fits take some six hours of one core. With ``--memory`` they go on from the last finished one. ``--weights`` saves
-the weights of every trial, so that a later version can measure them again. ``--quick`` does it with the digits that
-ship with scikit-learn: not the paper's setting.
+The fits take some six hours of one core. With ``--memory`` a stopped run continues after its last finished fit.
+``--weights`` saves the weights of every trial, so that a later version can measure them again. ``--quick`` uses the
+digits of scikit-learn, which are not the paper's setting.
 """
 
 # %%
@@ -50,7 +50,7 @@ else:
     estimator = LBGapClassifier("C1", tol=None)
 
 # %%
-# Each policy of batch norm gives a table of its own; the fits are loaded from the first.
+# Each policy of batch norm gives its own table. With ``--memory`` the fits are trained once and loaded afterwards.
 found = {}
 for policy in ("batch", "population", "running"):
     measured = arguments.sharpness_samples and policy == "batch"

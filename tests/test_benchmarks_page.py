@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import math
-import re
 from pathlib import Path
 
 import pytest
@@ -35,11 +34,6 @@ def growing(exponent=1.03, error=0.02, of="rows", name="fit"):
     return {**HEAD, "growth": [{**one, "exponent": exponent, "standard_error": error}]}
 
 
-def drawn(picture, kind, colour):
-    """Return where on the x-axis circles ("cx") or strokes ("x1") of a colour stand."""
-    return [float(x) for x in re.findall(rf'<(?:circle|line) {kind}="([\d.]+)"[^>]*class="(?:aim )?{colour}"', picture)]
-
-
 # -- what is shown -----------------------------------------------------------------------------------------------------
 
 
@@ -59,9 +53,10 @@ def test_a_row_of_the_table(aim, cell):
     ("exponent", "error", "shown"), [(1.034, 0.021, "1.03 ± 0.02"), (0.5, math.nan, "0.50"), (2.0, None, "2.00")]
 )
 def test_exponents_stand_in_the_table_and_in_the_legend(exponent, error, shown):
-    text = benchmarks.page({"growth": growing(exponent, error)})
-    assert f"| rows | fit | {shown} | 1.5 |" in text
-    assert f">fit: {shown}</text>" in text
+    record = growing(exponent, error)
+    assert f"| rows | fit | {shown} | 1.5 |" in benchmarks.page({"growth": record})
+    (axes,) = benchmarks.growth_figure(record["growth"]).axes
+    assert [line.get_label() for line in axes.lines] == [f"fit: {shown}"]
 
 
 def test_every_record_has_its_command_and_its_hardware():
@@ -74,7 +69,10 @@ def test_every_record_has_its_command_and_its_hardware():
 def test_what_is_not_recorded_has_no_section(missing):
     found = {
         "training_overhead": training(case("one", 1.1)),
-        "measuring": {**HEAD, "cases": [{"case": "gradient", "ratios": {"bare": 1.0, "sklgap": 1.04}, "aims": {}}]},
+        "measuring": {
+            **HEAD,
+            "cases": [{"case": "gradient", "seconds": {"bare": 1}, "ratios": {"bare": 1.0, "point": 1.04}, "aims": {}}],
+        },
         "growth": growing(),
     }
     title = f"## {benchmarks.TITLES[missing]}\n"
@@ -93,9 +91,9 @@ def test_peaks_of_memory_are_shown_where_they_were_measured():
     assert "### Memory" not in benchmarks.page({"training_overhead": training(without)})
     text = benchmarks.page({"training_overhead": training(without, with_peaks)})
     section = text.partition("### Memory")[2]
-    assert "two, a whole fit: 140 megabytes" in section
-    assert "two, the loop by hand: 1 megabytes" in section
-    assert "one, a whole fit" not in section
+    assert "| megabytes | a whole fit | plain skorch | the loop by hand |" in section
+    assert "| two | 140.0 | 20.0 | 0.0 |" in section
+    assert "| one |" not in section
 
 
 def test_records_of_the_repository(tmp_path):
@@ -115,49 +113,63 @@ def test_the_page_has_the_mark_and_is_linked():
     assert "(../benchmarks.md)" in (DOCS / "results" / "README.md").read_text()
 
 
-# -- pictures ----------------------------------------------------------------------------------------------------------
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+def ratios(values, aims):
+    return {"case": "one", "ratios": values, "aims": aims}
+
+
+def marks(axes, color):
+    """Return the places of the values, and of the aims, of one colour."""
+    circles, strokes = (line for line in axes.lines if line.get_color() == color)
+    return circles.get_xydata().tolist(), strokes.get_xydata().tolist()
 
 
 def test_marks_stand_where_the_values_are():
-    rows = [("one", {"a": 0.5, "b": 2.0}, {"a": 1.0}), ("two", {"a": 1.0, "b": 8.0}, {"a": 2.0, "b": None})]
-    picture = benchmarks.dots("times", rows, mark_one=True)
-    # The legend's mark comes first.
-    a, b = drawn(picture, "cx", "first")[1:], drawn(picture, "cx", "second")[1:]
-    aims = drawn(picture, "x1", "first")
-    assert aims == [a[1], b[0]]
-    assert not drawn(picture, "x1", "second")
-    # A factor of two is the same way everywhere.
-    assert a[1] - a[0] == pytest.approx(b[0] - a[1], abs=0.2)
-    assert b[1] - b[0] == pytest.approx(2 * (b[0] - a[1]), abs=0.2)
+    cases = [
+        ratios({"a": 0.5, "b": 2.0}, {"a": 1.0}),
+        ratios({"a": 1.0}, {"a": 2.0, "b": None}),
+        ratios({"b": 8.0}, {}),
+    ]
+    (axes,) = benchmarks.ratio_figure(cases, ["a", "b"], "times").axes
+    assert axes.get_xscale() == "log"
+    assert marks(axes, "C0") == ([[0.5, 0], [1.0, 1]], [[1.0, 0], [2.0, 1]])
+    assert marks(axes, "C1") == ([[2.0, 0], [8.0, 2]], [])
 
 
-@pytest.mark.parametrize("names", [["loop", "sklgap", "skorch"], ["sklgap", "skorch"], ["bare", "sklgap", "skorch"]])
-def test_a_name_has_one_colour_in_all_pictures(names):
-    picture = benchmarks.dots("times", [("row", {name: 1.0 + i for i, name in enumerate(names)}, {})])
-    for name, colour in (("sklgap", "first"), ("skorch", "third")):
-        found = re.search(rf'class="(\w+)"><title>row, {benchmarks.NAMES[name]}:', picture)
-        assert found[1] == colour
-    assert len(set(re.findall(r'class="(\w+)"><title>', picture))) == len(names)
+@pytest.mark.parametrize("name", ["training_overhead", "measuring", "gpu_overhead"])
+def test_the_figure_and_the_table_say_what_times_are_divided_by(name):
+    base = "bare" if name == "measuring" else "loop"
+    cases = [{"case": "one", "seconds": {base: 1.0}, "ratios": {base: 1.0, "x": 1.04, "y": 3.0}, "aims": {"x": 1.05}}]
+    unit = benchmarks.UNITS.get(name, benchmarks.LOOP)
+    text = "\n".join(benchmarks.ratio_section(cases, unit))
+    assert ("bare passes" in unit) == (name == "measuring")
+    assert f"| {unit} | x | y |" in text
+    assert "| one | 1.04 (1.05) | 3.00 |" in text
+    assert benchmarks.ratio_figure(cases, ["x", "y"], unit).axes[0].get_xlabel() == unit
 
 
-def test_lines_of_a_power_are_straight():
-    picture = benchmarks.curves("rows", {"line": [(10, 1.0), (100, 10.0), (1000, 100.0)]})
-    points = re.search(r'polyline points="([^"]+)"', picture)[1].split()
-    (x1, y1), (x2, y2), (x3, y3) = (map(float, point.split(",")) for point in points)
-    assert x2 - x1 == pytest.approx(x3 - x2, abs=0.2)
-    assert y2 - y1 == pytest.approx(y3 - y2, abs=0.2)
-    assert y1 > y2 > y3
+def test_a_variant_that_was_refused_has_an_empty_cell():
+    cases = [
+        {"case": "one", "seconds": {"loop": 1.0}, "ratios": {"loop": 1.0, "compiled": 0.5}, "aims": {}},
+        {"case": "two", "seconds": {"loop": 2.0}, "ratios": {"loop": 1.0}, "aims": {}},
+    ]
+    text = "\n".join(benchmarks.ratio_section(cases, benchmarks.LOOP))
+    assert "| one | 0.50 | 1 |" in text
+    assert "| two |  | 2 |" in text
 
 
-@pytest.mark.parametrize("values", [[1.0], [0.9, 1.1], [0.7, 6.7], [1, 500], [1e3, 1e7]])
-def test_an_axis_has_ticks_and_holds_its_values(values):
-    at, ticks = benchmarks._log_axis(values, 0.0, 100.0)
-    assert all(0 <= at(value) <= 100 for value in [*values, *ticks])
-    assert ticks
-    assert ticks == sorted(ticks)
+@pytest.mark.parametrize("kinds", [["rows"], ["rows", "trials"], ["rows", "trials", "candidates"]])
+def test_each_kind_of_size_has_a_panel(kinds):
+    growth = [one for of in kinds for name in ("fit", "predict") for one in growing(of=of, name=name)["growth"]]
+    figure = benchmarks.growth_figure(growth)
+    assert [axes.get_xlabel() for axes in figure.axes] == kinds
+    for axes in figure.axes:
+        assert [line.get_label() for line in axes.lines] == ["fit: 1.03 ± 0.02", "predict: 1.03 ± 0.02"]
+        assert axes.lines[0].get_xydata().tolist() == [[10, 0.1], [100, 0.2], [1000, 1.5]]
 
 
-def test_names_are_escaped():
-    picture = benchmarks.curves("rows", {"a < b & c": [(1, 1.0), (2, 2.0)]})
-    assert "a &lt; b &amp; c" in picture
-    assert "a < b" not in picture
+def test_equal_records_give_equal_pages():
+    found = {"growth": growing(), "training_overhead": training(case("one", 1.1, aim=1.0))}
+    assert benchmarks.page(found) == benchmarks.page(found)

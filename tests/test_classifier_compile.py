@@ -117,7 +117,9 @@ FALLBACKS = {
 @pytest.mark.parametrize("case", FALLBACKS)
 def test_a_net_that_cannot_be_compiled_is_trained_as_it_is(case):
     given, sentence = FALLBACKS[case]
-    with pytest.warns(CompileWarning, match=f"compile: the net is evaluated without torch.compile, for .*{sentence}"):
+    with pytest.warns(
+        CompileWarning, match=f"compile: the net is evaluated without torch.compile, because .*{sentence}"
+    ):
         model = small(compile=True, **given).fit(X, Y)
     assert same_weights(model, small(**{k: v for k, v in given.items() if k == "net"}).fit(X, Y))
 
@@ -129,7 +131,7 @@ def test_a_net_that_cannot_be_compiled_is_trained_as_it_is(case):
 )
 def test_regimes_of_many_sizes(regime):
     given = {"batch_regime": regime, "net": Mlp, "max_epochs": 8}
-    with pytest.warns(CompileWarning, match="compile__dynamic=True compiles for all at once"):
+    with pytest.warns(CompileWarning, match="compile__dynamic=True compiles one code for all"):
         model = small(**given, **EAGER).fit(X, Y)
     assert not code(model)
     assert same_weights(model, small(**given).fit(X, Y))
@@ -146,7 +148,7 @@ def test_hooks_of_a_callback_are_called():
         def count(self, *_):
             self.seen += 1
 
-    with pytest.warns(CompileWarning, match="it has hooks"):
+    with pytest.warns(CompileWarning, match="the net has hooks"):
         model = small(net=Mlp, callbacks=[("hooks", Hooks())], batch_size=30, **EAGER).fit(X, Y)
     assert dict(model.net_.callbacks_)["hooks"].seen >= 4
 
@@ -167,8 +169,13 @@ def test_parameters():
     ("given", "error", "sentence"),
     [
         ({"compile": "yes"}, ValueError, "compile must be True or False"),
+        ({"compile": {"backend": "eager"}}, ValueError, "True or False; got .*: give options as compile__backend"),
         ({"compile__fullgraph": "yes"}, ValueError, "compile__fullgraph must be True or False"),
-        ({"compile__backnd": "eager"}, TypeError, "compile__backnd is not an argument.*did you mean 'backend'"),
+        (
+            {"compile__backnd": "eager"},
+            TypeError,
+            "compile__backnd is not an argument of torch.compile, .*did you mean 'backend'",
+        ),
         ({"compile__model": None}, TypeError, "compile__model is not an argument"),
         ({"compile": True, "compile__mode": "default", "compile__options": {"a": 1}}, ValueError, "not both of them"),
     ],

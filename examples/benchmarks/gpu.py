@@ -1,9 +1,9 @@
-"""Everything that needs a GPU, in one run that fits a time limit and writes its records whatever happens.
+"""Everything that needs a GPU, in one run within a time limit.
 
-First the tests marked ``gpu``. Then the times of an epoch: as it is, compiled, compiled with CUDA graphs
+It first runs the tests marked ``gpu``. Then it measures an epoch: as it is, compiled, compiled with CUDA graphs
 (``mode="reduce-overhead"``), in TensorFloat-32 and in bfloat16, as ratios to a loop written by hand. In the time that
-is left, Tables 2, 3 and 4 of Keskar et al. (2017) for C1 on all of CIFAR-10. Each record is written as soon as it is
-there.
+is left it computes Tables 2, 3 and 4 of Keskar et al. (2017) for C1 on all of CIFAR-10. Each record is written as soon
+as it is complete, so that nothing is lost when the time ends.
 
     python examples/benchmarks/gpu.py --output results --seconds 570
     python examples/benchmarks/gpu.py --output results --device cpu --quick   # tries the script, measures nothing
@@ -75,7 +75,7 @@ def ours(case: Case, X: np.ndarray, y: np.ndarray, device: str, setting: dict[st
 
 
 def overhead(case: Case, device: str, repeats: int) -> dict[str, Any]:
-    """Return seconds of an epoch and ratios to the loop; None where a variant is refused, or falls back."""
+    """Return seconds of an epoch and ratios to the loop, and the errors of variants that are refused or fall back."""
     X, y = case.data()
     seconds: dict[str, list[float]] = {}
     refused: dict[str, str] = {}
@@ -96,14 +96,14 @@ def overhead(case: Case, device: str, repeats: int) -> dict[str, Any]:
     runs = {"loop": timed("loop", lambda: loop(case, X, y, device))}
     for name, setting in VARIANTS.items():
         runs[name] = timed(name, lambda setting=setting: ours(case, X, y, device, setting))  # type: ignore[misc]
-    interleaved_medians(runs, repeats)  # its times hold compilation: those of the epochs are kept beside
+    interleaved_medians(runs, repeats)  # its times include compilation; those of the epochs are in `seconds`
     medians = {name: float(np.median(values)) for name, values in seconds.items() if name not in refused}
     ratios = {name: value / medians["loop"] for name, value in medians.items()}
     return {"case": case.name, "seconds": medians, "ratios": ratios, "aims": {}, "refused": refused}
 
 
 def run(command: list[str], log: Path, limit: float) -> None:
-    """Run a command until it ends or the time is over: then it is interrupted, and writes what had finished."""
+    """Run a command until it ends, or interrupt it after the time limit, so that it writes what it has finished."""
     if limit <= 0:
         log.write_text("no time was left\n")
         return

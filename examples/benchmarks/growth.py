@@ -1,7 +1,8 @@
 """How does the cost grow? Times against rows, parameters, trials and candidates, with the fitted exponents.
 
-An exponent is the slope of log time against log size, by least squares over the upper half of the sizes, where what
-every call costs no longer shows. 1 is linear. Medians of interleaved repeats.
+An exponent is the slope of log time against log size. It is fitted by least squares to the upper half of the sizes,
+where the fixed cost of a call no longer shows. An exponent of 1 means linear growth. Times are medians of interleaved
+repeats.
 
     python examples/benchmarks/growth.py --json growth.json   # ten minutes at most, on an idle machine
     python examples/benchmarks/growth.py --quick              # smaller sizes, few repeats
@@ -30,13 +31,13 @@ from torch import nn
 from sklgap import LBGapClassifier, batch_size_curve, compare_regimes, gap_report
 from sklgap.objective import Objective, check_objective
 
-# Of which something is measured; it returns the seconds that it took.
+# A run returns the seconds that it took.
 Run = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Growth:
-    """What is measured against what: ``runs`` makes one run ready for each name."""
+    """What is measured against what: ``runs`` returns a run for each name at a size."""
 
     of: str
     sizes: Sequence[int]
@@ -111,13 +112,13 @@ def of_trials(n: int) -> dict[str, Run]:
 
     def compare() -> None:
         report = compare_regimes(model, X[:400], y[:400], X[400:], y[400:], n_trials=n, random_state=0, verbose=0)
-        of_report.append(timed(lambda: leave(report))())
+        of_report.append(timed(lambda: write_all(report))())
 
-    # The report is written once, right after the trainings: it saves what it has computed.
+    # The report is written once, right after the trainings, because it caches what it computes.
     return {"compare_regimes, with its report": timed(compare), "its report alone": lambda: of_report[-1]}
 
 
-def leave(report: Any) -> None:
+def write_all(report: Any) -> None:
     """Write a report in all its forms but pictures."""
     for write in (
         str,
@@ -146,13 +147,13 @@ def of_candidates(n: int) -> dict[str, Run]:
 
     def tuned() -> None:
         options = {"lr": "tuned", "learning_rates": rates, "n_trials": 2, "random_state": 0, "verbose": 0}
-        leave(batch_size_curve(train, batch_sizes=[32, 256], **options))
+        write_all(batch_size_curve(train, batch_sizes=[32, 256], **options))
 
     return {
-        "gap_report of a search": timed(lambda: leave(gap_report(search, reference=0))),
+        "gap_report of a search": timed(lambda: write_all(gap_report(search, reference=0))),
         "learning rates of a curve": timed(tuned),
         "batch sizes of a curve": timed(
-            lambda: leave(batch_size_curve(train, batch_sizes=sizes, n_trials=2, random_state=0, verbose=0))
+            lambda: write_all(batch_size_curve(train, batch_sizes=sizes, n_trials=2, random_state=0, verbose=0))
         ),
     }
 

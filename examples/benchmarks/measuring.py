@@ -3,8 +3,8 @@
 A gradient of the sharpness search against a bare forward and backward pass, a Hessian product against a bare double
 backward pass, and a point of a line against a bare forward pass: the same net in evaluation mode, with batch statistics
 in its batch norm, on the same chunks. Each time is divided by that of the bare passes, in which nothing is compiled.
-Hessian products are never compiled. Medians of interleaved repeats; what is made once (an objective, the graph of a
-gradient, compiled code) is made before.
+Hessian products are never compiled. Times are medians of interleaved repeats. Work that is done once (an objective, the
+graph of a gradient, compiled code) is not timed.
 
     python examples/benchmarks/measuring.py --json measuring.json   # some minutes, on an idle machine
     python examples/benchmarks/measuring.py --quick                 # few repeats

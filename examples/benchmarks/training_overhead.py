@@ -2,10 +2,10 @@
 
 The same net, distribution of starting weights, data, optimiser, batch size and number of updates in all three, with
 torch's defaults in the loop. Each time is divided by that of the loop: of a whole ``fit``, and of its epochs alone.
-What a fit does beside its epochs is validation of the data, and one pass over them at the end, which gives the accuracy
-of the final weights; of a net with batch norm it gives the statistics too, and takes a second pass for more than 5,000
-rows, where each chunk of the first one was normalised with its own statistics. Medians of interleaved repeats. Peaks of
-memory are those of a process that does nothing else, above what it has with the data (Linux).
+A fit also validates the data, and makes one pass over them at its end for the accuracy of the final weights.
+For a net with batch norm this pass also gives the statistics. More than 5,000 rows then need a second pass, because the
+first one normalises each chunk with its own statistics. Times are medians of interleaved repeats. A peak of memory is
+that of a process that does nothing else, without the memory that it has with the data (Linux).
 
     python examples/benchmarks/training_overhead.py --json overhead.json   # ten minutes, on an idle machine
     python examples/benchmarks/training_overhead.py --quick                # small cases, few repeats

@@ -49,7 +49,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         ``"ResNet44"``, ``"WRN16-4"``: the residual nets of Hoffer et al.; all with inputs from X and outputs from the
         classes; or a module class (arguments by ``module__...``; it must return logits, or a tuple that starts with
         them, or a dict or an object with ``logits``); or a module instance, copied and trained from its weights. A
-        compiled module is trained as the module it was made from, compiled where ``compile`` says so.
+        compiled module is trained as the module that it was made from; ``compile`` says whether to compile that.
     input_shape : tuple (channels, height, width), default=None
         Shape of an image for convolutional nets and augmentation. None: from a 4-D X, or from 784 = 1x28x28 and
         3,072 = 3x32x32 columns.
@@ -139,13 +139,13 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
     device : str, default="auto"
         ``"auto"``: cuda, else mps, else cpu, parallel workers taking several cuda devices in turn; or any torch device.
     precision : {"float32", "tf32", "bfloat16"}, default="float32"
-        In which arithmetic ``fit`` trains. Predictions, validation and measurements stay in float32 or float64.
-        ``"float32"``: as torch is set, which by default lets CUDA round in convolutions, as ``"tf32"`` does.
-        ``"tf32"``: CUDA rounds the inputs of all matrix products and convolutions to 11 bits (TensorFloat-32); an error
-        on another device, and in a thread beside the main one, as torch's setting is one for the process.
-        ``"bfloat16"``: forward passes in ``torch.autocast`` (matrix products and convolutions with 8 bits), outputs
-        cast to float32 before the loss; weights and optimiser stay in float32. On a CPU without instructions for
-        bfloat16 it is slower.
+        The arithmetic that ``fit`` trains in. Predictions, validation and measurements stay in float32 or float64.
+        ``"float32"``: torch's own settings hold. By default they let CUDA round in convolutions, as ``"tf32"`` does.
+        ``"tf32"``: CUDA rounds the inputs of all matrix products and convolutions to 11 bits (TensorFloat-32). Other
+        devices are refused. So are threads other than the main one, because torch has one setting for the process.
+        ``"bfloat16"``: forward passes run in ``torch.autocast``, where matrix products and convolutions have 8 bits.
+        The outputs are cast to float32 before the loss. Weights and optimiser stay in float32. On a CPU without
+        instructions for bfloat16 it is slower.
     data_parallel : bool, default=False
         Share the rows of every batch out between the processes of a ``torchrun``, all of which call ``fit`` with the
         same arguments: they make the updates of one process with the whole batch. See ``docs/parallel.md``.
@@ -177,13 +177,13 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         a busy machine; else torch's setting. None: torch's setting. The last digits of a fit depend on the number.
         A forked process has one thread in any case.
     compile : bool, default=False
-        Compile the forward and backward pass by ``torch.compile``, in training and wherever the estimator is measured;
-        options by ``compile__backend``, ``compile__mode`` and so on. Compiling takes seconds, and pays for large nets
-        and long trainings. It is for batches of the regime's size; a partial last batch, validation and predictions are
-        evaluated as ever. A `sklgap.objective.CompileWarning` says why a net is trained without it (no compiler is
-        found, the net cannot be compiled as a whole, it has hooks, a regime of many sizes); the results are then those
-        of ``compile=False``. Compiled results may differ in their last digits. Whether a net is compiled is not part of
-        what ``memory`` finds a fit by: a saved fit may come from either.
+        Compile the forward and backward pass by ``torch.compile``, in training and in measurements of the estimator.
+        Options are given by ``compile__backend``, ``compile__mode`` and so on, and count only with ``compile=True``.
+        Compiling takes seconds, and pays for large nets and long trainings. Only batches of the regime's batch size are
+        compiled: a partial last batch, validation and predictions are not. A `sklgap.objective.CompileWarning` says why
+        a net is trained without it: no compiler is found, the net cannot be compiled as a whole, it has hooks, or the
+        regime has many batch sizes. The results are then those of ``compile=False``. Compiled results may differ in
+        their last digits. ``memory`` does not distinguish the two: a saved fit may be compiled or not.
     **kwargs
         skorch's nested parameters: ``module__``, ``criterion__``, ``optimizer__``, ``iterator_train__``,
         ``iterator_valid__``, ``callbacks__``, ``dataset__``, ``compile__``; and ``iterator_train``,
@@ -384,9 +384,9 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, task: Any = None) -> None:
         first = not (self.warm_start and hasattr(self, "net_"))
-        known = None
+        fingerprint = None
         if isinstance(X, CheckedRows):
-            X, names, known = np.asarray(X.values), X.names, X.known
+            X, names, fingerprint = np.asarray(X.values), X.names, X.fingerprint
             validate_data(self, X, skip_check_array=True, reset=first)
             if names is not None:
                 self.feature_names_in_ = names
@@ -404,7 +404,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         with using_threads(1):
             if first:
                 net = resolve.make_net(self, X, len(classes), class_weights(self.class_weight, classes, y, weight))
-                checkpoint = fit_checkpoint(self, net, X, encoded, classes, weight, known)
+                checkpoint = fit_checkpoint(self, net, X, encoded, classes, weight, fingerprint)
                 names = getattr(self, "feature_names_in_", None)
                 net.encoding_ = DataEncoding(classes, X.shape[1:], resolve.net_shape(self, X), names)
                 net.example_ = example = as_tensor(dense(net.encoding_.rows(X[:2])))
@@ -519,7 +519,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
 
     @property
     def torch_compile_options(self) -> dict[str, Any] | None:
-        """The options of ``torch.compile`` that the estimator is measured with; None: it is measured without."""
+        """The options of ``torch.compile`` that measurements of the estimator use; None: they do not compile."""
         return resolve.compile_options(self)
 
     @property

@@ -31,8 +31,8 @@ def recompute_batch_norm(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> f
     Returns
     -------
     float or None
-        The accuracy with these statistics, where the same pass shows it: all rows are one chunk, so that every layer
-        has normalised with the statistics that it ends up with. Each of several chunks was normalised with its own.
+        The accuracy with these statistics, if all rows are one chunk: every layer has then normalised with its final
+        statistics. None for several chunks, because each was normalised with its own statistics.
 
     Warns
     -----
@@ -64,7 +64,7 @@ def recompute_batch_norm(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> f
         )
         return None
     set_buffers(module, statistics)
-    # A layer that is used twice has the statistics of both uses in the end, and one without buffers has none.
+    # A layer that is used twice ends with the statistics of both uses. A layer without buffers stores none.
     if len(right) > 1 or any(n > 1 or layers[name].running_mean is None for name, n in uses.items()):
         return None
     return int(right[0]) / data.n_samples

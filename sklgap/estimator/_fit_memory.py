@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
-from sklgap.memory import Known, Memory, fingerprint_of_named, key_of, surroundings
+from sklgap.memory import Fingerprint, Memory, fingerprint_of_named, key_of, surroundings
 from sklgap.training import TrainingNet
 from sklgap.training._checkpoint import Checkpoint
 
@@ -25,13 +25,13 @@ def fit_checkpoint(
     y: np.ndarray,
     classes: np.ndarray,
     sample_weight: np.ndarray | None = None,
-    known: Known | None = None,
+    fingerprint: Fingerprint | None = None,
 ) -> Checkpoint | None:
     """Return what saves the fit of ``model`` to X and the class numbers y; None where nothing is to be saved.
 
     Called before the parts of the net are made: the user's code has not run yet. The work of the net is not known then:
-    the number of threads that it trains with joins the key later (`Checkpoint.add_to_key`). ``known`` is the
-    fingerprint of X, where it was found before.
+    the number of threads that it trains with joins the key later (`Checkpoint.add_to_key`). ``fingerprint`` is
+    that of X, if it was computed before.
     """
     if model.memory is None:
         return None
@@ -58,6 +58,11 @@ def fit_checkpoint(
     # A sparse matrix notes in its attributes whether its indices are sorted, once somebody has asked.
     rows = (X.shape, X.data, X.indices, X.indptr) if issparse(X) else X
     # The labels train nothing, but callbacks may measure on labelled data.
-    data = (rows if known is None else known, y, classes, *(() if sample_weight is None else (sample_weight,)))
+    data = (
+        rows if fingerprint is None else fingerprint,
+        y,
+        classes,
+        *(() if sample_weight is None else (sample_weight,)),
+    )
     key = key_of("fit", type(model), *data, net.seed, surroundings(str(net.device)), **params)
     return None if key is None else Checkpoint(memory, key, lambda: fingerprint_of_named(params))

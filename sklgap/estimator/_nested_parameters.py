@@ -163,3 +163,8 @@ def hide_kwargs(cls: type) -> type:
     parameters = inspect.signature(cls).parameters.values()
     cls.__signature__ = inspect.Signature([p for p in parameters if p.kind is not p.VAR_KEYWORD])  # type: ignore[attr-defined]
     return cls
+
+
+def drop_nested(model: NestedParametersMixin, prefix: str) -> None:
+    """Remove the nested parameters of this prefix from an estimator."""
+    model._nested = {name: value for name, value in model._nested.items() if not name.startswith(f"{prefix}__")}

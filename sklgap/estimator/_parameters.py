@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import numbers
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -110,9 +111,15 @@ def make_net(model: Any, X: Any, n_classes: int, class_weight: np.ndarray | None
 
 
 def compile_options(model: Any) -> dict[str, Any] | None:
-    """Return what ``compile`` and its nested parameters say; None where nothing is to be compiled."""
-    given = {name.removeprefix("compile__"): held for name, held in model._nested.items() if _is_of_compile(name)}
-    check_nested("compile", partial(torch.compile, None), given)
+    """Return the options of ``torch.compile``; None if nothing is compiled."""
+    given = {name.removeprefix("compile__"): value for name, value in model._nested.items() if _is_of_compile(name)}
+    target: Any = partial(torch.compile, None)
+    target.__name__ = "torch.compile"  # for the error
+    check_nested("compile", target, given)
+    if isinstance(model.compile, Mapping):  # as an Objective takes them
+        raise WrongArgument(
+            f"compile must be True or False; got {shown(model.compile)}: give options as compile__backend and so on."
+        )
     check_flag("compile", model.compile)
     return check_compile(given) if model.compile else None
 

@@ -684,7 +684,7 @@ def _best_rate(tuning: list[dict[str, Any]], score: str = "accuracy") -> float:
 
 
 def _grouped(records: list[dict[str, Any]], name: str) -> dict[Any, list[dict[str, Any]]]:
-    """Return the records by what they have under a name."""
+    """Return the records grouped by their value of ``name``."""
     found: dict[Any, list[dict[str, Any]]] = {}
     for record in records:
         found.setdefault(record[name], []).append(record)

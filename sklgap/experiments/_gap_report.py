@@ -454,7 +454,7 @@ def _times(candidate: Candidate, n_folds: int) -> dict[str, float]:
 
 
 def _by_iteration(reference: Candidate | None, candidates: list[Candidate]) -> dict[int | None, Candidate | None]:
-    """Return the reference as it was trained in each iteration; None where it had left a halving search."""
+    """Return the reference of each iteration; None for an iteration that a halving search ran without it."""
     found: dict[int | None, Candidate | None] = {candidate.iteration: None for candidate in candidates}
     if reference is None:
         return found

@@ -18,6 +18,7 @@ from sklgap._checks import (
     shown,
 )
 from sklgap._typing import BatchNormPolicy, Solver
+from sklgap.estimator._nested_parameters import drop_nested
 from sklgap.experiments._scores import Score, Scoring, check_scoring
 from sklgap.inspection._sharpness import SOLVERS, check_epsilons
 from sklgap.objective._batch_norm import check_batch_norm
@@ -192,10 +193,9 @@ def with_parameters(estimator: Any, parameters: Mapping[str, Any]) -> Any:
 
 
 def as_saved(estimator: Any, parameters: Mapping[str, Any]) -> Any:
-    """Return `with_parameters` to find saved work by: not compiled, for that decides the last digits only."""
+    """Return what `with_parameters` does, without ``compile``, which is no part of the key of saved work."""
     found = with_parameters(estimator, {**parameters, "compile": False})
-    last = final_estimator(found)
-    last._nested = {name: value for name, value in last._nested.items() if not name.startswith("compile__")}
+    drop_nested(final_estimator(found), "compile")
     return found
 
 

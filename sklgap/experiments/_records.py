@@ -71,7 +71,7 @@ class Records(Result):
         super().__init__([outcome.record for _, outcome in found], settings, interrupted)
         self.scores = tuple(scores)
         self.estimators_ = ByLabel({label: [] for label in self.labels})
-        # Every quantity of every label is read from here: a search of all records would make a report quadratic.
+        # Each quantity of each label is read from here: a search of all records would take quadratic time.
         self._records_of: dict[str, list[dict[str, Any]]] = {label: [] for label in self.labels}
         for label, outcome in found:
             self.estimators_[label].append(outcome.model)

@@ -160,7 +160,7 @@ def describe_policy(batch_norm: str) -> str:
 
 
 def describe_measuring(settings: dict[str, Any]) -> list[str]:
-    """Return the lines of a report that say how its losses and accuracies were measured, and trained if otherwise."""
+    """Return the lines of a report that say how losses were measured, and in which precision nets were trained."""
     lines, precision = [describe_policy(settings["batch_norm"])], settings.get("precision", "float32")
     if precision != "float32":
         lines.append(f"trained with precision={precision!r}, measured in float32")

@@ -1,9 +1,9 @@
 """The data of an experiment, prepared once for all its fits: checked, converted, and hashed for saved work.
 
-What is prepared is read-only. Where work is saved it belongs to the experiment, too: it is a copy, or the conversion
-was one. So nothing that a callback or a scorer does to the user's arrays meanwhile can make a saved result one of other
-data. What cannot be prepared so (a pipeline transforms X in every fit; a sparse matrix; a data path of the user's own)
-is handed on as it is, and is checked, converted and hashed for every fit.
+Prepared arrays are read-only. If work is saved, they also share no memory with the user's arrays. So a callback or a
+scorer that changes the user's arrays meanwhile cannot change the data of a saved result. Some data cannot be prepared:
+those of a pipeline, which transforms X in every fit, sparse matrices, and those of the user's own data path. They are
+checked, converted and hashed in every fit.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +17,7 @@ from sklearn.utils.validation import validate_data
 from sklgap.estimator import LBGapClassifier
 from sklgap.estimator._classifier import TAKEN
 from sklgap.experiments._protocol import take
-from sklgap.memory import Known, Unfollowable, fingerprint
+from sklgap.memory import Fingerprint, Unfollowable, fingerprint
 from sklgap.objective import Objective, check_objective
 from sklgap.objective._check import own_loss
 from sklgap.objective._data import CHUNK_SIZE, ArrayData
@@ -25,16 +25,16 @@ from sklgap.training._dtypes import floating_dtype
 from sklgap.training._encoding import CheckedRows, to_numpy
 
 Data = tuple[Any, Any]
-# The training data, and further parts by their names in records; what of them a user calls X and y.
+# The training data and further parts, by their names in records.
 Parts = Mapping[str, Data]
-# Parameters of a data path of the user's own, whose code may do anything with arrays.
+# Parameters that set the user's own data path, whose code may do anything with arrays.
 _OWN_PATH = ("iterator_train", "iterator_valid", "dataset")
 
 
 class TrialData(Mapping[str, Data]):
-    """The parts of an experiment by name, and what is prepared of them.
+    """The parts of an experiment by name, as the user gave them and prepared.
 
-    Other processes get the arrays as joblib hands them over: above 1 MB all map one file.
+    joblib passes the arrays to other processes: above 1 MB all of them map one file.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class TrialData(Mapping[str, Data]):
         self._given = dict(parts)
         self._checked: dict[str, tuple[CheckedRows, np.ndarray]] = {}
         self._on_device: dict[Any, ArrayData] = {}
-        self._known: dict[tuple[str, ...], Known] = {}  # of parts together, as the user gave them
+        self._fingerprints: dict[tuple[str, ...], Fingerprint] = {}  # of parts together, as the user gave them
 
     def __getitem__(self, part: str) -> Data:
         return self._given[part]
@@ -58,12 +58,12 @@ class TrialData(Mapping[str, Data]):
         return len(self._given)
 
     @property
-    def known(self) -> Known | None:
-        """Fingerprint of the parts as the user gave them, where it was found once for all fits."""
-        return self._known.get(tuple(self))
+    def fingerprint(self) -> Fingerprint | None:
+        """Fingerprint of the parts as the user gave them; None if it was not computed once for all fits."""
+        return self._fingerprints.get(tuple(self))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what every process makes of the arrays that it maps."""
+        """Leave out what every process makes from the arrays itself."""
         return {**vars(self), "_on_device": {}}
 
     # -- preparing -----------------------------------------------------------------------------------------------------
@@ -79,16 +79,16 @@ class TrialData(Mapping[str, Data]):
         scored: bool = False,
         left_out: str | None = None,
     ) -> "TrialData":
-        """Return the data of an experiment, checked and converted where that can be done once.
+        """Return the data of an experiment, checked and converted if that can be done once for all fits.
 
         Parameters
         ----------
         parts : dict of str to (X, y)
-            As the user gave them; what is prepared already is returned as it is.
+            As the user gave them; `TrialData` are returned as they are.
         estimator : estimator
-            What will be fitted.
+            The estimator that will be fitted.
         parameters : iterable of str
-            The names of those that its fits change.
+            Names of the parameters that its fits change.
         hashed : bool, default=False
             Whether work will be saved.
         scored : bool, default=False
@@ -101,7 +101,7 @@ class TrialData(Mapping[str, Data]):
         found = cls(parts)
         if type(estimator) is not LBGapClassifier or any(issparse(X) for X, _ in parts.values()):
             return found
-        if any(name.startswith(_OWN_PATH) for name in (*estimator._nested, *parameters)):
+        if any(name.startswith(_OWN_PATH) for name in (*estimator.get_params(deep=False), *parameters)):
             return found
         hashed = hashed or estimator.memory is not None
         if hashed and scored and not all(_is_array(given) for pair in parts.values() for given in pair):
@@ -113,10 +113,10 @@ class TrialData(Mapping[str, Data]):
         return found
 
     def _prepare(self, estimator: Any, hashed: bool, scored: bool, left_out: str | None) -> None:
-        known = {}
+        fingerprints = {}
         if hashed:
             for seen in {tuple(self), tuple(part for part in self if part != left_out)}:
-                known[seen] = Known(fingerprint({part: self[part] for part in seen}))
+                fingerprints[seen] = Fingerprint(fingerprint({part: self[part] for part in seen}))
         if hashed and scored:
             self._given = {part: (_private(X), _private(y)) for part, (X, y) in self._given.items()}
         classifier = clone(estimator)
@@ -130,9 +130,9 @@ class TrialData(Mapping[str, Data]):
                 values, labels = (_private(new, unless=old) for new, old in ((values, X), (labels, y)))
             values, labels = _read_only(values), _read_only(labels)
             names = getattr(classifier, "feature_names_in_", None)
-            own = Known(fingerprint(values)) if hashed and train else None
+            own = Fingerprint(fingerprint(values)) if hashed and train else None
             self._checked[part] = CheckedRows(values, names, own), labels
-        self._known = known
+        self._fingerprints = fingerprints
         if not scored:  # nothing sees the data as the user gave them any more
             self._given = {part: (checked.values, labels) for part, (checked, labels) in self._checked.items()}
 
@@ -140,7 +140,7 @@ class TrialData(Mapping[str, Data]):
         """Return the other parts."""
         fewer = TrialData({name: data for name, data in self.items() if name != part})
         fewer._checked = {name: data for name, data in self._checked.items() if name != part}
-        fewer._on_device, fewer._known = self._on_device, self._known
+        fewer._on_device, fewer._fingerprints = self._on_device, self._fingerprints
         return fewer
 
     # -- using ---------------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def _is_array(given: Any) -> bool:
 
 
 def _private(new: np.ndarray, unless: Any = None) -> np.ndarray:
-    """Return a copy; the array itself where it is one already of what it was made from."""
+    """Return a copy; the array itself if it shares no memory with ``unless``, which it was made from."""
     if unless is None or not isinstance(unless, np.ndarray | list) or np.may_share_memory(new, np.asarray(unless)):
         return _read_only(new.copy())
     return new

@@ -60,7 +60,7 @@ def run_trials(
     trials : sequence of Trial
         What to fit, in this order.
     parts : dict of str to (X, y)
-        "train", and what else models are evaluated on; `TrialData` where several runs have the same.
+        "train", and further data that models are evaluated on; `TrialData` if several runs share them.
     measuring : Measuring
         What to measure on each.
     n_jobs, verbose, memory
@@ -85,7 +85,7 @@ def run_trials(
 def trial_data(
     estimator: Any, trials: Sequence[Trial], parts: Parts, measuring: Measuring, memory: str | Path | None
 ) -> TrialData:
-    """Return the data of these trials, prepared once for all of them where that can be done."""
+    """Return the data of these trials, prepared once for all of them if possible."""
     return TrialData.prepared(
         parts,
         estimator,
@@ -120,8 +120,8 @@ def run_trial(
             device = check_device(final_estimator(model).device)
             # The weights too: a fit that is not saved may have come to others.
             fitted = final_estimator(model).module_.state_dict()
-            parts_or_known = dict(data) if data.known is None else data.known
-            key = key_of("trial", plainly, fitted, parts_or_known, measuring, surroundings(device))
+            seen = dict(data) if data.fingerprint is None else data.fingerprint
+            key = key_of("trial", plainly, fitted, seen, measuring, surroundings(device))
         found = None if store is None or key is None else _loaded(store, key, data, measuring)
         if found is None:
             found = measure(model, data, measuring, trial.seed)
@@ -145,7 +145,7 @@ def measure(model: Any, data: TrialData, measuring: Measuring, seed: int) -> tup
     started = time.perf_counter()
     classifier = final_estimator(model)
     figures: dict[str, Any] = {"batch_size": classifier.history_[-1, "batch_size"]}
-    # Sharpness on all training samples is that of the objective whose loss and accuracy are measured.
+    # Sharpness on all training samples needs no objective beside the one for loss and accuracy.
     whole = len(measuring.rows) == len(data["train"][1]) and bool(measuring.sharpness_keys())
     with naming_data(*_NAMES["train"]):
         train = data.objective(model, "train", measuring.batch_norm, passes="many" if whole else "few")
@@ -169,7 +169,7 @@ def measure_scores(
 ) -> tuple[dict[str, float], dict[str, Samples]]:
     """Return losses and scores of a fitted model on all parts, and what those beside the training data rest on.
 
-    ``train`` is the objective of the training data where there is one already.
+    ``train`` is the objective of the training data, if it exists already.
     """
     figures: dict[str, float] = {}
     samples: dict[str, Samples] = {}

@@ -25,7 +25,7 @@ FIXED_POINT = "fixed point"
 STOPPED_AT_START = "stopped at its start"
 VERTEX_SHARE = 0.2  # of the gradients of a sign ascent, kept for vertex steps at its end
 AHEAD = 2.0  # extrapolation of those steps' gradients
-_BLOCK = 2**15  # numbers of five vectors that fit into a processor's cache together
+_BLOCK = 2**15  # so many numbers of five vectors fit into a processor's cache together
 
 
 class Maximum(NamedTuple):
@@ -48,7 +48,7 @@ class _Best:
         self.argmax = torch.zeros_like(bounds)
         self.slope = torch.zeros_like(bounds)
         self.trace: list[float] = []
-        self.theta = torch.empty_like(bounds)  # new memory for every point would cost as much as what is done with it
+        self.theta = torch.empty_like(bounds)  # reused: new memory for every point would take as long as its use
 
     def evaluate(self, offset: Tensor) -> Tensor:
         """Return the gradient at the offset."""
@@ -135,7 +135,7 @@ def sign_ascent(
 def _sign_step(point: Tensor, previous: Tensor, slope: Tensor, bounds: Tensor, size: float) -> Tensor:
     """Return the point clip(point + MOMENTUM (clip(point + size bounds sign(slope)) - point) + inertia).
 
-    Block by block and in place, so that a dozen operations read the memory once.
+    It is computed block by block and in place, so that a dozen operations read the memory once.
     """
     following = torch.empty_like(point)
     parts = (tensor.split(_BLOCK) for tensor in (following, point, previous, slope, bounds))

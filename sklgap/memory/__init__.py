@@ -7,7 +7,7 @@ from sklgap.memory._code import is_library as is_library
 from sklgap.memory._folder import Memory as Memory
 from sklgap.memory._folder import check_memory as check_memory
 from sklgap.memory._housekeeping import SavedWork, prune, saved_work
-from sklgap.memory._key import Known as Known
+from sklgap.memory._key import Fingerprint as Fingerprint
 from sklgap.memory._key import Unfollowable as Unfollowable
 from sklgap.memory._key import fingerprint as fingerprint
 from sklgap.memory._key import fingerprint_of_named as fingerprint_of_named

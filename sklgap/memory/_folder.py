@@ -124,7 +124,7 @@ class Memory:
         path = self._path(key, kind)
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-        for left in self.folder.iterdir():  # not ``glob``, which keeps a pattern for every name
+        for left in self.folder.iterdir():  # not ``glob``: Python would cache a pattern for every name
             if left.name.startswith(f"{path.name}.") and left.name.endswith(".tmp"):
                 with contextlib.suppress(OSError):
                     if time.time() - left.stat().st_mtime > STALE_SECONDS:

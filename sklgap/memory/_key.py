@@ -89,8 +89,8 @@ def fingerprint(*values: Any) -> str:
     return follower.hash.hexdigest()
 
 
-class Known(str):
-    """The fingerprint of a value that was found before, for `key_of` to take in place of the value."""
+class Fingerprint(str):
+    """A fingerprint that was computed before; `key_of` takes it in place of the value."""
 
     __slots__ = ()
 
@@ -624,7 +624,7 @@ def surroundings(device: str) -> tuple[Any, ...]:
 
 @functools.cache
 def _installed() -> tuple[str, ...]:
-    """Return the versions of the other packages, which are read from files: 15 ms."""
+    """Return the versions of the other packages. Reading them from files takes 15 ms, so it is done once."""
     return tuple(version(package) for package in ("skorch", "scikit-learn", "numpy", "scipy"))
 
 
@@ -636,10 +636,10 @@ def key_of(*values: Any, **named: Any) -> str | None:
     """Return the key of work that these values decide; None, with a warning, where there is no complete one.
 
     Values are followed one by one: memory that two of them share does not count. Named ones are one value: their order
-    does not count, and a warning says which of them was the reason. `Known` fingerprints stand for their values.
+    does not count, and a warning says which of them was the reason. A `Fingerprint` stands for its value.
     """
     try:
-        found = [str(value) if type(value) is Known else fingerprint(value) for value in values]
+        found = [str(value) if type(value) is Fingerprint else fingerprint(value) for value in values]
         return fingerprint(*found, fingerprint_of_named(named))
     except Unfollowable as error:
         not_saved(f"{error}; give it as a plain value, or leave it out")

@@ -71,7 +71,7 @@ class GhostBatchNorm(_BatchNorm):
         Returns the rows, and means and (unbiased) variances of shape (n_ghosts, num_features).
         """
         shape = (len(x) // n_ghosts, n_ghosts * self.num_features, *x.shape[2:])
-        # Under autocast the rows come in lower precision; the statistics stay in that of the layer.
+        # Under autocast the rows come in lower precision. The statistics stay in the precision of the layer.
         dtype = next((own.dtype for own in (self.weight, self.running_mean) if own is not None), x.dtype)
         mean = x.new_zeros(shape[1], dtype=dtype)
         var = x.new_zeros(shape[1], dtype=dtype)
@@ -96,7 +96,7 @@ class GhostBatchNorm(_BatchNorm):
         else:
             later = torch.arange(n_ghosts - 1, -1, -1, dtype=means.dtype, device=means.device)
             kept, shares = (1 - self.momentum) ** n_ghosts, self.momentum * (1 - self.momentum) ** later
-        with torch.autocast(means.device.type, enabled=False):  # it would round the products
+        with torch.autocast(means.device.type, enabled=False):  # autocast would round the products
             self.running_mean.mul_(kept).add_(shares @ means)
             self.running_var.mul_(kept).add_(shares @ variances)
 

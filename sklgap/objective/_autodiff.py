@@ -64,8 +64,8 @@ def pulled_back(
 ) -> tuple[Tensor, ...]:
     """Return the vectors, of the shapes of the outputs, times the Jacobian of the outputs with respect to the inputs.
 
-    It is the gradient of the inner product, whose derivative in the outputs is the vectors, bit for bit. torch takes
-    them as ``grad_outputs`` too, but loads sympy for them, some 480 modules.
+    It is computed as the gradient of the inner product of outputs and vectors, with equal results bit for bit. torch
+    also takes the vectors as ``grad_outputs``, but then it loads sympy, some 480 modules.
     """
     with torch.enable_grad():
         products = [(output * vector).sum() for output, vector in zip(outputs, vectors, strict=True)]
@@ -75,7 +75,7 @@ def pulled_back(
 def gradient_of(function: Callable[[Params], Tensor], leaves: Params) -> tuple[Tensor, Tensor]:
     """Return ``(function(leaves), its gradient)`` for a scalar function of named tensors; the gradient is flat.
 
-    The tensors require gradients: to differentiate through the cut of one long vector would take longer.
+    The tensors require gradients themselves: a gradient through the pieces of one long vector would take longer.
     """
     with torch.enable_grad():
         value = function(leaves)

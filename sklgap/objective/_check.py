@@ -190,7 +190,7 @@ def _parts(estimator: Any, X: Any, y: Any) -> tuple[nn.Module, Criterion | RowLo
 
 
 def _compile_of(estimator: Any) -> bool | Options:
-    """Return what an estimator of ours compiles its net with; anything else is measured as it is."""
+    """Return the options of ``compile`` of an `LBGapClassifier`; False for any other estimator."""
     last = final_estimator(estimator)
     options = getattr(last, "torch_compile_options", None) if hasattr(last, "objective_parts") else None
     return False if options is None else options
@@ -242,7 +242,7 @@ def own_loss(net: Any) -> RowLoss:
     loss = row_loss(deepcopy(net.criterion_), evaluate, gaps=True)
     if class_weight is not None:
         loss = loss.by_class(torch.as_tensor(class_weight))
-    # A net that is ours calls its module, and nothing else: the inputs have the module's type by then.
+    # Our own net only calls its module, and the inputs have the module's type already.
     return loss if separate else replace(loss, infer=infer)
 
 

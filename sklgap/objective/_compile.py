@@ -21,11 +21,11 @@ from sklgap.objective._outputs import logits_of
 
 Options = Mapping[str, Any]
 
-# Compiled code adds up in another order, and may round once where the module rounds twice. Of the length of all numbers
-# together; bfloat16 has 8 bits, float16 has 11.
+# Compiled code adds in another order, and may round once where the module rounds twice. The tolerance is relative to
+# the norm of all numbers together; bfloat16 has 8 bits, float16 has 11.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-_GRADIENTS = "its compiled code gives other gradients"
-# Inputs of so many shapes are compiled for; each takes seconds. A text whose length varies would never end.
+_GRADIENTS = "the compiled code gives other gradients"
+# Code is compiled for at most this many shapes of inputs, because each takes seconds: texts have many lengths.
 MAX_SHAPES = 8
 
 
@@ -47,7 +47,7 @@ def check_compile(compile: Any) -> dict[str, Any] | None:
     Parameters
     ----------
     compile : bool or dict
-        True: our options; a dict: some of them given.
+        True: the options in Notes. A dict: further options, or others in their places.
 
     Notes
     -----
@@ -69,16 +69,16 @@ def check_compile(compile: Any) -> dict[str, Any] | None:
 
 
 class CompiledCalls(nn.Module):
-    """Stands where a module is called, and calls compiled code in its place where that is possible.
+    """A module that calls compiled code of another module where that is possible, and the module itself elsewhere.
 
     Parameters
     ----------
     module : nn.Module
-        What is called; its own parameters, or others in their places.
+        Called with the parameters that are in it at the time, its own or others.
     options : dict
-        Of ``torch.compile``, as `check_compile` returns them.
+        Options of ``torch.compile``, as `check_compile` returns them.
     sizes : iterable of int
-        Numbers of rows that code is compiled for; all others are left to the module. Not with ``dynamic=True``.
+        Batch sizes that code is compiled for; the module evaluates all others. Ignored with ``dynamic=True``.
 
     Notes
     -----
@@ -102,7 +102,7 @@ class CompiledCalls(nn.Module):
         if key is None:
             return self.module(*args, **kwargs)
         if any(self._hooks):
-            self._warn("it has hooks, which compiled code would not call")
+            self._warn("the net has hooks, which compiled code would not call")
             return self.module(*args, **kwargs)
         if key not in self._code:
             self._code[key] = self._compiled(args, kwargs)
@@ -128,14 +128,16 @@ class CompiledCalls(nn.Module):
             return None
         key = how, *[t.shape for t in inputs]
         if key not in self._code and len(self._code) >= MAX_SHAPES:
-            self._warn(f"its inputs have more than {MAX_SHAPES} shapes: compile__dynamic=True compiles for all at once")
+            self._warn(
+                f"its inputs have more than {MAX_SHAPES} shapes; compile__dynamic=True compiles one code for all"
+            )
             return None
         return key
 
     def _compiled(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Callable[..., Any] | None:
         """Return compiled code that is as good as the module; None, with a warning, where there is none."""
         if is_forked():
-            self._warn("this process was forked, and the compiler would wait for threads of its parent")
+            self._warn("this process was forked, and the compiler would wait for the threads of its parent")
             return None
         try:
             with _undisturbed(args, kwargs), warnings.catch_warnings():
@@ -154,7 +156,7 @@ class CompiledCalls(nn.Module):
     def _warn(self, reason: str) -> None:
         if not self._warned:
             self._warned = True
-            warnings.warn(f"compile: the net is evaluated without torch.compile, for {reason}.", CompileWarning, 2)
+            warnings.warn(f"compile: the net is evaluated without torch.compile, because {reason}.", CompileWarning, 2)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the code, which is compiled again when it is needed."""
@@ -166,7 +168,7 @@ def _call(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 
 
 def _function() -> Callable[..., Any]:
-    """Return `_call` with code of its own: torch keeps what it compiles with the code, and drops it with that."""
+    """Return `_call` with a new code object: torch stores what it compiles with it, and drops both together."""
     return types.FunctionType(_call.__code__.replace(), globals())
 
 
@@ -193,7 +195,7 @@ def _is_of_compiler(error: BaseException) -> bool:
 def _reason(error: BaseException) -> str:
     error = getattr(error, "inner_exception", error)  # of a backend
     text = str(error).strip().partition("\n")[0].rstrip(". ")
-    return f"torch.compile says: {type(error).__name__}: {text}"
+    return f"torch.compile raises {type(error).__name__}: {text}"
 
 
 @contextlib.contextmanager
@@ -238,7 +240,7 @@ def _difference(
     for name, i in {"outputs": 0, "buffers": 2, "gradients": 1}.items():
         for a, b in zip(plain[i], found[i], strict=True):
             if a.shape != b.shape or a.dtype != b.dtype or not _close(a, b):
-                return _GRADIENTS if name == "gradients" else f"its compiled code gives other {name}"
+                return _GRADIENTS if name == "gradients" else f"the compiled code gives other {name}"
     return None
 
 
@@ -255,7 +257,10 @@ def _close(a: Tensor, b: Tensor) -> bool:
 def _evaluated(
     function: Callable[..., Any], module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Return outputs, gradients (all in one: rounding is all there is of some) and buffers after one evaluation."""
+    """Return outputs, gradients and buffers after one evaluation.
+
+    The gradients are one vector, because some of them are nothing but rounding errors.
+    """
     with undisturbed(seed=0):
         for device in {t.device for t in args if isinstance(t, Tensor) and t.device.type == "cuda"}:
             torch.cuda.default_generators[device.index or 0].manual_seed(0)

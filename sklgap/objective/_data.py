@@ -15,7 +15,7 @@ from sklgap.objective._nested import map_tensors, n_rows
 from sklgap.objective._tensors import as_tensor
 
 Rows = Tensor | np.ndarray | list[int]
-# Samples evaluated at once, if nothing else is said (the released code of Keskar et al.).
+# Samples that are evaluated at once by default, as in the released code of Keskar et al.
 CHUNK_SIZE = 5000
 # Samples that modules and losses are tried on before anything is measured.
 N_TRIED = 32
@@ -77,8 +77,8 @@ class ArrayData:
     parts : sequence of sequences of int, optional
         The samples of each chunk, where a loader has decided that.
     passes : {"many", "few"}, default="many"
-        ``"many"``: hold the samples in the order of the chunks, which are then views; of several chunks that is a copy
-        of the data. ``"few"``: gather a chunk when it is asked for, without such a copy.
+        ``"many"``: store the samples in the order of the chunks, so that each chunk is a view. Several chunks need a
+        copy of the data. ``"few"``: gather the samples of a chunk in every pass, without such a copy.
     """
 
     def __init__(
@@ -111,8 +111,8 @@ class ArrayData:
                 order = torch.from_numpy(np.random.RandomState(0).permutation(self.n_samples))
         self.sizes = sizes
         self._whole = Batch(X, y, weight)
-        self._order: Tensor | None = None  # of the samples in the chunks, where they are held in another one
-        self._places: Tensor | None = None  # in what is held, of each sample as it was given
+        self._order: Tensor | None = None  # of the samples in the chunks, if they are stored in another order
+        self._places: Tensor | None = None  # where each sample as given is stored
         if order is not None and passes == "few":
             self._order = order.to(device)
         elif order is not None:

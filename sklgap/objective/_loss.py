@@ -56,7 +56,7 @@ class ModuleLoss:
         self.module = module
         self.loss = row_loss(criterion)
         self.infer = call_module if infer is None else infer
-        self.compiled: CompiledCalls | None = None  # what is called in place of the module
+        self.compiled: CompiledCalls | None = None  # called in place of the module
         self._own = self.here = own_params
         names = {id(p): name for name, p in module.named_parameters()}
         self._slots: list[Slot] = [
@@ -98,7 +98,7 @@ class ModuleLoss:
 
     @contextlib.contextmanager
     def uncompiled(self) -> Iterator[None]:
-        """Within it the module is called as it is: compiled code has no second derivatives, and no ``vmap``."""
+        """Within it the module is not compiled: compiled code has no second derivatives, and no ``vmap``."""
         compiled, self.compiled = self.compiled, None
         try:
             yield

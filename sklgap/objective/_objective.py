@@ -109,8 +109,8 @@ class Objective:
         Whether to try module and loss on a few samples first, at the cost of some evaluations of 32 samples: a module
         that is not a deterministic function of parameters and data is refused.
     compile : bool or dict, default=False
-        Compile the forward and backward pass of the module by ``torch.compile``, for losses and gradients; a dict holds
-        options, such as ``{"backend": "aot_eager"}``. See Notes.
+        Compile the forward and backward pass of the module by ``torch.compile``, for losses and gradients. A dict
+        holds options of ``torch.compile``, such as ``{"backend": "aot_eager"}``. See Notes.
 
     Attributes
     ----------
@@ -144,11 +144,12 @@ class Objective:
     one chunk's graph plus a few vectors of n_params, whatever the number of evaluations. With a single chunk
     ``"batch"`` and ``"population"`` are the same function.
 
-    With ``compile`` the results may differ in their last digits. What is compiled is tried on copies of the module, and
-    a `sklgap.objective.CompileWarning` says why a module is evaluated without it: where the compiler is missing, the
-    module cannot be compiled as a whole, has hooks, or would give other results. Never compiled are Hessian products
-    and gradients of single rows (compiled code cannot be differentiated twice), ``"population"``, a function
-    ``loss(module, batch)``, and batches of another size than the two most frequent ones of the data.
+    With ``compile`` the results may differ in their last digits. The compiled code is first tried on copies of the
+    module. A `sklgap.objective.CompileWarning` says why a module is evaluated without it: the compiler is missing, the
+    module cannot be compiled as a whole, it has hooks, or the compiled code gives other results. Some evaluations are
+    never compiled: Hessian products and gradients of single rows (compiled code cannot be differentiated twice),
+    ``batch_norm="population"``, a function ``loss(module, batch)``, and batches whose size is not one of the two most
+    frequent ones of the data.
 
     References
     ----------
@@ -259,13 +260,13 @@ class Objective:
             self._fn.compiled = CompiledCalls(self._module, options, _usual_sizes(self.data.sizes))
 
     def _make_leaves(self) -> None:
-        """Make the tensors that every point is copied into: to make new ones for each would take as long as a layer."""
+        """Make the tensors that every point is copied into: new ones for each point would take as long as a layer."""
         self._point = self.theta0.clone()
         self._leaves = leaves_of(self._point, self._like)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out tensors that share memory, which a pickle would take apart."""
-        self._fn.place(self._like)  # leaves: torch copies no others
+        """Leave out the tensors that share memory: their copies in a pickle would not share it."""
+        self._fn.place(self._like)  # torch copies leaves only
         return {name: value for name, value in vars(self).items() if name not in ("_point", "_leaves")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -599,7 +600,7 @@ class Objective:
         return float(np.dot(self._shares, torch.stack(losses).cpu().double().numpy()))
 
     def _at(self, theta: Tensor) -> Params:
-        """Return the leaves, with the numbers of ``theta``."""
+        """Return the leaves with the values of ``theta``."""
         self._point.copy_(theta)
         return self._leaves
 
@@ -733,7 +734,7 @@ def _tensors(pairs: Any) -> list[Tensor]:
 
 
 def _usual_sizes(sizes: list[int]) -> list[int]:
-    """Return the two most frequent numbers of samples in a chunk: all there are of arrays."""
+    """Return the two most frequent sizes of a chunk; chunks of arrays have no others."""
     return [size for size, _ in Counter(sizes).most_common(2)]
 
 

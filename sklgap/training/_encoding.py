@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_array, column_or_1d
 from torch import Tensor
 
 from sklgap._checks import naming_data
-from sklgap.memory import Known
+from sklgap.memory import Fingerprint
 
 # What is sparse is made dense by batch and by block of rows, never as a whole.
 NOT_SPARSE = (
@@ -18,14 +18,15 @@ NOT_SPARSE = (
 )
 
 
-# An integer label may be looked up in a table whose length is the range of the labels, up to this one.
+# Integer labels are looked up in a table as long as their range, if it is at most this long.
 _LONGEST_TABLE = 1_000_000
 
 
 def class_numbers(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the labels in ascending order, and of each sample the place of its label among them.
+    """Return the labels in ascending order, and the position of each sample's label among them.
 
-    What ``np.unique(y, return_inverse=True)`` returns, for integers in a tenth of its time: it would sort them.
+    It returns what ``np.unique(y, return_inverse=True)`` does. For integers it takes a tenth of the time, because it
+    does not sort them.
     """
     if y.dtype.kind in "iu" and y.dtype != np.uint64 and y.size:
         least, most = int(y.min()), int(y.max())
@@ -38,20 +39,20 @@ def class_numbers(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def with_classes(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Return y with a note of its distinct values, which scikit-learn's checks of labels read and need not find."""
+    """Return y with its distinct values as metadata, which scikit-learn's checks read instead of sorting y."""
     return y.view(np.dtype(y.dtype, metadata={"unique": classes})) if y.dtype.kind in "iufb" else y
 
 
 class CheckedRows(NamedTuple):
-    """X as `LBGapClassifier.fit` makes it of what it is given, for experiments that fit to the same X many times.
+    """X as `LBGapClassifier.fit` checks and converts it, for experiments that fit to the same X many times.
 
-    ``values`` are finite, in float32 and in C order; ``names`` are those of the columns; ``known`` is the fingerprint
-    of the values for saved work. Labels that are given beside it are checked too.
+    ``values`` are finite, in float32 and in C order. ``names`` are the names of the columns. ``fingerprint`` is
+    that of the values, for saved work. Labels that are given with it have been checked as well.
     """
 
     values: np.ndarray
     names: np.ndarray | None = None
-    known: Known | None = None
+    fingerprint: Fingerprint | None = None
 
 
 class DataEncoding:
@@ -106,7 +107,7 @@ class DataEncoding:
         return self.encode_checked(X, y)
 
     def encode_checked(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return what `encode` returns, of rows whose numbers are known to be float32 and finite."""
+        """Return what `encode` returns, for rows that are known to be finite and in float32."""
         with naming_data("X"):
             rows = self.rows(X)
         with naming_data("y"):

@@ -75,7 +75,7 @@ ADOPTED = (
 )
 
 
-# A regime with more sizes of batches is not compiled: each size takes seconds.
+# A net is not compiled for a regime with more batch sizes, because each size takes seconds.
 MAX_SIZES = 4
 
 
@@ -339,7 +339,7 @@ class TrainingNet(NeuralNetClassifier):
         seed = derive_seed(self.seed, 1)
         loader = make_loader(X, y, self._batch_size_of, seed=seed, device=device, max_batches=limit, weight=weight)
         if not loader.keeps_data_on_host:
-            self.trained_on_ = (loader.X, loader.y)  # the passes at the end of the fit find them on the device
+            self.trained_on_ = (loader.X, loader.y)  # on the device, for the passes at the end of the fit
         return loader
 
     def _check_counted(self, y: Tensor, weight: Tensor | None = None) -> None:
@@ -363,15 +363,15 @@ class TrainingNet(NeuralNetClassifier):
         return self._seen_at_once(max(sizes))
 
     def _settle_compiled(self, n_samples: int) -> bool:
-        """Say whether the batches of a training have few enough sizes to compile for each of them."""
+        """Say whether the training has few enough batch sizes to compile code for each of them."""
         if self.torch_compile_options is None or self.torch_compile_options["dynamic"] is not False:
             return True
         sizes = {self.regime.batch_size(i, n_samples) for i in range(1 if self.regime.adaptive else self.max_epochs)}
         if len(sizes) <= MAX_SIZES and not self.regime.adaptive:
             return True
         warnings.warn(
-            f"compile: the net is trained without torch.compile, for batch_regime has more than {MAX_SIZES} sizes, or "
-            "sizes that are not known before the training: compile__dynamic=True compiles for all at once.",
+            f"compile: the net is trained without torch.compile, because batch_regime has more than {MAX_SIZES} batch "
+            "sizes, or does not know them before the training; compile__dynamic=True compiles one code for all.",
             CompileWarning,
             stacklevel=2,
         )
@@ -626,7 +626,7 @@ class TrainingNet(NeuralNetClassifier):
     def objective_parts(self, X: Any, y: Any, *, checked: bool = False) -> tuple[nn.Module, RowLoss, Any, Any]:
         """Return what `check_objective` measures, also while training runs: X and y as the estimator takes them.
 
-        ``checked``: the rows are known to be finite and in float32.
+        ``checked`` says that the rows are known to be finite and in float32.
         """
         if not hasattr(self, "encoding_"):
             raise NotFittedError("This TrainingNet is not fitted yet; call 'fit' of its estimator first.")

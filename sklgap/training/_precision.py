@@ -1,11 +1,11 @@
-"""In which arithmetic a net is trained: ``precision``.
+"""The arithmetic that a net is trained in: ``precision``.
 
-``"float32"`` leaves everything as it is. ``"bfloat16"`` evaluates the training's forward passes in `torch.autocast`:
-matrix products and convolutions in bfloat16, which has the range of float32 and 8 bits in place of its 24. The outputs
-are cast to float32 before the loss; weights, gradients and the optimiser's averages stay in float32. ``"tf32"`` lets
-CUDA round the inputs of matrix products and convolutions to 11 bits (TensorFloat-32).
+``"float32"`` changes no setting of torch. ``"bfloat16"`` evaluates the forward passes of the training in
+`torch.autocast`: matrix products and convolutions use bfloat16, which has the range of float32 and 8 of its 24 bits.
+The outputs are cast to float32 before the loss. Weights, gradients and the optimiser's averages stay in float32.
+``"tf32"`` lets CUDA round the inputs of matrix products and convolutions to 11 bits (TensorFloat-32).
 
-Only the training is concerned. Validation, predictions and measurements evaluate the module without all this.
+Only training uses the lower precision. Validation, predictions and measurements do not.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ _TF32_CAPABILITY = (8, 0)
 
 
 def check_training_precision(precision: Any, device: str) -> Precision:
-    """Return ``precision``; ValueError for one that is none, or that the device cannot compute in.
+    """Return ``precision``; raise a ValueError for an unknown value, and for one that the device does not support.
 
     Parameters
     ----------
     precision : {"float32", "tf32", "bfloat16"}
         As the user gives it.
     device : str
-        Where the net is trained, not "auto".
+        The device that trains the net; not "auto".
     """
     if not is_one_of(precision, get_args(Precision)):
         allowed = ", ".join(map(repr, get_args(Precision)))
@@ -46,8 +46,8 @@ def check_training_precision(precision: Any, device: str) -> Precision:
             )
         if threading.current_thread() is not threading.main_thread():
             raise ValueError(
-                "precision must not be 'tf32' in a thread beside the main one, as torch's setting would reach all "
-                "threads and what they measure: use processes, as n_jobs does by default."
+                "precision must not be 'tf32' outside of the main thread, because torch's setting holds for all "
+                "threads and for what they measure; use processes, as n_jobs does by default."
             )
     if precision == "bfloat16":
         if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_bf16_supported()):
@@ -57,23 +57,23 @@ def check_training_precision(precision: Any, device: str) -> Precision:
             )
         if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
             raise ValueError(
-                "precision must be 'float32' inside of torch.autocast, which would keep the weights of earlier updates "
-                "in bfloat16: leave the block before fit."
+                "precision must be 'float32' inside of torch.autocast, which would train with weights of earlier "
+                "updates that it has saved in bfloat16; leave the block before fit."
             )
     return precision
 
 
 def check_can_be_lowered(precision: Precision, dtype: torch.dtype) -> None:
-    """Raise a ValueError where a module of this type would compute as before, whatever ``precision`` says."""
+    """Raise a ValueError if ``precision`` would change nothing for a module of this dtype."""
     if precision != "float32" and dtype != torch.float32:
         raise ValueError(
             f"precision must be 'float32' for a net in {str(dtype).removeprefix('torch.')}, which autocast and "
-            f"TensorFloat-32 leave as it is; got {precision!r}: pass net.float()."
+            f"TensorFloat-32 do not change; got {precision!r}: pass net.float()."
         )
 
 
 def lowered(infer: Infer, precision: Precision, device: str) -> Infer:
-    """Return (module, X) -> outputs in this precision: ``infer`` itself but for bfloat16."""
+    """Return a function (module, X) -> outputs in this precision; ``infer`` itself except for bfloat16."""
     if precision != "bfloat16":
         return infer
     kind = torch.device(device).type
@@ -87,7 +87,7 @@ def lowered(infer: Infer, precision: Precision, device: str) -> Infer:
 
 
 def arithmetic(precision: Precision) -> contextlib.AbstractContextManager[None]:
-    """Return a context in which CUDA computes in this precision; afterwards torch's settings are as before."""
+    """Return a context in which CUDA computes in this precision, and which restores torch's settings."""
     return _tf32() if precision == "tf32" else contextlib.nullcontext()
 
 
@@ -103,9 +103,9 @@ def _tf32() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _allowed(switch: Any, parts: list[Any]) -> Iterator[None]:
-    """Set ``switch.allow_tf32``, which torch keeps in step with ``fp32_precision`` of the parts, and put both back.
+    """Set ``switch.allow_tf32``, which also sets ``fp32_precision`` of the parts, and restore both.
 
-    The newer setting alone would not do: torch's compiler reads the older one, and torch raises an error where the two
+    The newer setting alone is not enough: torch's compiler reads the older one, and torch raises an error if the two
     differ.
     """
     before = [part.fp32_precision for part in parts]
@@ -114,7 +114,7 @@ def _allowed(switch: Any, parts: list[Any]) -> Iterator[None]:
         return
     try:
         older = switch.allow_tf32
-    except RuntimeError:  # the user has set the parts, one of them to another value than the older setting has
+    except RuntimeError:  # the user has set a part to a value that differs from the older setting
         older = True
     try:
         switch.allow_tf32 = True

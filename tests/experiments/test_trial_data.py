@@ -205,7 +205,7 @@ def test_a_step_of_a_pipeline_that_writes_into_x_has_no_fingerprint_from_before(
     assert not np.array_equal(data[0], DATA[0])
     assert len(found.records) == 4
     prepared = TrialData.prepared(dict(PARTS), model, hashed=True)
-    assert prepared.known is None
+    assert prepared.fingerprint is None
     assert prepared["train"] is PARTS["train"]
 
 

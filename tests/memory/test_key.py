@@ -32,7 +32,7 @@ from skorch.callbacks import EarlyStopping, LRScheduler
 from torch import nn
 
 from sklgap import SAM, LBGapClassifier, TrainingRecorder
-from sklgap.memory import Known, Unfollowable, fingerprint, key_of, surroundings
+from sklgap.memory import Fingerprint, Unfollowable, fingerprint, key_of, surroundings
 from tests.fresh import call
 from tests.tiny import Mlp, TinyF1, blobs
 
@@ -506,10 +506,10 @@ def test_autocast_is_among_the_surroundings():
     "value", [np.arange(6.0), {"train": (np.eye(3), [1, 2])}, "text"], ids=["array", "parts", "text"]
 )
 def test_a_known_fingerprint_stands_for_its_value(value):
-    known = Known(fingerprint(value))
+    known = Fingerprint(fingerprint(value))
     assert key_of("fit", known, 3, lr=0.1) == key_of("fit", value, 3, lr=0.1)
     assert key_of("fit", str(known), 3, lr=0.1) != key_of("fit", value, 3, lr=0.1)  # a text is a text
-    assert key_of("fit", Known(fingerprint("another")), 3, lr=0.1) != key_of("fit", value, 3, lr=0.1)
+    assert key_of("fit", Fingerprint(fingerprint("another")), 3, lr=0.1) != key_of("fit", value, 3, lr=0.1)
 
 
 def test_versions_are_read_once(monkeypatch):

@@ -123,11 +123,11 @@ def hooked():
 
 
 FALLBACKS = {
-    "no compiler": (lambda: made("dense"), missing, "torch.compile says: RuntimeError: no compiler was found"),
-    "other outputs": (lambda: made("dense"), wrong, "its compiled code gives other outputs"),
-    "not as a whole": (lambda: nn.Sequential(Breaks(6, 3)).double(), "eager", "torch.compile says: Unsupported"),
-    "hooks": (hooked, "eager", "it has hooks, which compiled code would not call"),
-    "no such compiler": (lambda: made("dense"), "gcc", "torch.compile says: InvalidBackend"),
+    "no compiler": (lambda: made("dense"), missing, "torch.compile raises RuntimeError: no compiler was found"),
+    "other outputs": (lambda: made("dense"), wrong, "the compiled code gives other outputs"),
+    "not as a whole": (lambda: nn.Sequential(Breaks(6, 3)).double(), "eager", "torch.compile raises Unsupported"),
+    "hooks": (hooked, "eager", "the net has hooks, which compiled code would not call"),
+    "no such compiler": (lambda: made("dense"), "gcc", "torch.compile raises InvalidBackend"),
 }
 
 
@@ -135,7 +135,7 @@ FALLBACKS = {
 def test_what_cannot_be_compiled(case):
     build, backend, sentence = FALLBACKS[case]
     f, g = pair(build(), compile={"backend": backend})
-    with pytest.warns(CompileWarning, match=f"compile: the net is evaluated without torch.compile, for {sentence}"):
+    with pytest.warns(CompileWarning, match=f"compile: the net is evaluated without torch.compile, because {sentence}"):
         value, gradient = f.gradient()
     assert value == g.gradient()[0]
     assert torch.equal(gradient, g.gradient()[1])
@@ -182,7 +182,7 @@ def test_inputs_of_many_shapes():
     calls = CompiledCalls(net, check_compile(EAGER), [2])
     for length in range(1, MAX_SHAPES + 1):
         calls(torch.ones(2, length))
-    with pytest.warns(CompileWarning, match=f"more than {MAX_SHAPES} shapes: compile__dynamic=True"):
+    with pytest.warns(CompileWarning, match=f"more than {MAX_SHAPES} shapes; compile__dynamic=True"):
         calls(torch.ones(2, 50))
     assert len(calls._code) == MAX_SHAPES
 
@@ -221,7 +221,7 @@ def test_a_hook_that_comes_later_is_called():
     calls = CompiledCalls(module, check_compile(EAGER), [30])
     calls(data()[0])
     handle = module[0].register_forward_hook(lambda *_: seen.append(1))
-    with pytest.warns(CompileWarning, match="it has hooks"):
+    with pytest.warns(CompileWarning, match="the net has hooks"):
         calls(data()[0])
     handle.remove()
     calls(data()[0])
