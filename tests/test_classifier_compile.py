@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from sklgap import SAM, DynamicSampling, GrowingBatch, LBGapClassifier, compare_regimes
+from sklgap import SAM, Adversarial, DynamicSampling, GrowingBatch, LBGapClassifier, compare_regimes
 from sklgap.experiments._protocol import as_saved
 from sklgap.objective import CompileWarning
 from tests.tiny import same_weights, small
@@ -64,7 +64,6 @@ FITS = {
     "micro-batches": {"batch_size": 30, "micro_batch_size": 10, "net": Mlp},
     "proximal": {"proximal_lambda": 1e-2, "proximal_steps": 2},
     "sharpness-aware": {"remedies": [SAM(rho=0.1)]},
-    "adversarial": {"remedies": ["adversarial"]},
     "class weights": {"class_weight": "balanced"},
     "SGD": {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
     "bfloat16": {"precision": "bfloat16"},
@@ -282,3 +281,14 @@ def test_inductor_in_bfloat16():
 def test_nothing_is_compiled_unless_it_is_asked_for():
     assert LBGapClassifier().compile is False
     assert small().fit(X, Y).net_.step_.loss_fn.compiled is None
+
+
+@pytest.mark.parametrize("more", [{}, {"micro_batch_size": 7}, {"remedies": [Adversarial(), SAM()]}])
+def test_adversarial_training_takes_gradients_of_the_rows_of_the_module_itself(more):
+    def fitted(**kwargs):
+        given = {"remedies": [Adversarial()], **more, **kwargs}
+        return small(net=Mlp, batch_size=20, **given).fit(X, Y)
+
+    with pytest.warns(CompileWarning, match="a remedy takes gradients of the rows"):
+        model = fitted(**AOT)
+    assert model.train_loss_ == pytest.approx(fitted().train_loss_, rel=1e-5)
