@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from sklgap import SAM, DynamicSampling, GrowingBatch, LBGapClassifier, compare_regimes
+from sklgap import SAM, Adversarial, DynamicSampling, GrowingBatch, LBGapClassifier, Remedy, compare_regimes
 from sklgap.experiments._protocol import as_saved
 from sklgap.objective import CompileWarning
 from tests.tiny import same_weights, small
@@ -64,7 +64,6 @@ FITS = {
     "micro-batches": {"batch_size": 30, "micro_batch_size": 10, "net": Mlp},
     "proximal": {"proximal_lambda": 1e-2, "proximal_steps": 2},
     "sharpness-aware": {"remedies": [SAM(rho=0.1)]},
-    "adversarial": {"remedies": ["adversarial"]},
     "class weights": {"class_weight": "balanced"},
     "SGD": {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
     "bfloat16": {"precision": "bfloat16"},
@@ -135,6 +134,38 @@ def test_regimes_of_many_sizes(regime):
         model = small(**given, **EAGER).fit(X, Y)
     assert not code(model)
     assert same_weights(model, small(**given).fit(X, Y))
+
+
+class GradientPenalty(Remedy):
+    """Differentiates the loss itself, which compiled code does not allow."""
+
+    def transform_loss(self, loss_fn, state):
+        def penalised(params, buffers, batch):
+            loss, aux = loss_fn(params, buffers, batch)
+            gradients = torch.autograd.grad(loss, list(params.values()), create_graph=True)
+            return loss + 0.01 * sum(g.square().sum() for g in gradients), aux
+
+        return penalised
+
+
+@pytest.mark.parametrize("given", [{}, {"compile__dynamic": True}])
+def test_a_remedy_that_differentiates_the_loss(given):
+    remedies = {"remedies": [GradientPenalty()], "net": Mlp}
+    with pytest.warns(CompileWarning, match="GradientPenalty transforms the loss.*compiles = True"):
+        model = small(**remedies, **AOT, **given).fit(X, Y)
+    assert same_weights(model, small(**remedies).fit(X, Y))
+
+
+def test_a_remedy_that_says_that_it_only_evaluates_the_loss():
+    class Doubled(Remedy):
+        compiles = True
+
+        def transform_loss(self, loss_fn, state):
+            return lambda *given: (2 * loss_fn(*given)[0], loss_fn(*given)[1])
+
+    compiled, plain = (small(remedies=[Doubled()], net=Mlp, **options).fit(X, Y) for options in (AOT, {}))
+    assert all(code(compiled))
+    np.testing.assert_allclose(compiled.history_[:, "train_loss"], plain.history_[:, "train_loss"], rtol=1e-5)
 
 
 def test_hooks_of_a_callback_are_called():
@@ -289,3 +320,14 @@ def test_inductor_in_bfloat16():
 def test_nothing_is_compiled_unless_it_is_asked_for():
     assert LBGapClassifier().compile is False
     assert small().fit(X, Y).net_.step_.loss_fn.compiled is None
+
+
+@pytest.mark.parametrize("more", [{}, {"micro_batch_size": 7}, {"remedies": [Adversarial(), SAM()]}])
+def test_adversarial_training_takes_gradients_of_the_rows_of_the_module_itself(more):
+    def fitted(**kwargs):
+        given = {"remedies": [Adversarial()], **more, **kwargs}
+        return small(net=Mlp, batch_size=20, **given).fit(X, Y)
+
+    with pytest.warns(CompileWarning, match="a remedy takes gradients of the rows"):
+        model = fitted(**AOT)
+    assert model.train_loss_ == pytest.approx(fitted().train_loss_, rel=1e-5)

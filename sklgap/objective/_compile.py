@@ -104,6 +104,12 @@ class CompiledCalls(nn.Module):
         if any(self._hooks):
             self._warn("the net has hooks, which compiled code would not call")
             return self.module(*args, **kwargs)
+        if any(t.requires_grad for t in (*args, *kwargs.values()) if isinstance(t, Tensor)):
+            self._warn("a remedy takes gradients of the rows, and compiled code has only one backward pass")
+            return self.module(*args, **kwargs)
+        if is_forked():  # also where code was compiled before: it waits for the threads that it ran with
+            self._warn("this process was forked, and compiled code would wait for threads of its parent")
+            return self.module(*args, **kwargs)
         if key not in self._code:
             self._code[key] = self._compiled(args, kwargs)
         code = self._code[key]
@@ -121,7 +127,7 @@ class CompiledCalls(nn.Module):
     def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return what code is compiled for; None for inputs that are left to the module."""
         inputs = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-        how = self.module.training, torch.is_grad_enabled(), *[(t.dtype, t.ndim, t.requires_grad) for t in inputs]
+        how = self.module.training, torch.is_grad_enabled(), *[(t.dtype, t.ndim) for t in inputs]
         if self.dynamic:
             return how
         if not inputs or not inputs[0].ndim or len(inputs[0]) not in self.sizes:
@@ -136,9 +142,6 @@ class CompiledCalls(nn.Module):
 
     def _compiled(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Callable[..., Any] | None:
         """Return compiled code that is as good as the module; None, with a warning, where there is none."""
-        if is_forked():
-            self._warn("this process was forked, and the compiler would wait for the threads of its parent")
-            return None
         try:
             with _undisturbed(args, kwargs), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the compiler's, about itself

@@ -68,9 +68,10 @@ def try_module(loss_fn: ModuleLoss, params: Params, batch: Batch) -> Trial:
     _check_unmoved(params, placed)
     far = {name: _FAR * p.detach() for name, p in params.items()}
     placed = {name: p.clone() for name, p in far.items()}
+    found: list[Tensor] = []
     # What a module says of parameters that are not its own does not matter here.
     with torch.no_grad(), contextlib.suppress(Exception), undisturbed(seed=0):
-        loss_fn(placed, buffers, batch)
+        found.append(loss_fn(placed, buffers, batch)[1].y_pred)
     _check_unmoved(far, placed)
     placed = {name: p.detach().clone() for name, p in params.items()}
     after = first[1].buffers
@@ -84,10 +85,29 @@ def try_module(loss_fn: ModuleLoss, params: Params, batch: Batch) -> Trial:
                 "differ, as with functional dropout without training=self.training, or random augmentation in the "
                 "forward pass: make it depend on self.training."
             )
+    _check_read(loss_fn, placed, far, found, buffers, batch)
     loss = first[0]
     if loss.ndim:
         raise ValueError(f"criterion must return the mean loss as a scalar; got shape {tuple(loss.shape)}.")
     return Trial(moves_buffers, draws)
+
+
+def _check_read(
+    loss_fn: ModuleLoss, placed: Params, far: Params, found: list[Tensor], buffers: Buffers, batch: Batch
+) -> None:
+    """Raise a ValueError unless other numbers in the same tensors give the outputs ``found`` with them in new ones."""
+    if not found:
+        return
+    for name, p in placed.items():
+        p.copy_(far[name])
+    with torch.no_grad(), undisturbed(seed=0):
+        again = loss_fn(placed, buffers, batch)
+    if not _same(found[0], again[1].y_pred, exact=False):
+        raise ValueError(
+            "module must read its parameters in every evaluation; it uses what it computed from them before, although "
+            "their numbers have changed since, as with weights that are normalised once and saved: compute them in "
+            "every forward pass."
+        )
 
 
 def _check_unmoved(params: Params, placed: Params) -> None:

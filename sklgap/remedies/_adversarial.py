@@ -48,6 +48,7 @@ class Adversarial(Remedy):
     """
 
     at_most_once = True
+    compiles = True
 
     def __init__(self, epsilon: float = 0.1, weight: float = 0.5, clip: tuple[float, float] | None = None) -> None:
         self.epsilon = epsilon

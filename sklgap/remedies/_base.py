@@ -30,6 +30,9 @@ class Remedy(BaseEstimator):
         Rows that the net sees at once, where the remedy cuts batches into parts; None, the default: it does not.
     at_most_once : bool
         Whether a second one of its kind among the remedies of an estimator is an error; False by default.
+    compiles : bool
+        Whether ``transform_loss`` takes no gradient with respect to the weights, so that the net may be compiled:
+        compiled code has only one backward pass. False by default; it matters where ``transform_loss`` is overridden.
 
     See Also
     --------
@@ -56,6 +59,7 @@ class Remedy(BaseEstimator):
     inner_steps: int = 1
     sub_batch_size: int | None = None
     at_most_once: bool = False
+    compiles: bool = False
 
     def check(self) -> None:
         """Raise a ValueError in one sentence if a parameter is outside its allowed values; called by ``fit``."""

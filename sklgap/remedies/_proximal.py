@@ -36,6 +36,8 @@ class Proximal(Remedy):
     >>> model = LBGapClassifier(batch_regime="LB", remedies=[Proximal(1e-3)])
     """
 
+    compiles = True
+
     def __init__(self, proximal_lambda: float = 1e-3, inner_steps: int = 3) -> None:
         self.proximal_lambda = proximal_lambda
         self.inner_steps = inner_steps

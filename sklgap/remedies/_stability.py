@@ -48,6 +48,7 @@ class Stability(Remedy):
     """
 
     at_most_once = True
+    compiles = True
 
     def __init__(self, noise: float = 0.04, weight: float = 0.01) -> None:
         self.noise = noise

@@ -236,7 +236,7 @@ class TrainingNet(NeuralNetClassifier):
             parameter.grad = None  # optimisers pass over a parameter that has been frozen since
         infer = lowered(self._outputs_of, self.precision, self.device)
         loss = ModuleLoss(self.module_, self.row_loss(training=True), params, infer=infer)
-        if self.torch_compile_options is not None:
+        if self.torch_compile_options is not None and self._differentiated_by() is None:
             loss.compiled = CompiledCalls(self.module_, self.torch_compile_options)
         self.step_ = TrainStep(
             loss,
@@ -364,7 +364,19 @@ class TrainingNet(NeuralNetClassifier):
 
     def _settle_compiled(self, n_samples: int) -> bool:
         """Say whether the training has few enough batch sizes to compile code for each of them."""
-        if self.torch_compile_options is None or self.torch_compile_options["dynamic"] is not False:
+        if self.torch_compile_options is None:
+            return True
+        remedy = self._differentiated_by()
+        if remedy is not None:
+            warnings.warn(
+                f"compile: the net is trained without torch.compile, because {type(remedy).__name__} transforms the loss, "
+                "and compiled code has only one backward pass. If the remedy takes no gradients of its own, set "
+                "compiles = True in its class.",
+                CompileWarning,
+                stacklevel=2,
+            )
+            return False
+        if self.torch_compile_options["dynamic"] is not False:
             return True
         sizes = {self.regime.batch_size(i, n_samples) for i in range(1 if self.regime.adaptive else self.max_epochs)}
         if len(sizes) <= MAX_SIZES and not self.regime.adaptive:
@@ -376,6 +388,13 @@ class TrainingNet(NeuralNetClassifier):
             stacklevel=2,
         )
         return False
+
+    def _differentiated_by(self) -> Remedy | None:
+        """Return a remedy that may take gradients of the loss itself, as a gradient penalty does."""
+        for remedy in self.remedies:
+            if type(remedy).transform_loss is not Remedy.transform_loss and not remedy.compiles:
+                return remedy
+        return None
 
     def _check_size(self, size: Any, epoch: int, n_samples: int) -> int:
         if isinstance(size, bool) or not isinstance(size, numbers.Integral) or not 1 <= int(size) <= n_samples:

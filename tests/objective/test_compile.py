@@ -4,11 +4,13 @@ import copy
 import pickle
 import threading
 import warnings
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
+from sklgap._typing import Batch
 from sklgap.objective import CompileWarning, Objective, check_objective
 from sklgap.objective._compile import MAX_SHAPES, CompiledCalls, check_compile
 from tests.tiny import small
@@ -154,6 +156,31 @@ def test_a_forked_process_does_not_compile(monkeypatch):
     f, g = pair("dense")
     with pytest.warns(CompileWarning, match="this process was forked"):
         assert f.value() == g.value()
+
+
+def test_code_that_was_compiled_before_the_fork_is_not_called_after_it(monkeypatch):
+    f, g = pair("dense")
+    assert f.gradient()[0] == pytest.approx(g.gradient()[0])
+    monkeypatch.setattr("sklgap.objective._compile.is_forked", lambda: True)
+    calls = dict.fromkeys(f._fn.compiled._code, lambda *_: pytest.fail("it would wait for threads of its parent"))
+    f._fn.compiled._code = calls
+    with pytest.warns(CompileWarning, match="this process was forked"):
+        assert f.gradient()[0] == g.gradient()[0]
+    assert f.value() == g.value()
+
+
+@pytest.mark.parametrize("net", ["dense", "batch norm", "convolution"])
+def test_gradients_of_the_rows_are_taken_of_the_module_itself(net):
+    f, g = pair(net)
+    X, y = data()
+    found = []
+    for objective in (f, g):
+        inputs = X.clone().requires_grad_()
+        with pytest.warns(CompileWarning, match="gradients of the rows") if objective is f else nullcontext():
+            loss = objective._loss_at(objective._leaves, chunk=Batch(inputs, y))
+        (slope,) = torch.autograd.grad(loss, inputs, retain_graph=True)
+        found.append((slope, *torch.autograd.grad(loss, list(objective._leaves.values()))))
+    assert all(map(torch.equal, *found))
 
 
 def test_a_compiler_that_fails_later():

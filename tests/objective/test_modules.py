@@ -808,6 +808,45 @@ def test_random_functions_are_refused(how):
     assert random.getstate() == python_state
 
 
+class RemembersWeights(nn.Module):
+    """Computes with what it made of its weights when it first saw them."""
+
+    def __init__(self, how, layers=1):
+        super().__init__()
+        self.layers = nn.ParameterList(torch.randn(4, 4) for _ in range(layers))
+        self.how, self.saved = how, {}
+
+    def forward(self, x):
+        for i, weight in enumerate(self.layers):
+            if torch.is_grad_enabled():
+                x = x @ F.normalize(weight, dim=0)
+                continue
+            version = weight._version if self.how == "by version" else None
+            held = self.saved.get(i)
+            if held is None or held[0] is not weight or held[1] != version:
+                self.saved[i] = weight, version, F.normalize(weight + weight**2, dim=0)
+            x = x @ self.saved[i][2]
+        return x
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_weights_that_are_saved_and_not_read_again_are_refused(layers):
+    with pytest.raises(ValueError, match="module must read its parameters in every evaluation"):
+        Objective(made(lambda: RemembersWeights("by identity", layers)), CE, vectors())
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_weights_that_are_saved_until_they_change_are_measured(layers):
+    module = made(lambda: RemembersWeights("by version", layers))
+    f = Objective(module, CE, vectors())
+    theta = f.theta0 + 0.5
+    before, moved = f.value(), f.value(theta)
+    assert before != moved
+    fresh = copy.deepcopy(module)
+    nn.utils.vector_to_parameters(theta, fresh.parameters())
+    assert moved == pytest.approx(Objective(fresh, CE, vectors()).value(), rel=1e-12)
+
+
 class DrawsInVain(nn.Module):
     def __init__(self, how):
         super().__init__()
