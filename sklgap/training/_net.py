@@ -369,9 +369,9 @@ class TrainingNet(NeuralNetClassifier):
         remedy = self._differentiated_by()
         if remedy is not None:
             warnings.warn(
-                f"compile: the net is trained without torch.compile, because {type(remedy).__name__} transforms the loss "
-                "and compiled code has one backward pass only. If the remedy takes no gradients of its own, set "
-                "compiles = True in its class.",
+                "compile: the net is trained without torch.compile, because "
+                f"{type(remedy).__name__} transforms the loss and compiled code has one backward pass only. If the "
+                "remedy takes no gradients of its own, set compiles = True in its class.",
                 CompileWarning,
                 stacklevel=2,
             )
