@@ -429,7 +429,9 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
                 try:
                     tasks = epoch_tasks(self, task, described_fit(self, X, y, sample_weight), rows, encoded)
                     with resolve.deterministic(self.random_state is not None), tasks:
-                        self.net_.partial_fit(*self.net_.training_data(rows, encoded.astype(np.int64), weight))
+                        self.net_.partial_fit(
+                            *self.net_.training_data(rows, encoded.astype(np.int64, copy=False), weight)
+                        )
                 except BaseException as error:  # of a callback after the training: `fit` raises it when all is done
                     if error is not self.net_.ending_error_:
                         checkpoint = self.net_.checkpoint_

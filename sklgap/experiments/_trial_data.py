@@ -174,7 +174,8 @@ class TrialData(Mapping[str, Data]):
             return check_objective(model, X, y, batch_norm=batch_norm)
         net = model.net_
         device, dtype = next(net.module_.parameters()).device, floating_dtype(net.module_)
-        key = (part, rows is None, passes, device, dtype, net.encoding_.net_shape)
+        chosen = None if rows is None else rows.tobytes()
+        key = (part, chosen, passes, device, dtype, net.encoding_.net_shape)
         if key not in self._on_device:
             checked, y = self._checked[part]
             X = np.asarray(checked.values)

@@ -31,9 +31,12 @@ def class_numbers(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if y.dtype.kind in "iu" and y.dtype != np.uint64 and y.size:
         least, most = int(y.min()), int(y.max())
         if most - least < min(_LONGEST_TABLE, y.size):
-            places = y.astype(np.int64) - least
+            places = y.astype(np.int64)
+            places -= least
             found = np.bincount(places) > 0
-            return (np.flatnonzero(found) + least).astype(y.dtype), (np.cumsum(found) - 1)[places]
+            numbers = np.cumsum(found) - 1
+            # In place: each array of a million labels takes 8 MB. "clip" as "raise" would copy; no place is outside.
+            return (np.flatnonzero(found) + least).astype(y.dtype), numbers.take(places, out=places, mode="clip")
     classes, numbers = np.unique(y, return_inverse=True)
     return classes, numbers
 

@@ -23,7 +23,7 @@ from sklgap.experiments._run import run
 from sklgap.experiments._trial_data import TrialData
 from sklgap.experiments._trials import run_trials
 from sklgap.memory import _key
-from sklgap.objective import Objective, _data
+from sklgap.objective import Objective, _data, check_objective
 from sklgap.objective._tensors import as_tensor
 from sklgap.training import TrainingNet
 from tests.tiny import blobs, small
@@ -311,3 +311,12 @@ def test_fits_leave_nothing_behind(tmp_path, monkeypatch):
         assert now[0] == n_born == 0
         assert now[2] == n_tensors
         assert now[1] <= n_objects + 5  # one object a fit would be six
+
+
+def test_every_choice_of_rows_is_measured_on_its_rows():
+    model = small()
+    data = TrialData.prepared({"train": (X, Y)}, model)
+    data.fit(model)
+    for rows in (np.arange(10), np.arange(10, 30), np.arange(10)):
+        found = data.objective(model, "train", "batch", rows, passes="many")
+        assert found.value() == check_objective(model, X[rows], Y[rows]).value()
