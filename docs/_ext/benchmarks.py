@@ -12,12 +12,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-from sphinx.application import Sphinx
+
+if TYPE_CHECKING:  # the tests of the page run without Sphinx
+    from sphinx.application import Sphinx
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
 PAGE = "benchmarks"
@@ -193,7 +195,7 @@ def _embedded(figure: Figure, spoken: str) -> str:
 # -- Sphinx ------------------------------------------------------------------------------------------------------------
 
 
-def write_page(app: Sphinx, docname: str, content: list[str]) -> None:
+def write_page(app: "Sphinx", docname: str, content: list[str]) -> None:
     """Replace the mark by the text."""
     if docname != PAGE:
         return
@@ -202,7 +204,7 @@ def write_page(app: Sphinx, docname: str, content: list[str]) -> None:
     content[0] = content[0].replace(MARK, page(records()))
 
 
-def setup(app: Sphinx) -> dict[str, bool]:
+def setup(app: "Sphinx") -> dict[str, bool]:
     """Write the page when Sphinx reads it."""
     app.connect("source-read", write_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
