@@ -95,7 +95,7 @@ def overhead(case: Case, device: str, repeats: int) -> dict[str, Any]:
 
     runs = {"loop": timed("loop", lambda: loop(case, X, y, device))}
     for name, setting in VARIANTS.items():
-        runs[name] = timed(name, lambda setting=setting: ours(case, X, y, device, setting))  # type: ignore[misc]
+        runs[name] = timed(name, lambda setting=setting: ours(case, X, y, device, setting))  # type: ignore[misc] # a default binds it now
     interleaved_medians(runs, repeats)  # its times include compilation; those of the epochs are in `seconds`
     medians = {name: float(np.median(values)) for name, values in seconds.items() if name not in refused}
     ratios = {name: value / medians["loop"] for name, value in medians.items()}

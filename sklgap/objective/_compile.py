@@ -116,7 +116,7 @@ class CompiledCalls(nn.Module):
         if code is not None:
             try:
                 return code(self.module, args, kwargs)
-            except Exception as error:
+            except Exception as error:  # of the module, which is raised as it is, or of the compiler
                 if not _is_of_compiler(error):
                     raise
                 # Compiled again, for a parameter that has been frozen since, say; nothing has been evaluated yet.
@@ -135,7 +135,7 @@ class CompiledCalls(nn.Module):
         key = how, *[t.shape for t in inputs]
         if key not in self._code and len(self._code) >= MAX_SHAPES:
             self._warn(
-                f"its inputs have more than {MAX_SHAPES} shapes; compile__dynamic=True compiles one code for all"
+                f"the inputs have more than {MAX_SHAPES} shapes; compile__dynamic=True compiles one code for all"
             )
             return None
         return key
@@ -218,8 +218,8 @@ def _equal_in_float64(
 ) -> bool:
     """Say whether code that gives other gradients gives the same in float64.
 
-    The gradient jumps where a ReLU or a maximum is decided the other way, and the last digits decide that for a few
-    among millions. In float64 the last digits are too far behind.
+    Rounding can switch a ReLU on or off, or move a maximum to another unit, and the gradient then jumps. Among millions
+    of units this happens to a few in float32. In float64 the rounding errors are too small for it.
     """
 
     def exact(value: Any) -> Any:
