@@ -1,9 +1,13 @@
 """Shared by the benchmark scripts: the data, a timer, and medians of interleaved runs."""
 
+import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy
@@ -40,3 +44,9 @@ def interleaved_medians(
             if repeat:
                 seconds[name].append(clock() - started)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def write_record(path: Path, **body: Any) -> None:
+    """Write a record as JSON: the command that is running, versions and hardware, and ``body``."""
+    command = f"python examples/benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}"
+    path.write_text(json.dumps({"command": command, "environment": environment(), **body}, indent=1) + "\n")

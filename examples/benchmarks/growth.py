@@ -9,10 +9,8 @@ repeats.
 """
 
 import argparse
-import json
 import math
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import environment
+from _common import environment, write_record
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 from sklearn.tree import DecisionTreeClassifier
@@ -234,9 +232,7 @@ def main() -> None:
                 }
             )
     if arguments.json:
-        command = "python examples/benchmarks/growth.py " + " ".join(sys.argv[1:])
-        result = {"command": command, "environment": environment(), "growth": records}
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        write_record(arguments.json, growth=records)
 
 
 if __name__ == "__main__":

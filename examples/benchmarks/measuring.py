@@ -11,8 +11,6 @@ graph of a gradient, compiled code) is not timed.
 """
 
 import argparse
-import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import environment, interleaved_medians
+from _common import environment, interleaved_medians, write_record
 from torch import Tensor, nn
 
 from sklgap.inspection import loss_along_line, sharpness
@@ -137,9 +135,7 @@ def main() -> None:
             flush=True,
         )
     if arguments.json:
-        command = "python examples/benchmarks/measuring.py " + " ".join(sys.argv[1:])
-        result = {"command": command, "environment": environment(), "cases": records}
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        write_record(arguments.json, cases=records)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,8 @@ that of a process that does nothing else, without the memory that it has with th
 """
 
 import argparse
-import json
 import multiprocessing
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import environment, interleaved_medians
+from _common import environment, interleaved_medians, write_record
 from sklearn.datasets import load_digits
 from skorch import NeuralNetClassifier
 from torch import nn
@@ -212,9 +210,7 @@ def main() -> None:
             flush=True,
         )
     if arguments.json:
-        command = "python examples/benchmarks/training_overhead.py " + " ".join(sys.argv[1:])
-        result = {"command": command, "environment": environment(), "cases": records}
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        write_record(arguments.json, cases=records)
 
 
 if __name__ == "__main__":
