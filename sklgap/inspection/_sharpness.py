@@ -13,18 +13,16 @@ from torch import Tensor
 from sklgap._checks import check_arguments, check_integer, check_random_state, is_number, is_one_of, shown
 from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, Solver, SubspaceKind
-from sklgap.inspection import _maximizers
+from sklgap.inspection import _best_of_starts, _maximizers
 from sklgap.inspection._maximizers import AnyObjective, Maximum
 from sklgap.objective import check_objective, random_subspace
 from sklgap.objective._check import Measurable, ObjectiveOptions
 
 SOLVERS: tuple[Solver, ...] = get_args(Solver)
 
-# Gradients of a start, and restarts, that max_iter=None and n_restarts=None stand for; see _maximizers.
-# Gradients that a start of "auto" may spend beyond them, while its maximum still rises.
-_FULL_SPACE = {"max_iter": 30, "n_restarts": 0, "max_extension": 70}
-_SUBSPACE = {"max_iter": 15, "n_restarts": 3, "max_extension": 0}
+# What max_iter=None stands for.
 _PAPER_ITERATIONS = 10
+_POWER_STEPS = 30
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,10 @@ class Sharpness:
         Dimension of the subspace; None: the full space.
     name : str
         "sharpness" or "adaptive sharpness".
+    spread : float
+        How far the second best start of ``"auto"`` stayed below the best one, as a share of the rise found, before the
+        best one was continued. Near 0 the starts agree. A large one says that the maximum depends on the start, so
+        that more restarts may find more. NaN for one start and for the other solvers.
     """
 
     value: float
@@ -80,6 +82,7 @@ class Sharpness:
     batch_norm: BatchNormPolicy
     subspace_dim: int | None
     name: str = "sharpness"
+    spread: float = float("nan")
 
     def __str__(self) -> str:
         space = "full space" if self.subspace_dim is None else f"{self.subspace_dim} dimensions"
@@ -168,18 +171,19 @@ def sharpness(
         Entries of A: independent N(0, 1), or an orthonormal basis of their span. The paper states no scaling, and the
         metric depends on it by orders of magnitude; N(0, 1) comes nearest its figures.
     solver : {"auto", "lbfgsb", "lbfgsb-scaled", "power"}, default="auto"
-        ``"auto"``: projected sign ascent with momentum and a decaying step, from the vertex the gradient points to and
-        from ``n_restarts`` random vertices, each run ending in vertex steps along extrapolated gradients.
+        ``"auto"``: ascents over vertices of the box from several starts, of which the best one is continued: the vertex
+        that the gradient points to, one found by annealing, and random ones. In at most 20 dimensions it also flips
+        coordinates, singly and in pairs, and looks inside the box by L-BFGS-B.
         ``"lbfgsb"``: our reading of the paper's procedure, L-BFGS-B from zero with SciPy's default tolerances; it may
         stop at its start, and then warns. ``"lbfgsb-scaled"``: the same with f divided by its largest partial
         derivative. ``"power"``: vertex ascent, ``y <- b sign(grad f(x + y))``.
     max_iter : int, default=None
-        Gradients per start (``"auto"``, ``"power"``) or iterations (``"lbfgsb..."``). None: 30 in the full space, which
-        ``"auto"`` extends up to 100 while its maximum still rises (by 1 % in a quarter of them), and 15 in a subspace;
-        10 for ``"lbfgsb..."`` (the paper's).
+        Gradients in all for each epsilon (``"auto"``, ``"power"``) or iterations (``"lbfgsb..."``). None: 64 for
+        ``"auto"``, and up to 24 more while its maximum still rises by 1 % in ten of them, and up to 600 in at most 20
+        dimensions; 30 for ``"power"``; 10 for ``"lbfgsb..."`` (the paper's).
     n_restarts : int, default=None
-        Random starts of ``"auto"``. None: 0 in the full space, 3 in a subspace, where the maximum found depends on the
-        start.
+        Random vertices among the starts of ``"auto"``, as far as three quarters of its gradients allow. None: as many
+        as they allow (3 of the default budget), and 10 in at most 20 dimensions.
     max_samples : int, float or None, default=None
         Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
@@ -201,7 +205,8 @@ def sharpness(
     Warns
     -----
     sklearn.exceptions.ConvergenceWarning
-        When a solver stops at its start, so that the value is zero and means nothing.
+        When a solver stops at its start, so that the value is zero and means nothing, or the gradient is zero at every
+        point tried.
     UserWarning
         For a negative loss, such as that of ``NLLLoss`` on probabilities.
 
@@ -213,8 +218,9 @@ def sharpness(
     -----
     The maximiser is part of the measurement: it is inexact, so every value is a lower bound of the metric, and a better
     solver reports a larger one. Compare values of one solver only, and only beside the training losses: the metric of a
-    model that has not converged means little. Cost: ``max_iter * (1 + n_restarts)`` gradients over the
-    rows; memory: a few vectors of n_params beside one chunk's graph, and p * n_params numbers in a subspace.
+    model that has not converged means little. The record's ``spread`` says how far
+    the starts agree. Cost: ``max_iter`` gradients over the samples; memory: some ten vectors of n_params beside one
+    chunk's graph, and p * n_params numbers in a subspace.
 
     The metric is not invariant to a rescaling of layers that leaves the function unchanged (Dinh et al., 2017).
 
@@ -222,8 +228,10 @@ def sharpness(
     ----------
     .. [1] Keskar et al., On Large-Batch Training for Deep Learning: Generalization Gap and Sharp Minima, ICLR 2017,
        equations (3) and (4), Tables 3 and 4.
-    .. [2] Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
-       attacks, ICML 2020: momentum sign ascent.
+    .. [2] Peterson and Anderson, A mean field theory learning algorithm for neural networks, Complex Systems 1, 1987:
+       annealing by positions inside the box.
+    .. [3] Journee et al., Generalized power method for sparse principal component analysis, JMLR 11, 2010: ascent over
+       vertices.
 
     Examples
     --------
@@ -303,7 +311,7 @@ def maximize(objective: AnyObjective, unit: Tensor, search: Search, name: str = 
             "little. NLLLoss, for one, takes log-probabilities.",
             stacklevel=4,
         )
-    solve = _solver(objective, search, gradient)
+    solve = _solver(objective, search, f0, gradient)
     records: dict[float, Sharpness] = {}
     smaller = Maximum(f0, torch.zeros_like(unit), 1, "", True)
     for epsilon in sorted(set(search.epsilons)):
@@ -319,36 +327,27 @@ def maximize(objective: AnyObjective, unit: Tensor, search: Search, name: str = 
     return [records[epsilon] for epsilon in search.epsilons]
 
 
-def usual_gradients(solver: str, in_subspace: bool) -> tuple[int, int]:
-    """Return from how many to how many gradients a measurement at one epsilon spends, by the solver's defaults."""
-    defaults = _SUBSPACE if in_subspace else _FULL_SPACE
+def usual_gradients(solver: str, dim: int | None) -> tuple[int, int]:
+    """Return from how many to how many gradients a measurement at one epsilon spends, by the solver's defaults.
+
+    ``dim`` is the dimension of the subspace; None: the full space.
+    """
     if solver == "auto":
-        starts, steps = 1 + defaults["n_restarts"], defaults["max_iter"]
-        n_sign = steps - round(_maximizers.VERTEX_SHARE * steps)  # vertex steps end where nothing rises any more
-        return 1 + starts * n_sign, 1 + starts * (steps + defaults["max_extension"])
+        return _best_of_starts.usual_gradients(dim)
     # Both end where they find no ascent; an iteration of L-BFGS-B takes a gradient or two.
-    return 2, 1 + (defaults["max_iter"] if solver == "power" else 2 * _PAPER_ITERATIONS)
+    return 2, 1 + (_POWER_STEPS if solver == "power" else 2 * _PAPER_ITERATIONS)
 
 
-def _solver(objective: AnyObjective, search: Search, gradient: Tensor) -> Callable[[Tensor], Maximum]:
+def _solver(objective: AnyObjective, search: Search, f0: float, gradient: Tensor) -> Callable[[Tensor], Maximum]:
     """Return the solver as a function of the bounds."""
-    solver, max_iter, n_restarts = search.solver, search.max_iter, search.n_restarts
-    defaults = _FULL_SPACE if getattr(objective, "subspace", None) is None else _SUBSPACE
-    steps = defaults["max_iter"] if max_iter is None else max_iter
+    solver, max_iter = search.solver, search.max_iter
     if solver == "auto":
         generator = torch.Generator().manual_seed(int(search.rng.randint(2**31 - 1)))
-        restarts = defaults["n_restarts"] if n_restarts is None else n_restarts
-        extension = defaults["max_extension"] if max_iter is None else 0
-        return lambda bounds: _maximizers.best_of_starts(
-            objective,
-            bounds,
-            gradient,
-            n_restarts=restarts,
-            max_iter=steps,
-            max_extension=extension,
-            generator=generator,
+        return lambda bounds: _best_of_starts.best_of_starts(
+            objective, bounds, f0, gradient, max_iter=max_iter, n_restarts=search.n_restarts, generator=generator
         )
     if solver == "power":
+        steps = _POWER_STEPS if max_iter is None else max_iter
         return lambda bounds: _maximizers.vertex_ascent(objective, bounds, bounds * gradient.sign(), steps)
     largest = float(gradient.abs().max())
     scale = 1 / largest if solver == "lbfgsb-scaled" and largest > 0 else 1.0
@@ -369,6 +368,13 @@ def _record(
             ConvergenceWarning,
             stacklevel=5,
         )
+    if best.status.startswith(_maximizers.FLAT):
+        warnings.warn(
+            f"The gradient is zero at all {best.n_evaluations} points tried in the box of epsilon={epsilon:g}, as it "
+            "is where all units are dead or saturated: this sharpness of 0 does not describe a minimum.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
     return Sharpness(
         value=100 * (best.f_max - f0) / (1 + f0),
         f0=f0,
@@ -386,6 +392,7 @@ def _record(
         batch_norm=objective.batch_norm,
         subspace_dim=None if subspace is None else subspace.dim,
         name=name,
+        spread=best.spread,
     )
 
 

@@ -425,6 +425,20 @@ class Objective:
             total.add_(gradient, alpha=share)
         return self._mean(losses), total.to(self.dtype)
 
+    @property
+    def saturates(self) -> bool:
+        """Whether the losses of single samples are known, so that they can be limited: see `saturating`."""
+        return self._fn.loss.terms is not None
+
+    @contextlib.contextmanager
+    def saturating(self, scale: float) -> Iterator[None]:
+        """Within it the loss l of a sample counts as l / (1 + l / scale), in `gradient` and everywhere else."""
+        plain, self._fn.loss = self._fn.loss, self._fn.loss.saturating(scale)
+        try:
+            yield
+        finally:
+            self._fn.loss = plain
+
     @using_threads()
     def hvp(self, v: Vector, theta: Vector | None = None) -> Tensor:
         """Return the Hessian at ``theta`` times ``v``, both of shape (n_params,).

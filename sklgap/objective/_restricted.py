@@ -1,5 +1,6 @@
 """f on an affine subspace: what `Objective.restrict` returns."""
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,15 @@ class RestrictedObjective:
         """Return f at z and its gradient in z: A^T times the gradient in theta."""
         value, gradient = self.objective.gradient(self._lift(theta))
         return value, self.subspace.transpose(gradient)
+
+    @property
+    def saturates(self) -> bool:
+        """Whether the losses of single samples are known; see `Objective.saturates`."""
+        return self.objective.saturates
+
+    def saturating(self, scale: float) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which the loss of a sample is limited; see `Objective.saturating`."""
+        return self.objective.saturating(scale)
 
     def hvp(self, v: "Vector", theta: "Vector | None" = None) -> Tensor:
         """Return A^T H A v."""

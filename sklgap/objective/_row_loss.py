@@ -64,6 +64,25 @@ class RowLoss:
         """Return the loss without what is said of its terms."""
         return replace(self, terms=None, counts=None)
 
+    def saturating(self, scale: float) -> "RowLoss":
+        """Return the loss in which l, the loss of a sample, counts as l / (1 + l / scale): less than ``scale``.
+
+        Its gradient is that of l times 1 / (1 + l / scale)^2. Losses below 0 count as they are.
+        """
+        if self.terms is None:
+            raise TypeError(NO_TERMS.replace("Sample weights need", "A saturating loss needs"))
+        plain_terms, counts = self.terms, self.counts
+
+        def terms(y_pred: Tensor, y: Tensor) -> Tensor:
+            losses = plain_terms(y_pred, y)
+            counted = 1.0 if counts is None else counts(y).to(losses)
+            # What counts for nothing has no loss of its own.
+            each = losses if counts is None else torch.where(counted > 0, losses / counted, 0.0)
+            return counted * (each / (1 + each.clamp_min(0) / scale))
+
+        loss = replace(self, terms=terms)
+        return replace(loss, mean=lambda y_pred, y: terms(y_pred, y).mean())
+
     def weights(self, y: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Tensor | None:
         """Return what every sample counts for, its own weight included; None where all count alike."""
         weight = None if weight is None else weight.to(dtype)

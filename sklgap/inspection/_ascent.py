@@ -1,0 +1,149 @@
+"""Ways up: how the solver ``"auto"`` of Metric 2.1 climbs over a box.
+
+Every step goes to a vertex of the box, as the maximum of a convex function is at one. `VertexAscent` is the usual way.
+`annealed_vertex` leads to a vertex from where it goes on. `flip_coordinates` and `flip_weakest` leave a vertex that no
+gradient leads away from.
+"""
+
+import contextlib
+
+import torch
+from torch import Tensor
+
+from sklgap.inspection._maximizers import Points
+
+MOMENTUM = 0.5
+# The annealing: from nearly linear positions to nearly signs.
+_FIRST_SLOPE, _LAST_SLOPE = 0.3, 10.0
+_INERTIA = 0.3
+_SMALL = 0.02
+
+
+class VertexAscent:
+    r"""Go from vertex to vertex along the gradient, with momentum; it can be continued.
+
+    .. math:: m_k = \frac{1}{2} m_{k-1} + \nabla f(x + y_k), \quad y_{k+1} = b \, \mathrm{sign}(m_k)
+
+    Without momentum it is the generalised power method, which rises in every step where f is convex, and circles
+    between two vertices where it is not.
+
+    Parameters
+    ----------
+    points : Points
+        Where f is evaluated.
+    start : Tensor of shape (n_params,)
+        The first offset.
+
+    Attributes
+    ----------
+    f_max, argmax, slope
+        The best vertex of this ascent: f, the offset, and the gradient there.
+    ended : bool
+        Whether it has come to a vertex that its own gradients point to.
+    """
+
+    def __init__(self, points: Points, start: Tensor) -> None:
+        self.points = points
+        self.f_max = -torch.inf
+        self.argmax = self.offset = start
+        self.slope = torch.zeros_like(start)
+        self.momentum: Tensor | None = None
+        self.ended = False
+
+    def climb(self, max_iter: int) -> None:
+        """Make so many steps, each a gradient, or fewer where the ascent ends."""
+        for _ in range(max_iter):
+            if self.ended:
+                return
+            value, slope = self.points.evaluate(self.offset)
+            if value > self.f_max:
+                self.f_max, self.argmax, self.slope = value, self.offset, slope
+            self.momentum = slope if self.momentum is None else torch.add(slope, self.momentum, alpha=MOMENTUM)
+            following = self.momentum.sign().mul_(self.points.bounds)
+            self.ended = torch.equal(following, self.offset)
+            self.offset = following
+
+    def take(self, other: "VertexAscent") -> None:
+        """Let the best vertex be that of another ascent where that is higher."""
+        if other.f_max > self.f_max:
+            self.f_max, self.argmax, self.slope = other.f_max, other.argmax, other.slope
+
+
+def annealed_vertex(
+    points: Points,
+    n_steps: int,
+    generator: torch.Generator,
+    *,
+    saturation: float | None = None,
+    without: Tensor | float = 0.0,
+) -> Tensor:
+    r"""Return the vertex that positions inside the box harden to: mean-field annealing.
+
+    .. math:: y_{k+1} = 0.3 \, y_k + 0.7 \, b \tanh(\beta_k b g_k / \mathrm{rms}(b g_k))
+
+    with :math:`g_k` the gradient at :math:`y_k` and :math:`\beta_k` rising from 0.3 to 10. At first this is power
+    iteration, which finds the leading eigenvector of the Hessian in the scale of the box. At last it is vertex
+    ascent. On the way each coordinate is decided when the others have made clear where it belongs.
+
+    Parameters
+    ----------
+    points : Points
+        Where f is evaluated.
+    n_steps : int
+        Gradients.
+    generator : torch.Generator
+        Draws the first position, near the centre.
+    saturation : float, optional
+        Follow the mean of l / (1 + l / saturation), with l the loss of a sample, where the losses of samples are
+        known. The mean loss of a classifier rises without bound in the samples that are wrong already, and its
+        gradient hardly sees the others: an ascent ends on a plateau. The limited losses raise many samples first.
+    without : Tensor, default=0.0
+        Subtracted from every gradient. With the gradient of the centre the vertex follows the curvature alone: the
+        opposite vertex is then as good a start.
+    """
+    bounds = points.bounds
+    noise = torch.randn(bounds.shape, generator=generator, dtype=torch.float64)
+    soft = (_SMALL * noise).clamp_(-1, 1).to(bounds)
+    limited = saturation is not None and points.objective.saturates
+    with points.objective.saturating(saturation) if limited else contextlib.nullcontext():
+        for k in range(n_steps):
+            # The values of limited losses are not those of f.
+            force = ((points.slope if limited else points.evaluate)(soft * bounds)[1] - without).mul_(bounds)
+            scale = force.square().mean().sqrt()
+            if not scale > 0:
+                break
+            slope = _FIRST_SLOPE * (_LAST_SLOPE / _FIRST_SLOPE) ** (k / max(n_steps - 1, 1))
+            soft.mul_(_INERTIA).add_(force.mul_(slope / scale).tanh_(), alpha=1 - _INERTIA)
+    return soft.sign().mul_(bounds)
+
+
+def flip_coordinates(ascent: VertexAscent, n_flipped: int) -> bool:
+    """Move one coordinate or several at once to their opposite bounds as long as that raises f; say whether any did.
+
+    All choices of ``n_flipped`` coordinates are tried, those first that f loses least by in its linear model.
+    """
+    bounds = ascent.points.bounds
+    choices = torch.combinations(bounds.nonzero().flatten(), n_flipped)
+    first = ascent.f_max
+    while len(choices):
+        before = ascent.f_max
+        loss = (ascent.argmax * ascent.slope)[choices].sum(1)
+        for chosen in choices[loss.argsort()]:
+            flipped = ascent.argmax.clone()
+            flipped[chosen] = torch.where(flipped[chosen] > 0, -bounds[chosen], bounds[chosen])
+            trial = VertexAscent(ascent.points, flipped)
+            trial.climb(1)
+            ascent.take(trial)
+        if ascent.f_max <= before:
+            break
+    return ascent.f_max > first
+
+
+def flip_weakest(ascent: VertexAscent, share: float, n_steps: int) -> None:
+    """Flip a share of the coordinates of the best vertex, those that f depends on least, and climb from there."""
+    gain = ascent.argmax * ascent.slope
+    n_flipped = max(1, round(share * len(gain)))
+    weakest = gain <= gain.kthvalue(n_flipped).values
+    trial = VertexAscent(ascent.points, torch.where(weakest, -ascent.argmax, ascent.argmax))
+    trial.climb(n_steps)
+    ascent.take(trial)
