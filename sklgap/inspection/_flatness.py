@@ -10,9 +10,14 @@ from typing import Any, cast
 
 from sklgap._checks import shown
 from sklgap.inspection._adaptive_sharpness import adaptive_sharpness
+from sklgap.inspection._average_sharpness import average_sharpness
+from sklgap.inspection._ball_sharpness import ball_sharpness
+from sklgap.inspection._fisher_sharpness import fisher_sharpness
+from sklgap.inspection._fisher_trace import fisher_trace
 from sklgap.inspection._flatness_record import EVALUATION, Flatness, check_loss, product_cost
 from sklgap.inspection._hessian import hessian_eigenvalues
 from sklgap.inspection._hessian_trace import hessian_trace
+from sklgap.inspection._m_sharpness import m_sharpness
 from sklgap.inspection._sharpness import Sharpness, sharpness
 from sklgap.objective import Objective
 
@@ -82,6 +87,15 @@ def _largest_eigenvalue(objective: Objective, *, random_state: Any = None) -> Fl
 MEASURES: dict[str, Measure] = {
     "sharpness": _metric_2_1,
     "adaptive_sharpness": _adaptive_metric,
+    "average_sharpness": average_sharpness,
+    "adaptive_average_sharpness": partial(average_sharpness, adaptive=True),
+    "normalized_average_sharpness": partial(average_sharpness, adaptive=True, normalize_logits=True),
+    "ball_sharpness": ball_sharpness,
+    "adaptive_ball_sharpness": partial(ball_sharpness, adaptive=True),
+    "normalized_ball_sharpness": partial(ball_sharpness, adaptive=True, normalize_logits=True),
+    "m_sharpness": m_sharpness,
+    "fisher_sharpness": fisher_sharpness,
+    "fisher_trace": fisher_trace,
     "hessian_trace": _trace,
     "largest_eigenvalue": _largest_eigenvalue,
 }
