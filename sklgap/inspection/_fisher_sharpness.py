@@ -85,11 +85,11 @@ def fisher_sharpness(
 
     Notes
     -----
-    F is the true Fisher matrix, with labels of the model, not the empirical one with the labels of the data: that one vanishes with the gradients where the model fits its data, and is not the metric of the model's
-    distributions (Kunstner et al., 2019). The diagonal makes the value invariant to a change of the scale of each
-    weight that leaves the function as it is, such as rescaled layers, and not to other changes of coordinates. Kim et
-    al. add a constant to the diagonal instead of :math:`\lambda \rho^2 / x_i^2`; rescaled layers would then change the
-    value.
+    F is the true Fisher matrix, with labels of the model, not the empirical one with the labels of the data. The
+    empirical one vanishes with the gradients where the model fits its data, and is not the metric of the model's
+    distributions (Kunstner et al., 2019). With the diagonal, the value does not change when weights are scaled and the
+    function stays as it is, as with rescaled layers. It changes under other changes of coordinates. Kim et al. add a
+    constant to the diagonal instead of :math:`\lambda \rho^2 / x_i^2`; rescaled layers would then change the value.
 
     Each entry of the diagonal has a relative error of some :math:`\sqrt{2 / m}` from m random gradients, a quarter by
     default. Cost: that of `ball_sharpness`, and ``n_draws`` gradients.
