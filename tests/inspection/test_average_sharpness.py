@@ -31,7 +31,7 @@ def test_closed_form_on_quadratics(adaptive, slope, sigma):
 
 
 def test_a_loop_over_the_same_steps():
-    objective, hessian, start = quadratic()
+    objective, hessian, _ = quadratic()
     record = average_sharpness(objective, sigma=0.2, n_pairs=5, random_state=3)
     generator = torch.Generator().manual_seed(int(np.random.RandomState(3).randint(2**31 - 1)))
     steps = [0.2 * torch.randn(8, generator=generator).double() for _ in range(5)]

@@ -17,7 +17,7 @@ from tests.landscapes import landscape, vector
 def test_the_diagonal_by_the_definition(factor, seed):
     pair, X, y = relu_net(seed=seed, n=8)
     pair = louder(pair, factor)
-    exact, n = dense_fisher(pair, X).diagonal(), 2000
+    exact, n = dense_fisher(pair, X).diagonal(), 500
     found, traces = squared_gradients(Objective(*pair, (X, y)), n, torch.Generator().manual_seed(0))
     # A squared sum of random signs times numbers has at most twice the squared mean as its variance.
     assert bool((found - exact).abs().le(5 * exact * (2 / n) ** 0.5 + 1e-12).all())
