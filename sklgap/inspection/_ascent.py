@@ -104,11 +104,12 @@ def annealed_vertex(
     bounds = points.bounds
     noise = torch.randn(bounds.shape, generator=generator, dtype=torch.float64)
     soft = (_SMALL * noise).clamp_(-1, 1).to(bounds)
-    limited = saturation is not None and points.objective.saturates
-    with points.objective.saturating(saturation) if limited else contextlib.nullcontext():
+    loss = points.objective.loss
+    limited = None if saturation is None or loss.terms is None else loss.saturating(saturation)
+    with contextlib.nullcontext() if limited is None else points.objective.using_loss(limited):
+        evaluate = points.evaluate if limited is None else points.slope  # the values of limited losses are not f
         for k in range(n_steps):
-            # The values of limited losses are not those of f.
-            force = ((points.slope if limited else points.evaluate)(soft * bounds)[1] - without).mul_(bounds)
+            force = (evaluate(soft * bounds)[1] - without).mul_(bounds)
             scale = force.square().mean().sqrt()
             if not scale > 0:
                 break

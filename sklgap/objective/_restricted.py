@@ -9,6 +9,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from sklgap.objective._objective import Evaluation, Objective, Vector
+    from sklgap.objective._row_loss import RowLoss
     from sklgap.objective._subspace import Subspace
 
 
@@ -40,13 +41,13 @@ class RestrictedObjective:
         return value, self.subspace.transpose(gradient)
 
     @property
-    def saturates(self) -> bool:
-        """Whether the losses of single samples are known; see `Objective.saturates`."""
-        return self.objective.saturates
+    def loss(self) -> "RowLoss":
+        """The loss of the module's outputs."""
+        return self.objective.loss
 
-    def saturating(self, scale: float) -> contextlib.AbstractContextManager[None]:
-        """Return a context in which the loss of a sample is limited; see `Objective.saturating`."""
-        return self.objective.saturating(scale)
+    def using_loss(self, loss: "RowLoss") -> contextlib.AbstractContextManager[None]:
+        """Return a context in which f is the mean of another loss; see `Objective.using_loss`."""
+        return self.objective.using_loss(loss)
 
     def hvp(self, v: "Vector", theta: "Vector | None" = None) -> Tensor:
         """Return A^T H A v."""

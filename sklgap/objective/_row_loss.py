@@ -32,12 +32,15 @@ class RowLoss:
         Maps y to what every sample counts for, of shape (n,). None: all count alike.
     infer : callable, optional
         Maps (module, X) to y_pred, where that is not simply ``module(X)``.
+    criterion : callable, optional
+        What the loss is made from, with its weights and options. None: not known.
     """
 
     mean: Criterion
     terms: Criterion | None = None
     counts: Counts | None = None
     infer: Callable[[nn.Module, Any], Any] | None = None
+    criterion: Criterion | None = None
 
     def alike(self) -> "RowLoss":
         """Return the loss for samples that are known to count alike: its mean is the criterion itself, to the bit."""
@@ -57,7 +60,7 @@ class RowLoss:
             losses = plain_terms(y_pred, y)
             return losses * class_weight.to(losses)[y.to(losses.device)]
 
-        loss = RowLoss(self.mean, terms, counts)
+        loss = RowLoss(self.mean, terms, counts, criterion=self.criterion)
         return replace(loss, mean=lambda y_pred, y: loss.weighted(y_pred, y)[0])
 
     def of_the_mean(self) -> "RowLoss":
@@ -75,13 +78,20 @@ class RowLoss:
 
         def terms(y_pred: Tensor, y: Tensor) -> Tensor:
             losses = plain_terms(y_pred, y)
-            counted = 1.0 if counts is None else counts(y).to(losses)
-            # What counts for nothing has no loss of its own.
-            each = losses if counts is None else torch.where(counted > 0, losses / counted, 0.0)
-            return counted * (each / (1 + each.clamp_min(0) / scale))
+            if counts is None:
+                return losses / (1 + losses.clamp_min(0) / scale)
+            counted = counts(y).to(losses)
+            each = torch.where(counted > 0, losses / counted, 0.0)  # what counts for nothing has no loss of its own
+            return counted * each / (1 + each.clamp_min(0) / scale)
 
         loss = replace(self, terms=terms)
         return replace(loss, mean=lambda y_pred, y: terms(y_pred, y).mean())
+
+    def of_outputs(self, function: Callable[[Any], Any]) -> "RowLoss":
+        """Return the loss of ``function(y_pred)`` in place of y_pred."""
+        plain = self.terms
+        terms = None if plain is None else lambda y_pred, y: plain(function(y_pred), y)
+        return replace(self, mean=lambda y_pred, y: self.mean(function(y_pred), y), terms=terms)
 
     def weights(self, y: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Tensor | None:
         """Return what every sample counts for, its own weight included; None where all count alike."""
@@ -139,7 +149,7 @@ def row_loss(
     if isinstance(criterion, RowLoss):
         return criterion
     if not isinstance(criterion, nn.Module) or not hasattr(criterion, "reduction"):
-        return RowLoss(evaluate(criterion))
+        return RowLoss(evaluate(criterion), criterion=criterion)
     unreduced = evaluate(per_sample(criterion))
     counts = counts_of(criterion, gaps=gaps)
 
@@ -150,7 +160,7 @@ def row_loss(
         # Of an image with a class for every pixel, each pixel counts.
         return losses.flatten(1).mean(1) if counts is None else losses.flatten(1).sum(1)
 
-    return RowLoss(evaluate(criterion), terms, counts)
+    return RowLoss(evaluate(criterion), terms, counts, criterion=criterion)
 
 
 def counts_of(criterion: Criterion, *, gaps: bool = False) -> Counts | None:
