@@ -46,6 +46,7 @@ _MOST_ANNEALED = 30
 _SHARE_OF_STARTS = 0.75  # of the budget; the best start has the rest
 _ANNEALED_IN_FEW, _STEPS_IN_FEW, _INSIDE_STEPS = 20, 8, 20
 _SETTLED = 0.01
+_EQUAL = 1e-3
 _INWARD = 0.3
 _FLIPPED = (0.4, 0.2, 0.1, 0.05)
 
@@ -97,7 +98,7 @@ def usual_gradients(dim: int | None) -> tuple[int, int]:
     """Return from how many to how many gradients a search in so many dimensions spends; None: the full space."""
     if dim is not None and dim <= FEW_DIMENSIONS:
         return 2 * _ANNEALED_IN_FEW, BUDGET_IN_FEW
-    return BUDGET // 2, BUDGET + EXTENSION
+    return 3 * BUDGET // 8, BUDGET + EXTENSION
 
 
 class _Search:
@@ -173,15 +174,24 @@ class _Search:
             self.start(annealed_vertex(points, n_annealed, self.generator, saturation=1 + self.f0), length // 2)
         drawn = 0
         while points.n_evaluations + length <= _SHARE_OF_STARTS * budget and drawn != self.n_restarts:
+            if self._agree():
+                break
             self.start(self.random_vertex(), length)
             drawn += 1
         self._go_on(self.compare(), length + 2)
 
+    def _agree(self) -> bool:
+        """Say whether the best three starts are equally high: then more of them find nothing else."""
+        best, *others = sorted((ascent.f_max for ascent in self.ascents), reverse=True)[:3]
+        return len(others) == 2 and best - others[1] <= _EQUAL * (best - self.f0)
+
     def _go_on(self, best: VertexAscent, length: int) -> None:
-        """Continue an ascent, then leave its vertex by flips, from many coordinates to few, until none of them helps."""
+        """Continue an ascent, then leave its vertex by flips, of many coordinates or few, until none of them helps."""
         best.climb(length)
-        if self._is_inside(best):
+        inside = self._is_inside(best)
+        if inside:
             self.look_inside(self.points.argmax, length)
+        if inside or self._agree():
             self.gain = 0.0
             return
         shares = list(_FLIPPED)
