@@ -138,7 +138,9 @@ class RitzSpace:
 _BLOCK = 2**16
 
 
-def extreme_eigenpairs(products: Products, n_bottom: int, n_top: int, tol: float) -> Eigenpairs:
+def extreme_eigenpairs(
+    products: Products, n_bottom: int, n_top: int, tol: float, start: Tensor | None = None
+) -> Eigenpairs:
     """Find the ``n_bottom`` smallest and the ``n_top`` largest eigenvalues, each as often as it is one.
 
     Parameters
@@ -149,6 +151,9 @@ def extreme_eigenpairs(products: Products, n_bottom: int, n_top: int, tol: float
         Together at least 1 and at most the dimension.
     tol : float
         Largest residual norm relative to the eigenvalue; see `tolerances`.
+    start : Tensor of shape (m, dimension), default=None
+        Guesses of eigenvectors, such as those of an operator nearby: the subspace begins with them. They change how
+        many products are made, and not what is found: the second search begins at random. None: a random vector.
 
     Returns
     -------
@@ -157,7 +162,9 @@ def extreme_eigenpairs(products: Products, n_bottom: int, n_top: int, tol: float
     space = RitzSpace(products, n_bottom, n_top)
     complete, share = False, 0.1
     try:
-        space.grow(products.random())
+        for guess in (products.random(),) if start is None else start:
+            if space.size < products.n_params and norm(remainder(guess, space.basis[: space.size])) > 0:
+                space.grow(guess)
         while not complete:
             direction = _unconverged(space, tol)
             if space.size == products.n_params:
