@@ -37,6 +37,8 @@ from sklgap.objective._check import drawn_samples
 _NAME = "stability"
 # A record is at the edge where the largest eigenvalue is at least this share of the threshold.
 AT_EDGE = 0.9
+# Share of the updates that is the beginning: initial weights may be sharp, and Adam jumps in its first updates.
+_BEGINNING = 0.1
 # A regime is at the edge where so many of its records after half of the updates are.
 _MOSTLY = 0.5
 # Gradients that one search for eigenvalues costs: from, to. Some 12 to 40 products of two to three gradients.
@@ -291,11 +293,15 @@ class StabilityTrajectory(Trajectory):
         return np.array([np.mean(late >= AT_EDGE) if len(late) else math.nan for late in self._late(label)])
 
     def first_at_edge(self, label: Any) -> np.ndarray:
-        """Return by trial the updates of the first record at the edge; NaN where there is none."""
+        """Return by trial the updates of the first record at the edge; NaN where there is none.
+
+        The first tenth of the updates is left out: initial weights may be sharp, and Adam jumps in its first updates.
+        """
         found = []
         for curve in self.curves(label).values():
-            there = np.flatnonzero(curve.eigenvalues[:, 0] >= AT_EDGE * curve.threshold)
-            found.append(float(curve.n_updates[there[0]]) if len(there) else math.nan)
+            at_edge = curve.eigenvalues[:, 0] >= AT_EDGE * curve.threshold
+            there = curve.n_updates[at_edge & (curve.n_updates >= _BEGINNING * curve.n_updates.max(initial=0))]
+            found.append(float(there[0]) if len(there) else math.nan)
         return np.array(found)
 
     def _late(self, label: Any) -> list[np.ndarray]:
@@ -394,7 +400,10 @@ class StabilityTrajectory(Trajectory):
                 f"{label} was at the edge of stability from update {first:,.0f}, and is mostly below it later: its "
                 f"largest eigenvalue is {within} in {share}; {median}."
             )
-        return f"{label} stays below the edge of stability: its largest eigenvalue is never {within}; {median}."
+        return (
+            f"{label} stays below the edge of stability: after a tenth of its updates its largest eigenvalue is never "
+            f"{within}; {median}."
+        )
 
     def _head(self) -> list[str]:
         s = self.settings
@@ -451,8 +460,8 @@ class StabilityTrajectory(Trajectory):
         if not self._has_threshold():
             return []
         return [
-            f"at the edge: the largest eigenvalue is at least {AT_EDGE:g} of the threshold of that moment; second half: "
-            "records after half of the updates"
+            f"at the edge: the largest eigenvalue is at least {AT_EDGE:g} of the threshold of that moment",
+            "first record at the edge: after a tenth of the updates; second half: records after half of them",
         ]
 
     # -- leaving ---------------------------------------------------------------------------------------------------

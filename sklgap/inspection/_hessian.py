@@ -115,8 +115,8 @@ def hessian_eigenvalues(
     return_eigenvectors : bool, default=False
         Whether the record holds the eigenvectors.
     start : array-like of shape (n_params,) or (n_params, m), default=None
-        Guesses of eigenvectors, one a column: the eigenvectors of the last call, where the weights have moved a little
-        since. They save products and do not change what is found. None: a random vector.
+        The eigenvectors of the last call, one a column, where the weights have moved a little since. They save
+        products. None: a random vector.
     preconditioner : array-like of shape (n_params,), default=None
         The diagonal of a matrix P, of numbers above 0: the eigenvalues are those of :math:`P^{-1/2} H P^{-1/2}`, which
         :math:`P^{-1} H` has too. A parameter with ``inf`` counts as fixed. None: those of H. See `stability_threshold`

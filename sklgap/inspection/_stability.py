@@ -135,9 +135,9 @@ def stability_threshold(optimizer: torch.optim.Optimizer, module: nn.Module) -> 
     Notes
     -----
     Weight decay that is a part of the gradient (SGD, Adam) adds its number to the Hessian, so that the threshold of SGD
-    is lower by it. The decoupled one of AdamW makes it (2 + 2 beta1) (1 - lr w / 2) / ((1 - beta1) lr). Where groups differ, the
-    threshold is that of the group with the largest rate, and the preconditioner holds what the others have more: a
-    group with a tenth of the rate counts ten times.
+    is lower by it. The decoupled one of AdamW makes it (2 + 2 beta1) (1 - lr w / 2) / ((1 - beta1) lr). Where groups
+    differ, the threshold is that of the group with the largest rate, and the preconditioner holds what the others have
+    more: a group with a tenth of the rate counts ten times.
 
     P is that of the last update. Derived for a quadratic loss and a P that does not change; the module's source has
     the derivation.
