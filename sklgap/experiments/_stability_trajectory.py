@@ -37,8 +37,8 @@ from sklgap.objective._check import drawn_samples
 _NAME = "stability"
 # A record is at the edge where the largest eigenvalue is at least this share of the threshold.
 AT_EDGE = 0.9
-# Share of the updates that is the beginning: initial weights may be sharp, and Adam jumps in its first updates.
-_BEGINNING = 0.1
+# Updates that are the beginning: initial weights may be sharp, and P of Adam is still that of a few gradients.
+_BEGINNING = 10
 # A regime is at the edge where so many of its records after half of the updates are.
 _MOSTLY = 0.5
 # Gradients that one search for eigenvalues costs: from, to. Some 12 to 40 products of two to three gradients.
@@ -295,12 +295,13 @@ class StabilityTrajectory(Trajectory):
     def first_at_edge(self, label: Any) -> np.ndarray:
         """Return by trial the updates of the first record at the edge; NaN where there is none.
 
-        The first tenth of the updates is left out: initial weights may be sharp, and Adam jumps in its first updates.
+        The first 10 updates are left out: initial weights may be sharp, and the preconditioner of Adam is still that
+        of a few gradients.
         """
         found = []
         for curve in self.curves(label).values():
             at_edge = curve.eigenvalues[:, 0] >= AT_EDGE * curve.threshold
-            there = curve.n_updates[at_edge & (curve.n_updates >= _BEGINNING * curve.n_updates.max(initial=0))]
+            there = curve.n_updates[at_edge & (curve.n_updates > _BEGINNING)]
             found.append(float(there[0]) if len(there) else math.nan)
         return np.array(found)
 
@@ -401,7 +402,7 @@ class StabilityTrajectory(Trajectory):
                 f"largest eigenvalue is {within} in {share}; {median}."
             )
         return (
-            f"{label} stays below the edge of stability: after a tenth of its updates its largest eigenvalue is never "
+            f"{label} stays below the edge of stability: after its first {_BEGINNING} updates its largest eigenvalue is never "
             f"{within}; {median}."
         )
 
@@ -461,7 +462,7 @@ class StabilityTrajectory(Trajectory):
             return []
         return [
             f"at the edge: the largest eigenvalue is at least {AT_EDGE:g} of the threshold of that moment",
-            "first record at the edge: after a tenth of the updates; second half: records after half of them",
+            f"first record at the edge: after {_BEGINNING} updates; second half: records after half of the updates",
         ]
 
     # -- leaving ---------------------------------------------------------------------------------------------------

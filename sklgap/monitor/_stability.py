@@ -1,7 +1,7 @@
 """The edge of stability of a training while it runs, in anybody's loop."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sklgap._checks import check_integer, check_max_samples, check_module, check_random_state
 from sklgap._random import undisturbed
-from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs
+from sklgap._typing import ArrayLike, BatchNormPolicy, Criterion, Inputs
 from sklgap.inspection import StabilityTrajectoryDisplay
 from sklgap.inspection._hessian import check_tolerance
 from sklgap.inspection._plot._stability_trajectory import stability_curve
@@ -20,6 +20,7 @@ from sklgap.monitor._loss import BatchLoss
 from sklgap.monitor._module import unwrapped
 from sklgap.objective import Objective, check_objective
 from sklgap.objective._batch_norm import batch_norm_layers, check_batch_norm
+from sklgap.objective._check import ObjectiveOptions
 from sklgap.objective._data import CHUNK_SIZE
 from sklgap.objective._stream import is_stream
 
@@ -31,12 +32,12 @@ _AT_EDGE = 0.9
 
 
 class StabilityMonitor:
-    r"""Measures the largest eigenvalues of the Hessian in a plain training loop: is it at the edge of stability?
+    """Measures the largest eigenvalues of the Hessian in a plain training loop, and the edge of stability.
 
     Training with all samples at once sharpens until the largest eigenvalue is at the threshold above which the
     optimiser is unstable, 2 / lr for plain SGD (Cohen et al. 2021), and for Adam that of the preconditioned Hessian
-    (Cohen et al. 2022). There a larger learning rate would not train longer at the same curvature, and the loss does
-    not fall at every update.
+    (Cohen et al. 2022). There the learning rate decides how sharp the net is, and the loss does not fall at every
+    update.
 
     Parameters
     ----------
@@ -160,7 +161,7 @@ class StabilityMonitor:
         self.module, self._loss, self.optimizer = unwrapped(module), loss, optimizer
         self.every, self.n_eigenvalues, self.threshold = int(every), int(n_eigenvalues), threshold
         self.batch_norm, self.tol, self.max_iter, self.random_state = batch_norm, tol, max_iter, int(random_state)
-        self._options = {"batch_norm": batch_norm, "chunk_size": chunk_size, "dtype": dtype}
+        self._options: ObjectiveOptions = {"batch_norm": batch_norm, "chunk_size": chunk_size, "dtype": dtype}
         self._data = self._loaded(data, max_samples)
         self._start: np.ndarray | None = None
         self._preconditioned = False
@@ -179,7 +180,7 @@ class StabilityMonitor:
                 y,
                 max_samples=max_samples,
                 random_state=self.random_state,
-                **self._options,  # type: ignore[arg-type]
+                **self._options,
             )
         assert isinstance(found, Objective)
         return found.data
@@ -195,7 +196,7 @@ class StabilityMonitor:
 
     def _measure(self) -> None:
         with undisturbed():
-            objective = Objective(self.module, self._loss, self._data, **self._options)  # type: ignore[arg-type]
+            objective = Objective(self.module, cast(Criterion, self._loss), self._data, **self._options)
             try:
                 found = measure_curvature(
                     objective,
