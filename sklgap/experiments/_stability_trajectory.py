@@ -402,8 +402,8 @@ class StabilityTrajectory(Trajectory):
                 f"largest eigenvalue is {within} in {share}; {median}."
             )
         return (
-            f"{label} stays below the edge of stability: after its first {_BEGINNING} updates its largest eigenvalue is never "
-            f"{within}; {median}."
+            f"{label} stays below the edge of stability: after its first {_BEGINNING} updates its largest eigenvalue "
+            f"is never {within}; {median}."
         )
 
     def _head(self) -> list[str]:
