@@ -7,6 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from sklgap import stability_trajectory
 from sklgap.experiments import StabilityTrajectory
@@ -47,18 +48,25 @@ def test_every_record_is_what_a_separate_training_gives(real):
         assert record["converged"]
 
 
+class SquaredError(nn.Module):
+    """The squared error of the classes as unit vectors."""
+
+    def forward(self, y_pred, y):
+        return ((y_pred - nn.functional.one_hot(y, y_pred.shape[1])) ** 2).sum(dim=1).mean()
+
+
 def test_full_batches_sharpen_until_the_edge_and_ride_there():
-    """Gradient descent on all samples, as Cohen et al. (2021) have it: a small net, mean squared error of classes."""
+    """Gradient descent on all samples, as Cohen et al. (2021) have it: a small net and labels of no meaning."""
     rng = np.random.default_rng(0)
-    rows = rng.standard_normal((60, 8)).astype(np.float32)
-    labels = rng.integers(0, 3, 60)
-    model = small(net=Mlp, module__n_in=8, module__width=24, init="torch", optimizer=torch.optim.SGD, lr=1.0)
-    regimes = {"4": {"batch_size": 4, "max_epochs": 20}, "all": {"batch_size": -1, "max_epochs": 400}}
-    found = follow(model, (rows, labels), regimes=regimes, every=20, at_updates=[1])
+    data = rng.standard_normal((40, 8)).astype(np.float32), rng.integers(0, 3, 40)
+    net = {"net": Mlp, "module__n_in": 8, "module__width": 24, "init": "torch", "criterion": SquaredError}
+    regimes = {"2": {"batch_size": 2, "max_epochs": 20}, "all": {"batch_size": -1, "max_epochs": 400}}
+    found = follow(small(**{**SGD, **net, "lr": 0.25}), data, regimes=regimes, every=20, at_updates=[1])
     relative = found.relative("all")[0]
-    assert relative[0] < 0.5  # it begins well below, and sharpens
+    assert relative[0] < 0.8  # it begins below, and sharpens
     assert found.share_at_edge("all")[0] == 1
-    assert 0.9 < np.median(found._late("all")[0]) < 1.5
+    assert 0.9 < np.median(found._late("all")[0]) < 1.2
+    assert np.median(found._late("2")[0]) < np.median(found._late("all")[0])
     assert found.verdict[1].startswith("all trains at the edge of stability")
 
 
@@ -118,11 +126,10 @@ _PROBED = {
 }
 
 
-# In each trial 10 steps with batches of 10 samples, then 2 with one of 50; before, all 12 to look at the regimes.
-@pytest.mark.parametrize(("step", "n_done"), [(11 + 7, 1), (13 + 7, 2)])
+# In each trial 10 steps with batches of 10 samples, then 2 with one of 50.
+@pytest.mark.parametrize(("step", "n_done"), [(11, 1), (13, 2)])
 def test_ctrl_c_reports_what_had_finished(step, n_done, monkeypatch):
     monkeypatch.setattr("sklgap.experiments._stability_trajectory._probe", lambda *args: dict(_PROBED))
-    step -= 7
     found = follow(small(net=interrupting_at(step), **SGD), n_trials=2)
     assert found.interrupted
     assert sum(len(found.trials_of(label)) for label in found.labels) == n_done
@@ -181,7 +188,7 @@ def made(records, labels=("SB", "LB"), interrupted=False, **settings):
         "batch_size": dict.fromkeys(labels, 10) | {"LB": 100},
         "has_batch_norm": dict.fromkeys(labels, False),
         "criterion": dict.fromkeys(labels, "CrossEntropyLoss"),
-        "other_batches": dict.fromkeys(labels, []),
+        "other_batches": {label: [] for label in labels},
         "formula": dict.fromkeys(labels, "2 / lr"),
         "preconditioned": dict.fromkeys(labels, False),
     }
@@ -194,16 +201,13 @@ def made(records, labels=("SB", "LB"), interrupted=False, **settings):
     ("relative", "begins"),
     [
         ([0.1, 0.5, 0.95, 1.2], "LB trains at the edge"),
-        ([0.1, 0.5, 0.95, 0.4], "LB trains at the edge"),  # two of three records after half of the updates
+        ([0.1, 0.9, 0.95, 0.4], "LB trains at the edge"),  # two of three records after half of the updates
         ([0.1, 1.0, 0.5, 0.4], "LB was at the edge of stability from update 40"),
         ([0.1, 0.89, 0.5, 0.4], "LB stays below"),
     ],
 )
 def test_where_a_regime_is(relative, begins):
     found = made([*lines("SB", [0.1, 0.2, 0.3, 0.2]), *lines("LB", relative)])
-    if relative[-1] == 0.4 and relative[2] == 0.95:
-        relative[1] = 0.9
-        found = made([*lines("SB", [0.1, 0.2, 0.3, 0.2]), *lines("LB", relative)])
     assert found.verdict[0].startswith("SB stays below")
     assert found.verdict[1].startswith(begins)
     leaves(found)
