@@ -152,9 +152,9 @@ def extreme_eigenpairs(
         Together at least 1 and at most the dimension.
     tol : float
         Largest residual norm relative to the eigenvalue; see `tolerances`.
-    start : Tensor of shape (m, dimension), default=None
-        Eigenvectors of an operator nearby: the subspace begins with them, and the second search is shorter. It begins
-        at random in any case, so that what they lack is found. None: a random vector.
+    start : Tensor of shape (dimension,), default=None
+        A sum of eigenvectors of an operator nearby: the subspace begins with it, and the second search is shorter. It
+        begins at random in any case, so that what the sum lacks is found. None: a random vector.
 
     Returns
     -------
@@ -164,9 +164,7 @@ def extreme_eigenpairs(
     complete, share = False, 0.1
     chance = _OVERLOOKED if start is None else _OVERLOOKED_NEARBY
     try:
-        for guess in (products.random(),) if start is None else start:
-            if space.size < products.n_params and norm(remainder(guess, space.basis[: space.size])) > 0:
-                space.grow(guess)
+        space.grow(products.random() if start is None else start)
         while not complete:
             direction = _unconverged(space, tol)
             if space.size == products.n_params:

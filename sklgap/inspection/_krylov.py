@@ -14,6 +14,10 @@ class BudgetSpent(Exception):
     """The products that were allowed have been made."""
 
 
+class NotFinite(ValueError):
+    """The Hessian is not finite: the training diverged, or the loss overflows."""
+
+
 class Products:
     """The Hessian of an objective as a function v -> H v that counts, within ``with``.
 
@@ -57,7 +61,7 @@ class Products:
             raise BudgetSpent
         image = self.product(v)
         if not torch.isfinite(image).all():
-            raise ValueError("The Hessian must be finite at the point measured; a product with it is not.")
+            raise NotFinite("The Hessian must be finite at the point measured; a product with it is not.")
         self.n_products += 1
         self.bar.update()
         return image

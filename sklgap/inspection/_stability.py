@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from sklgap._checks import check_integer, check_max_samples, check_module, check_random_state, is_number, shown
 from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs
 from sklgap.inspection._hessian import HessianEigenvalues, check_tolerance, hessian_eigenvalues
+from sklgap.inspection._krylov import NotFinite
 from sklgap.objective import Objective, check_objective
 from sklgap.objective._batch_norm import check_batch_norm
 from sklgap.objective._data import CHUNK_SIZE
@@ -435,8 +436,11 @@ class StabilityMeasurement:
     Notes
     -----
     Every search begins with the eigenvectors of the last one, which saves products. A recorder begins every fit
-    without them: records depend on the fit alone. An adaptive optimiser has no preconditioner before its first update:
-    what is recorded there is NaN.
+    without them: records depend on the fit alone. NaN is recorded where there is nothing to measure: an adaptive
+    optimiser has no preconditioner before its first update, and a training that diverged no finite Hessian.
+
+    Whether gradients are clipped, or changed by a callback, cannot be seen: the threshold is that of the optimiser's
+    own update.
 
     Examples
     --------
@@ -516,7 +520,7 @@ class StabilityMeasurement:
                 random_state=self.random_state,
                 start=getattr(self, "start_", None),
             )
-        except NotStarted:
+        except (NotStarted, NotFinite):
             return self._nothing()
         self.start_ = found.found.eigenvectors
         return found.numbers()

@@ -13,6 +13,7 @@ from sklgap._random import undisturbed
 from sklgap._typing import ArrayLike, BatchNormPolicy, Criterion, Inputs
 from sklgap.inspection import StabilityTrajectoryDisplay
 from sklgap.inspection._hessian import check_tolerance
+from sklgap.inspection._krylov import NotFinite
 from sklgap.inspection._plot._stability_trajectory import stability_curve
 from sklgap.inspection._stability import NotStarted, Threshold, check_threshold, measure_curvature
 from sklgap.monitor._batches import check_in_reach
@@ -83,7 +84,7 @@ class StabilityMonitor:
         edge), ``learning_rate``, ``converged`` (1 or 0), ``n_products``.
     n_updates, n_measurements, n_skipped : int
         Updates so far; those that were measured; those that could not be, before the first update of an adaptive
-        optimiser.
+        optimiser, or where the Hessian was not finite.
 
     See Also
     --------
@@ -209,7 +210,7 @@ class StabilityMonitor:
                     random_state=self.random_state,
                     start=self._start,
                 )
-            except NotStarted:
+            except (NotStarted, NotFinite):
                 self.n_skipped += 1
                 return
             loss = objective.value()

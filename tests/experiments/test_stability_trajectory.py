@@ -61,7 +61,7 @@ def test_full_batches_sharpen_until_the_edge_and_ride_there():
     data = rng.standard_normal((40, 8)).astype(np.float32), rng.integers(0, 3, 40)
     net = {"net": Mlp, "module__n_in": 8, "module__width": 24, "init": "torch", "criterion": SquaredError}
     regimes = {"2": {"batch_size": 2, "max_epochs": 20}, "all": {"batch_size": -1, "max_epochs": 400}}
-    found = follow(small(**{**SGD, **net, "lr": 0.25}), data, regimes=regimes, every=20, at_updates=[1])
+    found = follow(small(**{**SGD, **net, "lr": 0.2}), data, regimes=regimes, every=20, at_updates=[1])
     relative = found.relative("all")[0]
     assert relative[0] < 0.8  # it begins below, and sharpens
     assert found.share_at_edge("all")[0] == 1
@@ -98,6 +98,13 @@ def test_without_the_threshold_of_the_optimiser(threshold):
     found = follow(small(net=Mlp, remedies=[("sam", SAM())]), threshold=threshold)
     assert found.settings["formula"] == {"10": None, "50": None}
     assert ("no threshold" in found.verdict[0]) == (threshold is None)
+    leaves(found)
+
+
+def test_a_training_that_diverges_is_recorded_without_eigenvalues():
+    found = follow(small(net=Mlp, criterion=SquaredError, optimizer=torch.optim.SGD, lr=1e6, max_epochs=6))
+    assert not math.isfinite(found.records[-1]["eigenvalue"])
+    assert said(found, "no eigenvalue")
     leaves(found)
 
 
@@ -254,6 +261,6 @@ def test_json_and_plot(real):
     assert isinstance(display, StabilityTrajectoryDisplay)
     assert len(display.lines_) == 4  # two regimes, two trials
     np.testing.assert_array_equal(display.lines_[0].get_ydata(), real.curves("10")[0].eigenvalues[:, 0])
-    np.testing.assert_allclose(display.thresholds_[1].get_ydata(), 20)
+    np.testing.assert_allclose(display.thresholds_[0].get_ydata(), 20)
     assert len(real.to_frame()) == len(real.records)
     leaves(real)

@@ -226,7 +226,7 @@ def moving(n_records=8):
         yield (module, nn.CrossEntropyLoss()), X, y
 
 
-@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
 def test_a_start_costs_fewer_products_and_finds_the_same(k):
     start, cold, warm = None, [], []
     for problem in moving():
@@ -236,7 +236,7 @@ def test_a_start_costs_fewer_products_and_finds_the_same(k):
         start = warm[-1].eigenvectors
         np.testing.assert_allclose(warm[-1].eigenvalues, cold[-1].eigenvalues, rtol=EIGENVALUES)
         assert warm[-1].converged
-    assert sum(record.n_products for record in warm) < 0.95 * sum(record.n_products for record in cold)
+    assert sum(record.n_products for record in warm) < 0.9 * sum(record.n_products for record in cold)
 
 
 @pytest.mark.parametrize("wrong", [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
@@ -296,6 +296,7 @@ def test_the_neutral_preconditioner_and_parameters_that_are_fixed():
         ({"start": np.full(36, np.nan)}, "^start .*finite"),
         ({"start": np.ones((36, 0))}, "^start"),
         ({"start": "last"}, "^start"),
+        ({"start": np.c_[np.ones(36), -np.ones(36)]}, "^start .*sum"),
         ({"preconditioner": np.ones(3)}, "^preconditioner .*36"),
         ({"preconditioner": np.zeros(36)}, "^preconditioner .*above 0"),
         ({"preconditioner": np.full(36, -1.0)}, "^preconditioner"),

@@ -6,7 +6,7 @@ import numpy as np
 
 from sklgap._checks import check_text
 from sklgap._typing import BatchNormPolicy, Estimator
-from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._axes import axes_for, literal
 from sklgap.inspection._plot._lines import draw_records, dress, spans_decades, with_policy
 from sklgap.inspection._records import recorded, recorded_by_name
 
@@ -52,7 +52,7 @@ class StabilityTrajectoryDisplay:
     lines_ : list of matplotlib Line2D
         The largest eigenvalue of each training.
     thresholds_ : list of matplotlib Line2D
-        The threshold of each estimator that has one.
+        The threshold of each estimator that has one, or one line where all have the same.
 
     See Also
     --------
@@ -131,6 +131,8 @@ class StabilityTrajectoryDisplay:
         ax = axes_for(ax, "StabilityTrajectoryDisplay.plot")
         self.lines_, self.thresholds_ = [], []
         updates, heights = [], []
+        shared = _shared_threshold([curve for trials in self.curves.values() for curve in trials])
+        style: dict[str, Any] = {"linestyle": "--", "linewidth": 1.2}
         for number, (label, trials) in enumerate(self.curves.items()):
             for i, (x, eigenvalues, threshold) in enumerate(trials):
                 own = label if i == 0 else "_nolegend_"
@@ -138,12 +140,13 @@ class StabilityTrajectoryDisplay:
                 colour = line.get_color()
                 self.lines_.append(line)
                 ax.plot(x, eigenvalues[:, 1:], color=colour, alpha=0.35, linewidth=0.7)
-                if i == 0 and np.isfinite(threshold).any():
-                    said = f"{label}: threshold" if len(label) < 30 else "threshold"
-                    style: dict[str, Any] = {"linestyle": "--", "linewidth": 1.2, "drawstyle": "steps-pre"}
-                    self.thresholds_ += ax.plot(x, threshold, color=colour, label=said, **style)
+                if i == 0 and shared is None and np.isfinite(threshold).any():
+                    said = literal(f"{label}: threshold")
+                    self.thresholds_ += ax.plot(x, threshold, color=colour, label=said, drawstyle="steps-pre", **style)
                 updates.append(x)
                 heights += [eigenvalues[:, 0], threshold]
+        if shared is not None:
+            self.thresholds_.append(ax.axhline(shared, color="0.3", label="threshold", **style))
         if updates and spans_decades(*updates):
             ax.set_xscale("log")
         if heights and spans_decades(*heights) and not any((h <= 0).any() for h in heights):
@@ -154,6 +157,13 @@ class StabilityTrajectoryDisplay:
         dress(ax, "updates", with_policy(what, self.batch_norm))
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+
+def _shared_threshold(curves: list[StabilityCurve]) -> float | None:
+    """Return the threshold where it is the same in all records; one line stands for it."""
+    values = np.concatenate([curve.threshold for curve in curves]) if curves else np.empty(0)
+    constant = len(values) > 0 and np.isfinite(values).all() and np.ptp(values) <= 1e-9 * abs(values[0])
+    return float(values[0]) if constant else None
 
 
 def stability_curve(columns: dict[str, np.ndarray], prefix: str = "") -> StabilityCurve:

@@ -31,6 +31,13 @@ def test_one_colour_and_one_dashed_line_per_label():
     assert texts == ["SB", "SB: threshold", "LB", "LB: threshold"]
 
 
+def test_one_threshold_of_all_is_one_line():
+    display = drawn({"SB": [curve([0.5, 1.0])], "LB": [curve([1, 2])]})
+    assert [set(line.get_ydata()) for line in display.thresholds_] == [{2.0}]
+    texts = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert texts == ["SB", "LB", "threshold"]
+
+
 def test_without_a_threshold_there_is_no_line():
     display = drawn({"SB": [curve([0.5, 1.0], np.nan)]})
     assert display.thresholds_ == []
