@@ -289,7 +289,7 @@ def small_experiments():
         "sharpness_trajectory": {**quick, "every": 1, "at_updates": None, "max_samples": 4, "solver": "power"},
         "stability_trajectory": {
             **{**quick, "estimator": small(max_epochs=1, optimizer=torch.optim.SGD)},
-            **{"every": 1, "at_updates": None, "max_samples": 8, "max_iter": 8},
+            **{"every": 1, "at_updates": None, "max_samples": 8},
         },
         "critical_batch_size": {**quick, "n_batches": 4},
         "branched_critical_batch_size": {
@@ -406,6 +406,7 @@ def drawn(function):
 # Where the error calls an argument by another name that the user knows it by.
 ALSO = {
     "data": ("X", "y"),
+    "loss": ("criterion",),
     "dim": ("subspace_dim",),
     "inner_steps": ("proximal_steps",),
     "kind": ("subspace",),

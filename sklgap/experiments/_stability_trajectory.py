@@ -30,7 +30,7 @@ from sklgap.experiments._trajectory import Moments, Trajectory, Updates, regime_
 from sklgap.inspection import StabilityMeasurement, StabilityTrajectoryDisplay, stability_threshold
 from sklgap.inspection._hessian import check_tolerance
 from sklgap.inspection._plot._stability_trajectory import StabilityCurve, stability_curve
-from sklgap.inspection._stability import Threshold, check_remedies, check_threshold
+from sklgap.inspection._stability import Threshold, check_max_iter, check_number, check_remedies, check_threshold
 from sklgap.objective._batch_norm import batch_norm_layers, check_batch_norm
 from sklgap.objective._check import drawn_samples
 
@@ -159,7 +159,7 @@ def stability_trajectory(
     check_batch_norm(batch_norm)
     check_max_samples(max_samples)
     check_tolerance(tol)
-    check_integer("max_iter", max_iter, least=n_eigenvalues, or_none=True)
+    check_max_iter(max_iter, n_eigenvalues)
     X, y = check_rows(X, y)
     for parameters in overrides.values():
         check_candidate(estimator, parameters, len(y))
@@ -188,7 +188,9 @@ def stability_trajectory(
         tol=tol,
         max_iter=max_iter,
     )
-    settings |= _looked_at({label: _probe(classifier, own, X, y, threshold) for label, own in overrides.items()})
+    settings |= _looked_at(
+        {label: _probe(classifier, own, X, y, threshold, n_eigenvalues) for label, own in overrides.items()}
+    )
     if verbose:
         cost = measure_cost(classifier, overrides, n_trials, (X, y), n_jobs=n_jobs)
         epochs = [with_parameters(classifier, parameters).max_epochs for parameters in overrides.values()]
@@ -205,9 +207,12 @@ def stability_trajectory(
     )
 
 
-def _probe(classifier: Any, parameters: Mapping[str, Any], X: Any, y: Any, threshold: Threshold) -> dict[str, Any]:
+def _probe(
+    classifier: Any, parameters: Mapping[str, Any], X: Any, y: Any, threshold: Threshold, n_eigenvalues: int
+) -> dict[str, Any]:
     """Train for some steps; return what is to be known of a regime, or raise what the measurement would raise."""
     net = time_steps(classifier, parameters, X, y).net_
+    check_number(n_eigenvalues, net.module_)
     known: dict[str, Any] = {
         "batch_size": int(net.size_),
         "has_batch_norm": bool(batch_norm_layers(net.module_)),

@@ -332,6 +332,20 @@ def check_threshold(threshold: Any) -> None:
         raise ValueError(f"threshold must be 'optimizer', None or a number above 0; got {shown(threshold)}.")
 
 
+def check_max_iter(max_iter: Any, n_eigenvalues: int) -> None:
+    """ValueError for fewer products than eigenvalues."""
+    check_integer("max_iter", max_iter, or_none=True)
+    if max_iter is not None and max_iter < n_eigenvalues:
+        raise ValueError(f"max_iter must be at least n_eigenvalues={n_eigenvalues}; got {max_iter}.")
+
+
+def check_number(n_eigenvalues: int, module: nn.Module) -> None:
+    """ValueError for more eigenvalues than parameters."""
+    n_params = sum(p.numel() * (1 + p.is_complex()) for p in trainable_parameters(module).values())
+    if n_eigenvalues > n_params:
+        raise ValueError(f"n_eigenvalues must be at most the {n_params} parameters; got {n_eigenvalues}.")
+
+
 class Curvature(NamedTuple):
     """The largest eigenvalues at one moment of a training, and the threshold then (None: there is none)."""
 
@@ -370,6 +384,7 @@ def measure_curvature(
 
     A search that has spent its products is recorded and raises no warning.
     """
+    check_number(k, module)
     line = None
     if threshold == "optimizer":
         assert optimizer is not None
@@ -477,7 +492,7 @@ class StabilityMeasurement:
         check_integer("chunk_size", chunk_size)
         check_max_samples(max_samples)
         check_tolerance(tol)
-        check_integer("max_iter", max_iter, least=n_eigenvalues, or_none=True)
+        check_max_iter(max_iter, n_eigenvalues)
         check_integer("random_state", random_state, least=0)
         check_random_state(random_state)
         self.X, self.y = X, y

@@ -15,9 +15,16 @@ from sklgap.inspection import StabilityTrajectoryDisplay
 from sklgap.inspection._hessian import check_tolerance
 from sklgap.inspection._krylov import NotFinite
 from sklgap.inspection._plot._stability_trajectory import stability_curve
-from sklgap.inspection._stability import NotStarted, Threshold, check_threshold, measure_curvature
+from sklgap.inspection._stability import (
+    NotStarted,
+    Threshold,
+    check_max_iter,
+    check_number,
+    check_threshold,
+    measure_curvature,
+)
 from sklgap.monitor._batches import check_in_reach
-from sklgap.monitor._loss import BatchLoss
+from sklgap.monitor._loss import BatchLoss, loss_of_batch
 from sklgap.monitor._module import unwrapped
 from sklgap.objective import Objective, check_objective
 from sklgap.objective._batch_norm import batch_norm_layers, check_batch_norm
@@ -150,13 +157,16 @@ class StabilityMonitor:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"optimizer must be a torch optimizer; got {type(optimizer).__name__}.")
         check_in_reach(module, optimizer)
+        if loss_of_batch(loss) is None:
+            raise TypeError("loss must be a criterion or a function loss(module, batch); got None.")
         check_integer("every", every)
         check_integer("n_eigenvalues", n_eigenvalues)
         check_threshold(threshold)
         check_batch_norm(batch_norm)
         check_max_samples(max_samples)
         check_tolerance(tol)
-        check_integer("max_iter", max_iter, least=n_eigenvalues, or_none=True)
+        check_max_iter(max_iter, n_eigenvalues)
+        check_number(n_eigenvalues, module)
         check_integer("random_state", random_state, least=0)
         check_random_state(random_state)
         self.module, self._loss, self.optimizer = unwrapped(module), loss, optimizer

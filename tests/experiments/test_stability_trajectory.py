@@ -165,6 +165,8 @@ def test_the_cost_is_of_every_record(capsys):
         ({"threshold": "adam"}, "threshold"),
         ({"every": None}, "every and at_updates"),
         ({"n_eigenvalues": 0}, "n_eigenvalues"),
+        ({"n_eigenvalues": 10**6}, "n_eigenvalues"),
+        ({"n_eigenvalues": 3, "max_iter": 2}, "max_iter"),
         ({"tol": 2}, "tol"),
         ({"batch_norm": "x"}, "batch_norm"),
         ({"max_iter": 0}, "max_iter"),

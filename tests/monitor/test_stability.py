@@ -204,6 +204,8 @@ def test_it_draws():
     [
         ({"every": 0}, "every"),
         ({"n_eigenvalues": 1.5}, "n_eigenvalues"),
+        ({"n_eigenvalues": 10**6}, "n_eigenvalues"),
+        ({"loss": None}, "loss"),
         ({"threshold": "none"}, "threshold"),
         ({"batch_norm": None}, "batch_norm"),
         ({"tol": 1}, "tol"),

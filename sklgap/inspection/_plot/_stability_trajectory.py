@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from sklgap._checks import check_text
+from sklgap._checks import check_flag, check_text
 from sklgap._typing import BatchNormPolicy, Estimator
 from sklgap.inspection._plot._axes import axes_for, literal
 from sklgap.inspection._plot._lines import draw_records, dress, spans_decades, with_policy
@@ -109,6 +109,7 @@ class StabilityTrajectoryDisplay:
         StabilityTrajectoryDisplay
         """
         check_text("name", name)
+        check_flag("preconditioned", preconditioned)
         keys = {f"{name}_eigenvalue": "name", f"{name}_threshold": "name"}
         recorded_by_name(estimators, keys, recorder)
         curves = {label: [stability_curve(recorded(one, recorder), f"{name}_")] for label, one in estimators.items()}
@@ -151,9 +152,7 @@ class StabilityTrajectoryDisplay:
             ax.set_xscale("log")
         if heights and spans_decades(*heights) and not any((h <= 0).any() for h in heights):
             ax.set_yscale("log")
-        what = (
-            "largest eigenvalue of the preconditioned Hessian" if self.preconditioned else "largest Hessian eigenvalue"
-        )
+        what = "largest eigenvalue, preconditioned" if self.preconditioned else "largest Hessian eigenvalue"
         dress(ax, "updates", with_policy(what, self.batch_norm))
         self.ax_, self.figure_ = ax, ax.figure
         return self
