@@ -29,13 +29,13 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--quick", action="store_true", help="few samples and updates")
 parser.add_argument("--dataset", choices=["mnist1d", "mnist"], default="mnist1d")
 parser.add_argument("--samples", type=int, help="default: 1,000; 200 with --quick")
-parser.add_argument("--updates", type=int, help="of every training; default: 1,000; 150 with --quick")
+parser.add_argument("--updates", type=int, help="of every training; default: 1,000; 200 with --quick")
 parser.add_argument("--record", help="start of the names of JSON files to save the results to")
 parser.add_argument("--output", help="file to save the figure to")
 arguments = parser.parse_args()
 
 n_samples = arguments.samples or (200 if arguments.quick else 1000)
-n_updates = arguments.updates or (150 if arguments.quick else 1000)
+n_updates = arguments.updates or (200 if arguments.quick else 1000)
 if arguments.dataset == "mnist":
     X, y = (part[:n_samples] for part in fetch_mnist(return_X_y=True, flat=True))
 else:
