@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         largest_safe_batch_size,
         minima_census,
         sharpness_trajectory,
+        stability_trajectory,
         time_to_accuracy,
         warm_start_curve,
     )
@@ -82,6 +83,7 @@ __all__ = [
     "sharpness",
     "sharpness_score",
     "sharpness_trajectory",
+    "stability_trajectory",
     "time_to_accuracy",
     "warm_start_curve",
 ]
@@ -102,6 +104,7 @@ _PLACES = {
         "largest_safe_batch_size",
         "minima_census",
         "sharpness_trajectory",
+        "stability_trajectory",
         "time_to_accuracy",
         "warm_start_curve",
     ],

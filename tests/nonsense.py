@@ -252,6 +252,17 @@ def calls():
     )
     found["BatchSizeSampler"] = plain(regimes.BatchSizeSampler, dataset=40, schedule=4)
     found["BatchSizeMonitor"] = plain(monitor.BatchSizeMonitor, module=nn.Linear(2, 2))
+    module = nn.Linear(4, 3)
+    found["StabilityMonitor"] = plain(
+        monitor.StabilityMonitor,
+        module=module,
+        loss=nn.CrossEntropyLoss(),
+        optimizer=torch.optim.SGD(module.parameters(), lr=0.1),
+        data=(torch.from_numpy(X), torch.from_numpy(Y)),
+    )
+    found["stability_threshold"] = plain(
+        inspection.stability_threshold, optimizer=torch.optim.SGD(module.parameters(), lr=0.1), module=module
+    )
     found["check_accumulation"] = plain(
         monitor.check_accumulation,
         train_step=backward_of_each,
@@ -284,6 +295,10 @@ def small_experiments():
         "warm_start_curve": {**tested, "max_small_epochs": 1},
         "minima_census": {**tested, "n_trials": 1, "epsilon": 1e-3, "inits": ("torch",), "max_samples": 4},
         "sharpness_trajectory": {**quick, "every": 1, "at_updates": None, "max_samples": 4, "solver": "power"},
+        "stability_trajectory": {
+            **{**quick, "estimator": small(max_epochs=1, optimizer=torch.optim.SGD)},
+            **{"every": 1, "at_updates": None, "max_samples": 8},
+        },
         "critical_batch_size": {**quick, "n_batches": 4},
         "branched_critical_batch_size": {
             **{name: value for name, value in quick.items() if name != "n_trials"},
@@ -335,8 +350,12 @@ def results():
 
 def displays():
     """Return the calls of the displays by name."""
+    stability = {"eigenvalue": 1.0, "threshold": 2.0}
     recorder = training.TrainingRecorder(
-        {"train": (X, Y)}, {"sharpness": lambda net: 1.0}, every=None, at_updates=range(4)
+        {"train": (X, Y)},
+        {"sharpness": lambda net: 1.0, "stability": lambda net: stability},
+        every=None,
+        at_updates=range(4),
     )
     recorded = small(max_epochs=3, batch_size=8, callbacks=[("it", recorder)]).fit(X, Y)
     model, data = {"estimator": fitted()}, {"X": X, "y": Y}
@@ -351,6 +370,7 @@ def displays():
             {"start": fitted(), "end": fitted(), **data, "X_test": X, "y_test": Y, "alphas": [0.0, 1.0]},
         ),
         inspection.SharpnessTrajectoryDisplay: ("from_estimators", of_recorded),
+        inspection.StabilityTrajectoryDisplay: ("from_estimators", of_recorded),
         inspection.SpectrumDisplay: ("from_estimators", {"estimators": {"one": fitted()}, **spectrum, "k": None}),
         inspection.LossSurfaceDisplay: ("from_estimator", {**model, **data, **plane}),
         inspection.WeightDistanceDisplay: ("from_estimators", of_recorded),
@@ -394,6 +414,7 @@ def drawn(function):
 # Where the error calls an argument by another name that the user knows it by.
 ALSO = {
     "data": ("X", "y"),
+    "loss": ("criterion",),
     "dim": ("subspace_dim",),
     "inner_steps": ("proximal_steps",),
     "kind": ("subspace",),

@@ -14,6 +14,10 @@ class BudgetSpent(Exception):
     """The products that were allowed have been made."""
 
 
+class NotFinite(ValueError):
+    """The Hessian is not finite: the training diverged, or the loss overflows."""
+
+
 class Products:
     """The Hessian of an objective as a function v -> H v that counts, within ``with``.
 
@@ -29,6 +33,8 @@ class Products:
         The number of products it ends with, as far as known.
     budget : int or None
         A product beyond these raises `BudgetSpent`.
+    scale : Tensor of shape (n_params,) or None
+        The operator is S H S, with S the diagonal matrix of these numbers; None: H.
     """
 
     def __init__(
@@ -39,21 +45,23 @@ class Products:
         verbose: int = 0,
         total: int | None = None,
         budget: int | None = None,
+        scale: Tensor | None = None,
     ) -> None:
         self.n_params, self.dtype, self.device = objective.n_params, objective.dtype, objective.device
-        self.product = objective.hessian_operator()
+        product = objective.hessian_operator()
+        self.product = product if scale is None else lambda v: scale * product(scale * v)
         self.generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
         self.bar = tqdm(total=total, unit="product", disable=not verbose, file=sys.stderr)
         self.budget = budget
         self.n_products = 0
 
     def __call__(self, v: Tensor) -> Tensor:
-        """Return H v."""
+        """Return the image of v."""
         if self.n_products == self.budget:
             raise BudgetSpent
         image = self.product(v)
         if not torch.isfinite(image).all():
-            raise ValueError("The Hessian must be finite at the point measured; a product with it is not.")
+            raise NotFinite("The Hessian must be finite at the point measured; a product with it is not.")
         self.n_products += 1
         self.bar.update()
         return image

@@ -61,6 +61,12 @@ class Remedy(BaseEstimator):
     at_most_once: bool = False
     compiles: bool = False
 
+    @property
+    def changes_gradient(self) -> bool:
+        """Whether it transforms the loss or its gradient, so that updates are not those of the optimiser alone."""
+        own = type(self)
+        return own.transform_loss is not Remedy.transform_loss or own.transform_grad is not Remedy.transform_grad
+
     def check(self) -> None:
         """Raise a ValueError in one sentence if a parameter is outside its allowed values; called by ``fit``."""
 

@@ -22,6 +22,7 @@ from sklgap.objective._check import own_loss
 from sklgap.objective._copy import deepcopy
 from sklgap.objective._parameters import copy_of
 from sklgap.objective._stream import is_stream
+from sklgap.training._learning_rate import scale_step
 from sklgap.training._optimizer_mode import evaluating
 from sklgap.training._random import derive_seed, seeded
 
@@ -46,7 +47,9 @@ class TrainingRecorder(Callback):
     measurements : dict of str to callable, default=None
         Called with the net as it is then, each with a copy of its own; what they return, a number or a dict of numbers,
         is recorded as ``{name}``, or ``{name}_{key}``. The net is taken by ``check_objective(net, X, y)``,
-        ``sharpness(net, X, y)`` and the like, with X and labels as they are given to ``fit``.
+        ``sharpness(net, X, y)`` and the like, with X and labels as they are given to ``fit``. Its ``optimizer_`` is
+        that of the last update, and may only be read. A measurement that remembers its last call has a method
+        ``fresh()``, which returns a copy for one fit.
     every : int, default=1
         Record at the end of every so many epochs, and of the last one of a fit. None: not at the ends of epochs.
     at_updates : "log" or sequence of int, default=None
@@ -149,7 +152,8 @@ class TrainingRecorder(Callback):
         """Check the parameters; record the initial weights where asked."""
         self._check()
         evaluations = {name: self._evaluation(net, name, rows) for name, rows in (self.datasets or {}).items()}
-        self.measures_: dict[str, Measurement] = {**evaluations, **(self.measurements or {})}
+        own = {name: _fresh(measure) for name, measure in (self.measurements or {}).items()}
+        self.measures_: dict[str, Measurement] = {**evaluations, **own}
         self.warned_: set[str] = set()
         net.interrupted_ = False
         if self.start_ is None and not hasattr(net, "module_start_"):
@@ -304,7 +308,32 @@ def snapshot(net: Any) -> Any:
     copied = object.__new__(type(net))
     vars(copied).update(vars(net))
     vars(copied)["module_"] = deepcopy(net.module_).eval()
+    if isinstance(getattr(net, "optimizer_", None), torch.optim.Optimizer):
+        vars(copied)["optimizer_"] = _optimizer_of(net, copied.module_)
     return copied
+
+
+def _optimizer_of(net: Any, module: torch.nn.Module) -> torch.optim.Optimizer:
+    """Return the optimiser of a net as it is in an update, for a copy of its module; only to be read.
+
+    Its rates are those of the last update, scaled to the batch. Its state is not copied: it may be as large as the net.
+    """
+    optimizer = net.optimizer_
+    places = {id(p): copied for p, copied in zip(net.module_.parameters(), module.parameters(), strict=True)}
+    seen = object.__new__(type(optimizer))
+    vars(seen).update(vars(optimizer))
+    seen.param_groups = [
+        {**group, "params": [places.get(id(p), p) for p in group["params"]]} for group in optimizer.param_groups
+    ]
+    seen.state = {places.get(id(p), p): state for p, state in optimizer.state.items()}
+    scale_step(seen, getattr(net, "lr_factor_", 1.0), getattr(net, "moments_ratio_", 1.0))
+    return seen
+
+
+def _fresh(measure: Measurement) -> Measurement:
+    """Return a measurement for one fit: one that remembers its last call offers a copy that does not."""
+    fresh = getattr(measure, "fresh", None)
+    return measure if fresh is None else fresh()
 
 
 def _named(name: str, value: Any) -> dict[str, float]:
