@@ -39,9 +39,9 @@ class GradientPenalty(Remedy):
     Notes
     -----
     The gradient of the penalty is exact: the gradient is differentiated again. (The paper takes a difference of two
-    gradients.) Attention and weight norm are computed by operations that have second derivatives; a net without them
-    is an error. Samples count in the penalty as they do in the loss. The loss in the history is that without the
-    penalty.
+    gradients.) Attention and weight norm are computed by operations that have second derivatives. A net without them,
+    or with a custom ``autograd.Function``, is an error. Samples count in the penalty as they do in the loss. The loss
+    in the history is that without the penalty.
 
     The penalty is not a mean over samples. So ``micro_batch_size`` below the rows of a part, and ``data_parallel``, are
     errors; with ``sub_batch_size`` no more rows than those of a part are evaluated at once anyway. Cost: some 2.5 plain
@@ -79,6 +79,7 @@ class GradientPenalty(Remedy):
         def penalised(params: Params, buffers: Buffers, batch: Batch) -> tuple[Tensor, Aux]:
             with differentiable_twice():
                 loss, aux = loss_fn(params, buffers, batch)
+                _check_differentiable_twice(loss)
                 leaves = [p for p in params.values() if p.requires_grad]
                 gradients = gradients_of(loss, leaves, create_graph=True, allow_unused=True)
                 squares = [real(g).square().sum() for g in gradients if g is not None]
@@ -102,6 +103,25 @@ class GradientPenalty(Remedy):
                 ) from error
 
         return checked if self.sub_batch_size is None else accumulate(checked, self.sub_batch_size)
+
+
+def _check_differentiable_twice(loss: Tensor) -> None:
+    """Raise a ValueError for a loss whose graph has operations of a user's own.
+
+    torch leaves those marked as once differentiable out of a second derivative, without an error.
+    """
+    seen, ahead = set(), [loss.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            raise ValueError(
+                "GradientPenalty needs a net of torch's own operations, because the second derivative of a custom "
+                f"autograd.Function may be wrong; got {type(node).__name__}: write it with plain torch operations."
+            )
+        seen.add(node)
+        ahead += [other for other, _ in node.next_functions]
 
 
 def _lacks_second_derivatives(message: str) -> bool:
