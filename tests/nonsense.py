@@ -260,7 +260,6 @@ def calls():
     found["split_rows"] = plain(regimes.split_rows, n_rows=40, batch_size=4)
     found["updates_of_epochs"] = plain(regimes.updates_of_epochs, n_epochs=2, batch_size=4, n_samples=40)
     found["check_remedies"] = plain(remedies.check_remedies, remedies=())
-    found["check_parts"] = plain(remedies.check_parts, remedies=(), micro_batch_size=None, data_parallel=False)
     found["plan_epoch"] = plain(training.plan_epoch, n_rows=40, batch_size=4, seed=0, epoch=0)
     return found | small_experiments() | displays()
 

@@ -44,10 +44,10 @@ from sklgap.remedies import (
     Proximal,
     Remedy,
     check_augmentation,
-    check_parts,
     check_remedies,
     check_together,
 )
+from sklgap.remedies._check import check_parts
 from sklgap.training import TrainingNet
 from sklgap.training._data_parallel import agreed_seed
 from sklgap.training._dtypes import check_precision, in_dtype

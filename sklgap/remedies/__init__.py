@@ -5,7 +5,7 @@ from sklgap.remedies._adversarial import Adversarial
 from sklgap.remedies._augmentation import Augmentation, check_augmentation
 from sklgap.remedies._base import Remedy, compose
 from sklgap.remedies._batch_augmentation import BatchAugmentation
-from sklgap.remedies._check import check_parts, check_remedies, check_together
+from sklgap.remedies._check import check_remedies, check_together
 from sklgap.remedies._entropy_sgd import EntropySGD
 from sklgap.remedies._gradient_penalty import GradientPenalty
 from sklgap.remedies._label_smoothing import LabelSmoothing
@@ -30,7 +30,6 @@ __all__ = [
     "Stability",
     "accumulate",
     "check_augmentation",
-    "check_parts",
     "check_remedies",
     "check_together",
     "compose",

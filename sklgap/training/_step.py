@@ -8,7 +8,8 @@ from torch import Tensor
 from sklgap._typing import Aux, Batch, Buffers, GradFn, LossFn, Params
 from sklgap.objective._autodiff import value_and_grad
 from sklgap.objective._loss import ModuleLoss
-from sklgap.remedies import Remedy, accumulate, check_parts, compose
+from sklgap.remedies import Remedy, accumulate, compose
+from sklgap.remedies._check import check_parts
 
 
 class TrainStep:

@@ -10,7 +10,8 @@ from sklgap._typing import Batch
 from sklgap.objective._loss import ModuleLoss
 from sklgap.objective._parameters import trainable_parameters
 from sklgap.regimes import split_rows
-from sklgap.remedies import SAM, GradientPenalty, check_parts
+from sklgap.remedies import SAM, GradientPenalty
+from sklgap.remedies._check import check_parts
 from tests.cases import DOUBLE, PLAIN, PROBLEMS, WITH_BATCH_NORM
 from tests.remedies.steps import assert_equal, check_neutral, gradient, step_of, stepped
 from tests.tiny import TinyC1, blobs, images, small
