@@ -314,7 +314,7 @@ def _regime(model: Any, n_samples: int) -> Any:
                 f"batch_size must be None beside a batch_regime that varies, {regime!r}; got {shown(model.batch_size)}."
             )
         regime = ConstantBatch(model.batch_size)
-    if model.lr_scaling == "sde" and regime.varies:
+    if isinstance(model.lr_scaling, str) and model.lr_scaling == "sde" and regime.varies:
         raise ValueError(
             "batch_regime must be constant with lr_scaling='sde', whose betas belong to one batch size; got "
             f"{regime!r}: use lr_scaling='sqrt'."

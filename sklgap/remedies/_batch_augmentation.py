@@ -66,6 +66,7 @@ class BatchAugmentation(Remedy):
 
     def for_images(self, image_shape: Callable[[], tuple[int, ...]], row_shape: tuple[int, ...]) -> "BatchAugmentation":
         """Return a copy whose augmentation is ready for the images, as `check_augmentation` makes it."""
+        self.check()
         ready = check_augmentation(as_remedy(self.augmentation), image_shape, row_shape)
         copied: BatchAugmentation = clone(self).set_params(augmentation=ready)
         return copied
