@@ -78,6 +78,7 @@ EFFORT = {
         "n_orders",
         "n_trials",
         "n_batches",
+        "n_copies",
         "n_products",
         "n_steps",
         "n_vectors",
