@@ -80,6 +80,7 @@ EFFORT = {
         "n_batches",
         "n_pairs",
         "n_draws",
+        "n_copies",
         "n_products",
         "n_steps",
         "n_vectors",
@@ -200,6 +201,9 @@ def calls():
         "fit_diffusion": plain(inspection.fit_diffusion, n_updates=range(1, 9), distances=np.log(np.arange(2.0, 10))),
         "TrainingRecorder": Call(with_callback(training.TrainingRecorder), {}, training.TrainingRecorder),
         "WeightAveraging": Call(with_callback(training.WeightAveraging), {}, training.WeightAveraging),
+        "ExponentialAveraging": Call(with_callback(training.ExponentialAveraging), {}, training.ExponentialAveraging),
+        "LatestAveraging": Call(with_callback(training.LatestAveraging), {}, training.LatestAveraging),
+        "full_batch_recipe": plain(training.full_batch_recipe, max_epochs=10),
         "randomize_labels": plain(datasets.randomize_labels, y=Y),
         "load_timit": plain(datasets.load_timit, features="no such file", alignments="no such file"),
     }
@@ -222,9 +226,10 @@ def calls():
     for name in ("ConstantBatch", "DynamicSampling", "GrowingBatch", "SwitchBatch"):
         kind = getattr(regimes, name)
         found[name] = Call(with_regime(kind), {}, kind)
-    for name in ("Adversarial", "Augmentation", "EntropySGD", "Proximal", "SAM", "SampleNoise", "Stability"):
+    for name in sorted(set(remedies.__all__) & {kind.__name__ for kind in remedies.Remedy.__subclasses__()}):
         kind = getattr(remedies, name)
-        good = {"flip": False} if name == "Augmentation" else {}
+        no_flip = {"Augmentation": {"flip": False}, "BatchAugmentation": {"augmentation": lambda X: X}}
+        good = no_flip.get(name, {})
         found[name] = Call(with_remedy(kind), good, kind)
     for name in ("F1", "F2"):
         found[name] = plain(getattr(nets, name), n_features=4, n_classes=2, n_layers=1, width=3)
