@@ -28,19 +28,22 @@ from sklgap.experiments._result import count, describe_measuring, listed, mean_s
 from sklgap.experiments._run import interruptible, run
 from sklgap.experiments._trajectory import Moments, Trajectory, Updates, regime_trials, train_along
 from sklgap.inspection import StabilityMeasurement, StabilityTrajectoryDisplay, stability_threshold
+from sklgap.inspection._edge import AT_EDGE, far_above, late_records, place_of, share_at_edge
 from sklgap.inspection._hessian import check_tolerance
 from sklgap.inspection._plot._stability_trajectory import StabilityCurve, stability_curve
-from sklgap.inspection._stability import Threshold, check_max_iter, check_number, check_remedies, check_threshold
+from sklgap.inspection._stability import (
+    Threshold,
+    check_max_iter,
+    check_number,
+    check_threshold,
+    check_updates_are_plain,
+)
 from sklgap.objective._batch_norm import batch_norm_layers, check_batch_norm
 from sklgap.objective._check import drawn_samples
 
 _NAME = "stability"
-# A record is at the edge where the largest eigenvalue is at least this share of the threshold.
-AT_EDGE = 0.9
 # Updates that are the beginning: initial weights may be sharp, and P of Adam is still that of a few gradients.
 _BEGINNING = 10
-# A regime is at the edge where so many of its records after half of the updates are.
-_MOSTLY = 0.5
 # Gradients that one search for eigenvalues costs: from, to. Some 12 to 40 products of two to three gradients.
 _GRADIENTS = (25, 120)
 
@@ -112,8 +115,9 @@ def stability_trajectory(
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, an optimiser whose threshold is not known, or remedies that change
-        the gradient, before anything is trained. ``threshold=None`` takes any optimiser and any remedy.
+        For a parameter outside its allowed values, an optimiser whose threshold is not known, or remedies and callbacks
+        that change the gradient, such as gradient clipping, before anything is trained. ``threshold=None`` takes any
+        optimiser, remedy and callback.
     TypeError
         For an estimator that is not an `LBGapClassifier` and does not end in one.
 
@@ -222,7 +226,7 @@ def _probe(
         "preconditioned": False,
     }
     if threshold == "optimizer":
-        check_remedies(net)
+        check_updates_are_plain(net)
         line = stability_threshold(net.optimizer_, net.module_)
         numbers = ", ".join(f"{name} {number:g}" for name, number in line.numbers.items() if name != "lr")
         known["formula"] = line.formula + (f" ({numbers})" if numbers else "")
@@ -295,7 +299,7 @@ class StabilityTrajectory(Trajectory):
 
         At the edge: the largest eigenvalue is at least 0.9 of the threshold. NaN where there is no such record.
         """
-        return np.array([np.mean(late >= AT_EDGE) if len(late) else math.nan for late in self._late(label)])
+        return np.array([share_at_edge(late) for late in self._late(label)])
 
     def first_at_edge(self, label: Any) -> np.ndarray:
         """Return by trial the updates of the first record at the edge; NaN where there is none.
@@ -312,10 +316,8 @@ class StabilityTrajectory(Trajectory):
 
     def _late(self, label: Any) -> list[np.ndarray]:
         """Return by trial the eigenvalues relative to the threshold at the records after half of the updates."""
-        return [
-            relative[curve.n_updates >= curve.n_updates[-1] / 2] if len(relative) else relative
-            for relative, curve in zip(self.relative(label).values(), self.curves(label).values(), strict=True)
-        ]
+        curves = self.curves(label).values()
+        return [late_records(curve.n_updates, curve.eigenvalues[:, 0] / curve.threshold) for curve in curves]
 
     def _has_threshold(self) -> bool:
         return any(math.isfinite(record["threshold"]) for record in self.records)
@@ -379,11 +381,9 @@ class StabilityTrajectory(Trajectory):
     # -- printing --------------------------------------------------------------------------------------------------
 
     def _class_of(self, label: str) -> str:
-        """Return whether a regime is at the edge, was there, or never was: "at", "left" or "below"."""
-        late = np.concatenate(self._late(label))
-        if len(late) and np.mean(late >= AT_EDGE) >= _MOSTLY:
-            return "at"
-        return "left" if np.isfinite(self.first_at_edge(label)).any() else "below"
+        """Return where a regime is, "far above", "at" or "below" the edge; "left" where it was there before."""
+        place = place_of(np.concatenate(self._late(label)))
+        return "left" if place == "below" and np.isfinite(self.first_at_edge(label)).any() else place
 
     def _verdict(self) -> list[str]:
         if not self._has_threshold():
@@ -394,10 +394,12 @@ class StabilityTrajectory(Trajectory):
         late = np.concatenate(self._late(label))
         if not len(late):
             return f"{label}: nothing could be measured."
-        share = f"{100 * np.mean(late >= AT_EDGE):.0f} % of the records after half of its updates"
+        share = f"{100 * share_at_edge(late):.0f} % of the records after half of its updates"
         median = f"the median there is {np.median(late):.2f} of the threshold"
         within = f"within {100 * (1 - AT_EDGE):.0f} % of the threshold or above it"
         kind = self._class_of(label)
+        if kind == "far above":
+            return f"{far_above(label)} Its largest eigenvalue is {within} in {share}; {median}."
         if kind == "at":
             return f"{label} trains at the edge of stability: its largest eigenvalue is {within} in {share}; {median}."
         if kind == "left":

@@ -441,7 +441,9 @@ class StabilityMeasurement:
     ------
     ValueError, TypeError
         When made, for a parameter outside its allowed values. When called, for an optimiser whose threshold is not
-        known (see `stability_threshold`), and for remedies that change the gradient, whose threshold is another one.
+        known (see `stability_threshold`), and for remedies and callbacks that change the gradient, such as gradient
+        clipping: the threshold is another one then. A callback with a method ``on_grad_computed`` may change it, unless
+        it has an attribute ``changes_gradient`` that is False.
 
     See Also
     --------
@@ -450,12 +452,10 @@ class StabilityMeasurement:
 
     Notes
     -----
-    Every search begins with the eigenvectors of the last one, which saves products. A recorder begins every fit
-    without them: records depend on the fit alone. NaN is recorded where there is nothing to measure: an adaptive
-    optimiser has no preconditioner before its first update, and a training that diverged no finite Hessian.
-
-    Whether gradients are clipped, or changed by a callback, cannot be seen: the threshold is that of the optimiser's
-    own update.
+    Every search begins with the eigenvectors of the last one, which saves products; see ``start`` of
+    `hessian_eigenvalues`. A recorder begins every fit without them, so that records depend on the fit alone. NaN is
+    recorded where there is nothing to measure: an adaptive optimiser has no preconditioner before its first update, and
+    a training that diverged has no finite Hessian.
 
     Examples
     --------
@@ -522,7 +522,7 @@ class StabilityMeasurement:
             random_state=self.random_state,
         )
         if self.threshold == "optimizer":
-            check_remedies(net)
+            check_updates_are_plain(net)
         try:
             found = measure_curvature(
                 objective,
@@ -546,11 +546,22 @@ class StabilityMeasurement:
         return dict.fromkeys(names, math.nan)
 
 
-def check_remedies(net: Any) -> None:
-    """ValueError for a net with remedies that change loss or gradient: its updates are not those of the optimiser."""
-    for remedy in getattr(net, "remedies", None) or ():
-        if getattr(remedy, "changes_gradient", False):
+def check_updates_are_plain(net: Any) -> None:
+    """ValueError for a net with remedies or callbacks that change the gradient: its threshold is another one."""
+    parts = [("remedies", remedy) for remedy in getattr(net, "remedies", None) or ()]
+    parts += [("callbacks", callback) for _, callback in getattr(net, "callbacks_", None) or ()]
+    for parameter, part in parts:
+        if _changes_gradient(part):
             raise ValueError(
-                f"remedies must not change the gradient where the threshold is that of the optimiser; "
-                f"{type(remedy).__name__} does: {_WAY_OUT}."
+                f"{parameter} must not change the gradient where the threshold is that of the optimiser, as "
+                f"{type(part).__name__} may: {_WAY_OUT}."
             )
+
+
+def _changes_gradient(part: Any) -> bool:
+    """Say whether a remedy or a callback may change the gradient. One that skorch shows it to may, unless it denies."""
+    said = getattr(part, "changes_gradient", None)
+    if said is not None:
+        return bool(said)
+    own = [kind for kind in type(part).__mro__ if kind.__module__ != "skorch.callbacks.base"]
+    return any("on_grad_computed" in vars(kind) for kind in own)

@@ -12,6 +12,7 @@ from sklgap._checks import check_integer, check_max_samples, check_module, check
 from sklgap._random import undisturbed
 from sklgap._typing import ArrayLike, BatchNormPolicy, Criterion, Inputs
 from sklgap.inspection import StabilityTrajectoryDisplay
+from sklgap.inspection._edge import AT_EDGE, far_above, late_records, place_of, share_at_edge
 from sklgap.inspection._hessian import check_tolerance
 from sklgap.inspection._krylov import NotFinite
 from sklgap.inspection._plot._stability_trajectory import stability_curve
@@ -34,9 +35,6 @@ from sklgap.objective._stream import is_stream
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-# At the edge: the largest eigenvalue is at least this share of the threshold.
-_AT_EDGE = 0.9
 
 
 class StabilityMonitor:
@@ -250,16 +248,17 @@ class StabilityMonitor:
             said += " or more (the search had not converged: raise max_iter)"
         if math.isnan(last["threshold"]):
             return f"{said}. There is no threshold to compare with."
-        late = [r["relative"] for r in self.records if r["n_updates"] >= last["n_updates"] / 2]
-        share = float(np.mean([value >= _AT_EDGE for value in late]))
-        place = "at the edge of stability" if share >= 0.5 else "below the edge of stability"
-        notes = "The threshold is that of training on all samples at once: the noise of batches keeps it lower."
+        n_updates, relative = (np.array([r[name] for r in self.records]) for name in ("n_updates", "relative"))
+        late = late_records(n_updates, relative)
+        place = place_of(late)
+        notes = [far_above("It")] if place == "far above" else []
+        notes.append("The threshold is that of training on all samples at once: the noise of batches keeps it lower.")
         if batch_norm_layers(self.module):
-            notes += f" Measured with batch_norm={self.batch_norm!r}."
+            notes.append(f"Measured with batch_norm={self.batch_norm!r}.")
         return (
-            f"{said}, {last['relative']:.2f} of the threshold {last['threshold']:.3g}. The training is {place}: in "
-            f"{100 * share:.0f} % of the records of its second half the eigenvalue is at least {_AT_EDGE:g} of it. "
-            f"{notes}"
+            f"{said}, {last['relative']:.2f} of the threshold {last['threshold']:.3g}. The training is {place} the edge "
+            f"of stability: in {100 * share_at_edge(late):.0f} % of the records of its second half the eigenvalue is at "
+            f"least {AT_EDGE:g} of it. {' '.join(notes)}"
         )
 
     def __str__(self) -> str:

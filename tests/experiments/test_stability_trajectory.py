@@ -7,6 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import GradientNormClipping
 from torch import nn
 
 from sklgap import stability_trajectory
@@ -162,6 +163,10 @@ def test_the_cost_is_of_every_record(capsys):
     [
         ({"estimator": small(optimizer=torch.optim.NAdam)}, "NAdam.*threshold=None"),
         ({"estimator": small(remedies=[("sam", SAM())], **SGD)}, "remedies.*SAM"),
+        (
+            {"estimator": small(callbacks=[("clip", GradientNormClipping(1.0))], **SGD)},
+            "callbacks.*GradientNormClipping",
+        ),
         ({"threshold": "adam"}, "threshold"),
         ({"every": None}, "every and at_updates"),
         ({"n_eigenvalues": 0}, "n_eigenvalues"),
@@ -213,6 +218,7 @@ def made(records, labels=("SB", "LB"), interrupted=False, **settings):
         ([0.1, 0.9, 0.95, 0.4], "LB trains at the edge"),  # two of three records after half of the updates
         ([0.1, 1.0, 0.5, 0.4], "LB was at the edge of stability from update 40"),
         ([0.1, 0.89, 0.5, 0.4], "LB stays below"),
+        ([0.1, 2.5, 2.6, 2.7], "LB stays far above the threshold"),
     ],
 )
 def test_where_a_regime_is(relative, begins):

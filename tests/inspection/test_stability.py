@@ -6,10 +6,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from skorch.callbacks import Callback, EpochTimer, GradientNormClipping
 from torch import nn
 
 from sklgap import TrainingRecorder
 from sklgap.inspection import StabilityMeasurement, hessian_eigenvalues, recorded, stability_threshold
+from sklgap.monitor.skorch import BatchSizeCallback
 from sklgap.objective import check_objective
 from sklgap.remedies import SAM, Augmentation, SampleNoise
 from tests.cases import no_global_random_numbers
@@ -251,9 +253,9 @@ def test_complex_parameters_are_refused():
 X, Y = blobs(60)
 
 
-def record(measurement, every=1, at_updates=None, **params):
+def record(measurement, every=1, at_updates=None, callbacks=(), **params):
     recorder = TrainingRecorder({"train": (X, Y)}, {"stability": measurement}, every=every, at_updates=at_updates)
-    model = small(callbacks=[("recorder", recorder)], **params).fit(X, Y)
+    model = small(callbacks=[*callbacks, ("recorder", recorder)], **params).fit(X, Y)
     return model, recorded(model)
 
 
@@ -340,6 +342,40 @@ def test_remedies_that_change_the_gradient_are_refused():
     assert SAM().changes_gradient
     assert not SampleNoise().changes_gradient
     assert not Augmentation().changes_gradient
+
+
+class Reading(Callback):
+    """Reads the gradient, and says so."""
+
+    changes_gradient = False
+
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        """Look, and leave it."""
+
+
+class Shrinking(GradientNormClipping):
+    """Clips in a way of its own."""
+
+
+class Undeclared(Callback):
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        """Nobody knows what this does."""
+
+
+@pytest.mark.parametrize("callback", [GradientNormClipping(0.01), Shrinking(), Undeclared()])
+def test_callbacks_that_may_change_the_gradient_are_refused(callback):
+    sgd, callbacks = {"optimizer": torch.optim.SGD, "at_updates": [0]}, [("own", callback)]
+    with pytest.raises(ValueError, match=rf"callbacks must.*{type(callback).__name__}.*threshold=None"):
+        record(StabilityMeasurement(X, Y), callbacks=callbacks, **sgd)
+    _, columns = record(StabilityMeasurement(X, Y, threshold=None), callbacks=callbacks, **sgd)
+    assert np.isfinite(columns["stability_eigenvalue"]).all()
+
+
+@pytest.mark.parametrize("callback", [Reading(), EpochTimer(), BatchSizeCallback(verbose=False)])
+def test_other_callbacks_are_allowed(callback):
+    callbacks = [("own", callback)]
+    _, columns = record(StabilityMeasurement(X, Y), callbacks=callbacks, optimizer=torch.optim.SGD, at_updates=[0])
+    assert np.isfinite(columns["stability_threshold"]).all()
 
 
 def test_every_fit_begins_without_the_vectors_of_another():
