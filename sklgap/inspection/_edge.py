@@ -11,8 +11,8 @@ import numpy as np
 AT_EDGE = 0.9
 # A training is at the edge where this share of its late records is at least.
 _MOSTLY = 0.5
-# Far above the threshold the updates of the optimiser alone would diverge on a quadratic loss. The trainings of Cohen et
-# al. (2021) stay near the threshold, and ours at most 1.2 times as high: the number is our choice.
+# Far above: a median of the late records beyond so many times the threshold. Our choice; trainings of ours that ride at
+# the edge are at most 1.2 times as high.
 _FAR_ABOVE = 2.0
 
 Place = Literal["far above", "at", "below"]

@@ -255,10 +255,11 @@ class StabilityMonitor:
         notes.append("The threshold is that of training on all samples at once: the noise of batches keeps it lower.")
         if batch_norm_layers(self.module):
             notes.append(f"Measured with batch_norm={self.batch_norm!r}.")
+        share = f"{100 * share_at_edge(late):.0f} %"
         return (
-            f"{said}, {last['relative']:.2f} of the threshold {last['threshold']:.3g}. The training is {place} the edge "
-            f"of stability: in {100 * share_at_edge(late):.0f} % of the records of its second half the eigenvalue is at "
-            f"least {AT_EDGE:g} of it. {' '.join(notes)}"
+            f"{said}, {last['relative']:.2f} of the threshold {last['threshold']:.3g}. The training is {place} the "
+            f"edge of stability: in {share} of the records of its second half the eigenvalue is at least {AT_EDGE:g} "
+            f"of it. {' '.join(notes)}"
         )
 
     def __str__(self) -> str:

@@ -42,9 +42,9 @@ def enumerated(kind, epsilon, seed):
 @pytest.mark.parametrize("kind", ["convex", "rank one", "minimum", "indefinite"])
 @pytest.mark.parametrize("epsilon", [1e-3, 0.1, 1.0])
 def test_enumerated_problems(kind, epsilon):
-    """The targets of 200 problems each, in `examples/benchmarks/sharpness_solvers.py --enumerated`; here of six."""
+    """The targets of 200 problems each, in `examples/benchmarks/sharpness_solvers.py --enumerated`; here of four."""
     shares = []
-    for seed in range(6):
+    for seed in range(4):
         objective, bounds, best = enumerated(kind, epsilon, seed)
         shares.append(search(objective, bounds).f_max / best)
     # Where f is indefinite its maximum may lie inside, above all vertices.
