@@ -48,7 +48,7 @@ def average_sharpness(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective` in the full space.
     X, y : array-like
-        Samples that f is the mean over. None beside an `Objective`.
+        Samples that f is the mean over. None with an `Objective`.
     sigma : float, default=None
         Standard deviation of a step of one weight. None: 0.01, or 0.05 of the weight with ``adaptive``. The latter is
         the smallest scale in the experiments of Andriushchenko et al. (2023) on CIFAR-10. The former is our choice:

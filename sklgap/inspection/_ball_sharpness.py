@@ -46,7 +46,7 @@ def ball_sharpness(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective` in the full space.
     X, y : array-like
-        Samples that f is the mean over. None beside an `Objective`.
+        Samples that f is the mean over. None with an `Objective`.
     rho : float, default=None
         Radius. None: 0.05, the value of Foret et al., or 0.5 with ``adaptive``, that of Kwon et al. for CIFAR-10.
     adaptive : bool, default=False

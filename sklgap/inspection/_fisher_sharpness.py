@@ -48,7 +48,7 @@ def fisher_sharpness(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective` in the full space. Its criterion is ``CrossEntropyLoss``.
     X, y : array-like
-        Samples that f and F are means over. None beside an `Objective`.
+        Samples that f and F are means over. None with an `Objective`.
     rho : float, default=0.1
         Size of the ellipsoid: the order of magnitude of Kim et al.; a divergence of some 0.005.
     damping : float, default=1.0

@@ -140,7 +140,7 @@ def flatness(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective` in the full space.
     X, y : array-like
-        Samples that the loss is the mean over: the training data. None beside an `Objective`.
+        Samples that the loss is the mean over: the training data. None with an `Objective`.
     measures : str, sequence of str or dict, default=None
         Names: ``"sharpness"``, ``"adaptive_sharpness"``, ``"average_sharpness"``, ``"adaptive_average_sharpness"``,
         ``"normalized_average_sharpness"``, ``"ball_sharpness"``, ``"adaptive_ball_sharpness"``,

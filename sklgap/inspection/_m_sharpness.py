@@ -51,7 +51,7 @@ def m_sharpness(
         (module, criterion), or an `Objective` in the full space. A DataLoader must be one over a Dataset that gives
         single samples.
     X, y : array-like
-        Samples that are cut into groups. None beside an `Objective`.
+        Samples that are cut into groups. None with an `Objective`.
     m : int, default=128
         Largest size of a group: 128, the batch of one accelerator in Foret et al. The sizes differ by one sample at
         most. With at least as many as there are samples: one group.

@@ -35,7 +35,7 @@ class Maximum(NamedTuple):
     converged : bool
         Whether it met its own criterion.
     spread : float
-        How far the second best start stayed below the best one, as a share of the rise; NaN where there was one.
+        How far apart the best two starts ended, as a share of the rise of the best one; NaN where one was made.
     """
 
     f_max: float

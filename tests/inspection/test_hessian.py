@@ -168,7 +168,7 @@ def test_the_record_prints_and_hides_vectors():
     text = str(record)
     assert text.startswith("Hessian eigenvalues (largest) 3, 3 (residuals up to ")
     assert (
-        f"{record.n_products} products, 3 rows, batch norm: batch; all converged, and a second search found no others)"
+        f"{record.n_products} products, 3 samples, batch norm: batch; all converged, and a second search found no others)"
         in text
     )
 
