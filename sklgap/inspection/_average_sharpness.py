@@ -7,9 +7,10 @@ import numpy as np
 import torch
 
 from sklgap._checks import check_arguments, check_integer, check_positive, check_random_state
+from sklgap._random import generator_of
 from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, Inputs
-from sklgap.inspection._ball_sharpness import named, scale_of
+from sklgap.inspection._adaptive import named, scale_of
 from sklgap.inspection._flatness_record import EVALUATION, Flatness, check_loss
 from sklgap.inspection._normalized_logits import measured_objective
 from sklgap.objective import Objective
@@ -117,7 +118,7 @@ def average_sharpness(
     with measured_objective(estimator, X, y, normalize_logits=normalize_logits, **options) as objective:
         f0 = objective.value()
         check_loss(f0, normalize_logits)
-        generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
+        generator = generator_of(rng)
         rises = _rises(objective, sigma, adaptive, n_pairs, generator) - f0
     if not np.isfinite(rises).all():
         raise ValueError(

@@ -3,19 +3,17 @@
 from typing import Unpack
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from sklgap._checks import check_arguments, check_random_state
+from sklgap._random import generator_of
 from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, Inputs
+from sklgap.inspection._adaptive import named, radius, scale_of
 from sklgap.inspection._ball import check_ball, maximize_in_ball
 from sklgap.inspection._flatness_record import EVALUATION, Flatness, check_loss
 from sklgap.inspection._normalized_logits import measured_objective
 from sklgap.objective._check import Measurable, ObjectiveOptions
 
-# Foret et al. (2021), and for steps relative to the weights Kwon et al. (2021), on CIFAR-10.
-RHO, ADAPTIVE_RHO = 0.05, 0.5
 MAX_ITER, N_PRODUCTS = 20, 20
 
 
@@ -127,7 +125,7 @@ def ball_sharpness(
             rho * scale_of(objective.theta0, adaptive),
             max_iter=max_iter,
             n_products=n_products,
-            generator=torch.Generator().manual_seed(int(rng.randint(2**31 - 1))),
+            generator=generator_of(rng),
         )
     return Flatness(
         name=named("ball sharpness", adaptive, normalize_logits),
@@ -142,22 +140,3 @@ def ball_sharpness(
         status=found.status,
         notes=found.notes,
     )
-
-
-def radius(rho: float | None, adaptive: bool) -> float:
-    """Return the radius that None stands for, or the one given."""
-    return (ADAPTIVE_RHO if adaptive else RHO) if rho is None else rho
-
-
-def scale_of(theta: Tensor, adaptive: bool) -> Tensor:
-    """Return the diagonal of T; ValueError where it is zero everywhere."""
-    if not adaptive:
-        return torch.ones_like(theta)
-    if not bool(theta.any()):
-        raise ValueError("The weights must not all be zero with adaptive=True: no step is possible.")
-    return theta.abs()
-
-
-def named(name: str, adaptive: bool, normalize_logits: bool) -> str:
-    """Return the name of a measure with its variants."""
-    return f"{'adaptive ' if adaptive else ''}{name}{', normalized logits' if normalize_logits else ''}"

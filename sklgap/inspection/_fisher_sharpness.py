@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sklgap._checks import check_arguments, check_integer, check_nonnegative, check_random_state
+from sklgap._random import generator_of
 from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, Inputs
 from sklgap.inspection._ball import check_ball, maximize_in_ball
@@ -125,7 +126,7 @@ def fisher_sharpness(
     objective = full_space_objective(estimator, X, y, "estimator", **options)
     check_likelihood(objective)
     check_loss(objective.value())
-    generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
+    generator = generator_of(rng)
     diagonal, _ = squared_gradients(objective, n_draws, generator)
     radii = half_axes(diagonal, objective.theta0, rho, damping)
     found = maximize_in_ball(objective, radii, max_iter=max_iter, n_products=n_products, generator=generator)

@@ -22,13 +22,7 @@ from sklgap.inspection._average_sharpness import average_sharpness
 from sklgap.inspection._ball_sharpness import ball_sharpness
 from sklgap.inspection._fisher_sharpness import fisher_sharpness
 from sklgap.inspection._fisher_trace import fisher_trace
-from sklgap.inspection._flatness_record import (
-    EVALUATION,
-    Flatness,
-    check_loss,
-    product_cost,
-    shown_number,
-)
+from sklgap.inspection._flatness_record import EVALUATION, Flatness, check_loss, product_cost
 from sklgap.inspection._hessian import hessian_eigenvalues
 from sklgap.inspection._hessian_trace import hessian_trace
 from sklgap.inspection._m_sharpness import m_sharpness
@@ -250,9 +244,9 @@ class FlatnessTable:
     def _table(self) -> list[list[str]]:
         rows = [["measure", "value", "loss", "gradients", "parameters"]]
         for label, record in self.measures.items():
-            given = ", ".join(f"{k} {shown_number(v)}" for k, v in record.parameters.items() if v is not False)
             cost = "-" if math.isnan(record.n_gradients) else f"{record.n_gradients:.0f}"
-            rows.append([label, record.value_text(), f"{record.f0:.2e}", cost, given.replace(" True", "")])
+            given = ", ".join(record.parameter_texts())
+            rows.append([label, record.value_text(), f"{record.f0:.2e}", cost, given])
         return rows
 
     def _head(self) -> str:

@@ -11,8 +11,8 @@ from torch import Tensor
 from sklgap._checks import check_arguments, check_integer, check_positive, check_random_state
 from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, Inputs
+from sklgap.inspection._adaptive import named, radius, scale_of
 from sklgap.inspection._ball import Points, climb
-from sklgap.inspection._ball_sharpness import named, radius, scale_of
 from sklgap.inspection._flatness_record import Flatness, check_loss
 from sklgap.inspection._normalized_logits import measured_objective
 from sklgap.objective import Objective
@@ -150,9 +150,13 @@ def m_sharpness(
         n_samples=objective.n_samples,
         batch_norm=objective.batch_norm,
         unit="loss",
-        status=f"a lower bound: mean over {len(groups)} groups, {n_steps} step{'s' if n_steps > 1 else ''} each",
+        status=f"a lower bound: mean over {_counted(len(groups), 'group')}, {_counted(n_steps, 'step')} each",
         notes=tuple(notes),
     )
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n > 1)}"
 
 
 def _groups(objective: Objective, m: int, rng: np.random.RandomState) -> list[np.ndarray]:

@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from sklgap._checks import check_arguments, check_integer, check_random_state, is_number, is_one_of, shown
+from sklgap._random import generator_of
 from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, Solver, SubspaceKind
 from sklgap.inspection import _best_of_starts, _maximizers
@@ -344,7 +345,7 @@ def _solver(objective: AnyObjective, search: Search, f0: float, gradient: Tensor
     """Return the solver as a function of the bounds."""
     solver, max_iter = search.solver, search.max_iter
     if solver == "auto":
-        generator = torch.Generator().manual_seed(int(search.rng.randint(2**31 - 1)))
+        generator = generator_of(search.rng)
         return lambda bounds: _best_of_starts.best_of_starts(
             objective, bounds, f0, gradient, max_iter=max_iter, n_restarts=search.n_restarts, generator=generator
         )
