@@ -71,7 +71,7 @@ def stability_trajectory(
 ) -> "StabilityTrajectory":
     """Measure the largest eigenvalues of the Hessian along trainings with several regimes.
 
-    Does training with large batches ride at the edge of stability, and training with small ones stay below it?
+    Does training with large batches stay at the edge of stability, and training with small ones below it?
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def stability_trajectory(
         How many of the largest eigenvalues.
     threshold : "optimizer", float or None, default="optimizer"
         ``"optimizer"``: the threshold of the optimiser at its rates at each record, and eigenvalues of the Hessian as
-        the optimiser preconditions it. A number, or None for no threshold: eigenvalues of the Hessian itself.
+        the optimiser preconditions it. A number, or None for no threshold: eigenvalues of the Hessian.
     batch_norm : {"batch", "population", "running"}, default="batch"
         The batch-norm policy of loss and eigenvalues; see `sklgap.Objective`.
     max_samples : int, float or None, default=5000
@@ -129,9 +129,10 @@ def stability_trajectory(
 
     Notes
     -----
-    Gradient descent on all samples sharpens until the largest eigenvalue is at the threshold, 2 / lr for plain SGD, and
-    stays there, while the loss goes on falling, not at every step (Cohen et al. 2021). Adam does so with its
-    preconditioned Hessian (Cohen et al. 2022). The noise of small batches makes training stop sharpening earlier.
+    Cohen et al. (2021) report that gradient descent on all samples sharpens until the largest eigenvalue is at the
+    threshold, 2 / lr for plain SGD, and stays there; the loss goes on falling, but not at every step. They report the
+    same of Adam with its preconditioned Hessian (Cohen et al. 2022), and that the noise of small batches ends the
+    sharpening earlier. Whether your training does so is what this measures.
 
     A search begins with the eigenvectors of the last record. It costs some 12 to 40 products with the Hessian, of two
     to three gradients each, on ``max_samples`` samples. The steps of a pipeline before the classifier are fitted once.
@@ -214,7 +215,7 @@ def stability_trajectory(
 def _probe(
     classifier: Any, parameters: Mapping[str, Any], X: Any, y: Any, threshold: Threshold, n_eigenvalues: int
 ) -> dict[str, Any]:
-    """Train for some steps; return what is to be known of a regime, or raise what the measurement would raise."""
+    """Train for a few steps; return what the report says of a regime, or raise what the measurement would raise."""
     net = time_steps(classifier, parameters, X, y).net_
     check_number(n_eigenvalues, net.module_)
     known: dict[str, Any] = {
@@ -235,7 +236,7 @@ def _probe(
 
 
 def _looked_at(known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return what is known of the regimes, by what and then by label."""
+    """Return what is known of the regimes, by the name of the fact and then by label."""
     names = next(iter(known.values()))
     return {name: {label: of_label[name] for label, of_label in known.items()} for name in names}
 
@@ -259,7 +260,7 @@ def _train(
     own = copy.copy(measure)
     own.random_state = trial.seed
     evaluated, policy = (measure.X, measure.y), measure.batch_norm
-    records = train_along(classifier, trial, train, evaluated, {_NAME: own}, moments, policy, "stability_trajectory")[0]
+    records = train_along(classifier, trial, train, evaluated, {_NAME: own}, moments, policy, "stability_trajectory")
     return [{key.removeprefix(f"{_NAME}_"): value for key, value in record.items()} for record in records]
 
 
@@ -336,29 +337,30 @@ class StabilityTrajectory(Trajectory):
         small = [label for label in self.labels if s["batch_size"][label] < s["n_train"]]
         if small:
             found.append(
-                "The threshold is that of training on all samples at once. The noise of batches stops sharpening below "
-                f"it, the earlier the smaller they are: {listed(small)}."
+                "The threshold is that of training on all samples at once. The noise of smaller batches can end the "
+                f"sharpening below it: {listed(small)}."
             )
         if s["n_samples"] < s["n_train"]:
             found.append(
-                f"Eigenvalues are those of {s['n_samples']:,} of the {s['n_train']:,} training samples; of fewer "
-                "samples the largest one is larger: max_samples=None measures on all."
+                f"Eigenvalues are measured on {s['n_samples']:,} of the {s['n_train']:,} training samples. On fewer "
+                "samples the largest one is commonly larger: max_samples=None measures on all."
             )
         if any(s["has_batch_norm"][label] for label in self.labels):
             found.append(
-                f"The nets have batch norm. Eigenvalues are measured with batch_norm={s['batch_norm']!r}, and trained "
-                "is with the statistics of each batch: the two are the same loss only where a batch is all samples."
+                f"The nets have batch norm. Eigenvalues are measured with batch_norm={s['batch_norm']!r}, and training "
+                "uses the statistics of each batch: the two losses are the same only where a batch is all samples."
             )
         others = sorted({name for label in self.labels for name in s["other_batches"][label]})
         if others:
             found.append(
-                f"The loss measured is that of the samples as they are; {listed(others)} changes those trained on."
+                f"The loss is measured on the samples as they are; the net trains on samples that {listed(others)} "
+                "changed."
             )
         fell = [label for label in self.labels if self._class_of(label) == "left"]
         if fell and any("CrossEntropy" in s["criterion"][label] for label in fell):
             found.append(
-                f"The cross entropy flattens as the outputs grow, so that its eigenvalues fall late in training: "
-                f"{listed(fell)} need not have left the edge for another reason."
+                "The cross entropy flattens as the outputs grow, so that its eigenvalues fall late in training. This "
+                f"alone may be why {listed(fell)} left the edge."
             )
         return found
 
@@ -468,7 +470,7 @@ class StabilityTrajectory(Trajectory):
         if not self._has_threshold():
             return []
         return [
-            f"at the edge: the largest eigenvalue is at least {AT_EDGE:g} of the threshold of that moment",
+            f"at the edge: the largest eigenvalue is at least {AT_EDGE:g} of the threshold at the record",
             f"first record at the edge: after {_BEGINNING} updates; second half: records after half of the updates",
         ]
 

@@ -30,14 +30,14 @@ _N_CLIMBED = 2
 _SETTLED = 1e-3
 # The shortest projected step, in units of the ball.
 _SHORTEST = 1e-2
-# A step is told to be rounded where its length in the precision of the weights is off by more than this share.
+# A note says that a step is rounded where its length in the precision of the weights is off by more than this share.
 _ROUNDED = 0.01
 
 
 class BallMaximum(NamedTuple):
     """Where f is largest, as far as found.
 
-    ``step`` is in the parameters, ``length`` that of the step after rounding, in units of the ball.
+    ``step`` is in the parameters. ``length`` is that of the step after rounding, in units of the ball.
     """
 
     f0: float
@@ -50,7 +50,7 @@ class BallMaximum(NamedTuple):
 
 
 class Points:
-    """f in u, counted; a point where f is not finite has the value minus infinity, and nothing climbs to it."""
+    """Evaluates f in u and counts. A point where f is not finite has the value minus infinity: nothing climbs to it."""
 
     def __init__(self, value_and_gradient: ValueAndGradient) -> None:
         self.function = value_and_gradient
@@ -161,7 +161,7 @@ def _projected(u: Tensor) -> Tensor:
 def _starts(
     objective: Objective, radii: Tensor, gradient: Tensor, random: Tensor, n_products: int
 ) -> tuple[list[Tensor], int, str]:
-    """Return points of the ball to start from, the products made, and a remark where there is no quadratic model."""
+    """Return points of the ball to start from, the products made, and a remark where the quadratic model is missing."""
     steepest = gradient if norm(gradient) > 0 else random
     plain = [steepest / (norm(steepest) or 1.0), -steepest / (norm(steepest) or 1.0)]
     if n_products == 0:
@@ -179,7 +179,7 @@ def _starts(
 
 
 def _krylov(product: Callable[[Tensor], Tensor], seeds: list[Tensor], n_products: int) -> tuple[Tensor, np.ndarray]:
-    """Return an orthonormal basis of a block Krylov space, one vector a row, and the operator in it."""
+    """Return an orthonormal basis of a block Krylov space, one vector in each row, and the operator in it."""
     queue = list(seeds)
     n = min(n_products, int((seeds[-1] != 0).sum()))
     basis = torch.empty((n, len(seeds[0])), dtype=seeds[0].dtype, device=seeds[0].device)
@@ -250,10 +250,10 @@ def _notes(centre: Point, best: Point, points: Points, length: float) -> list[st
             "The gradient is exactly zero at the point measured: a saturated or dead net, or an exact minimum."
         )
     if best.value <= centre.value:
-        found.append("The loss rises nowhere that was tried, so a value of 0 says little.")
+        found.append("The loss rose at no point tried, so a value of 0 says little.")
     if points.n_not_finite:
         found.append(
-            f"The loss is not finite at {points.n_not_finite} of {points.n_gradients} points; they are left out."
+            f"The loss is not finite at {points.n_not_finite} of {points.n_gradients} points, which are left out."
         )
     expected = norm(best.u)
     if length > 1 + _ROUNDED or (expected > 0 and abs(length / expected - 1) > _ROUNDED):

@@ -60,14 +60,14 @@ def ball_sharpness(
     max_samples : int, float or None, default=None
         Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
-        Draws samples, and the vector that the search for the leading eigenvector starts from.
+        Draws samples, and a vector that the search for the leading eigenvector starts from.
     **kwargs
         ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
 
     Returns
     -------
     Flatness
-        ``value`` is the largest rise found, a lower bound; ``status`` says how well the starts agree.
+        ``value`` is the largest rise found, a lower bound. ``status`` says how far apart the climbs ended.
 
     Raises
     ------

@@ -51,11 +51,12 @@ def fisher_sharpness(
     X, y : array-like
         Samples that f and F are means over. None with an `Objective`.
     rho : float, default=0.1
-        Size of the ellipsoid: the order of magnitude of Kim et al.; a divergence of some 0.005.
+        Size of the ellipsoid; 0.1 is a divergence of some 0.005. It is our choice: what Kim et al. use we could not
+        verify in the paper.
     damping : float, default=1.0
         :math:`\lambda`. The part that it adds bounds the relative step: with 1, no weight moves by more than its own
-        size, and a weight of zero stays where it is. 0: the plain ellipsoid, in which a weight that F gives no
-        information on stays where it is, and a step may be very long where F is small.
+        size, and a weight of zero stays where it is. 0: the plain ellipsoid. A step may then be very long where F is
+        small, and a weight stays where it is where F is exactly zero.
     n_draws : int, default=32
         Random gradients from which F is estimated, at least 2; see `fisher_trace`.
     max_iter, n_products : int, default=20

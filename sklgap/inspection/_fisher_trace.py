@@ -42,7 +42,7 @@ def fisher_trace(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective` in the full space. Its criterion is ``CrossEntropyLoss``.
     X, y : array-like
-        Samples; of y the values do not matter. None with an `Objective`.
+        Samples; the values of y do not matter. None with an `Objective`.
     n_draws : int, default=32
         Random gradients, at least 2.
     max_samples : int, float or None, default=None

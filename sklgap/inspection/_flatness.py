@@ -79,7 +79,7 @@ def _largest_eigenvalue(objective: Objective, *, random_state: Any = None) -> Fl
     f0 = objective.value()
     check_loss(f0)
     record = hessian_eigenvalues(objective, k=1, random_state=random_state)
-    known = "" if record.converged else "The largest eigenvalue had not converged; its residual is in the status."
+    note = "The search for the largest eigenvalue had not converged when its products were spent; it may be larger."
     return Flatness(
         name="largest eigenvalue",
         value=float(record.eigenvalues[0]),
@@ -90,7 +90,7 @@ def _largest_eigenvalue(objective: Objective, *, random_state: Any = None) -> Fl
         n_samples=record.n_samples,
         batch_norm=record.batch_norm,
         status=f"residual {record.residuals[0]:.1e}; {record.status}; second derivatives: {record.second_derivatives}",
-        notes=(known,) if known else (),
+        notes=() if record.converged else (note,),
     )
 
 
@@ -123,9 +123,9 @@ def flatness(
     verbose: int = 0,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> "FlatnessTable":
-    """Measure how flat a solution is in every way that is known here, and what each measure costs.
+    """Measure how flat a solution is by every measure of this package, and what each measure costs.
 
-    Measures of flatness need not agree, and none of them has been shown to predict the test accuracy everywhere
+    Measures of flatness need not agree. None of them predicts the test accuracy in all settings that were studied
     (Jiang et al., 2020; Andriushchenko et al., 2023).
 
     Parameters
@@ -141,7 +141,7 @@ def flatness(
         ``"normalized_ball_sharpness"``, ``"m_sharpness"``, ``"fisher_sharpness"``, ``"fisher_trace"``,
         ``"hessian_trace"``, ``"largest_eigenvalue"``. ``"normalized_..."`` is adaptive, with ``normalize_logits=True``.
         Each has the default parameters of its function. Or a dict label -> name or function: the function takes an
-        `Objective`, and ``random_state`` where it has a parameter of this name, and returns a `Flatness` or a number.
+        `Objective`, and ``random_state`` where it has a parameter of this name. It returns a `Flatness` or a number.
         ``functools.partial`` gives a measure other parameters. None: all that the loss and the data allow; ``notes``
         says which are left out, and why.
     max_samples : int, float or None, default=None

@@ -13,7 +13,7 @@ EVALUATION = 1 / 3
 
 @dataclass(frozen=True)
 class Flatness:
-    """One measure of the flatness of a solution, and how it was found. Larger is sharper.
+    """What one measure of flatness found at a solution, and how. A larger value is sharper.
 
     Attributes
     ----------
@@ -22,9 +22,9 @@ class Flatness:
     value : float
         What was measured, in ``unit``.
     standard_error : float or None
-        Of ``value``, over the random draws that it is the mean of; None where it is no such mean.
+        Of ``value``, over the random draws that it is the mean of; None where it is not a mean of draws.
     f0 : float
-        The mean loss at the point measured; with normalised logits, the one of these.
+        The mean loss at the point measured: of the normalised logits where the measure takes these.
     parameters : dict
         The numbers that define the measure.
     n_gradients : float

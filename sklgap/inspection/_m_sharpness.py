@@ -18,7 +18,7 @@ from sklgap.inspection._normalized_logits import measured_objective
 from sklgap.objective import Objective
 from sklgap.objective._check import Measurable, ObjectiveOptions
 
-# The batch size of one accelerator in Foret et al. (2021), and what later work measures with.
+# What Andriushchenko et al. (2023) measure with; see the docstring.
 M = 128
 
 
@@ -53,15 +53,16 @@ def m_sharpness(
     X, y : array-like
         Samples that are cut into groups. None with an `Objective`.
     m : int, default=128
-        Largest size of a group: 128, the batch of one accelerator in Foret et al. The sizes differ by one sample at
-        most. With at least as many as there are samples: one group.
+        Largest size of a group, at least 1. The sizes differ by one sample at most; with an m of all samples or more
+        there is one group. 128 is the group size in the scripts of Andriushchenko et al. (2023). Foret et al. perturb
+        the share of a batch on each accelerator, whose size we could not verify.
     rho : float, default=None
         Radius. None: 0.05, the value of Foret et al., or 0.5 with ``adaptive``, that of Kwon et al. for CIFAR-10.
     adaptive, normalize_logits : bool, default=False
         As for `ball_sharpness`.
     n_steps : int, default=1
-        Gradients of the maximiser for each group. 1: the step along the gradient to the edge of the ball, which is the
-        one of SAM, wherever it leads. More: a climb from there, whose highest point counts.
+        Gradients of the maximiser for each group. 1: the step of SAM, along the gradient to the edge of the ball. It
+        counts even where it leads down. More: a climb from there, of which the highest point counts.
     max_samples : int, float or None, default=None
         Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
@@ -86,15 +87,18 @@ def m_sharpness(
 
     Notes
     -----
-    Each maximum is a lower bound, and so is their mean. With one step it may be negative, where the step overshoots.
+    Each maximum found is a lower bound, and so is their mean. With one step the value may be negative: the step may
+    overshoot.
 
-    Batch norm uses the statistics of each group, as in training with batches of m; under ``"running"`` its buffers.
-    ``"population"`` is treated as ``"batch"``. Cost: ``n_steps + 1`` gradients.
+    Batch norm uses the statistics of each group, as in training with batches of m, or its buffers under ``"running"``.
+    Under ``"population"`` it also uses those of each group, and a note says so. Cost: ``n_steps + 1`` gradients.
 
     References
     ----------
     .. [1] Foret et al., Sharpness-Aware Minimization for Efficiently Improving Generalization, ICLR 2021, Section 4.1.
     .. [2] Andriushchenko and Flammarion, Towards Understanding Sharpness-Aware Minimization, ICML 2022.
+    .. [3] Andriushchenko et al., A Modern Look at the Relationship between Sharpness and Generalization, ICML 2023,
+       arXiv:2302.07011.
 
     Examples
     --------

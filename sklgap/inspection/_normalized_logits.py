@@ -1,4 +1,4 @@
-r"""The loss of normalised logits: a measure of flatness that the scale of the logits does not change.
+r"""The loss of normalised logits, which the scale of the logits does not change.
 
 A net that fits its data can lower its cross entropy by larger logits alone, and that changes the flatness of its loss.
 Andriushchenko et al. (2023, Section 3) therefore measure the loss of

@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
 
 class StabilityMonitor:
-    """Measures the largest eigenvalues of the Hessian in a plain training loop, and the edge of stability.
+    """Measures in a training loop how near it is to the edge of stability: the largest eigenvalues of the Hessian.
 
-    Training with all samples at once sharpens until the largest eigenvalue is at the threshold above which the
-    optimiser is unstable, 2 / lr for plain SGD (Cohen et al. 2021), and for Adam that of the preconditioned Hessian
-    (Cohen et al. 2022). There the learning rate decides how sharp the net is, and the loss does not fall at every
-    update.
+    Above a threshold of the largest eigenvalue an optimiser is unstable: 2 / lr for plain SGD. Cohen et al. (2021)
+    report that training with all samples at once sharpens until it is there; for Adam it is the eigenvalue of the
+    preconditioned Hessian (Cohen et al. 2022). At the edge the learning rate decides how sharp the net is, and the loss
+    does not fall at every update.
 
     Parameters
     ----------
@@ -63,12 +63,13 @@ class StabilityMonitor:
     n_eigenvalues : int, default=1
         How many of the largest eigenvalues.
     threshold : "optimizer", float or None, default="optimizer"
-        ``"optimizer"``: `sklgap.inspection.stability_threshold` of the optimiser at its rates now, and eigenvalues of
-        the Hessian as it preconditions it. A number, or None for no threshold: eigenvalues of the Hessian itself.
+        ``"optimizer"``: the `sklgap.inspection.stability_threshold` of the optimiser at its present rates, and
+        eigenvalues of the Hessian as the optimiser preconditions it. A number, or None for no threshold: eigenvalues of
+        the Hessian.
     batch_norm : {"batch", "population", "running"}, default="batch"
         Batch-norm policy; see `sklgap.Objective`.
     chunk_size : int, default=5000
-        Rows evaluated at once.
+        Samples evaluated at once.
     max_samples : int, float or None, default=None
         Measure on so many of the samples (int), or on this fraction of them (float in (0, 1]), the same ones every
         time; None: on all. None for a DataLoader.
@@ -98,14 +99,15 @@ class StabilityMonitor:
 
     Notes
     -----
-    The training is bit for bit what it is without the monitor: what is measured is a copy of the module in evaluation
-    mode. Weights, ``.grad``, buffers, generators, mode and optimiser are as before after every measurement.
+    The monitor measures a copy of the module in evaluation mode. Weights, ``.grad``, buffers, generators, mode and
+    optimiser stay as they are: the training is bit for bit the one without the monitor.
 
     A measurement costs some 12 to 40 products with the Hessian, of two to three gradients each, on the data. It begins
     with the eigenvectors of the last one.
 
-    The threshold is that of the optimiser's own update. It cannot be seen from here whether gradients are clipped, or
-    changed in another way before ``optimizer.step()``: then give ``threshold=None``.
+    The threshold is that of the optimiser's own update. The monitor cannot see whether gradients are clipped, or
+    changed in another way, before ``optimizer.step()``: give ``threshold=None`` then. The verdict warns where a
+    training stays at more than twice its threshold.
 
     References
     ----------
@@ -197,7 +199,7 @@ class StabilityMonitor:
     # -- measuring --------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Measure, if it is due: call it once an update, after ``optimizer.step()``."""
+        """Measure, if it is due. Call it once per update, after ``optimizer.step()``."""
         due = self.n_updates % self.every == 0
         self.n_updates += 1
         if due:
@@ -238,7 +240,7 @@ class StabilityMonitor:
         return dict(self.records[-1]) if self.records else {}
 
     def verdict(self) -> str:
-        """Return in a few words where the training is relative to the edge of stability."""
+        """Return in a few sentences where the training is relative to the edge of stability."""
         if not self.records:
             return "Nothing has been measured yet: train on."
         last = self.records[-1]

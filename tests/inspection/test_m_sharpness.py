@@ -86,7 +86,7 @@ def test_no_group_of_one_sample_under_batch_statistics(m, sizes):
     _, X, y = relu_net()
     record = m_sharpness((module, nn.CrossEntropyLoss()), X[:7], y[:7], m=m, random_state=0)
     assert record.parameters["m"] == sizes[0]
-    assert f"{len(sizes)} groups" in record.status
+    assert f"mean over {len(sizes)} group{'s' * (len(sizes) > 1)}, 1 step each" in record.status
     with pytest.raises(ValueError, match=r"^m must be at least 2 with batch_norm='batch'; got 1\.$"):
         m_sharpness((module, nn.CrossEntropyLoss()), X, y, m=1)
 
