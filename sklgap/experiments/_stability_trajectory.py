@@ -113,7 +113,8 @@ def stability_trajectory(
     ------
     ValueError
         For a parameter outside its allowed values, an optimiser whose threshold is not known, or remedies that change
-        the gradient, before anything is trained. ``threshold=None`` takes any optimiser and any remedy.
+        the gradient or a callback that clips it, before anything is trained. ``threshold=None`` takes any optimiser,
+        remedy and callback.
     TypeError
         For an estimator that is not an `LBGapClassifier` and does not end in one.
 

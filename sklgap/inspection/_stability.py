@@ -441,7 +441,8 @@ class StabilityMeasurement:
     ------
     ValueError, TypeError
         When made, for a parameter outside its allowed values. When called, for an optimiser whose threshold is not
-        known (see `stability_threshold`), and for remedies that change the gradient, whose threshold is another one.
+        known (see `stability_threshold`), and for remedies that change the gradient or a callback that clips it, whose
+        threshold is another one.
 
     See Also
     --------
@@ -454,8 +455,8 @@ class StabilityMeasurement:
     without them: records depend on the fit alone. NaN is recorded where there is nothing to measure: an adaptive
     optimiser has no preconditioner before its first update, and a training that diverged no finite Hessian.
 
-    Whether gradients are clipped, or changed by a callback, cannot be seen: the threshold is that of the optimiser's
-    own update.
+    Whether gradients are changed by a callback of your own cannot be seen: the threshold is that of the optimiser's
+    own update. skorch's ``GradientNormClipping`` is refused.
 
     Examples
     --------
@@ -547,10 +548,16 @@ class StabilityMeasurement:
 
 
 def check_remedies(net: Any) -> None:
-    """ValueError for a net with remedies that change loss or gradient: its updates are not those of the optimiser."""
+    """ValueError for a net whose updates are not those of the optimiser: by remedies, or by clipped gradients."""
     for remedy in getattr(net, "remedies", None) or ():
         if getattr(remedy, "changes_gradient", False):
             raise ValueError(
                 f"remedies must not change the gradient where the threshold is that of the optimiser; "
                 f"{type(remedy).__name__} does: {_WAY_OUT}."
+            )
+    for _, callback in getattr(net, "callbacks_", ()):
+        if any(kind.__name__ == "GradientNormClipping" for kind in type(callback).__mro__):
+            raise ValueError(
+                "callbacks must not clip gradients where the threshold is that of the optimiser; "
+                f"{type(callback).__name__} does: {_WAY_OUT}."
             )

@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from skorch.callbacks import GradientNormClipping, LRScheduler
 from torch import nn
 
 from sklgap import TrainingRecorder
@@ -340,6 +341,65 @@ def test_remedies_that_change_the_gradient_are_refused():
     assert SAM().changes_gradient
     assert not SampleNoise().changes_gradient
     assert not Augmentation().changes_gradient
+
+
+class GentlerClipping(GradientNormClipping):
+    pass
+
+
+@pytest.mark.parametrize("clipping", [GradientNormClipping(0.1), GentlerClipping(1e9)])
+def test_clipped_gradients_are_refused(clipping):
+    """The updates are shorter than the rate says, and stable beyond its threshold."""
+    callbacks = [("clip", clipping), ("recorder", TrainingRecorder(measurements={"s": StabilityMeasurement(X, Y)}))]
+    callbacks[1][1].set_params(at_updates=[0])
+    with pytest.raises(ValueError, match=r"callbacks must not clip .*Clipping does.*threshold=None"):
+        small(optimizer=torch.optim.SGD, callbacks=callbacks).fit(X, Y)
+    callbacks[1][1].set_params(measurements={"s": StabilityMeasurement(X, Y, threshold=None)})
+    model = small(optimizer=torch.optim.SGD, max_epochs=1, callbacks=callbacks).fit(X, Y)
+    assert np.isfinite(recorded(model)["s_eigenvalue"]).all()
+
+
+RATES = {
+    "epoch": ("StepLR", {"step_size": 1, "gamma": 0.5, "step_every": "epoch"}),
+    "batch": ("ExponentialLR", {"gamma": 0.9, "step_every": "batch"}),
+    "momentum too": (torch.optim.lr_scheduler.OneCycleLR, {"max_lr": 0.3, "total_steps": 40, "step_every": "batch"}),
+}
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("name", RATES)
+def test_the_threshold_is_that_of_the_rates_of_the_last_update(name, first):
+    """A scheduler sets the next ones after an update, before or after the record of it."""
+    policy, options = RATES[name]
+    seen = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure=None):
+            group = self.param_groups[0]
+            seen.append((2 + 2 * group["momentum"]) / group["lr"])
+            return super().step(closure)
+
+    class Threshold:
+        def __call__(self, net):
+            group = net.optimizer_.param_groups[0]
+            return (2 + 2 * group["momentum"]) / group["lr"]
+
+    recorder = ("recorder", TrainingRecorder(measurements={"line": Threshold()}, at_updates=list(range(1, 40))))
+    scheduler = ("scheduler", LRScheduler(policy, **options))
+    model = small(
+        optimizer=Watched,
+        optimizer__momentum=0.8,
+        lr=0.1,
+        max_epochs=3,
+        callbacks=[recorder, scheduler] if first else [scheduler, recorder],
+        lr_scaling="sqrt",
+        base_batch_size=5,
+    ).fit(X, Y)
+    columns = recorded(model)
+    expected = np.array(seen[-model.history_[-1, "n_updates"] :])  # fit tries the optimiser first, on a copy
+    assert columns["n_updates"].tolist() == list(range(1, len(expected) + 1))
+    np.testing.assert_allclose(columns["line"], expected, rtol=1e-12)
+    assert len(set(expected.round(6))) > 2
 
 
 def test_every_fit_begins_without_the_vectors_of_another():
