@@ -76,8 +76,8 @@ def stability_trajectory(
     Parameters
     ----------
     estimator : LBGapClassifier, or a pipeline that ends in one
-        Cloned for every fit. Its optimiser is one that `sklgap.inspection.stability_threshold` knows, or ``threshold``
-        is another one.
+        Cloned for every fit, with ``train_split=None``. Its optimiser is one that
+        `sklgap.inspection.stability_threshold` knows, or ``threshold`` is another one.
     X, y : array-like
         Training data.
     regimes : sequence or dict, default=("SB", "LB")
@@ -115,9 +115,9 @@ def stability_trajectory(
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, an optimiser whose threshold is not known, or remedies and callbacks
-        that change the gradient, such as gradient clipping, before anything is trained. ``threshold=None`` takes any
-        optimiser, remedy and callback.
+        Before anything is trained: for a parameter outside its allowed values, an estimator that holds samples out
+        (``train_split``), an optimiser whose threshold is not known, and remedies and callbacks that change the
+        gradient, such as gradient clipping. ``threshold=None`` takes any optimiser, remedy and callback.
     TypeError
         For an estimator that is not an `LBGapClassifier` and does not end in one.
 
@@ -217,6 +217,10 @@ def _probe(
 ) -> dict[str, Any]:
     """Train for a few steps; return what the report says of a regime, or raise what the measurement would raise."""
     net = time_steps(classifier, parameters, X, y).net_
+    if net.train_split:
+        raise ValueError(
+            "estimator must have train_split=None: the samples measured are those trained on; got a train_split."
+        )
     check_number(n_eigenvalues, net.module_)
     known: dict[str, Any] = {
         "batch_size": int(net.size_),
@@ -321,7 +325,7 @@ class StabilityTrajectory(Trajectory):
         return [late_records(curve.n_updates, curve.eigenvalues[:, 0] / curve.threshold) for curve in curves]
 
     def _has_threshold(self) -> bool:
-        return any(math.isfinite(record["threshold"]) for record in self.records)
+        return self.settings["threshold"] is not None
 
     # -- notes -----------------------------------------------------------------------------------------------------
 

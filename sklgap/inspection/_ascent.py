@@ -111,8 +111,11 @@ def annealed_vertex(
         for k in range(n_steps):
             force = (evaluate(soft * bounds)[1] - without).mul_(bounds)
             scale = force.square().mean().sqrt()
-            if not scale > 0:
-                break
+            if scale < torch.finfo(force.dtype).tiny ** 0.5:  # squares underflow
+                largest = force.abs().max()
+                if not largest > 0:
+                    break
+                scale = force.div_(largest).square().mean().sqrt()
             slope = _FIRST_SLOPE * (_LAST_SLOPE / _FIRST_SLOPE) ** (k / max(n_steps - 1, 1))
             soft.mul_(_INERTIA).add_(force.mul_(slope / scale).tanh_(), alpha=1 - _INERTIA)
     return soft.sign().mul_(bounds)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sklgap._checks import check_integer, check_positive
 from sklgap.inspection._flatness_record import product_cost
-from sklgap.inspection._krylov import combination, dots, norm, orthonormalise
+from sklgap.inspection._krylov import combination, dots, norm, orthonormalise, unit
 from sklgap.objective import Objective
 
 ValueAndGradient = Callable[[Tensor], tuple[float, Tensor]]
@@ -134,10 +134,9 @@ def climb(points: Callable[[Tensor], Point], start: Point, f0: float, max_iter: 
     """Return the highest point that ``u <- g / |g|`` and projected gradient steps reach."""
     best, size, quiet = start, math.inf, 0
     for _ in range(max_iter):
-        length = norm(best.gradient)
-        if length == 0:
+        direction = unit(best.gradient)
+        if not direction.any():
             break
-        direction = best.gradient / length
         following = direction if size == math.inf else _projected(best.u + size * direction)
         if norm(following - best.u) < _SETTLED * norm(best.u):
             break
@@ -162,8 +161,8 @@ def _starts(
     objective: Objective, radii: Tensor, gradient: Tensor, random: Tensor, n_products: int
 ) -> tuple[list[Tensor], int, str]:
     """Return points of the ball to start from, the products made, and a remark where the quadratic model is missing."""
-    steepest = gradient if norm(gradient) > 0 else random
-    plain = [steepest / (norm(steepest) or 1.0), -steepest / (norm(steepest) or 1.0)]
+    steepest = unit(gradient if gradient.any() else random)
+    plain = [steepest, -steepest]
     if n_products == 0:
         return plain, 0, " (without products with the Hessian)"
     try:
@@ -187,11 +186,10 @@ def _krylov(product: Callable[[Tensor], Tensor], seeds: list[Tensor], n_products
     size = 0
     while size < n and queue:
         v = queue.pop(0)
-        length = norm(v)
-        if length == 0 or not math.isfinite(length):
+        if not bool(torch.isfinite(v).all()):
             continue
-        q = orthonormalise(v / length, basis[:size])
-        if norm(q) == 0:
+        q = orthonormalise(unit(v), basis[:size])
+        if not q.any():
             continue
         basis[size] = q
         image = product(q)
@@ -245,7 +243,7 @@ def _length(centre: Tensor, step: Tensor, radii: Tensor) -> float:
 
 def _notes(centre: Point, best: Point, points: Points, length: float) -> list[str]:
     found = []
-    if norm(centre.gradient) == 0:
+    if not centre.gradient.any():
         found.append(
             "The gradient is exactly zero at the point measured: a saturated or dead net, or an exact minimum."
         )

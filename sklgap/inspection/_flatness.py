@@ -55,6 +55,7 @@ def _of_sharpness(record: Sharpness) -> Flatness:
         batch_norm=record.batch_norm,
         unit="%",
         status=f"solver {record.solver!r}: {record.status}",
+        notes=record.notes,
     )
 
 

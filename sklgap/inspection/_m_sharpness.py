@@ -14,6 +14,7 @@ from sklgap._typing import ArrayLike, Inputs
 from sklgap.inspection._adaptive import named, radius, scale_of
 from sklgap.inspection._ball import Points, climb
 from sklgap.inspection._flatness_record import Flatness, check_loss
+from sklgap.inspection._krylov import unit
 from sklgap.inspection._normalized_logits import measured_objective
 from sklgap.objective import Objective
 from sklgap.objective._check import Measurable, ObjectiveOptions
@@ -127,6 +128,11 @@ def m_sharpness(
     sizes = np.array([len(group) for group in groups])
     f0, flat = float(np.average(found[:, 0], weights=sizes)), int((found[:, 2] == 0).sum())
     check_loss(f0, normalize_logits)
+    n_broken = int(np.isnan(found[:, 2]).sum())
+    if n_broken:
+        raise ValueError(
+            f"The gradient must be finite at the point measured; it is not for {n_broken} of {len(groups)} groups."
+        )
     rises = found[:, 1] - found[:, 0]
     if not np.isfinite(rises).all():
         raise ValueError(
@@ -178,16 +184,16 @@ def _worst_case(objective: Objective, rows: np.ndarray, radii: Tensor, n_steps: 
     """Return loss, largest loss found, largest slope and gradients taken of one group."""
     points = Points(partial(_scaled, objective, rows, radii))
     f0, slope = points.function(torch.zeros_like(radii))
-    length = float(slope.norm())
-    if not (math.isfinite(f0) and math.isfinite(length)):
+    largest = float(slope.abs().max())
+    if not (math.isfinite(f0) and math.isfinite(largest)):
         return f0, math.nan, math.nan, 1
-    if length == 0:
+    if largest == 0:
         return f0, f0, 0.0, 1
-    first = points(slope / length)
+    first = points(unit(slope))
     if n_steps == 1:
-        return f0, first.value, length, 2
+        return f0, first.value, largest, 2
     best = climb(points, first, f0, n_steps - 1)
-    return f0, max(f0, best.value), length, 1 + points.n_gradients
+    return f0, max(f0, best.value), largest, 1 + points.n_gradients
 
 
 def _scaled(objective: Objective, rows: np.ndarray, radii: Tensor, u: Tensor) -> tuple[float, Tensor]:

@@ -39,9 +39,9 @@ def measured_objective(
 
 
 def is_cross_entropy(objective: Objective) -> bool:
-    """Say whether the loss is the cross entropy of logits."""
+    """Say whether the loss is the cross entropy of logits: a subclass may divide them by a temperature first."""
     criterion = objective.loss.criterion
-    return isinstance(criterion, nn.CrossEntropyLoss) or criterion is nn.functional.cross_entropy
+    return type(criterion) is nn.CrossEntropyLoss or criterion is nn.functional.cross_entropy
 
 
 def normalized(logits: Any) -> Tensor:

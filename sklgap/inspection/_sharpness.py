@@ -65,6 +65,8 @@ class Sharpness:
         How far apart the best two starts of ``"auto"`` ended, as a share of the rise of the best one, before that one
         was continued. Near 0 the starts agree. A large share says that what is found depends on the start, so that
         more restarts may find more. NaN where one start was made, and for the other solvers.
+    notes : tuple of str
+        What to know before believing the value, in sentences: the texts of the warnings.
     """
 
     value: float
@@ -84,6 +86,7 @@ class Sharpness:
     subspace_dim: int | None
     name: str = "sharpness"
     spread: float = float("nan")
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         space = "full space" if self.subspace_dim is None else f"{self.subspace_dim} dimensions"
@@ -206,8 +209,8 @@ def sharpness(
     Warns
     -----
     sklearn.exceptions.ConvergenceWarning
-        When a solver stops at its start, so that the value is zero and means nothing, or the gradient is zero at every
-        point tried.
+        When a solver stops at its start, so that the value is zero and means nothing, the gradient is zero at every
+        point tried, or the loss is not finite at a point tried.
     UserWarning
         For a negative loss, such as that of ``NLLLoss`` on probabilities.
 
@@ -364,20 +367,9 @@ def _record(
     subspace = getattr(objective, "subspace", None)
     step = best.argmax if subspace is None else subspace.directions(best.argmax)
     box = epsilon * (unit if subspace is None else subspace.origin.abs() + 1)
-    if best.status.startswith(_maximizers.STOPPED_AT_START):
-        warnings.warn(
-            f"The solver stopped at its start at epsilon={epsilon:g}, so this sharpness of 0 is not a measurement; "
-            "use solver='auto'.",
-            ConvergenceWarning,
-            stacklevel=5,
-        )
-    if best.status.startswith(_maximizers.FLAT):
-        warnings.warn(
-            f"The gradient is zero at all {best.n_evaluations} points tried in the box of epsilon={epsilon:g}, as it "
-            "is where all units are dead or saturated: this sharpness of 0 does not describe a minimum.",
-            ConvergenceWarning,
-            stacklevel=5,
-        )
+    doubts = _doubts(best, epsilon)
+    for doubt in doubts:
+        warnings.warn(doubt, ConvergenceWarning, stacklevel=5)
     return Sharpness(
         value=100 * (best.f_max - f0) / (1 + f0),
         f0=f0,
@@ -396,7 +388,29 @@ def _record(
         subspace_dim=None if subspace is None else subspace.dim,
         name=name,
         spread=best.spread,
+        notes=tuple(doubts),
     )
+
+
+def _doubts(best: Maximum, epsilon: float) -> list[str]:
+    """Return why the value found may not be believed."""
+    found = []
+    if best.status.startswith(_maximizers.STOPPED_AT_START):
+        found.append(
+            f"The solver stopped at its start at epsilon={epsilon:g}, so this sharpness of 0 is not a measurement; "
+            "use solver='auto'."
+        )
+    if best.status.startswith(_maximizers.FLAT):
+        found.append(
+            f"The gradient is zero at all {best.n_evaluations} points tried in the box of epsilon={epsilon:g}, as it "
+            "is where all units are dead or saturated: this sharpness of 0 does not describe a minimum."
+        )
+    if best.n_not_finite:
+        found.append(
+            f"The loss is not finite at {best.n_not_finite} of {best.n_evaluations} points tried in the box of "
+            f"epsilon={epsilon:g}: the largest finite one says little; use a smaller epsilon."
+        )
+    return found
 
 
 def check_epsilons(epsilon: float | Sequence[float] | np.ndarray) -> list[float]:

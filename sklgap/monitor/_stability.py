@@ -199,7 +199,7 @@ class StabilityMonitor:
     # -- measuring --------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Measure, if it is due. Call it once per update, after ``optimizer.step()``."""
+        """Measure, if it is due. Call it once per update, after ``optimizer.step()`` and before a scheduler's step."""
         due = self.n_updates % self.every == 0
         self.n_updates += 1
         if due:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import GradientNormClipping
+from skorch.dataset import ValidSplit
 from torch import nn
 
 from sklgap import stability_trajectory
@@ -110,6 +111,15 @@ def test_a_training_that_diverges_is_recorded_without_eigenvalues():
     leaves(found)
 
 
+@pytest.mark.parametrize("threshold", ["optimizer", 3.0])
+def test_where_nothing_could_be_measured_there_is_a_threshold_all_the_same(threshold):
+    found = made(lines("LB", [math.nan] * 3, threshold=math.nan), labels=("LB",), threshold=threshold)
+    assert found.verdict == ["LB: nothing could be measured."]
+    assert said(found, "3 records of 3", "no eigenvalue")
+    without = made(lines("LB", [math.nan] * 3, threshold=math.nan), labels=("LB",), threshold=None)
+    assert "no threshold" in without.verdict[0]
+
+
 def test_samples_and_policy():
     found = follow(max_samples=20, batch_norm="population")
     assert found.settings["n_samples"] == 20
@@ -166,8 +176,11 @@ def test_the_cost_is_of_every_record(capsys):
         ({"estimator": small(remedies=[("sam", SAM())], **SGD)}, "remedies.*SAM"),
         (
             {"estimator": small(callbacks=[("clip", GradientNormClipping(1.0))], **SGD)},
-            "callbacks.*GradientNormClipping",
+            "callbacks.*GradientNormClipping.*threshold=None",
         ),
+        ({"estimator": small(train_split=ValidSplit(5), **SGD)}, "train_split=None"),
+        ({"estimator": small(train_split=ValidSplit(5), **SGD), "threshold": None}, "train_split=None"),
+        ({"regimes": {"split": {"train_split": ValidSplit(5)}}}, "train_split=None"),
         ({"threshold": "adam"}, "threshold"),
         ({"every": None}, "every and at_updates"),
         ({"n_eigenvalues": 0}, "n_eigenvalues"),
