@@ -73,8 +73,8 @@ def stability_trajectory(
     Parameters
     ----------
     estimator : LBGapClassifier, or a pipeline that ends in one
-        Cloned for every fit, with ``train_split=None``. Its optimiser is one that `sklgap.inspection.stability_threshold` knows, or ``threshold``
-        is another one.
+        Cloned for every fit, with ``train_split=None``. Its optimiser is one that
+        `sklgap.inspection.stability_threshold` knows, or ``threshold`` is another one.
     X, y : array-like
         Training data.
     regimes : sequence or dict, default=("SB", "LB")
