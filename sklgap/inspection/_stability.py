@@ -452,7 +452,8 @@ class StabilityMeasurement:
     Notes
     -----
     Every search begins with the eigenvectors of the last one, which saves products. A recorder begins every fit
-    without them: records depend on the fit alone. NaN is recorded where there is nothing to measure: an adaptive
+    without them: records depend on the fit alone. After a kill, ``memory`` resumes a fit without them too; its records
+    agree with those of an undisturbed one to ``tol``. NaN is recorded where there is nothing to measure: an adaptive
     optimiser has no preconditioner before its first update, and a training that diverged no finite Hessian.
 
     Whether gradients are changed by a callback of your own cannot be seen: the threshold is that of the optimiser's
