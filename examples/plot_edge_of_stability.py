@@ -6,9 +6,9 @@ Gradient descent with the rate lr is unstable where the largest eigenvalue of th
 batches train there?
 
 Cohen et al. (2021) find that training on all samples at once sharpens until the largest eigenvalue is at that
-threshold, and stays there, while the loss goes on falling, not at every step. For Adam it is the largest eigenvalue of
+threshold, and stays there. The loss goes on falling, but not at every step. For Adam it is the largest eigenvalue of
 the preconditioned Hessian, and the threshold is (2 + 2 beta1) / ((1 - beta1) lr) (Cohen et al. 2022). The noise of
-small batches keeps training below.
+small batches holds training below it.
 
 ``--quick`` does it with few samples and updates. Without it, MNIST-1D takes minutes, and ``--dataset mnist`` some more.
 """

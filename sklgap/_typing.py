@@ -76,7 +76,7 @@ MissingUtterances = Literal["error", "skip"]
 
 
 class Mix(NamedTuple):
-    """A second target of n samples: ``y`` of shape (n, ...), and what it counts for, ``weight`` of shape (n,)."""
+    """A second target of n samples: ``y`` of shape (n, ...), and how much it counts, ``weight`` of shape (n,)."""
 
     y: Tensor
     weight: Tensor
@@ -91,7 +91,7 @@ class Batch(NamedTuple):
     ``weight`` of shape (n,) says how often each sample counts: a weight of 2 is a sample given twice. ``factor`` of
     shape (n,) multiplies the losses of the samples and leaves what they count for as it is: multiplicative noise.
     ``extra`` holds further tensors of n samples by name: what a remedy has drawn for them. ``mix`` gives every sample a
-    second target: y then counts ``weight`` times, which must be given. ``number`` is the number of the batch in the
+    second target; ``weight`` is then needed, and says how much y counts. ``number`` is the number of the batch in the
     training, counted from 0.
     """
 

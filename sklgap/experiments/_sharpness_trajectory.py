@@ -205,7 +205,7 @@ def _train(
 
     measurements = {"sharpness": measure}
     policy = measuring.batch_norm
-    return train_along(classifier, trial, train, (X, y), measurements, moments, policy, "sharpness_trajectory")[0]
+    return train_along(classifier, trial, train, (X, y), measurements, moments, policy, "sharpness_trajectory")
 
 
 class SharpnessTrajectory(Trajectory):

@@ -28,19 +28,22 @@ from sklgap.experiments._result import count, describe_measuring, listed, mean_s
 from sklgap.experiments._run import interruptible, run
 from sklgap.experiments._trajectory import Moments, Trajectory, Updates, regime_trials, train_along
 from sklgap.inspection import StabilityMeasurement, StabilityTrajectoryDisplay, stability_threshold
+from sklgap.inspection._edge import AT_EDGE, far_above, late_records, place_of, share_at_edge
 from sklgap.inspection._hessian import check_tolerance
 from sklgap.inspection._plot._stability_trajectory import StabilityCurve, stability_curve
-from sklgap.inspection._stability import Threshold, check_max_iter, check_number, check_remedies, check_threshold
+from sklgap.inspection._stability import (
+    Threshold,
+    check_max_iter,
+    check_number,
+    check_threshold,
+    check_updates_are_plain,
+)
 from sklgap.objective._batch_norm import batch_norm_layers, check_batch_norm
 from sklgap.objective._check import drawn_samples
 
 _NAME = "stability"
-# A record is at the edge where the largest eigenvalue is at least this share of the threshold.
-AT_EDGE = 0.9
 # Updates that are the beginning: initial weights may be sharp, and P of Adam is still that of a few gradients.
 _BEGINNING = 10
-# A regime is at the edge where so many of its records after half of the updates are.
-_MOSTLY = 0.5
 # Gradients that one search for eigenvalues costs: from, to. Some 12 to 40 products of two to three gradients.
 _GRADIENTS = (25, 120)
 
@@ -68,13 +71,13 @@ def stability_trajectory(
 ) -> "StabilityTrajectory":
     """Measure the largest eigenvalues of the Hessian along trainings with several regimes.
 
-    Does training with large batches ride at the edge of stability, and training with small ones stay below it?
+    Does training with large batches stay at the edge of stability, and training with small ones below it?
 
     Parameters
     ----------
     estimator : LBGapClassifier, or a pipeline that ends in one
-        Cloned for every fit. Its optimiser is one that `sklgap.inspection.stability_threshold` knows, or ``threshold``
-        is another one.
+        Cloned for every fit, with ``train_split=None``. Its optimiser is one that
+        `sklgap.inspection.stability_threshold` knows, or ``threshold`` is another one.
     X, y : array-like
         Training data.
     regimes : sequence or dict, default=("SB", "LB")
@@ -90,7 +93,7 @@ def stability_trajectory(
         How many of the largest eigenvalues.
     threshold : "optimizer", float or None, default="optimizer"
         ``"optimizer"``: the threshold of the optimiser at its rates at each record, and eigenvalues of the Hessian as
-        the optimiser preconditions it. A number, or None for no threshold: eigenvalues of the Hessian itself.
+        the optimiser preconditions it. A number, or None for no threshold: eigenvalues of the Hessian.
     batch_norm : {"batch", "population", "running"}, default="batch"
         The batch-norm policy of loss and eigenvalues; see `sklgap.Objective`.
     max_samples : int, float or None, default=5000
@@ -112,8 +115,9 @@ def stability_trajectory(
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, an optimiser whose threshold is not known, or remedies that change
-        the gradient, before anything is trained. ``threshold=None`` takes any optimiser and any remedy.
+        Before anything is trained: for a parameter outside its allowed values, an estimator that holds samples out
+        (``train_split``), an optimiser whose threshold is not known, and remedies and callbacks that change the
+        gradient, such as gradient clipping. ``threshold=None`` takes any optimiser, remedy and callback.
     TypeError
         For an estimator that is not an `LBGapClassifier` and does not end in one.
 
@@ -125,9 +129,10 @@ def stability_trajectory(
 
     Notes
     -----
-    Gradient descent on all samples sharpens until the largest eigenvalue is at the threshold, 2 / lr for plain SGD, and
-    stays there, while the loss goes on falling, not at every step (Cohen et al. 2021). Adam does so with its
-    preconditioned Hessian (Cohen et al. 2022). The noise of small batches makes training stop sharpening earlier.
+    Cohen et al. (2021) report that gradient descent on all samples sharpens until the largest eigenvalue is at the
+    threshold, 2 / lr for plain SGD, and stays there; the loss goes on falling, but not at every step. They report the
+    same of Adam with its preconditioned Hessian (Cohen et al. 2022), and that the noise of small batches ends the
+    sharpening earlier. Whether your training does so is what this measures.
 
     A search begins with the eigenvectors of the last record. It costs some 12 to 40 products with the Hessian, of two
     to three gradients each, on ``max_samples`` samples. The steps of a pipeline before the classifier are fitted once.
@@ -210,8 +215,12 @@ def stability_trajectory(
 def _probe(
     classifier: Any, parameters: Mapping[str, Any], X: Any, y: Any, threshold: Threshold, n_eigenvalues: int
 ) -> dict[str, Any]:
-    """Train for some steps; return what is to be known of a regime, or raise what the measurement would raise."""
+    """Train for a few steps; return what the report says of a regime, or raise what the measurement would raise."""
     net = time_steps(classifier, parameters, X, y).net_
+    if net.train_split:
+        raise ValueError(
+            "estimator must have train_split=None: the samples measured are those trained on; got a train_split."
+        )
     check_number(n_eigenvalues, net.module_)
     known: dict[str, Any] = {
         "batch_size": int(net.size_),
@@ -222,7 +231,7 @@ def _probe(
         "preconditioned": False,
     }
     if threshold == "optimizer":
-        check_remedies(net)
+        check_updates_are_plain(net)
         line = stability_threshold(net.optimizer_, net.module_)
         numbers = ", ".join(f"{name} {number:g}" for name, number in line.numbers.items() if name != "lr")
         known["formula"] = line.formula + (f" ({numbers})" if numbers else "")
@@ -231,7 +240,7 @@ def _probe(
 
 
 def _looked_at(known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return what is known of the regimes, by what and then by label."""
+    """Return what is known of the regimes, by the name of the fact and then by label."""
     names = next(iter(known.values()))
     return {name: {label: of_label[name] for label, of_label in known.items()} for name in names}
 
@@ -255,7 +264,7 @@ def _train(
     own = copy.copy(measure)
     own.random_state = trial.seed
     evaluated, policy = (measure.X, measure.y), measure.batch_norm
-    records = train_along(classifier, trial, train, evaluated, {_NAME: own}, moments, policy, "stability_trajectory")[0]
+    records = train_along(classifier, trial, train, evaluated, {_NAME: own}, moments, policy, "stability_trajectory")
     return [{key.removeprefix(f"{_NAME}_"): value for key, value in record.items()} for record in records]
 
 
@@ -295,7 +304,7 @@ class StabilityTrajectory(Trajectory):
 
         At the edge: the largest eigenvalue is at least 0.9 of the threshold. NaN where there is no such record.
         """
-        return np.array([np.mean(late >= AT_EDGE) if len(late) else math.nan for late in self._late(label)])
+        return np.array([share_at_edge(late) for late in self._late(label)])
 
     def first_at_edge(self, label: Any) -> np.ndarray:
         """Return by trial the updates of the first record at the edge; NaN where there is none.
@@ -312,13 +321,11 @@ class StabilityTrajectory(Trajectory):
 
     def _late(self, label: Any) -> list[np.ndarray]:
         """Return by trial the eigenvalues relative to the threshold at the records after half of the updates."""
-        return [
-            relative[curve.n_updates >= curve.n_updates[-1] / 2] if len(relative) else relative
-            for relative, curve in zip(self.relative(label).values(), self.curves(label).values(), strict=True)
-        ]
+        curves = self.curves(label).values()
+        return [late_records(curve.n_updates, curve.eigenvalues[:, 0] / curve.threshold) for curve in curves]
 
     def _has_threshold(self) -> bool:
-        return any(math.isfinite(record["threshold"]) for record in self.records)
+        return self.settings["threshold"] is not None
 
     # -- notes -----------------------------------------------------------------------------------------------------
 
@@ -334,29 +341,30 @@ class StabilityTrajectory(Trajectory):
         small = [label for label in self.labels if s["batch_size"][label] < s["n_train"]]
         if small:
             found.append(
-                "The threshold is that of training on all samples at once. The noise of batches stops sharpening below "
-                f"it, the earlier the smaller they are: {listed(small)}."
+                "The threshold is that of training on all samples at once. The noise of smaller batches can end the "
+                f"sharpening below it: {listed(small)}."
             )
         if s["n_samples"] < s["n_train"]:
             found.append(
-                f"Eigenvalues are those of {s['n_samples']:,} of the {s['n_train']:,} training samples; of fewer "
-                "samples the largest one is larger: max_samples=None measures on all."
+                f"Eigenvalues are measured on {s['n_samples']:,} of the {s['n_train']:,} training samples. On fewer "
+                "samples the largest one is commonly larger: max_samples=None measures on all."
             )
         if any(s["has_batch_norm"][label] for label in self.labels):
             found.append(
-                f"The nets have batch norm. Eigenvalues are measured with batch_norm={s['batch_norm']!r}, and trained "
-                "is with the statistics of each batch: the two are the same loss only where a batch is all samples."
+                f"The nets have batch norm. Eigenvalues are measured with batch_norm={s['batch_norm']!r}, and training "
+                "uses the statistics of each batch: the two losses are the same only where a batch is all samples."
             )
         others = sorted({name for label in self.labels for name in s["other_batches"][label]})
         if others:
             found.append(
-                f"The loss measured is that of the samples as they are; {listed(others)} changes those trained on."
+                f"The loss is measured on the samples as they are; the net trains on samples that {listed(others)} "
+                "changed."
             )
         fell = [label for label in self.labels if self._class_of(label) == "left"]
         if fell and any("CrossEntropy" in s["criterion"][label] for label in fell):
             found.append(
-                f"The cross entropy flattens as the outputs grow, so that its eigenvalues fall late in training: "
-                f"{listed(fell)} need not have left the edge for another reason."
+                "The cross entropy flattens as the outputs grow, so that its eigenvalues fall late in training. This "
+                f"alone may be why {listed(fell)} left the edge."
             )
         return found
 
@@ -379,11 +387,9 @@ class StabilityTrajectory(Trajectory):
     # -- printing --------------------------------------------------------------------------------------------------
 
     def _class_of(self, label: str) -> str:
-        """Return whether a regime is at the edge, was there, or never was: "at", "left" or "below"."""
-        late = np.concatenate(self._late(label))
-        if len(late) and np.mean(late >= AT_EDGE) >= _MOSTLY:
-            return "at"
-        return "left" if np.isfinite(self.first_at_edge(label)).any() else "below"
+        """Return where a regime is, "far above", "at" or "below" the edge; "left" where it was there before."""
+        place = place_of(np.concatenate(self._late(label)))
+        return "left" if place == "below" and np.isfinite(self.first_at_edge(label)).any() else place
 
     def _verdict(self) -> list[str]:
         if not self._has_threshold():
@@ -394,10 +400,12 @@ class StabilityTrajectory(Trajectory):
         late = np.concatenate(self._late(label))
         if not len(late):
             return f"{label}: nothing could be measured."
-        share = f"{100 * np.mean(late >= AT_EDGE):.0f} % of the records after half of its updates"
+        share = f"{100 * share_at_edge(late):.0f} % of the records after half of its updates"
         median = f"the median there is {np.median(late):.2f} of the threshold"
         within = f"within {100 * (1 - AT_EDGE):.0f} % of the threshold or above it"
         kind = self._class_of(label)
+        if kind == "far above":
+            return f"{far_above(label)} Its largest eigenvalue is {within} in {share}; {median}."
         if kind == "at":
             return f"{label} trains at the edge of stability: its largest eigenvalue is {within} in {share}; {median}."
         if kind == "left":
@@ -466,7 +474,7 @@ class StabilityTrajectory(Trajectory):
         if not self._has_threshold():
             return []
         return [
-            f"at the edge: the largest eigenvalue is at least {AT_EDGE:g} of the threshold of that moment",
+            f"at the edge: the largest eigenvalue is at least {AT_EDGE:g} of the threshold at the record",
             f"first record at the edge: after {_BEGINNING} updates; second half: records after half of the updates",
         ]
 

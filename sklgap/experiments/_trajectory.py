@@ -1,4 +1,4 @@
-"""What experiments share that measure something along trainings with several regimes."""
+"""Trainings with several regimes, and what is measured along them: the common part of the trajectories."""
 
 import math
 import warnings
@@ -23,7 +23,7 @@ Updates = Literal["log"] | Sequence[int] | None
 
 @dataclass(frozen=True)
 class Moments:
-    """When something is measured along a training: every so many epochs, and at these updates."""
+    """When a training is measured: at the end of every ``every``-th epoch, and at these updates."""
 
     every: int | None
     at_updates: Updates
@@ -36,7 +36,7 @@ class Moments:
             raise ValueError("every and at_updates must not both be None: there would be no record.")
 
     def number(self, n_updates: int, n_epochs: int) -> int:
-        """Return the number of records of a training of so many updates and epochs."""
+        """Return how many records a training of ``n_updates`` updates and ``n_epochs`` epochs has."""
         asked = log_spaced_updates(per_doubling=2) if isinstance(self.at_updates, str) else self.at_updates or ()
         ends = 0 if self.every is None else math.ceil(n_epochs / self.every)
         return sum(update <= n_updates for update in asked) + ends
@@ -45,7 +45,7 @@ class Moments:
 def regime_trials(
     overrides: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], classifier: Any, memory: str | Path | None
 ) -> list[Trial]:
-    """Return the trainings: every regime from every seed; those of a classifier without a memory have this one."""
+    """Return the trainings: every regime from every seed. ``memory`` is that of a classifier without one."""
     saved = {} if memory is None or classifier.memory is not None else {"memory": memory}
     return [
         Trial(label, {**parameters, **saved}, trial, seed)
@@ -63,8 +63,8 @@ def train_along(
     moments: Moments,
     batch_norm: BatchNormPolicy,
     name: str,
-) -> tuple[list[dict[str, Any]], Any]:
-    """Return what was recorded along one training, and the model.
+) -> list[dict[str, Any]]:
+    """Return what was recorded along one training.
 
     Parameters
     ----------
@@ -99,11 +99,11 @@ def train_along(
     columns = recorded(model, name)
     fit = {"regime": trial.label, "trial": trial.trial, "seed": trial.seed}
     n_records = len(columns["n_updates"])
-    return [{**fit, **{key: values[i].item() for key, values in columns.items()}} for i in range(n_records)], model
+    return [{**fit, **{key: values[i].item() for key, values in columns.items()}} for i in range(n_records)]
 
 
 class Trajectory(Result):
-    """What was recorded along trainings; a subclass says what it means.
+    """What was recorded along trainings, sorted; a subclass adds its reading.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
-"""Ways up: how the solver ``"auto"`` of Metric 2.1 climbs over a box.
+"""How the solver ``"auto"`` of Metric 2.1 climbs over a box.
 
-Every step goes to a vertex of the box, as the maximum of a convex function is at one. `VertexAscent` is the usual way.
-`annealed_vertex` leads to a vertex from where it goes on. `flip_coordinates` and `flip_weakest` leave a vertex that no
+A convex function has its maximum at a vertex of the box, so every step goes to a vertex. `VertexAscent` is the usual
+way. `annealed_vertex` finds a vertex to start from. `flip_coordinates` and `flip_weakest` leave a vertex that no
 gradient leads away from.
 """
 
@@ -24,8 +24,8 @@ class VertexAscent:
 
     .. math:: m_k = \frac{1}{2} m_{k-1} + \nabla f(x + y_k), \quad y_{k+1} = b \, \mathrm{sign}(m_k)
 
-    Without momentum it is the generalised power method, which rises in every step where f is convex, and circles
-    between two vertices where it is not.
+    Without momentum it is the generalised power method. That rises in every step where f is convex. Where f is not, it
+    may circle between two vertices.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class VertexAscent:
     f_max, argmax, slope
         The best vertex of this ascent: f, the offset, and the gradient there.
     ended : bool
-        Whether it has come to a vertex that its own gradients point to.
+        Whether its gradients point to the vertex where it is.
     """
 
     def __init__(self, points: Points, start: Tensor) -> None:
@@ -51,7 +51,7 @@ class VertexAscent:
         self.ended = False
 
     def climb(self, max_iter: int) -> None:
-        """Make so many steps, each a gradient, or fewer where the ascent ends."""
+        """Make up to ``max_iter`` steps of one gradient each; fewer where the ascent ends."""
         for _ in range(max_iter):
             if self.ended:
                 return
@@ -83,7 +83,7 @@ def annealed_vertex(
 
     with :math:`g_k` the gradient at :math:`y_k` and :math:`\beta_k` rising from 0.3 to 10. At first this is power
     iteration, which finds the leading eigenvector of the Hessian in the scale of the box. At last it is vertex
-    ascent. On the way each coordinate is decided when the others have made clear where it belongs.
+    ascent. In between the coordinates settle on a sign one after the other, those with the largest forces first.
 
     Parameters
     ----------
@@ -95,8 +95,8 @@ def annealed_vertex(
         Draws the first position, near the centre.
     saturation : float, optional
         Follow the mean of l / (1 + l / saturation), with l the loss of a sample, where the losses of samples are
-        known. The mean loss of a classifier rises without bound in the samples that are wrong already, and its
-        gradient hardly sees the others: an ascent ends on a plateau. The limited losses raise many samples first.
+        known. The mean loss of a classifier rises without bound in the samples that are wrong already. They dominate
+        its gradient, and an ascent ends on a plateau. Limited losses let the other samples count too.
     without : Tensor, default=0.0
         Subtracted from every gradient. With the gradient of the centre the vertex follows the curvature alone: the
         opposite vertex is then as good a start.
@@ -111,17 +111,20 @@ def annealed_vertex(
         for k in range(n_steps):
             force = (evaluate(soft * bounds)[1] - without).mul_(bounds)
             scale = force.square().mean().sqrt()
-            if not scale > 0:
-                break
+            if scale < torch.finfo(force.dtype).tiny ** 0.5:  # squares underflow
+                largest = force.abs().max()
+                if not largest > 0:
+                    break
+                scale = force.div_(largest).square().mean().sqrt()
             slope = _FIRST_SLOPE * (_LAST_SLOPE / _FIRST_SLOPE) ** (k / max(n_steps - 1, 1))
             soft.mul_(_INERTIA).add_(force.mul_(slope / scale).tanh_(), alpha=1 - _INERTIA)
     return soft.sign().mul_(bounds)
 
 
 def flip_coordinates(ascent: VertexAscent, n_flipped: int) -> bool:
-    """Move one coordinate or several at once to their opposite bounds as long as that raises f; say whether any did.
+    """Move ``n_flipped`` coordinates at once to their opposite bounds as long as that raises f; say whether any did.
 
-    All choices of ``n_flipped`` coordinates are tried, those first that f loses least by in its linear model.
+    All choices of coordinates are tried, in the order of what the linear model of f loses by them, the least first.
     """
     bounds = ascent.points.bounds
     choices = torch.combinations(bounds.nonzero().flatten(), n_flipped)

@@ -1,12 +1,12 @@
 """The solver ``"auto"`` of Metric 2.1: climb from several starts, go on with the best one, try to leave its vertex.
 
-f has many local maxima over the box, and plateaus: on trained nets one start ends at 70 to 85 % of what another one
+Over the box f has many local maxima, and plateaus. On trained nets one start ends at 70 to 85 % of what another one
 finds with as many gradients. So starts of different kinds share the budget. The gradient's vertex is best where f is
-nearly linear. Annealing is best on quadratics, and on limited losses it crosses the plateaus on which the samples that
-are wrong already hide the others. Random vertices find other basins.
+nearly linear. Annealing is best on quadratics. On limited losses it also crosses plateaus: there the samples that are
+wrong already hide the others. Random vertices find other basins.
 
-In few dimensions gradients cost little beside what they may find. There all starts climb to their end, single
-coordinates and pairs are flipped, and L-BFGS-B looks for a maximum inside the box.
+In few dimensions gradients are cheap. There all starts climb to their end, single coordinates and pairs are flipped,
+and L-BFGS-B looks for a maximum inside the box.
 """
 
 import contextlib
@@ -95,7 +95,7 @@ def is_few(bounds: Tensor) -> bool:
 
 
 def usual_gradients(dim: int | None) -> tuple[int, int]:
-    """Return from how many to how many gradients a search in so many dimensions spends; None: the full space."""
+    """Return the least and the most gradients that a search in ``dim`` dimensions usually spends; None: full space."""
     if dim is not None and dim <= FEW_DIMENSIONS:
         return 2 * _ANNEALED_IN_FEW, BUDGET_IN_FEW
     return 3 * BUDGET // 8, BUDGET + EXTENSION
@@ -129,12 +129,12 @@ class _Search:
             return points.maximum(f"{FLAT}: the gradient was zero at every point tried", False)
         if not rise > 0:
             return points.maximum(f"no rise at any of {points.n_evaluations} points", False, self.spread)
-        settled = self.gain < _SETTLED
-        status = f"{points.n_evaluations} gradients from {len(self.ascents)} starts"
+        converged = self.gain < _SETTLED
+        status = f"{points.n_evaluations} gradients from {len(self.ascents)} start{'s' * (len(self.ascents) > 1)}"
         if not math.isnan(self.spread):
-            status += f", the second best of which stayed {100 * self.spread:.2g} % below"
-        status += "; " + ("settled" if settled else "a larger max_iter may find more")
-        return points.maximum(status, settled, self.spread)
+            status += f", the best two {100 * self.spread:.2g} % apart"
+        status += "; " + ("converged" if converged else "not converged: a larger max_iter may find more")
+        return points.maximum(status, converged, self.spread)
 
     def first_vertex(self) -> Tensor:
         """Return the gradient's vertex; where the gradient is zero that is the centre, and a random one is taken."""

@@ -76,8 +76,10 @@ class RitzSpace:
         self.size = self.n_grown = 0
 
     def grow(self, direction: Tensor) -> None:
-        """Add a direction: one product."""
+        """Add a direction, or a random one where that is in the span already: one product."""
         vector = orthonormalise(direction, *self.outside, self.basis[: self.size])
+        if not vector.any():
+            vector = orthonormalise(self.products.random(), *self.outside, self.basis[: self.size])
         self.add(vector, self.products(vector))
 
     def add(self, vector: Tensor, image: Tensor) -> None:

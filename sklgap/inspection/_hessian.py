@@ -67,7 +67,7 @@ class HessianEigenvalues:
         what = "Preconditioned Hessian" if self.preconditioned else "Hessian"
         return (
             f"{what} eigenvalues ({self.which}) {values} (residuals up to {self.residuals.max():.1e}; "
-            f"{self.n_products} products, {self.n_samples:,} rows, batch norm: {self.batch_norm}; {self.status})"
+            f"{self.n_products} products, {self.n_samples:,} samples, batch norm: {self.batch_norm}; {self.status})"
         )
 
 
@@ -100,7 +100,7 @@ def hessian_eigenvalues(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective`; restricted to a subspace, its Hessian is :math:`A^T H A`.
     X, y : array-like
-        Rows that the loss is the mean over. None beside an `Objective`.
+        Samples that the loss is the mean over. None with an `Objective`.
     k : int, default=5
         Eigenvalues at each end asked for, at most n_params. ``"both"`` gives 2 k, or all if there are no more.
     which : {"largest", "smallest", "both"}, default="largest"
@@ -115,8 +115,9 @@ def hessian_eigenvalues(
     return_eigenvectors : bool, default=False
         Whether the record holds the eigenvectors.
     start : array-like of shape (n_params,) or (n_params, m), default=None
-        The eigenvectors of the last call, one a column, where the weights have moved a little since: the search begins
-        with their sum. That commonly saves a fifth of the products. None: a random vector.
+        The eigenvectors of the last call, one in each column, where the weights have moved a little since. The search
+        begins with their sum. That commonly saves a fifth of the products, some of them in the second search, which
+        then overlooks an eigenvector with a probability of up to 0.05. None: a random vector.
     preconditioner : array-like of shape (n_params,), default=None
         The diagonal of a matrix P, of numbers above 0: the eigenvalues are those of :math:`P^{-1/2} H P^{-1/2}`, which
         :math:`P^{-1} H` has too. A parameter with ``inf`` counts as fixed. None: those of H. See `stability_threshold`
@@ -124,7 +125,7 @@ def hessian_eigenvalues(
     max_samples : int, float or None, default=None
         Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
-        Draws rows and start vectors.
+        Draws samples and start vectors.
     verbose : int, default=0
         1: a progress bar on stderr.
     **kwargs
@@ -153,7 +154,7 @@ def hessian_eigenvalues(
     -----
     Lanczos' method with full orthogonalisation, restarted; then a second search, in the orthogonal complement of what
     was found, for eigenvalues that one start cannot see, multiple ones above all. It overlooks an eigenvector with
-    a probability of about 0.001.
+    a probability of about 0.001, or up to 0.05 with ``start``.
 
     Cost: at the upper end of a trained net's spectrum, whose eigenvalues are well separated, some 15 products for five
     eigenvalues and 10 for the second search (F1 on MNIST); hundreds where eigenvalues crowd, as they do about zero. A

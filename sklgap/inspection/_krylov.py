@@ -96,6 +96,13 @@ def norm(v: Tensor) -> float:
     return float(np.sqrt(dots(v, v)))
 
 
+def unit(v: Tensor) -> Tensor:
+    """Return v with length one, also where the squares of its numbers are too small for its dtype; zero stays zero."""
+    largest = v.abs().max()
+    scaled = v / torch.where(largest > 0, largest, 1.0)
+    return scaled / (norm(scaled) or 1.0)
+
+
 def combination(coefficients: np.ndarray, rows: Tensor) -> Tensor:
     """Return ``coefficients @ rows`` in the dtype of the rows."""
     return torch.from_numpy(np.ascontiguousarray(coefficients)).to(rows) @ rows
@@ -109,11 +116,18 @@ def remainder(v: Tensor, *bases: Tensor) -> Tensor:
 
 
 def orthonormalise(v: Tensor, *bases: Tensor) -> Tensor:
-    """Return v made orthogonal to the orthonormal rows of the bases, with length one; the zero vector stays as it is.
+    """Return v made orthogonal to the orthonormal rows of the bases, with length one; zero where it is in their span.
 
-    Two rounds of Gram-Schmidt: one leaves the rounding errors of a short remainder, magnified.
+    Two rounds of Gram-Schmidt: one leaves the rounding errors of a short remainder, magnified. What the second round
+    shortens by more than half is nothing but rounding (Kahan, in Parlett, The Symmetric Eigenvalue Problem, 1998,
+    Section 6.9): v is in the span as far as can be computed.
     """
     for _ in range(2):
         v = remainder(v, *bases)
-        v = v / (norm(v) or 1.0)
-    return v
+        length = norm(v)
+        v = v / (length or 1.0)
+    return v if not bases or length > _NOT_ROUNDING else torch.zeros_like(v)
+
+
+# A remainder that is orthogonal to the bases keeps its length, one, in the second round.
+_NOT_ROUNDING = 0.5

@@ -35,7 +35,9 @@ class Maximum(NamedTuple):
     converged : bool
         Whether it met its own criterion.
     spread : float
-        How far the second best start stayed below the best one, as a share of the rise; NaN where there was one.
+        How far apart the best two starts ended, as a share of the rise of the best one; NaN where one was made.
+    n_not_finite : int
+        Points tried at which f was not finite.
     """
 
     f_max: float
@@ -44,6 +46,7 @@ class Maximum(NamedTuple):
     status: str
     converged: bool
     spread: float = float("nan")
+    n_not_finite: int = 0
 
 
 class BudgetSpent(Exception):
@@ -71,7 +74,7 @@ class Points:
         self.budget = budget
         self.f_max = -np.inf
         self.argmax = torch.zeros_like(bounds)
-        self.n_evaluations = 0
+        self.n_evaluations = self.n_not_finite = 0
         self.flat = True  # no gradient so far was anything but zero
         self._theta = torch.empty_like(bounds)  # reused: new memory for every point would take as long as its use
 
@@ -94,14 +97,16 @@ class Points:
 
     def keep(self, offset: Tensor, value: float) -> None:
         """Let the offset be the best if its value is."""
-        if np.isfinite(value) and value > self.f_max:
+        if not np.isfinite(value):
+            self.n_not_finite += 1
+        elif value > self.f_max:
             self.f_max, self.argmax = value, offset
 
     def maximum(self, status: str, converged: bool, spread: float = float("nan")) -> Maximum:
         """Return what was found."""
         if not np.isfinite(self.f_max):
             status, converged = "f was not finite at any point tried", False
-        return Maximum(self.f_max, self.argmax, self.n_evaluations, status, converged, spread)
+        return Maximum(self.f_max, self.argmax, self.n_evaluations, status, converged, spread, self.n_not_finite)
 
 
 def vertex_ascent(objective: AnyObjective, bounds: Tensor, start: Tensor, max_iter: int) -> Maximum:

@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from sklgap._checks import check_arguments, check_integer, check_random_state, is_number, is_one_of, shown
+from sklgap._random import generator_of
 from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, Solver, SubspaceKind
 from sklgap.inspection import _best_of_starts, _maximizers
@@ -53,7 +54,7 @@ class Sharpness:
         Largest abs(step_i) / b_i over the parameters, with b the half-widths of the box of the full space: at most 1
         there; A z may leave it.
     n_samples : int
-        Rows that f is the mean over.
+        Samples that f is the mean over.
     batch_norm : str
         The batch-norm policy of f.
     subspace_dim : int or None
@@ -61,9 +62,11 @@ class Sharpness:
     name : str
         "sharpness" or "adaptive sharpness".
     spread : float
-        How far the second best start of ``"auto"`` stayed below the best one, as a share of the rise found, before the
-        best one was continued. Near 0 the starts agree. A large one says that the maximum depends on the start, so
-        that more restarts may find more. NaN for one start and for the other solvers.
+        How far apart the best two starts of ``"auto"`` ended, as a share of the rise of the best one, before that one
+        was continued. Near 0 the starts agree. A large share says that what is found depends on the start, so that
+        more restarts may find more. NaN where one start was made, and for the other solvers.
+    notes : tuple of str
+        What to know before believing the value, in sentences: the texts of the warnings.
     """
 
     value: float
@@ -83,11 +86,12 @@ class Sharpness:
     subspace_dim: int | None
     name: str = "sharpness"
     spread: float = float("nan")
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         space = "full space" if self.subspace_dim is None else f"{self.subspace_dim} dimensions"
         return (
-            f"{self.name} {self.value:.4g} % (epsilon {self.epsilon:g}, {space}, {self.n_samples:,} rows, "
+            f"{self.name} {self.value:.4g} % (epsilon {self.epsilon:g}, {space}, {self.n_samples:,} samples, "
             f"f0 {self.f0:.2e}, batch norm: {self.batch_norm}; solver {self.solver!r}: {self.status})"
         )
 
@@ -161,7 +165,7 @@ def sharpness(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective`.
     X, y : array-like
-        Rows that f is the mean over: the training data in the paper. None beside an `Objective`.
+        Samples that f is the mean over: the training data in the paper. None with an `Objective`.
     epsilon : float or sequence of float, default=1e-3
         Size of the box; the paper uses 1e-3 and 5e-4. Several share f(x) and its gradient, and for ``"auto"`` a larger
         box also tries the ``argmax`` of the smaller one: its values never decrease with epsilon.
@@ -172,22 +176,22 @@ def sharpness(
         metric depends on it by orders of magnitude; N(0, 1) comes nearest its figures.
     solver : {"auto", "lbfgsb", "lbfgsb-scaled", "power"}, default="auto"
         ``"auto"``: ascents over vertices of the box from several starts, of which the best one is continued: the vertex
-        that the gradient points to, one found by annealing, and random ones. In at most 20 dimensions it also flips
-        coordinates, singly and in pairs, and looks inside the box by L-BFGS-B.
+        that the gradient points to, one found by annealing, and random ones. Then it flips coordinates. In at most 20
+        dimensions it flips them singly and in pairs, and it also looks inside the box by L-BFGS-B.
         ``"lbfgsb"``: our reading of the paper's procedure, L-BFGS-B from zero with SciPy's default tolerances; it may
         stop at its start, and then warns. ``"lbfgsb-scaled"``: the same with f divided by its largest partial
         derivative. ``"power"``: vertex ascent, ``y <- b sign(grad f(x + y))``.
     max_iter : int, default=None
-        Gradients in all for each epsilon (``"auto"``, ``"power"``) or iterations (``"lbfgsb..."``). None: 64 for
-        ``"auto"``, and up to 24 more while its maximum still rises by 1 % in ten of them, and up to 600 in at most 20
-        dimensions; 30 for ``"power"``; 10 for ``"lbfgsb..."`` (the paper's).
+        Gradients in all for each epsilon (``"auto"``, ``"power"``) or iterations (``"lbfgsb..."``). None: 30 for
+        ``"power"``, and 10 for ``"lbfgsb..."`` (the paper's). For ``"auto"`` it is 64, and up to 24 more while some ten
+        of them still raise the maximum by 1 %; in at most 20 dimensions it is 600.
     n_restarts : int, default=None
         Random vertices among the starts of ``"auto"``, as far as three quarters of its gradients allow. None: as many
         as they allow (3 of the default budget), and 10 in at most 20 dimensions.
     max_samples : int, float or None, default=None
         Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
-        Draws rows, A and restarts.
+        Draws samples, A and restarts.
     **kwargs
         ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`; the batch-norm policy moves the metric
         by an order of magnitude, and the record states it.
@@ -205,8 +209,8 @@ def sharpness(
     Warns
     -----
     sklearn.exceptions.ConvergenceWarning
-        When a solver stops at its start, so that the value is zero and means nothing, or the gradient is zero at every
-        point tried.
+        When a solver stops at its start, so that the value is zero and means nothing, the gradient is zero at every
+        point tried, or the loss is not finite at a point tried.
     UserWarning
         For a negative loss, such as that of ``NLLLoss`` on probabilities.
 
@@ -216,11 +220,12 @@ def sharpness(
 
     Notes
     -----
-    The maximiser is part of the measurement: it is inexact, so every value is a lower bound of the metric, and a better
-    solver reports a larger one. Compare values of one solver only, and only beside the training losses: the metric of a
-    model that has not converged means little. The record's ``spread`` says how far
-    the starts agree. Cost: ``max_iter`` gradients over the samples; memory: some ten vectors of n_params beside one
-    chunk's graph, and p * n_params numbers in a subspace.
+    The maximiser is part of the measurement. It is inexact: every value is a lower bound of the metric, and a better
+    solver reports a larger one. Compare values of one solver only, and look at the training losses too: the metric of a
+    model that has not converged means little. ``spread`` of the record says how far the starts agree.
+
+    Cost: ``max_iter`` gradients over the samples. Memory: some ten vectors of n_params, the graph of one chunk, and
+    p * n_params numbers in a subspace.
 
     The metric is not invariant to a rescaling of layers that leaves the function unchanged (Dinh et al., 2017).
 
@@ -319,7 +324,8 @@ def maximize(objective: AnyObjective, unit: Tensor, search: Search, name: str = 
         best = solve(epsilon * unit)
         best = best._replace(n_evaluations=best.n_evaluations + n_before)
         if best.f_max < f0 or (search.solver == "auto" and best.f_max < smaller.f_max):
-            status = f"the point of the smaller box is the best; {best.status}"
+            where = "the point of the smaller box" if bool(smaller.argmax.any()) else "the centre"
+            status = f"no point found is higher than {where}; {best.status}"
             best = best._replace(f_max=smaller.f_max, argmax=smaller.argmax, status=status)
         records[epsilon] = _record(objective, best, unit, f0, epsilon, search.solver, name)
         if search.solver == "auto":
@@ -342,7 +348,7 @@ def _solver(objective: AnyObjective, search: Search, f0: float, gradient: Tensor
     """Return the solver as a function of the bounds."""
     solver, max_iter = search.solver, search.max_iter
     if solver == "auto":
-        generator = torch.Generator().manual_seed(int(search.rng.randint(2**31 - 1)))
+        generator = generator_of(search.rng)
         return lambda bounds: _best_of_starts.best_of_starts(
             objective, bounds, f0, gradient, max_iter=max_iter, n_restarts=search.n_restarts, generator=generator
         )
@@ -361,20 +367,9 @@ def _record(
     subspace = getattr(objective, "subspace", None)
     step = best.argmax if subspace is None else subspace.directions(best.argmax)
     box = epsilon * (unit if subspace is None else subspace.origin.abs() + 1)
-    if best.status.startswith(_maximizers.STOPPED_AT_START):
-        warnings.warn(
-            f"The solver stopped at its start at epsilon={epsilon:g}, so this sharpness of 0 is not a measurement; "
-            "use solver='auto'.",
-            ConvergenceWarning,
-            stacklevel=5,
-        )
-    if best.status.startswith(_maximizers.FLAT):
-        warnings.warn(
-            f"The gradient is zero at all {best.n_evaluations} points tried in the box of epsilon={epsilon:g}, as it "
-            "is where all units are dead or saturated: this sharpness of 0 does not describe a minimum.",
-            ConvergenceWarning,
-            stacklevel=5,
-        )
+    doubts = _doubts(best, epsilon)
+    for doubt in doubts:
+        warnings.warn(doubt, ConvergenceWarning, stacklevel=5)
     return Sharpness(
         value=100 * (best.f_max - f0) / (1 + f0),
         f0=f0,
@@ -393,7 +388,29 @@ def _record(
         subspace_dim=None if subspace is None else subspace.dim,
         name=name,
         spread=best.spread,
+        notes=tuple(doubts),
     )
+
+
+def _doubts(best: Maximum, epsilon: float) -> list[str]:
+    """Return why the value found may not be believed."""
+    found = []
+    if best.status.startswith(_maximizers.STOPPED_AT_START):
+        found.append(
+            f"The solver stopped at its start at epsilon={epsilon:g}, so this sharpness of 0 is not a measurement; "
+            "use solver='auto'."
+        )
+    if best.status.startswith(_maximizers.FLAT):
+        found.append(
+            f"The gradient is zero at all {best.n_evaluations} points tried in the box of epsilon={epsilon:g}, as it "
+            "is where all units are dead or saturated: this sharpness of 0 does not describe a minimum."
+        )
+    if best.n_not_finite:
+        found.append(
+            f"The loss is not finite at {best.n_not_finite} of {best.n_evaluations} points tried in the box of "
+            f"epsilon={epsilon:g}: the largest finite one says little; use a smaller epsilon."
+        )
+    return found
 
 
 def check_epsilons(epsilon: float | Sequence[float] | np.ndarray) -> list[float]:

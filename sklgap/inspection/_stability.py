@@ -14,12 +14,12 @@ with the rate :math:`\eta`, decoupled weight decay w (AdamW), L2 weight decay u 
 * :math:`\kappa = (2 + 2 \beta_1) / (1 - \beta_1)` for a mean of gradients, as Adam has it.
 
 All optimisers here are stable, in directions of positive curvature, where the largest eigenvalue of
-:math:`Q^{-1/2} H Q^{-1/2}` is below 1: multiplied by :math:`\bar x`, the equation of any other eigenvalue z on the unit
-circle has an imaginary part of one sign in all coordinates, so that the map leaves the circle at -1 (or, where the
-curvature is 0, at 1). So groups may have rates, momenta and decays of their own.
+:math:`Q^{-1/2} H Q^{-1/2}` is below 1. The reason: take the equation of another eigenvalue z on the unit circle, and
+multiply it by :math:`\bar x`. Its imaginary part has one sign in all coordinates. So the map leaves the unit circle at
+-1 (or, where the curvature is 0, at 1). This holds too where the rates, momenta and decays of groups differ.
 
-Q is reported as a threshold times a preconditioner. The threshold is that of the group with the largest rate, and is
-the line that the papers draw: 2 / lr for plain SGD.
+Q is reported as a threshold times a preconditioner. The threshold is that of the group with the largest rate. It is the
+line that the papers draw: 2 / lr for plain SGD.
 """
 
 import copy
@@ -47,7 +47,7 @@ from sklgap.objective._parameters import trainable_parameters
 # threshold, the Hessian itself.
 Threshold = Literal["optimizer"] | float | None
 
-_WAY_OUT = "give threshold=None for the eigenvalues of the Hessian alone, or a threshold of your own"
+_WAY_OUT = "give threshold=None for the eigenvalues of the Hessian alone, or a number as the threshold"
 
 
 class NotStarted(ValueError):
@@ -88,9 +88,9 @@ class StabilityThreshold:
 
 
 class _Rule(NamedTuple):
-    """What one group adds: kappa, its formula, and P of a parameter (None where it has had no gradient yet).
+    """What one group adds: kappa, its formula, and a function for P of a parameter; None where P is 1.
 
-    Of an optimiser that is not adaptive there is no function for P, which is 1.
+    The function returns None for a parameter that has had no gradient yet.
     """
 
     kappa: float
@@ -125,8 +125,8 @@ def stability_threshold(optimizer: torch.optim.Optimizer, module: nn.Module) -> 
     Raises
     ------
     ValueError
-        For an optimiser whose threshold is not known, that maximises, that trains parameters beside those of the
-        module, that is adaptive and has made no update yet, or that weight decay alone makes unstable.
+        For an optimiser whose threshold is not known, that maximises, that also trains parameters outside the module,
+        that is adaptive and has made no update yet, or that weight decay alone makes unstable.
 
     See Also
     --------
@@ -137,11 +137,11 @@ def stability_threshold(optimizer: torch.optim.Optimizer, module: nn.Module) -> 
     -----
     Weight decay that is a part of the gradient (SGD, Adam) adds its number to the Hessian, so that the threshold of SGD
     is lower by it. The decoupled one of AdamW makes it (2 + 2 beta1) (1 - lr w / 2) / ((1 - beta1) lr). Where groups
-    differ, the threshold is that of the group with the largest rate, and the preconditioner holds what the others have
-    more: a group with a tenth of the rate counts ten times.
+    differ, the threshold is that of the group with the largest rate. The preconditioner then holds the thresholds of
+    the others relative to it: 10 for a group with a tenth of the rate.
 
-    P is that of the last update. Derived for a quadratic loss and a P that does not change; the module's source has
-    the derivation.
+    P is that of the last update. The threshold is derived for a quadratic loss and a P that does not change. The first
+    lines of the source file have the derivation.
 
     References
     ----------
@@ -238,7 +238,7 @@ def _formula(rule: _Rule, group: Mapping[str, Any]) -> str:
 
 
 def _numbers(group: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of a group, beside its rate, that stand in its formula."""
+    """Return the numbers of a group that stand in its formula, without its rate."""
     names = {"momentum": "beta", "dampening": "dampening", "weight_decay": "w"}
     found = {shown: float(group[name]) for name, shown in names.items() if group.get(name)}
     return {**({"beta1": float(group["betas"][0])} if "betas" in group else {}), **found}
@@ -347,7 +347,7 @@ def check_number(n_eigenvalues: int, module: nn.Module) -> None:
 
 
 class Curvature(NamedTuple):
-    """The largest eigenvalues at one moment of a training, and the threshold then (None: there is none)."""
+    """The largest eigenvalues at one point of a training, and the threshold there; None without one."""
 
     found: HessianEigenvalues
     threshold: StabilityThreshold | None
@@ -416,17 +416,17 @@ class StabilityMeasurement:
     Parameters
     ----------
     X, y : array-like
-        The samples that the loss is the mean over: those of the training, or a part of them. In a pipeline: as the
-        earlier steps leave them.
+        The samples that the loss is the mean over: the training samples, or a part of them. In a pipeline: as the
+        earlier steps transform them.
     n_eigenvalues : int, default=1
         How many of the largest eigenvalues.
     threshold : "optimizer", float or None, default="optimizer"
-        ``"optimizer"``: `stability_threshold` of the net's optimiser at its rates now, and eigenvalues of the Hessian
-        as it preconditions it. A number, or None for no threshold: eigenvalues of the Hessian itself.
+        ``"optimizer"``: the `stability_threshold` of the net's optimiser at its present rates, and eigenvalues of the
+        Hessian as the optimiser preconditions it. A number, or None for no threshold: eigenvalues of the Hessian.
     batch_norm : {"batch", "population", "running"}, default="batch"
         Batch-norm policy; see `sklgap.Objective`.
     chunk_size : int, default=5000
-        Rows evaluated at once.
+        Samples evaluated at once.
     max_samples : int, float or None, default=None
         Measure on so many of the samples (int), or on this fraction of them (float in (0, 1]), the same ones every
         time; None: on all.
@@ -441,7 +441,9 @@ class StabilityMeasurement:
     ------
     ValueError, TypeError
         When made, for a parameter outside its allowed values. When called, for an optimiser whose threshold is not
-        known (see `stability_threshold`), and for remedies that change the gradient, whose threshold is another one.
+        known (see `stability_threshold`), and for remedies and callbacks that change the gradient, such as gradient
+        clipping: the threshold is another one then. A callback with a method ``on_grad_computed`` may change it, unless
+        it has an attribute ``changes_gradient`` that is False.
 
     See Also
     --------
@@ -450,12 +452,10 @@ class StabilityMeasurement:
 
     Notes
     -----
-    Every search begins with the eigenvectors of the last one, which saves products. A recorder begins every fit
-    without them: records depend on the fit alone. NaN is recorded where there is nothing to measure: an adaptive
-    optimiser has no preconditioner before its first update, and a training that diverged no finite Hessian.
-
-    Whether gradients are clipped, or changed by a callback, cannot be seen: the threshold is that of the optimiser's
-    own update.
+    Every search begins with the eigenvectors of the last one, which saves products; see ``start`` of
+    `hessian_eigenvalues`. A recorder begins every fit without them, so that records depend on the fit alone. NaN is
+    recorded where there is nothing to measure: an adaptive optimiser has no preconditioner before its first update, and
+    a training that diverged has no finite Hessian.
 
     Examples
     --------
@@ -522,7 +522,7 @@ class StabilityMeasurement:
             random_state=self.random_state,
         )
         if self.threshold == "optimizer":
-            check_remedies(net)
+            check_updates_are_plain(net)
         try:
             found = measure_curvature(
                 objective,
@@ -546,11 +546,22 @@ class StabilityMeasurement:
         return dict.fromkeys(names, math.nan)
 
 
-def check_remedies(net: Any) -> None:
-    """ValueError for a net with remedies that change loss or gradient: its updates are not those of the optimiser."""
-    for remedy in getattr(net, "remedies", None) or ():
-        if getattr(remedy, "changes_gradient", False):
+def check_updates_are_plain(net: Any) -> None:
+    """ValueError for a net with remedies or callbacks that change the gradient: its threshold is another one."""
+    parts = [("remedies", remedy) for remedy in getattr(net, "remedies", None) or ()]
+    parts += [("callbacks", callback) for _, callback in getattr(net, "callbacks_", None) or ()]
+    for parameter, part in parts:
+        if _changes_gradient(part):
             raise ValueError(
-                f"remedies must not change the gradient where the threshold is that of the optimiser; "
-                f"{type(remedy).__name__} does: {_WAY_OUT}."
+                f"{parameter} must not change the gradient where the threshold is that of the optimiser, as "
+                f"{type(part).__name__} may: {_WAY_OUT}."
             )
+
+
+def _changes_gradient(part: Any) -> bool:
+    """Say whether a remedy or a callback may change the gradient. One that skorch shows it to may, unless it denies."""
+    said = getattr(part, "changes_gradient", None)
+    if said is not None:
+        return bool(said)
+    own = [kind for kind in type(part).__mro__ if kind.__module__ != "skorch.callbacks.base"]
+    return any("on_grad_computed" in vars(kind) for kind in own)

@@ -12,6 +12,7 @@ from sklgap._checks import check_integer, check_max_samples, check_module, check
 from sklgap._random import undisturbed
 from sklgap._typing import ArrayLike, BatchNormPolicy, Criterion, Inputs
 from sklgap.inspection import StabilityTrajectoryDisplay
+from sklgap.inspection._edge import AT_EDGE, far_above, late_records, place_of, share_at_edge
 from sklgap.inspection._hessian import check_tolerance
 from sklgap.inspection._krylov import NotFinite
 from sklgap.inspection._plot._stability_trajectory import stability_curve
@@ -35,17 +36,14 @@ from sklgap.objective._stream import is_stream
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# At the edge: the largest eigenvalue is at least this share of the threshold.
-_AT_EDGE = 0.9
-
 
 class StabilityMonitor:
-    """Measures the largest eigenvalues of the Hessian in a plain training loop, and the edge of stability.
+    """Measures in a training loop how near it is to the edge of stability: the largest eigenvalues of the Hessian.
 
-    Training with all samples at once sharpens until the largest eigenvalue is at the threshold above which the
-    optimiser is unstable, 2 / lr for plain SGD (Cohen et al. 2021), and for Adam that of the preconditioned Hessian
-    (Cohen et al. 2022). There the learning rate decides how sharp the net is, and the loss does not fall at every
-    update.
+    Above a threshold of the largest eigenvalue an optimiser is unstable: 2 / lr for plain SGD. Cohen et al. (2021)
+    report that training with all samples at once sharpens until it is there; for Adam it is the eigenvalue of the
+    preconditioned Hessian (Cohen et al. 2022). At the edge the learning rate decides how sharp the net is, and the loss
+    does not fall at every update.
 
     Parameters
     ----------
@@ -65,12 +63,13 @@ class StabilityMonitor:
     n_eigenvalues : int, default=1
         How many of the largest eigenvalues.
     threshold : "optimizer", float or None, default="optimizer"
-        ``"optimizer"``: `sklgap.inspection.stability_threshold` of the optimiser at its rates now, and eigenvalues of
-        the Hessian as it preconditions it. A number, or None for no threshold: eigenvalues of the Hessian itself.
+        ``"optimizer"``: the `sklgap.inspection.stability_threshold` of the optimiser at its present rates, and
+        eigenvalues of the Hessian as the optimiser preconditions it. A number, or None for no threshold: eigenvalues of
+        the Hessian.
     batch_norm : {"batch", "population", "running"}, default="batch"
         Batch-norm policy; see `sklgap.Objective`.
     chunk_size : int, default=5000
-        Rows evaluated at once.
+        Samples evaluated at once.
     max_samples : int, float or None, default=None
         Measure on so many of the samples (int), or on this fraction of them (float in (0, 1]), the same ones every
         time; None: on all. None for a DataLoader.
@@ -100,14 +99,15 @@ class StabilityMonitor:
 
     Notes
     -----
-    The training is bit for bit what it is without the monitor: what is measured is a copy of the module in evaluation
-    mode. Weights, ``.grad``, buffers, generators, mode and optimiser are as before after every measurement.
+    The monitor measures a copy of the module in evaluation mode. Weights, ``.grad``, buffers, generators, mode and
+    optimiser stay as they are: the training is bit for bit the one without the monitor.
 
     A measurement costs some 12 to 40 products with the Hessian, of two to three gradients each, on the data. It begins
     with the eigenvectors of the last one.
 
-    The threshold is that of the optimiser's own update. It cannot be seen from here whether gradients are clipped, or
-    changed in another way before ``optimizer.step()``: then give ``threshold=None``.
+    The threshold is that of the optimiser's own update. The monitor cannot see whether gradients are clipped, or
+    changed in another way, before ``optimizer.step()``: give ``threshold=None`` then. The verdict warns where a
+    training stays at more than twice its threshold.
 
     References
     ----------
@@ -199,7 +199,7 @@ class StabilityMonitor:
     # -- measuring --------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Measure, if it is due: call it once an update, after ``optimizer.step()``."""
+        """Measure, if it is due. Call it once per update, after ``optimizer.step()`` and before a scheduler's step."""
         due = self.n_updates % self.every == 0
         self.n_updates += 1
         if due:
@@ -240,7 +240,7 @@ class StabilityMonitor:
         return dict(self.records[-1]) if self.records else {}
 
     def verdict(self) -> str:
-        """Return in a few words where the training is relative to the edge of stability."""
+        """Return in a few sentences where the training is relative to the edge of stability."""
         if not self.records:
             return "Nothing has been measured yet: train on."
         last = self.records[-1]
@@ -250,16 +250,18 @@ class StabilityMonitor:
             said += " or more (the search had not converged: raise max_iter)"
         if math.isnan(last["threshold"]):
             return f"{said}. There is no threshold to compare with."
-        late = [r["relative"] for r in self.records if r["n_updates"] >= last["n_updates"] / 2]
-        share = float(np.mean([value >= _AT_EDGE for value in late]))
-        place = "at the edge of stability" if share >= 0.5 else "below the edge of stability"
-        notes = "The threshold is that of training on all samples at once: the noise of batches keeps it lower."
+        n_updates, relative = (np.array([r[name] for r in self.records]) for name in ("n_updates", "relative"))
+        late = late_records(n_updates, relative)
+        place = place_of(late)
+        notes = [far_above("It")] if place == "far above" else []
+        notes.append("The threshold is that of training on all samples at once: the noise of batches keeps it lower.")
         if batch_norm_layers(self.module):
-            notes += f" Measured with batch_norm={self.batch_norm!r}."
+            notes.append(f"Measured with batch_norm={self.batch_norm!r}.")
+        share = f"{100 * share_at_edge(late):.0f} %"
         return (
-            f"{said}, {last['relative']:.2f} of the threshold {last['threshold']:.3g}. The training is {place}: in "
-            f"{100 * share:.0f} % of the records of its second half the eigenvalue is at least {_AT_EDGE:g} of it. "
-            f"{notes}"
+            f"{said}, {last['relative']:.2f} of the threshold {last['threshold']:.3g}. The training is {place} the "
+            f"edge of stability: in {share} of the records of its second half the eigenvalue is at least {AT_EDGE:g} "
+            f"of it. {' '.join(notes)}"
         )
 
     def __str__(self) -> str:

@@ -18,7 +18,7 @@ from sklgap.remedies._base import Remedy
 
 
 class BatchAugmentation(Remedy):
-    """Let every sample stand in the batch several times, each time with another augmentation.
+    """Put several copies of every sample in the batch, each with another augmentation.
 
     Parameters
     ----------
@@ -26,15 +26,15 @@ class BatchAugmentation(Remedy):
         As ``augmentation`` of `LBGapClassifier`: the name of a recipe, a function of a batch tensor, or a remedy that
         changes the batch, such as `Augmentation`.
     n_copies : int, default=4
-        M, augmentations of each sample in a batch, at least 1. 1: the augmentation alone.
+        M, the copies of each sample in a batch, at least 1. 1: the augmentation alone. The default is our choice.
 
     Notes
     -----
-    The optimiser makes as many updates, each on ``n_copies`` times as many rows; a batch size of the regime counts
-    samples, not copies. The loss is the mean over all copies. Sample weights, class weights, and what other remedies
-    have drawn for a sample before, count for each copy. The copies stand one after the other, each with all samples, so
-    that ghost batch norm and parts of a batch see different samples. ``train_accuracy`` is that of the first copies.
-    Set ``augmentation=None`` of the estimator beside it. Cost: ``n_copies`` plain steps, and their memory.
+    The number of updates stays the same. The batch size of the regime counts samples, not copies. The loss is the mean
+    over all copies. Each copy has the weights of its sample, and what other remedies before this one have drawn for it.
+    The batch holds all samples once, then all once more, so that ghost batch norm and parts of a batch see different
+    samples. ``train_accuracy`` is that of the first copies. Leave ``augmentation`` of the estimator at None: it would
+    change each sample once more. Cost: ``n_copies`` plain steps, and their memory.
 
     References
     ----------
@@ -61,7 +61,7 @@ class BatchAugmentation(Remedy):
         as_remedy(self.augmentation).check()
 
     def check_criterion(self, criterion: nn.Module) -> None:
-        """Ask the augmentation."""
+        """Raise what the augmentation raises."""
         as_remedy(self.augmentation).check_criterion(criterion)
 
     def for_images(self, image_shape: Callable[[], tuple[int, ...]], row_shape: tuple[int, ...]) -> "BatchAugmentation":

@@ -87,7 +87,7 @@ def check_parts(remedies: Sequence[Remedy], micro_batch_size: int | None, data_p
     remedies : sequence of Remedy
         Those of one training.
     micro_batch_size : int or None
-        Most rows that are evaluated at once.
+        Most samples that are evaluated at once.
     data_parallel : bool
         Whether batches are shared out between processes.
     """

@@ -23,29 +23,29 @@ from sklgap.remedies._base import Remedy
 class GradientPenalty(Remedy):
     r"""Add to the loss what small batches add implicitly: the squared norms of the gradients of parts of the batch.
 
-    SGD of a finite learning rate follows the gradient flow of another loss than its own: with a penalty on the squared
-    norms of its mini-batch gradients ([2]_, [3]_). A large batch has few such gradients. [1]_ put the penalty in the
-    loss and reach the accuracy of SGD in full-batch training; see `full_batch_recipe`.
+    With a finite learning rate, SGD follows the gradient flow of a loss that has a penalty on the squared norms of its
+    mini-batch gradients ([2]_, [3]_). Training with large batches lacks this penalty. [1]_ add it to the loss, and
+    report the accuracy of SGD in full-batch training; see `full_batch_recipe`.
 
     Parameters
     ----------
     strength : float, default=0.1
-        :math:`\tau`, the learning rate of the SGD that is imitated, at least 0. 0: plain training. The default is a
-        place to start from; [1]_ multiply the rate that they train with by a factor.
+        :math:`\tau`, the learning rate of the SGD that is imitated, at least 0. 0: plain training. The default is our
+        choice, a value to start from.
     sub_batch_size : int, default=None
-        Rows of a part. None: the whole batch, which imitates a larger rate, not a smaller batch. Batch norm sees the
-        parts. ([1]_: 128, and 32 for a stronger effect.)
+        Samples of a part. None: the whole batch, which imitates a larger rate, not a smaller batch. Batch norm sees the
+        parts. 128 is what the released settings of [1]_ have.
 
     Notes
     -----
     The gradient of the penalty is exact: the gradient is differentiated again. (The paper takes a difference of two
-    gradients.) Attention and weight norm are computed by operations that have second derivatives. A net without them,
-    or with a custom ``autograd.Function``, is an error. Samples count in the penalty as they do in the loss. The loss
-    in the history is that without the penalty.
+    gradients.) Attention and weight norm are computed by operations that have second derivatives. A net without second
+    derivatives, or with a custom ``autograd.Function``, is an error. Samples count in the penalty as they do in the
+    loss. The loss in the history is that without the penalty.
 
-    The penalty is not a mean over samples. So ``micro_batch_size`` below the rows of a part, and ``data_parallel``, are
-    errors; with ``sub_batch_size`` no more rows than those of a part are evaluated at once anyway. Cost: some 2.5 plain
-    steps, and about twice the memory.
+    The penalty is not a mean over samples. So a ``micro_batch_size`` below the size of a part is an error, and so is
+    ``data_parallel``. With ``sub_batch_size`` the net sees one part at a time anyway. Cost: some 2.5 plain steps, and
+    about twice the memory.
 
     References
     ----------
@@ -72,7 +72,7 @@ class GradientPenalty(Remedy):
         check_integer("sub_batch_size", self.sub_batch_size, or_none=True)
 
     def transform_loss(self, loss_fn: LossFn, state: Any) -> LossFn:
-        """Add the squared norm of the gradient of the rows given."""
+        """Add the squared norm of the gradient of the samples given."""
         if not self.strength:
             return loss_fn
 

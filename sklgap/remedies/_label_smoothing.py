@@ -24,10 +24,10 @@ class LabelSmoothing(Remedy):
 
     Notes
     -----
-    The gradient is that of ``criterion__label_smoothing`` of `LBGapClassifier`. But the loss in the history and all
-    that is measured on the model afterwards stay those of the labels as they are, and can be compared with trainings
-    without it. It needs the criterion ``CrossEntropyLoss`` without smoothing and without weights of its own: give
-    ``class_weight`` to the estimator. Cost: none to speak of.
+    The gradient is that of ``criterion__label_smoothing`` of `LBGapClassifier`. But the loss in the history, and all
+    that is measured on the model afterwards, use the labels as they are, so that trainings with and without it can be
+    compared. It needs the criterion ``CrossEntropyLoss`` without ``label_smoothing`` and without ``weight``: give
+    ``class_weight`` to the estimator. Cost: as good as nothing.
 
     References
     ----------

@@ -25,14 +25,14 @@ class Mixup(Remedy):
 
     Notes
     -----
-    Each sample is mixed with another one of the batch, by a random permutation, and has a share of its own. (The
-    paper's listing draws one share for a batch.) The larger of the two shares goes to the sample itself, which gives
-    batches of the same distribution, so that ``train_accuracy`` is that of the label with the larger share. The loss in
-    the history is that of the mixed samples and labels.
+    A random permutation of the batch gives every sample another one to be mixed with, and every sample draws its own
+    share. (The paper's listing draws one share for a batch.) The larger of the two shares goes to the sample itself.
+    This leaves the distribution of the batches as it is, and ``train_accuracy`` is that of the label with the larger
+    share. The loss in the history is that of the mixed samples and labels.
 
     Each label counts by the sample weight and the class weight of its own sample. The inputs are mixed without weights,
-    so a sample of weight 0 is left out of the labels only. Needs a criterion that is a torch loss module with a
-    ``reduction``. Cost: none to speak of.
+    so a sample of weight 0 is left out of the labels only. Mixup needs inputs of floating point and a criterion that is
+    a torch loss module with a ``reduction``. Cost: as good as nothing.
 
     References
     ----------
@@ -54,7 +54,7 @@ class Mixup(Remedy):
         check_nonnegative("alpha", self.alpha)
 
     def check_criterion(self, criterion: nn.Module) -> None:
-        """Raise a TypeError for a loss whose mean over the rows cannot be undone."""
+        """Raise a TypeError for a loss whose mean over the samples cannot be undone."""
         per_sample(criterion)
 
     def transform_batch(self, batch: Batch, rng: torch.Generator) -> Batch:
@@ -62,6 +62,8 @@ class Mixup(Remedy):
         n_rows = len(batch.X)
         if not self.alpha or n_rows < 2:
             return batch
+        if not batch.X.is_floating_point():  # shares would be rounded to 0 or 1
+            raise TypeError(f"Mixup needs inputs of floating point, which have means; got {batch.X.dtype}.")
         drawn = np.random.default_rng(seed_from(rng)).beta(self.alpha, self.alpha, n_rows)
         share = torch.from_numpy(np.maximum(drawn, 1 - drawn)).to(batch.X)
         other = torch.randperm(n_rows, generator=rng).to(batch.X.device)

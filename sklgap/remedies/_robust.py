@@ -38,9 +38,9 @@ class SAM(Remedy):
         averaged ("m-sharpness" [1]_, Section 4.1, which finds small m the better). None: the whole batch. Batch norm
         then sees the parts.
     every : int, default=1
-        Updates from one second gradient to the next, at least 1; those in between are plain. This is the simple form of
-        [5]_, who besides reuse a part of the last second gradient in between, and of [6]_, who choose the updates at
-        random.
+        Updates from one second gradient to the next, at least 1; those in between are plain. This is a simple form of
+        two methods: [5]_ also use a part of the last second gradient in the updates in between, and [6]_ choose the
+        updates at random.
 
     Notes
     -----

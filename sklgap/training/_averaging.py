@@ -13,8 +13,8 @@ from sklgap._typing import Params
 class Averaging(Callback):
     """End ``fit`` with an average of weights; a subclass says of which.
 
-    A subclass sets ``average_`` and ``n_averaged_`` in a hook of its own. Here ``last_`` are the weights that the
-    average has replaced: a warm start goes on from them, unless something else has changed the weights in between.
+    A subclass sets ``average_`` and ``n_averaged_`` in its hooks. ``last_`` holds the weights that the average has
+    replaced. A warm start goes on from them, unless something else has changed the weights in between.
     """
 
     reads_batches = False

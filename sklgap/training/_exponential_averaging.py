@@ -19,10 +19,11 @@ class ExponentialAveraging(Averaging):
     Parameters
     ----------
     decay : float, default=0.99
-        Weight of the average so far, in [0, 1): it remembers some ``1 / (1 - decay)`` updates. 0: the last weights,
-        plain training. A large batch makes few updates, so that 0.999 would remember the first ones.
+        Weight of the average so far, in [0, 1): the average covers some ``1 / (1 - decay)`` updates. 0: the last
+        weights, plain training. The default is our choice: training with a large batch makes few updates, and 0.999
+        would still count the first ones.
     every : int, default=1
-        Updates from one to the next; at least 1.
+        Updates from one set of weights averaged to the next; at least 1.
 
     Attributes
     ----------
@@ -33,8 +34,8 @@ class ExponentialAveraging(Averaging):
     -----
     The average begins with the weights after the first update. Batch-norm statistics are recomputed for it. The history
     describes the weights that were averaged, ``train_score_`` the average. A warm start goes on from the last weights
-    of the training, and with the average. Cost: a second set of weights on the device of the net, and one pass over it
-    per update.
+    of the training, and continues the average. Cost: a second set of weights on the device of the net, and one pass
+    over it per update.
 
     References
     ----------

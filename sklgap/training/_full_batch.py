@@ -1,4 +1,4 @@
-"""Training on all samples at once that does as well as SGD: the recipe of Geiping et al. (2021), Section 4."""
+"""Training on all samples at once, meant to do as well as SGD: after the recipe of Geiping et al. (2021), Section 4."""
 
 import math
 from functools import partial
@@ -32,7 +32,8 @@ def full_batch_recipe(
         Updates over which the rate grows from 0 along a straight line, fewer than ``max_epochs``. None: 400 of 3,000,
         in that proportion.
     strength, sub_batch_size : float and int, default=None and 128
-        Of the `GradientPenalty`. None: ``lr``, the rate of the SGD on batches of ``sub_batch_size`` that is imitated.
+        Those of the `GradientPenalty`. A strength of None is ``lr``: the penalty then imitates SGD of this rate on
+        batches of ``sub_batch_size``.
     clip : float, default=0.25
         Largest norm of the gradient, above 0.
 
@@ -43,12 +44,12 @@ def full_batch_recipe(
 
     Notes
     -----
-    What it has of the paper's recipe: full batches, SGD with momentum and weight decay, 3,000 updates, a warm-up of 400
-    followed by a cosine that would end after 4,000, clipping at 0.25, and the penalty on parts of 128 samples. These
-    numbers are those of the authors' released settings. What it has not: their nets, and their augmentation; give
-    ``augmentation`` beside it. The penalty is exact here, and a finite difference there. Its strength (0.5 in the
-    released settings, in other units), Nesterov's momentum of 0.9 and the weight decay of 5e-4 we could not verify in
-    the paper: a strength of ``lr`` is what the theory of Smith et al. says.
+    It takes from the paper: full batches, SGD with momentum and weight decay, 3,000 updates, a warm-up of 400 followed
+    by a cosine that would end after 4,000, clipping at 0.25, and the penalty on parts of 128 samples. These numbers are
+    those of the authors' released settings. It leaves out their nets and their augmentation: set ``augmentation`` too.
+    The penalty is exact here, and a finite difference there. We could not verify in the paper its strength (0.5 in the
+    released settings, in other units), Nesterov's momentum of 0.9 and the weight decay of 5e-4. A strength of ``lr``
+    follows from the theory of Smith et al.
 
     References
     ----------

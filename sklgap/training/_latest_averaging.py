@@ -18,19 +18,20 @@ class LatestAveraging(Averaging):
     """End ``fit`` with the mean of the weights at the ends of the last epochs.
 
     A skorch callback, as `WeightAveraging` is: ``LBGapClassifier(callbacks=[("averaging", LatestAveraging())])``. It
-    needs to know nothing about the length of the training, whatever ends it.
+    need not know when the training will end.
 
     Parameters
     ----------
     n_latest : int, default=6
-        k, weights in the mean, at least 1; fewer where the training is shorter. 1: the last weights, plain training.
+        k, how many sets of weights the mean has, at least 1; fewer where the training is shorter. 1: the last weights,
+        plain training. The default is our choice.
     every : int, default=1
-        Epochs from one to the next; at least 1. Those of the last epoch are always among them.
+        Epochs from one set of weights to the next; at least 1. Those of the last epoch are always among them.
 
     Attributes
     ----------
     n_averaged_ : int
-        Number of weights in the mean.
+        Number of sets of weights in the mean.
 
     Notes
     -----

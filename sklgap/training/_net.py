@@ -507,7 +507,8 @@ class TrainingNet(NeuralNetClassifier):
     def _notify_end(self, **kwargs: Any) -> None:
         """Call every callback, also after one that fails: the training is done, and must not be lost."""
         self.ending_error_ = None
-        for hooks in (self, *(callback for _, callback in self.callbacks_)):
+        callbacks = sorted((callback for _, callback in self.callbacks_), key=lambda c: not hasattr(c, "ends_first"))
+        for hooks in (self, *callbacks):
             try:
                 hooks.on_train_end(self, **kwargs)
             except BaseException as error:  # Ctrl-C too: the other callbacks are still called

@@ -7,6 +7,8 @@ import torch
 from matplotlib.figure import Figure
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import GradientNormClipping
+from skorch.dataset import ValidSplit
 from torch import nn
 
 from sklgap import stability_trajectory
@@ -60,8 +62,8 @@ def test_full_batches_sharpen_until_the_edge_and_ride_there():
     rng = np.random.default_rng(0)
     data = rng.standard_normal((40, 8)).astype(np.float32), rng.integers(0, 3, 40)
     net = {"net": Mlp, "module__n_in": 8, "module__width": 24, "init": "torch", "criterion": SquaredError}
-    regimes = {"2": {"batch_size": 2, "max_epochs": 20}, "all": {"batch_size": -1, "max_epochs": 400}}
-    found = follow(small(**{**SGD, **net, "lr": 0.2}), data, regimes=regimes, every=20, at_updates=[1])
+    regimes = {"2": {"batch_size": 2, "max_epochs": 15}, "all": {"batch_size": -1, "max_epochs": 300}}
+    found = follow(small(**{**SGD, **net, "lr": 0.2}), data, regimes=regimes, every=40, at_updates=[1, 100, 200, 300])
     relative = found.relative("all")[0]
     assert relative[0] < 0.8  # it begins below, and sharpens
     assert found.share_at_edge("all")[0] == 1
@@ -77,9 +79,10 @@ def test_paired_trials_begin_alike_and_differ():
 
 
 def test_repeatable_and_a_pipeline(real):
-    assert follow(n_trials=2, n_eigenvalues=2).records == real.records
-    piped = follow(make_pipeline(StandardScaler(), small(**SGD)))
-    scaled = follow(data=(StandardScaler().fit_transform(X), Y))
+    assert follow(n_eigenvalues=2).records == [record for record in real.records if record["trial"] == 0]
+    once = {"every": None, "at_updates": [10]}
+    piped = follow(make_pipeline(StandardScaler(), small(net=Mlp, **SGD)), **once)
+    scaled = follow(small(net=Mlp, **SGD), (StandardScaler().fit_transform(X), Y), **once)
     assert piped.records == scaled.records
 
 
@@ -106,6 +109,15 @@ def test_a_training_that_diverges_is_recorded_without_eigenvalues():
     assert not math.isfinite(found.records[-1]["eigenvalue"])
     assert said(found, "no eigenvalue")
     leaves(found)
+
+
+@pytest.mark.parametrize("threshold", ["optimizer", 3.0])
+def test_where_nothing_could_be_measured_there_is_a_threshold_all_the_same(threshold):
+    found = made(lines("LB", [math.nan] * 3, threshold=math.nan), labels=("LB",), threshold=threshold)
+    assert found.verdict == ["LB: nothing could be measured."]
+    assert said(found, "3 records of 3", "no eigenvalue")
+    without = made(lines("LB", [math.nan] * 3, threshold=math.nan), labels=("LB",), threshold=None)
+    assert "no threshold" in without.verdict[0]
 
 
 def test_samples_and_policy():
@@ -151,9 +163,9 @@ def test_ctrl_c_before_anything_has_finished(monkeypatch):
 
 
 def test_the_cost_is_of_every_record(capsys):
-    found = follow(verbose=1)
+    found = follow(small(net=Mlp, **SGD), verbose=1)
     assert "cost: 2 fits" in capsys.readouterr().out
-    often = follow(verbose=1, at_updates=range(11))
+    often = follow(small(net=Mlp, **SGD), verbose=1, at_updates=range(11))
     assert often.settings["cost"]["measure_seconds"][0] > found.settings["cost"]["measure_seconds"][0]
 
 
@@ -162,6 +174,13 @@ def test_the_cost_is_of_every_record(capsys):
     [
         ({"estimator": small(optimizer=torch.optim.NAdam)}, "NAdam.*threshold=None"),
         ({"estimator": small(remedies=[("sam", SAM())], **SGD)}, "remedies.*SAM"),
+        (
+            {"estimator": small(callbacks=[("clip", GradientNormClipping(1.0))], **SGD)},
+            "callbacks.*GradientNormClipping.*threshold=None",
+        ),
+        ({"estimator": small(train_split=ValidSplit(5), **SGD)}, "train_split=None"),
+        ({"estimator": small(train_split=ValidSplit(5), **SGD), "threshold": None}, "train_split=None"),
+        ({"regimes": {"split": {"train_split": ValidSplit(5)}}}, "train_split=None"),
         ({"threshold": "adam"}, "threshold"),
         ({"every": None}, "every and at_updates"),
         ({"n_eigenvalues": 0}, "n_eigenvalues"),
@@ -213,6 +232,7 @@ def made(records, labels=("SB", "LB"), interrupted=False, **settings):
         ([0.1, 0.9, 0.95, 0.4], "LB trains at the edge"),  # two of three records after half of the updates
         ([0.1, 1.0, 0.5, 0.4], "LB was at the edge of stability from update 40"),
         ([0.1, 0.89, 0.5, 0.4], "LB stays below"),
+        ([0.1, 2.5, 2.6, 2.7], "LB stays far above the threshold"),
     ],
 )
 def test_where_a_regime_is(relative, begins):
@@ -240,7 +260,7 @@ def test_the_first_updates_do_not_count():
 
 def test_notes():
     fell = [*lines("SB", [0.1] * 4), *lines("LB", [0.1, 1.0, 0.5, 0.4])]
-    assert said(made(fell), "noise of batches", "SB")
+    assert said(made(fell), "noise of smaller batches", "SB")
     assert said(made(fell), "cross entropy", "LB")
     assert not said(made(fell, criterion={"SB": "MSELoss", "LB": "MSELoss"}), "cross entropy")
     assert said(made(fell, other_batches={"SB": [], "LB": ["Augmentation"]}), "Augmentation")

@@ -237,3 +237,14 @@ def test_a_loss_of_which_only_the_mean_is_known_is_followed_as_it_is():
     vertex = annealed_vertex(points, 4, torch.Generator().manual_seed(0), saturation=1.0)
     assert points.f_max > objective.value()
     torch.testing.assert_close(vertex.abs(), points.bounds, **DOUBLE)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-22, 1e-15])
+def test_annealing_of_slopes_whose_squares_underflow(size):
+    slope = torch.tensor([1.0, -2.0, 0.5, -1.0])
+    module = nn.Linear(4, 1, bias=False)
+    objective = Objective(module, lambda y_pred, y: (y_pred * size).sum(), (slope[None], torch.zeros(1, 1)))
+    points = Points(objective, torch.ones(4))
+    vertex = annealed_vertex(points, 8, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(vertex, slope.sign(), rtol=0, atol=0)
+    assert points.n_evaluations == 8

@@ -42,9 +42,9 @@ def enumerated(kind, epsilon, seed):
 @pytest.mark.parametrize("kind", ["convex", "rank one", "minimum", "indefinite"])
 @pytest.mark.parametrize("epsilon", [1e-3, 0.1, 1.0])
 def test_enumerated_problems(kind, epsilon):
-    """The targets of 200 problems each, in `examples/benchmarks/sharpness_solvers.py --enumerated`; here of six."""
+    """The targets of 200 problems each, in `examples/benchmarks/sharpness_solvers.py --enumerated`; here of four."""
     shares = []
-    for seed in range(6):
+    for seed in range(4):
         objective, bounds, best = enumerated(kind, epsilon, seed)
         shares.append(search(objective, bounds).f_max / best)
     # Where f is indefinite its maximum may lie inside, above all vertices.
@@ -75,7 +75,7 @@ def test_many_dimensions_share_the_budget_among_kinds_of_starts(monkeypatch):
     assert asked[0] == ("annealed_vertex", {"saturation": 1 + objective.value()})
     assert [name for name, _ in asked[1:]] == ["random_vertex"] * 3
     assert 48 < found.n_evaluations <= 64 + 24
-    assert "from 5 starts" in found.status
+    assert "from 5 starts, the best two" in found.status
     asked.clear()
     assert "from 3 starts" in search(objective, bounds, n_restarts=1).status
     assert [name for name, _ in asked] == ["annealed_vertex", "random_vertex"]

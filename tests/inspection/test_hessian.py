@@ -167,10 +167,7 @@ def test_the_record_prints_and_hides_vectors():
     assert record.eigenvectors is None
     text = str(record)
     assert text.startswith("Hessian eigenvalues (largest) 3, 3 (residuals up to ")
-    assert (
-        f"{record.n_products} products, 3 rows, batch norm: batch; all converged, and a second search found no others)"
-        in text
-    )
+    assert f"{record.n_products} products, 3 samples, batch norm: batch; all converged" in text
 
 
 def test_progress_on_request(capsys):

@@ -212,7 +212,7 @@ def test_the_spread_says_how_far_the_starts_agree():
     assert easy.spread == pytest.approx(0, abs=1e-9)
     net = sharpness(trained_net(0), random_state=0)
     assert 0 <= net.spread <= 1
-    assert f"{100 * net.spread:.2g} % below" in net.status
+    assert f"{100 * net.spread:.2g} % apart" in net.status
     assert np.isnan(sharpness(trained_net(0), solver="power").spread)
     assert np.isnan(sharpness(trained_net(0), max_iter=5, random_state=0).spread)  # one start
 

@@ -6,10 +6,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from skorch.callbacks import Callback, EpochTimer, GradientNormClipping, LRScheduler
 from torch import nn
 
 from sklgap import TrainingRecorder
 from sklgap.inspection import StabilityMeasurement, hessian_eigenvalues, recorded, stability_threshold
+from sklgap.monitor.skorch import BatchSizeCallback
 from sklgap.objective import check_objective
 from sklgap.remedies import SAM, Augmentation, SampleNoise
 from tests.cases import no_global_random_numbers
@@ -251,9 +253,9 @@ def test_complex_parameters_are_refused():
 X, Y = blobs(60)
 
 
-def record(measurement, every=1, at_updates=None, **params):
+def record(measurement, every=1, at_updates=None, callbacks=(), **params):
     recorder = TrainingRecorder({"train": (X, Y)}, {"stability": measurement}, every=every, at_updates=at_updates)
-    model = small(callbacks=[("recorder", recorder)], **params).fit(X, Y)
+    model = small(callbacks=[*callbacks, ("recorder", recorder)], **params).fit(X, Y)
     return model, recorded(model)
 
 
@@ -340,6 +342,83 @@ def test_remedies_that_change_the_gradient_are_refused():
     assert SAM().changes_gradient
     assert not SampleNoise().changes_gradient
     assert not Augmentation().changes_gradient
+
+
+class Reading(Callback):
+    """Reads the gradient, and says so."""
+
+    changes_gradient = False
+
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        """Look, and leave it."""
+
+
+class Shrinking(GradientNormClipping):
+    """Clips in a way of its own."""
+
+
+class Undeclared(Callback):
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        """Nobody knows what this does."""
+
+
+@pytest.mark.parametrize("callback", [GradientNormClipping(0.01), Shrinking(), Undeclared()])
+def test_callbacks_that_may_change_the_gradient_are_refused(callback):
+    sgd, callbacks = {"optimizer": torch.optim.SGD, "at_updates": [0]}, [("own", callback)]
+    with pytest.raises(ValueError, match=rf"callbacks must.*{type(callback).__name__}.*threshold=None"):
+        record(StabilityMeasurement(X, Y), callbacks=callbacks, **sgd)
+    _, columns = record(StabilityMeasurement(X, Y, threshold=None), callbacks=callbacks, **sgd)
+    assert np.isfinite(columns["stability_eigenvalue"]).all()
+
+
+@pytest.mark.parametrize("callback", [Reading(), EpochTimer(), BatchSizeCallback(verbose=False)])
+def test_other_callbacks_are_allowed(callback):
+    callbacks = [("own", callback)]
+    _, columns = record(StabilityMeasurement(X, Y), callbacks=callbacks, optimizer=torch.optim.SGD, at_updates=[0])
+    assert np.isfinite(columns["stability_threshold"]).all()
+
+
+RATES = {
+    "epoch": ("StepLR", {"step_size": 1, "gamma": 0.5, "step_every": "epoch"}),
+    "batch": ("ExponentialLR", {"gamma": 0.9, "step_every": "batch"}),
+    "momentum too": (torch.optim.lr_scheduler.OneCycleLR, {"max_lr": 0.3, "total_steps": 40, "step_every": "batch"}),
+}
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("name", RATES)
+def test_the_threshold_is_that_of_the_rates_of_the_last_update(name, first):
+    """A scheduler sets the next ones after an update, before or after the record of it."""
+    policy, options = RATES[name]
+    seen = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure=None):
+            group = self.param_groups[0]
+            seen.append((2 + 2 * group["momentum"]) / group["lr"])
+            return super().step(closure)
+
+    class Threshold:
+        def __call__(self, net):
+            group = net.optimizer_.param_groups[0]
+            return (2 + 2 * group["momentum"]) / group["lr"]
+
+    recorder = ("recorder", TrainingRecorder(measurements={"line": Threshold()}, at_updates=list(range(1, 40))))
+    scheduler = ("scheduler", LRScheduler(policy, **options))
+    model = small(
+        optimizer=Watched,
+        optimizer__momentum=0.8,
+        lr=0.1,
+        max_epochs=3,
+        callbacks=[recorder, scheduler] if first else [scheduler, recorder],
+        lr_scaling="sqrt",
+        base_batch_size=5,
+    ).fit(X, Y)
+    columns = recorded(model)
+    expected = np.array(seen[-model.history_[-1, "n_updates"] :])  # fit tries the optimiser first, on a copy
+    assert columns["n_updates"].tolist() == list(range(1, len(expected) + 1))
+    np.testing.assert_allclose(columns["line"], expected, rtol=1e-12)
+    assert len(set(expected.round(6))) > 2
 
 
 def test_every_fit_begins_without_the_vectors_of_another():

@@ -68,6 +68,22 @@ def test_a_small_rate_stays_below():
     assert "below the edge" in monitor.verdict()
 
 
+def test_clipped_gradients_stay_far_above():
+    """What bounds the updates cannot be seen from outside the loop, but that the threshold is not theirs shows."""
+    module, rows, target = regression()
+    optimizer, loss = torch.optim.SGD(module.parameters(), lr=5.0), nn.MSELoss()
+    monitor = StabilityMonitor(module, loss, optimizer, (rows, target), every=5)
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss(module(rows), target).backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1e-4)
+        optimizer.step()
+        monitor.step()
+    assert min(record["relative"] for record in monitor.records) > 2
+    assert "far above the edge of stability" in monitor.verdict()
+    assert "gradient clipping" in monitor.verdict()
+
+
 def test_records_against_dense_eigenvalues():
     module, rows, target = regression()
     loss = nn.MSELoss()

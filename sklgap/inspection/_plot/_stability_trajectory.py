@@ -20,7 +20,7 @@ class StabilityCurve(NamedTuple):
     """What was recorded along one training.
 
     ``n_updates`` of shape (n_records,), ``eigenvalues`` of shape (n_records, n_eigenvalues) in descending order, and
-    the ``threshold`` of each record, of shape (n_records,), NaN where there is none.
+    the ``threshold`` of each record, of shape (n_records,), NaN without one.
     """
 
     n_updates: np.ndarray
@@ -31,8 +31,8 @@ class StabilityCurve(NamedTuple):
 class StabilityTrajectoryDisplay:
     """Largest eigenvalues of the Hessian against the updates, and the threshold of the optimiser as a dashed line.
 
-    One colour per estimator. Above its dashed line an optimiser is unstable on a quadratic loss. Further eigenvalues
-    and further trials are thin lines.
+    Each estimator has one colour, for all its trials. Above its dashed line an optimiser is unstable on a quadratic
+    loss. Thin lines are further eigenvalues.
 
     Parameters
     ----------
