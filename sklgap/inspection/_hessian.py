@@ -120,8 +120,8 @@ def hessian_eigenvalues(
         then overlooks an eigenvector with a probability of up to 0.05. None: a random vector.
     preconditioner : array-like of shape (n_params,), default=None
         The diagonal of a matrix P, of numbers above 0: the eigenvalues are those of :math:`P^{-1/2} H P^{-1/2}`, which
-        :math:`P^{-1} H` has too. A parameter with ``inf`` counts as fixed. None: those of H. See `stability_threshold`
-        for that of an optimiser.
+        :math:`P^{-1} H` has too. A parameter with ``inf`` is fixed, and its eigenvalue of 0 is left out. None: those of
+        H. See `stability_threshold` for that of an optimiser.
     max_samples : int, float or None, default=None
         Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
@@ -188,10 +188,11 @@ def hessian_eigenvalues(
     _check_parameters(k, which, tol, max_iter)
     rng = check_random_state(random_state)
     objective = check_objective(estimator, X, y, max_samples=max_samples, random_state=rng, **kwargs)
-    n_params = objective.n_params
     first, scale = _check_start(start, objective), _check_preconditioner(preconditioner, objective)
+    n_params = objective.n_params if scale is None else int(scale.count_nonzero())
     if k > n_params:
-        raise ValueError(f"k must be at most the {n_params} parameters; got {k}.")
+        moving = "" if n_params == objective.n_params else " whose preconditioner is finite"
+        raise ValueError(f"k must be at most the {n_params} parameters{moving}; got {k}.")
     n_top = 0 if which == "smallest" else int(k)
     n_bottom = 0 if which == "largest" else min(int(k), n_params - n_top)
     budget = 200 + 20 * (n_top + n_bottom) if max_iter is None else int(max_iter)
@@ -199,6 +200,8 @@ def hessian_eigenvalues(
         raise ValueError(f"max_iter must be at least the {n_top + n_bottom} eigenvalues asked for; got {max_iter}.")
 
     with Products(objective, rng, verbose=verbose, budget=budget, scale=scale) as products:
+        first = None if first is None else products.part(first)
+        first = first if first is not None and bool(first.any()) else None
         pairs = extreme_eigenpairs(products, n_bottom, n_top, float(tol), first)
     if not pairs.converged:
         warnings.warn(
@@ -208,7 +211,7 @@ def hessian_eigenvalues(
         )
     return HessianEigenvalues(
         eigenvalues=pairs.values[::-1].copy(),
-        eigenvectors=pairs.vectors.flip(0).T.cpu().numpy() if return_eigenvectors else None,
+        eigenvectors=products.whole(pairs.vectors).flip(0).T.cpu().numpy() if return_eigenvectors else None,
         residuals=pairs.residuals[::-1].copy(),
         converged=np.bool(pairs.converged),
         status=pairs.status,
@@ -255,6 +258,8 @@ def _check_preconditioner(
         raise ValueError(
             f"preconditioner must hold one number above 0 for each of the {objective.n_params} parameters; got {got}."
         )
+    if not np.isfinite(diagonal).any():
+        raise ValueError("preconditioner must be finite for at least one parameter: all of them would be fixed.")
     return torch.from_numpy(diagonal**-0.5).to(dtype=objective.dtype, device=objective.device)
 
 

@@ -34,7 +34,12 @@ class Products:
     budget : int or None
         A product beyond these raises `BudgetSpent`.
     scale : Tensor of shape (n_params,) or None
-        The operator is S H S, with S the diagonal matrix of these numbers; None: H.
+        The operator is S H S, with S the diagonal matrix of these numbers; None: H. Parameters with 0 are left out.
+
+    Attributes
+    ----------
+    n_params : int
+        Dimension of the operator.
     """
 
     def __init__(
@@ -49,7 +54,10 @@ class Products:
     ) -> None:
         self.n_params, self.dtype, self.device = objective.n_params, objective.dtype, objective.device
         product = objective.hessian_operator()
-        self.product = product if scale is None else lambda v: scale * product(scale * v)
+        self.free = None if scale is None or bool(scale.all()) else scale > 0
+        if self.free is not None:
+            self.n_params = int(self.free.sum())
+        self.product = product if scale is None else lambda v: self.part(scale * product(scale * self.whole(v)))
         self.generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
         self.bar = tqdm(total=total, unit="product", disable=not verbose, file=sys.stderr)
         self.budget = budget
@@ -65,6 +73,18 @@ class Products:
         self.n_products += 1
         self.bar.update()
         return image
+
+    def part(self, v: Tensor) -> Tensor:
+        """Return the numbers of the parameters that are not left out."""
+        return v if self.free is None else v[self.free]
+
+    def whole(self, v: Tensor) -> Tensor:
+        """Return vectors with zeros for the parameters that are left out."""
+        if self.free is None:
+            return v
+        found = v.new_zeros((*v.shape[:-1], len(self.free)))
+        found[..., self.free] = v
+        return found
 
     def random(self) -> Tensor:
         """Return a vector of independent N(0, 1) numbers, drawn on the CPU: the same on every device."""

@@ -35,6 +35,9 @@ class Remedy(BaseEstimator):
         Whether the loss that ``transform_loss`` returns may be evaluated in parts of a batch, because it is a mean over
         samples, or such a mean plus a function of the weights; True by default. False: ``micro_batch_size`` and
         ``data_parallel`` are errors, unless ``sub_batch_size`` makes the parts small enough.
+    changes_factor : bool
+        Whether ``transform_batch`` sets ``batch.factor``, so that the gradient is not that of the clean loss; False by
+        default.
     compiles : bool
         Whether ``transform_loss`` takes no gradient with respect to the weights, so that the net may be compiled:
         compiled code has only one backward pass. False by default; it matters where ``transform_loss`` is overridden.
@@ -65,6 +68,7 @@ class Remedy(BaseEstimator):
     sub_batch_size: int | None = None
     at_most_once: bool = False
     in_parts: bool = True
+    changes_factor: bool = False
     compiles: bool = False
 
     @property

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
+
 from sklgap._checks import shown
 from sklgap.remedies._adversarial import Adversarial
 from sklgap.remedies._augmentation import Augmentation
@@ -108,6 +110,20 @@ def check_parts(remedies: Sequence[Remedy], micro_batch_size: int | None, data_p
                     f"remedies must not cut batches into smaller parts than {name} does, whose loss is no mean over "
                     f"samples; got sub_batch_size={other.sub_batch_size} in {type(other).__name__}."
                 )
+
+
+def check_line_search(remedies: Sequence[Remedy], optimizer: torch.optim.Optimizer) -> None:
+    """Raise a ValueError for an optimiser that compares losses, with a remedy whose gradient is that of another loss.
+
+    A training step reports the loss without penalties, and a line search would hold it against the gradient with them.
+    """
+    search = next((group["line_search_fn"] for group in optimizer.param_groups if group.get("line_search_fn")), None)
+    for remedy in remedies:
+        if search is not None and (remedy.changes_gradient or remedy.changes_factor):
+            raise ValueError(
+                f"optimizer must have line_search_fn=None with {type(remedy).__name__}, whose gradient is not that of "
+                f"the loss which a line search compares; got {search!r}."
+            )
 
 
 def _named(item: Any) -> tuple[str, Remedy]:

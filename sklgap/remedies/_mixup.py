@@ -10,6 +10,7 @@ from torch import nn
 
 from sklgap._checks import check_nonnegative
 from sklgap._typing import Batch, Mix
+from sklgap.objective._parameters import has_fractions
 from sklgap.objective._row_loss import per_sample
 from sklgap.remedies._base import Remedy, seed_from
 
@@ -29,6 +30,9 @@ class Mixup(Remedy):
     share. (The paper's listing draws one share for a batch.) The larger of the two shares goes to the sample itself.
     This leaves the distribution of the batches as it is, and ``train_accuracy`` is that of the label with the larger
     share. The loss in the history is that of the mixed samples and labels.
+
+    Inputs must have means. Numbers that are names, such as those of the words that an embedding looks up, have none,
+    and `LBGapClassifier` cannot tell them from others.
 
     Each label counts by the sample weight and the class weight of its own sample. The inputs are mixed without weights,
     so a sample of weight 0 is left out of the labels only. Mixup needs inputs of floating point and a criterion that is
@@ -62,8 +66,11 @@ class Mixup(Remedy):
         n_rows = len(batch.X)
         if not self.alpha or n_rows < 2:
             return batch
-        if not batch.X.is_floating_point():  # shares would be rounded to 0 or 1
-            raise TypeError(f"Mixup needs inputs of floating point, which have means; got {batch.X.dtype}.")
+        if not has_fractions(batch.X):
+            raise TypeError(
+                f"Mixup needs inputs that have means, floating-point numbers; got {batch.X.dtype}: mix what an "
+                "embedding makes of them, or leave Mixup out."
+            )
         drawn = np.random.default_rng(seed_from(rng)).beta(self.alpha, self.alpha, n_rows)
         share = torch.from_numpy(np.maximum(drawn, 1 - drawn)).to(batch.X)
         other = torch.randperm(n_rows, generator=rng).to(batch.X.device)

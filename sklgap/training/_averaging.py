@@ -8,6 +8,7 @@ import torch
 from skorch.callbacks import Callback
 
 from sklgap._typing import Params
+from sklgap.objective._parameters import has_fractions
 
 
 class Averaging(Callback):
@@ -71,10 +72,14 @@ def check_every(every: Any) -> None:
 
 def weights_of(net: Any) -> Params:
     """Return all weights, on the host; on a CPU they are the net's own."""
-    return {name: p.detach().cpu() for name, p in net.module_.named_parameters()}
+    return {name: w.cpu() for name, w in averaged_weights(net).items()}
+
+
+def averaged_weights(net: Any) -> Params:
+    """Return all weights that have an average, the net's own: integers, which nothing trains, have none."""
+    return {name: p.detach() for name, p in net.module_.named_parameters() if has_fractions(p)}
 
 
 def _assign(net: Any, values: Params) -> None:
-    with torch.no_grad():
-        for name, p in net.module_.named_parameters():
-            p.copy_(values[name])
+    for name, w in averaged_weights(net).items():
+        w.copy_(values[name])

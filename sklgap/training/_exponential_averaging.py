@@ -8,7 +8,7 @@ over the updates t of one training.
 from typing import Any, Self
 
 from sklgap._checks import is_number
-from sklgap.training._averaging import Averaging, check_every
+from sklgap.training._averaging import Averaging, averaged_weights, check_every
 
 
 class ExponentialAveraging(Averaging):
@@ -60,7 +60,7 @@ class ExponentialAveraging(Averaging):
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         """Check the parameters; put the last weights of the training back."""
         super().on_train_begin(net, **kwargs)
-        devices = {name: p.device for name, p in net.module_.named_parameters()}
+        devices = {name: w.device for name, w in averaged_weights(net).items()}
         self.average_ = {name: average.to(devices[name]) for name, average in self.average_.items()}
 
     def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
@@ -71,7 +71,7 @@ class ExponentialAveraging(Averaging):
         if self.batches_ % self.every:
             return
         self.n_averaged_ += 1
-        weights = {name: p.detach() for name, p in net.module_.named_parameters()}
+        weights = averaged_weights(net)
         if self.n_averaged_ == 1:
             self.average_ = {name: w.clone() for name, w in weights.items()}
         for name, average in self.average_.items():

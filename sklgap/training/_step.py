@@ -9,7 +9,7 @@ from sklgap._typing import Aux, Batch, Buffers, GradFn, LossFn, Params
 from sklgap.objective._autodiff import value_and_grad
 from sklgap.objective._loss import ModuleLoss
 from sklgap.remedies import Remedy, accumulate, compose
-from sklgap.remedies._check import check_parts
+from sklgap.remedies._check import check_line_search, check_parts
 
 
 class TrainStep:
@@ -53,6 +53,7 @@ class TrainStep:
         on_grad: Callable[[Batch], None] | None = None,
     ) -> None:
         check_parts(remedies, micro_batch_size, spread is not None)
+        check_line_search(remedies, optimizer)
         self.loss_fn = loss_fn
         self.params = params
         self.optimizer = optimizer

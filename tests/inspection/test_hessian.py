@@ -285,6 +285,29 @@ def test_the_neutral_preconditioner_and_parameters_that_are_fixed():
     np.testing.assert_allclose(record.eigenvalues, [2])
 
 
+@pytest.mark.parametrize("curvatures", [[5.0, 2.0, 1.0, 0.5], [-5.0, -2.0, -1.0, -0.5], [5.0, -2.0, -1.0, 3.0]])
+@pytest.mark.parametrize("fixed", [[0], [3], [1, 2]])
+@pytest.mark.parametrize("start", [None, [1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+def test_a_fixed_parameter_has_no_eigenvalue_of_zero(curvatures, fixed, start):
+    """It is none of the landscape in the others: it would be the largest of negative ones, or the smallest."""
+    curvatures = torch.tensor(curvatures, dtype=torch.float64)
+    problem = _pair(landscape(lambda theta: curvatures @ theta**2 / 2, vector(4, 1)))
+    P = np.array([1.0, 2.0, 3.0, 4.0])
+    P[fixed] = np.inf
+    free = np.flatnonzero(np.isfinite(P))
+    expected = np.sort((curvatures.numpy() / P)[free])
+    options = {"random_state": 0, "preconditioner": P, "start": start, "return_eigenvectors": True}
+    for which, values in (("largest", expected[::-1][:1]), ("smallest", expected[:1])):
+        record = hessian_eigenvalues(*problem, k=1, which=which, **options)
+        np.testing.assert_allclose(record.eigenvalues, values, rtol=1e-9)
+        assert record.eigenvectors.shape == (4, 1)
+        assert not record.eigenvectors[fixed].any()
+    everything = hessian_eigenvalues(*problem, k=len(free), **options)
+    np.testing.assert_allclose(everything.eigenvalues, expected[::-1], rtol=1e-9)
+    with pytest.raises(ValueError, match=f"^k must be at most the {len(free)} parameters whose preconditioner"):
+        hessian_eigenvalues(*problem, k=len(free) + 1, **options)
+
+
 @pytest.mark.parametrize(
     ("given", "match"),
     [
@@ -298,6 +321,7 @@ def test_the_neutral_preconditioner_and_parameters_that_are_fixed():
         ({"preconditioner": np.zeros(36)}, "^preconditioner .*above 0"),
         ({"preconditioner": np.full(36, -1.0)}, "^preconditioner"),
         ({"preconditioner": np.full(36, np.nan)}, "^preconditioner"),
+        ({"preconditioner": np.full(36, np.inf)}, "^preconditioner must be finite"),
         ({"preconditioner": np.ones(36) * 1j}, "^preconditioner .*real"),
     ],
 )

@@ -211,6 +211,20 @@ def test_a_quasi_newton_optimiser(remedy):
         assert criterion(module(X), y) < 0.99 * criterion(plain(X), y)
 
 
+@pytest.mark.parametrize("remedy", [*OF_VECTORS.values(), MIXES], ids=[*OF_VECTORS, "mixup"])
+def test_a_line_search_is_refused_where_the_loss_is_not_that_of_the_gradient(remedy):
+    """It compares losses, and is given the clean ones: the gradient is that of a penalty, or of other weights."""
+    module, criterion, X, y = PLAIN["tanh"]()
+    optimizer = torch.optim.LBFGS(module.parameters(), max_iter=5, line_search_fn="strong_wolfe")
+    factor = remedy.transform_batch(Batch(X, y), torch.Generator()).factor
+    if remedy.changes_gradient or factor is not None:
+        with pytest.raises(ValueError, match=f"^optimizer must have line_search_fn=None with {type(remedy).__name__}"):
+            step_of(module, criterion, [remedy], optimizer=optimizer)
+    else:
+        step_of(module, criterion, [remedy], optimizer=optimizer)(Batch(X, y))
+        assert criterion(module(X), y) < 0.99 * criterion(PLAIN["tanh"]()[0](X), y)
+
+
 @pytest.mark.parametrize("remedy", ALL.values(), ids=ALL)
 def test_data_and_random_state_are_left_alone(remedy):
     module, criterion, X, y = PLAIN["conv"]()

@@ -155,3 +155,14 @@ def test_bad_parameters(alpha):
     with pytest.raises(ValueError, match="alpha must be a number of at least 0; got "):
         Mixup(alpha).check()
     Mixup().check()
+
+
+@pytest.mark.parametrize("dtype", [torch.long, torch.uint8, torch.bool])
+def test_inputs_without_means_are_refused(dtype):
+    """The share of an integer is 0 or 1: the batch would be that of other samples, without a word."""
+    X = torch.arange(12).reshape(6, 2).to(dtype)
+    with pytest.raises(TypeError, match=f"^Mixup needs inputs that have means.*{dtype}"):
+        drawn(Mixup(), X)
+    assert torch.equal(drawn(Mixup(0), X).X, X)
+    mixed = drawn(Mixup(1.0), X.to(torch.complex64) * 1j)
+    assert mixed.X.imag.abs().max() > 0

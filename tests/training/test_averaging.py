@@ -74,3 +74,26 @@ def test_another_net(averaging):
     net = NeuralNetClassifier(Mlp, callbacks=[averaging], max_epochs=1, train_split=None)
     with pytest.raises(TypeError, match="Averaging needs the net of an LBGapClassifier; got NeuralNetClassifier"):
         net.fit(X, Y)
+
+
+class Lookup(torch.nn.Module):
+    """Has parameters that nothing can train: integers, and truth values."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = Mlp()
+        self.order = torch.nn.Parameter(torch.arange(4).flip(0), requires_grad=False)
+        self.used = torch.nn.Parameter(torch.tensor([True, True, False, True]), requires_grad=False)
+
+    def forward(self, x):
+        return self.layer(x[:, self.order] * self.used)
+
+
+@pytest.mark.parametrize("averaging", ALL.values(), ids=ALL)
+def test_integers_have_no_average(averaging):
+    model = small(net=Lookup, callbacks=[("averaging", averaging)], batch_size=20, max_epochs=3).fit(X, Y)
+    assert model.module_.order.tolist() == [3, 2, 1, 0]
+    assert model.module_.used.tolist() == [True, True, False, True]
+    plain = small(net=Lookup, batch_size=20, max_epochs=3).fit(X, Y)
+    assert model.history_[:, "weight_distance"] == plain.history_[:, "weight_distance"]
+    assert not same_weights(model, plain)
