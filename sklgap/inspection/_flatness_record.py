@@ -1,0 +1,90 @@
+"""What every measure of flatness returns: one number, how it was found, and what it cost."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sklgap._typing import BatchNormPolicy
+from sklgap.objective import Objective
+
+# A forward pass takes a third of the operations of a forward and a backward pass.
+EVALUATION = 1 / 3
+
+
+@dataclass(frozen=True)
+class Flatness:
+    """One measure of the flatness of a solution, and how it was found. Larger is sharper.
+
+    Attributes
+    ----------
+    name : str
+        The measure.
+    value : float
+        What was measured, in ``unit``.
+    standard_error : float or None
+        Of ``value``, over the random draws that it is the mean of; None where it is no such mean.
+    f0 : float
+        The mean loss at the point measured; with normalised logits, the one of these.
+    parameters : dict
+        The numbers that define the measure.
+    n_gradients : float
+        Cost in gradients over all samples. An evaluation of the loss counts 1/3, for it is the forward pass alone, and
+        a backward pass takes twice the operations of a forward pass; a Hessian-vector product counts 2, or 3 where the
+        data are several chunks. NaN: not counted.
+    n_samples : int
+        Samples that the loss is the mean over.
+    batch_norm : str
+        The batch-norm policy.
+    unit : str
+        ``"loss"``: by how much the loss is larger; ``"%"``: relative to 1 + f0, in percent; ``""``: anything else.
+    status : str
+        How the value was found, in words.
+    notes : tuple of str
+        What a reader must know before believing the value, in sentences.
+    """
+
+    name: str
+    value: float
+    standard_error: float | None
+    f0: float
+    parameters: dict[str, Any]
+    n_gradients: float
+    n_samples: int
+    batch_norm: BatchNormPolicy
+    unit: str = ""
+    status: str = ""
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def __str__(self) -> str:
+        parts = [*(f"{key} {shown_number(value)}" for key, value in self.parameters.items())]
+        parts += [f"{self.n_samples:,} samples", f"f0 {self.f0:.2e}", f"batch norm: {self.batch_norm}"]
+        if not math.isnan(self.n_gradients):
+            parts.append(f"{self.n_gradients:.3g} gradients")
+        about = "; ".join([", ".join(parts), *([self.status] if self.status else [])])
+        return " ".join([f"{self.name} {self.value_text()} ({about})", *self.notes])
+
+    def value_text(self) -> str:
+        """Return the value with its standard error and its unit."""
+        error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
+        return f"{self.value:.4g}{error}{' %' if self.unit == '%' else ''}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as a dict of plain values."""
+        return {**asdict(self), "notes": list(self.notes)}
+
+
+def shown_number(value: Any) -> str:
+    """Return a parameter as text."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def product_cost(objective: Objective) -> int:
+    """Return what a Hessian-vector product costs, in gradients; see `Objective.hessian_operator`."""
+    return 2 if len(objective.data.sizes) == 1 else 3
+
+
+def check_loss(f0: float, normalize_logits: bool = False) -> None:
+    """Raise a ValueError for a loss at the point measured that is not finite."""
+    if not math.isfinite(f0):
+        why = " (normalize_logits needs logits that differ within every sample)" if normalize_logits else ""
+        raise ValueError(f"The loss must be finite at the point measured; got {f0}{why}.")
