@@ -38,6 +38,7 @@ from sklgap.experiments._result import count, listed, mean_std, text_of
 from sklgap.experiments._run import interruptible
 from sklgap.experiments._scores import ACCURACY, Score, Scoring
 from sklgap.experiments._trials import OF_THE_FIT, Outcome
+from sklgap.inspection._flatness import check_measures
 from sklgap.nets._check import check_init
 
 if TYPE_CHECKING:
@@ -95,9 +96,9 @@ def minima_census(
         Values of ``lr``, each for every pair of a regime and an initialisation; with ``lr_scaling`` they are the rates
         at its base batch size. None: the estimator's own.
     measures : sequence of str or dict, default=None
-        Measures of flatness beside the sharpness: names that `flatness` knows, or a dict from your name to a function
-        ``measure(objective, *, random_state)`` that returns a number, or a record whose ``value`` is one. A larger
-        value must mean a sharper minimum. They are measured on the samples of the sharpness, and stand in the records
+        Measures of flatness beside the sharpness: names that `sklgap.inspection.flatness` knows, or a dict
+        from your name to one of them, or to a function ``measure(objective, *, random_state)`` that returns a number or
+        a `sklgap.inspection.Flatness`. A larger value must mean a sharper minimum. They are measured on the samples of the sharpness, and stand in the records
         by their names. `rank_measures` says which of them goes with the test score.
     n_trials : int, default=10
         Minima for each group: a regime, an initialisation and a learning rate. Trial i has one ``random_state`` in all
@@ -515,7 +516,3 @@ def _check_measures(measures: Any) -> dict[str, Callable[..., Any]]:
         if name in taken or name.startswith(("train_", "test_", "sharpness_")):
             raise WrongArgument(f"measures must not have the name of another column of the records; got {shown(name)}.")
     return found
-
-
-def check_measures(measures: Any) -> dict[str, Callable[..., Any]]:
-    return dict(measures)

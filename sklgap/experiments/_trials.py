@@ -210,14 +210,12 @@ def _flatness(
 
 
 def _measured(name: str, measure: Callable[..., Any], objective: Objective, seed: int) -> float:
-    """Return what a measure of flatness says, a number or the ``value`` of its record."""
+    """Return what a measure of flatness says of a minimum."""
     try:
-        found = measure(objective, random_state=seed)
-        return float(getattr(found, "value", found))
+        return float(measure(objective, random_state=seed).value)
     except Exception as error:  # a measure of the user may raise anything
         raise WrongArgument(
-            "measures must be functions (objective, *, random_state) that return a number or a record with a value; "
-            f"{name} raised {type(error).__name__}: {error}"
+            f"measures must be functions that take every minimum; {name} raised {type(error).__name__}: {error}"
         ) from error
 
 
