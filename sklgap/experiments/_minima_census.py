@@ -96,10 +96,11 @@ def minima_census(
         Values of ``lr``, each for every pair of a regime and an initialisation; with ``lr_scaling`` they are the rates
         at its base batch size. None: the estimator's own.
     measures : sequence of str or dict, default=None
-        Measures of flatness beside the sharpness: names that `sklgap.inspection.flatness` knows, or a dict
-        from your name to one of them, or to a function ``measure(objective, *, random_state)`` that returns a number or
-        a `sklgap.inspection.Flatness`. A larger value must mean a sharper minimum. They are measured on the samples of the sharpness, and stand in the records
-        by their names. `rank_measures` says which of them goes with the test score.
+        Measures of flatness beside the sharpness: names that `sklgap.inspection.flatness` knows, or a dict from your
+        name to one of them, or to a function ``measure(objective, *, random_state)`` that returns a number or a
+        `sklgap.inspection.Flatness`. A larger value must mean a sharper minimum. They are measured on the samples of
+        the sharpness, and stand in the records by their names. `rank_measures` says which of them goes with the test
+        score.
     n_trials : int, default=10
         Minima for each group: a regime, an initialisation and a learning rate. Trial i has one ``random_state`` in all
         groups.
@@ -356,7 +357,9 @@ class MinimaCensus(Records):
             *notes.not_converged(converged, target=s["target_loss"] is not None),
             *notes.diverged(losses),
             *self._sharpness_with_loss(),
-            *self._unequal_losses(),
+            *notes.unequal_groups(
+                [self.values(group, "train_loss") for group in self.groups], target=s["target_loss"] is not None
+            ),
             *notes.majority(self),
             *notes.no_interval(differences),
             *notes.seeds_only(differences),
@@ -375,16 +378,6 @@ class MinimaCensus(Records):
                     f"{with_loss.text('+.2f')}): what looks like sharpness there may be how far a fit was trained."
                 )
         return found
-
-    def _unequal_losses(self) -> list[str]:
-        means = [losses.mean() for losses in (self.values(group, "train_loss") for group in self.groups) if len(losses)]
-        if not means or max(means) <= notes.LOSS_RATIO * min(means):
-            return []
-        advice = "" if self.settings["target_loss"] is not None else "; target_loss brings them nearer"
-        return [
-            f"Mean training losses of the groups lie between {min(means):.1e} and {max(means):.1e}: part of any "
-            f"difference between groups may be that one is trained further{advice}."
-        ]
 
     # -- printing --------------------------------------------------------------------------------------------------
 
