@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from sklgap.inspection import (
         ParametricPlotDisplay,
+        flatness,
         loss_along_line,
         sharpness,
     )
@@ -70,6 +71,7 @@ __all__ = [
     "compare_regimes",
     "critical_batch_size",
     "explain_gap",
+    "flatness",
     "gap_report",
     "generalization_gap_score",
     "largest_safe_batch_size",
@@ -106,7 +108,7 @@ _PLACES = {
         "time_to_accuracy",
         "warm_start_curve",
     ],
-    "inspection": ["ParametricPlotDisplay", "loss_along_line", "sharpness"],
+    "inspection": ["ParametricPlotDisplay", "flatness", "loss_along_line", "sharpness"],
     "metrics": [
         "generalization_gap_score",
         "make_sharpness_scorer",

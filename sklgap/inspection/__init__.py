@@ -1,11 +1,18 @@
 """Measurements on trained models."""
 
 from sklgap.inspection._adaptive_sharpness import adaptive_sharpness
+from sklgap.inspection._average_sharpness import average_sharpness
+from sklgap.inspection._ball_sharpness import ball_sharpness
 from sklgap.inspection._diffusion import DiffusionFit, fit_diffusion
+from sklgap.inspection._fisher_sharpness import fisher_sharpness
+from sklgap.inspection._fisher_trace import fisher_trace
+from sklgap.inspection._flatness import FlatnessTable, flatness
+from sklgap.inspection._flatness_record import Flatness
 from sklgap.inspection._gradient_noise import GradientNoise, gradient_noise_scale
 from sklgap.inspection._gradient_standard_error import GradientStandardError, gradient_standard_error
 from sklgap.inspection._hessian import HessianEigenvalues, hessian_eigenvalues
 from sklgap.inspection._hessian_trace import HessianTrace, hessian_trace
+from sklgap.inspection._m_sharpness import m_sharpness
 from sklgap.inspection._parametric import LossCurve, loss_along_arc, loss_along_line
 from sklgap.inspection._plot._learning_curves import LearningCurvesDisplay
 from sklgap.inspection._plot._parametric import ParametricPlotDisplay
@@ -23,6 +30,8 @@ from sklgap.inspection._weight_distance import weight_distance
 
 __all__ = [
     "DiffusionFit",
+    "Flatness",
+    "FlatnessTable",
     "GradientNoise",
     "GradientStandardError",
     "HessianEigenvalues",
@@ -39,7 +48,12 @@ __all__ = [
     "SpectrumDisplay",
     "WeightDistanceDisplay",
     "adaptive_sharpness",
+    "average_sharpness",
+    "ball_sharpness",
+    "fisher_sharpness",
+    "fisher_trace",
     "fit_diffusion",
+    "flatness",
     "gradient_noise_scale",
     "gradient_standard_error",
     "hessian_eigenvalues",
@@ -48,6 +62,7 @@ __all__ = [
     "loss_along_arc",
     "loss_along_line",
     "loss_on_plane",
+    "m_sharpness",
     "recorded",
     "rescale_layers",
     "ritz_values",

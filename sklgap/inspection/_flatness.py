@@ -1,20 +1,41 @@
-"""All measures of flatness: by name, or a user's own."""
+"""All measures of flatness in one table: by name, or a user's own."""
 
+import html
 import inspect
+import json
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Unpack, cast
 
-from sklgap._checks import shown
+import numpy as np
+from tqdm.auto import tqdm
+
+from sklgap._checks import WrongArgument, check_arguments, check_random_state, shown
+from sklgap._threads import using_threads
+from sklgap._typing import ArrayLike, Inputs
 from sklgap.inspection._adaptive_sharpness import adaptive_sharpness
-from sklgap.inspection._flatness_record import EVALUATION, Flatness, check_loss, product_cost
+from sklgap.inspection._average_sharpness import average_sharpness
+from sklgap.inspection._ball_sharpness import ball_sharpness
+from sklgap.inspection._fisher_sharpness import fisher_sharpness
+from sklgap.inspection._fisher_trace import fisher_trace
+from sklgap.inspection._flatness_record import (
+    EVALUATION,
+    Flatness,
+    check_loss,
+    product_cost,
+    shown_number,
+)
 from sklgap.inspection._hessian import hessian_eigenvalues
 from sklgap.inspection._hessian_trace import hessian_trace
+from sklgap.inspection._m_sharpness import m_sharpness
+from sklgap.inspection._points import full_space_objective
 from sklgap.inspection._sharpness import Sharpness, sharpness
 from sklgap.objective import Objective
+from sklgap.objective._check import Measurable, ObjectiveOptions
 
 # What `flatness` and `minima_census` call: (objective, random_state=int) -> Flatness.
 Measure = Callable[..., Flatness]
@@ -82,9 +103,210 @@ def _largest_eigenvalue(objective: Objective, *, random_state: Any = None) -> Fl
 MEASURES: dict[str, Measure] = {
     "sharpness": _metric_2_1,
     "adaptive_sharpness": _adaptive_metric,
+    "average_sharpness": average_sharpness,
+    "adaptive_average_sharpness": partial(average_sharpness, adaptive=True),
+    "normalized_average_sharpness": partial(average_sharpness, adaptive=True, normalize_logits=True),
+    "ball_sharpness": ball_sharpness,
+    "adaptive_ball_sharpness": partial(ball_sharpness, adaptive=True),
+    "normalized_ball_sharpness": partial(ball_sharpness, adaptive=True, normalize_logits=True),
+    "m_sharpness": m_sharpness,
+    "fisher_sharpness": fisher_sharpness,
+    "fisher_trace": fisher_trace,
     "hessian_trace": _trace,
     "largest_eigenvalue": _largest_eigenvalue,
 }
+
+
+@using_threads()
+def flatness(
+    estimator: Measurable,
+    X: Inputs | None = None,
+    y: ArrayLike | None = None,
+    *,
+    measures: str | Sequence[str] | Mapping[str, Any] | None = None,
+    max_samples: int | float | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    verbose: int = 0,
+    **kwargs: Unpack[ObjectiveOptions],
+) -> "FlatnessTable":
+    """Measure how flat a solution is in every way that is known here, and what each measure costs.
+
+    Measures of flatness need not agree, and none of them has been shown to predict the test accuracy everywhere
+    (Jiang et al., 2020; Andriushchenko et al., 2023).
+
+    Parameters
+    ----------
+    estimator : estimator or Objective
+        A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
+        (module, criterion), or an `Objective` in the full space.
+    X, y : array-like
+        Samples that the loss is the mean over: the training data. None beside an `Objective`.
+    measures : str, sequence of str or dict, default=None
+        Names: ``"sharpness"``, ``"adaptive_sharpness"``, ``"average_sharpness"``, ``"adaptive_average_sharpness"``,
+        ``"normalized_average_sharpness"``, ``"ball_sharpness"``, ``"adaptive_ball_sharpness"``,
+        ``"normalized_ball_sharpness"``, ``"m_sharpness"``, ``"fisher_sharpness"``, ``"fisher_trace"``,
+        ``"hessian_trace"``, ``"largest_eigenvalue"``. ``"normalized_..."`` is adaptive, with ``normalize_logits=True``.
+        Each has the default parameters of its function. Or a dict label -> name or function: the function takes an
+        `Objective`, and ``random_state`` where it has a parameter of this name, and returns a `Flatness` or a number.
+        ``functools.partial`` gives a measure other parameters. None: all that the loss and the data allow; ``notes``
+        says which are left out, and why.
+    max_samples : int, float or None, default=None
+        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
+    random_state : int, RandomState or None, default=None
+        Draws samples, and is the random state of every measure.
+    verbose : int, default=0
+        1: a progress bar.
+    **kwargs
+        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+
+    Returns
+    -------
+    FlatnessTable
+        ``print`` it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a parameter outside its allowed values, a loss that is not finite at the point measured, or a measure asked
+        for that the loss or the data do not allow.
+
+    See Also
+    --------
+    sharpness, adaptive_sharpness, average_sharpness, ball_sharpness, m_sharpness, fisher_sharpness, fisher_trace,
+    hessian_trace, hessian_eigenvalues : One measure each, with its parameters.
+
+    References
+    ----------
+    .. [1] Jiang et al., Fantastic Generalization Measures and Where to Find Them, ICLR 2020.
+    .. [2] Andriushchenko et al., A Modern Look at the Relationship between Sharpness and Generalization, ICML 2023,
+       arXiv:2302.07011.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> import torch
+    >>> from sklgap.inspection import ball_sharpness, flatness
+    >>> net = torch.nn.Linear(2, 2, bias=False).double()
+    >>> _ = torch.nn.init.zeros_(net.weight)
+    >>> X, y = torch.eye(2).double(), torch.tensor([0, 1])
+    >>> pair = (net, torch.nn.CrossEntropyLoss())
+    >>> measures = {"trace": "hessian_trace", "ball": partial(ball_sharpness, rho=0.1)}
+    >>> table = flatness(pair, X, y, measures=measures, random_state=0)
+    >>> [(label, round(record.value, 4)) for label, record in table.measures.items()]
+    [('trace', 0.5), ('ball', 0.0512)]
+    """
+    check_arguments(flatness, locals())
+    asked = check_measures(measures)
+    rng = check_random_state(random_state)
+    objective = full_space_objective(estimator, X, y, "estimator", max_samples=max_samples, random_state=rng, **kwargs)
+    check_loss(objective.value())
+    seed = int(rng.randint(2**31 - 1)) if random_state is None or rng is random_state else int(cast(int, random_state))
+    found: dict[str, Flatness] = {}
+    left_out: dict[str, str] = {}
+    with tqdm(asked.items(), disable=not verbose, unit="measure") as bar:
+        for label, measure in bar:
+            try:
+                found[label] = measure(objective, random_state=seed)
+            except (ValueError, TypeError) as error:
+                if measures is not None:
+                    raise
+                left_out[label] = str(error)  # what the loss or the data do not allow; said in the notes
+    return FlatnessTable(found, left_out)
+
+
+class FlatnessTable:
+    """What `flatness` measured; ``print`` it.
+
+    Attributes
+    ----------
+    measures : dict of label to Flatness
+        The records.
+    records : list of dict
+        The same as plain values, with the label as ``"measure"``.
+    left_out : dict of label to str
+        Measures that the loss or the data do not allow, and why.
+    notes : list of str
+        What a reader must know before believing the values.
+    """
+
+    def __init__(self, measures: dict[str, Flatness], left_out: dict[str, str]) -> None:
+        self.measures = measures
+        self.left_out = left_out
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The measures as plain values."""
+        return [{"measure": label, **record.to_dict()} for label, record in self.measures.items()]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the values, in plain sentences."""
+        found = [f"{label}: {note}" for label, record in self.measures.items() for note in record.notes]
+        found += [f"{label} is left out: {why}" for label, why in self.left_out.items()]
+        if any(record.status.startswith("a lower bound") or record.unit == "%" for record in self.measures.values()):
+            found.append("Worst cases are lower bounds: a search found them.")
+        return found
+
+    def _table(self) -> list[list[str]]:
+        rows = [["measure", "value", "loss", "gradients", "parameters"]]
+        for label, record in self.measures.items():
+            given = ", ".join(f"{k} {shown_number(v)}" for k, v in record.parameters.items() if v is not False)
+            cost = "-" if math.isnan(record.n_gradients) else f"{record.n_gradients:.0f}"
+            rows.append([label, record.value_text(), f"{record.f0:.2e}", cost, given.replace(" True", "")])
+        return rows
+
+    def _head(self) -> str:
+        policies = ", ".join(dict.fromkeys(record.batch_norm for record in self.measures.values()))
+        samples = ", ".join(dict.fromkeys(f"{record.n_samples:,}" for record in self.measures.values()))
+        return f"Measures of flatness on {samples} samples, batch norm: {policies}; larger is sharper"
+
+    _READING = (
+        "value: a rise of the loss unless a percentage, a trace or an eigenvalue; ±: standard error over random draws; "
+        "gradients: the cost, in gradients over all samples"
+    )
+
+    def __str__(self) -> str:
+        rows = self._table()
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = [
+            "   ".join(
+                [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:4], widths[1:4], strict=True)), row[4]]
+            )
+            for row in rows
+        ]
+        notes = ["", "Please note:", *(f"* {note}" for note in self.notes)] if self.notes else []
+        return "\n".join([self._head(), "", *(line.rstrip() for line in lines), "", self._READING, *notes])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """Return the table and the notes for a notebook."""
+        first, *rest = ([html.escape(cell) for cell in row] for row in self._table())
+        head = "".join(f"<th>{cell}</th>" for cell in first)
+        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rest)
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        said = f"<p>Please note:</p><ul>{notes}</ul>" if notes else ""
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"<div><p>{html.escape(self._head())}</p>{table}<p>{self._READING}</p>{said}</div>"
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with one row per measure; needs pandas."""
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("to_frame needs pandas: pip install pandas; to_json and records do not.") from error
+        return pd.DataFrame(self.records)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return records and notes as JSON; write it to ``path`` if given. A number that JSON lacks becomes null."""
+        records = [
+            {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+            for record in self.records
+        ]
+        text = json.dumps({"records": records, "left_out": self.left_out, "notes": self.notes}, indent=2, default=repr)
+        if path is not None:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        return text
 
 
 def check_measures(measures: str | Sequence[str] | Mapping[str, Any] | None = None) -> dict[str, Measure]:
@@ -151,7 +373,10 @@ def _own_measure(
 ) -> Flatness:
     """Return what a user's function measures, as a record with its label as the name."""
     given = {"random_state": random_state} if _takes_random_state(measure) else {}
-    found = measure(objective, **given)
+    try:
+        found = measure(objective, **given)
+    except Exception as error:  # a function of the user may raise anything
+        raise WrongArgument(f"measures[{label!r}] failed on the Objective: {shown(error)}") from error
     if isinstance(found, Flatness):
         return replace(found, name=label)
     if isinstance(found, bool) or not isinstance(found, numbers.Real):

@@ -576,6 +576,20 @@ class Objective:
         weights = self._fn.loss.weights(batch.y, batch.weight, _wide(self.device))
         return float(len(batch.y)) if weights is None else float(weights.sum())
 
+    @property
+    def loss(self) -> RowLoss:
+        """The loss of the module's outputs."""
+        return self._fn.loss
+
+    @contextlib.contextmanager
+    def using_loss(self, loss: RowLoss) -> Iterator[None]:
+        """Within it, f is the mean of another loss of the same outputs, in which samples count as before."""
+        before, self._fn.loss = self._fn.loss, loss
+        try:
+            yield
+        finally:
+            self._fn.loss = before
+
     def restrict(self, subspace: "Subspace") -> RestrictedObjective:
         """Return f on the affine subspace z -> theta0 + A z, with the same methods in z."""
         return RestrictedObjective(self, subspace)
@@ -814,7 +828,7 @@ def _double_precision(criterion: Any, device: torch.device) -> RowLoss:
             f"criterion must be a function of (y_pred, y), such as CrossEntropyLoss(); got {shown(criterion)}."
         )
     if not isinstance(criterion, nn.Module):
-        return RowLoss(criterion)
+        return RowLoss(criterion, criterion=criterion)
     if getattr(criterion, "reduction", "mean") != "mean":
         raise ValueError(f"criterion must have reduction='mean'; got reduction={criterion.reduction!r}.")
     wide = _wide(device)

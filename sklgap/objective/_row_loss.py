@@ -32,12 +32,15 @@ class RowLoss:
         Maps y to what every sample counts for, of shape (n,). None: all count alike.
     infer : callable, optional
         Maps (module, X) to y_pred, where that is not simply ``module(X)``.
+    criterion : callable, optional
+        What the loss is made from, with its weights and options. None: not known.
     """
 
     mean: Criterion
     terms: Criterion | None = None
     counts: Counts | None = None
     infer: Callable[[nn.Module, Any], Any] | None = None
+    criterion: Criterion | None = None
 
     def alike(self) -> "RowLoss":
         """Return the loss for samples that are known to count alike: its mean is the criterion itself, to the bit."""
@@ -57,12 +60,18 @@ class RowLoss:
             losses = plain_terms(y_pred, y)
             return losses * class_weight.to(losses)[y.to(losses.device)]
 
-        loss = RowLoss(self.mean, terms, counts)
+        loss = RowLoss(self.mean, terms, counts, criterion=self.criterion)
         return replace(loss, mean=lambda y_pred, y: loss.weighted(y_pred, y)[0])
 
     def of_the_mean(self) -> "RowLoss":
         """Return the loss without what is said of its terms."""
         return replace(self, terms=None, counts=None)
+
+    def of_outputs(self, function: Callable[[Any], Any]) -> "RowLoss":
+        """Return the loss of ``function(y_pred)`` in place of y_pred."""
+        plain = self.terms
+        terms = None if plain is None else lambda y_pred, y: plain(function(y_pred), y)
+        return replace(self, mean=lambda y_pred, y: self.mean(function(y_pred), y), terms=terms)
 
     def weights(self, y: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Tensor | None:
         """Return what every sample counts for, its own weight included; None where all count alike."""
@@ -120,7 +129,7 @@ def row_loss(
     if isinstance(criterion, RowLoss):
         return criterion
     if not isinstance(criterion, nn.Module) or not hasattr(criterion, "reduction"):
-        return RowLoss(evaluate(criterion))
+        return RowLoss(evaluate(criterion), criterion=criterion)
     unreduced = evaluate(per_sample(criterion))
     counts = counts_of(criterion, gaps=gaps)
 
@@ -131,7 +140,7 @@ def row_loss(
         # Of an image with a class for every pixel, each pixel counts.
         return losses.flatten(1).mean(1) if counts is None else losses.flatten(1).sum(1)
 
-    return RowLoss(evaluate(criterion), terms, counts)
+    return RowLoss(evaluate(criterion), terms, counts, criterion=criterion)
 
 
 def counts_of(criterion: Criterion, *, gaps: bool = False) -> Counts | None:

@@ -1,0 +1,80 @@
+r"""The Fisher matrix of the model's own distribution over classes: its diagonal and its trace, from random vectors.
+
+.. math:: F = \frac{1}{n} \sum_{i=1}^n E_{y \sim p(\cdot | x_i)} \nabla \log p(y | x_i) \, \nabla \log p(y | x_i)^T
+    = \frac{1}{n} \sum_{i=1}^n J_i^T (\mathrm{diag}(p_i) - p_i p_i^T) J_i
+
+with :math:`p_i` the probabilities of the classes, and :math:`J_i` the Jacobian of the logits. This is the true Fisher
+matrix, with labels of the model. The empirical one, with the labels of the data, is something else where the model is
+wrong, and vanishes with the gradients where it fits the data exactly (Kunstner et al., 2019).
+
+With random signs s, the vectors :math:`v = \sqrt p \, s - p \, (\sqrt p \cdot s)` have mean zero and the covariance
+:math:`\mathrm{diag}(p) - p p^T`. So the gradient G of :math:`\frac{1}{n} \sum_i v_i \cdot z_i`, with z the logits, has
+:math:`n \, E \, G G^T = F` exactly, also where batch norm makes samples depend on each other. A draw costs one
+gradient, and no gradients of single samples. Drawn labels would do as well, but where a model is sure of its classes
+they hardly ever differ from these, and then there is nothing to measure.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sklgap.inspection._normalized_logits import is_cross_entropy
+from sklgap.objective import Objective
+from sklgap.objective._row_loss import RowLoss
+
+
+def squared_gradients(objective: Objective, n_draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return the diagonal of F, of shape (n_params,), and estimates of its trace, of shape (n_draws,); in float64.
+
+    Raises
+    ------
+    ValueError
+        For a criterion that is not the cross entropy, or samples that do not count alike.
+    """
+    check_likelihood(objective)
+    wide = torch.float32 if objective.device.type == "mps" else torch.float64  # Apple's devices know no float64
+    diagonal = torch.zeros_like(objective.theta0, dtype=wide)
+    traces = []
+    with objective.using_loss(RowLoss(_RandomOutputs(generator))):
+        for _ in range(n_draws):
+            squares = objective.gradient()[1].to(wide).square() * objective.n_samples
+            if not bool(torch.isfinite(squares).all()):
+                raise ValueError("The gradient must be finite at the point measured; it is not.")
+            diagonal += squares / n_draws
+            traces.append(squares.sum())
+    return diagonal, torch.stack(traces).cpu()
+
+
+def check_likelihood(objective: Objective) -> None:
+    """Raise a ValueError unless the loss is the negative log-likelihood of classes, and samples count alike."""
+    if not is_cross_entropy(objective):
+        raise ValueError(
+            "The criterion must be torch.nn.CrossEntropyLoss for a Fisher matrix, which needs the probabilities of "
+            "classes."
+        )
+    if objective.data.weighted or objective.loss.counts is not None:
+        raise ValueError(
+            "Samples must count alike for a Fisher matrix; got sample_weight, class weights or ignored targets: "
+            "measure the pair (module, torch.nn.CrossEntropyLoss()) on samples with a target."
+        )
+
+
+class _RandomOutputs:
+    """The mean inner product of logits with random vectors that have the covariance of the slopes of labels."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def __call__(self, y_pred: Any, y: Tensor) -> Tensor:
+        if not isinstance(y_pred, Tensor) or y_pred.ndim != 2:
+            got = tuple(y_pred.shape) if isinstance(y_pred, Tensor) else type(y_pred).__name__
+            raise ValueError(
+                f"module must return logits of shape (n_samples, n_classes) for a Fisher matrix; got {got}."
+            )
+        logits = y_pred.float() if y_pred.device.type == "mps" else y_pred.double()
+        p = logits.detach().softmax(dim=1)
+        root = p.sqrt()
+        signs = (torch.randint(0, 2, p.shape, generator=self.generator) * 2 - 1).to(p)
+        vectors = root * signs - p * (root * signs).sum(dim=1, keepdim=True)
+        return (vectors * logits).sum() / len(logits)

@@ -1,0 +1,55 @@
+r"""The loss of normalised logits: a measure of flatness that the scale of the logits does not change.
+
+A net that fits its data can lower its cross entropy by larger logits alone, and that changes the flatness of its loss.
+Andriushchenko et al. (2023, Section 3) therefore measure the loss of
+
+.. math:: \tilde z = \frac{z - \bar z}{\sqrt{\frac{1}{K} \sum_k (z_k - \bar z)^2}}
+
+with z the logits of a sample, K classes and :math:`\bar z` their mean, a definition they take from Tsuzuku et al.
+(2020). The cross entropy does not change when :math:`\bar z` is subtracted.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sklgap.inspection._points import full_space_objective
+from sklgap.objective import Objective
+from sklgap.objective._check import Measurable
+
+
+@contextlib.contextmanager
+def measured_objective(
+    estimator: Measurable, X: Any, y: Any, *, normalize_logits: bool = False, **kwargs: Any
+) -> Iterator[Objective]:
+    """Give the objective of an estimator in the full space; within it, f may be the loss of normalised logits."""
+    objective = full_space_objective(estimator, X, y, "estimator", **kwargs)
+    if not normalize_logits:
+        yield objective
+        return
+    if not is_cross_entropy(objective):
+        raise ValueError(
+            "normalize_logits must be False unless the criterion is torch.nn.CrossEntropyLoss, whose inputs are logits."
+        )
+    with objective.using_loss(objective.loss.of_outputs(normalized)):
+        yield objective
+
+
+def is_cross_entropy(objective: Objective) -> bool:
+    """Say whether the loss is the cross entropy of logits."""
+    criterion = objective.loss.criterion
+    return isinstance(criterion, nn.CrossEntropyLoss) or criterion is nn.functional.cross_entropy
+
+
+def normalized(logits: Any) -> Tensor:
+    """Return logits with mean 0 and variance 1 over the classes; NaN for a sample whose logits are all equal."""
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"normalize_logits needs a module that returns logits as a tensor; got {type(logits).__name__}."
+        )
+    wide = logits.float() if logits.device.type == "mps" else logits.double()  # Apple's devices know no float64
+    centred = wide - wide.mean(dim=1, keepdim=True)
+    return centred / torch.sqrt(centred.square().mean(dim=1, keepdim=True))
