@@ -94,6 +94,6 @@ class MeasureRankingDisplay:
         ax.grid(axis="x", alpha=0.3)
         ax.set_axisbelow(True)
         if ax.get_legend_handles_labels()[0]:
-            ax.legend(frameon=False, fontsize="small")
+            ax.legend(frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
         self.ax_, self.figure_ = ax, ax.figure
         return self
