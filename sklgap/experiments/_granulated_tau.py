@@ -96,7 +96,7 @@ def _tau_b(one: np.ndarray, two: np.ndarray, codes: np.ndarray, weights: np.ndar
         signs_one, signs_two = (np.sign(values[own, None] - values[None, :]) for values in (one, two))
         for place, signs in enumerate((signs_one * signs_two, signs_one != 0, signs_two != 0)):
             sums[place, trial] = np.bincount(codes, signs.sum(axis=0), minlength=n)
-    agree, untied_one, untied_two = np.einsum("rt,ktu,ru->kr", weights, sums, weights, optimize=True)
+    agree, untied_one, untied_two = ((weights @ own * weights).sum(axis=1) for own in sums)
     untied = np.sqrt(untied_one * untied_two)
     return np.divide(agree, untied, out=np.full(len(weights), math.nan), where=untied > 0)
 

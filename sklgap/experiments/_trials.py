@@ -215,7 +215,7 @@ def _measured(name: str, measure: Callable[..., Any], objective: Objective, seed
         return float(measure(objective, random_state=seed).value)
     except Exception as error:  # a measure of the user may raise anything
         raise WrongArgument(
-            f"measures must be functions that take every minimum; {name} raised {type(error).__name__}: {error}"
+            f"measures must be defined at every minimum; {name} raised {type(error).__name__}: {error}"
         ) from error
 
 
