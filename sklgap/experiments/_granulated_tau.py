@@ -52,7 +52,7 @@ def granulated_taus(first: Any, second: Any, trials: Any, settings: Any, resampl
     Notes
     -----
     ``plain`` and ``within`` are tau-b, as ``scipy.stats.kendalltau`` has it; ``within`` is its mean over the settings
-    where it is defined. ``granulated`` is that of Jiang et al. (2020), Section 4: the mean over settings i of
+    where it is defined. ``granulated`` is that of Jiang et al. (2020): the mean over settings i of
 
     .. math:: \psi_i = \frac{1}{m_i} \sum_{\text{others fixed}} \tau, \qquad
         \tau = \operatorname{mean}_{\text{pairs}} \operatorname{sign}(\mu_1 - \mu_2) \operatorname{sign}(g_1 - g_2)

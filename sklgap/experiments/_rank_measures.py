@@ -83,7 +83,7 @@ def rank_measures(
     Notes
     -----
     The plain tau and that within settings are tau-b, as ``scipy.stats.kendalltau`` has it. The granulated tau is
-    :math:`\Psi` of Jiang et al., Section 4: for each hyper-parameter the mean tau over groups of minima that are equal
+    :math:`\Psi` of Jiang et al.: for each hyper-parameter the mean tau over groups of minima that are equal
     in all others, in which a tie counts as 0; then the mean over the hyper-parameters. Minima of one group are of one
     trial: they start from the same seed.
 
@@ -503,8 +503,9 @@ def _values(minima: list[dict[str, Any]], column: str, argument: str) -> list[An
 
 def _numbers(minima: list[dict[str, Any]], column: str, argument: str) -> np.ndarray:
     """Return a column of numbers, NaN where there is none."""
+    values = _values(minima, column, argument)
     try:
-        return np.array([math.nan if value is None else float(value) for value in _values(minima, column, argument)])
+        return np.array([math.nan if value is None else float(value) for value in values])
     except (TypeError, ValueError):
         raise WrongArgument(f"{argument} must be of columns of numbers, which {column!r} is not.") from None
 

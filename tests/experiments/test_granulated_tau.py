@@ -31,7 +31,7 @@ def taus(first, second, trials, settings, n_resamples=50, seed=0):
 
 
 def psi(first, second, trials, settings, axis):
-    """Jiang et al. (2020), Section 4, in so many words."""
+    """Return psi of Jiang et al. (2020), in so many words."""
     others = [j for j in range(settings.shape[1]) if j != axis]
     groups = {}
     for i in range(len(first)):
@@ -212,7 +212,7 @@ def test_intervals_hold_the_true_value():
 
     kinds = ("plain", "granulated", "within")
     truth = {
-        kind: np.mean([getattr(found, kind).value for found in [study(60, 2) for _ in range(10)]]) for kind in kinds
+        kind: np.mean([getattr(found, kind).value for found in [study(60, 2) for _ in range(5)]]) for kind in kinds
     }
     held = {kind: 0 for kind in kinds}
     for _ in range(100):
