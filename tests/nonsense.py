@@ -78,6 +78,8 @@ EFFORT = {
         "n_orders",
         "n_trials",
         "n_batches",
+        "n_pairs",
+        "n_draws",
         "n_products",
         "n_steps",
         "n_vectors",
@@ -183,6 +185,12 @@ def calls():
         "hessian_spectral_density": measured(
             inspection.hessian_spectral_density, n_vectors=2, n_steps=3, n_points=5, width=0.1
         ),
+        "average_sharpness": measured(inspection.average_sharpness, n_pairs=2),
+        "ball_sharpness": measured(inspection.ball_sharpness, max_iter=1, n_products=1),
+        "fisher_sharpness": measured(inspection.fisher_sharpness, max_iter=1, n_products=1, n_draws=2),
+        "fisher_trace": measured(inspection.fisher_trace, n_draws=2),
+        "flatness": measured(inspection.flatness, measures=["average_sharpness", "m_sharpness"]),
+        "m_sharpness": measured(inspection.m_sharpness, m=12),
         "hessian_trace": measured(inspection.hessian_trace, n_products=6),
         "ritz_values": measured(inspection.ritz_values, subspace_dim=3),
         "loss_on_plane": measured(inspection.loss_on_plane, alphas=[0.0, 1.0], betas=[0.0, 1.0]),

@@ -31,6 +31,8 @@ RECORDS = {
     "Evaluation",
     "GapExplanation",
     "GapReport",
+    "Flatness",
+    "FlatnessTable",
     "HessianEigenvalues",
     "HessianTrace",
     "HyperparameterTransfer",

@@ -40,6 +40,8 @@ for objective in objectives:
 step("sharpness")
 i.adaptive_sharpness(objectives[0], random_state=0)
 step("adaptive_sharpness")
+i.flatness(objectives[0], random_state=0)
+step("flatness")
 for objective in objectives:
     i.hessian_eigenvalues(objective, random_state=0)
 step("hessian_eigenvalues")
@@ -72,6 +74,7 @@ STEPS = (
     "our names",
     "sharpness",
     "adaptive_sharpness",
+    "flatness",
     "hessian_eigenvalues",
     "other spectra",
     "gradient_noise_scale",

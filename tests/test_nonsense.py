@@ -81,6 +81,7 @@ def test_everything_public_that_takes_numbers_is_there():
         ({"random_state": 10**30}, r"^random_state must be below 2\*\*63"),
         ({"verbose": "loud"}, r"^verbose must be True, False or an integer of at least 0; got 'loud'"),
         ({"warm_start": np.zeros(2)}, r"^warm_start must be True or False; got array\(\[0\., 0\.\]\)\.$"),
+        ({"lr_scaling": np.zeros((1, 2))}, r"^lr_scaling must be None, 'sqrt', 'linear' or 'sde'; got array"),
         ({"optimizer": int}, r"^optimizer must be "),
         ({"train_split": len}, r"^train_split must be "),
         ({"net": len}, r"^net must be "),

@@ -11,11 +11,14 @@ from sklgap import LBGapClassifier, batch_size_curve, explain_gap, largest_safe_
 from sklgap.datasets import fetch_mnist, make_mnist_like
 from sklgap.experiments import BatchSizeCurve, BatchSizeLimits, Estimate, GapExplanation, batch_size_limits
 from sklgap.inspection import (
+    Flatness,
     HessianEigenvalues,
     LossCurve,
     ParametricPlotDisplay,
     Sharpness,
     adaptive_sharpness,
+    average_sharpness,
+    flatness,
     hessian_eigenvalues,
     loss_along_line,
     rescale_layers,
@@ -39,6 +42,9 @@ def study() -> list[Sharpness]:
     assert_type(several, list[Sharpness])
     assert_type(adaptive_sharpness(lb, X, y, epsilon=np.array([1e-3]), solver="power"), list[Sharpness])
     assert_type(sharpness_score(sb, X, y, solver="power"), float)
+
+    assert_type(average_sharpness(sb, X, y, sigma=0.01, n_pairs=2, max_samples=50), Flatness)
+    assert_type(flatness(sb, X, y, measures={"norm": lambda f: float(f.theta0.norm())}).measures, dict[str, Flatness])
 
     f = check_objective(sb, X, y, batch_norm="population", dtype=torch.float64)
     assert_type(f, Objective)

@@ -36,6 +36,7 @@ from sklgap.regimes import (
     ConstantBatch,
     check_batch_regime,
     check_batch_size,
+    check_lr_scaling,
     check_lr_schedule,
     default_base_batch_size,
 )
@@ -306,7 +307,7 @@ def _regime(model: Any, n_samples: int) -> Any:
                 f"batch_size must be None beside a batch_regime that varies, {regime!r}; got {shown(model.batch_size)}."
             )
         regime = ConstantBatch(model.batch_size)
-    if model.lr_scaling == "sde" and regime.varies:
+    if check_lr_scaling(model.lr_scaling) == "sde" and regime.varies:
         raise ValueError(
             "batch_regime must be constant with lr_scaling='sde', whose betas belong to one batch size; got "
             f"{regime!r}: use lr_scaling='sqrt'."

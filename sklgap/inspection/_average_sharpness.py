@@ -82,7 +82,7 @@ def average_sharpness(
     See Also
     --------
     ball_sharpness : The worst case instead of the average.
-    hessian_trace : For small steps the value is sigma ** 2 / 2 times the trace of T H T.
+    hessian_trace : Of a smooth net, the value for small steps is sigma ** 2 / 2 times the trace of T H T.
 
     Notes
     -----

@@ -29,6 +29,8 @@ from torch.utils.data import (
 from sklgap import LBGapClassifier
 from sklgap.inspection import (
     adaptive_sharpness,
+    average_sharpness,
+    ball_sharpness,
     gradient_noise_scale,
     gradient_standard_error,
     hessian_eigenvalues,
@@ -37,6 +39,7 @@ from sklgap.inspection import (
     loss_along_arc,
     loss_along_line,
     loss_on_plane,
+    m_sharpness,
     ritz_values,
     sharpness,
 )
@@ -641,6 +644,9 @@ def moments(density):
 MEASUREMENTS = {
     "sharpness": lambda d, **k: sharpness((tanh_net(), CE), *d, random_state=0, **k).value,
     "adaptive": lambda d, **k: adaptive_sharpness((tanh_net(), CE), *d, random_state=0, **k).value,
+    "average": lambda d, **k: average_sharpness((tanh_net(), CE), *d, n_pairs=3, random_state=0, **k).value,
+    "ball": lambda d, **k: ball_sharpness((tanh_net(), CE), *d, random_state=0, **k).value,
+    "m": lambda d, **k: m_sharpness((tanh_net(), CE), *d, m=5, random_state=0, **k).value,
     "eigenvalues": lambda d, **k: hessian_eigenvalues((tanh_net(), CE), *d, k=2, random_state=0, **k).eigenvalues,
     "trace": lambda d, **k: hessian_trace((tanh_net(), CE), *d, random_state=0, **k).value,
     "density": lambda d, **k: moments(
