@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sklgap._checks import WrongArgument, check_arguments, check_integer, check_random_state, is_one_of, shown
+from sklgap._checks import WrongArgument, check_arguments, check_random_state, is_integer, is_one_of, shown
 from sklgap.experiments import _notes as notes
 from sklgap.experiments._estimate import Estimate
 from sklgap.experiments._granulated_tau import Taus, draw_resamples, granulated_taus
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # The columns of a census that say how a minimum was trained, and what a reader calls them.
 _SETTINGS = {"learning_rate": "learning rate", "regime": "batch regime", "init": "initialisation"}
+_MOST_RESAMPLES = 100_000
 # From this share of tied pairs on, a note says what they do.
 _MANY_TIES = 0.1
 
@@ -125,7 +126,11 @@ def rank_measures(
     1.0
     """
     check_arguments(rank_measures, locals())
-    check_integer("n_resamples", n_resamples, least=20)
+    if not is_integer(n_resamples, 20) or n_resamples > _MOST_RESAMPLES:
+        raise ValueError(
+            f"n_resamples must be an integer from 20 to {_MOST_RESAMPLES}, which are all in memory; got "
+            f"{shown(n_resamples)}."
+        )
     rng = check_random_state(random_state)
     if target is None or not is_one_of(target, ("test", "gap")):
         raise ValueError(f"target must be 'test' or 'gap'; got {shown(target)}.")

@@ -349,7 +349,8 @@ BAD = {
     "no score": (minima(), {"measures": ["flat"], "score": 1}, "score must be None or the name of a score"),
     "setting": (minima(), {"measures": ["flat"], "hyperparameters": ["depth"]}, "hyperparameters must be of columns"),
     "trial": (minima(), {"measures": ["flat"], "hyperparameters": ["trial"]}, "hyperparameters must not be the trial"),
-    "resamples": (minima(), {"measures": ["flat"], "n_resamples": 1}, "n_resamples must be an integer of at least 20"),
+    "resamples": (minima(), {"measures": ["flat"], "n_resamples": 1}, "n_resamples must be an integer from 20 to"),
+    "too many": (minima(), {"measures": ["flat"], "n_resamples": 10**9}, "n_resamples must be an integer from 20 to"),
     "no trial": ([{"flat": 1, "test_accuracy": 1}], {"measures": ["flat"]}, "census must be of columns that all"),
     "a setting that is missing": (minima(learning_rate=None), {"measures": ["flat"]}, "hyperparameters must be known"),
 }
