@@ -281,8 +281,13 @@ class MeasureRanking(Result):
         better = [f"{name} ({taus[name].value:+.2f})" for name in order if taus[name].low > 0]
         worse = [f"{name} ({taus[name].value:+.2f})" for name in order if taus[name].high < 0]
         n_rest = len(order) - len(better) - len(worse)
+        equal = [f"{n} ({t.value:+.2f})" for n, t in taus.items() if not t.has_interval and not math.isnan(t.value)]
+        # The strongest relation may be one of these: a tau of 1 in every trial.
+        also = f"; without an interval, as all trials have the same tau: {listed(equal)}" if equal else ""
         if not better and not worse:
-            return f"{condition}, no measure goes with {self.target_name}: no interval of tau excludes 0."
+            return (
+                f"{condition}, no measure is shown to go with {self.target_name}: no interval of tau excludes 0{also}."
+            )
         good, bad = (
             ("the better test", "the worse test")
             if self.settings["target"] == "test"
@@ -296,7 +301,7 @@ class MeasureRanking(Result):
             if n_rest
             else ""
         )
-        return f"{condition}, the flatter minima have {', and '.join(said)}{rest}."
+        return f"{condition}, the flatter minima have {', and '.join(said)}{rest}{also}."
 
     def _head(self) -> list[str]:
         s = self.settings
@@ -309,7 +314,9 @@ class MeasureRanking(Result):
 
     @property
     def _error(self) -> str:
-        return f"the test error in {self.settings['score']}" if self.settings["target"] == "test" else self.target_name
+        if self.settings["target"] == "gap":
+            return self.target_name
+        return "the test error" + ("" if self.settings["score"] == "accuracy" else f" in {self.settings['score']}")
 
     def _columns(self) -> dict[str, str]:
         """Return the pairs that are printed: name to header."""

@@ -190,7 +190,7 @@ def _noisy(seed, n_trials=5, effect=0.0, settings=0.0):
 def test_the_verdict_where_nothing_is_shown():
     found = rank_measures(_noisy(0), measures=["flat"])
     assert found.measures["flat"].plain.has_interval
-    assert "no measure goes with test accuracy" in found.verdict[0]
+    assert "no measure is shown to go with test accuracy" in found.verdict[0]
     assert "learning rate" in found.verdict[0]
     assert "batch regime" in found.verdict[0]
 
@@ -230,6 +230,8 @@ def test_one_trial_has_no_interval():
 
 def test_equal_trials_have_no_interval():
     assert said(rank_measures(census(), measures=["flat"]), "no interval", "identical trials")
+    mixed = [{**record, "steady": -record["test_accuracy"]} for record in _noisy(0)]
+    assert "the same tau: steady (+1.00)" in rank_measures(mixed, measures=["flat", "steady"]).verdict[0]
 
 
 def test_one_rate_is_no_axis():
