@@ -453,13 +453,14 @@ class StabilityMeasurement:
     Notes
     -----
     Every search begins with the eigenvectors of the last one, which saves products; see ``start`` of
-    `hessian_eigenvalues`. A recorder begins every fit without them, so that records depend on the fit alone.
-    After a kill, ``memory`` resumes a fit without them too: its records agree with those of an undisturbed one to
-    ``tol``. NaN is recorded where there is nothing to measure: an adaptive optimiser has no preconditioner before its first update, and
-    a training that diverged has no finite Hessian.
+    `hessian_eigenvalues`. A recorder begins every fit without them, so that records depend on the fit alone. After a
+    kill, ``memory`` resumes a fit without them too: its records agree with those of an undisturbed one to ``tol``.
 
-    Whether a callback of your own changes gradients cannot be seen: the threshold is that of the optimiser's own update.
-    skorch's ``GradientNormClipping`` is refused.
+    NaN is recorded where there is nothing to measure: an adaptive optimiser has no preconditioner before its first
+    update, and a training that diverged has no finite Hessian.
+
+    Whether a callback of your own changes gradients cannot be seen: the threshold is that of the optimiser's own
+    update. skorch's ``GradientNormClipping`` is refused.
 
     Examples
     --------
