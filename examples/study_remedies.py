@@ -226,7 +226,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=["mnist1d", "mnist", "cifar10"], default="mnist1d")
     parser.add_argument("--quick", action="store_true", help="few samples and epochs")
-    parser.add_argument("--trials", type=int, default=5)
+    parser.add_argument("--trials", type=int, help="paired trials (5, and 2 with --quick)")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--memory", help="folder that keeps finished fits")
     parser.add_argument("--output", help="file to write the record to, as JSON")
@@ -250,7 +250,7 @@ def main():
         y_test,
         regimes=regimes,
         reference="SB",
-        n_trials=arguments.trials,
+        n_trials=arguments.trials or (2 if arguments.quick else 5),
         epsilon=[1e-3],
         max_samples=1000,
         random_state=0,

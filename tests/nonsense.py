@@ -317,8 +317,17 @@ def small_experiments():
         "fit_steps_to_loss": {"batch_sizes": [10, 100, 1000], "n_steps": [1050, 150, 60]},
         "parallel_model": {"batch_sizes": [10, 100], "n_updates": [1050, 150]},
         "overhead_efficiency": {"overhead": 2.0},
+        "rank_measures": {"census": minima(), "measures": ["flat"], "n_resamples": 20},
     }
     return {name: plain(getattr(experiments, name), **good) for name, good in found.items()}
+
+
+def minima():
+    """Records of two settings and two trials."""
+    return [
+        {"trial": i // 2, "regime": i % 2, "flat": float(i), "test_accuracy": 1 / (1 + i), "train_accuracy": 1.0}
+        for i in range(4)
+    ]
 
 
 @functools.cache
@@ -349,7 +358,13 @@ def results():
     """One result of each experiment that a display draws."""
     runs = small_experiments()
     names = ["compare_regimes", "gap_report", "minima_census", "parallel_model", "time_to_accuracy", "warm_start_curve"]
-    names += ["branched_critical_batch_size", "critical_batch_size", "explain_gap", "fit_steps_to_loss"]
+    names += [
+        "branched_critical_batch_size",
+        "critical_batch_size",
+        "explain_gap",
+        "fit_steps_to_loss",
+        "rank_measures",
+    ]
     return {name: runs[name].run(**runs[name].good) for name in names} | {"batch_size_curve": curve()}
 
 
@@ -382,6 +397,7 @@ def displays():
         experiments.BatchSizeCurveDisplay: ("from_curve", {"curve": curve()}),
         experiments.GapExplanationDisplay: ("from_explanation", {"explanation": result["explain_gap"]}),
         experiments.GapReportDisplay: ("from_report", {"report": result["gap_report"]}),
+        experiments.MeasureRankingDisplay: ("from_ranking", {"ranking": result["rank_measures"]}),
         experiments.MinimaCensusDisplay: ("from_census", {"census": result["minima_census"]}),
         experiments.ParallelModelDisplay: ("from_model", {"model": result["parallel_model"]}),
         experiments.RegimeComparisonDisplay: ("from_comparison", {"comparison": result["compare_regimes"]}),

@@ -42,10 +42,12 @@ from sklgap.experiments._plot._explain_gap import GapExplanationDisplay
 from sklgap.experiments._plot._gap_report import GapReportDisplay
 from sklgap.experiments._plot._minima_census import MinimaCensusDisplay
 from sklgap.experiments._plot._parallel_model import ParallelModelDisplay
+from sklgap.experiments._plot._rank_measures import MeasureRankingDisplay
 from sklgap.experiments._plot._steps_to_loss import StepsToLossDisplay
 from sklgap.experiments._plot._time_to_accuracy import TimeToAccuracyDisplay
 from sklgap.experiments._plot._warm_start import WarmStartDisplay
 from sklgap.experiments._protocol import Measurement
+from sklgap.experiments._rank_measures import MeasureRanking, RankedMeasure, rank_measures
 from sklgap.experiments._safe_batch_size import NonInferiority, SafeBatchSize, largest_safe_batch_size
 from sklgap.experiments._sharpness_trajectory import SharpnessTrajectory, sharpness_trajectory
 from sklgap.experiments._stability_trajectory import StabilityTrajectory, stability_trajectory
@@ -69,12 +71,15 @@ __all__ = [
     "GapExplanationDisplay",
     "GapReport",
     "GapReportDisplay",
+    "MeasureRanking",
+    "MeasureRankingDisplay",
     "Measurement",
     "MinimaCensus",
     "MinimaCensusDisplay",
     "NonInferiority",
     "ParallelModel",
     "ParallelModelDisplay",
+    "RankedMeasure",
     "RegimeComparison",
     "RegimeComparisonDisplay",
     "SafeBatchSize",
@@ -99,6 +104,7 @@ __all__ = [
     "minima_census",
     "overhead_efficiency",
     "parallel_model",
+    "rank_measures",
     "sharpness_trajectory",
     "stability_trajectory",
     "steps_to_loss",

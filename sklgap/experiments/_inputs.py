@@ -115,6 +115,23 @@ def check_target_loss(target_loss: Any) -> None:
         raise ValueError(f"target_loss must be a number above 0; got {target_loss!r}.")
 
 
+def check_learning_rates(learning_rates: Any, classifier: LBGapClassifier) -> list[float | None]:
+    """Return the learning rates to train with; None stands for the estimator's own."""
+    if learning_rates is None:
+        return [None]
+    if "optimizer__lr" in classifier.get_params():
+        raise ValueError("learning_rates must be None beside optimizer__lr, which would override them: give lr.")
+    try:
+        rates = np.asarray(learning_rates, dtype=float)
+    except (TypeError, ValueError):
+        rates = np.empty(0)
+    if rates.ndim != 1 or not len(rates) or not ((rates > 0) & np.isfinite(rates)).all():
+        raise ValueError(f"learning_rates must be None or a sequence of numbers above 0; got {learning_rates!r}.")
+    if len(np.unique(rates)) < len(rates):
+        raise ValueError(f"learning_rates must all be different; got {learning_rates!r}.")
+    return rates.tolist()
+
+
 def without_head(estimator: Any, X: Any, y: Any, *others: Any) -> tuple[Any, ...]:
     """Return the classifier at the end of a pipeline, X as it gets it, and other inputs as it gets them."""
     if not hasattr(estimator, "steps"):

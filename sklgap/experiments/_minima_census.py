@@ -1,9 +1,9 @@
-"""``minima_census``: sharpness and test scores of the minima that many seeds and initialisations lead to."""
+"""``minima_census``: flatness and test scores of the minima that many seeds, initialisations and rates lead to."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 from torch import nn
 
-from sklgap._checks import check_arguments
+from sklgap._checks import WrongArgument, check_arguments, shown
 from sklgap._typing import BatchNormPolicy, Solver
 from sklgap.experiments import _notes as notes
 from sklgap.experiments._estimate import (
@@ -25,6 +25,7 @@ from sklgap.experiments._estimate import (
 from sklgap.experiments._inputs import (
     check_classifier,
     check_data,
+    check_learning_rates,
     check_one_sharpness,
     check_regimes,
     check_target_loss,
@@ -36,13 +37,15 @@ from sklgap.experiments._records import Records
 from sklgap.experiments._result import count, listed, mean_std, text_of
 from sklgap.experiments._run import interruptible
 from sklgap.experiments._scores import ACCURACY, Score, Scoring
-from sklgap.experiments._trials import Outcome
+from sklgap.experiments._trials import OF_THE_FIT, Outcome
+from sklgap.inspection._flatness import check_measures
 from sklgap.nets._check import check_init
 
 if TYPE_CHECKING:
     from sklgap.experiments._plot._minima_census import MinimaCensusDisplay
 
-Group = tuple[str, str]
+# The regime, the initialisation, and where several are tried the learning rate, as text.
+Group = tuple[str, ...]
 
 QUANTILES = (0.1, 0.5, 0.9)
 
@@ -57,6 +60,8 @@ def minima_census(
     *,
     regimes: Sequence[Any] | Mapping[str, Mapping[str, Any]] = ("SB", "LB"),
     inits: Sequence[Any] | Mapping[str, Any] = ("glorot_uniform", "torch"),
+    learning_rates: Sequence[float] | None = None,
+    measures: Sequence[str] | Mapping[str, Callable[..., Any]] | None = None,
     n_trials: int = 10,
     target_loss: float | None = None,
     epsilon: float = 1e-3,
@@ -87,8 +92,18 @@ def minima_census(
         Values of ``batch_regime``, or a dict from label to parameter overrides, as for `compare_regimes`.
     inits : sequence or dict, default=("glorot_uniform", "torch")
         Values of ``init``, or a dict from label to value.
+    learning_rates : sequence of float, default=None
+        Values of ``lr``, each for every pair of a regime and an initialisation; with ``lr_scaling`` they are the rates
+        at its base batch size. None: the estimator's own.
+    measures : sequence of str or dict, default=None
+        Measures of flatness beside the sharpness: names that `sklgap.inspection.flatness` knows, or a dict from your
+        name to one of them, or to a function ``measure(objective, *, random_state)`` that returns a number or a
+        `sklgap.inspection.Flatness`. A larger value must mean a sharper minimum. They are measured on the samples of
+        the sharpness, and stand in the records by their names. `rank_measures` says which of them goes with the test
+        score.
     n_trials : int, default=10
-        Minima for each pair of a regime and an initialisation. Trial i has one ``random_state`` in all pairs.
+        Minima for each group: a regime, an initialisation and a learning rate. Trial i has one ``random_state`` in all
+        groups.
     target_loss : float, default=None
         Stop every training once the training loss of an epoch (its mean over the epoch's batches) is at most this, and
         by nothing else before ``max_epochs``: minima of more nearly equal loss. None: the estimator's stopping rule.
@@ -117,12 +132,13 @@ def minima_census(
     See Also
     --------
     compare_regimes : More measurements of fewer minima.
+    rank_measures : Which measure of flatness goes with the test score?
 
     Notes
     -----
     It samples the minima in the proportions in which training finds them: how many others the loss surface has is not
-    seen by it. "Minimum" is where training ended. Costs ``n_trials * len(regimes) * len(inits)`` fits and as many
-    measurements of sharpness.
+    seen by it. "Minimum" is where training ended. Costs ``n_trials * len(regimes) * len(inits) * len(learning_rates)``
+    fits and as many measurements of sharpness, and of each of the measures.
 
     References
     ----------
@@ -146,19 +162,33 @@ def minima_census(
     check_one_sharpness(measurement, "minima_census")
     overrides = check_regimes(regimes)
     starts = _check_inits(inits)
-    if isinstance(check_classifier(estimator).net, nn.Module):
+    classifier = check_classifier(estimator)
+    rates = check_learning_rates(learning_rates, classifier)
+    if isinstance(classifier.net, nn.Module):
         raise ValueError("net must be a name, a class or a function: a module instance has its weights at any init.")
     if any("init" in parameters for parameters in overrides.values()):
         raise ValueError("regimes must not set init: every regime starts from all of inits.")
+    if learning_rates is not None and any("lr" in parameters for parameters in overrides.values()):
+        raise ValueError("regimes must not set lr beside learning_rates: every regime has all of them.")
+    flatness = _check_measures(measures)
     if target_loss is not None:
         check_target_loss(target_loss)
     stop = {} if target_loss is None else {"target_loss": float(target_loss), "tol": None}
-    groups = [(regime, init) for regime in overrides for init in starts]
+    cases = {
+        (regime, init, *([str(rate)] if len(rates) > 1 else [])): {
+            **overrides[regime],
+            **stop,
+            "init": starts[init],
+            **({} if rate is None else {"lr": rate}),
+        }
+        for regime, init, rate in product(overrides, starts, rates)
+    }
+    groups: list[Group] = list(cases)
     if len({_name(group) for group in groups}) < len(groups):
         raise ValueError(f"inits must have labels that make different pairs with those of regimes; got {list(starts)}.")
     found = run_paired_trials(
         estimator,
-        {_name((regime, init)): {**overrides[regime], **stop, "init": starts[init]} for regime, init in groups},
+        {_name(group): parameters for group, parameters in cases.items()},
         check_data(X, y, X_test, y_test),
         measurement,
         n_trials=n_trials,
@@ -167,27 +197,36 @@ def minima_census(
         memory=memory,
         verbose=verbose,
         keep_estimators=False,
+        measures=flatness,
     )
     settings = {
         "reference": _name(groups[0]),
         "regimes": described(overrides),
         "inits": {label: value if isinstance(value, str) else text_of(value) for label, value in starts.items()},
+        "learning_rates": [] if learning_rates is None else rates,
+        "measures": list(flatness),
         "target_loss": None if target_loss is None else float(target_loss),
         **found.settings,
     }
-    by_name = {_name(group): dict(zip(("regime", "init"), group, strict=True)) for group in groups}
+    by_name = {
+        _name(group): {
+            **dict(zip(("regime", "init"), group, strict=False)),
+            **({} if learning_rates is None else {"learning_rate": parameters["lr"]}),
+        }
+        for group, parameters in cases.items()
+    }
     outcomes = [o._replace(record={**o.record, **by_name[o.record["regime"]]}) for o in found.outcomes]
     return MinimaCensus(outcomes, groups, settings, found.interrupted, targets=found.targets, scores=found.scores)
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two groups of minima that differ in the regime or in the initialisation alone.
+    """Two groups of minima that differ in one thing alone: the regime, the initialisation or the learning rate.
 
     Attributes
     ----------
-    first, second : tuple (regime, init)
-        The groups.
+    first, second : tuple of str
+        The groups: regime, initialisation and, where several are tried, learning rate.
     sharpness_ratio : Estimate
         Geometric mean of the sharpness of the second relative to the first, over paired trials.
     score_difference : Estimate
@@ -209,12 +248,12 @@ class MinimaCensus(Records):
     Attributes
     ----------
     records : list of dict
-        One per finished fit: what `compare_regimes` records, and ``init``. Accuracies as fractions, sharpness in
-        percent, seconds.
-    groups : list of tuple (regime, init)
-        Those with a finished fit.
+        One per finished fit: what `compare_regimes` records, ``init``, each of the measures by its name and, where
+        learning rates are given, ``learning_rate``. Accuracies as fractions, sharpness in percent, seconds.
+    groups : list of tuple of str
+        Those with a finished fit: regime, initialisation and, where several are tried, learning rate.
     labels : list of str
-        All groups as text, such as "LB, torch". Everywhere a label may be given as a pair.
+        All groups as text, such as "LB, torch". Everywhere a label may be given as a group.
     notes : list of str
         What a reader must know before believing the figures.
     """
@@ -230,11 +269,13 @@ class MinimaCensus(Records):
         scores: Sequence[Score] = (Score(ACCURACY),),
     ) -> None:
         labels = [_name(group) for group in groups]
+        self._n_parts = max((len(group) for group in groups), default=2)
         super().__init__(outcomes, labels, settings, interrupted, targets=targets, scores=scores)
         self.groups: list[Group] = [group for group in groups if self._of(group)]
 
     def _label_of(self, record: dict[str, Any]) -> str:
-        return _name((record["regime"], record["init"]))
+        group = (record["regime"], record["init"])
+        return _name(group if self._n_parts == 2 else (*group, str(record["learning_rate"])))
 
     def _text(self, label: Any) -> str:
         return _name(label) if isinstance(label, tuple) else str(label)
@@ -245,6 +286,11 @@ class MinimaCensus(Records):
     def sharpness_name(self) -> str:
         """The name of the sharpness in the records."""
         return next(iter(self.sharpness_names()))
+
+    @property
+    def measures(self) -> list[str]:
+        """The names of the measures beside the sharpness, in the records."""
+        return list(self.settings.get("measures", []))
 
     def by_trial(self, label: Any, name: str) -> np.ndarray:
         """Return one quantity of a group, of shape (n_trials,), NaN where a fit had not finished or had diverged."""
@@ -265,13 +311,13 @@ class MinimaCensus(Records):
         )
 
     def contrasts(self) -> list[Contrast]:
-        """Return all pairs of groups that differ in one thing alone: first those of regimes, then those of inits."""
+        """Return all pairs of groups that differ in one thing alone: in the regime, then the init, then the rate."""
         return [self._contrast(*pair) for pair in self._pairs()]
 
     def _pairs(self) -> list[tuple[Group, Group]]:
         pairs = list(combinations(self.groups, 2))
-        of_regimes = [pair for pair in pairs if pair[0][1] == pair[1][1]]
-        return of_regimes + [pair for pair in pairs if pair[0][0] == pair[1][0]]
+        differ = [[i for i, parts in enumerate(zip(*pair, strict=True)) if len(set(parts)) > 1] for pair in pairs]
+        return [pair for part in range(self._n_parts) for pair, d in zip(pairs, differ, strict=True) if d == [part]]
 
     def _contrast(self, first: Group, second: Group) -> Contrast:
         one, other = (self.by_trial(group, self.sharpness_name) for group in (first, second))
@@ -311,7 +357,9 @@ class MinimaCensus(Records):
             *notes.not_converged(converged, target=s["target_loss"] is not None),
             *notes.diverged(losses),
             *self._sharpness_with_loss(),
-            *self._unequal_losses(),
+            *notes.unequal_groups(
+                [self.values(group, "train_loss") for group in self.groups], target=s["target_loss"] is not None
+            ),
             *notes.majority(self),
             *notes.no_interval(differences),
             *notes.seeds_only(differences),
@@ -330,16 +378,6 @@ class MinimaCensus(Records):
                     f"{with_loss.text('+.2f')}): what looks like sharpness there may be how far a fit was trained."
                 )
         return found
-
-    def _unequal_losses(self) -> list[str]:
-        means = [losses.mean() for losses in (self.values(group, "train_loss") for group in self.groups) if len(losses)]
-        if not means or max(means) <= notes.LOSS_RATIO * min(means):
-            return []
-        advice = "" if self.settings["target_loss"] is not None else "; target_loss brings them nearer"
-        return [
-            f"Mean training losses of the groups lie between {min(means):.1e} and {max(means):.1e}: part of any "
-            f"difference between groups may be that one is trained further{advice}."
-        ]
 
     # -- printing --------------------------------------------------------------------------------------------------
 
@@ -368,9 +406,9 @@ class MinimaCensus(Records):
         s = self.settings
         stop = "" if s["target_loss"] is None else f", trained to a loss of {s['target_loss']:g}"
         minima = count(s["n_trials"], "minimum").replace("minimums", "minima")
+        group = "regime and initialisation" if self._n_parts == 2 else "regime, initialisation and learning rate"
         return [
-            f"{minima} for each regime and initialisation{stop}: {s['n_train']:,} training and {s['n_test']:,} test "
-            "samples, mean ± std",
+            f"{minima} for each {group}{stop}: {s['n_train']:,} training and {s['n_test']:,} test samples, mean ± std",
             *self.measured_lines(),
         ]
 
@@ -378,8 +416,8 @@ class MinimaCensus(Records):
         quantiles = ["median" if q == 0.5 else f"{100 * q:.0f} %" for q in QUANTILES]
         scores = self.score_columns(("test",))
         names = ["n", "train loss", *(name for name, *_ in scores)]
-        names += [f"{self.sharpness_names()[self.sharpness_name]} (%)", *quantiles, "rank correlation"]
-        rows = [["regime, init", *names]]
+        names += [f"{self.sharpness_names()[self.sharpness_name]} (%)", *quantiles, "rank correlation", *self.measures]
+        rows = [["regime, init" + (", learning rate" if self._n_parts > 2 else ""), *names]]
         for group in self.groups:
             sharpness = self.values(group, self.sharpness_name)
             rho = self.rank_correlation(group)
@@ -393,6 +431,7 @@ class MinimaCensus(Records):
                     mean_std(sharpness, ".3g"),
                     *(f"{np.quantile(sharpness, q):.3g}" if len(sharpness) else "-" for q in QUANTILES),
                     "-" if math.isnan(rho.value) else f"{rho.value:+.2f}{interval}",
+                    *(mean_std(self.values(group, name), ".3g") for name in self.measures),
                 ]
             )
         return rows
@@ -404,7 +443,10 @@ class MinimaCensus(Records):
         detectable = self.detectable()
         if not math.isnan(detectable):
             first += f"; over {self.settings['n_trials']} trials its interval excludes 0 beyond ±{detectable:.2f}"
-        lines = [first, *(self._sentence(contrast) for contrast in contrasts)]
+        lines = [first]
+        if self.measures:
+            lines.append(f"which measure of flatness goes with test {score}: rank_measures(census)")
+        lines += [*(self._sentence(contrast) for contrast in contrasts)]
         of_sharpness = [*correlations, *(contrast.sharpness_ratio for contrast in contrasts)]
         lines += [f"of sharpness, {line}" for line in self.interval_lines(of_sharpness)]
         return lines + [f"of {score}, {line}" for line in self.interval_lines([c.score_difference for c in contrasts])]
@@ -414,8 +456,7 @@ class MinimaCensus(Records):
     def _statistics(self) -> dict[str, Any]:
         groups = [
             {
-                "regime": group[0],
-                "init": group[1],
+                **dict(zip(("regime", "init", "learning_rate"), group, strict=False)),
                 "n": len(self.values(group, self.sharpness_name)),
                 "rank_correlation": self.rank_correlation(group).to_dict(),
                 "rank_correlation_with_train_loss": self.rank_correlation(group, "train_loss").to_dict(),
@@ -458,3 +499,13 @@ def _check_inits(inits: Any) -> dict[str, Any]:
     if len(starts) < len(inits):
         raise ValueError(f"inits must have different labels; got {inits!r}.")
     return starts
+
+
+def _check_measures(measures: Any) -> dict[str, Callable[..., Any]]:
+    """Return the measures of flatness by the names that they have in the records."""
+    found = {} if measures is None else check_measures(measures)
+    taken = {"regime", "init", "learning_rate", "trial", "seed", *OF_THE_FIT}
+    for name in found:
+        if name in taken or name.startswith(("train_", "test_", "sharpness_")):
+            raise WrongArgument(f"measures must not have the name of another column of the records; got {shown(name)}.")
+    return found

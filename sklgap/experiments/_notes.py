@@ -124,6 +124,26 @@ def unequal_losses(reference: str, losses: Mapping[str, tuple[np.ndarray, np.nda
     ]
 
 
+def unequal_groups(losses: Sequence[np.ndarray], *, target: bool) -> list[str]:
+    """Say so where the mean training losses of groups of minima are far apart.
+
+    Parameters
+    ----------
+    losses : sequence of ndarray
+        The finite training losses of each group.
+    target : bool
+        Whether training ended at a target loss.
+    """
+    means = [values.mean() for values in losses if len(values)]
+    if not means or max(means) <= LOSS_RATIO * min(means):
+        return []
+    advice = "" if target else "; target_loss brings them nearer"
+    return [
+        f"Mean training losses of the groups lie between {min(means):.1e} and {max(means):.1e}: part of any "
+        f"difference between groups may be that one is trained further{advice}."
+    ]
+
+
 def rates_at_the_edge(rates: Mapping[str, float], tried: Sequence[float]) -> list[str]:
     """Say which batch sizes have the smallest or the largest of the learning rates that were tried."""
     edge = [

@@ -1,7 +1,7 @@
 """Several settings of one estimator, trained from the same starting points and judged on the same data."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,7 @@ def run_paired_trials(
     memory: str | Path | None,
     verbose: int,
     keep_estimators: bool = True,
+    measures: Mapping[str, Callable[..., Any]] | None = None,
 ) -> PairedTrials:
     """Check what is asked for, say what it will cost, and run it; KeyboardInterrupt where nothing had finished.
 
@@ -55,6 +56,8 @@ def run_paired_trials(
         As in the experiments.
     keep_estimators : bool, default=True
         As in `run_trials`.
+    measures : dict of str to callable, default=None
+        Further measures of flatness, by the names that they have in the records.
     """
     X, y, X_test, y_test = data
     check_keepable(memory, random_state)
@@ -62,7 +65,7 @@ def run_paired_trials(
         check_candidate(estimator, parameters, len(y))
     rng = check_random_state(random_state)
     seeds = draw_seeds(n_trials, rng)
-    measuring = measurement.settle(len(y), rng)
+    measuring = replace(measurement.settle(len(y), rng), measures=measures or {})
     try_scores(measuring.scores, y_test, y)
     settings = {
         "n_train": len(y),
@@ -77,6 +80,8 @@ def run_paired_trials(
         )
         settings["cost"] = asdict(cost)
         print(cost)
+        if measuring.measures:
+            print(f"  What the measures cost is not known before: {', '.join(measuring.measures)}.")
     trials = [
         Trial(label, dict(parameters), trial, seed)
         for trial, seed in enumerate(seeds)

@@ -108,7 +108,11 @@ MEASUREMENT_NAMES = tuple(f.name for f in fields(Measurement))
 
 @dataclass(frozen=True)
 class Measuring:
-    """A `Measurement` whose values are checked: ``rows`` are the training samples that sharpness is measured on."""
+    """A `Measurement` whose values are checked.
+
+    ``rows`` are the training samples that sharpness is measured on, and ``measures`` are further measures of flatness,
+    by the names that they have in the records.
+    """
 
     epsilons: tuple[float, ...]
     subspace_dims: tuple[int | None, ...]
@@ -116,6 +120,7 @@ class Measuring:
     solver: Solver
     rows: np.ndarray
     scores: tuple[Score, ...] = field(default=(Score("accuracy"),))
+    measures: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """Return what a report says about the measurements."""
@@ -131,6 +136,10 @@ class Measuring:
     def sharpness_keys(self) -> list[str]:
         """Return the names of the sharpnesses in a record."""
         return [sharpness_key(epsilon, dim) for dim in self.subspace_dims for epsilon in self.epsilons]
+
+    def flatness_keys(self) -> list[str]:
+        """Return the names of all that is measured around the weights: the sharpnesses and the further measures."""
+        return [*self.sharpness_keys(), *self.measures]
 
 
 def given_measurement(experiment: Callable[..., Any], given: Mapping[str, Any]) -> Measurement:

@@ -15,6 +15,7 @@ from sklgap.experiments import _notes as notes
 from sklgap.experiments._inputs import (
     check_classifier,
     check_keepable,
+    check_learning_rates,
     check_rows,
     check_target_loss,
     common_settings,
@@ -130,7 +131,7 @@ def steps_to_loss(
     check_batch_norm(batch_norm)
     check_max_samples(max_samples)
     check_keepable(memory, random_state)
-    rates = _check_learning_rates(learning_rates)
+    rates = check_learning_rates(learning_rates, check_classifier(estimator))
     X, y = check_rows(X, y)
     sizes = _check_sizes(batch_sizes, len(y))
     check_target_loss(target_loss)
@@ -363,17 +364,3 @@ def _best_rate(steps: np.ndarray) -> int:
     missed = np.isnan(steps).sum(axis=1)
     means = [row[~np.isnan(row)].mean() if np.isfinite(row).any() else math.inf for row in steps]
     return int(np.lexsort((means, missed))[0])
-
-
-def _check_learning_rates(learning_rates: Any) -> list[float | None]:
-    if learning_rates is None:
-        return [None]
-    try:
-        rates = np.asarray(learning_rates, dtype=float)
-    except (TypeError, ValueError):
-        rates = np.empty(0)
-    if rates.ndim != 1 or not len(rates) or not ((rates > 0) & np.isfinite(rates)).all():
-        raise ValueError(f"learning_rates must be None or a sequence of numbers above 0; got {learning_rates!r}.")
-    if len(np.unique(rates)) < len(rates):
-        raise ValueError(f"learning_rates must all be different; got {learning_rates!r}.")
-    return rates.tolist()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from sklgap._checks import naming_data
+from sklgap._checks import WrongArgument, naming_data
 from sklgap._threads import using_threads
 from sklgap.estimator._parameters import check_device
 from sklgap.experiments._protocol import Measuring, Trial, as_saved, sharpness_key, with_parameters
@@ -136,8 +136,8 @@ def run_trial(
 
 # -- measuring ---------------------------------------------------------------------------------------------------------
 
-# What is measured of a trial beside what depends on the parts, the scores and the sharpness that are asked for.
-_OF_THE_FIT = ("batch_size", "weight_distance", "n_epochs", "n_updates", "converged", "fit_seconds", "measure_seconds")
+# What is measured of a trial beside what depends on the parts, the scores and the measures that are asked for.
+OF_THE_FIT = ("batch_size", "weight_distance", "n_epochs", "n_updates", "converged", "fit_seconds", "measure_seconds")
 
 
 def measure(model: Any, data: TrialData, measuring: Measuring, seed: int) -> tuple[dict[str, Any], dict[str, Samples]]:
@@ -146,7 +146,7 @@ def measure(model: Any, data: TrialData, measuring: Measuring, seed: int) -> tup
     classifier = final_estimator(model)
     figures: dict[str, Any] = {"batch_size": classifier.history_[-1, "batch_size"]}
     # Sharpness on all training samples needs no objective beside the one for loss and accuracy.
-    whole = len(measuring.rows) == len(data["train"][1]) and bool(measuring.sharpness_keys())
+    whole = len(measuring.rows) == len(data["train"][1]) and bool(measuring.flatness_keys())
     with naming_data(*_NAMES["train"]):
         train = data.objective(model, "train", measuring.batch_norm, passes="many" if whole else "few")
     scores, samples = measure_scores(model, data, measuring, train)
@@ -159,7 +159,7 @@ def measure(model: Any, data: TrialData, measuring: Measuring, seed: int) -> tup
         # Of the epochs themselves: a fit may have been stopped and gone on, or be loaded.
         "fit_seconds": sum(classifier.history_[:, "dur"]),
     }
-    figures |= _sharpness(model, data, measuring, seed, train if whole else None)
+    figures |= _flatness(model, data, measuring, seed, train if whole else None)
     figures["measure_seconds"] = time.perf_counter() - started
     return figures, samples
 
@@ -188,10 +188,10 @@ def measure_scores(
     return figures, samples
 
 
-def _sharpness(
+def _flatness(
     model: Any, data: TrialData, measuring: Measuring, seed: int, train: Objective | None
 ) -> dict[str, float]:
-    found = dict.fromkeys(measuring.sharpness_keys(), float("nan"))
+    found = dict.fromkeys(measuring.flatness_keys(), float("nan"))
     if not found:
         return found
     objective = train
@@ -204,7 +204,19 @@ def _sharpness(
             objective, epsilon=measuring.epsilons, subspace_dim=dim, solver=measuring.solver, random_state=seed
         ):
             found[sharpness_key(one.epsilon, dim)] = one.value
+    for name, measure in measuring.measures.items():
+        found[name] = _measured(name, measure, objective, seed)
     return found
+
+
+def _measured(name: str, measure: Callable[..., Any], objective: Objective, seed: int) -> float:
+    """Return what a measure of flatness says of a minimum."""
+    try:
+        return float(measure(objective, random_state=seed).value)
+    except Exception as error:  # a measure of the user may raise anything
+        raise WrongArgument(
+            f"measures must be defined at every minimum; {name} raised {type(error).__name__}: {error}"
+        ) from error
 
 
 def _has_stopping_rule(classifier: Any) -> bool:
@@ -222,7 +234,7 @@ def _loaded(
     if saved is None:
         return None
     scores = [ACCURACY, "loss", *(score.name for score in measuring.scores if score.scorer is not None)]
-    wanted = {*_OF_THE_FIT, *measuring.sharpness_keys(), *(f"{part}_{name}" for part in parts for name in scores)}
+    wanted = {*OF_THE_FIT, *measuring.flatness_keys(), *(f"{part}_{name}" for part in parts for name in scores)}
     try:
         figures = saved["figures"]
         samples = {name: Samples(own["values"], own["method"]) for name, own in saved["samples"].items()}

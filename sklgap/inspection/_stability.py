@@ -454,9 +454,10 @@ class StabilityMeasurement:
     -----
     Every search begins with the eigenvectors of the last one, which saves products; see ``start`` of
     `hessian_eigenvalues`. A recorder begins every fit without them, so that records depend on the fit alone. After a
-    kill, ``memory`` resumes a fit without them too: its records agree with those of an undisturbed fit to ``tol``. NaN
-    is recorded where there is nothing to measure: an adaptive optimiser has no preconditioner before its first update,
-    and a training that diverged has no finite Hessian.
+    kill, ``memory`` resumes a fit without them too: its records agree with those of an undisturbed one to ``tol``.
+
+    NaN is recorded where there is nothing to measure: an adaptive optimiser has no preconditioner before its first
+    update, and a training that diverged has no finite Hessian.
 
     Examples
     --------

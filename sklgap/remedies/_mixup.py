@@ -27,10 +27,9 @@ class Mixup(Remedy):
     Notes
     -----
     A random permutation of the batch gives every sample another one to be mixed with, and every sample draws its own
-    share. (The paper's listing draws one share for a batch.) The larger of the two shares goes to the sample itself:
-    the mixed samples have the same distribution, and every sample has the larger share of one of them.
-    ``train_accuracy`` is that of the label with the larger share. The loss in the history is that of the mixed samples
-    and labels.
+    share. (The paper's listing draws one share for a batch.) The larger of the two shares goes to the sample itself.
+    This leaves the distribution of the batches as it is, and ``train_accuracy`` is that of the label with the larger
+    share. The loss in the history is that of the mixed samples and labels.
 
     Inputs must have means. Numbers that are names, such as those of the words that an embedding looks up, have none,
     and `LBGapClassifier` cannot tell them from others.

@@ -1,6 +1,7 @@
 import json
 import math
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -128,6 +129,119 @@ def test_the_cost_is_told_first(capsys):
     assert found.settings["cost"]["labels"] == ["10, torch", "50, torch"]
 
 
+# -- learning rates and measures ---------------------------------------------------------------------------------------
+
+
+def _norm(objective):
+    return float(objective.theta0.norm())
+
+
+def _seed(objective, *, random_state):
+    return float(random_state)
+
+
+def test_every_rate_is_what_a_separate_training_with_it_gives():
+    found = count(inits=["torch"], learning_rates=[0.01, 0.1], regimes=(10, 50))
+    assert found.groups == [(size, "torch", rate) for size in ("10", "50") for rate in ("0.01", "0.1")]
+    assert [(r["regime"], r["learning_rate"]) for r in found.records] == [
+        *[("10", 0.01), ("10", 0.1)],
+        *[("50", 0.01), ("50", 0.1)],
+    ]
+    for record in found.records:
+        how = {"batch_size": int(record["regime"]), "init": "torch", "lr": record["learning_rate"]}
+        model = small(random_state=record["seed"], **how).fit(*DATA[:2])
+        assert (record["test_loss"], record["test_accuracy"]) == check_objective(model, *DATA[2:]).evaluate()
+    assert len({record["seed"] for record in found.records}) == 1
+    assert found.values(("50", "torch", "0.1"), "test_loss") == found.values("50, torch, 0.1", "test_loss")
+    assert "learning rate" in str(found)
+    leaves(found)
+
+
+def test_the_estimator_s_own_rate_among_others_changes_nothing(real):
+    own = count(n_trials=2, max_samples=None, scoring=SCORES, learning_rates=[0.02, small().lr])
+    assert own.groups[1] == ("10", "glorot_uniform", str(small().lr))
+    for group in real.groups:
+        for name in ("train_loss", "test_accuracy", "sharpness_0.001", "seed"):
+            expected = real.values(group, name)
+            np.testing.assert_array_equal(own.values((*group, str(small().lr)), name), expected)
+
+
+def test_one_rate_is_no_part_of_the_groups():
+    found = count(inits=["torch"], learning_rates=[0.05])
+    assert found.groups == [("10", "torch"), ("50", "torch")]
+    assert [record["learning_rate"] for record in found.records] == [0.05, 0.05]
+    assert "learning_rate" not in count(inits=["torch"], regimes=(50,)).records[0]
+
+
+def test_contrasts_differ_in_one_thing():
+    found = count(learning_rates=[0.01, 0.1])
+    pairs = [(c.first, c.second) for c in found.contrasts()]
+    differing = [[i for i in range(3) if one[i] != other[i]] for one, other in pairs]
+    assert differing == [[0]] * 4 + [[1]] * 4 + [[2]] * 4
+
+
+def test_measures_stand_in_the_records():
+    measures = {"norm": _norm, "seeds": _seed, "top": "largest_eigenvalue"}
+    found = count(inits=["torch"], measures=measures, n_trials=2)
+    assert found.measures == ["norm", "seeds", "top"]
+    for record in found.records:
+        model = small(batch_size=int(record["regime"]), init="torch", random_state=record["seed"]).fit(*DATA[:2])
+        theta = torch.cat([p.detach().ravel() for p in model.module_.parameters()])
+        assert record["norm"] == pytest.approx(float(theta.norm()))
+        assert record["seeds"] == record["seed"]
+        assert record["top"] > 0
+    header = str(found)
+    assert all(name in header for name in measures)
+    assert "rank_measures" in header
+    plain = count(inits=["torch"], n_trials=2)
+    for one, other in zip(_figures(plain), _figures(found), strict=True):
+        assert {key: other[key] for key in one} == one  # measures change nothing else
+    leaves(found)
+
+
+def test_measures_see_the_samples_of_the_sharpness():
+    sizes = {
+        n: count(inits=["torch"], regimes=(50,), max_samples=n, measures={"n": lambda f: f.n_samples}) for n in (7, 10)
+    }
+    assert {n: found.records[0]["n"] for n, found in sizes.items()} == {7: 7.0, 10: 10.0}
+    whole = count(inits=["torch"], regimes=(50,), max_samples=None, measures={"n": lambda f: f.n_samples})
+    assert whole.records[0]["n"] == 50
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_measures_of_a_diverged_fit_are_unknown():
+    found = count(inits=["torch"], regimes=(50,), learning_rates=[0.1, 1e30], measures={"norm": _norm})
+    assert np.isfinite([r["norm"] for r in found.records]).tolist() == [True, False]
+    assert said(found, "diverged", "50, torch, 1e+30")
+
+
+def test_a_measure_that_fails_is_named():
+    with pytest.raises(ValueError, match=r"^measures must .* poor raised .*ZeroDivisionError"):
+        count(inits=["torch"], regimes=(50,), measures={"poor": lambda objective: 1 / 0})
+
+
+def test_memory_holds_the_measures(tmp_path):
+    lock = threading.Lock()
+
+    def locked(objective):
+        with lock:
+            return 1.0
+
+    own = {"inits": ["torch"], "regimes": (50,), "memory": tmp_path}
+    first = count(measures={"norm": _norm}, **own)
+    assert _figures(count(measures={"norm": _norm}, **own)) == _figures(first)
+    renamed = count(measures={"length": _norm}, **own)
+    assert renamed.records[0]["length"] == first.records[0]["norm"]
+    assert count(**own).measures == []
+    with pytest.warns(UserWarning, match="not saved"):
+        assert count(measures={"locked": locked}, **own).records[0]["locked"] == 1
+
+
+def test_the_cost_of_measures_is_not_guessed(capsys):
+    count(inits=["torch"], regimes=(50,), measures={"norm": _norm}, verbose=1)
+    assert "not known before: norm" in capsys.readouterr().out
+
+
 # -- interrupted -------------------------------------------------------------------------------------------------------
 
 # Of each init 10 steps with batches of 10 samples, then 2 with one of 50.
@@ -187,6 +301,22 @@ BAD = {
     "solver": ({"solver": "best"}, "solver must be one of "),
     "scoring": ({"scoring": ["f1"]}, "scoring must be scores that these labels have"),
     "init in a regime": ({"regimes": {"a": {"init": "torch"}}}, "regimes must not set init"),
+    "no rates": ({"learning_rates": []}, "learning_rates must be None or a sequence of numbers above 0; got []."),
+    "rate 0": ({"learning_rates": [0.1, 0]}, "learning_rates must be None or a sequence of numbers above 0"),
+    "rates twice": ({"learning_rates": [0.1, 0.1]}, "learning_rates must all be different"),
+    "rates of the regimes": (
+        {"learning_rates": [0.1], "regimes": {"a": {"lr": 0.1}}},
+        "regimes must not set lr beside learning_rates",
+    ),
+    "a rate that overrides": (
+        {"learning_rates": [0.1], "estimator": small(optimizer__lr=0.1)},
+        "learning_rates must be None beside optimizer__lr",
+    ),
+    "no measures": ({"measures": []}, "measures must hold at least one measure"),
+    "unknown measure": ({"measures": ["flat"]}, "measures must hold names among "),
+    "a column": ({"measures": {"seed": "fisher_trace"}}, "measures must not have the name of another column"),
+    "a score": ({"measures": {"test_f": "fisher_trace"}}, "measures must not have the name of another column"),
+    "a sharpness": ({"measures": {"sharpness_2": "fisher_trace"}}, "measures must not have the name of another column"),
     "instance": ({"estimator": small(net=Mlp())}, "net must be a name, a class or a function"),
 }
 

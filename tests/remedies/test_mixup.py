@@ -150,7 +150,7 @@ def test_bad_parameters(alpha):
     Mixup().check()
 
 
-@pytest.mark.parametrize("dtype", [torch.long, torch.uint8, torch.bool])
+@pytest.mark.parametrize("dtype", [torch.long, torch.int32, torch.uint8, torch.bool])
 def test_inputs_without_means_are_refused(dtype):
     """The share of an integer is 0 or 1: the batch would be that of other samples, without a word."""
     X = torch.arange(12).reshape(6, 2).to(dtype)

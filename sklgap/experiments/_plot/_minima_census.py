@@ -14,12 +14,13 @@ _MARKERS = "o^sDvP*X"
 
 
 class MinimaCensusDisplay:
-    """A test score against sharpness of many minima: a colour for each regime, a marker for each initialisation.
+    """A test score against sharpness of many minima: a colour for each regime, a marker for each way to train it.
 
     Parameters
     ----------
-    groups : dict of tuple (regime, init) to tuple (sharpness, score) of ndarrays of shape (n_minima,)
-        Sharpness in percent, test scores as they are.
+    groups : dict of tuple of str to tuple (sharpness, score) of ndarrays of shape (n_minima,)
+        By regime, initialisation and, where several are tried, learning rate. Sharpness in percent, test scores as they
+        are. The marker is that of the initialisation and the learning rate.
     name : str, default="test accuracy"
         What the score is called.
     percent : bool, default=True
@@ -35,7 +36,7 @@ class MinimaCensusDisplay:
 
     def __init__(
         self,
-        groups: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]],
+        groups: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]],
         *,
         name: str = "test accuracy",
         percent: bool = True,
@@ -70,11 +71,13 @@ class MinimaCensusDisplay:
         self
         """
         ax = axes_for(ax, "MinimaCensusDisplay.plot")
-        regimes, inits = (list(dict.fromkeys(group[i] for group in self.groups)) for i in (0, 1))
+        regimes = list(dict.fromkeys(group[0] for group in self.groups))
+        starts = list(dict.fromkeys(group[1:] for group in self.groups))
         positive = True
-        for (regime, init), (sharpness, score) in self.groups.items():
-            colour, marker = f"C{regimes.index(regime)}", _MARKERS[inits.index(init) % len(_MARKERS)]
-            label = f"{regime}, {init}"
+        for group, (sharpness, score) in self.groups.items():
+            colour = f"C{regimes.index(group[0])}"
+            marker = _MARKERS[starts.index(group[1:]) % len(_MARKERS)]
+            label = ", ".join(group)
             values = 100 * score if self.percent else score
             ax.plot(sharpness, values, marker, color=colour, alpha=0.6, markersize=6, label=literal(label))
             positive = positive and bool((sharpness > 0).all())

@@ -1,0 +1,149 @@
+"""Kendall's tau of two quantities over trained models: of all pairs, and of pairs that differ in one thing alone.
+
+The models of one trial share their seed, and differ in settings such as batch size and learning rate. Trials are what
+is drawn: an interval comes from resamples of whole trials.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from sklgap.experiments._estimate import CONFIDENCE, Estimate
+
+COVERS = "new seeds, for these settings and samples"
+# Resamples that all hold one trial have no order. With fewer defined resamples than this share there is no interval.
+_LEAST_DEFINED = 0.5
+
+
+class Taus(NamedTuple):
+    """What `granulated_taus` returns.
+
+    ``plain`` is over all pairs, ``granulated`` over pairs that differ in one setting alone, ``axes`` are its parts in
+    the order of the settings, and ``within`` is over pairs that differ in the seed alone.
+    """
+
+    plain: Estimate
+    granulated: Estimate
+    axes: list[Estimate]
+    within: Estimate
+
+
+def granulated_taus(first: Any, second: Any, trials: Any, settings: Any, resamples: np.ndarray) -> Taus:
+    r"""Return Kendall's tau of two quantities over models, plain and conditioned.
+
+    Parameters
+    ----------
+    first, second : array-like of shape (n_models,)
+        The two quantities; a model is left out where one of them is not finite.
+    trials : array-like of shape (n_models,), int
+        The trial of each model, from 0.
+    settings : array-like of shape (n_models, n_axes), int
+        The value of each setting of each model, numbered; n_axes may be 0.
+    resamples : ndarray of shape (n_resamples, n_trials), int
+        How often each trial is in each resample: `draw_resamples`.
+
+    Returns
+    -------
+    Taus
+        Not defined (NaN) where a quantity is constant, or where no two models make such a pair.
+
+    Notes
+    -----
+    ``plain`` and ``within`` are tau-b, as ``scipy.stats.kendalltau`` has it; ``within`` is its mean over the settings
+    where it is defined. ``granulated`` is that of Jiang et al. (2020): the mean over settings i of
+
+    .. math:: \psi_i = \frac{1}{m_i} \sum_{\text{others fixed}} \tau, \qquad
+        \tau = \operatorname{mean}_{\text{pairs}} \operatorname{sign}(\mu_1 - \mu_2) \operatorname{sign}(g_1 - g_2)
+
+    in which a tie counts as 0. The trial is among what is fixed.
+
+    An interval is value ± t s, cut to [-1, 1]: s is the standard deviation over resamples of whole trials times
+    :math:`\sqrt{J / (J - 1)}`, and t is Student's with J - 1 degrees of freedom, for J trials. For a mean over trials
+    that is Student's interval. The interval between percentiles of the resamples is too short for few trials.
+    """
+    one, two = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    known = np.isfinite(one) & np.isfinite(two)
+    one, two, codes = one[known], two[known], np.asarray(trials)[known]
+    axes = np.asarray(settings)[known]
+    n_axes = axes.shape[1]
+    n_trials = len(np.unique(codes))
+    if len(one) < 2 or np.ptp(one) == 0 or np.ptp(two) == 0:
+        none = Estimate(math.nan, math.nan, math.nan, n_trials, COVERS)
+        return Taus(none, none, [none] * n_axes, none)
+    weights = np.concatenate([np.ones((1, resamples.shape[1])), resamples])  # the first row: all trials as they are
+    plain = _tau_b(one, two, codes, weights)
+    parts = [_one_axis(one, two, codes, axes, axis, weights) for axis in range(n_axes)]
+    there = [part for part in parts if np.isfinite(part[0])]
+    granulated = np.mean(there, axis=0) if there else np.full(len(weights), math.nan)
+    within = _within(one, two, codes, axes, weights)
+    found = [_estimate(values, n_trials) for values in (plain, granulated, within, *parts)]
+    return Taus(found[0], found[1], found[3:], found[2])
+
+
+def draw_resamples(n_trials: int, n_resamples: int, rng: np.random.RandomState) -> np.ndarray:
+    """Return how often each trial is in each resample, of shape (n_resamples, n_trials)."""
+    return rng.multinomial(n_trials, np.full(n_trials, 1 / n_trials), size=n_resamples)
+
+
+def _tau_b(one: np.ndarray, two: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return tau-b in every resample; all of its sums are quadratic forms in the counts of the trials."""
+    n = weights.shape[1]
+    sums = np.zeros((3, n, n))  # over pairs of a model of one trial and a model of another one
+    for trial in np.unique(codes):
+        own = codes == trial
+        signs_one, signs_two = (np.sign(values[own, None] - values[None, :]) for values in (one, two))
+        for place, signs in enumerate((signs_one * signs_two, signs_one != 0, signs_two != 0)):
+            sums[place, trial] = np.bincount(codes, signs.sum(axis=0), minlength=n)
+    agree, untied_one, untied_two = ((weights @ own * weights).sum(axis=1) for own in sums)
+    untied = np.sqrt(untied_one * untied_two)
+    return np.divide(agree, untied, out=np.full(len(weights), math.nan), where=untied > 0)
+
+
+def _within(one: np.ndarray, two: np.ndarray, codes: np.ndarray, axes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the mean of tau-b over the settings where it is defined."""
+    cells = np.unique(axes, axis=0, return_inverse=True)[1].ravel() if axes.shape[1] else np.zeros(len(one), dtype=int)
+    found = [_tau_b(one[cells == c], two[cells == c], codes[cells == c], weights) for c in range(cells.max() + 1)]
+    return _mean_of_known(np.array(found))
+
+
+def _one_axis(
+    one: np.ndarray, two: np.ndarray, codes: np.ndarray, axes: np.ndarray, axis: int, weights: np.ndarray
+) -> np.ndarray:
+    """Return psi of one setting: the mean tau of the groups of models that differ in it alone."""
+    sums, counts = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
+    fixed = np.column_stack([codes, np.delete(axes, axis, axis=1)])
+    groups = np.unique(fixed, axis=0, return_inverse=True)[1].ravel()
+    for group in range(groups.max() + 1):
+        rows = np.flatnonzero(groups == group)
+        i, j = np.triu_indices(len(rows), 1)
+        i, j = rows[i], rows[j]
+        differ = axes[i, axis] != axes[j, axis]
+        if differ.any():
+            signs = np.sign(one[i] - one[j]) * np.sign(two[i] - two[j])
+            sums[codes[rows[0]]] += signs[differ].mean()
+            counts[codes[rows[0]]] += 1
+    n_groups = weights @ counts
+    return np.divide(weights @ sums, n_groups, out=np.full(len(weights), math.nan), where=n_groups > 0)
+
+
+def _mean_of_known(values: np.ndarray) -> np.ndarray:
+    """Return the mean over the first axis of what is not NaN; NaN where nothing is known."""
+    known = np.isfinite(values)
+    n_known = known.sum(axis=0)
+    total = np.where(known, values, 0.0).sum(axis=0)
+    return np.divide(total, n_known, out=np.full(values.shape[1], math.nan), where=n_known > 0)
+
+
+def _estimate(values: np.ndarray, n_trials: int) -> Estimate:
+    """Return the value, which is the first, with the interval by its resamples, which are the others."""
+    value, drawn = float(values[0]), values[1:]
+    if math.isnan(value):
+        return Estimate(value, math.nan, math.nan, n_trials, COVERS)
+    defined = drawn[np.isfinite(drawn)]
+    spread = float(defined.std()) if len(defined) >= max(_LEAST_DEFINED * len(drawn), 2) else 0.0
+    if n_trials < 2 or spread < 1e-12:  # trials that are all equal say nothing about other seeds
+        return Estimate(value, -math.inf, math.inf, n_trials, COVERS)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n_trials - 1)) * spread * math.sqrt(n_trials / (n_trials - 1))
+    return Estimate(value, max(value - half, -1.0), min(value + half, 1.0), n_trials, COVERS)

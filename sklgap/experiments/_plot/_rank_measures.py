@@ -1,0 +1,99 @@
+"""The picture of a ranking of measures: Kendall's tau of each, over all minima and at equal settings."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from sklgap._checks import check_kind
+from sklgap.experiments._estimate import Estimate
+from sklgap.inspection._plot._axes import axes_for, literal
+
+if TYPE_CHECKING:
+    from sklgap.experiments._rank_measures import MeasureRanking
+
+# The kinds of pairs: told apart without colours too.
+_STYLES = {
+    "all minima": ("#999999", "o"),
+    "one setting differs": ("#0072B2", "s"),
+    "only the seed differs": ("#D55E00", "^"),
+}
+
+
+class MeasureRankingDisplay:
+    """Kendall's tau of each measure with the test error: a dot with its interval for each kind of pairs.
+
+    Parameters
+    ----------
+    taus : dict of str to dict of str to Estimate
+        By measure, then by what the minima of a pair differ in: "all minima", "one setting differs" and "only the seed
+        differs". What is not defined (NaN) is not drawn.
+    name : str, default="test error"
+        What the measures should predict.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Where it was drawn.
+    figure_ : matplotlib Figure
+        The figure.
+    """
+
+    def __init__(self, taus: Mapping[str, Mapping[str, Estimate]], *, name: str = "test error") -> None:
+        self.taus = taus
+        self.name = name
+
+    @classmethod
+    def from_ranking(cls, ranking: "MeasureRanking", *, ax: Any = None) -> Self:
+        """Take the numbers from what `rank_measures` returned, and plot."""
+        from sklgap.experiments._rank_measures import MeasureRanking
+
+        check_kind("ranking", ranking, MeasureRanking)
+        taus = {
+            name: dict(zip(_STYLES, (measure.plain, measure.granulated, measure.within), strict=True))
+            for name, measure in ranking.measures.items()
+        }
+        return cls(taus, name="test error" if ranking.settings["target"] == "test" else "train-test gap").plot(ax=ax)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None: a new figure.
+
+        Returns
+        -------
+        self
+        """
+        ax = axes_for(ax, "MeasureRankingDisplay.plot", figsize=(6.4, 1.4 + 0.5 * len(self.taus)))
+        offsets = dict(zip(_STYLES, (-0.22, 0.0, 0.22), strict=True))
+        for kind, (colour, marker) in _STYLES.items():
+            found = [(i, own[kind]) for i, own in enumerate(self.taus.values()) if np.isfinite(own[kind].value)]
+            if not found:
+                continue
+            values = np.array([tau.value for _, tau in found])
+            ends = np.array([(tau.low, tau.high) if tau.has_interval else (tau.value, tau.value) for _, tau in found])
+            ax.errorbar(
+                values,
+                [i + offsets[kind] for i, _ in found],
+                xerr=np.abs(ends.T - values),
+                fmt=marker,
+                color=colour,
+                capsize=3,
+                linewidth=1.2,
+                markersize=5,
+                label=kind,
+            )
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set_xlim(-1.05, 1.05)
+        ax.set_yticks(range(len(self.taus)), [literal(name) for name in self.taus])
+        ax.set_ylim(len(self.taus) - 0.5, -0.5)
+        ax.set_xlabel(f"Kendall's tau with the {self.name} (+1: flatter is always better)")
+        ax.grid(axis="x", alpha=0.3)
+        ax.set_axisbelow(True)
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
