@@ -99,9 +99,14 @@ def check_regimes(regimes: Any) -> dict[str, Mapping[str, Any]]:
     return overrides
 
 
-def check_one_sharpness(measurement: Measurement, experiment: str) -> None:
-    """ValueError for an experiment that has one sharpness, where several or none are asked for."""
+def check_one_sharpness(measurement: Measurement, experiment: str, given: Any) -> None:
+    """ValueError for an experiment that has one sharpness, where several or none are asked for.
+
+    ``given`` is the ``epsilon`` of the experiment itself, a number; that of a measurement may be a sequence of one.
+    """
     epsilon, dims = measurement.epsilon, measurement.subspace_dims
+    if is_flat(given):
+        raise ValueError(f"epsilon must be one number for {experiment}; got {shown(given)}.")
     if is_flat(epsilon) and np.size(epsilon) != 1:
         raise ValueError(f"epsilon must be one number for {experiment}; got {shown(epsilon)}.")
     if len(dims) != 1:

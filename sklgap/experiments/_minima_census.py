@@ -159,7 +159,7 @@ def minima_census(
     """
     check_arguments(minima_census, locals())
     measurement = given_measurement(minima_census, locals())
-    check_one_sharpness(measurement, "minima_census")
+    check_one_sharpness(measurement, "minima_census", epsilon)
     overrides = check_regimes(regimes)
     starts = _check_inits(inits)
     classifier = check_classifier(estimator)

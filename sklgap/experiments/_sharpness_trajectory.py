@@ -137,7 +137,7 @@ def sharpness_trajectory(
     """
     check_arguments(sharpness_trajectory, locals())
     measurement = given_measurement(sharpness_trajectory, locals())
-    check_one_sharpness(measurement, "sharpness_trajectory")
+    check_one_sharpness(measurement, "sharpness_trajectory", epsilon)
     if measurement.scoring is not None:
         raise ValueError(
             f"scoring must be None: sharpness_trajectory compares sharpness at equal losses; got "
