@@ -2,165 +2,274 @@
 What wins the accuracy of small batches back?
 =============================================
 
-F1 on 10,000 images of MNIST, small batches of 64 (SB) against large ones of 1,000 (LB), with and without every remedy
-of Keskar et al. (2017), Hoffer et al. (2017) and after: test accuracy, regime gap over paired trials, sharpness, cost.
+Small batches (SB) against large ones (LB) on three data sets, with and without every remedy of Keskar et al. (2017),
+Hoffer et al. (2017) and after: by how much each changes the test accuracy of LB, what is left of the gap, and the cost.
 
 A remedy that evaluates more gradients may win by those alone. The controls spend the same number of gradients
-without the remedy: ``2x`` trains twice as many epochs (beside adversarial training, stability training and SAM),
-``proximal 0`` uses each batch three times without the penalty, ``longer`` makes as many updates as SB.
+without the remedy: ``2x`` trains twice as many epochs (beside adversarial training, stability training, SAM and the
+gradient penalty), ``augmentation 2x`` is beside two augmentations of each sample in a batch, ``proximal 0`` uses each
+batch three times without the penalty, ``ghost`` normalises the parts that the gradient penalty sees, ``FULL, no
+penalty`` is the full-batch recipe without it, with and without ghost batch norm on parts of the same size, and
+``longer`` makes as many updates as SB.
 
-It takes some two hours on two cores, and goes on from the last finished fit when it is started again with
-the same ``--memory``. ``--quick`` does it with the digits that ship with scikit-learn: not a setting of the papers.
+``--data mnist1d`` needs no file, ``mnist`` and ``cifar10`` take parts of the data sets. A study goes on from the last
+finished fit when it is started again with the same ``--memory``. ``--quick`` takes few samples and epochs: it shows
+that the script runs, and nothing else. ``--table`` prints one table of several records instead of training.
+
+    python examples/study_remedies.py --data mnist1d --memory kept --output mnist1d_remedies.json
+    python examples/study_remedies.py --table mnist1d_remedies.json mnist_remedies.json cifar10_remedies.json
 """
 
 # %%
 # The data, and the sizes of the experiment.
 import argparse
+import json
+import platform
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
-from scipy import stats
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
+import torch
+from sklearn.base import clone
 
+import sklgap
 from sklgap import (
     SAM,
     Adversarial,
     Augmentation,
+    BatchAugmentation,
     EntropySGD,
+    ExponentialAveraging,
+    GradientPenalty,
+    LabelSmoothing,
+    LatestAveraging,
     LBGapClassifier,
+    Mixup,
+    Remedy,
     SampleNoise,
     Stability,
     SwitchBatch,
     WeightAveraging,
     compare_regimes,
+    full_batch_recipe,
 )
-from sklgap.datasets import fetch_mnist
+from sklgap.datasets import fetch_cifar10, fetch_mnist, make_mnist1d
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--quick", action="store_true", help="digits, not a setting of the papers")
-parser.add_argument("--trials", type=int, default=5)
-parser.add_argument("--jobs", type=int, default=1)
-parser.add_argument("--memory", help="folder that keeps finished fits")
-parser.add_argument("--output", help="file to write the result to, as JSON")
-arguments = parser.parse_args()
 
-if arguments.quick:
-    digits, labels = load_digits(return_X_y=True)
-    X, X_test, y, y_test = train_test_split(digits / 16, labels, test_size=0.3, random_state=0)
-    small, large, epochs = 32, 250, {"SB": 2, "LB": 4}
-    estimator = LBGapClassifier("F1", input_shape=(1, 8, 8), module__width=32, tol=None)
-else:
-    X, y = fetch_mnist(return_X_y=True, flat=True)
-    rows = np.random.RandomState(0).permutation(len(X))[:10_000]
-    X, y = X[rows], y[rows]
-    X_test, y_test = fetch_mnist(subset="test", return_X_y=True, flat=True)
-    small, large, epochs = 64, 1000, {"SB": 12, "LB": 30}
-    estimator = LBGapClassifier("F1", tol=None)
+class Shift(Remedy):
+    """Shift every curve of MNIST-1D in a circle, by up to so many points."""
+
+    def __init__(self, largest=3):
+        self.largest = largest
+
+    def transform_batch(self, batch, rng):
+        """Return the batch with its curves shifted."""
+        n, length = batch.X.shape
+        shift = torch.randint(-self.largest, self.largest + 1, (n, 1), generator=rng)
+        points = (torch.arange(length) + shift) % length
+        return batch._replace(X=batch.X.gather(1, points.to(batch.X.device)))
+
+
+def some(X, y, n):
+    """Return n rows that a fixed seed draws."""
+    rows = np.random.RandomState(0).permutation(len(X))[:n]
+    return X[rows], y[rows]
+
+
+def data_of(name):
+    """Return training and test data, the estimator, its augmentation, and the settings of a study."""
+    if name == "mnist1d":
+        estimator = LBGapClassifier("F1", module__width=128, module__n_layers=3, tol=None)
+        settings = {"small": 32, "large": 500, "epochs": {"SB": 15, "LB": 30}, "full": 200}
+        return *make_mnist1d(3000, random_state=0), *make_mnist1d(3000, random_state=1), estimator, Shift(), settings
+    if name == "mnist":
+        X, y = some(*fetch_mnist(return_X_y=True, flat=True), 5000)
+        X_test, y_test = fetch_mnist(subset="test", return_X_y=True, flat=True)
+        estimator = LBGapClassifier("F1", module__width=256, tol=None)
+        settings = {"small": 64, "large": 500, "epochs": {"SB": 12, "LB": 30}, "full": 200}
+        return X, y, X_test, y_test, estimator, Augmentation(flip=False, degrees=10, translate=0.1), settings
+    X, y = some(*fetch_cifar10(return_X_y=True), 2000)
+    X_test, y_test = some(*fetch_cifar10(subset="test", return_X_y=True), 2000)
+    estimator = LBGapClassifier("C1", module__n_filters=8, module__hidden=(64, 32), tol=None)
+    settings = {"small": 32, "large": 250, "epochs": {"SB": 20, "LB": 40}, "full": 200}
+    return X, y, X_test, y_test, estimator, Augmentation(degrees=0, translate=0, crop_padding=4), settings
 
 
 # %%
-# The remedies, each at the setting of its paper where that has one. Digits are neither flipped nor moved by more
-# than a tenth of the side.
-def with_remedies(size: int, n_epochs: int) -> dict[str, dict]:
-    """Return the parameters of the plain regime and of each remedy in it, by name."""
-    plain = {"batch_size": size, "max_epochs": n_epochs}
-    return {
-        "": plain,
-        "augmentation": {**plain, "augmentation": Augmentation(flip=False, degrees=10, translate=0.1)},
-        "proximal": {**plain, "proximal_lambda": 1e-3},
-        "proximal 0": {**plain, "proximal_lambda": 0.0},
-        "adversarial": {**plain, "remedies": [Adversarial(epsilon=0.1)]},
-        "stability": {**plain, "remedies": [Stability()]},
-        "SAM": {**plain, "remedies": [SAM(rho=0.05)]},
-        "Entropy-SGD": {**plain, "remedies": [EntropySGD(n_steps=5)]},
-        "SWA": {**plain, "callbacks": [("average", WeightAveraging())]},
-        "2x": {**plain, "max_epochs": 2 * n_epochs},
+# The remedies, each at the setting of its paper where that has one.
+def regimes_of(small, large, epochs, full, augmentation):
+    """Return all regimes by name: small batches, large ones, and both with remedies."""
+
+    def of_both(size, n_epochs):
+        plain = {"batch_size": size, "max_epochs": n_epochs}
+        return {
+            "": plain,
+            "augmentation": {**plain, "augmentation": augmentation},
+            "SAM": {**plain, "remedies": [SAM(rho=0.05)]},
+            "SWA": {**plain, "callbacks": [("average", WeightAveraging())]},
+            "mixup": {**plain, "remedies": [Mixup(0.2)]},
+            "2x": {**plain, "max_epochs": 2 * n_epochs},
+        }
+
+    def with_remedy(*remedies):
+        return {"remedies": list(remedies)}
+
+    large_only = {
+        "augmentation 2x": {"augmentation": augmentation, "max_epochs": 2 * epochs["LB"]},
+        "batch augmentation, 2 copies": with_remedy(BatchAugmentation(augmentation, 2)),
+        "proximal": {"proximal_lambda": 1e-3},
+        "proximal 0": {"proximal_lambda": 0.0},
+        "adversarial": with_remedy(Adversarial(epsilon=0.1)),
+        "stability": with_remedy(Stability()),
+        "SAM every 5th update": with_remedy(SAM(rho=0.05, every=5)),
+        "gradient penalty, whole batch": with_remedy(GradientPenalty(0.1)),
+        "gradient penalty, parts": with_remedy(GradientPenalty(0.01, small)),
+        "ghost": {"ghost_batch_size": small},
+        "Entropy-SGD": with_remedy(EntropySGD(n_steps=5)),
+        "label smoothing": with_remedy(LabelSmoothing(0.1)),
+        "exponential average": {"callbacks": [("average", ExponentialAveraging(0.95))]},
+        "latest average": {"callbacks": [("average", LatestAveraging())]},
+        "sqrt lr": {"lr_scaling": "sqrt", "base_batch_size": small},
+        "linear lr": {"lr_scaling": "linear", "base_batch_size": small, "lr_warmup_epochs": 3},
+        "noise": with_remedy(SampleNoise(base_batch_size=small)),
+        "warm start": {"batch_size": None, "batch_regime": SwitchBatch(2, first=small, then=large)},
     }
-
-
-large_only = {
-    "ghost": {"ghost_batch_size": small},
-    "sqrt lr": {"lr_scaling": "sqrt", "base_batch_size": small},
-    "linear lr": {"lr_scaling": "linear", "base_batch_size": small, "lr_warmup_epochs": 3},
-    "noise": {"remedies": [SampleNoise(base_batch_size=small)]},
-    "warm start": {"batch_size": None, "batch_regime": SwitchBatch(2, first=small, then=large)},
-    "longer": {"regime_adaptation": True, "base_batch_size": small, "max_epochs": epochs["SB"]},
-    "longer, ghost, sqrt lr": {
-        "regime_adaptation": True,
-        "base_batch_size": small,
-        "max_epochs": epochs["SB"],
-        "ghost_batch_size": small,
-        "lr_scaling": "sqrt",
-    },
-}
-regimes = {
-    **{f"SB {name}".strip(): setting for name, setting in with_remedies(small, epochs["SB"]).items()},
-    **{f"LB {name}".strip(): setting for name, setting in with_remedies(large, epochs["LB"]).items()},
-    **{f"LB {name}": {"batch_size": large, "max_epochs": epochs["LB"], **s} for name, s in large_only.items()},
-}
-
-# %%
-# Trial i starts all of them from the same weights.
-comparison = compare_regimes(
-    estimator,
-    X,
-    y,
-    X_test,
-    y_test,
-    regimes=regimes,
-    reference="SB",
-    n_trials=arguments.trials,
-    epsilon=[1e-3],
-    max_samples=2000,
-    random_state=0,
-    n_jobs=arguments.jobs,
-    memory=arguments.memory,
-)
-if arguments.output:
-    comparison.to_json(arguments.output)
+    adapted = {"regime_adaptation": True, "base_batch_size": small, "max_epochs": epochs["SB"]}
+    large_only["longer"] = adapted
+    large_only["longer, ghost, sqrt lr"] = {**adapted, "ghost_batch_size": small, "lr_scaling": "sqrt"}
+    found = {f"SB {name}".strip(): setting for name, setting in of_both(small, epochs["SB"]).items()}
+    found |= {f"LB {name}".strip(): setting for name, setting in of_both(large, epochs["LB"]).items()}
+    found |= {f"LB {name}": {"batch_size": large, "max_epochs": epochs["LB"], **s} for name, s in large_only.items()}
+    # Clipping bounds an update, so that the rate can be high; of ADAM's rates this SGD's is another matter.
+    recipe = {"lr": 0.4, "sub_batch_size": 128}
+    found["FULL"] = full_batch_recipe(full, strength=0.1, **recipe)
+    found["FULL, no penalty"] = full_batch_recipe(full, strength=0.0, **recipe)
+    found["FULL, no penalty, ghost"] = {**found["FULL, no penalty"], "ghost_batch_size": recipe["sub_batch_size"]}
+    return found
 
 
 # %%
-# Two questions, each by paired differences over the trials. What does the remedy give to its own regime? And what is
-# left of the gap between the regimes when both have it (Keskar et al., Table 6)? Intervals are 95 %, by Student's t;
-# they cover the seeds, not the draw of the test set.
-def interval(differences: np.ndarray) -> str:
-    """Mean and 95 % interval of paired differences in accuracy, in points."""
-    differences = 100 * differences[~np.isnan(differences)]
-    if len(differences) < 2:
-        return f"{differences.mean():+.2f}"
-    half = stats.t.ppf(0.975, len(differences) - 1) * differences.std(ddof=1) / np.sqrt(len(differences))
-    mean = differences.mean()
-    return f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]"
+# What a remedy costs is its processor time per update in short fits, in turn, times its updates: the studies ran beside
+# other programs, so that the seconds of their fits say little.
+def seconds_per_update(estimator, regimes, X, y, repeats=3, epochs=4):
+    """Return the median processor time of an update, by name."""
+    found = {label: [] for label in regimes}
+    for _ in range(repeats):
+        for label, setting in regimes.items():
+            model = clone(estimator).set_params(random_state=0, **setting)
+            if "warm start" not in label:  # whose first epochs have small batches
+                model.set_params(max_epochs=min(epochs, model.max_epochs))
+            started = time.process_time()
+            model.fit(X, y)
+            found[label].append((time.process_time() - started) / model.n_updates_)
+    return {label: float(np.median(values)) for label, values in found.items()}
 
 
-def row(label: str) -> str:
-    """One line of the table."""
-    regime, _, remedy = label.partition(" ")
-    accuracy, plain = (comparison.by_trial(name, "test_accuracy") for name in (label, regime))
-    columns = [
-        f"{100 * np.nanmean(accuracy):.2f}",
-        interval(accuracy - plain) if remedy else "",
-        f"{np.nanmean(comparison.by_trial(label, 'train_loss')):.1e}",
-        f"{np.nanmean(comparison.by_trial(label, 'sharpness_0.001')):.3g}",
-        f"{np.nanmean(comparison.by_trial(label, 'weight_distance')):.1f}",
-        f"{np.nanmean(comparison.by_trial(label, 'n_updates')):,.0f}",
-        f"{np.nanmean(comparison.by_trial(label, 'fit_seconds') / comparison.by_trial(regime, 'fit_seconds')):.1f}",
-    ]
-    return f"| {label} | " + " | ".join(columns) + " |"
+# %%
+# What a remedy gives to LB, and what is left of the gap to plain SB, are paired differences over trials and test
+# samples: 95 % intervals for new seeds and new test samples.
+def rows_of(comparison, seconds):
+    """Return what was found for every regime, in points of test accuracy."""
+    rows = []
+    times = {label: seconds[label] * np.nanmean(comparison.by_trial(label, "n_updates")) for label in comparison.labels}
+    for label in comparison.labels:
+        row = {"regime": label, "time": float(times[label] / times["LB"])}
+        for name in ("test_accuracy", "train_loss", "weight_distance", "n_updates", "sharpness_0.001"):
+            row[name] = float(np.nanmean(comparison.by_trial(label, name)))
+        if label.startswith(("LB ", "FULL")):
+            row["change"] = comparison.difference("LB", label).scaled(-100).to_dict()
+        if label != "SB":
+            row["gap"] = comparison.difference("SB", label).scaled(100).to_dict()
+        own = label.replace("LB ", "SB ")
+        if label.startswith("LB ") and own in comparison.labels:
+            row["gap of both"] = comparison.difference(own, label).scaled(100).to_dict()
+        rows.append(row)
+    return rows
 
 
-print("| | test accuracy | change by the remedy | train loss | sharpness 1e-3 | distance | updates | time / plain |")
-print("|---|---|---|---|---|---|---|---|")
-for label in comparison.labels:
-    print(row(label))
+def shown(estimate):
+    """Return an estimate that was saved, with its interval; bold where that does not hold 0."""
+    if estimate is None:
+        return ""
+    text = f"{estimate['value']:+.2f} [{estimate['low']:+.2f}, {estimate['high']:+.2f}]"
+    return f"**{text}**" if estimate["low"] > 0 or estimate["high"] < 0 else text
 
-print("\n| both regimes with | regime gap, SB - LB, points |\n|---|---|")
-for remedy in with_remedies(small, 1):
-    small_one, large_one = (
-        comparison.by_trial(f"{regime} {remedy}".strip(), "test_accuracy") for regime in ("SB", "LB")
+
+def print_table(records):
+    """Print one table of several studies: a row for every remedy, three columns for every data set."""
+    data = [record["data"] for record in records]
+    print("| | " + " | ".join(f"{name}: change of LB | gap left | time / LB" for name in data) + " |")
+    print("|---|" + "---|---|---|" * len(data))
+    studies = [{row["regime"]: row for row in record["remedies"]} for record in records]
+    for label in dict.fromkeys(label for study in studies for label in study):
+        if label.startswith("SB"):
+            continue
+        cells = []
+        for study in studies:
+            row = study.get(label, {})
+            cells += [shown(row.get("change")), shown(row.get("gap")), f"{row['time']:.1f}" if row else ""]
+        print(f"| {label} | " + " | ".join(cells) + " |")
+
+
+def print_details(rows):
+    """Print everything that was measured of one data set."""
+    print("| | test accuracy | change of LB | gap to SB | gap, both with it | train loss | sharpness 1e-3 | updates |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        estimates = [shown(row.get(name)) for name in ("change", "gap", "gap of both")]
+        numbers = [f"{row['train_loss']:.1e}", f"{row['sharpness_0.001']:.3g}", f"{row['n_updates']:,.0f}"]
+        print(f"| {row['regime']} | {100 * row['test_accuracy']:.2f} | " + " | ".join([*estimates, *numbers]) + " |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=["mnist1d", "mnist", "cifar10"], default="mnist1d")
+    parser.add_argument("--quick", action="store_true", help="few samples and epochs")
+    parser.add_argument("--trials", type=int, help="paired trials (5, and 2 with --quick)")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--memory", help="folder that keeps finished fits")
+    parser.add_argument("--output", help="file to write the record to, as JSON")
+    parser.add_argument("--table", nargs="+", help="print the table of these records, and train nothing")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print_table([json.loads(Path(name).read_text(encoding="utf-8")) for name in arguments.table])
+        return
+    X, y, X_test, y_test, estimator, augmentation, settings = data_of(arguments.data)
+    if arguments.quick:
+        X, y, X_test, y_test = X[:600], y[:600], X_test[:600], y_test[:600]
+        settings = {"small": 32, "large": 150, "epochs": {"SB": 2, "LB": 4}, "full": 5}
+    estimator.set_params(n_threads=1)
+    regimes = regimes_of(**settings, augmentation=augmentation)
+    # Trial i starts all of them from the same weights.
+    comparison = compare_regimes(
+        estimator,
+        X,
+        y,
+        X_test,
+        y_test,
+        regimes=regimes,
+        reference="SB",
+        n_trials=arguments.trials or (2 if arguments.quick else 5),
+        epsilon=[1e-3],
+        max_samples=1000,
+        random_state=0,
+        n_jobs=arguments.jobs,
+        memory=arguments.memory,
     )
-    print(f"| {remedy or 'nothing'} | {interval(small_one - large_one)} |")
-for remedy in large_only:
-    gap = comparison.by_trial("SB", "test_accuracy") - comparison.by_trial(f"LB {remedy}", "test_accuracy")
-    print(f"| LB alone with {remedy} | {interval(gap)} |")
+    record = {
+        "data": arguments.data,
+        "command": f"python examples/study_remedies.py {' '.join(sys.argv[1:])}",
+        "versions": {"sklgap": sklgap.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "remedies": rows_of(comparison, seconds_per_update(estimator, regimes, X, y)),
+        **json.loads(comparison.to_json()),
+    }
+    if arguments.output:
+        Path(arguments.output).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print_details(record["remedies"])
+    print()
+    print_table([record])
+
+
+if __name__ == "__main__":
+    main()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         minima_census,
         rank_measures,
         sharpness_trajectory,
+        stability_trajectory,
         time_to_accuracy,
         warm_start_curve,
     )
@@ -39,19 +40,44 @@ if TYPE_CHECKING:
     )
     from sklgap.objective import Objective, check_objective
     from sklgap.regimes import BatchRegime, ConstantBatch, DynamicSampling, GrowingBatch, SwitchBatch
-    from sklgap.remedies import SAM, Adversarial, Augmentation, EntropySGD, Proximal, Remedy, SampleNoise, Stability
-    from sklgap.training import TrainingRecorder, WeightAveraging
+    from sklgap.remedies import (
+        SAM,
+        Adversarial,
+        Augmentation,
+        BatchAugmentation,
+        EntropySGD,
+        GradientPenalty,
+        LabelSmoothing,
+        Mixup,
+        Proximal,
+        Remedy,
+        SampleNoise,
+        Stability,
+    )
+    from sklgap.training import (
+        ExponentialAveraging,
+        LatestAveraging,
+        TrainingRecorder,
+        WeightAveraging,
+        full_batch_recipe,
+    )
 
 __all__ = [
     "Adversarial",
     "Augmentation",
+    "BatchAugmentation",
     "BatchRegime",
     "BatchSizeCurveDisplay",
     "ConstantBatch",
     "DynamicSampling",
     "EntropySGD",
+    "ExponentialAveraging",
+    "GradientPenalty",
     "GrowingBatch",
     "LBGapClassifier",
+    "LabelSmoothing",
+    "LatestAveraging",
+    "Mixup",
     "Objective",
     "ParametricPlotDisplay",
     "Proximal",
@@ -72,6 +98,7 @@ __all__ = [
     "critical_batch_size",
     "explain_gap",
     "flatness",
+    "full_batch_recipe",
     "gap_report",
     "generalization_gap_score",
     "largest_safe_batch_size",
@@ -84,6 +111,7 @@ __all__ = [
     "sharpness",
     "sharpness_score",
     "sharpness_trajectory",
+    "stability_trajectory",
     "time_to_accuracy",
     "warm_start_curve",
 ]
@@ -105,6 +133,7 @@ _PLACES = {
         "minima_census",
         "rank_measures",
         "sharpness_trajectory",
+        "stability_trajectory",
         "time_to_accuracy",
         "warm_start_curve",
     ],
@@ -118,8 +147,27 @@ _PLACES = {
     ],
     "objective": ["Objective", "check_objective"],
     "regimes": ["BatchRegime", "ConstantBatch", "DynamicSampling", "GrowingBatch", "SwitchBatch"],
-    "remedies": ["Adversarial", "Augmentation", "EntropySGD", "Proximal", "Remedy", "SAM", "SampleNoise", "Stability"],
-    "training": ["TrainingRecorder", "WeightAveraging"],
+    "remedies": [
+        "Adversarial",
+        "Augmentation",
+        "BatchAugmentation",
+        "EntropySGD",
+        "GradientPenalty",
+        "LabelSmoothing",
+        "Mixup",
+        "Proximal",
+        "Remedy",
+        "SAM",
+        "SampleNoise",
+        "Stability",
+    ],
+    "training": [
+        "ExponentialAveraging",
+        "LatestAveraging",
+        "TrainingRecorder",
+        "WeightAveraging",
+        "full_batch_recipe",
+    ],
 }
 _PARTS: tuple[str, ...] = (
     "datasets",

@@ -1,4 +1,4 @@
-"""The global random generators, which a fit or a user's module may draw from: looked at, and put back."""
+"""Random generators: one of torch's made from one of NumPy's; the global ones looked at, and put back."""
 
 import contextlib
 import random
@@ -10,6 +10,11 @@ import torch
 
 # There is one generator of each kind per process: threads that draw from it, or put it back, take turns.
 TURN = threading.RLock()
+
+
+def generator_of(rng: np.random.RandomState) -> torch.Generator:
+    """Return a generator of torch's, on the CPU, whose seed is drawn from one of NumPy's."""
+    return torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
 
 
 def random_states() -> list[str | bytes]:

@@ -75,6 +75,13 @@ LabelKind = Literal["fine", "coarse"]
 MissingUtterances = Literal["error", "skip"]
 
 
+class Mix(NamedTuple):
+    """A second target of n samples: ``y`` of shape (n, ...), and how much it counts, ``weight`` of shape (n,)."""
+
+    y: Tensor
+    weight: Tensor
+
+
 class Batch(NamedTuple):
     """Samples that are evaluated together.
 
@@ -83,7 +90,9 @@ class Batch(NamedTuple):
 
     ``weight`` of shape (n,) says how often each sample counts: a weight of 2 is a sample given twice. ``factor`` of
     shape (n,) multiplies the losses of the samples and leaves what they count for as it is: multiplicative noise.
-    ``extra`` holds further tensors of n samples by name: what a remedy has drawn for them.
+    ``extra`` holds further tensors of n samples by name: what a remedy has drawn for them. ``mix`` gives every sample a
+    second target; ``weight`` is then needed, and says how much y counts. ``number`` is the number of the batch in the
+    training, counted from 0.
     """
 
     X: Tensor
@@ -91,12 +100,19 @@ class Batch(NamedTuple):
     weight: Tensor | None = None
     factor: Tensor | None = None
     extra: dict[str, Tensor] | None = None
+    mix: Mix | None = None
+    number: int = 0
 
     def rows(self, part: slice) -> "Batch":
         """Return some of the samples."""
-        weight, factor = (None if t is None else t[part] for t in (self.weight, self.factor))
-        extra = None if self.extra is None else {name: tensor[part] for name, tensor in self.extra.items()}
-        return Batch(self.X[part], self.y[part], weight, factor, extra)
+        return self.map(lambda tensor: tensor[part])
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        """Return the batch with a function applied to every tensor of n samples."""
+        weight, factor = (None if t is None else function(t) for t in (self.weight, self.factor))
+        extra = None if self.extra is None else {name: function(tensor) for name, tensor in self.extra.items()}
+        mix = None if self.mix is None else Mix(function(self.mix.y), function(self.mix.weight))
+        return Batch(function(self.X), function(self.y), weight, factor, extra, mix, self.number)
 
     def with_extra(self, name: str, tensor: Tensor) -> "Batch":
         """Return the batch with one more tensor of n samples."""

@@ -80,6 +80,7 @@ EFFORT = {
         "n_batches",
         "n_pairs",
         "n_draws",
+        "n_copies",
         "n_products",
         "n_steps",
         "n_vectors",
@@ -200,6 +201,9 @@ def calls():
         "fit_diffusion": plain(inspection.fit_diffusion, n_updates=range(1, 9), distances=np.log(np.arange(2.0, 10))),
         "TrainingRecorder": Call(with_callback(training.TrainingRecorder), {}, training.TrainingRecorder),
         "WeightAveraging": Call(with_callback(training.WeightAveraging), {}, training.WeightAveraging),
+        "ExponentialAveraging": Call(with_callback(training.ExponentialAveraging), {}, training.ExponentialAveraging),
+        "LatestAveraging": Call(with_callback(training.LatestAveraging), {}, training.LatestAveraging),
+        "full_batch_recipe": plain(training.full_batch_recipe, max_epochs=10),
         "randomize_labels": plain(datasets.randomize_labels, y=Y),
         "load_timit": plain(datasets.load_timit, features="no such file", alignments="no such file"),
     }
@@ -222,9 +226,10 @@ def calls():
     for name in ("ConstantBatch", "DynamicSampling", "GrowingBatch", "SwitchBatch"):
         kind = getattr(regimes, name)
         found[name] = Call(with_regime(kind), {}, kind)
-    for name in ("Adversarial", "Augmentation", "EntropySGD", "Proximal", "SAM", "SampleNoise", "Stability"):
+    for name in sorted(set(remedies.__all__) & {kind.__name__ for kind in remedies.Remedy.__subclasses__()}):
         kind = getattr(remedies, name)
-        good = {"flip": False} if name == "Augmentation" else {}
+        no_flip = {"Augmentation": {"flip": False}, "BatchAugmentation": {"augmentation": lambda X: X}}
+        good = no_flip.get(name, {})
         found[name] = Call(with_remedy(kind), good, kind)
     for name in ("F1", "F2"):
         found[name] = plain(getattr(nets, name), n_features=4, n_classes=2, n_layers=1, width=3)
@@ -252,6 +257,17 @@ def calls():
     )
     found["BatchSizeSampler"] = plain(regimes.BatchSizeSampler, dataset=40, schedule=4)
     found["BatchSizeMonitor"] = plain(monitor.BatchSizeMonitor, module=nn.Linear(2, 2))
+    module = nn.Linear(4, 3)
+    found["StabilityMonitor"] = plain(
+        monitor.StabilityMonitor,
+        module=module,
+        loss=nn.CrossEntropyLoss(),
+        optimizer=torch.optim.SGD(module.parameters(), lr=0.1),
+        data=(torch.from_numpy(X), torch.from_numpy(Y)),
+    )
+    found["stability_threshold"] = plain(
+        inspection.stability_threshold, optimizer=torch.optim.SGD(module.parameters(), lr=0.1), module=module
+    )
     found["check_accumulation"] = plain(
         monitor.check_accumulation,
         train_step=backward_of_each,
@@ -284,6 +300,10 @@ def small_experiments():
         "warm_start_curve": {**tested, "max_small_epochs": 1},
         "minima_census": {**tested, "n_trials": 1, "epsilon": 1e-3, "inits": ("torch",), "max_samples": 4},
         "sharpness_trajectory": {**quick, "every": 1, "at_updates": None, "max_samples": 4, "solver": "power"},
+        "stability_trajectory": {
+            **{**quick, "estimator": small(max_epochs=1, optimizer=torch.optim.SGD)},
+            **{"every": 1, "at_updates": None, "max_samples": 8},
+        },
         "critical_batch_size": {**quick, "n_batches": 4},
         "branched_critical_batch_size": {
             **{name: value for name, value in quick.items() if name != "n_trials"},
@@ -350,8 +370,12 @@ def results():
 
 def displays():
     """Return the calls of the displays by name."""
+    stability = {"eigenvalue": 1.0, "threshold": 2.0}
     recorder = training.TrainingRecorder(
-        {"train": (X, Y)}, {"sharpness": lambda net: 1.0}, every=None, at_updates=range(4)
+        {"train": (X, Y)},
+        {"sharpness": lambda net: 1.0, "stability": lambda net: stability},
+        every=None,
+        at_updates=range(4),
     )
     recorded = small(max_epochs=3, batch_size=8, callbacks=[("it", recorder)]).fit(X, Y)
     model, data = {"estimator": fitted()}, {"X": X, "y": Y}
@@ -366,6 +390,7 @@ def displays():
             {"start": fitted(), "end": fitted(), **data, "X_test": X, "y_test": Y, "alphas": [0.0, 1.0]},
         ),
         inspection.SharpnessTrajectoryDisplay: ("from_estimators", of_recorded),
+        inspection.StabilityTrajectoryDisplay: ("from_estimators", of_recorded),
         inspection.SpectrumDisplay: ("from_estimators", {"estimators": {"one": fitted()}, **spectrum, "k": None}),
         inspection.LossSurfaceDisplay: ("from_estimator", {**model, **data, **plane}),
         inspection.WeightDistanceDisplay: ("from_estimators", of_recorded),
@@ -410,6 +435,7 @@ def drawn(function):
 # Where the error calls an argument by another name that the user knows it by.
 ALSO = {
     "data": ("X", "y"),
+    "loss": ("criterion",),
     "dim": ("subspace_dim",),
     "inner_steps": ("proximal_steps",),
     "kind": ("subspace",),

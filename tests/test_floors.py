@@ -25,12 +25,13 @@ SKORCH = {
     "training/_callbacks.py",
     "training/_checkpoint.py",
     "training/_datasets.py",
+    "training/_averaging.py",
     "training/_epoch_tasks.py",
+    "training/_full_batch.py",
     "training/_net.py",
     "training/_recorder.py",
     "training/_splits.py",
     "training/_step_timer.py",
-    "training/_weight_averaging.py",
     "training/_weights_keeper.py",
 }
 FLOOR = {part: height for height, parts in enumerate(FLOORS) for part in parts}

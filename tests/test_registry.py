@@ -19,7 +19,11 @@ from sklgap.remedies import (
     SAM,
     Adversarial,
     Augmentation,
+    BatchAugmentation,
     EntropySGD,
+    GradientPenalty,
+    LabelSmoothing,
+    Mixup,
     Proximal,
     Remedy,
     SampleNoise,
@@ -61,6 +65,8 @@ REMEDIES = {
     "of weights": lambda: (Stability(), SAM(), Proximal(0.1, 1)),
     "walk": lambda: (EntropySGD(2),),
     "shorthands": lambda: ("asam", "samplenoise"),
+    "of labels": lambda: (BatchAugmentation(Augmentation(), 2), Mixup(), LabelSmoothing(), SAM(every=2)),
+    "of slopes": lambda: (GradientPenalty(0.1, 4),),
 }
 PARTS = (NETS, REGIMES, REMEDIES)
 PRODUCT = list(itertools.product(*PARTS))

@@ -127,8 +127,9 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         Optimiser steps per batch with ``proximal_lambda`` (3: Keskar et al.).
     remedies : sequence of Remedy, (name, Remedy) or str, default=()
         Further remedies, applied after augmentation and before the proximal penalty, the last outermost. A str is one
-        with its defaults: ``"adversarial"``, ``"asam"``, ``"entropysgd"``, ``"proximal"``, ``"sam"``,
-        ``"samplenoise"``, ``"stability"``, ``"augmentation"``. Parameters are reached as ``remedies__name__...``
+        with its defaults: ``"adversarial"``, ``"asam"``, ``"augmentation"``, ``"batchaugmentation"``,
+        ``"entropysgd"``, ``"gradientpenalty"``, ``"labelsmoothing"``, ``"mixup"``, ``"proximal"``, ``"sam"``,
+        ``"samplenoise"``, ``"stability"``. Parameters are reached as ``remedies__name__...``
         (``remedies__sam__rho``).
     recompute_batch_norm : bool, default=True
         End ``fit`` by setting the batch-norm buffers to population statistics of the training data. The running
@@ -154,7 +155,8 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         sees rows and labels as ``fit`` does, and so does ``predefined_split`` of your validation set.
     callbacks : list, default=None
         skorch callbacks; copied, never changed. They see class numbers, not labels. One that fails at the end of the
-        training leaves the estimator fitted, and its error is raised then. `WeightAveraging` is one;
+        training leaves the estimator fitted, and its error is raised then. `WeightAveraging`, `LatestAveraging` and
+        `ExponentialAveraging` are some;
         ``skorch.callbacks.GradientNormClipping(5.0)`` clips the gradient of the whole batch, after all remedies.
     verbose : int, default=0
         1: a progress bar.

@@ -40,7 +40,15 @@ from sklgap.regimes import (
     check_lr_schedule,
     default_base_batch_size,
 )
-from sklgap.remedies import Proximal, Remedy, check_augmentation, check_remedies, check_together
+from sklgap.remedies import (
+    BatchAugmentation,
+    Proximal,
+    Remedy,
+    check_augmentation,
+    check_remedies,
+    check_together,
+)
+from sklgap.remedies._check import check_parts
 from sklgap.training import TrainingNet
 from sklgap.training._data_parallel import agreed_seed
 from sklgap.training._dtypes import check_precision, in_dtype
@@ -329,6 +337,8 @@ def _remedies(model: Any, X: Any) -> tuple[Remedy, ...]:
     def ready(remedy: Any) -> Remedy | None:
         if getattr(remedy, "base_batch_size", base) is None:
             remedy = _copied("remedies", remedy).set_params(base_batch_size=base)
+        if isinstance(remedy, BatchAugmentation):
+            return remedy.for_images(image_shape, row_shape=net_shape(model, X))
         return check_augmentation(remedy, image_shape, row_shape=net_shape(model, X))
 
     def image_shape() -> tuple[int, ...]:
@@ -338,13 +348,16 @@ def _remedies(model: Any, X: Any) -> tuple[Remedy, ...]:
         assert shape is not None
         return shape
 
-    found = [ready(remedy) for remedy in (model.augmentation, *(r for _, r in check_remedies(model.remedies)))]
+    given = [remedy for _, remedy in check_remedies(model.remedies)]
+    check_together(given)
+    found = [ready(remedy) for remedy in (model.augmentation, *given)]
     remedies = [remedy for remedy in found if remedy is not None]
     if model.proximal_lambda is not None:
         remedies.append(Proximal(model.proximal_lambda, model.proximal_steps))
     for remedy in remedies:
         remedy.check()
     check_together(remedies)
+    check_parts(remedies, model.micro_batch_size, bool(model.data_parallel))
     return tuple(_copied("remedies", remedies))
 
 

@@ -50,6 +50,7 @@ from sklgap.experiments._protocol import Measurement
 from sklgap.experiments._rank_measures import MeasureRanking, RankedMeasure, rank_measures
 from sklgap.experiments._safe_batch_size import NonInferiority, SafeBatchSize, largest_safe_batch_size
 from sklgap.experiments._sharpness_trajectory import SharpnessTrajectory, sharpness_trajectory
+from sklgap.experiments._stability_trajectory import StabilityTrajectory, stability_trajectory
 from sklgap.experiments._steps_to_loss import StepsToLoss, steps_to_loss
 from sklgap.experiments._steps_tradeoff import StepsTradeoff, fit_steps_to_loss
 from sklgap.experiments._time_to_accuracy import TimeToAccuracy, time_to_accuracy
@@ -83,6 +84,7 @@ __all__ = [
     "RegimeComparisonDisplay",
     "SafeBatchSize",
     "SharpnessTrajectory",
+    "StabilityTrajectory",
     "StepsToLoss",
     "StepsToLossDisplay",
     "StepsTradeoff",
@@ -104,6 +106,7 @@ __all__ = [
     "parallel_model",
     "rank_measures",
     "sharpness_trajectory",
+    "stability_trajectory",
     "steps_to_loss",
     "time_to_accuracy",
     "warm_start_curve",

@@ -136,7 +136,7 @@ def measure_cost(
     with using_threads(timed.n_threads_):  # as trials are measured
         row_seconds = _gradient_seconds(timed.net_, X, train[1], rows, policy) / len(rows)
     dims, solver = ((), "auto") if measuring is None else (measuring.subspace_dims, measuring.solver)
-    searches = [usual_gradients(solver, dim is not None) for dim in dims]
+    searches = [usual_gradients(solver, dim) for dim in dims]
     # After a fit: batch-norm statistics, training accuracy, and the report's evaluation; a third of a gradient each.
     evaluation = (3 * n_train + n_evaluated) * row_seconds / 3
     n_rows = 0 if measuring is None else len(measuring.epsilons) * len(rows)

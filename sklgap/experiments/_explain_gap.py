@@ -43,6 +43,7 @@ from sklgap.objective._estimators import final_estimator
 from sklgap.regimes import check_batch_regime
 from sklgap.regimes._lr_scaling import lr_factor
 from sklgap.training import WeightAveraging
+from sklgap.training._averaging import Averaging
 
 if TYPE_CHECKING:
     from sklgap.experiments._plot._explain_gap import GapExplanationDisplay
@@ -587,8 +588,9 @@ def _not_removable(estimator: Any, wanted: Sequence[str], X: Any, y: Any) -> dic
     if classifier.lr_scaling is not None:
         found["learning rate"] = f"the estimator has lr_scaling={classifier.lr_scaling!r} already"
     callbacks = [entry[1] if isinstance(entry, tuple) else entry for entry in classifier.callbacks or []]
-    if any(isinstance(callback, WeightAveraging) for callback in callbacks):
-        found["last weights"] = "the estimator has WeightAveraging among its callbacks already"
+    averaging = [type(callback).__name__ for callback in callbacks if isinstance(callback, Averaging)]
+    if averaging:
+        found["last weights"] = f"the estimator has {averaging[0]} among its callbacks already"
     if classifier.ghost_batch_size is not None:
         found["batch norm"] = f"the estimator has ghost_batch_size={classifier.ghost_batch_size!r} already"
     elif "batch norm" in wanted and not _has_batch_norm(estimator, X, y):

@@ -1,17 +1,15 @@
 """``sharpness_trajectory``: sharpness against the loss along training, Figure 6 of Keskar et al. (2017)."""
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
-from sklgap._checks import check_arguments, check_integer, check_random_state, shown
+from sklgap._checks import check_arguments, check_random_state, shown
 from sklgap._typing import BatchNormPolicy, Solver
 from sklgap.experiments import _notes as notes
 from sklgap.experiments._cost import Cost, measure_cost
@@ -36,13 +34,11 @@ from sklgap.experiments._protocol import (
     with_parameters,
 )
 from sklgap.experiments._records import ByLabel
-from sklgap.experiments._result import Result, count, describe_measuring, listed, mean_std
+from sklgap.experiments._result import count, describe_measuring, listed, mean_std
 from sklgap.experiments._run import interruptible, run
-from sklgap.inspection import SharpnessTrajectoryDisplay, recorded, sharpness
-from sklgap.training import TrainingRecorder
-from sklgap.training._recorder import check_updates, log_spaced_updates
+from sklgap.experiments._trajectory import Moments, Trajectory, Updates, regime_trials, train_along
+from sklgap.inspection import SharpnessTrajectoryDisplay, sharpness
 
-_RECORDER = "sharpness_trajectory"
 # Losses of the table: two for every power of ten, from 10 down to 1e-8.
 _LEVELS = [10 ** (k / 2) for k in range(2, -17, -1)]
 
@@ -58,7 +54,7 @@ def sharpness_trajectory(
     regimes: Sequence[Any] | Mapping[str, Mapping[str, Any]] = ("SB", "LB"),
     n_trials: int = 1,
     every: int | None = 5,
-    at_updates: Literal["log"] | Sequence[int] | None = "log",
+    at_updates: Updates = "log",
     epsilon: float = 1e-3,
     batch_norm: BatchNormPolicy = "batch",
     max_samples: int | float | None = 1000,
@@ -148,8 +144,8 @@ def sharpness_trajectory(
             f"{shown(measurement.scoring)}."
         )
     overrides = check_regimes(regimes)
-    check_integer("every", every, or_none=True)
-    check_updates(at_updates)
+    moments = Moments(every, at_updates)
+    moments.check()
     X, y = check_rows(X, y)
     for parameters in overrides.values():
         check_candidate(estimator, parameters, len(y))
@@ -168,16 +164,11 @@ def sharpness_trajectory(
     if verbose:
         cost = measure_cost(classifier, overrides, n_trials, (X, y), measuring=measuring, n_jobs=n_jobs)
         epochs = [with_parameters(classifier, parameters).max_epochs for parameters in overrides.values()]
-        cost = _of_all_records(cost, epochs, every, at_updates)
+        cost = _of_all_records(cost, epochs, moments)
         settings["cost"] = asdict(cost)
         print(cost)
-    saved = {} if memory is None or classifier.memory is not None else {"memory": memory}
-    trials = [
-        Trial(label, {**parameters, **saved}, trial, seed)
-        for trial, seed in enumerate(seeds)
-        for label, parameters in overrides.items()
-    ]
-    jobs = [partial(_train, classifier, trial, (X, y), measuring, every, at_updates) for trial in trials]
+    trials = regime_trials(overrides, seeds, classifier, memory)
+    jobs = [partial(_train, classifier, trial, (X, y), measuring, moments) for trial in trials]
     found, interrupted = run(jobs, n_jobs=n_jobs, verbose=verbose)
     if not found:
         raise KeyboardInterrupt
@@ -186,26 +177,15 @@ def sharpness_trajectory(
     )
 
 
-def _of_all_records(
-    cost: Cost, epochs: Sequence[int], every: int | None, at_updates: Literal["log"] | Sequence[int] | None
-) -> Cost:
+def _of_all_records(cost: Cost, epochs: Sequence[int], moments: Moments) -> Cost:
     """Return the cost of measuring at every record, of that of measuring once in a fit."""
-    asked = log_spaced_updates(per_doubling=2) if isinstance(at_updates, str) else at_updates or ()
-    n_records = [
-        sum(update <= n_updates for update in asked) + (0 if every is None else math.ceil(n_epochs / every))
-        for n_updates, n_epochs in zip(cost.updates, epochs, strict=True)
-    ]
+    n_records = [moments.number(*pair) for pair in zip(cost.updates, epochs, strict=True)]
     low, high = (seconds * sum(n_records) / len(n_records) for seconds in cost.measure_seconds)
     return replace(cost, measure_seconds=(low, high))
 
 
 def _train(
-    classifier: Any,
-    trial: Trial,
-    train: tuple[Any, Any],
-    measuring: Measuring,
-    every: int | None,
-    at_updates: Literal["log"] | Sequence[int] | None,
+    classifier: Any, trial: Trial, train: tuple[Any, Any], measuring: Measuring, moments: Moments
 ) -> list[dict[str, Any]]:
     """Return what was recorded along one training."""
     X, y = (take(part, measuring.rows) for part in train)
@@ -223,26 +203,12 @@ def _train(
         )
         return found.value
 
-    recorder = TrainingRecorder(
-        {"train": (X, y)},
-        {"sharpness": measure},
-        every=every,
-        at_updates=at_updates,
-        batch_norm=measuring.batch_norm,
-        random_state=trial.seed,
-    )
-    model = with_parameters(classifier, {**trial.parameters, "random_state": trial.seed})
-    model.set_params(callbacks=[*(model.callbacks or []), (_RECORDER, recorder)])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # what was not reached is reported
-        model.fit(*train)
-    columns = recorded(model, _RECORDER)
-    fit = {"regime": trial.label, "trial": trial.trial, "seed": trial.seed}
-    n_records = len(columns["n_updates"])
-    return [{**fit, **{name: values[i].item() for name, values in columns.items()}} for i in range(n_records)]
+    measurements = {"sharpness": measure}
+    policy = measuring.batch_norm
+    return train_along(classifier, trial, train, (X, y), measurements, moments, policy, "sharpness_trajectory")
 
 
-class SharpnessTrajectory(Result):
+class SharpnessTrajectory(Trajectory):
     """What `sharpness_trajectory` found; ``print`` it.
 
     Attributes
@@ -256,24 +222,14 @@ class SharpnessTrajectory(Result):
         What a reader must know before believing the figures.
     """
 
-    def __init__(
-        self,
-        records: list[dict[str, Any]],
-        labels: Sequence[str],
-        settings: dict[str, Any],
-        interrupted: bool = False,
-    ) -> None:
-        records = sorted(records, key=lambda r: (r["trial"], labels.index(r["regime"]), r["n_updates"]))
-        super().__init__(records, settings, interrupted)
-        self.n_regimes = len(labels)
-        self.labels = [label for label in labels if any(record["regime"] == label for record in records)]
-
     # -- statistics ------------------------------------------------------------------------------------------------
 
     def curves(self, label: Any) -> dict[int, Curve]:
         """Return training loss and sharpness of a regime, in the order of training, by finished trial."""
-        trials = sorted({r["trial"] for r in self.records if r["regime"] == str(label)})
-        return {trial: (self._column(label, trial, "train_loss"), self._column(label, trial)) for trial in trials}
+        return {
+            trial: (self._column(label, trial, "train_loss"), self._column(label, trial, "sharpness"))
+            for trial in self.trials_of(label)
+        }
 
     def mean_curve(self, label: Any) -> Curve:
         """Return the geometric means over the trials, at the numbers of updates that all of them have."""
@@ -308,9 +264,6 @@ class SharpnessTrajectory(Result):
         """Return how many times as sharp as the first regime a regime is at a loss, over paired trials."""
         values = self.at_loss(loss)
         return ratio_estimate(values[label], values[self.labels[0]])
-
-    def _column(self, label: Any, trial: int, key: str = "sharpness") -> np.ndarray:
-        return np.array([r[key] for r in self.records if r["regime"] == str(label) and r["trial"] == trial])
 
     @property
     def notes(self) -> list[str]:

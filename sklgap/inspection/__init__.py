@@ -18,6 +18,7 @@ from sklgap.inspection._plot._learning_curves import LearningCurvesDisplay
 from sklgap.inspection._plot._parametric import ParametricPlotDisplay
 from sklgap.inspection._plot._sharpness_trajectory import SharpnessTrajectoryDisplay
 from sklgap.inspection._plot._spectrum import SpectrumDisplay
+from sklgap.inspection._plot._stability_trajectory import StabilityTrajectoryDisplay
 from sklgap.inspection._plot._surface import LossSurfaceDisplay
 from sklgap.inspection._plot._weight_distance import WeightDistanceDisplay
 from sklgap.inspection._records import recorded
@@ -25,6 +26,7 @@ from sklgap.inspection._rescaling import rescale_layers
 from sklgap.inspection._ritz_values import RitzValues, ritz_values
 from sklgap.inspection._sharpness import Sharpness, sharpness
 from sklgap.inspection._spectral_density import SpectralDensity, hessian_spectral_density
+from sklgap.inspection._stability import StabilityMeasurement, StabilityThreshold, stability_threshold
 from sklgap.inspection._surface import LossSurface, loss_on_plane
 from sklgap.inspection._weight_distance import weight_distance
 
@@ -46,6 +48,9 @@ __all__ = [
     "SharpnessTrajectoryDisplay",
     "SpectralDensity",
     "SpectrumDisplay",
+    "StabilityMeasurement",
+    "StabilityThreshold",
+    "StabilityTrajectoryDisplay",
     "WeightDistanceDisplay",
     "adaptive_sharpness",
     "average_sharpness",
@@ -67,5 +72,6 @@ __all__ = [
     "rescale_layers",
     "ritz_values",
     "sharpness",
+    "stability_threshold",
     "weight_distance",
 ]

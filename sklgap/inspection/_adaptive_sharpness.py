@@ -60,7 +60,7 @@ def adaptive_sharpness(
     estimator : estimator or Objective
         As in `sharpness`; an Objective restricted to a subspace has no weights of its own, and is refused.
     X, y : array-like
-        Rows that f is the mean over. None beside an `Objective`.
+        Rows that f is the mean over. None with an `Objective`.
     epsilon : float or sequence of float, default=1e-3
         Largest relative change of a weight. The box is smaller than that of `sharpness`: weights that are zero, such
         as biases at their start, do not move.

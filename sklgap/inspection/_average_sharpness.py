@@ -7,9 +7,10 @@ import numpy as np
 import torch
 
 from sklgap._checks import check_arguments, check_integer, check_positive, check_random_state
+from sklgap._random import generator_of
 from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, Inputs
-from sklgap.inspection._ball_sharpness import named, scale_of
+from sklgap.inspection._adaptive import named, scale_of
 from sklgap.inspection._flatness_record import EVALUATION, Flatness, check_loss
 from sklgap.inspection._normalized_logits import measured_objective
 from sklgap.objective import Objective
@@ -48,11 +49,11 @@ def average_sharpness(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective` in the full space.
     X, y : array-like
-        Samples that f is the mean over. None beside an `Objective`.
+        Samples that f is the mean over. None with an `Objective`.
     sigma : float, default=None
-        Standard deviation of a step of one weight. None: 0.01, or 0.05 of the weight with ``adaptive``. The latter is
-        the smallest scale in the experiments of Andriushchenko et al. (2023) on CIFAR-10. The former is our choice:
-        about a quarter of a usual weight in a layer of 512 inputs, whose nets an absolute step of 0.05 would destroy.
+        Standard deviation of a step of one weight. None: 0.01, or 0.05 of the weight with ``adaptive``. 0.05 is the
+        smallest scale in the scripts of Andriushchenko et al. (2023) for CIFAR-10. 0.01 is our choice: about a quarter
+        of a usual weight in a layer of 512 inputs; an absolute step of 0.05 would destroy such a net.
     adaptive : bool, default=False
         Whether steps are relative to the weights. Then rescaled layers with the same function have the same expected
         value. A weight of zero stays where it is.
@@ -86,9 +87,9 @@ def average_sharpness(
 
     Notes
     -----
-    A normal step has no bound: its length is about :math:`\sigma \|T\|_F`. Cost: ``2 * n_pairs + 1`` evaluations of
-    the loss, each a third of a gradient. The standard error speaks of the steps, not of the samples drawn by
-    ``max_samples``.
+    The length of a step is about :math:`\sigma \|T\|_F`, and has no bound. The standard error covers the draw of the
+    steps, not that of the samples by ``max_samples``. Cost: ``2 * n_pairs + 1`` evaluations of the loss, each a third
+    of a gradient.
 
     References
     ----------
@@ -117,7 +118,7 @@ def average_sharpness(
     with measured_objective(estimator, X, y, normalize_logits=normalize_logits, **options) as objective:
         f0 = objective.value()
         check_loss(f0, normalize_logits)
-        generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
+        generator = generator_of(rng)
         rises = _rises(objective, sigma, adaptive, n_pairs, generator) - f0
     if not np.isfinite(rises).all():
         raise ValueError(
@@ -152,7 +153,7 @@ def _rises(objective: Objective, sigma: float, adaptive: bool, n_pairs: int, gen
 
 def _notes(rises: np.ndarray, f0: float, objective: Objective) -> tuple[str, ...]:
     if not rises.any():
-        return ("The loss is the same after every step, as that of a dead or saturated net: a value of 0 says little.",)
+        return ("The loss is the same after every step, as in a dead or saturated net: a value of 0 says little.",)
     if objective.dtype == torch.float32 and abs(rises.mean()) <= _ROUNDING * abs(f0):
-        return ("The value is of the size of rounding in float32; measure with dtype=torch.float64 or a larger sigma.",)
+        return ("The value is as small as rounding errors in float32: measure with dtype=torch.float64.",)
     return ()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sklgap._checks import check_integer, check_positive
 from sklgap.inspection._flatness_record import product_cost
-from sklgap.inspection._krylov import combination, dots, norm, orthonormalise
+from sklgap.inspection._krylov import combination, dots, norm, orthonormalise, unit
 from sklgap.objective import Objective
 
 ValueAndGradient = Callable[[Tensor], tuple[float, Tensor]]
@@ -30,14 +30,14 @@ _N_CLIMBED = 2
 _SETTLED = 1e-3
 # The shortest projected step, in units of the ball.
 _SHORTEST = 1e-2
-# A step is told to be rounded where its length in the precision of the weights is off by more than this share.
+# A note says that a step is rounded where its length in the precision of the weights is off by more than this share.
 _ROUNDED = 0.01
 
 
 class BallMaximum(NamedTuple):
     """Where f is largest, as far as found.
 
-    ``step`` is in the parameters, ``length`` that of the step after rounding, in units of the ball.
+    ``step`` is in the parameters. ``length`` is that of the step after rounding, in units of the ball.
     """
 
     f0: float
@@ -50,7 +50,7 @@ class BallMaximum(NamedTuple):
 
 
 class Points:
-    """f in u, counted; a point where f is not finite has the value minus infinity, and nothing climbs to it."""
+    """Evaluates f in u and counts. A point where f is not finite has the value minus infinity: nothing climbs to it."""
 
     def __init__(self, value_and_gradient: ValueAndGradient) -> None:
         self.function = value_and_gradient
@@ -134,10 +134,9 @@ def climb(points: Callable[[Tensor], Point], start: Point, f0: float, max_iter: 
     """Return the highest point that ``u <- g / |g|`` and projected gradient steps reach."""
     best, size, quiet = start, math.inf, 0
     for _ in range(max_iter):
-        length = norm(best.gradient)
-        if length == 0:
+        direction = unit(best.gradient)
+        if not direction.any():
             break
-        direction = best.gradient / length
         following = direction if size == math.inf else _projected(best.u + size * direction)
         if norm(following - best.u) < _SETTLED * norm(best.u):
             break
@@ -161,9 +160,9 @@ def _projected(u: Tensor) -> Tensor:
 def _starts(
     objective: Objective, radii: Tensor, gradient: Tensor, random: Tensor, n_products: int
 ) -> tuple[list[Tensor], int, str]:
-    """Return points of the ball to start from, the products made, and a remark where there is no quadratic model."""
-    steepest = gradient if norm(gradient) > 0 else random
-    plain = [steepest / (norm(steepest) or 1.0), -steepest / (norm(steepest) or 1.0)]
+    """Return points of the ball to start from, the products made, and a remark where the quadratic model is missing."""
+    steepest = unit(gradient if gradient.any() else random)
+    plain = [steepest, -steepest]
     if n_products == 0:
         return plain, 0, " (without products with the Hessian)"
     try:
@@ -179,7 +178,7 @@ def _starts(
 
 
 def _krylov(product: Callable[[Tensor], Tensor], seeds: list[Tensor], n_products: int) -> tuple[Tensor, np.ndarray]:
-    """Return an orthonormal basis of a block Krylov space, one vector a row, and the operator in it."""
+    """Return an orthonormal basis of a block Krylov space, one vector in each row, and the operator in it."""
     queue = list(seeds)
     n = min(n_products, int((seeds[-1] != 0).sum()))
     basis = torch.empty((n, len(seeds[0])), dtype=seeds[0].dtype, device=seeds[0].device)
@@ -187,11 +186,10 @@ def _krylov(product: Callable[[Tensor], Tensor], seeds: list[Tensor], n_products
     size = 0
     while size < n and queue:
         v = queue.pop(0)
-        length = norm(v)
-        if length == 0 or not math.isfinite(length):
+        if not bool(torch.isfinite(v).all()):
             continue
-        q = orthonormalise(v / length, basis[:size])
-        if norm(q) == 0:
+        q = orthonormalise(unit(v), basis[:size])
+        if not q.any():
             continue
         basis[size] = q
         image = product(q)
@@ -245,15 +243,15 @@ def _length(centre: Tensor, step: Tensor, radii: Tensor) -> float:
 
 def _notes(centre: Point, best: Point, points: Points, length: float) -> list[str]:
     found = []
-    if norm(centre.gradient) == 0:
+    if not centre.gradient.any():
         found.append(
             "The gradient is exactly zero at the point measured: a saturated or dead net, or an exact minimum."
         )
     if best.value <= centre.value:
-        found.append("The loss rises nowhere that was tried, so a value of 0 says little.")
+        found.append("The loss rose at no point tried, so a value of 0 says little.")
     if points.n_not_finite:
         found.append(
-            f"The loss is not finite at {points.n_not_finite} of {points.n_gradients} points; they are left out."
+            f"The loss is not finite at {points.n_not_finite} of {points.n_gradients} points, which are left out."
         )
     expected = norm(best.u)
     if length > 1 + _ROUNDED or (expected > 0 and abs(length / expected - 1) > _ROUNDED):

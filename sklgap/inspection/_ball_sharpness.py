@@ -3,19 +3,17 @@
 from typing import Unpack
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from sklgap._checks import check_arguments, check_random_state
+from sklgap._random import generator_of
 from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, Inputs
+from sklgap.inspection._adaptive import named, radius, scale_of
 from sklgap.inspection._ball import check_ball, maximize_in_ball
 from sklgap.inspection._flatness_record import EVALUATION, Flatness, check_loss
 from sklgap.inspection._normalized_logits import measured_objective
 from sklgap.objective._check import Measurable, ObjectiveOptions
 
-# Foret et al. (2021), and for steps relative to the weights Kwon et al. (2021), on CIFAR-10.
-RHO, ADAPTIVE_RHO = 0.05, 0.5
 MAX_ITER, N_PRODUCTS = 20, 20
 
 
@@ -46,7 +44,7 @@ def ball_sharpness(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective` in the full space.
     X, y : array-like
-        Samples that f is the mean over. None beside an `Objective`.
+        Samples that f is the mean over. None with an `Objective`.
     rho : float, default=None
         Radius. None: 0.05, the value of Foret et al., or 0.5 with ``adaptive``, that of Kwon et al. for CIFAR-10.
     adaptive : bool, default=False
@@ -62,14 +60,14 @@ def ball_sharpness(
     max_samples : int, float or None, default=None
         Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
-        Draws samples, and the vector that the search for the leading eigenvector starts from.
+        Draws samples, and a vector that the search for the leading eigenvector starts from.
     **kwargs
         ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
 
     Returns
     -------
     Flatness
-        ``value`` is the largest rise found, a lower bound; ``status`` says how well the starts agree.
+        ``value`` is the largest rise found, a lower bound. ``status`` says how far apart the climbs ended.
 
     Raises
     ------
@@ -127,7 +125,7 @@ def ball_sharpness(
             rho * scale_of(objective.theta0, adaptive),
             max_iter=max_iter,
             n_products=n_products,
-            generator=torch.Generator().manual_seed(int(rng.randint(2**31 - 1))),
+            generator=generator_of(rng),
         )
     return Flatness(
         name=named("ball sharpness", adaptive, normalize_logits),
@@ -142,22 +140,3 @@ def ball_sharpness(
         status=found.status,
         notes=found.notes,
     )
-
-
-def radius(rho: float | None, adaptive: bool) -> float:
-    """Return the radius that None stands for, or the one given."""
-    return (ADAPTIVE_RHO if adaptive else RHO) if rho is None else rho
-
-
-def scale_of(theta: Tensor, adaptive: bool) -> Tensor:
-    """Return the diagonal of T; ValueError where it is zero everywhere."""
-    if not adaptive:
-        return torch.ones_like(theta)
-    if not bool(theta.any()):
-        raise ValueError("The weights must not all be zero with adaptive=True: no step is possible.")
-    return theta.abs()
-
-
-def named(name: str, adaptive: bool, normalize_logits: bool) -> str:
-    """Return the name of a measure with its variants."""
-    return f"{'adaptive ' if adaptive else ''}{name}{', normalized logits' if normalize_logits else ''}"

@@ -22,8 +22,9 @@ from sklgap.inspection._krylov import BudgetSpent, Products, combination, dots, 
 # Vectors that a subspace holds beside twice those wanted: more, up to the second number, where they are short enough
 # to be less than the third in numbers.
 _SPARE, _MORE, _NUMBERS = 20, 100, 2**22
-# Probability that the second search overlooks an eigenvector beyond the wanted ones.
-_OVERLOOKED = 1e-3
+# Probability that the second search overlooks an eigenvector beyond the wanted ones; after a start from those of an
+# operator nearby, which was searched too, it need not be as small.
+_OVERLOOKED, _OVERLOOKED_NEARBY = 1e-3, 0.05
 # Residuals that rounding leaves, relative to the largest eigenvalue: measured on nets with batch norm.
 _ATTAINABLE = {torch.float32: 3e-6, torch.float64: 1e-13}
 
@@ -75,8 +76,10 @@ class RitzSpace:
         self.size = self.n_grown = 0
 
     def grow(self, direction: Tensor) -> None:
-        """Add a direction: one product."""
+        """Add a direction, or a random one where that is in the span already: one product."""
         vector = orthonormalise(direction, *self.outside, self.basis[: self.size])
+        if not vector.any():
+            vector = orthonormalise(self.products.random(), *self.outside, self.basis[: self.size])
         self.add(vector, self.products(vector))
 
     def add(self, vector: Tensor, image: Tensor) -> None:
@@ -138,7 +141,9 @@ class RitzSpace:
 _BLOCK = 2**16
 
 
-def extreme_eigenpairs(products: Products, n_bottom: int, n_top: int, tol: float) -> Eigenpairs:
+def extreme_eigenpairs(
+    products: Products, n_bottom: int, n_top: int, tol: float, start: Tensor | None = None
+) -> Eigenpairs:
     """Find the ``n_bottom`` smallest and the ``n_top`` largest eigenvalues, each as often as it is one.
 
     Parameters
@@ -149,6 +154,9 @@ def extreme_eigenpairs(products: Products, n_bottom: int, n_top: int, tol: float
         Together at least 1 and at most the dimension.
     tol : float
         Largest residual norm relative to the eigenvalue; see `tolerances`.
+    start : Tensor of shape (dimension,), default=None
+        A sum of eigenvectors of an operator nearby: the subspace begins with it, and the second search is shorter. It
+        begins at random in any case, so that what the sum lacks is found. None: a random vector.
 
     Returns
     -------
@@ -156,8 +164,9 @@ def extreme_eigenpairs(products: Products, n_bottom: int, n_top: int, tol: float
     """
     space = RitzSpace(products, n_bottom, n_top)
     complete, share = False, 0.1
+    chance = _OVERLOOKED if start is None else _OVERLOOKED_NEARBY
     try:
-        space.grow(products.random())
+        space.grow(products.random() if start is None else start)
         while not complete:
             direction = _unconverged(space, tol)
             if space.size == products.n_params:
@@ -167,7 +176,7 @@ def extreme_eigenpairs(products: Products, n_bottom: int, n_top: int, tol: float
             elif space.size < n_bottom + n_top:
                 space.grow(products.random())
             else:
-                complete = not _add_overlooked(space, tol, share)
+                complete = not _add_overlooked(space, tol, share, chance)
                 share /= 10  # no margin for a second false alarm
     except BudgetSpent:
         pass
@@ -197,7 +206,7 @@ def _unconverged(space: RitzSpace, tol: float) -> Tensor | None:
     return None
 
 
-def _add_overlooked(space: RitzSpace, tol: float, share: float) -> bool:
+def _add_overlooked(space: RitzSpace, tol: float, share: float, chance: float) -> bool:
     """Look for eigenvectors beyond the wanted ones in the orthogonal complement; add them and say whether there are."""
     ends = _ends(space, tol, share)
     _set_aside(space, ends)
@@ -212,7 +221,7 @@ def _add_overlooked(space: RitzSpace, tol: float, share: float) -> bool:
                 beyond.append(end.position)
             elif rest.size + space.size < space.products.n_params:
                 residual = rest.residual(end.position)
-                if not _decided(rest, distance, norm(residual), end.slack, rounding):
+                if not _decided(rest, distance, norm(residual), end.slack, rounding, chance):
                     undecided = residual
         if beyond or undecided is None:
             break
@@ -268,12 +277,12 @@ def _set_aside(space: RitzSpace, ends: list[_End]) -> None:
     space.keep(sorted(order[np.cumsum(costs[order]) <= 1]))
 
 
-def _decided(rest: RitzSpace, distance: float, residual: float, slack: float, rounding: float) -> bool:
+def _decided(rest: RitzSpace, distance: float, residual: float, slack: float, rounding: float, chance: float) -> bool:
     """Say whether the extreme Ritz pair of the complement, ``distance`` inside the bound, shows that none is beyond.
 
     An eigenvector beyond the bound has, in a random start in n dimensions, a component of at least delta / sqrt(n) but
-    for a probability of delta. While the rest of the spectrum keeps to an interval of width w that ends a gap g
-    before the bound, m products magnify it by the Chebyshev polynomial T_m(1 + 2 g / w) or more (Kuczynski and
+    for a probability of delta, the ``chance``. While the rest of the spectrum keeps to an interval of width w that ends
+    a gap g before the bound, m products magnify it by the Chebyshev polynomial T_m(1 + 2 g / w) or more (Kuczynski and
     Wozniakowski, SIAM J. Matrix Anal. Appl. 13, 1992): by then it stands out ten times and would be the Ritz vector.
     """
     if residual <= rounding:  # an invariant subspace: every eigenspace of the complement has shown itself
@@ -282,7 +291,7 @@ def _decided(rest: RitzSpace, distance: float, residual: float, slack: float, ro
     restarted = rest.n_grown > rest.size
     if gap > 0 and not restarted:
         width = rest.values[-1] - rest.values[0] + 2 * residual
-        needed = np.arccosh(10 * np.sqrt(rest.products.n_params) / _OVERLOOKED) / np.arccosh(1 + 2 * gap / width)
+        needed = np.arccosh(10 * np.sqrt(rest.products.n_params) / chance) / np.arccosh(1 + 2 * gap / width)
         if rest.size > needed:
             return True
     # The complement's extreme eigenvalue all but equals the bound: no larger one before it converged.

@@ -4,14 +4,14 @@ r"""The Fisher matrix of the model's own distribution over classes: its diagonal
     = \frac{1}{n} \sum_{i=1}^n J_i^T (\mathrm{diag}(p_i) - p_i p_i^T) J_i
 
 with :math:`p_i` the probabilities of the classes, and :math:`J_i` the Jacobian of the logits. This is the true Fisher
-matrix, with labels of the model. The empirical one, with the labels of the data, is something else where the model is
-wrong, and vanishes with the gradients where it fits the data exactly (Kunstner et al., 2019).
+matrix, with labels of the model. The empirical one has the labels of the data. It is another matrix where the model is
+wrong, and it vanishes with the gradients where the model fits the data exactly (Kunstner et al., 2019).
 
 With random signs s, the vectors :math:`v = \sqrt p \, s - p \, (\sqrt p \cdot s)` have mean zero and the covariance
 :math:`\mathrm{diag}(p) - p p^T`. So the gradient G of :math:`\frac{1}{n} \sum_i v_i \cdot z_i`, with z the logits, has
 :math:`n \, E \, G G^T = F` exactly, also where batch norm makes samples depend on each other. A draw costs one
-gradient, and no gradients of single samples. Drawn labels would do as well, but where a model is sure of its classes
-they hardly ever differ from these, and then there is nothing to measure.
+gradient, and no gradients of single samples. Labels drawn from the model would do as well. But where a model is sure of
+its classes, drawn labels almost never differ from its own, so that most draws would measure nothing.
 """
 
 from typing import Any
@@ -61,7 +61,7 @@ def check_likelihood(objective: Objective) -> None:
 
 
 class _RandomOutputs:
-    """The mean inner product of logits with random vectors that have the covariance of the slopes of labels."""
+    """The mean inner product of logits with random vectors, which have the covariance ``diag(p) - p p^T``."""
 
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sklgap._checks import check_arguments, check_integer, check_nonnegative, check_random_state
+from sklgap._random import generator_of
 from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, Inputs
 from sklgap.inspection._ball import check_ball, maximize_in_ball
@@ -48,13 +49,14 @@ def fisher_sharpness(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective` in the full space. Its criterion is ``CrossEntropyLoss``.
     X, y : array-like
-        Samples that f and F are means over. None beside an `Objective`.
+        Samples that f and F are means over. None with an `Objective`.
     rho : float, default=0.1
-        Size of the ellipsoid: the order of magnitude of Kim et al.; a divergence of some 0.005.
+        Size of the ellipsoid; 0.1 is a divergence of some 0.005. It is our choice: what Kim et al. use we could not
+        verify in the paper.
     damping : float, default=1.0
         :math:`\lambda`. The part that it adds bounds the relative step: with 1, no weight moves by more than its own
-        size, and a weight of zero stays where it is. 0: the plain ellipsoid, in which a weight that F gives no
-        information on stays where it is, and a step may be very long where F is small.
+        size, and a weight of zero stays where it is. 0: the plain ellipsoid. A step may then be very long where F is
+        small, and a weight stays where it is where F is exactly zero.
     n_draws : int, default=32
         Random gradients from which F is estimated, at least 2; see `fisher_trace`.
     max_iter, n_products : int, default=20
@@ -125,7 +127,7 @@ def fisher_sharpness(
     objective = full_space_objective(estimator, X, y, "estimator", **options)
     check_likelihood(objective)
     check_loss(objective.value())
-    generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
+    generator = generator_of(rng)
     diagonal, _ = squared_gradients(objective, n_draws, generator)
     radii = half_axes(diagonal, objective.theta0, rho, damping)
     found = maximize_in_ball(objective, radii, max_iter=max_iter, n_products=n_products, generator=generator)

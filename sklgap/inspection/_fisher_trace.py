@@ -4,9 +4,9 @@ import math
 from typing import Unpack
 
 import numpy as np
-import torch
 
 from sklgap._checks import check_arguments, check_integer, check_random_state
+from sklgap._random import generator_of
 from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, Inputs
 from sklgap.inspection._fisher import check_likelihood, squared_gradients
@@ -42,7 +42,7 @@ def fisher_trace(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective` in the full space. Its criterion is ``CrossEntropyLoss``.
     X, y : array-like
-        Samples; of y the values do not matter. None beside an `Objective`.
+        Samples; the values of y do not matter. None with an `Objective`.
     n_draws : int, default=32
         Random gradients, at least 2.
     max_samples : int, float or None, default=None
@@ -101,7 +101,7 @@ def fisher_trace(
     check_likelihood(objective)
     f0 = objective.value()
     check_loss(f0)
-    generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
+    generator = generator_of(rng)
     traces = squared_gradients(objective, n_draws, generator)[1].double().numpy()
     note = "The trace is exactly zero: a saturated or dead net, whose outputs do not change with its weights."
     return Flatness(

@@ -22,13 +22,7 @@ from sklgap.inspection._average_sharpness import average_sharpness
 from sklgap.inspection._ball_sharpness import ball_sharpness
 from sklgap.inspection._fisher_sharpness import fisher_sharpness
 from sklgap.inspection._fisher_trace import fisher_trace
-from sklgap.inspection._flatness_record import (
-    EVALUATION,
-    Flatness,
-    check_loss,
-    product_cost,
-    shown_number,
-)
+from sklgap.inspection._flatness_record import EVALUATION, Flatness, check_loss, product_cost
 from sklgap.inspection._hessian import hessian_eigenvalues
 from sklgap.inspection._hessian_trace import hessian_trace
 from sklgap.inspection._m_sharpness import m_sharpness
@@ -61,6 +55,7 @@ def _of_sharpness(record: Sharpness) -> Flatness:
         batch_norm=record.batch_norm,
         unit="%",
         status=f"solver {record.solver!r}: {record.status}",
+        notes=record.notes,
     )
 
 
@@ -85,7 +80,7 @@ def _largest_eigenvalue(objective: Objective, *, random_state: Any = None) -> Fl
     f0 = objective.value()
     check_loss(f0)
     record = hessian_eigenvalues(objective, k=1, random_state=random_state)
-    known = "" if record.converged else "The largest eigenvalue had not converged; its residual is in the status."
+    note = "The search for the largest eigenvalue had not converged when its products were spent; it may be larger."
     return Flatness(
         name="largest eigenvalue",
         value=float(record.eigenvalues[0]),
@@ -96,7 +91,7 @@ def _largest_eigenvalue(objective: Objective, *, random_state: Any = None) -> Fl
         n_samples=record.n_samples,
         batch_norm=record.batch_norm,
         status=f"residual {record.residuals[0]:.1e}; {record.status}; second derivatives: {record.second_derivatives}",
-        notes=(known,) if known else (),
+        notes=() if record.converged else (note,),
     )
 
 
@@ -129,9 +124,9 @@ def flatness(
     verbose: int = 0,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> "FlatnessTable":
-    """Measure how flat a solution is in every way that is known here, and what each measure costs.
+    """Measure how flat a solution is by every measure of this package, and what each measure costs.
 
-    Measures of flatness need not agree, and none of them has been shown to predict the test accuracy everywhere
+    Measures of flatness need not agree. None of them predicts the test accuracy in all settings that were studied
     (Jiang et al., 2020; Andriushchenko et al., 2023).
 
     Parameters
@@ -140,14 +135,14 @@ def flatness(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective` in the full space.
     X, y : array-like
-        Samples that the loss is the mean over: the training data. None beside an `Objective`.
+        Samples that the loss is the mean over: the training data. None with an `Objective`.
     measures : str, sequence of str or dict, default=None
         Names: ``"sharpness"``, ``"adaptive_sharpness"``, ``"average_sharpness"``, ``"adaptive_average_sharpness"``,
         ``"normalized_average_sharpness"``, ``"ball_sharpness"``, ``"adaptive_ball_sharpness"``,
         ``"normalized_ball_sharpness"``, ``"m_sharpness"``, ``"fisher_sharpness"``, ``"fisher_trace"``,
         ``"hessian_trace"``, ``"largest_eigenvalue"``. ``"normalized_..."`` is adaptive, with ``normalize_logits=True``.
         Each has the default parameters of its function. Or a dict label -> name or function: the function takes an
-        `Objective`, and ``random_state`` where it has a parameter of this name, and returns a `Flatness` or a number.
+        `Objective`, and ``random_state`` where it has a parameter of this name. It returns a `Flatness` or a number.
         ``functools.partial`` gives a measure other parameters. None: all that the loss and the data allow; ``notes``
         says which are left out, and why.
     max_samples : int, float or None, default=None
@@ -250,9 +245,9 @@ class FlatnessTable:
     def _table(self) -> list[list[str]]:
         rows = [["measure", "value", "loss", "gradients", "parameters"]]
         for label, record in self.measures.items():
-            given = ", ".join(f"{k} {shown_number(v)}" for k, v in record.parameters.items() if v is not False)
             cost = "-" if math.isnan(record.n_gradients) else f"{record.n_gradients:.0f}"
-            rows.append([label, record.value_text(), f"{record.f0:.2e}", cost, given.replace(" True", "")])
+            given = ", ".join(record.parameter_texts())
+            rows.append([label, record.value_text(), f"{record.f0:.2e}", cost, given])
         return rows
 
     def _head(self) -> str:

@@ -13,7 +13,7 @@ EVALUATION = 1 / 3
 
 @dataclass(frozen=True)
 class Flatness:
-    """One measure of the flatness of a solution, and how it was found. Larger is sharper.
+    """What one measure of flatness found at a solution, and how. A larger value is sharper.
 
     Attributes
     ----------
@@ -22,9 +22,9 @@ class Flatness:
     value : float
         What was measured, in ``unit``.
     standard_error : float or None
-        Of ``value``, over the random draws that it is the mean of; None where it is no such mean.
+        Of ``value``, over the random draws that it is the mean of; None where it is not a mean of draws.
     f0 : float
-        The mean loss at the point measured; with normalised logits, the one of these.
+        The mean loss at the point measured: of the normalised logits where the measure takes these.
     parameters : dict
         The numbers that define the measure.
     n_gradients : float
@@ -56,8 +56,8 @@ class Flatness:
     notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __str__(self) -> str:
-        parts = [*(f"{key} {shown_number(value)}" for key, value in self.parameters.items())]
-        parts += [f"{self.n_samples:,} samples", f"f0 {self.f0:.2e}", f"batch norm: {self.batch_norm}"]
+        parts = [*self.parameter_texts(), f"{self.n_samples:,} samples", f"f0 {self.f0:.2e}"]
+        parts.append(f"batch norm: {self.batch_norm}")
         if not math.isnan(self.n_gradients):
             parts.append(f"{self.n_gradients:.3g} gradients")
         about = "; ".join([", ".join(parts), *([self.status] if self.status else [])])
@@ -68,13 +68,17 @@ class Flatness:
         error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
         return f"{self.value:.4g}{error}{' %' if self.unit == '%' else ''}"
 
+    def parameter_texts(self) -> list[str]:
+        """Return each parameter with its value; a flag by its name where it is set."""
+        given = {name: value for name, value in self.parameters.items() if value is not False}
+        return [name if value is True else f"{name} {_number(value)}" for name, value in given.items()]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the record as a dict of plain values."""
         return {**asdict(self), "notes": list(self.notes)}
 
 
-def shown_number(value: Any) -> str:
-    """Return a parameter as text."""
+def _number(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -115,7 +115,7 @@ def gradient_noise_scale(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective`.
     X, y : array-like
-        The data set that mini-batches are drawn from. None beside an `Objective`.
+        The data set that mini-batches are drawn from. None with an `Objective`.
     method : {"auto", "per_sample", "batches"}, default="auto"
         ``"per_sample"``: gradients of single rows, where the loss is a mean over independent rows: no batch norm, or
         ``batch_norm="running"``. ``"batches"``: from ``n_batches`` mini-batches of ``batch_size`` rows and their mean,

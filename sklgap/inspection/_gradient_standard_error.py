@@ -94,7 +94,7 @@ def gradient_standard_error(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective`.
     X, y : array-like
-        The data set that mini-batches are drawn from. None beside an `Objective`.
+        The data set that mini-batches are drawn from. None with an `Objective`.
     batch_sizes : sequence of int, default=None
         Sizes to measure; None: the powers of four from 4 to a tenth of the rows.
     n_batches : int, default=50

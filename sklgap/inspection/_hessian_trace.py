@@ -86,7 +86,7 @@ def hessian_trace(
     estimator : estimator or Objective
         As for `hessian_eigenvalues`.
     X, y : array-like
-        Rows that the loss is the mean over. None beside an `Objective`.
+        Rows that the loss is the mean over. None with an `Objective`.
     n_products : int, default=60
         Hessian-vector products to spend, at least 4; ``"hutch++"`` spends a third each on H S, on Q and on
         Hutchinson's mean. With at least n_params of them the trace is computed exactly, from n_params products.

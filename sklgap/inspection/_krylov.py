@@ -14,6 +14,10 @@ class BudgetSpent(Exception):
     """The products that were allowed have been made."""
 
 
+class NotFinite(ValueError):
+    """The Hessian is not finite: the training diverged, or the loss overflows."""
+
+
 class Products:
     """The Hessian of an objective as a function v -> H v that counts, within ``with``.
 
@@ -29,6 +33,13 @@ class Products:
         The number of products it ends with, as far as known.
     budget : int or None
         A product beyond these raises `BudgetSpent`.
+    scale : Tensor of shape (n_params,) or None
+        The operator is S H S, with S the diagonal matrix of these numbers; None: H. Parameters with 0 are left out.
+
+    Attributes
+    ----------
+    n_params : int
+        Dimension of the operator.
     """
 
     def __init__(
@@ -39,24 +50,41 @@ class Products:
         verbose: int = 0,
         total: int | None = None,
         budget: int | None = None,
+        scale: Tensor | None = None,
     ) -> None:
         self.n_params, self.dtype, self.device = objective.n_params, objective.dtype, objective.device
-        self.product = objective.hessian_operator()
+        product = objective.hessian_operator()
+        self.free = None if scale is None or bool(scale.all()) else scale > 0
+        if self.free is not None:
+            self.n_params = int(self.free.sum())
+        self.product = product if scale is None else lambda v: self.part(scale * product(scale * self.whole(v)))
         self.generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
         self.bar = tqdm(total=total, unit="product", disable=not verbose, file=sys.stderr)
         self.budget = budget
         self.n_products = 0
 
     def __call__(self, v: Tensor) -> Tensor:
-        """Return H v."""
+        """Return the image of v."""
         if self.n_products == self.budget:
             raise BudgetSpent
         image = self.product(v)
         if not torch.isfinite(image).all():
-            raise ValueError("The Hessian must be finite at the point measured; a product with it is not.")
+            raise NotFinite("The Hessian must be finite at the point measured; a product with it is not.")
         self.n_products += 1
         self.bar.update()
         return image
+
+    def part(self, v: Tensor) -> Tensor:
+        """Return the numbers of the parameters that are not left out."""
+        return v if self.free is None else v[self.free]
+
+    def whole(self, v: Tensor) -> Tensor:
+        """Return vectors with zeros for the parameters that are left out."""
+        if self.free is None:
+            return v
+        found = v.new_zeros((*v.shape[:-1], len(self.free)))
+        found[..., self.free] = v
+        return found
 
     def random(self) -> Tensor:
         """Return a vector of independent N(0, 1) numbers, drawn on the CPU: the same on every device."""
@@ -88,6 +116,13 @@ def norm(v: Tensor) -> float:
     return float(np.sqrt(dots(v, v)))
 
 
+def unit(v: Tensor) -> Tensor:
+    """Return v with length one, also where the squares of its numbers are too small for its dtype; zero stays zero."""
+    largest = v.abs().max()
+    scaled = v / torch.where(largest > 0, largest, 1.0)
+    return scaled / (norm(scaled) or 1.0)
+
+
 def combination(coefficients: np.ndarray, rows: Tensor) -> Tensor:
     """Return ``coefficients @ rows`` in the dtype of the rows."""
     return torch.from_numpy(np.ascontiguousarray(coefficients)).to(rows) @ rows
@@ -101,11 +136,18 @@ def remainder(v: Tensor, *bases: Tensor) -> Tensor:
 
 
 def orthonormalise(v: Tensor, *bases: Tensor) -> Tensor:
-    """Return v made orthogonal to the orthonormal rows of the bases, with length one; the zero vector stays as it is.
+    """Return v made orthogonal to the orthonormal rows of the bases, with length one; zero where it is in their span.
 
-    Two rounds of Gram-Schmidt: one leaves the rounding errors of a short remainder, magnified.
+    Two rounds of Gram-Schmidt: one leaves the rounding errors of a short remainder, magnified. What the second round
+    shortens by more than half is nothing but rounding (Kahan, in Parlett, The Symmetric Eigenvalue Problem, 1998,
+    Section 6.9): v is in the span as far as can be computed.
     """
     for _ in range(2):
         v = remainder(v, *bases)
-        v = v / (norm(v) or 1.0)
-    return v
+        length = norm(v)
+        v = v / (length or 1.0)
+    return v if not bases or length > _NOT_ROUNDING else torch.zeros_like(v)
+
+
+# A remainder that is orthogonal to the bases keeps its length, one, in the second round.
+_NOT_ROUNDING = 0.5

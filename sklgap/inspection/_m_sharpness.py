@@ -11,14 +11,15 @@ from torch import Tensor
 from sklgap._checks import check_arguments, check_integer, check_positive, check_random_state
 from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, Inputs
+from sklgap.inspection._adaptive import named, radius, scale_of
 from sklgap.inspection._ball import Points, climb
-from sklgap.inspection._ball_sharpness import named, radius, scale_of
 from sklgap.inspection._flatness_record import Flatness, check_loss
+from sklgap.inspection._krylov import unit
 from sklgap.inspection._normalized_logits import measured_objective
 from sklgap.objective import Objective
 from sklgap.objective._check import Measurable, ObjectiveOptions
 
-# The batch size of one accelerator in Foret et al. (2021), and what later work measures with.
+# What Andriushchenko et al. (2023) measure with; see the docstring.
 M = 128
 
 
@@ -51,17 +52,18 @@ def m_sharpness(
         (module, criterion), or an `Objective` in the full space. A DataLoader must be one over a Dataset that gives
         single samples.
     X, y : array-like
-        Samples that are cut into groups. None beside an `Objective`.
+        Samples that are cut into groups. None with an `Objective`.
     m : int, default=128
-        Largest size of a group: 128, the batch of one accelerator in Foret et al. The sizes differ by one sample at
-        most. With at least as many as there are samples: one group.
+        Largest size of a group, at least 1. The sizes differ by one sample at most; with an m of all samples or more
+        there is one group. 128 is the group size in the scripts of Andriushchenko et al. (2023). Foret et al. perturb
+        the share of a batch on each accelerator, whose size we could not verify.
     rho : float, default=None
         Radius. None: 0.05, the value of Foret et al., or 0.5 with ``adaptive``, that of Kwon et al. for CIFAR-10.
     adaptive, normalize_logits : bool, default=False
         As for `ball_sharpness`.
     n_steps : int, default=1
-        Gradients of the maximiser for each group. 1: the step along the gradient to the edge of the ball, which is the
-        one of SAM, wherever it leads. More: a climb from there, whose highest point counts.
+        Gradients of the maximiser for each group. 1: the step of SAM, along the gradient to the edge of the ball. It
+        counts even where it leads down. More: a climb from there, of which the highest point counts.
     max_samples : int, float or None, default=None
         Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
@@ -86,15 +88,18 @@ def m_sharpness(
 
     Notes
     -----
-    Each maximum is a lower bound, and so is their mean. With one step it may be negative, where the step overshoots.
+    Each maximum found is a lower bound, and so is their mean. With one step the value may be negative: the step may
+    overshoot.
 
-    Batch norm uses the statistics of each group, as in training with batches of m; under ``"running"`` its buffers.
-    ``"population"`` is treated as ``"batch"``. Cost: ``n_steps + 1`` gradients.
+    Batch norm uses the statistics of each group, as in training with batches of m, or its buffers under ``"running"``.
+    Under ``"population"`` it also uses those of each group, and a note says so. Cost: ``n_steps + 1`` gradients.
 
     References
     ----------
     .. [1] Foret et al., Sharpness-Aware Minimization for Efficiently Improving Generalization, ICLR 2021, Section 4.1.
     .. [2] Andriushchenko and Flammarion, Towards Understanding Sharpness-Aware Minimization, ICML 2022.
+    .. [3] Andriushchenko et al., A Modern Look at the Relationship between Sharpness and Generalization, ICML 2023,
+       arXiv:2302.07011.
 
     Examples
     --------
@@ -123,6 +128,11 @@ def m_sharpness(
     sizes = np.array([len(group) for group in groups])
     f0, flat = float(np.average(found[:, 0], weights=sizes)), int((found[:, 2] == 0).sum())
     check_loss(f0, normalize_logits)
+    n_broken = int(np.isnan(found[:, 2]).sum())
+    if n_broken:
+        raise ValueError(
+            f"The gradient must be finite at the point measured; it is not for {n_broken} of {len(groups)} groups."
+        )
     rises = found[:, 1] - found[:, 0]
     if not np.isfinite(rises).all():
         raise ValueError(
@@ -150,9 +160,13 @@ def m_sharpness(
         n_samples=objective.n_samples,
         batch_norm=objective.batch_norm,
         unit="loss",
-        status=f"a lower bound: mean over {len(groups)} groups, {n_steps} step{'s' if n_steps > 1 else ''} each",
+        status=f"a lower bound: mean over {_counted(len(groups), 'group')}, {_counted(n_steps, 'step')} each",
         notes=tuple(notes),
     )
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n > 1)}"
 
 
 def _groups(objective: Objective, m: int, rng: np.random.RandomState) -> list[np.ndarray]:
@@ -170,16 +184,16 @@ def _worst_case(objective: Objective, rows: np.ndarray, radii: Tensor, n_steps: 
     """Return loss, largest loss found, largest slope and gradients taken of one group."""
     points = Points(partial(_scaled, objective, rows, radii))
     f0, slope = points.function(torch.zeros_like(radii))
-    length = float(slope.norm())
-    if not (math.isfinite(f0) and math.isfinite(length)):
+    largest = float(slope.abs().max())
+    if not (math.isfinite(f0) and math.isfinite(largest)):
         return f0, math.nan, math.nan, 1
-    if length == 0:
+    if largest == 0:
         return f0, f0, 0.0, 1
-    first = points(slope / length)
+    first = points(unit(slope))
     if n_steps == 1:
-        return f0, first.value, length, 2
+        return f0, first.value, largest, 2
     best = climb(points, first, f0, n_steps - 1)
-    return f0, max(f0, best.value), length, 1 + points.n_gradients
+    return f0, max(f0, best.value), largest, 1 + points.n_gradients
 
 
 def _scaled(objective: Objective, rows: np.ndarray, radii: Tensor, u: Tensor) -> tuple[float, Tensor]:

@@ -1,4 +1,4 @@
-r"""The loss of normalised logits: a measure of flatness that the scale of the logits does not change.
+r"""The loss of normalised logits, which the scale of the logits does not change.
 
 A net that fits its data can lower its cross entropy by larger logits alone, and that changes the flatness of its loss.
 Andriushchenko et al. (2023, Section 3) therefore measure the loss of
@@ -39,9 +39,9 @@ def measured_objective(
 
 
 def is_cross_entropy(objective: Objective) -> bool:
-    """Say whether the loss is the cross entropy of logits."""
+    """Say whether the loss is the cross entropy of logits: a subclass may divide them by a temperature first."""
     criterion = objective.loss.criterion
-    return isinstance(criterion, nn.CrossEntropyLoss) or criterion is nn.functional.cross_entropy
+    return type(criterion) is nn.CrossEntropyLoss or criterion is nn.functional.cross_entropy
 
 
 def normalized(logits: Any) -> Tensor:

@@ -65,7 +65,7 @@ def ritz_values(
     estimator : estimator or Objective
         As for `hessian_eigenvalues`. An `Objective` that is restricted to a subspace is measured in that subspace.
     X, y : array-like
-        Rows that the loss is the mean over. None beside an `Objective`.
+        Rows that the loss is the mean over. None with an `Objective`.
     subspace_dim : int, default=None
         Dimension of the subspace; None: 100, the paper's. Must be None for an Objective that is restricted already.
     max_samples : int, float or None, default=None

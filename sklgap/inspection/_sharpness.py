@@ -11,20 +11,19 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from sklgap._checks import check_arguments, check_integer, check_random_state, is_number, is_one_of, shown
+from sklgap._random import generator_of
 from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, Solver, SubspaceKind
-from sklgap.inspection import _maximizers
+from sklgap.inspection import _best_of_starts, _maximizers
 from sklgap.inspection._maximizers import AnyObjective, Maximum
 from sklgap.objective import check_objective, random_subspace
 from sklgap.objective._check import Measurable, ObjectiveOptions
 
 SOLVERS: tuple[Solver, ...] = get_args(Solver)
 
-# Gradients of a start, and restarts, that max_iter=None and n_restarts=None stand for; see _maximizers.
-# Gradients that a start of "auto" may spend beyond them, while its maximum still rises.
-_FULL_SPACE = {"max_iter": 30, "n_restarts": 0, "max_extension": 70}
-_SUBSPACE = {"max_iter": 15, "n_restarts": 3, "max_extension": 0}
+# What max_iter=None stands for.
 _PAPER_ITERATIONS = 10
+_POWER_STEPS = 30
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,19 @@ class Sharpness:
         Largest abs(step_i) / b_i over the parameters, with b the half-widths of the box of the full space: at most 1
         there; A z may leave it.
     n_samples : int
-        Rows that f is the mean over.
+        Samples that f is the mean over.
     batch_norm : str
         The batch-norm policy of f.
     subspace_dim : int or None
         Dimension of the subspace; None: the full space.
     name : str
         "sharpness" or "adaptive sharpness".
+    spread : float
+        How far apart the best two starts of ``"auto"`` ended, as a share of the rise of the best one, before that one
+        was continued. Near 0 the starts agree. A large share says that what is found depends on the start, so that
+        more restarts may find more. NaN where one start was made, and for the other solvers.
+    notes : tuple of str
+        What to know before believing the value, in sentences: the texts of the warnings.
     """
 
     value: float
@@ -80,11 +85,13 @@ class Sharpness:
     batch_norm: BatchNormPolicy
     subspace_dim: int | None
     name: str = "sharpness"
+    spread: float = float("nan")
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         space = "full space" if self.subspace_dim is None else f"{self.subspace_dim} dimensions"
         return (
-            f"{self.name} {self.value:.4g} % (epsilon {self.epsilon:g}, {space}, {self.n_samples:,} rows, "
+            f"{self.name} {self.value:.4g} % (epsilon {self.epsilon:g}, {space}, {self.n_samples:,} samples, "
             f"f0 {self.f0:.2e}, batch norm: {self.batch_norm}; solver {self.solver!r}: {self.status})"
         )
 
@@ -158,7 +165,7 @@ def sharpness(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective`.
     X, y : array-like
-        Rows that f is the mean over: the training data in the paper. None beside an `Objective`.
+        Samples that f is the mean over: the training data in the paper. None with an `Objective`.
     epsilon : float or sequence of float, default=1e-3
         Size of the box; the paper uses 1e-3 and 5e-4. Several share f(x) and its gradient, and for ``"auto"`` a larger
         box also tries the ``argmax`` of the smaller one: its values never decrease with epsilon.
@@ -168,22 +175,23 @@ def sharpness(
         Entries of A: independent N(0, 1), or an orthonormal basis of their span. The paper states no scaling, and the
         metric depends on it by orders of magnitude; N(0, 1) comes nearest its figures.
     solver : {"auto", "lbfgsb", "lbfgsb-scaled", "power"}, default="auto"
-        ``"auto"``: projected sign ascent with momentum and a decaying step, from the vertex the gradient points to and
-        from ``n_restarts`` random vertices, each run ending in vertex steps along extrapolated gradients.
+        ``"auto"``: ascents over vertices of the box from several starts, of which the best one is continued: the vertex
+        that the gradient points to, one found by annealing, and random ones. Then it flips coordinates. In at most 20
+        dimensions it flips them singly and in pairs, and it also looks inside the box by L-BFGS-B.
         ``"lbfgsb"``: our reading of the paper's procedure, L-BFGS-B from zero with SciPy's default tolerances; it may
         stop at its start, and then warns. ``"lbfgsb-scaled"``: the same with f divided by its largest partial
         derivative. ``"power"``: vertex ascent, ``y <- b sign(grad f(x + y))``.
     max_iter : int, default=None
-        Gradients per start (``"auto"``, ``"power"``) or iterations (``"lbfgsb..."``). None: 30 in the full space, which
-        ``"auto"`` extends up to 100 while its maximum still rises (by 1 % in a quarter of them), and 15 in a subspace;
-        10 for ``"lbfgsb..."`` (the paper's).
+        Gradients in all for each epsilon (``"auto"``, ``"power"``) or iterations (``"lbfgsb..."``). None: 30 for
+        ``"power"``, and 10 for ``"lbfgsb..."`` (the paper's). For ``"auto"`` it is 64, and up to 24 more while some ten
+        of them still raise the maximum by 1 %; in at most 20 dimensions it is 600.
     n_restarts : int, default=None
-        Random starts of ``"auto"``. None: 0 in the full space, 3 in a subspace, where the maximum found depends on the
-        start.
+        Random vertices among the starts of ``"auto"``, as far as three quarters of its gradients allow. None: as many
+        as they allow (3 of the default budget), and 10 in at most 20 dimensions.
     max_samples : int, float or None, default=None
         Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
     random_state : int, RandomState or None, default=None
-        Draws rows, A and restarts.
+        Draws samples, A and restarts.
     **kwargs
         ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`; the batch-norm policy moves the metric
         by an order of magnitude, and the record states it.
@@ -201,7 +209,8 @@ def sharpness(
     Warns
     -----
     sklearn.exceptions.ConvergenceWarning
-        When a solver stops at its start, so that the value is zero and means nothing.
+        When a solver stops at its start, so that the value is zero and means nothing, the gradient is zero at every
+        point tried, or the loss is not finite at a point tried.
     UserWarning
         For a negative loss, such as that of ``NLLLoss`` on probabilities.
 
@@ -211,10 +220,12 @@ def sharpness(
 
     Notes
     -----
-    The maximiser is part of the measurement: it is inexact, so every value is a lower bound of the metric, and a better
-    solver reports a larger one. Compare values of one solver only, and only beside the training losses: the metric of a
-    model that has not converged means little. Cost: ``max_iter * (1 + n_restarts)`` gradients over the
-    rows; memory: a few vectors of n_params beside one chunk's graph, and p * n_params numbers in a subspace.
+    The maximiser is part of the measurement. It is inexact: every value is a lower bound of the metric, and a better
+    solver reports a larger one. Compare values of one solver only, and look at the training losses too: the metric of a
+    model that has not converged means little. ``spread`` of the record says how far the starts agree.
+
+    Cost: ``max_iter`` gradients over the samples. Memory: some ten vectors of n_params, the graph of one chunk, and
+    p * n_params numbers in a subspace.
 
     The metric is not invariant to a rescaling of layers that leaves the function unchanged (Dinh et al., 2017).
 
@@ -222,8 +233,10 @@ def sharpness(
     ----------
     .. [1] Keskar et al., On Large-Batch Training for Deep Learning: Generalization Gap and Sharp Minima, ICLR 2017,
        equations (3) and (4), Tables 3 and 4.
-    .. [2] Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
-       attacks, ICML 2020: momentum sign ascent.
+    .. [2] Peterson and Anderson, A mean field theory learning algorithm for neural networks, Complex Systems 1, 1987:
+       annealing by positions inside the box.
+    .. [3] Journee et al., Generalized power method for sparse principal component analysis, JMLR 11, 2010: ascent over
+       vertices.
 
     Examples
     --------
@@ -303,7 +316,7 @@ def maximize(objective: AnyObjective, unit: Tensor, search: Search, name: str = 
             "little. NLLLoss, for one, takes log-probabilities.",
             stacklevel=4,
         )
-    solve = _solver(objective, search, gradient)
+    solve = _solver(objective, search, f0, gradient)
     records: dict[float, Sharpness] = {}
     smaller = Maximum(f0, torch.zeros_like(unit), 1, "", True)
     for epsilon in sorted(set(search.epsilons)):
@@ -311,7 +324,8 @@ def maximize(objective: AnyObjective, unit: Tensor, search: Search, name: str = 
         best = solve(epsilon * unit)
         best = best._replace(n_evaluations=best.n_evaluations + n_before)
         if best.f_max < f0 or (search.solver == "auto" and best.f_max < smaller.f_max):
-            status = f"the point of the smaller box is the best; {best.status}"
+            where = "the point of the smaller box" if bool(smaller.argmax.any()) else "the centre"
+            status = f"no point found is higher than {where}; {best.status}"
             best = best._replace(f_max=smaller.f_max, argmax=smaller.argmax, status=status)
         records[epsilon] = _record(objective, best, unit, f0, epsilon, search.solver, name)
         if search.solver == "auto":
@@ -319,36 +333,27 @@ def maximize(objective: AnyObjective, unit: Tensor, search: Search, name: str = 
     return [records[epsilon] for epsilon in search.epsilons]
 
 
-def usual_gradients(solver: str, in_subspace: bool) -> tuple[int, int]:
-    """Return from how many to how many gradients a measurement at one epsilon spends, by the solver's defaults."""
-    defaults = _SUBSPACE if in_subspace else _FULL_SPACE
+def usual_gradients(solver: str, dim: int | None) -> tuple[int, int]:
+    """Return from how many to how many gradients a measurement at one epsilon spends, by the solver's defaults.
+
+    ``dim`` is the dimension of the subspace; None: the full space.
+    """
     if solver == "auto":
-        starts, steps = 1 + defaults["n_restarts"], defaults["max_iter"]
-        n_sign = steps - round(_maximizers.VERTEX_SHARE * steps)  # vertex steps end where nothing rises any more
-        return 1 + starts * n_sign, 1 + starts * (steps + defaults["max_extension"])
+        return _best_of_starts.usual_gradients(dim)
     # Both end where they find no ascent; an iteration of L-BFGS-B takes a gradient or two.
-    return 2, 1 + (defaults["max_iter"] if solver == "power" else 2 * _PAPER_ITERATIONS)
+    return 2, 1 + (_POWER_STEPS if solver == "power" else 2 * _PAPER_ITERATIONS)
 
 
-def _solver(objective: AnyObjective, search: Search, gradient: Tensor) -> Callable[[Tensor], Maximum]:
+def _solver(objective: AnyObjective, search: Search, f0: float, gradient: Tensor) -> Callable[[Tensor], Maximum]:
     """Return the solver as a function of the bounds."""
-    solver, max_iter, n_restarts = search.solver, search.max_iter, search.n_restarts
-    defaults = _FULL_SPACE if getattr(objective, "subspace", None) is None else _SUBSPACE
-    steps = defaults["max_iter"] if max_iter is None else max_iter
+    solver, max_iter = search.solver, search.max_iter
     if solver == "auto":
-        generator = torch.Generator().manual_seed(int(search.rng.randint(2**31 - 1)))
-        restarts = defaults["n_restarts"] if n_restarts is None else n_restarts
-        extension = defaults["max_extension"] if max_iter is None else 0
-        return lambda bounds: _maximizers.best_of_starts(
-            objective,
-            bounds,
-            gradient,
-            n_restarts=restarts,
-            max_iter=steps,
-            max_extension=extension,
-            generator=generator,
+        generator = generator_of(search.rng)
+        return lambda bounds: _best_of_starts.best_of_starts(
+            objective, bounds, f0, gradient, max_iter=max_iter, n_restarts=search.n_restarts, generator=generator
         )
     if solver == "power":
+        steps = _POWER_STEPS if max_iter is None else max_iter
         return lambda bounds: _maximizers.vertex_ascent(objective, bounds, bounds * gradient.sign(), steps)
     largest = float(gradient.abs().max())
     scale = 1 / largest if solver == "lbfgsb-scaled" and largest > 0 else 1.0
@@ -362,13 +367,9 @@ def _record(
     subspace = getattr(objective, "subspace", None)
     step = best.argmax if subspace is None else subspace.directions(best.argmax)
     box = epsilon * (unit if subspace is None else subspace.origin.abs() + 1)
-    if best.status.startswith(_maximizers.STOPPED_AT_START):
-        warnings.warn(
-            f"The solver stopped at its start at epsilon={epsilon:g}, so this sharpness of 0 is not a measurement; "
-            "use solver='auto'.",
-            ConvergenceWarning,
-            stacklevel=5,
-        )
+    doubts = _doubts(best, epsilon)
+    for doubt in doubts:
+        warnings.warn(doubt, ConvergenceWarning, stacklevel=5)
     return Sharpness(
         value=100 * (best.f_max - f0) / (1 + f0),
         f0=f0,
@@ -386,7 +387,30 @@ def _record(
         batch_norm=objective.batch_norm,
         subspace_dim=None if subspace is None else subspace.dim,
         name=name,
+        spread=best.spread,
+        notes=tuple(doubts),
     )
+
+
+def _doubts(best: Maximum, epsilon: float) -> list[str]:
+    """Return why the value found may not be believed."""
+    found = []
+    if best.status.startswith(_maximizers.STOPPED_AT_START):
+        found.append(
+            f"The solver stopped at its start at epsilon={epsilon:g}, so this sharpness of 0 is not a measurement; "
+            "use solver='auto'."
+        )
+    if best.status.startswith(_maximizers.FLAT):
+        found.append(
+            f"The gradient is zero at all {best.n_evaluations} points tried in the box of epsilon={epsilon:g}, as it "
+            "is where all units are dead or saturated: this sharpness of 0 does not describe a minimum."
+        )
+    if best.n_not_finite:
+        found.append(
+            f"The loss is not finite at {best.n_not_finite} of {best.n_evaluations} points tried in the box of "
+            f"epsilon={epsilon:g}: the largest finite one says little; use a smaller epsilon."
+        )
+    return found
 
 
 def check_epsilons(epsilon: float | Sequence[float] | np.ndarray) -> list[float]:

@@ -99,7 +99,7 @@ def hessian_spectral_density(
     estimator : estimator or Objective
         As for `hessian_eigenvalues`.
     X, y : array-like
-        Rows that the loss is the mean over. None beside an `Objective`.
+        Rows that the loss is the mean over. None with an `Objective`.
     n_vectors : int, default=5
         Start vectors. In n dimensions the density of a bulk of eigenvalues is nearly the same from each; that of
         single ones is as uncertain as the mean of n_vectors squares of normal numbers.

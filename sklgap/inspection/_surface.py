@@ -95,7 +95,7 @@ def loss_on_plane(
         or an `Objective`: the model at (0, 0), bit for bit. The data, and under ``batch_norm="running"`` the buffers,
         are its own.
     X, y : array-like
-        Rows to evaluate on. None beside an `Objective`.
+        Rows to evaluate on. None with an `Objective`.
     towards : tuple (second, third) or (second,), default=None
         Other solutions of the same architecture, given as ``estimator`` is: u leads to the second, at (1, 0), and v to
         the third, at (0, 1), both bit for bit. Of one solution: v is random. None: both directions are random.

@@ -1,4 +1,4 @@
-"""For anybody's training loop: the noise of its gradients, batch-size schedules, and whether accumulation is right.
+"""For anybody's training loop: gradient noise, the edge of stability, batch-size schedules, and accumulation.
 
 In a loop of your own, three lines measure which batch size is useful for speed:
 
@@ -14,6 +14,8 @@ In a loop of your own, three lines measure which batch size is useful for speed:
 ...     loss(net(X), y).backward()
 ...     optimizer.step()
 >>> said = monitor.verdict()
+
+Another one measures whether the training is at the edge of stability: `StabilityMonitor`.
 
 With Lightning::
 
@@ -41,6 +43,7 @@ the parts, and nothing is computed twice.
 
 from sklgap.monitor._accumulation import AccumulationCheck, check_accumulation
 from sklgap.monitor._noise import BatchSizeMonitor
+from sklgap.monitor._stability import StabilityMonitor
 from sklgap.regimes import BatchSizeSampler
 
-__all__ = ["AccumulationCheck", "BatchSizeMonitor", "BatchSizeSampler", "check_accumulation"]
+__all__ = ["AccumulationCheck", "BatchSizeMonitor", "BatchSizeSampler", "StabilityMonitor", "check_accumulation"]

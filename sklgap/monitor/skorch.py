@@ -63,6 +63,8 @@ class BatchSizeCallback(Callback):
     True
     """
 
+    changes_gradient = False  # it reads it: see `sklgap.inspection.StabilityMeasurement`
+
     def __init__(
         self,
         every: int | None = None,

@@ -242,6 +242,8 @@ def own_loss(net: Any) -> RowLoss:
     loss = row_loss(deepcopy(net.criterion_), evaluate, gaps=True)
     if class_weight is not None:
         loss = loss.by_class(torch.as_tensor(class_weight))
+    if not separate and not type(net).get_loss.__module__.startswith("skorch."):
+        loss = replace(loss, criterion=None)  # of a get_loss of the user's own the criterion may be any part
     # Our own net only calls its module, and the inputs have the module's type already.
     return loss if separate else replace(loss, infer=infer)
 

@@ -38,7 +38,8 @@ class ModuleLoss:
     Notes
     -----
     With ``batch.weight`` the result is the mean in which sample i counts ``weight[i]`` times; ``batch.factor``
-    multiplies each sample's loss. Both need a criterion whose terms are known.
+    multiplies each sample's loss; ``batch.mix`` gives each sample a second target. All need a criterion whose terms
+    are known.
 
     A parameter that stands at several places of the module is put at each of them.
 
@@ -86,11 +87,24 @@ class ModuleLoss:
 
     def _loss(self, y_pred: Tensor, batch: Batch, after: Buffers) -> tuple[Tensor, Aux]:
         loss = self.loss
+        if batch.mix is not None:
+            return self._mixed(y_pred, batch, after)
         if batch.weight is None and batch.factor is None and loss.counts is None:
             mean = loss.mean(y_pred, batch.y)
             return mean, Aux(mean.detach(), y_pred, after)
         mean, clean = loss.weighted(y_pred, batch.y, batch.weight, batch.factor)
         return mean, Aux(clean.detach(), y_pred, after, loss.weights(batch.y, batch.weight, y_pred.dtype))
+
+    def _mixed(self, y_pred: Tensor, batch: Batch, after: Buffers) -> tuple[Tensor, Aux]:
+        """Return the mean in which every sample stands twice: once with each of its two targets."""
+        if batch.mix is None or batch.weight is None:
+            raise ValueError("batch.weight must say what the first target counts for beside batch.mix; got None.")
+        targets, weight = torch.cat([batch.y, batch.mix.y]), torch.cat([batch.weight, batch.mix.weight])
+        factor = None if batch.factor is None else torch.cat([batch.factor, batch.factor])
+        mean, clean = self.loss.weighted(torch.cat([y_pred, y_pred]), targets, weight, factor)
+        counted = self.loss.weights(targets, weight, y_pred.dtype)
+        assert counted is not None
+        return mean, Aux(clean.detach(), y_pred, after, counted[: len(y_pred)] + counted[len(y_pred) :])
 
     def buffers(self) -> Buffers:
         """Return the buffers that stand in the module now. A module may assign new tensors in its forward pass."""

@@ -1,5 +1,6 @@
 """f on an affine subspace: what `Objective.restrict` returns."""
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from sklgap.objective._objective import Evaluation, Objective, Vector
+    from sklgap.objective._row_loss import RowLoss
     from sklgap.objective._subspace import Subspace
 
 
@@ -37,6 +39,15 @@ class RestrictedObjective:
         """Return f at z and its gradient in z: A^T times the gradient in theta."""
         value, gradient = self.objective.gradient(self._lift(theta))
         return value, self.subspace.transpose(gradient)
+
+    @property
+    def loss(self) -> "RowLoss":
+        """The loss of the module's outputs."""
+        return self.objective.loss
+
+    def using_loss(self, loss: "RowLoss") -> contextlib.AbstractContextManager[None]:
+        """Return a context in which f is the mean of another loss; see `Objective.using_loss`."""
+        return self.objective.using_loss(loss)
 
     def hvp(self, v: "Vector", theta: "Vector | None" = None) -> Tensor:
         """Return A^T H A v."""

@@ -67,6 +67,26 @@ class RowLoss:
         """Return the loss without what is said of its terms."""
         return replace(self, terms=None, counts=None)
 
+    def saturating(self, scale: float) -> "RowLoss":
+        """Return the loss in which l, the loss of a sample, counts as l / (1 + l / scale): less than ``scale``.
+
+        Its gradient is that of l times 1 / (1 + l / scale)^2. Losses below 0 count as they are.
+        """
+        if self.terms is None:
+            raise TypeError(NO_TERMS.replace("Sample weights need", "A saturating loss needs"))
+        plain_terms, counts = self.terms, self.counts
+
+        def terms(y_pred: Tensor, y: Tensor) -> Tensor:
+            losses = plain_terms(y_pred, y)
+            if counts is None:
+                return losses / (1 + losses.clamp_min(0) / scale)
+            counted = counts(y).to(losses)
+            each = torch.where(counted > 0, losses / counted, 0.0)  # what counts for nothing has no loss of its own
+            return counted * each / (1 + each.clamp_min(0) / scale)
+
+        loss = replace(self, terms=terms)
+        return replace(loss, mean=lambda y_pred, y: terms(y_pred, y).mean())
+
     def of_outputs(self, function: Callable[[Any], Any]) -> "RowLoss":
         """Return the loss of ``function(y_pred)`` in place of y_pred."""
         plain = self.terms

@@ -32,9 +32,13 @@ _MOVED = (1e-3, 1e-2, 1e-1)
 
 
 @contextlib.contextmanager
-def differentiable_twice(module: nn.Module) -> Iterator[None]:
-    """Within it, attention and weight norm are computed by operations that can be differentiated twice."""
-    with sdpa_kernel(SDPBackend.MATH), _ExplicitWeightNorm() if _has_weight_norm(module) else contextlib.nullcontext():
+def differentiable_twice(module: nn.Module | None = None) -> Iterator[None]:
+    """Within it, attention and weight norm are computed by operations that can be differentiated twice.
+
+    Of a module without weight norm, not looking for it saves time; None: it is not known.
+    """
+    explicit = module is None or _has_weight_norm(module)
+    with sdpa_kernel(SDPBackend.MATH), _ExplicitWeightNorm() if explicit else contextlib.nullcontext():
         yield
 
 

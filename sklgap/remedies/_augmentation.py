@@ -176,18 +176,12 @@ def check_augmentation(
     """
     if augmentation is None:
         return None
-    if isinstance(augmentation, str) and augmentation in RECIPES:
-        augmentation = Augmentation(**RECIPES[augmentation])
-    if not isinstance(augmentation, Remedy):
-        if isinstance(augmentation, str) or not callable(augmentation) or isinstance(augmentation, type):
-            names = ", ".join(map(repr, RECIPES))
-            raise ValueError(f"augmentation must be None, {names}, a callable or a Remedy; got {augmentation!r}.")
-        return _CallableAugmentation(augmentation)
-    if isinstance(augmentation, Augmentation):
-        augmentation.check()
+    remedy = as_remedy(augmentation)
+    if isinstance(remedy, Augmentation):
+        remedy.check()
         shape = image_shape()
-        augmentation.check_image_shape(shape)
-        if augmentation.flip and shape[0] == 1:
+        remedy.check_image_shape(shape)
+        if remedy.flip and shape[0] == 1:
             warnings.warn(
                 "augmentation mirrors images of one channel: that changes the meaning of digits and letters; "
                 "pass Augmentation(flip=False), with the other settings you want.",
@@ -195,9 +189,20 @@ def check_augmentation(
                 stacklevel=2,
             )
         if row_shape != shape:
-            remedy: Remedy = clone(augmentation).set_params(image_shape=shape)
-            return remedy
-    return augmentation
+            return clone(remedy).set_params(image_shape=shape)
+    return remedy
+
+
+def as_remedy(augmentation: Any) -> Remedy:
+    """Return the remedy that the name of a recipe, a function of a batch tensor, or a remedy stands for."""
+    if isinstance(augmentation, str) and augmentation in RECIPES:
+        return Augmentation(**RECIPES[augmentation])
+    if isinstance(augmentation, Remedy):
+        return augmentation
+    if isinstance(augmentation, str) or not callable(augmentation) or isinstance(augmentation, type):
+        names = ", ".join(map(repr, RECIPES))
+        raise ValueError(f"augmentation must be None, {names}, a callable or a Remedy; got {augmentation!r}.")
+    return _CallableAugmentation(augmentation)
 
 
 def _crop(images: Tensor, padding: int, shift: Tensor, mirrored: Tensor) -> Tensor:

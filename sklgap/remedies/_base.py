@@ -21,6 +21,7 @@ class Remedy(BaseEstimator):
     Parameters are explicit arguments of ``__init__``, as in any scikit-learn estimator, so that searches reach them by
     nested names. A remedy keeps no state between batches: what it must remember within a batch is returned by
     ``begin_batch`` and handed to the other hooks, and what it has drawn for the rows travels in ``batch.extra``.
+    ``batch.number`` counts the batches of the training from 0, also in a training that goes on after a kill.
 
     Attributes
     ----------
@@ -30,6 +31,13 @@ class Remedy(BaseEstimator):
         Rows that the net sees at once, where the remedy cuts batches into parts; None, the default: it does not.
     at_most_once : bool
         Whether a second one of its kind among the remedies of an estimator is an error; False by default.
+    in_parts : bool
+        Whether the loss that ``transform_loss`` returns may be evaluated in parts of a batch, because it is a mean over
+        samples, or such a mean plus a function of the weights; True by default. False: ``micro_batch_size`` and
+        ``data_parallel`` are errors, unless ``sub_batch_size`` makes the parts small enough.
+    changes_factor : bool
+        Whether ``transform_batch`` sets ``batch.factor``, so that the gradient is not that of the clean loss; False by
+        default.
     compiles : bool
         Whether ``transform_loss`` takes no gradient with respect to the weights, so that the net may be compiled:
         compiled code has only one backward pass. False by default; it matters where ``transform_loss`` is overridden.
@@ -59,7 +67,15 @@ class Remedy(BaseEstimator):
     inner_steps: int = 1
     sub_batch_size: int | None = None
     at_most_once: bool = False
+    in_parts: bool = True
+    changes_factor: bool = False
     compiles: bool = False
+
+    @property
+    def changes_gradient(self) -> bool:
+        """Whether it transforms the loss or its gradient, so that updates are not those of the optimiser alone."""
+        own = type(self)
+        return own.transform_loss is not Remedy.transform_loss or own.transform_grad is not Remedy.transform_grad
 
     def check(self) -> None:
         """Raise a ValueError in one sentence if a parameter is outside its allowed values; called by ``fit``."""

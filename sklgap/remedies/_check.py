@@ -1,14 +1,21 @@
 """The one door for ``remedies``: shorthands, names, and what cannot stand together."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
+
+import torch
 
 from sklgap._checks import shown
 from sklgap.remedies._adversarial import Adversarial
 from sklgap.remedies._augmentation import Augmentation
 from sklgap.remedies._base import Remedy
+from sklgap.remedies._batch_augmentation import BatchAugmentation
 from sklgap.remedies._entropy_sgd import EntropySGD
+from sklgap.remedies._gradient_penalty import GradientPenalty
+from sklgap.remedies._label_smoothing import LabelSmoothing
+from sklgap.remedies._mixup import Mixup
 from sklgap.remedies._proximal import Proximal
 from sklgap.remedies._robust import SAM
 from sklgap.remedies._sample_noise import SampleNoise
@@ -20,7 +27,11 @@ SHORTHANDS: dict[str, Callable[[], Remedy]] = {
     "adversarial": Adversarial,
     "asam": partial(SAM, rho=2.0, adaptive=True),
     "augmentation": Augmentation,
+    "batchaugmentation": BatchAugmentation,
     "entropysgd": EntropySGD,
+    "gradientpenalty": GradientPenalty,
+    "labelsmoothing": LabelSmoothing,
+    "mixup": Mixup,
     "proximal": Proximal,
     "sam": SAM,
     "samplenoise": SampleNoise,
@@ -68,6 +79,51 @@ def check_together(remedies: Sequence[Remedy]) -> None:
         found = sum(isinstance(other, type(remedy)) for other in remedies)
         if remedy.at_most_once and found > 1:
             raise ValueError(f"remedies must hold at most one {type(remedy).__name__}; got {found}.")
+
+
+def check_parts(remedies: Sequence[Remedy], micro_batch_size: int | None, data_parallel: bool) -> None:
+    """Raise a ValueError for a loss that is no mean over samples, and would be evaluated in smaller parts than its own.
+
+    Parameters
+    ----------
+    remedies : sequence of Remedy
+        Those of one training.
+    micro_batch_size : int or None
+        Most samples that are evaluated at once.
+    data_parallel : bool
+        Whether batches are shared out between processes.
+    """
+    for remedy in remedies:
+        if remedy.in_parts:
+            continue
+        name, own = type(remedy).__name__, remedy.sub_batch_size or math.inf
+        if data_parallel:
+            raise ValueError(f"data_parallel must be False with {name}, whose loss is no mean over samples; got True.")
+        if own > (micro_batch_size or math.inf):
+            raise ValueError(
+                f"micro_batch_size must be None, or at least the sub_batch_size of {name}, whose loss is no mean over "
+                f"samples; got {micro_batch_size} and {remedy.sub_batch_size}."
+            )
+        for other in remedies:
+            if own > (other.sub_batch_size or math.inf):
+                raise ValueError(
+                    f"remedies must not cut batches into smaller parts than {name} does, whose loss is no mean over "
+                    f"samples; got sub_batch_size={other.sub_batch_size} in {type(other).__name__}."
+                )
+
+
+def check_line_search(remedies: Sequence[Remedy], optimizer: torch.optim.Optimizer) -> None:
+    """Raise a ValueError for an optimiser that compares losses, with a remedy whose gradient is that of another loss.
+
+    A training step reports the loss without penalties, and a line search would hold it against the gradient with them.
+    """
+    search = next((group["line_search_fn"] for group in optimizer.param_groups if group.get("line_search_fn")), None)
+    for remedy in remedies:
+        if search is not None and (remedy.changes_gradient or remedy.changes_factor):
+            raise ValueError(
+                f"optimizer must have line_search_fn=None with {type(remedy).__name__}, whose gradient is not that of "
+                f"the loss which a line search compares; got {search!r}."
+            )
 
 
 def _named(item: Any) -> tuple[str, Remedy]:

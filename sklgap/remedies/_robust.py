@@ -37,12 +37,16 @@ class SAM(Remedy):
         Rows that share a perturbation: each part of the batch has worst weights of its own, and the gradients are
         averaged ("m-sharpness" [1]_, Section 4.1, which finds small m the better). None: the whole batch. Batch norm
         then sees the parts.
+    every : int, default=1
+        Updates from one second gradient to the next, at least 1; those in between are plain. This is a simple form of
+        two methods: [5]_ also use a part of the last second gradient in the updates in between, and [6]_ choose the
+        updates at random.
 
     Notes
     -----
     Loss, predictions and batch-norm statistics in the history are those of the unmoved weights; dropout draws anew for
-    the second gradient. Cost: two gradients per batch. With ``micro_batch_size`` the perturbation stays that of the
-    whole batch; set ``sub_batch_size`` to perturb each part on its own.
+    the second gradient. Cost: 1 + 1 / ``every`` gradients per batch. With ``micro_batch_size`` the perturbation stays
+    that of the whole batch; set ``sub_batch_size`` to perturb each part on its own.
 
     References
     ----------
@@ -50,6 +54,8 @@ class SAM(Remedy):
     .. [2] Kwon et al., ASAM, ICML 2021, Algorithm 1.
     .. [3] Keskar et al., On Large-Batch Training for Deep Learning, ICLR 2017, Section 4.
     .. [4] https://github.com/davda54/sam/issues/37
+    .. [5] Liu et al., Towards Efficient and Scalable Sharpness-Aware Minimization (LookSAM), CVPR 2022.
+    .. [6] Zhao et al., SS-SAM: Stochastic Scheduled Sharpness-Aware Minimization, arXiv:2203.09962.
 
     Examples
     --------
@@ -62,12 +68,18 @@ class SAM(Remedy):
     at_most_once = True
 
     def __init__(
-        self, rho: float = 0.05, adaptive: bool = False, eta: float = 0.01, sub_batch_size: int | None = None
+        self,
+        rho: float = 0.05,
+        adaptive: bool = False,
+        eta: float = 0.01,
+        sub_batch_size: int | None = None,
+        every: int = 1,
     ) -> None:
         self.rho = rho
         self.adaptive = adaptive
         self.eta = eta
         self.sub_batch_size = sub_batch_size
+        self.every = every
 
     def check(self) -> None:
         """Raise a ValueError for a parameter outside its allowed values."""
@@ -75,6 +87,7 @@ class SAM(Remedy):
         check_nonnegative("eta", self.eta)
         check_flag("adaptive", self.adaptive)
         check_integer("sub_batch_size", self.sub_batch_size, or_none=True)
+        check_integer("every", self.every)
 
     def transform_grad(self, grad_fn: GradFn, state: Any) -> GradFn:
         """Evaluate the gradient again at the worst weights nearby."""
@@ -83,6 +96,8 @@ class SAM(Remedy):
 
         def robust(params: Params, buffers: Buffers, batch: Batch) -> tuple[Params, Aux]:
             gradients, aux = grad_fn(params, buffers, batch)
+            if self.every > 1 and batch.number % self.every:
+                return gradients, aux
             worst = self._worst(params, gradients)
             return grad_fn(worst, aux.buffers, batch)[0], aux
 

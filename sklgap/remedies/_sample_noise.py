@@ -45,6 +45,7 @@ class SampleNoise(Remedy):
     """
 
     at_most_once = True
+    changes_factor = True
 
     def __init__(self, sigma: float | None = None, base_batch_size: int | None = None) -> None:
         self.sigma = sigma

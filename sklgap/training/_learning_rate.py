@@ -24,17 +24,22 @@ def scaled_step(optimizer: torch.optim.Optimizer, lr_factor: float, moments_rati
     """
     names = (*(("lr",) if lr_factor != 1 else ()), *(("betas", "eps") if moments_ratio != 1 else ()))
     given = [{name: group[name] for name in names} for group in optimizer.param_groups]
+    scale_step(optimizer, lr_factor, moments_ratio)
+    try:
+        yield
+    finally:
+        for group, own in zip(optimizer.param_groups, given, strict=True):
+            group.update(own)
+
+
+def scale_step(optimizer: torch.optim.Optimizer, lr_factor: float, moments_ratio: float = 1.0) -> None:
+    """Scale the hyper-parameters of all later steps; `scaled_step` explains the parameters."""
     for group in optimizer.param_groups:
         if lr_factor != 1:
             group["lr"] = group["lr"] * lr_factor
         if moments_ratio != 1:
             group["betas"] = tuple(scaled_beta(float(beta), moments_ratio) for beta in group["betas"])
             group["eps"] = scaled_eps(group["eps"], moments_ratio)
-    try:
-        yield
-    finally:
-        for group, own in zip(optimizer.param_groups, given, strict=True):
-            group.update(own)
 
 
 def check_moments(optimizer: torch.optim.Optimizer, batch_size: int, base_batch_size: int) -> None:

@@ -507,7 +507,8 @@ class TrainingNet(NeuralNetClassifier):
     def _notify_end(self, **kwargs: Any) -> None:
         """Call every callback, also after one that fails: the training is done, and must not be lost."""
         self.ending_error_ = None
-        for hooks in (self, *(callback for _, callback in self.callbacks_)):
+        callbacks = sorted((callback for _, callback in self.callbacks_), key=lambda c: not hasattr(c, "ends_first"))
+        for hooks in (self, *callbacks):
             try:
                 hooks.on_train_end(self, **kwargs)
             except BaseException as error:  # Ctrl-C too: the other callbacks are still called
@@ -566,12 +567,13 @@ class TrainingNet(NeuralNetClassifier):
             self._build_step()  # a callback has frozen or thawed parameters
         if not self.step_.params:
             raise ValueError("net must have a parameter that is trained; all of them are frozen (requires_grad=False).")
+        number = self.n_updates_ // self.step_.inner_steps
         self.n_updates_ += self.step_.inner_steps
         if self.lr_schedule.follows_progress:
             self._set_lr_factor()
         self.progress_[1] += 1
         with arithmetic(self.precision), scaled_step(self.optimizer_, self.lr_factor_, self.moments_ratio_):
-            return self.step_(Batch(X, y, weight))
+            return self.step_(Batch(X, y, weight, number=number))
 
     def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
         """Return loss and outputs of a batch held out; and ``mass`` where not all samples count alike."""

@@ -22,6 +22,7 @@ from sklgap.objective._check import own_loss
 from sklgap.objective._copy import deepcopy
 from sklgap.objective._parameters import copy_of
 from sklgap.objective._stream import is_stream
+from sklgap.training._learning_rate import scale_step
 from sklgap.training._optimizer_mode import evaluating
 from sklgap.training._random import derive_seed, seeded
 
@@ -46,7 +47,9 @@ class TrainingRecorder(Callback):
     measurements : dict of str to callable, default=None
         Called with the net as it is then, each with a copy of its own; what they return, a number or a dict of numbers,
         is recorded as ``{name}``, or ``{name}_{key}``. The net is taken by ``check_objective(net, X, y)``,
-        ``sharpness(net, X, y)`` and the like, with X and labels as they are given to ``fit``.
+        ``sharpness(net, X, y)`` and the like, with X and labels as they are given to ``fit``. Its ``optimizer_`` is
+        that of the last update, and may only be read. A measurement that remembers its last call has a method
+        ``fresh()``, which returns a copy for one fit.
     every : int, default=1
         Record at the end of every so many epochs, and of the last one of a fit. None: not at the ends of epochs.
     at_updates : "log" or sequence of int, default=None
@@ -112,6 +115,9 @@ class TrainingRecorder(Callback):
     """
 
     reads_batches = False
+    changes_gradient = False  # on_grad_computed looks at the rates
+    # Its last record is one of the training: callbacks that replace the weights at the end come after it.
+    ends_first = True
 
     def __init__(
         self,
@@ -149,8 +155,10 @@ class TrainingRecorder(Callback):
         """Check the parameters; record the initial weights where asked."""
         self._check()
         evaluations = {name: self._evaluation(net, name, rows) for name, rows in (self.datasets or {}).items()}
-        self.measures_: dict[str, Measurement] = {**evaluations, **(self.measurements or {})}
+        own = {name: _fresh(measure) for name, measure in (self.measurements or {}).items()}
+        self.measures_: dict[str, Measurement] = {**evaluations, **own}
         self.warned_: set[str] = set()
+        self.used_: list[dict[str, Any]] | None = None
         net.interrupted_ = False
         if self.start_ is None and not hasattr(net, "module_start_"):
             self.start_ = {name: p.cpu() for name, p in copy_of(dict(net.module_.named_parameters())).items()}
@@ -162,6 +170,11 @@ class TrainingRecorder(Callback):
     def on_epoch_begin(self, net: Any, dataset_train: Any = None, **kwargs: Any) -> None:
         """Count samples from 0 again."""
         self.n_seen_, self.n_rows_ = 0, len(dataset_train)
+
+    def on_grad_computed(self, net: Any, **kwargs: Any) -> None:
+        """Remember what the optimiser is about to use: schedulers change it after the update."""
+        if self.measurements:
+            self.used_ = [_settings(group) for group in net.optimizer_.param_groups]
 
     def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
         """Record where the update is one that was asked for."""
@@ -184,7 +197,7 @@ class TrainingRecorder(Callback):
         if self.every is not None and len(net.history) and not getattr(net, "interrupted_", False):
             with contextlib.suppress(KeyboardInterrupt):  # the training is done: it must not be lost
                 self._record(net, len(net.history))
-        del self.measures_
+        del self.measures_, self.used_
 
     def _n_updates(self, net: Any) -> int:
         return getattr(net, "n_updates_", self.n_batches_)
@@ -218,7 +231,7 @@ class TrainingRecorder(Callback):
         """Return what a measurement says by name; NaN and a warning where it fails."""
         what = f"{'datasets' if name in (self.datasets or ()) else 'measurements'}[{name!r}]"
         try:
-            values = _named(name, measure(snapshot(net)))
+            values = _named(name, measure(snapshot(net, self.used_)))
         except Exception as error:  # a user's function may raise anything, and must not end a long training
             if n_updates == 0:
                 raise ValueError(f"{what} fails on the initial weights: {error}") from error
@@ -286,7 +299,7 @@ class TrainingRecorder(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what every fit makes for itself."""
-        return {name: value for name, value in vars(self).items() if name != "measures_"}
+        return {name: value for name, value in vars(self).items() if name not in ("measures_", "used_")}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Share data and measurements, which are only read; the records are the copy's own."""
@@ -299,12 +312,53 @@ class TrainingRecorder(Callback):
         return type(self)(**self.get_params(deep=False))
 
 
-def snapshot(net: Any) -> Any:
-    """Return the net with a copy of its module, in evaluation mode, to do with as one likes."""
+def snapshot(net: Any, used: list[dict[str, Any]] | None = None) -> Any:
+    """Return the net with a copy of its module, in evaluation mode, to do with as one likes.
+
+    ``used`` are the settings of the optimiser's groups in the last update; None: those of now, scaled to the batch.
+    """
     copied = object.__new__(type(net))
     vars(copied).update(vars(net))
     vars(copied)["module_"] = deepcopy(net.module_).eval()
+    if isinstance(getattr(net, "optimizer_", None), torch.optim.Optimizer):
+        vars(copied)["optimizer_"] = _optimizer_of(net, copied.module_, used)
     return copied
+
+
+def _optimizer_of(net: Any, module: torch.nn.Module, used: list[dict[str, Any]] | None) -> torch.optim.Optimizer:
+    """Return the optimiser of a net as it is in an update, for a copy of its module; only to be read.
+
+    Its state is not copied: it may be as large as the net.
+    """
+    optimizer = net.optimizer_
+    places = {id(p): copied for p, copied in zip(net.module_.parameters(), module.parameters(), strict=True)}
+    seen = object.__new__(type(optimizer))
+    vars(seen).update(vars(optimizer))
+    seen.param_groups = [
+        {**group, "params": [places.get(id(p), p) for p in group["params"]]} for group in optimizer.param_groups
+    ]
+    seen.state = {places.get(id(p), p): state for p, state in optimizer.state.items()}
+    if used is None or len(used) != len(seen.param_groups):  # a callback has added a group
+        scale_step(seen, getattr(net, "lr_factor_", 1.0), getattr(net, "moments_ratio_", 1.0))
+    else:
+        for group, settings in zip(seen.param_groups, used, strict=True):
+            group.update(settings)
+    return seen
+
+
+def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return rates, momenta and the like of a group; of tensors, which schedulers write into, copies."""
+    return {
+        name: value.clone() if isinstance(value, torch.Tensor) else value
+        for name, value in group.items()
+        if name != "params"
+    }
+
+
+def _fresh(measure: Measurement) -> Measurement:
+    """Return a measurement for one fit: one that remembers its last call offers a copy that does not."""
+    fresh = getattr(measure, "fresh", None)
+    return measure if fresh is None else fresh()
 
 
 def _named(name: str, value: Any) -> dict[str, float]:

@@ -9,6 +9,7 @@ from sklgap._typing import Aux, Batch, Buffers, GradFn, LossFn, Params
 from sklgap.objective._autodiff import value_and_grad
 from sklgap.objective._loss import ModuleLoss
 from sklgap.remedies import Remedy, accumulate, compose
+from sklgap.remedies._check import check_line_search, check_parts
 
 
 class TrainStep:
@@ -51,6 +52,8 @@ class TrainStep:
         spread: Callable[[GradFn], GradFn] | None = None,
         on_grad: Callable[[Batch], None] | None = None,
     ) -> None:
+        check_parts(remedies, micro_batch_size, spread is not None)
+        check_line_search(remedies, optimizer)
         self.loss_fn = loss_fn
         self.params = params
         self.optimizer = optimizer
@@ -68,9 +71,11 @@ class TrainStep:
         -------
         dict
             ``loss``, the clean loss before the update as a 0-d tensor, and ``y_pred``, the outputs of the whole batch:
-            skorch's contract for a training step. Where not all samples count alike, ``mass`` is what those of the
-            batch count for together.
+            skorch's contract for a training step. Where a remedy has added samples, the outputs are those of the first
+            ones, as many as were given. Where not all samples count alike, ``mass`` is what those of the batch count
+            for together.
         """
+        n_given = len(batch.X)
         batch, grad_fn = self._transform(batch, self.rng)
         first: list[Aux] = []
 
@@ -89,7 +94,8 @@ class TrainStep:
         for _ in range(self.inner_steps):
             self.optimizer.step(closure)  # type: ignore[arg-type] # torch's stub asks for a float; 0-d tensors sync less
             del first[1:]
-        result = {"loss": first[0].loss, "y_pred": first[0].y_pred}
+        y_pred = first[0].y_pred
+        result = {"loss": first[0].loss, "y_pred": y_pred if len(y_pred) <= n_given else y_pred[:n_given]}
         return result if first[0].weights is None else {**result, "mass": first[0].weights.sum()}
 
     def gradient(self, batch: Batch, rng: torch.Generator) -> Params:

@@ -6,16 +6,12 @@ over the ends of epochs :math:`i_1 < \dots < i_K` of one training.
 """
 
 import numbers
-import warnings
-from typing import Any, Self
+from typing import Any
 
-import torch
-from skorch.callbacks import Callback
-
-from sklgap._typing import Params
+from sklgap.training._averaging import Averaging, check_every, weights_of
 
 
-class WeightAveraging(Callback):
+class WeightAveraging(Averaging):
     """End ``fit`` with the mean of the weights at the ends of the later epochs: often a wider minimum.
 
     A skorch callback: ``LBGapClassifier(callbacks=[("averaging", WeightAveraging())])``, with parameters reached as
@@ -68,28 +64,13 @@ class WeightAveraging(Callback):
     3
     """
 
-    reads_batches = False
-
     def __init__(self, start: int | float = 0.75, every: int = 1) -> None:
         self.start = start
         self.every = every
 
-    def initialize(self) -> Self:
-        """Forget an earlier training."""
-        self.n_averaged_ = 0
-        self.average_: Params = {}
-        self.last_: Params = {}  # the weights that the average has replaced
-        return self
-
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         """Check the parameters; put the last weights of the training back."""
-        self._check()
-        if not hasattr(net, "weights_averaged_"):
-            raise TypeError(f"WeightAveraging needs the net of an LBGapClassifier; got {type(net).__name__}.")
-        if self.last_ and all(torch.equal(w, self.average_[name]) for name, w in _weights(net).items()):
-            _assign(net, self.last_)
-        self.last_ = {}
-        net.weights_averaged_ = False
+        super().on_train_begin(net, **kwargs)
         if not isinstance(self.start, numbers.Integral):
             self.n_averaged_ = 0
         self.epochs_before_ = self.epochs_seen_ = len(net.history)
@@ -105,7 +86,7 @@ class WeightAveraging(Callback):
         if (epoch - self.first_epoch_) % self.every:
             return
         self.n_averaged_ += 1
-        weights = _weights(net)
+        weights = weights_of(net)
         if self.n_averaged_ == 1:
             self.average_ = {name: w.clone() for name, w in weights.items()}
         for name, average in self.average_.items():
@@ -115,17 +96,7 @@ class WeightAveraging(Callback):
         """Replace the weights by their average."""
         if self.epochs_seen_ < len(net.history) and not net.interrupted_:
             self.on_epoch_end(net)  # a callback before this one has stopped the training
-        if self.n_averaged_:
-            self.last_ = {name: w.clone() for name, w in _weights(net).items()}
-            _assign(net, self.average_)
-            net.weights_averaged_ = True
-        elif not net.interrupted_:
-            warnings.warn(
-                f"WeightAveraging averaged nothing: training ended after {len(net.history)} epochs, before "
-                f"start={self.start!r}; the weights are those of the last epoch.",
-                UserWarning,
-                stacklevel=2,
-            )
+        super().on_train_end(net, **kwargs)
 
     def _has_started(self, net: Any) -> bool:
         if isinstance(self.start, numbers.Integral):
@@ -135,22 +106,16 @@ class WeightAveraging(Callback):
         return len(net.history) - self.epochs_before_ >= self.start * net.max_epochs
 
     def _check(self) -> None:
-        start, every = self.start, self.every
+        start = self.start
         valid = isinstance(start, numbers.Real) and not isinstance(start, bool)
         if not valid or not 0 <= start <= (float("inf") if isinstance(start, numbers.Integral) else 1):
             raise ValueError(
                 f"start must be a fraction of the training in [0, 1], or an integer of at least 0; got {start!r}."
             )
-        if isinstance(every, bool) or not isinstance(every, numbers.Integral) or every < 1:
-            raise ValueError(f"every must be an integer of at least 1; got {every!r}.")
+        check_every(self.every)
 
-
-def _weights(net: Any) -> Params:
-    """Return all weights, on the host; on a CPU they are the net's own."""
-    return {name: p.detach().cpu() for name, p in net.module_.named_parameters()}
-
-
-def _assign(net: Any, values: Params) -> None:
-    with torch.no_grad():
-        for name, p in net.module_.named_parameters():
-            p.copy_(values[name])
+    def _nothing(self, n_epochs: int) -> str:
+        return (
+            f"WeightAveraging averaged nothing: training ended after {n_epochs} epochs, before "
+            f"start={self.start!r}; the weights are those of the last epoch."
+        )

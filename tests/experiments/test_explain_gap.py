@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from skorch.callbacks import Callback
 
-from sklgap import WeightAveraging, explain_gap
+from sklgap import LatestAveraging, WeightAveraging, explain_gap
 from sklgap.experiments import GapExplanation
 from sklgap.experiments._explain_gap import CAUSES
 from sklgap.experiments._scores import Score
@@ -249,6 +249,7 @@ CANNOT = {
     "ghost_batch_size": ({"ghost_batch_size": 5}, "batch norm"),
     "no batch normalisation": ({"net": Mlp}, "batch norm"),
     "WeightAveraging": ({"callbacks": [("mine", WeightAveraging())]}, "last weights"),
+    "LatestAveraging": ({"callbacks": [LatestAveraging(2)]}, "last weights"),
 }
 
 

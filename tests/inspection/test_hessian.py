@@ -167,10 +167,7 @@ def test_the_record_prints_and_hides_vectors():
     assert record.eigenvectors is None
     text = str(record)
     assert text.startswith("Hessian eigenvalues (largest) 3, 3 (residuals up to ")
-    assert (
-        f"{record.n_products} products, 3 rows, batch norm: batch; all converged, and a second search found no others)"
-        in text
-    )
+    assert f"{record.n_products} products, 3 samples, batch norm: batch; all converged" in text
 
 
 def test_progress_on_request(capsys):
@@ -205,3 +202,136 @@ def test_a_hessian_that_is_not_finite():
     problem = landscape(lambda theta: (theta * float("nan")).square().sum(), [1.0, 2.0])
     with pytest.raises(ValueError, match="The Hessian must be finite at the point measured"):
         hessian_eigenvalues(*_pair(problem), k=1)
+
+
+# -- a start, and a preconditioner -------------------------------------------------------------------------------------
+
+
+def moving(n_records=8):
+    """Yield a small net along gradient descent, where its Hessian moves a little from record to record."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3)).double()
+    X, y = blobs(60)
+    X, y = torch.from_numpy(X).double(), torch.from_numpy(y)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
+    for _ in range(n_records):
+        for _ in range(5):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(module(X), y).backward()
+            optimizer.step()
+        yield (module, nn.CrossEntropyLoss()), X, y
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_a_start_costs_fewer_products_and_finds_the_same(k):
+    start, cold, warm = None, [], []
+    for problem in moving():
+        options = {"k": k, "random_state": 0, "return_eigenvectors": True}
+        cold.append(hessian_eigenvalues(*problem, **options))
+        warm.append(hessian_eigenvalues(*problem, start=start, **options))
+        start = warm[-1].eigenvectors
+        np.testing.assert_allclose(warm[-1].eigenvalues, cold[-1].eigenvalues, rtol=EIGENVALUES)
+        assert warm[-1].converged
+    assert sum(record.n_products for record in warm) < 0.9 * sum(record.n_products for record in cold)
+
+
+@pytest.mark.parametrize("wrong", [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
+def test_a_start_at_other_eigenvectors_misses_nothing(wrong):
+    """Curvatures 3, 2 and 1 in the coordinates themselves, and 20 small ones: the start has none of the largest."""
+    curvatures = torch.tensor([3.0, 2.0, 1.0, *[0.1] * 20]).double()
+    problem = landscape(lambda theta: curvatures @ theta**2 / 2, vector(23, 1))
+    start = np.zeros(23)
+    start[:3] = wrong
+    for seed in range(3):
+        record = hessian_eigenvalues(*_pair(problem), k=1, start=start, random_state=seed)
+        np.testing.assert_allclose(record.eigenvalues, [3], rtol=EIGENVALUES)
+
+
+def test_more_starts_than_dimensions():
+    start = np.random.default_rng(0).standard_normal((36, 50))
+    record = hessian_eigenvalues(*quadratic_form(CURVATURES), k=2, start=start, random_state=0)
+    np.testing.assert_allclose(record.eigenvalues, [3, 3], rtol=EIGENVALUES)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"] if {"mlp", "cnn"} <= PROBLEMS.keys() else list(PROBLEMS)[:2])
+@pytest.mark.parametrize(("which", "k"), [("largest", 1), ("largest", 3), ("both", 2)])
+def test_a_preconditioner_against_the_dense_one(name, which, k):
+    problem = PROBLEMS[name]()
+    hessian = exact_hessian(name).numpy()
+    P = np.random.default_rng(0).uniform(0.1, 4, len(hessian))
+    exact = np.linalg.eigvalsh(hessian / np.sqrt(P)[:, None] / np.sqrt(P))[::-1]
+    options = {"preconditioner": P, "return_eigenvectors": True, "chunk_size": ONE_CHUNK}
+    record = hessian_eigenvalues(*_pair(problem), k=k, which=which, random_state=0, **options)
+    expected = exact[:k] if which == "largest" else np.r_[exact[:k], exact[-k:]]
+    np.testing.assert_allclose(record.eigenvalues, expected, atol=EIGENVALUES * exact[0])
+    assert record.preconditioned
+    assert str(record).startswith("Preconditioned")
+    # Eigenvectors of P^-1 H: the same eigenvalues, in the coordinates of the weights.
+    directions = record.eigenvectors / np.sqrt(P)[:, None]
+    images = hessian @ directions / P[:, None]
+    np.testing.assert_allclose(images, directions * record.eigenvalues, atol=1e-3 * exact[0])
+
+
+def test_the_neutral_preconditioner_and_parameters_that_are_fixed():
+    problem = quadratic_form(CURVATURES)
+    plain = hessian_eigenvalues(*problem, k=2, random_state=0)
+    ones = hessian_eigenvalues(*problem, k=2, random_state=0, preconditioner=np.ones(36))
+    np.testing.assert_array_equal(plain.eigenvalues, ones.eigenvalues)
+    assert plain.n_products == ones.n_products
+    curvatures = torch.tensor([5.0, 2.0, 1.0]).double()
+    fixed = landscape(lambda theta: curvatures @ theta**2 / 2, vector(3, 1))
+    record = hessian_eigenvalues(*_pair(fixed), k=1, random_state=0, preconditioner=[np.inf, 1.0, 1.0])
+    np.testing.assert_allclose(record.eigenvalues, [2])
+
+
+@pytest.mark.parametrize("curvatures", [[5.0, 2.0, 1.0, 0.5], [-5.0, -2.0, -1.0, -0.5], [5.0, -2.0, -1.0, 3.0]])
+@pytest.mark.parametrize("fixed", [[0], [3], [1, 2]])
+@pytest.mark.parametrize("start", [None, [1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+def test_a_fixed_parameter_has_no_eigenvalue_of_zero(curvatures, fixed, start):
+    """It is none of the landscape in the others: it would be the largest of negative ones, or the smallest."""
+    curvatures = torch.tensor(curvatures, dtype=torch.float64)
+    problem = _pair(landscape(lambda theta: curvatures @ theta**2 / 2, vector(4, 1)))
+    P = np.array([1.0, 2.0, 3.0, 4.0])
+    P[fixed] = np.inf
+    free = np.flatnonzero(np.isfinite(P))
+    expected = np.sort((curvatures.numpy() / P)[free])
+    options = {"random_state": 0, "preconditioner": P, "start": start, "return_eigenvectors": True}
+    for which, values in (("largest", expected[::-1][:1]), ("smallest", expected[:1])):
+        record = hessian_eigenvalues(*problem, k=1, which=which, **options)
+        np.testing.assert_allclose(record.eigenvalues, values, rtol=1e-9)
+        assert record.eigenvectors.shape == (4, 1)
+        assert not record.eigenvectors[fixed].any()
+    everything = hessian_eigenvalues(*problem, k=len(free), **options)
+    np.testing.assert_allclose(everything.eigenvalues, expected[::-1], rtol=1e-9)
+    with pytest.raises(ValueError, match=f"^k must be at most the {len(free)} parameters whose preconditioner"):
+        hessian_eigenvalues(*problem, k=len(free) + 1, **options)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"start": np.ones(3)}, "^start .*36"),
+        ({"start": np.zeros(36)}, "^start .*zeros"),
+        ({"start": np.full(36, np.nan)}, "^start .*finite"),
+        ({"start": np.ones((36, 0))}, "^start"),
+        ({"start": "last"}, "^start"),
+        ({"start": np.c_[np.ones(36), -np.ones(36)]}, "^start .*sum"),
+        ({"preconditioner": np.ones(3)}, "^preconditioner .*36"),
+        ({"preconditioner": np.zeros(36)}, "^preconditioner .*above 0"),
+        ({"preconditioner": np.full(36, -1.0)}, "^preconditioner"),
+        ({"preconditioner": np.full(36, np.nan)}, "^preconditioner"),
+        ({"preconditioner": np.full(36, np.inf)}, "^preconditioner must be finite"),
+        ({"preconditioner": np.ones(36) * 1j}, "^preconditioner .*real"),
+    ],
+)
+def test_wrong_starts_and_preconditioners(given, match):
+    with pytest.raises((ValueError, TypeError), match=match):
+        hessian_eigenvalues(*quadratic_form(CURVATURES), k=1, **given)
+
+
+def test_a_preconditioner_in_a_subspace_is_refused():
+    pair, X, y = quadratic_form(CURVATURES)
+    restricted = Objective(*pair, (X, y)).restrict(Subspace(torch.eye(36, 4).double(), torch.zeros(36).double()))
+    with pytest.raises(ValueError, match=r"preconditioner .*subspace"):
+        hessian_eigenvalues(restricted, k=1, preconditioner=np.ones(4))

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import nn
 
 from sklgap.inspection import hessian_trace
+from sklgap.objective import Objective
 from tests.cases import FOUR_CHUNKS, ONE_CHUNK, PROBLEMS, PROBLEMS_AND_POLICIES, no_global_random_numbers
 from tests.inspection.curvature import Quadratic, exact_hessian
 from tests.landscapes import landscape
@@ -144,3 +146,45 @@ def test_a_hessian_that_is_not_finite():
     module, criterion, X, y = landscape(lambda theta: (theta * float("nan")).square().sum(), [1.0] * 9)
     with pytest.raises(ValueError, match="The Hessian must be finite at the point measured"):
         hessian_trace((module, criterion), X, y, n_products=5)
+
+
+class _Tokens(nn.Module):
+    """Of 40 words the data have three."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.out = nn.Embedding(40, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.out(self.words(x[:, 0]))
+
+
+def _dead():
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    nn.init.constant_(net[0].bias, -1e3)
+    return net, torch.randn(40, 8), torch.randint(0, 3, (40,))
+
+
+def _unused_words():
+    return _Tokens(), torch.randint(0, 3, (40, 1)), torch.randint(0, 2, (40,))
+
+
+def _constant_features():
+    X = torch.zeros(40, 30)
+    X[:, :2] = torch.randn(40, 2)
+    return nn.Linear(30, 3), X, torch.randint(0, 3, (40,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("problem", [_dead, _unused_words, _constant_features])
+def test_a_hessian_of_few_coordinates(problem, dtype):
+    """Fewer directions than hutch++ asks for: rounding must not be taken for more of them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net, X, y = problem()
+    f = Objective(net, nn.CrossEntropyLoss(), (X, y), dtype=dtype)
+    exact = sum(float(f.hvp(e) @ e) for e in torch.eye(f.n_params, dtype=dtype))
+    for seed in range(2):
+        record = hessian_trace(f, n_products=60, random_state=seed)
+        assert record.method == "hutch++"
+        assert abs(record.value - exact) < STANDARD_ERRORS * record.standard_error + 1e-5 * exact

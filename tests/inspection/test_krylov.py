@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklgap.inspection._krylov import BudgetSpent, Products, combination, dots, norm, orthonormalise
+from sklgap.inspection._krylov import BudgetSpent, Products, combination, dots, norm, orthonormalise, unit
 from sklgap.objective import Objective
 from tests.cases import PROBLEMS
 
@@ -31,6 +31,28 @@ def test_orthonormalise(dtype):
     assert np.abs(dots(basis, q)).max() < 10 * eps
     assert norm(q) == pytest.approx(1, abs=10 * eps)
     assert not orthonormalise(torch.zeros(500, dtype=dtype), basis).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n_used", [2, 3, 5])
+def test_a_vector_of_the_span_leaves_no_direction(dtype, n_used):
+    # All vectors have the same few coordinates, as the images of a Hessian of a net with dead units: once these are
+    # spanned, what is left is rounding within them, and made as long as one it would be anything but orthogonal.
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.zeros(n_used + 4, 100, dtype=dtype)
+    vectors[:, :n_used] = torch.randn(n_used + 4, n_used, generator=generator, dtype=dtype)
+    basis = torch.zeros(n_used + 4, 100, dtype=dtype)
+    for i, v in enumerate(vectors):
+        basis[i] = orthonormalise(v, basis[:i])
+    gram = dots(basis, basis.T)
+    np.testing.assert_allclose(gram, np.diag([1.0] * n_used + [0.0] * 4), atol=20 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1e-30), (torch.float64, 1e-200), (torch.float32, 1e30)])
+def test_a_unit_vector_whose_squares_are_not_numbers(dtype, size):
+    v = size * torch.tensor([3.0, 4.0], dtype=dtype)
+    torch.testing.assert_close(unit(v), torch.tensor([0.6, 0.8], dtype=dtype))
+    assert not unit(torch.zeros(2, dtype=dtype)).any()
 
 
 def test_products_are_counted_and_end():

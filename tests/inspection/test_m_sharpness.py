@@ -86,7 +86,7 @@ def test_no_group_of_one_sample_under_batch_statistics(m, sizes):
     _, X, y = relu_net()
     record = m_sharpness((module, nn.CrossEntropyLoss()), X[:7], y[:7], m=m, random_state=0)
     assert record.parameters["m"] == sizes[0]
-    assert f"{len(sizes)} groups" in record.status
+    assert f"mean over {len(sizes)} group{'s' * (len(sizes) > 1)}, 1 step each" in record.status
     with pytest.raises(ValueError, match=r"^m must be at least 2 with batch_norm='batch'; got 1\.$"):
         m_sharpness((module, nn.CrossEntropyLoss()), X, y, m=1)
 
@@ -124,3 +124,38 @@ def test_groups_without_a_slope_count_as_zero_and_are_told():
     record = m_sharpness((net, nn.CrossEntropyLoss()), X, y, m=3, parameters="weight", random_state=0)
     assert record.value == 0
     assert record.notes == ("The gradient is exactly zero in 2 of 2 groups, which count as 0.",)
+
+
+class _Root(nn.Module):
+    """Finite everywhere, but with no slope at its own weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x):
+        return x + self.scale.abs().sqrt()
+
+
+def test_a_slope_that_is_not_finite_is_not_laid_on_rho():
+    X, y = torch.randn(12, 2, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 2
+    for measure, options in ((m_sharpness, {"m": 5}), (m_sharpness, {"n_steps": 3}), (ball_sharpness, {})):
+        with pytest.raises(ValueError, match="gradient must be finite at the point measured"):
+            measure((_Root(), nn.CrossEntropyLoss()), X, y, random_state=0, **options)
+
+
+@pytest.mark.parametrize("measure", [m_sharpness, ball_sharpness])
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_slopes_whose_squares_underflow(measure, adaptive):
+    """In float32 a slope of 1e-25 has no square, and is no zero."""
+
+    def value(dtype):
+        net = nn.Linear(3, 1, bias=False).to(dtype)
+        nn.init.ones_(net.weight)
+        X = torch.tensor([[1e-25, 3e-25, 0.0], [1e-25, -1e-25, 2e-25]], dtype=dtype)
+        loss = nn.L1Loss()
+        return measure((net, loss), X, torch.full((2, 1), -1e-24, dtype=dtype), adaptive=adaptive, random_state=0)
+
+    single, double = value(torch.float32), value(torch.float64)
+    assert single.value == pytest.approx(double.value, rel=1e-4)
+    assert single.notes == double.notes == ()

@@ -3,24 +3,20 @@ import pytest
 import torch
 
 from sklgap.inspection import _maximizers
+from sklgap.inspection._best_of_starts import best_of_starts
+from sklgap.inspection._maximizers import BudgetSpent, Points
 from sklgap.objective import Objective
 from tests.cases import BIT_FOR_BIT, DOUBLE, no_global_random_numbers
 from tests.landscapes import (
-    avalanche,
     box,
     concave,
     coupled_convex,
-    dominoes,
     indefinite,
     landscape,
     linear,
     separable_convex,
     vector,
 )
-
-# The last steps of a sign ascent of 24 gradients are a twelfth of the half-width, and a coordinate ends within it;
-# a quadratic's loss there is at most (1 / 12) ** 2 / (2 / 3) ** 2, about 2 %, of its rise from the centre.
-SIGN_STEPS = 0.02
 
 
 def _objective(problem):
@@ -36,14 +32,17 @@ def _by_gradient(objective, bounds):
     return bounds * objective.gradient()[1].sign()
 
 
+def _best_of_starts(objective, bounds, **options):
+    return best_of_starts(
+        objective, bounds, *objective.gradient(), generator=torch.Generator().manual_seed(0), **options
+    )
+
+
 SOLVERS = {
-    "sign ascent": lambda f, b: _maximizers.sign_ascent(f, b, _by_gradient(f, b), 30),
     "vertex ascent": lambda f, b: _maximizers.vertex_ascent(f, b, _by_gradient(f, b), 30),
     "lbfgsb": lambda f, b: _maximizers.lbfgsb(f, b, 50),
     "lbfgsb, scaled": lambda f, b: _maximizers.lbfgsb(f, b, 50, scale=0.1),
-    "best of starts": lambda f, b: _maximizers.best_of_starts(
-        f, b, f.gradient()[1], n_restarts=2, max_iter=30, generator=torch.Generator().manual_seed(0)
-    ),
+    "best of starts": _best_of_starts,
 }
 
 
@@ -59,7 +58,7 @@ def test_a_maximum_at_a_vertex(solver, build, seed):
     assert found.converged
 
 
-@pytest.mark.parametrize("solver", ["lbfgsb", "lbfgsb, scaled"])
+@pytest.mark.parametrize("solver", ["lbfgsb", "lbfgsb, scaled", "best of starts"])
 @pytest.mark.parametrize("build", [concave, indefinite])
 def test_a_maximum_inside_the_box(solver, build):
     problem, start, maximum = build()
@@ -69,16 +68,6 @@ def test_a_maximum_inside_the_box(solver, build):
     assert found.f_max == pytest.approx(maximum(bounds), rel=1e-6)
 
 
-@pytest.mark.parametrize("solver", ["sign ascent", "best of starts"])
-@pytest.mark.parametrize("build", [concave, indefinite])
-def test_sign_ascent_comes_near_a_maximum_inside_the_box(solver, build):
-    problem, start, maximum = build()
-    objective, bounds = _objective(problem), box(start, 0.1)
-    f0, found = objective.value(), SOLVERS[solver](objective, bounds)
-    assert found.f_max - f0 >= (1 - SIGN_STEPS) * (maximum(bounds) - f0)
-    assert found.f_max <= maximum(bounds) + 1e-12
-
-
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_exceeds_the_maximum_over_all_vertices(solver, seed):
@@ -86,18 +75,6 @@ def test_nothing_exceeds_the_maximum_over_all_vertices(solver, seed):
     objective, bounds = _objective(problem), box(start, 0.1)
     found = SOLVERS[solver](objective, bounds)
     assert objective.value() < found.f_max <= maximum(bounds) * (1 + 1e-12)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_enough_starts_find_the_best_of_all_vertices(seed):
-    problem, start, maximum = coupled_convex(seed=seed)
-    objective, bounds = _objective(problem), box(start, 0.1)
-    generator = torch.Generator().manual_seed(0)
-    found = _maximizers.best_of_starts(
-        objective, bounds, torch.zeros_like(start), n_restarts=25, max_iter=15, generator=generator
-    )
-    assert found.f_max == pytest.approx(maximum(bounds), rel=1e-10)
-    assert found.status.startswith("best of 26 starts")
 
 
 def test_vertex_ascent_is_monotone_for_convex_functions():
@@ -119,46 +96,14 @@ def test_vertex_ascent_ends_at_a_fixed_point():
     assert short.status == "stopped after 1 gradients"
 
 
-@pytest.mark.parametrize("max_iter", [1, 2, 3, 5, 15, 30])
-def test_sign_ascent_costs_at_most_max_iter_gradients(max_iter, monkeypatch):
-    calls = _count_gradients(monkeypatch)
-    problem, start, _ = indefinite()
-    found = _maximizers.sign_ascent(_objective(problem), box(start, 0.1), _start(start), max_iter)
-    assert len(calls) == found.n_evaluations <= max_iter
-    assert str(len(calls)) in found.status
-
-
-def test_sign_ascent_goes_on_while_the_maximum_rises():
-    problem, bounds, start, maximum = dominoes()
-    objective = _objective(problem)
-    plain, more, enough = (_maximizers.sign_ascent(objective, bounds, start, 30, extra) for extra in (0, 10, 70))
-    assert plain.f_max < more.f_max < enough.f_max == maximum
-    assert (plain.n_evaluations, more.n_evaluations) == (30, 40)
-    assert not plain.converged
-    assert "a larger max_iter may find more" in plain.status
-    # It stops where there is nothing to gain, far from the 100 allowed.
-    assert 40 < enough.n_evaluations < 80
-
-
-def test_sign_ascent_does_not_go_on_once_it_has_settled():
-    problem, start, _ = separable_convex()
-    bounds = box(start, 0.1)
-    found = _maximizers.sign_ascent(_objective(problem), bounds, start * 0, 30, 70)
-    assert found.converged
-    assert found.n_evaluations <= 30
-
-
-def test_extrapolated_gradients_cross_a_plateau_in_fewer_steps():
-    problem, bounds = avalanche()
-    ends = {}
-    for ahead in (0.0, _maximizers.AHEAD):
-        best = _maximizers._Best(_objective(problem), bounds)
-        best.evaluate(-bounds)
-        best.climb(200, ahead)
-        ends[ahead] = best
-    plain, extrapolated = ends.values()
-    assert extrapolated.f_max == plain.f_max > plain.trace[40] + 50
-    assert len(extrapolated.trace) < 0.3 * len(plain.trace)
+def test_vertex_ascent_ends_where_a_step_does_not_raise_f():
+    # Concave: from the centre the gradient's vertex lies beyond the maximum, and lower than it.
+    problem = landscape(lambda theta: -((theta - 0.2) ** 2).sum(), torch.zeros(3, dtype=torch.float64))
+    bounds = torch.ones(3, dtype=torch.float64)
+    found = _maximizers.vertex_ascent(_objective(problem), bounds, _start(bounds), 30)
+    assert found.f_max == pytest.approx(-3 * 0.2**2)
+    assert (found.n_evaluations, found.converged) == (2, False)
+    assert "did not increase f" in found.status
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -250,19 +195,31 @@ def test_random_vertices():
     assert abs((first > 0).double().mean() - 0.5) < 5 * 0.5 / 1000**0.5
 
 
-def test_a_zero_gradient_starts_at_a_random_vertex():
-    problem, start, _ = coupled_convex()
+# -- points ------------------------------------------------------------------------------------------------------------
+
+
+def test_points_remember_the_best_and_stop_at_the_budget():
+    problem, start, _ = linear()
     objective, bounds = _objective(problem), box(start, 0.1)
-    found = [
-        _maximizers.best_of_starts(
-            objective,
-            bounds,
-            torch.zeros_like(start),
-            n_restarts=0,
-            max_iter=5,
-            generator=torch.Generator().manual_seed(1),
-        )
-        for _ in range(2)
-    ]
-    assert found[0].f_max > objective.value()
-    torch.testing.assert_close(found[0].argmax, found[1].argmax, **BIT_FOR_BIT)
+    points = Points(objective, bounds, budget=3)
+    up = _by_gradient(objective, bounds)
+    values = [points.evaluate(share * up)[0] for share in (0.5, 1.0, -1.0)]
+    assert values[2] < values[0] < values[1] == points.f_max
+    torch.testing.assert_close(points.argmax, up, **BIT_FOR_BIT)
+    with pytest.raises(BudgetSpent):
+        points.evaluate(up)
+    assert points.n_evaluations == 3
+    assert not points.flat
+
+
+def test_slopes_that_are_not_finite_lead_nowhere():
+    start = torch.ones(3, dtype=torch.float64)
+    cliff = landscape(lambda theta: theta[1] + torch.where(theta[0] > 1.5, torch.inf, 1.0) * theta[0], start)
+    points = Points(_objective(cliff), torch.ones(3, dtype=torch.float64))
+    value, slope = points.evaluate(torch.ones(3, dtype=torch.float64))
+    assert value == -np.inf
+    assert bool(slope.isfinite().all())
+    assert points.f_max == -np.inf
+    found = points.maximum("settled", True)
+    assert not found.converged
+    assert "not finite" in found.status

@@ -1,10 +1,20 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from skorch import NeuralNetClassifier
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from sklgap.inspection import average_sharpness, ball_sharpness, m_sharpness, sharpness
+from sklgap.inspection import (
+    average_sharpness,
+    ball_sharpness,
+    fisher_sharpness,
+    fisher_trace,
+    m_sharpness,
+    sharpness,
+)
 from sklgap.inspection._normalized_logits import measured_objective, normalized
 from sklgap.objective import Objective
 from tests.inspection.flat_nets import louder, relu_net
@@ -77,6 +87,49 @@ def test_other_criteria_are_refused(name, criterion):
     target = net(X).detach() + 1 if isinstance(criterion, nn.MSELoss) else y
     with pytest.raises(ValueError, match=r"^normalize_logits must be False unless the criterion is"):
         MEASURES[name]((net, criterion), X, target, normalize_logits=True)
+
+
+class Cooler(nn.CrossEntropyLoss):
+    """Its probabilities are those of other logits."""
+
+    def forward(self, y_pred, y):
+        return super().forward(y_pred / 5, y)
+
+
+class Focal(nn.CrossEntropyLoss):
+    def forward(self, y_pred, y):
+        losses = cross_entropy(y_pred, y, reduction="none")
+        return ((1 - torch.exp(-losses)) ** 2 * losses).mean()
+
+
+class CoolerNet(NeuralNetClassifier):
+    def get_loss(self, y_pred, y_true, *args, **kwargs):
+        return super().get_loss(y_pred / 5, y_true, *args, **kwargs)
+
+
+NORMALIZED = {name: partial(measure, normalize_logits=True) for name, measure in MEASURES.items()}
+OF_CLASSES = NORMALIZED | {"fisher trace": fisher_trace, "fisher sharpness": fisher_sharpness}
+
+
+@pytest.mark.parametrize("name", OF_CLASSES)
+@pytest.mark.parametrize("kind", ["temperature", "focal", "get_loss"])
+def test_a_cross_entropy_that_is_none_is_refused(name, kind):
+    """What a subclass computes is not known, although it is a CrossEntropyLoss for Python."""
+    (net, _), X, y = relu_net()
+    criterion = {"temperature": Cooler(), "focal": Focal(), "get_loss": None}[kind]
+    measured = (net, criterion)
+    if criterion is None:
+        measured = CoolerNet(net, criterion=nn.CrossEntropyLoss, train_split=None).initialize()
+    with pytest.raises(ValueError, match=r"riterion (is|must be) torch.nn.CrossEntropyLoss"):
+        OF_CLASSES[name](measured, X, y, random_state=0)
+
+
+@pytest.mark.parametrize("name", OF_CLASSES)
+def test_a_net_of_skorch_is_measured_as_its_module(name):
+    (net, criterion), X, y = relu_net()
+    whole = NeuralNetClassifier(net, criterion=nn.CrossEntropyLoss, train_split=None).initialize()
+    one, two = (OF_CLASSES[name](measured, X, y, random_state=0) for measured in (whole, (net, criterion)))
+    assert one.value == pytest.approx(two.value, rel=1e-9)
 
 
 def test_the_function_of_torch_is_the_same_criterion():

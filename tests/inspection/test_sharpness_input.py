@@ -1,11 +1,12 @@
 """What `sharpness` measures, what it leaves alone and what it refuses."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
 import torch
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -175,6 +176,34 @@ def test_labels_never_seen(fitted):
     model, X, y = fitted
     with pytest.raises(ValueError, match="y must have the labels seen in fit"):
         sharpness(model, X, y + 7)
+
+
+BROKEN = {
+    "nan": lambda theta: 2 + (theta - 1).sqrt().sum(),  # at its end: no numbers on one side
+    "overflow": lambda theta: ((theta - 1).abs() * 1e4).exp().sum(),  # the centre is finite, all vertices are not
+    "part": lambda theta: 2 + theta.sum() + torch.where(theta[0] > 1.0005, torch.inf, 0.0),  # of the vertices one half
+}
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("n", [3, 30])
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_box_in_which_the_loss_is_not_finite(name, n, solver):
+    """The largest finite loss is no measurement: the record and a warning say so."""
+    problem = landscape(BROKEN[name], torch.ones(n, dtype=torch.float64))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        record = sharpness(objective_of(problem), epsilon=0.1, solver=solver, random_state=0)
+    assert np.isfinite(record.value)
+    assert tuple(str(w.message) for w in caught if w.category is ConvergenceWarning) == record.notes
+    if solver == "auto" or record.value == 0:
+        assert record.notes
+    if solver == "auto":
+        assert any("not finite at" in note for note in record.notes)
+
+
+def test_finite_losses_leave_no_note():
+    assert sharpness(objective_of(linear()[0]), random_state=0).notes == ()
 
 
 def test_unfitted():

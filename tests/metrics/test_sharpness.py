@@ -13,7 +13,7 @@ ARGUMENTS = {
     "defaults": {},
     "epsilon": {"epsilon": 5e-4},
     "subspace": {"subspace_dim": 3},
-    "solver": {"solver": "power"},
+    "solver": {"solver": "lbfgsb"},
     "policy": {"batch_norm": "running"},
     "rows": {"max_samples": 20},
     "seed": {"subspace_dim": 3, "random_state": 7},

@@ -74,7 +74,10 @@ def test_shorthands_beside_objects():
 
 @pytest.mark.parametrize("name", ["sma", "", "paper", "none"])
 def test_an_unknown_shorthand(name):
-    allowed = "adversarial, asam, augmentation, entropysgd, proximal, sam, samplenoise, stability"
+    allowed = (
+        "adversarial, asam, augmentation, batchaugmentation, entropysgd, gradientpenalty, labelsmoothing, mixup, "
+        "proximal, sam, samplenoise, stability"
+    )
     with pytest.raises(ValueError, match=f"remedies must hold Remedy objects or names among {allowed}; got {name!r}"):
         small(remedies=[name]).fit(*blobs())
 

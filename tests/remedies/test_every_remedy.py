@@ -1,6 +1,5 @@
 """What holds for every remedy, each at settings that are not neutral."""
 
-import copy
 import itertools
 
 import pytest
@@ -20,7 +19,11 @@ from sklgap.remedies import (
     SAM,
     Adversarial,
     Augmentation,
+    BatchAugmentation,
     EntropySGD,
+    GradientPenalty,
+    LabelSmoothing,
+    Mixup,
     Proximal,
     Remedy,
     SampleNoise,
@@ -36,15 +39,21 @@ REMEDIES = {
     "adversarial": Adversarial(0.2),
     "asam": SAM(0.5, adaptive=True),
     "entropy": EntropySGD(3, gamma=10.0),
+    "label smoothing": LabelSmoothing(0.3),
     "noise": SampleNoise(0.5),
     "proximal": Proximal(0.5, inner_steps=2),
     "sam": SAM(0.2),
+    "sam, rarely": SAM(0.2, every=2),
     "stability": Stability(0.3, weight=0.5),
 }
 IN_PARTS = SAM(0.2, sub_batch_size=6)  # batch norm sees the parts
 MOVES_IMAGES = Augmentation(flip=False)  # another clean loss: that of the moved images
-OF_VECTORS = {**REMEDIES, "sam in parts": IN_PARTS}
-ALL = {**OF_VECTORS, "augmentation": MOVES_IMAGES}
+MIXES = Mixup(1.0)  # another clean loss: that of the mixed samples
+PENALISES = GradientPenalty(0.5)  # no mean over samples
+COPIES = BatchAugmentation(MOVES_IMAGES, 2)
+OF_VECTORS = {**REMEDIES, "sam in parts": IN_PARTS, "gradient penalty": PENALISES}
+ALL = {**OF_VECTORS, "augmentation": MOVES_IMAGES, "mixup": MIXES, "batch augmentation": COPIES}
+MEANS = [remedy for remedy in OF_VECTORS.values() if remedy.in_parts]
 
 
 def test_every_remedy_is_here():
@@ -55,7 +64,7 @@ def test_every_remedy_is_here():
 # -- one step ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("remedy", REMEDIES.values(), ids=REMEDIES)
+@pytest.mark.parametrize("remedy", [*REMEDIES.values(), PENALISES], ids=[*REMEDIES, "gradient penalty"])
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_loss_outputs_and_batch_norm_are_those_of_the_unmoved_weights(name, remedy):
     plain, criterion, X, y = PROBLEMS[name]()
@@ -70,7 +79,9 @@ def test_loss_outputs_and_batch_norm_are_those_of_the_unmoved_weights(name, reme
 
 
 @pytest.mark.parametrize(
-    ("name", "remedy"), [*itertools.product(PLAIN, OF_VECTORS.values()), ("conv", MOVES_IMAGES)], ids=str
+    ("name", "remedy"),
+    [*itertools.product(PLAIN, [*MEANS, MIXES]), ("conv", MOVES_IMAGES), ("conv", COPIES)],
+    ids=str,
 )
 def test_micro_batches_are_the_batch(name, remedy):
     whole, small_parts = (stepped(PLAIN[name](), [remedy], micro_batch_size=size) for size in (None, 4))
@@ -200,21 +211,35 @@ def test_a_quasi_newton_optimiser(remedy):
         assert criterion(module(X), y) < 0.99 * criterion(plain(X), y)
 
 
+@pytest.mark.parametrize("remedy", [*OF_VECTORS.values(), MIXES], ids=[*OF_VECTORS, "mixup"])
+def test_a_line_search_is_refused_where_the_loss_is_not_that_of_the_gradient(remedy):
+    """It compares losses, and is given the clean ones: the gradient is that of a penalty, or of other weights."""
+    module, criterion, X, y = PLAIN["tanh"]()
+    optimizer = torch.optim.LBFGS(module.parameters(), max_iter=5, line_search_fn="strong_wolfe")
+    factor = remedy.transform_batch(Batch(X, y), torch.Generator()).factor
+    if remedy.changes_gradient or factor is not None:
+        with pytest.raises(ValueError, match=f"^optimizer must have line_search_fn=None with {type(remedy).__name__}"):
+            step_of(module, criterion, [remedy], optimizer=optimizer)
+    else:
+        step_of(module, criterion, [remedy], optimizer=optimizer)(Batch(X, y))
+        assert criterion(module(X), y) < 0.99 * criterion(PLAIN["tanh"]()[0](X), y)
+
+
 @pytest.mark.parametrize("remedy", ALL.values(), ids=ALL)
 def test_data_and_random_state_are_left_alone(remedy):
     module, criterion, X, y = PLAIN["conv"]()
     before = X.clone(), y.clone()
-    own = copy.deepcopy(vars(remedy))
+    own = repr(vars(remedy))
     with no_global_random_numbers():
         stepped((module, criterion, X, y), [remedy])
     assert_equal((X, y), before)
     assert not X.requires_grad
-    assert vars(remedy) == own
+    assert repr(vars(remedy)) == own
 
 
 @pytest.mark.parametrize("remedy", ALL.values(), ids=ALL)
 def test_random_numbers_come_from_the_step(remedy):
-    draws = isinstance(remedy, Augmentation | EntropySGD | SampleNoise | Stability)
+    draws = isinstance(remedy, Augmentation | BatchAugmentation | EntropySGD | Mixup | SampleNoise | Stability)
     first, again, other = (stepped(PLAIN["conv"](), [remedy], seed=seed)[0] for seed in (1, 1, 2))
     assert_equal(first, again)
     assert any(not torch.equal(first[name], other[name]) for name in first) == draws

@@ -4,13 +4,13 @@ import math
 import pytest
 import torch
 
-from sklgap._typing import Aux
+from sklgap._typing import Aux, Batch
 from sklgap.objective._autodiff import value_and_grad
 from sklgap.regimes import split_rows
-from sklgap.remedies import SAM
+from sklgap.remedies import SAM, Proximal, Remedy
 from tests.cases import DOUBLE, PLAIN, PROBLEMS, WITH_BATCH_NORM
-from tests.remedies.steps import assert_equal, check_neutral, gradient, moved_by, stepped
-from tests.tiny import TinyF1, blobs, small
+from tests.remedies.steps import assert_equal, check_neutral, gradient, moved_by, step_of, stepped
+from tests.tiny import TinyF1, blobs, same_weights, small
 
 
 def _no_gradient(params, buffers, batch):
@@ -162,6 +162,58 @@ def test_parts_of_one_row_with_batch_norm():
         small(net=TinyF1, remedies=[SAM(sub_batch_size=1)]).fit(*blobs())
 
 
+# -- every k-th update ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("every", [1, 2, 5])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_updates_in_between_are_plain(name, every):
+    _, criterion, X, y = PROBLEMS[name]()
+    step = step_of(PROBLEMS[name]()[0], criterion, [SAM(0.3, every=every)])
+    sam, plain = (step_of(PROBLEMS[name]()[0], criterion, given) for given in ([SAM(0.3)], []))
+    rng = torch.Generator()
+    for number in range(6):
+        expected = (plain if number % every else sam).gradient(Batch(X, y), rng)
+        assert_equal(step.gradient(Batch(X, y, number=number), rng), expected)
+
+
+@pytest.mark.parametrize("inner_steps", [1, 3])
+def test_a_fit_counts_its_batches(inner_steps):
+    numbers = []
+
+    class Seen(Remedy):
+        def transform_batch(self, batch, rng):
+            numbers.append(batch.number)
+            return batch
+
+    remedies = [Seen(), Proximal(0.1, inner_steps)]
+    X, y = blobs()
+    model = small(batch_size=20, remedies=remedies, warm_start=True).fit(X, y)
+    assert numbers == [0, 1, 2, 3, 4, 5]
+    model.fit(X, y)
+    assert numbers == list(range(12))
+
+
+def test_a_training_in_two_fits_is_that_in_one():
+    X, y = blobs()
+    given = {"batch_size": 20, "remedies": [SAM(0.3, every=2)]}
+    whole = small(max_epochs=3, **given).fit(X, y)
+    parts = small(max_epochs=1, warm_start=True, **given).fit(X, y)  # three updates: the second fit begins in between
+    assert same_weights(parts.set_params(max_epochs=2).fit(X, y), whole)
+    assert not same_weights(whole, small(max_epochs=3, batch_size=20, remedies=[SAM(0.3)]).fit(X, y))
+
+
+def test_parts_of_a_batch_between_two_second_gradients_are_parts_still():
+    """Batch norm sees the same rows at every update."""
+    module, criterion, X, y = PROBLEMS["batch_norm"]()
+    step = step_of(module, criterion, [SAM(0.3, sub_batch_size=8, every=2)])
+    other = PROBLEMS["batch_norm"]()[0]
+    step(Batch(X, y, number=1))
+    for rows in split_rows(len(X), 8):
+        other(X[rows])
+    assert_equal(dict(module.named_buffers()), dict(other.named_buffers()))
+
+
 # -- parameters ----------------------------------------------------------------------------------------------------
 
 
@@ -174,6 +226,8 @@ def test_parts_of_one_row_with_batch_norm():
         ({"adaptive": 1}, "adaptive must be True or False; got 1"),
         ({"sub_batch_size": 0}, "sub_batch_size must be None or an integer of at least 1; got 0"),
         ({"sub_batch_size": 0.5}, "sub_batch_size must be None or an integer of at least 1; got 0.5"),
+        ({"every": 0}, "every must be an integer of at least 1; got 0"),
+        ({"every": None}, "every must be an integer of at least 1; got None"),
     ],
 )
 def test_bad_parameters(params, message):
@@ -183,4 +237,4 @@ def test_bad_parameters(params, message):
 
 def test_defaults_are_those_of_the_papers_and_allowed():
     SAM().check()
-    assert SAM().get_params() == {"rho": 0.05, "adaptive": False, "eta": 0.01, "sub_batch_size": None}
+    assert SAM().get_params() == {"rho": 0.05, "adaptive": False, "eta": 0.01, "sub_batch_size": None, "every": 1}

@@ -15,7 +15,7 @@ from sklearn.model_selection import GridSearchCV
 from skorch.dataset import ValidSplit
 from torch import distributed, nn
 
-from sklgap import SAM, Adversarial, EntropySGD, Proximal, SampleNoise, Stability
+from sklgap import SAM, Adversarial, EntropySGD, LabelSmoothing, Mixup, Proximal, SampleNoise, Stability
 from sklgap._typing import Batch
 from sklgap.training._data_parallel import share_out
 from tests.cases import PLAIN, WITH_BATCH_NORM, seeded_module, vectors
@@ -31,6 +31,8 @@ REMEDIES = {
     "stability": [Stability(weight=0.5)],
     "adversarial and sam": [Adversarial(), SAM(0.1)],
     "entropy": [EntropySGD(n_steps=3)],
+    "mixup and smoothing": [Mixup(1.0), LabelSmoothing()],
+    "sam, rarely": [SAM(0.1, every=2)],
 }
 # Rows of a batch: an odd number, an even one, some that leave the second process one row more or none at all.
 N_ROWS = (23, 22, 5, 3, 2, 1)

@@ -20,7 +20,7 @@ def moved(model):
     return {name: float((value - start[name]).abs().max()) for name, value in weights(model).items()}
 
 
-@pytest.mark.parametrize("remedy", [None, *sorted(set(SHORTHANDS) - {"augmentation"})])
+@pytest.mark.parametrize("remedy", [None, *sorted(set(SHORTHANDS) - {"augmentation", "batchaugmentation"})])
 def test_groups_have_their_own_rates_with_every_remedy(remedy):
     remedies = () if remedy is None else (remedy,)
     model = small(net=Mlp, optimizer__param_groups=BIASES, remedies=remedies, optimizer=torch.optim.SGD, lr=0.1)

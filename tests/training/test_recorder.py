@@ -15,7 +15,15 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
-from sklgap import SwitchBatch, TrainingRecorder, check_objective, sharpness
+from sklgap import (
+    ExponentialAveraging,
+    LatestAveraging,
+    SwitchBatch,
+    TrainingRecorder,
+    WeightAveraging,
+    check_objective,
+    sharpness,
+)
 from sklgap.inspection import recorded, weight_distance
 from tests.tiny import Mlp, TinyC1, blobs, small
 from tests.training.recordings import IMAGE_LABELS, IMAGES, LABELS, X, Y, recording
@@ -301,3 +309,26 @@ def test_weights_are_those_measured_in_the_end():
     assert columns["train_loss"][-1] == check_objective(model, X, Y).value()
     assert columns["weight_distance"][-1] == weight_distance(model)
     assert columns["weight_distance"][-1] == pytest.approx(model.history_[-1, "weight_distance"], rel=1e-5)
+
+
+AVERAGES = {
+    "SWA": lambda: WeightAveraging(start=0.0),
+    "latest": lambda: LatestAveraging(n_latest=2),
+    "exponential": lambda: ExponentialAveraging(decay=0.9),
+}
+
+
+@pytest.mark.parametrize("name", AVERAGES)
+@pytest.mark.parametrize("first", [False, True])
+def test_the_last_record_is_one_of_the_training_and_not_of_an_average(name, first):
+    def last(callbacks):
+        model = small(max_epochs=3, callbacks=callbacks).fit(X, Y)
+        return model, recorded(model)
+
+    _, alone = last(recording({"train": (X, Y)}, every=2))
+    callbacks = [*recording({"train": (X, Y)}, every=2), ("average", AVERAGES[name]())]
+    model, beside = last(callbacks[::-1] if first else callbacks)
+    for key, values in alone.items():
+        np.testing.assert_array_equal(values, beside[key])
+    assert beside["n_updates"][-1] == model.history_[-1, "n_updates"]
+    assert check_objective(model, X, Y).value() != pytest.approx(beside["train_loss"][-1], rel=1e-6)

@@ -76,7 +76,7 @@ class SpectrumDisplay:
         estimator : estimator or Objective
             The model.
         X, y : array-like
-            Rows that the loss is the mean over. None beside an `Objective`.
+            Rows that the loss is the mean over. None with an `Objective`.
         name : str, default=None
             What it is called; None: the name of its class.
         ax : matplotlib Axes, default=None

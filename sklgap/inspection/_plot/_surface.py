@@ -93,7 +93,7 @@ class LossSurfaceDisplay:
         estimator : estimator or Objective
             At (0, 0).
         X, y : array-like
-            Rows to evaluate on. None beside an `Objective`.
+            Rows to evaluate on. None with an `Objective`.
         names : sequence of str, default=("model", "second", "third")
             What the models are called.
         kind, quantity, ax

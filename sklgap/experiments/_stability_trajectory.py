@@ -1,0 +1,498 @@
+"""``stability_trajectory``: the edge of stability, for small and large batches."""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sklgap._checks import check_arguments, check_integer, check_max_samples, check_random_state
+from sklgap._typing import BatchNormPolicy
+from sklgap.experiments import _notes as notes
+from sklgap.experiments._cost import Cost, measure_cost, time_steps
+from sklgap.experiments._inputs import (
+    check_candidate,
+    check_keepable,
+    check_regimes,
+    check_rows,
+    common_settings,
+    described,
+    without_head,
+)
+from sklgap.experiments._protocol import Trial, draw_seeds, take, with_parameters
+from sklgap.experiments._result import count, describe_measuring, listed, mean_std
+from sklgap.experiments._run import interruptible, run
+from sklgap.experiments._trajectory import Moments, Trajectory, Updates, regime_trials, train_along
+from sklgap.inspection import StabilityMeasurement, StabilityTrajectoryDisplay, stability_threshold
+from sklgap.inspection._edge import AT_EDGE, far_above, late_records, place_of, share_at_edge
+from sklgap.inspection._hessian import check_tolerance
+from sklgap.inspection._plot._stability_trajectory import StabilityCurve, stability_curve
+from sklgap.inspection._stability import (
+    Threshold,
+    check_max_iter,
+    check_number,
+    check_threshold,
+    check_updates_are_plain,
+)
+from sklgap.objective._batch_norm import batch_norm_layers, check_batch_norm
+from sklgap.objective._check import drawn_samples
+
+_NAME = "stability"
+# Updates that are the beginning: initial weights may be sharp, and P of Adam is still that of a few gradients.
+_BEGINNING = 10
+# Gradients that one search for eigenvalues costs: from, to. Some 12 to 40 products of two to three gradients.
+_GRADIENTS = (25, 120)
+
+
+@interruptible
+def stability_trajectory(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    *,
+    regimes: Sequence[Any] | Mapping[str, Mapping[str, Any]] = ("SB", "LB"),
+    n_trials: int = 1,
+    every: int | None = 5,
+    at_updates: Updates = "log",
+    n_eigenvalues: int = 1,
+    threshold: Threshold = "optimizer",
+    batch_norm: BatchNormPolicy = "batch",
+    max_samples: int | float | None = 5000,
+    tol: float = 1e-3,
+    max_iter: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    n_jobs: int | None = None,
+    memory: str | Path | None = None,
+    verbose: int = 1,
+) -> "StabilityTrajectory":
+    """Measure the largest eigenvalues of the Hessian along trainings with several regimes.
+
+    Does training with large batches stay at the edge of stability, and training with small ones below it?
+
+    Parameters
+    ----------
+    estimator : LBGapClassifier, or a pipeline that ends in one
+        Cloned for every fit, with ``train_split=None``. Its optimiser is one that
+        `sklgap.inspection.stability_threshold` knows, or ``threshold`` is another one.
+    X, y : array-like
+        Training data.
+    regimes : sequence or dict, default=("SB", "LB")
+        Values of ``batch_regime``; or a dict from label to parameter overrides, such as
+        ``{"SB": {"batch_regime": "SB"}, "all": {"batch_size": -1}}``.
+    n_trials : int, default=1
+        Starting points. Trial i starts every regime from the same weights: their ``random_state`` is the trial's.
+    every : int or None, default=5
+        Measure at the end of every so many epochs, and of the last one; None: not at the ends of epochs.
+    at_updates : "log", sequence of int or None, default="log"
+        Measure also when so many updates have been made; see `sklgap.TrainingRecorder`.
+    n_eigenvalues : int, default=1
+        How many of the largest eigenvalues.
+    threshold : "optimizer", float or None, default="optimizer"
+        ``"optimizer"``: the threshold of the optimiser at its rates at each record, and eigenvalues of the Hessian as
+        the optimiser preconditions it. A number, or None for no threshold: eigenvalues of the Hessian.
+    batch_norm : {"batch", "population", "running"}, default="batch"
+        The batch-norm policy of loss and eigenvalues; see `sklgap.Objective`.
+    max_samples : int, float or None, default=5000
+        Training samples that loss and eigenvalues are measured on, the same in all trials: their number, or a fraction
+        in (0, 1]. None: all.
+    tol : float, default=1e-3
+        Largest residual of an eigenpair, relative to the eigenvalue, which is then right to that share or better.
+    max_iter : int, default=None
+        Hessian-vector products allowed for a record; None: 200 and 20 per eigenvalue.
+    random_state, n_jobs, memory, verbose
+        As in every experiment; `sklgap.experiments` explains them.
+
+    Returns
+    -------
+    StabilityTrajectory
+        Prints where each regime is relative to its threshold; ``plot()`` draws the figure. Interrupted by Ctrl-C it
+        holds the fits that had finished.
+
+    Raises
+    ------
+    ValueError
+        Before anything is trained: for a parameter outside its allowed values, an estimator that holds samples out
+        (``train_split``), an optimiser whose threshold is not known, and remedies and callbacks that change the
+        gradient, such as gradient clipping. ``threshold=None`` takes any optimiser, remedy and callback.
+    TypeError
+        For an estimator that is not an `LBGapClassifier` and does not end in one.
+
+    See Also
+    --------
+    sklgap.inspection.StabilityMeasurement : The measurement, for a recorder of any training.
+    sklgap.monitor.StabilityMonitor : The same in a training loop of your own.
+    sklgap.inspection.StabilityTrajectoryDisplay : Draws the figure.
+
+    Notes
+    -----
+    Cohen et al. (2021) report that gradient descent on all samples sharpens until the largest eigenvalue is at the
+    threshold, 2 / lr for plain SGD, and stays there; the loss goes on falling, but not at every step. They report the
+    same of Adam with its preconditioned Hessian (Cohen et al. 2022), and that the noise of small batches ends the
+    sharpening earlier. Whether your training does so is what this measures.
+
+    A search begins with the eigenvectors of the last record. It costs some 12 to 40 products with the Hessian, of two
+    to three gradients each, on ``max_samples`` samples. The steps of a pipeline before the classifier are fitted once.
+
+    References
+    ----------
+    Cohen et al., Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability, ICLR 2021,
+    arXiv:2103.00065. Cohen et al., Adaptive Gradient Methods at the Edge of Stability, arXiv:2207.14484.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklgap import LBGapClassifier, stability_trajectory
+    >>> from torch.optim import SGD
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = LBGapClassifier(module__width=16, optimizer=SGD, lr=0.1, max_epochs=4, tol=None)
+    >>> found = stability_trajectory(model, X / 16, y, every=2, max_samples=200, random_state=0, verbose=0)
+    >>> found.labels
+    ['SB', 'LB']
+    >>> found.curves("LB")[0].threshold[-1]
+    np.float64(20.0)
+    """
+    check_arguments(stability_trajectory, locals())
+    overrides = check_regimes(regimes)
+    moments = Moments(every, at_updates)
+    moments.check()
+    check_integer("n_eigenvalues", n_eigenvalues)
+    check_threshold(threshold)
+    check_batch_norm(batch_norm)
+    check_max_samples(max_samples)
+    check_tolerance(tol)
+    check_max_iter(max_iter, n_eigenvalues)
+    X, y = check_rows(X, y)
+    for parameters in overrides.values():
+        check_candidate(estimator, parameters, len(y))
+    check_keepable(memory, random_state)
+    rng = check_random_state(random_state)
+    seeds = draw_seeds(n_trials, rng)
+    rows = drawn_samples(len(y), max_samples, rng)
+    settings = {
+        "n_train": len(y),
+        "n_trials": int(n_trials),
+        "regimes": described(overrides),
+        "n_eigenvalues": int(n_eigenvalues),
+        "threshold": threshold if threshold is None or isinstance(threshold, str) else float(threshold),
+        "batch_norm": batch_norm,
+        "n_samples": len(rows),
+        "tol": float(tol),
+        **common_settings(estimator, random_state),
+    }
+    classifier, X = without_head(estimator, X, y)
+    measure = StabilityMeasurement(
+        take(X, rows),
+        take(y, rows),
+        n_eigenvalues=n_eigenvalues,
+        threshold=threshold,
+        batch_norm=batch_norm,
+        tol=tol,
+        max_iter=max_iter,
+    )
+    settings |= _looked_at(
+        {label: _probe(classifier, own, X, y, threshold, n_eigenvalues) for label, own in overrides.items()}
+    )
+    if verbose:
+        cost = measure_cost(classifier, overrides, n_trials, (X, y), n_jobs=n_jobs)
+        epochs = [with_parameters(classifier, parameters).max_epochs for parameters in overrides.values()]
+        cost = _with_searches(cost, epochs, moments, len(rows) / len(y), n_trials)
+        settings["cost"] = asdict(cost)
+        print(cost)
+    trials = regime_trials(overrides, seeds, classifier, memory)
+    jobs = [partial(_train, classifier, trial, (X, y), measure, moments) for trial in trials]
+    found, interrupted = run(jobs, n_jobs=n_jobs, verbose=verbose)
+    if not found:
+        raise KeyboardInterrupt
+    return StabilityTrajectory(
+        [record for of_fit in found for record in of_fit], list(overrides), settings, interrupted
+    )
+
+
+def _probe(
+    classifier: Any, parameters: Mapping[str, Any], X: Any, y: Any, threshold: Threshold, n_eigenvalues: int
+) -> dict[str, Any]:
+    """Train for a few steps; return what the report says of a regime, or raise what the measurement would raise."""
+    net = time_steps(classifier, parameters, X, y).net_
+    if net.train_split:
+        raise ValueError(
+            "estimator must have train_split=None: the samples measured are those trained on; got a train_split."
+        )
+    check_number(n_eigenvalues, net.module_)
+    known: dict[str, Any] = {
+        "batch_size": int(net.size_),
+        "has_batch_norm": bool(batch_norm_layers(net.module_)),
+        "criterion": type(net.criterion_).__name__,
+        "other_batches": [type(remedy).__name__ for remedy in net.remedies if not remedy.changes_gradient],
+        "formula": None,
+        "preconditioned": False,
+    }
+    if threshold == "optimizer":
+        check_updates_are_plain(net)
+        line = stability_threshold(net.optimizer_, net.module_)
+        numbers = ", ".join(f"{name} {number:g}" for name, number in line.numbers.items() if name != "lr")
+        known["formula"] = line.formula + (f" ({numbers})" if numbers else "")
+        known["preconditioned"] = line.preconditioner is not None
+    return known
+
+
+def _looked_at(known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return what is known of the regimes, by the name of the fact and then by label."""
+    names = next(iter(known.values()))
+    return {name: {label: of_label[name] for label, of_label in known.items()} for name in names}
+
+
+def _with_searches(cost: Cost, epochs: Sequence[int], moments: Moments, share: float, n_trials: int) -> Cost:
+    """Return the cost with that of the records, on this share of the training samples."""
+    n_fits = n_trials * len(epochs)
+    gradient = share * cost.measure_seconds[0] / n_fits  # after a fit all samples are evaluated three times
+    n_records = sum(moments.number(*pair) for pair in zip(cost.updates, epochs, strict=True)) * n_trials
+    low, high = (
+        seconds + n_records * (1 / 3 + gradients) * gradient
+        for seconds, gradients in zip(cost.measure_seconds, _GRADIENTS, strict=True)
+    )
+    return replace(cost, measure_seconds=(low, high))
+
+
+def _train(
+    classifier: Any, trial: Trial, train: tuple[Any, Any], measure: StabilityMeasurement, moments: Moments
+) -> list[dict[str, Any]]:
+    """Return what was recorded along one training."""
+    own = copy.copy(measure)
+    own.random_state = trial.seed
+    evaluated, policy = (measure.X, measure.y), measure.batch_norm
+    records = train_along(classifier, trial, train, evaluated, {_NAME: own}, moments, policy, "stability_trajectory")
+    return [{key.removeprefix(f"{_NAME}_"): value for key, value in record.items()} for record in records]
+
+
+class StabilityTrajectory(Trajectory):
+    """What `stability_trajectory` found; ``print`` it.
+
+    Attributes
+    ----------
+    records : list of dict
+        One per measurement along a training: regime, trial, updates, epoch, training loss and accuracy, ``eigenvalue``
+        (the largest), ``eigenvalue_2`` and so on, ``threshold``, ``relative`` (the largest eigenvalue divided by the
+        threshold: 1 is the edge), ``learning_rate``, ``converged``, ``n_products``, Euclidean distance from the start.
+        Sorted by trial, regime and updates. NaN where there was nothing to measure.
+    labels : list of str
+        The regimes with a finished training.
+    notes : list of str
+        What a reader must know before believing the figures.
+    """
+
+    # -- statistics ------------------------------------------------------------------------------------------------
+
+    def curves(self, label: Any) -> dict[int, StabilityCurve]:
+        """Return updates, eigenvalues and thresholds of a regime, by finished trial."""
+        names = ["n_updates", "eigenvalue", "threshold"]
+        names += [f"eigenvalue_{i}" for i in range(2, self.settings["n_eigenvalues"] + 1)]
+        return {
+            trial: stability_curve({name: self._column(label, trial, name) for name in names})
+            for trial in self.trials_of(label)
+        }
+
+    def relative(self, label: Any) -> dict[int, np.ndarray]:
+        """Return the largest eigenvalue divided by the threshold at every record, by finished trial."""
+        return {trial: curve.eigenvalues[:, 0] / curve.threshold for trial, curve in self.curves(label).items()}
+
+    def share_at_edge(self, label: Any) -> np.ndarray:
+        """Return by trial which share of the records after half of the updates is at the edge or beyond it.
+
+        At the edge: the largest eigenvalue is at least 0.9 of the threshold. NaN where there is no such record.
+        """
+        return np.array([share_at_edge(late) for late in self._late(label)])
+
+    def first_at_edge(self, label: Any) -> np.ndarray:
+        """Return by trial the updates of the first record at the edge; NaN where there is none.
+
+        The first 10 updates are left out: initial weights may be sharp, and the preconditioner of Adam is still that
+        of a few gradients.
+        """
+        found = []
+        for curve in self.curves(label).values():
+            at_edge = curve.eigenvalues[:, 0] >= AT_EDGE * curve.threshold
+            there = curve.n_updates[at_edge & (curve.n_updates > _BEGINNING)]
+            found.append(float(there[0]) if len(there) else math.nan)
+        return np.array(found)
+
+    def _late(self, label: Any) -> list[np.ndarray]:
+        """Return by trial the eigenvalues relative to the threshold at the records after half of the updates."""
+        curves = self.curves(label).values()
+        return [late_records(curve.n_updates, curve.eigenvalues[:, 0] / curve.threshold) for curve in curves]
+
+    def _has_threshold(self) -> bool:
+        return self.settings["threshold"] is not None
+
+    # -- notes -----------------------------------------------------------------------------------------------------
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the figures, in plain sentences."""
+        s = self.settings
+        n_done = sum(len(self.trials_of(label)) for label in self.labels)
+        found = notes.interrupted(self.interrupted, n_done, self.n_regimes * s["n_trials"])
+        found += self._notes_on_records()
+        if not self._has_threshold():
+            return found
+        small = [label for label in self.labels if s["batch_size"][label] < s["n_train"]]
+        if small:
+            found.append(
+                "The threshold is that of training on all samples at once. The noise of smaller batches can end the "
+                f"sharpening below it: {listed(small)}."
+            )
+        if s["n_samples"] < s["n_train"]:
+            found.append(
+                f"Eigenvalues are measured on {s['n_samples']:,} of the {s['n_train']:,} training samples. On fewer "
+                "samples the largest one is commonly larger: max_samples=None measures on all."
+            )
+        if any(s["has_batch_norm"][label] for label in self.labels):
+            found.append(
+                f"The nets have batch norm. Eigenvalues are measured with batch_norm={s['batch_norm']!r}, and training "
+                "uses the statistics of each batch: the two losses are the same only where a batch is all samples."
+            )
+        others = sorted({name for label in self.labels for name in s["other_batches"][label]})
+        if others:
+            found.append(
+                f"The loss is measured on the samples as they are; the net trains on samples that {listed(others)} "
+                "changed."
+            )
+        fell = [label for label in self.labels if self._class_of(label) == "left"]
+        if fell and any("CrossEntropy" in s["criterion"][label] for label in fell):
+            found.append(
+                "The cross entropy flattens as the outputs grow, so that its eigenvalues fall late in training. This "
+                f"alone may be why {listed(fell)} left the edge."
+            )
+        return found
+
+    def _notes_on_records(self) -> list[str]:
+        measured = [record for record in self.records if math.isfinite(record["eigenvalue"])]
+        found, missing = [], len(self.records) - len(measured)
+        if missing:
+            found.append(
+                f"{count(missing, 'record')} of {len(self.records)} have no eigenvalue: before the first update of an "
+                "adaptive optimiser, or where the loss was not finite."
+            )
+        loose = sum(not record["converged"] for record in measured)
+        if loose:
+            found.append(
+                f"In {loose} of {count(len(measured), 'record')} the search for eigenvalues had not converged when its "
+                "products were spent; the true ones are larger: raise max_iter."
+            )
+        return found
+
+    # -- printing --------------------------------------------------------------------------------------------------
+
+    def _class_of(self, label: str) -> str:
+        """Return where a regime is, "far above", "at" or "below" the edge; "left" where it was there before."""
+        place = place_of(np.concatenate(self._late(label)))
+        return "left" if place == "below" and np.isfinite(self.first_at_edge(label)).any() else place
+
+    def _verdict(self) -> list[str]:
+        if not self._has_threshold():
+            return ["There is no threshold to compare with: these are the largest eigenvalues alone."]
+        return [self._sentence(label) for label in self.labels]
+
+    def _sentence(self, label: str) -> str:
+        late = np.concatenate(self._late(label))
+        if not len(late):
+            return f"{label}: nothing could be measured."
+        share = f"{100 * share_at_edge(late):.0f} % of the records after half of its updates"
+        median = f"the median there is {np.median(late):.2f} of the threshold"
+        within = f"within {100 * (1 - AT_EDGE):.0f} % of the threshold or above it"
+        kind = self._class_of(label)
+        if kind == "far above":
+            return f"{far_above(label)} Its largest eigenvalue is {within} in {share}; {median}."
+        if kind == "at":
+            return f"{label} trains at the edge of stability: its largest eigenvalue is {within} in {share}; {median}."
+        if kind == "left":
+            first = np.nanmin(self.first_at_edge(label))
+            return (
+                f"{label} was at the edge of stability from update {first:,.0f}, and is mostly below it later: its "
+                f"largest eigenvalue is {within} in {share}; {median}."
+            )
+        return (
+            f"{label} stays below the edge of stability: after its first {_BEGINNING} updates its largest eigenvalue "
+            f"is never {within}; {median}."
+        )
+
+    def _head(self) -> list[str]:
+        s = self.settings
+        trials = "one trial" if s["n_trials"] == 1 else f"{s['n_trials']} paired trials, mean ± std"
+        lines = [f"{s['n_train']:,} training samples, {trials}", *describe_measuring(s)]
+        lines.append(f"largest eigenvalues of the Hessian on {s['n_samples']:,} of the samples, tol {s['tol']:g}")
+        if s["threshold"] == "optimizer":
+            which = {label: s["formula"][label] for label in self.labels}
+            same = len(set(which.values())) == 1
+            said = next(iter(which.values())) if same else ", ".join(f"{label}: {f}" for label, f in which.items())
+            lines.append(f"threshold {said}, at the rate of the record")
+            if any(s["preconditioned"][label] for label in self.labels):
+                lines.append("the Hessian is preconditioned as the optimiser does: P^-1/2 H P^-1/2")
+        elif s["threshold"] is not None:
+            lines.append(f"threshold {s['threshold']:g}, as it was given")
+        return lines
+
+    def _table(self) -> list[list[str]]:
+        ends = {
+            "batch size": lambda label: f"{self.settings['batch_size'][label]:,}",
+            "training loss at the end": lambda label: mean_std(self._ends(label, "train_loss"), ".2g"),
+            "largest eigenvalue at the start": lambda label: mean_std(self._ends(label, "eigenvalue", 0), ".3g"),
+            "its largest value": lambda label: mean_std(self._peaks(label), ".3g"),
+            "at the end": lambda label: mean_std(self._ends(label, "eigenvalue"), ".3g"),
+        }
+        if self._has_threshold():
+            ends |= {
+                "threshold at the end": lambda label: mean_std(self._ends(label, "threshold"), ".3g"),
+                "first record at the edge (updates)": lambda label: mean_std(self.first_at_edge(label), ".0f"),
+                "at the edge in the second half (% of records)": lambda label: mean_std(
+                    100 * self.share_at_edge(label), ".0f"
+                ),
+                "median of eigenvalue / threshold there": lambda label: mean_std(
+                    np.array([np.median(late) if len(late) else math.nan for late in self._late(label)]), ".2f"
+                ),
+            }
+        rows = [["", *self.labels]]
+        return rows + [[name, *(cell(label) for label in self.labels)] for name, cell in ends.items()]
+
+    def _ends(self, label: str, key: str, place: int = -1) -> np.ndarray:
+        """Return by trial the first or the last finite value."""
+        found = []
+        for trial in self.trials_of(label):
+            values = self._column(label, trial, key)
+            values = values[np.isfinite(values)]
+            found.append(values[place] if len(values) else math.nan)
+        return np.array(found)
+
+    def _peaks(self, label: str) -> np.ndarray:
+        curves = self.curves(label).values()
+        return np.array([c.eigenvalues[:, 0].max() if len(c.eigenvalues) else math.nan for c in curves])
+
+    def _reading(self) -> list[str]:
+        if not self._has_threshold():
+            return []
+        return [
+            f"at the edge: the largest eigenvalue is at least {AT_EDGE:g} of the threshold at the record",
+            f"first record at the edge: after {_BEGINNING} updates; second half: records after half of the updates",
+        ]
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def _statistics(self) -> dict[str, Any]:
+        return {
+            "labels": self.labels,
+            "share_at_edge": {label: self.share_at_edge(label) for label in self.labels},
+            "first_at_edge": {label: self.first_at_edge(label) for label in self.labels},
+        }
+
+    def plot(self, ax: Any = None, **kwargs: Any) -> StabilityTrajectoryDisplay:
+        """Draw eigenvalues and thresholds against the updates; return a `StabilityTrajectoryDisplay`."""
+        s = self.settings
+        display = StabilityTrajectoryDisplay(
+            {label: list(self.curves(label).values()) for label in self.labels},
+            preconditioned=any(s["preconditioned"][label] for label in self.labels),
+            batch_norm=s["batch_norm"] if any(s["has_batch_norm"][label] for label in self.labels) else None,
+        )
+        return display.plot(ax=ax, **kwargs)

@@ -1,0 +1,237 @@
+"""The solver ``"auto"`` of Metric 2.1: climb from several starts, go on with the best one, try to leave its vertex.
+
+Over the box f has many local maxima, and plateaus. On trained nets one start ends at 70 to 85 % of what another one
+finds with as many gradients. So starts of different kinds share the budget. The gradient's vertex is best where f is
+nearly linear. Annealing is best on quadratics. On limited losses it also crosses plateaus: there the samples that are
+wrong already hide the others. Random vertices find other basins.
+
+In few dimensions gradients are cheap. There all starts climb to their end, single coordinates and pairs are flipped,
+and L-BFGS-B looks for a maximum inside the box.
+"""
+
+import contextlib
+import math
+
+import torch
+from torch import Tensor
+
+from sklgap.inspection._ascent import (
+    VertexAscent,
+    annealed_vertex,
+    flip_coordinates,
+    flip_weakest,
+)
+from sklgap.inspection._maximizers import (
+    FLAT,
+    AnyObjective,
+    BudgetSpent,
+    Maximum,
+    Points,
+    quasi_newton,
+    random_vertex,
+)
+
+FEW_DIMENSIONS = 20
+
+# What max_iter=None stands for: gradients in all.
+BUDGET = 64
+BUDGET_IN_FEW = 600
+# What n_restarts=None stands for in few dimensions; in many it is as many random vertices as the budget has room for.
+RESTARTS_IN_FEW = 10
+# Gradients beyond BUDGET that a search may spend while the maximum rises.
+EXTENSION = 24
+
+_LEAST_STEPS, _MOST_STEPS = 6, 12
+_MOST_ANNEALED = 30
+_SHARE_OF_STARTS = 0.75  # of the budget; the best start has the rest
+_ANNEALED_IN_FEW, _STEPS_IN_FEW, _INSIDE_STEPS = 20, 8, 20
+_SETTLED = 0.01
+_EQUAL = 1e-3
+_INWARD = 0.3
+_FLIPPED = (0.4, 0.2, 0.1, 0.05)
+
+
+def best_of_starts(
+    objective: AnyObjective,
+    bounds: Tensor,
+    f0: float,
+    gradient: Tensor,
+    *,
+    max_iter: int | None = None,
+    n_restarts: int | None = None,
+    generator: torch.Generator,
+) -> Maximum:
+    """Return the best point that several starts lead to.
+
+    Parameters
+    ----------
+    objective : Objective
+        Maximised around its ``theta0``.
+    bounds : Tensor of shape (n_params,)
+        Half-widths of the box.
+    f0 : float
+        f at the centre of the box.
+    gradient : Tensor of shape (n_params,)
+        Its gradient there.
+    max_iter : int, optional
+        Gradients in all.
+    n_restarts : int, optional
+        Random vertices to start from, as far as three quarters of the budget allow; None: as many as they allow.
+    generator : torch.Generator
+        Draws them.
+    """
+    few = is_few(bounds)
+    given = max_iter is not None
+    budget = (BUDGET_IN_FEW if few else BUDGET) if max_iter is None else max_iter
+    restarts = RESTARTS_IN_FEW if few and n_restarts is None else n_restarts
+    points = Points(objective, bounds, budget + (0 if given or few else EXTENSION))
+    search = _SearchInFew if few else _Search
+    return search(points, f0, gradient, restarts, budget, generator).run()
+
+
+def is_few(bounds: Tensor) -> bool:
+    """Say whether so few coordinates can move that they are flipped one by one."""
+    return int((bounds > 0).sum()) <= FEW_DIMENSIONS
+
+
+def usual_gradients(dim: int | None) -> tuple[int, int]:
+    """Return the least and the most gradients that a search in ``dim`` dimensions usually spends; None: full space."""
+    if dim is not None and dim <= FEW_DIMENSIONS:
+        return 2 * _ANNEALED_IN_FEW, BUDGET_IN_FEW
+    return 3 * BUDGET // 8, BUDGET + EXTENSION
+
+
+class _Search:
+    """A search with starts of equal length; the best one is continued."""
+
+    def __init__(
+        self,
+        points: Points,
+        f0: float,
+        gradient: Tensor,
+        n_restarts: int | None,
+        budget: int,
+        generator: torch.Generator,
+    ) -> None:
+        self.points, self.f0, self.gradient = points, f0, gradient
+        self.n_restarts, self.budget, self.generator = n_restarts, budget, generator
+        self.ascents: list[VertexAscent] = []
+        self.spread = math.nan
+        self.gain = math.inf  # of the last steps, as a share of the rise
+
+    def run(self) -> Maximum:
+        """Search until the budget is spent or nothing rises."""
+        with contextlib.suppress(BudgetSpent):
+            self.search()
+        points = self.points
+        rise = points.f_max - self.f0
+        if points.flat:
+            return points.maximum(f"{FLAT}: the gradient was zero at every point tried", False)
+        if not rise > 0:
+            return points.maximum(f"no rise at any of {points.n_evaluations} points", False, self.spread)
+        converged = self.gain < _SETTLED
+        status = f"{points.n_evaluations} gradients from {len(self.ascents)} start{'s' * (len(self.ascents) > 1)}"
+        if not math.isnan(self.spread):
+            status += f", the best two {100 * self.spread:.2g} % apart"
+        status += "; " + ("converged" if converged else "not converged: a larger max_iter may find more")
+        return points.maximum(status, converged, self.spread)
+
+    def first_vertex(self) -> Tensor:
+        """Return the gradient's vertex; where the gradient is zero that is the centre, and a random one is taken."""
+        vertex = self.points.bounds * self.gradient.sign()
+        return vertex if bool(vertex.any()) else self.random_vertex()
+
+    def random_vertex(self) -> Tensor:
+        return random_vertex(self.points.bounds, self.generator)
+
+    def start(self, vertex: Tensor, n_steps: int) -> VertexAscent:
+        ascent = VertexAscent(self.points, vertex)
+        self.ascents.append(ascent)
+        ascent.climb(n_steps)
+        return ascent
+
+    def compare(self) -> VertexAscent:
+        """Return the best ascent, and note by how much the second best is lower."""
+        ranked = sorted(self.ascents, key=lambda ascent: -ascent.f_max)
+        rise = ranked[0].f_max - self.f0
+        if len(ranked) > 1 and rise > 0:
+            self.spread = min(1.0, (ranked[0].f_max - ranked[1].f_max) / rise)
+        return ranked[0]
+
+    def look_inside(self, start: Tensor, max_iter: int) -> None:
+        """Run L-BFGS-B from an offset, with f scaled so that SciPy's tolerances, which are absolute, are met late."""
+        slopes = [self.gradient, *(ascent.slope for ascent in self.ascents)]
+        largest = max(float(slope.abs().max()) for slope in slopes)
+        if largest > 0:
+            quasi_newton(self.points, start, max_iter, 1 / largest)
+
+    def search(self) -> None:
+        points, budget = self.points, self.budget
+        length = min(max(_LEAST_STEPS, budget // 10), _MOST_STEPS)
+        self.start(self.first_vertex(), length)
+        n_annealed = min(budget // 3, _MOST_ANNEALED)
+        if n_annealed >= _LEAST_STEPS:
+            self.start(annealed_vertex(points, n_annealed, self.generator, saturation=1 + self.f0), length // 2)
+        drawn = 0
+        while points.n_evaluations + length <= _SHARE_OF_STARTS * budget and drawn != self.n_restarts:
+            if self._agree():
+                break
+            self.start(self.random_vertex(), length)
+            drawn += 1
+        self._go_on(self.compare(), length + 2)
+
+    def _agree(self) -> bool:
+        """Say whether the best three starts are equally high: then more of them find nothing else."""
+        best, *others = sorted((ascent.f_max for ascent in self.ascents), reverse=True)[:3]
+        return len(others) == 2 and best - others[1] <= _EQUAL * (best - self.f0)
+
+    def _go_on(self, best: VertexAscent, length: int) -> None:
+        """Continue an ascent, then leave its vertex by flips, of many coordinates or few, until none of them helps."""
+        best.climb(length)
+        inside = self._is_inside(best)
+        if inside:
+            self.look_inside(self.points.argmax, length)
+        if inside or self._agree():
+            self.gain = 0.0
+            return
+        shares = list(_FLIPPED)
+        while shares and (self.points.n_evaluations < self.budget or self.gain >= _SETTLED):
+            before = best.f_max
+            flip_weakest(best, shares[0], length)
+            self.gain = (best.f_max - before) / (best.f_max - self.f0)
+            shares = list(_FLIPPED) if best.f_max > before else shares[1:]
+
+    def _is_inside(self, best: VertexAscent) -> bool:
+        """Say whether the maximum seems to lie inside the box: no vertex is higher, or many slopes point inwards."""
+        if not best.f_max > self.f0:
+            return True
+        inward = (best.argmax * best.slope < 0)[self.points.bounds > 0]
+        return bool(inward.float().mean() > _INWARD)
+
+
+class _SearchInFew(_Search):
+    """A search in which every start climbs to its end, and single coordinates are flipped."""
+
+    def search(self) -> None:
+        points, generator = self.points, self.generator
+        assert self.n_restarts is not None
+        n_steps = _STEPS_IN_FEW
+        self.start(self.first_vertex(), n_steps)
+        self.start(annealed_vertex(points, _ANNEALED_IN_FEW, generator), n_steps)
+        vertex = annealed_vertex(points, _ANNEALED_IN_FEW, generator, without=self.gradient)
+        for start in (vertex, -vertex):
+            self.start(start, n_steps)
+        for _ in range(self.n_restarts):
+            self.start(self.random_vertex(), n_steps)
+        self.look_inside(torch.zeros_like(points.bounds), _INSIDE_STEPS)
+        self.compare()
+        flipped: list[Tensor] = []
+        for ascent in sorted(self.ascents, key=lambda ascent: -ascent.f_max):
+            if not any(torch.equal(ascent.argmax, other) for other in flipped):
+                flipped.append(ascent.argmax)
+                flip_coordinates(ascent, 1)
+        best = self.compare()
+        while flip_coordinates(best, 2):
+            flip_coordinates(best, 1)
+        self.look_inside(points.argmax, _INSIDE_STEPS)
+        self.gain = 0.0

@@ -1,0 +1,281 @@
+"""The edge of stability of a training while it runs, in anybody's loop."""
+
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from sklgap._checks import check_integer, check_max_samples, check_module, check_random_state
+from sklgap._random import undisturbed
+from sklgap._typing import ArrayLike, BatchNormPolicy, Criterion, Inputs
+from sklgap.inspection import StabilityTrajectoryDisplay
+from sklgap.inspection._edge import AT_EDGE, far_above, late_records, place_of, share_at_edge
+from sklgap.inspection._hessian import check_tolerance
+from sklgap.inspection._krylov import NotFinite
+from sklgap.inspection._plot._stability_trajectory import stability_curve
+from sklgap.inspection._stability import (
+    NotStarted,
+    Threshold,
+    check_max_iter,
+    check_number,
+    check_threshold,
+    measure_curvature,
+)
+from sklgap.monitor._batches import check_in_reach
+from sklgap.monitor._loss import BatchLoss, loss_of_batch
+from sklgap.monitor._module import unwrapped
+from sklgap.objective import Objective, check_objective
+from sklgap.objective._batch_norm import batch_norm_layers, check_batch_norm
+from sklgap.objective._check import ObjectiveOptions
+from sklgap.objective._data import CHUNK_SIZE
+from sklgap.objective._stream import is_stream
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class StabilityMonitor:
+    """Measures in a training loop how near it is to the edge of stability: the largest eigenvalues of the Hessian.
+
+    Above a threshold of the largest eigenvalue an optimiser is unstable: 2 / lr for plain SGD. Cohen et al. (2021)
+    report that training with all samples at once sharpens until it is there; for Adam it is the eigenvalue of the
+    preconditioned Hessian (Cohen et al. 2022). At the edge the learning rate decides how sharp the net is, and the loss
+    does not fall at every update.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The model that is trained, also behind ``torch.compile`` or ``DistributedDataParallel``.
+    loss : callable
+        A criterion of (outputs, target), whose value is a mean, or a function ``loss(module, batch)`` for a
+        ``DataLoader``; see `sklgap.Objective`. It must be the loss that is trained on, penalties included; weight decay
+        of the optimiser is taken from the optimiser.
+    optimizer : torch.optim.Optimizer
+        That of the training: SGD, Adam, AdamW, RMSprop or Adagrad, or any other with another ``threshold``. It is only
+        read.
+    data : tuple (X, y), torch.utils.data.Dataset or torch.utils.data.DataLoader
+        The samples that the loss is the mean over: training samples, or a fixed part of them.
+    every : int, default=100
+        Measure every so many updates, the first one included.
+    n_eigenvalues : int, default=1
+        How many of the largest eigenvalues.
+    threshold : "optimizer", float or None, default="optimizer"
+        ``"optimizer"``: the `sklgap.inspection.stability_threshold` of the optimiser at its present rates, and
+        eigenvalues of the Hessian as the optimiser preconditions it. A number, or None for no threshold: eigenvalues of
+        the Hessian.
+    batch_norm : {"batch", "population", "running"}, default="batch"
+        Batch-norm policy; see `sklgap.Objective`.
+    chunk_size : int, default=5000
+        Samples evaluated at once.
+    max_samples : int, float or None, default=None
+        Measure on so many of the samples (int), or on this fraction of them (float in (0, 1]), the same ones every
+        time; None: on all. None for a DataLoader.
+    dtype : torch.dtype, default=None
+        Precision of the measurement. A module in half precision needs ``torch.float32``.
+    tol : float, default=1e-3
+        Largest residual of an eigenpair, relative to the eigenvalue.
+    max_iter : int, default=None
+        Hessian-vector products allowed for a measurement; None: 200 and 20 per eigenvalue.
+    random_state : int, default=0
+        Draws the samples and the vectors that the searches begin with.
+
+    Attributes
+    ----------
+    records : list of dict
+        One per measurement: ``n_updates``, ``loss`` on ``data``, ``eigenvalue`` (the largest), ``eigenvalue_2`` and so
+        on, ``threshold`` (NaN without one), ``relative`` (the largest eigenvalue divided by the threshold: 1 is the
+        edge), ``learning_rate``, ``converged`` (1 or 0), ``n_products``.
+    n_updates, n_measurements, n_skipped : int
+        Updates so far; those that were measured; those that could not be, before the first update of an adaptive
+        optimiser, or where the Hessian was not finite.
+
+    See Also
+    --------
+    sklgap.inspection.StabilityMeasurement : The same for a `sklgap.TrainingRecorder`.
+    sklgap.stability_trajectory : Small and large batches in one figure.
+
+    Notes
+    -----
+    The monitor measures a copy of the module in evaluation mode. Weights, ``.grad``, buffers, generators, mode and
+    optimiser stay as they are: the training is bit for bit the one without the monitor.
+
+    A measurement costs some 12 to 40 products with the Hessian, of two to three gradients each, on the data. It begins
+    with the eigenvectors of the last one.
+
+    The threshold is that of the optimiser's own update. The monitor cannot see whether gradients are clipped, or
+    changed in another way, before ``optimizer.step()``: give ``threshold=None`` then. The verdict warns where a
+    training stays at more than twice its threshold.
+
+    References
+    ----------
+    Cohen et al., Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability, ICLR 2021,
+    arXiv:2103.00065. Cohen et al., Adaptive Gradient Methods at the Edge of Stability, arXiv:2207.14484.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.monitor import StabilityMonitor
+    >>> _ = torch.manual_seed(0)
+    >>> X = torch.randn(64, 3)
+    >>> y = X.sum(dim=1, keepdim=True)
+    >>> net, loss = torch.nn.Linear(3, 1), torch.nn.MSELoss()
+    >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    >>> monitor = StabilityMonitor(net, loss, optimizer, (X, y), every=10)
+    >>> for _ in range(20):
+    ...     optimizer.zero_grad()
+    ...     loss(net(X), y).backward()
+    ...     optimizer.step()
+    ...     monitor.step()
+    >>> [record["n_updates"] for record in monitor.records]
+    [1, 11]
+    >>> monitor.records[-1]["threshold"]
+    20.0
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: BatchLoss,
+        optimizer: torch.optim.Optimizer,
+        data: tuple[Inputs, ArrayLike] | Dataset[Any] | DataLoader[Any],
+        *,
+        every: int = 100,
+        n_eigenvalues: int = 1,
+        threshold: Threshold = "optimizer",
+        batch_norm: BatchNormPolicy = "batch",
+        chunk_size: int = CHUNK_SIZE,
+        max_samples: int | float | None = None,
+        dtype: torch.dtype | None = None,
+        tol: float = 1e-3,
+        max_iter: int | None = None,
+        random_state: int = 0,
+    ) -> None:
+        check_module(module)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(f"optimizer must be a torch optimizer; got {type(optimizer).__name__}.")
+        check_in_reach(module, optimizer)
+        if loss_of_batch(loss) is None:
+            raise TypeError("loss must be a criterion or a function loss(module, batch); got None.")
+        check_integer("every", every)
+        check_integer("n_eigenvalues", n_eigenvalues)
+        check_threshold(threshold)
+        check_batch_norm(batch_norm)
+        check_max_samples(max_samples)
+        check_tolerance(tol)
+        check_max_iter(max_iter, n_eigenvalues)
+        check_number(n_eigenvalues, module)
+        check_integer("random_state", random_state, least=0)
+        check_random_state(random_state)
+        self.module, self._loss, self.optimizer = unwrapped(module), loss, optimizer
+        self.every, self.n_eigenvalues, self.threshold = int(every), int(n_eigenvalues), threshold
+        self.batch_norm, self.tol, self.max_iter, self.random_state = batch_norm, tol, max_iter, int(random_state)
+        self._options: ObjectiveOptions = {"batch_norm": batch_norm, "chunk_size": chunk_size, "dtype": dtype}
+        self._data = self._loaded(data, max_samples)
+        self._start: np.ndarray | None = None
+        self._preconditioned = False
+        self.records: list[dict[str, float]] = []
+        self.n_updates, self.n_skipped = 0, 0
+
+    def _loaded(self, data: Any, max_samples: int | float | None) -> Any:
+        """Return the data as an objective has them, so that they are drawn and loaded once."""
+        if not is_stream(data) and (not isinstance(data, tuple | list) or len(data) != 2):
+            raise TypeError(f"data must be a pair (X, y), a Dataset or a DataLoader; got {type(data).__name__}.")
+        X, y = (data, None) if is_stream(data) else data
+        with undisturbed():
+            found = check_objective(
+                (self.module, self._loss),
+                X,
+                y,
+                max_samples=max_samples,
+                random_state=self.random_state,
+                **self._options,
+            )
+        assert isinstance(found, Objective)
+        return found.data
+
+    # -- measuring --------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Measure, if it is due. Call it once per update, after ``optimizer.step()`` and before a scheduler's step."""
+        due = self.n_updates % self.every == 0
+        self.n_updates += 1
+        if due:
+            self._measure()
+
+    def _measure(self) -> None:
+        with undisturbed():
+            objective = Objective(self.module, cast(Criterion, self._loss), self._data, **self._options)
+            try:
+                found = measure_curvature(
+                    objective,
+                    self.module,
+                    self.optimizer,
+                    self.threshold,
+                    k=self.n_eigenvalues,
+                    tol=self.tol,
+                    max_iter=self.max_iter,
+                    random_state=self.random_state,
+                    start=self._start,
+                )
+            except (NotStarted, NotFinite):
+                self.n_skipped += 1
+                return
+            loss = objective.value()
+        self._start = found.found.eigenvectors
+        self._preconditioned = found.found.preconditioned
+        self.records.append({"n_updates": self.n_updates, "loss": loss, **found.numbers()})
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    @property
+    def n_measurements(self) -> int:
+        """Updates measured so far."""
+        return len(self.records)
+
+    def state(self) -> dict[str, float]:
+        """Return the last record as a flat dict of numbers, for any logger; empty before the first measurement."""
+        return dict(self.records[-1]) if self.records else {}
+
+    def verdict(self) -> str:
+        """Return in a few sentences where the training is relative to the edge of stability."""
+        if not self.records:
+            return "Nothing has been measured yet: train on."
+        last = self.records[-1]
+        what = "preconditioned Hessian" if self._preconditioned else "Hessian"
+        said = f"After {last['n_updates']:,} updates the largest eigenvalue of the {what} is {last['eigenvalue']:.3g}"
+        if not last["converged"]:
+            said += " or more (the search had not converged: raise max_iter)"
+        if math.isnan(last["threshold"]):
+            return f"{said}. There is no threshold to compare with."
+        n_updates, relative = (np.array([r[name] for r in self.records]) for name in ("n_updates", "relative"))
+        late = late_records(n_updates, relative)
+        place = place_of(late)
+        notes = [far_above("It")] if place == "far above" else []
+        notes.append("The threshold is that of training on all samples at once: the noise of batches keeps it lower.")
+        if batch_norm_layers(self.module):
+            notes.append(f"Measured with batch_norm={self.batch_norm!r}.")
+        share = f"{100 * share_at_edge(late):.0f} %"
+        return (
+            f"{said}, {last['relative']:.2f} of the threshold {last['threshold']:.3g}. The training is {place} the "
+            f"edge of stability: in {share} of the records of its second half the eigenvalue is at least {AT_EDGE:g} "
+            f"of it. {' '.join(notes)}"
+        )
+
+    def __str__(self) -> str:
+        return self.verdict()
+
+    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> StabilityTrajectoryDisplay:
+        """Draw eigenvalues and threshold against the updates; return a `StabilityTrajectoryDisplay`."""
+        if not self.records:
+            raise ValueError("step must have been called before plot: nothing has been measured yet.")
+        columns = {name: np.array([record[name] for record in self.records]) for name in self.records[0]}
+        has_batch_norm = bool(batch_norm_layers(self.module))
+        display = StabilityTrajectoryDisplay(
+            {"training": [stability_curve(columns)]},
+            preconditioned=self._preconditioned,
+            batch_norm=self.batch_norm if has_batch_norm else None,
+        )
+        return display.plot(ax=ax, **kwargs)

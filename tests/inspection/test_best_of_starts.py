@@ -1,0 +1,148 @@
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from sklgap.inspection import _best_of_starts
+from sklgap.inspection._best_of_starts import best_of_starts, usual_gradients
+from sklgap.objective import Objective, random_subspace
+from tests.cases import BIT_FOR_BIT
+from tests.inspection.sharp_nets import trained_net
+from tests.landscapes import concave, coupled_convex, landscape
+
+SIGNS = torch.tensor(list(product((-1.0, 1.0), repeat=12)), dtype=torch.float64)
+
+
+def search(objective, bounds, seed=0, **options):
+    return best_of_starts(
+        objective, bounds, *objective.gradient(), generator=torch.Generator().manual_seed(seed), **options
+    )
+
+
+def enumerated(kind, epsilon, seed):
+    """An objective on 12 dimensions, its box, its value at the centre, and the best of all 4,096 vertices."""
+    rng = np.random.default_rng(seed)
+    x, root, g = rng.standard_normal(12), rng.standard_normal((12, 12)), rng.standard_normal(12)
+    H = {
+        "convex": root @ root.T / 12,
+        "rank one": np.outer(root[0], root[0]),
+        "minimum": root @ root.T / 12,
+        "indefinite": (root + root.T) / 2,
+    }[kind]
+    H, g = torch.from_numpy(H), torch.from_numpy(0 * g if kind == "minimum" else g)
+    bounds = torch.from_numpy(epsilon * (np.abs(x) + 1))
+    function = lambda theta: theta @ H @ theta / 2 + g @ theta  # noqa: E731
+    module, criterion, X, y = landscape(function, torch.zeros(12, dtype=torch.float64))
+    corners = SIGNS * bounds
+    best = float((torch.einsum("vi,ij,vj->v", corners, H, corners) / 2 + corners @ g).max())
+    return Objective(module, criterion, (X, y)), bounds, best
+
+
+@pytest.mark.parametrize("kind", ["convex", "rank one", "minimum", "indefinite"])
+@pytest.mark.parametrize("epsilon", [1e-3, 0.1, 1.0])
+def test_enumerated_problems(kind, epsilon):
+    """The targets of 200 problems each, in `examples/benchmarks/sharpness_solvers.py --enumerated`; here of four."""
+    shares = []
+    for seed in range(4):
+        objective, bounds, best = enumerated(kind, epsilon, seed)
+        shares.append(search(objective, bounds).f_max / best)
+    # Where f is indefinite its maximum may lie inside, above all vertices.
+    assert np.mean(shares) > 0.995
+    assert min(shares) > (0.85 if kind == "indefinite" else 0.95)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_best_of_all_vertices(seed):
+    problem, start, maximum = coupled_convex(seed=seed)
+    module, criterion, X, y = problem
+    bounds = 0.1 * (start.abs() + 1)
+    found = search(Objective(module, criterion, (X, y)), bounds)
+    assert found.f_max == pytest.approx(maximum(bounds), rel=1e-10)
+
+
+def test_many_dimensions_share_the_budget_among_kinds_of_starts(monkeypatch):
+    objective = trained_net(0)
+    bounds = 0.01 * (objective.theta0.abs() + 1)
+    asked = []
+    for name in ("annealed_vertex", "random_vertex"):
+        original = getattr(_best_of_starts, name)
+        monkeypatch.setattr(
+            _best_of_starts, name, lambda *a, _name=name, _f=original, **kw: asked.append((_name, kw)) or _f(*a, **kw)
+        )
+    monkeypatch.setattr(_best_of_starts, "_EQUAL", -1.0)  # starts never agree
+    found = search(objective, bounds)
+    assert asked[0] == ("annealed_vertex", {"saturation": 1 + objective.value()})
+    assert [name for name, _ in asked[1:]] == ["random_vertex"] * 3
+    assert 48 < found.n_evaluations <= 64 + 24
+    assert "from 5 starts, the best two" in found.status
+    asked.clear()
+    assert "from 3 starts" in search(objective, bounds, n_restarts=1).status
+    assert [name for name, _ in asked] == ["annealed_vertex", "random_vertex"]
+    asked.clear()
+    search(objective, bounds, max_iter=200)
+    assert sum(name == "random_vertex" for name, _ in asked) > 6
+
+
+def test_no_further_starts_where_they_agree():
+    slope = torch.linspace(1, 2, 40, dtype=torch.float64)
+    module, criterion, X, y = landscape(lambda theta: slope @ theta, torch.zeros(40, dtype=torch.float64))
+    found = search(Objective(module, criterion, (X, y)), torch.ones(40, dtype=torch.float64))
+    assert found.f_max == pytest.approx(float(slope.sum()))
+    assert found.spread == pytest.approx(0, abs=1e-12)
+    assert found.converged
+    assert found.n_evaluations < 40
+
+
+@pytest.mark.parametrize("max_iter", [1, 2, 5, 11, 30, 64])
+@pytest.mark.parametrize("few", [False, True])
+def test_a_budget_that_is_given_is_never_exceeded(max_iter, few):
+    objective = trained_net(1)
+    if few:
+        objective = objective.restrict(random_subspace(objective.theta0, 5, "gaussian", np.random.RandomState(0)))
+    bounds = torch.full_like(objective.theta0, 0.05)
+    found = search(objective, bounds, max_iter=max_iter)
+    assert 1 <= found.n_evaluations <= max_iter
+    assert bool((found.argmax.abs() <= bounds).all())
+    assert objective.value(objective.theta0 + found.argmax) == pytest.approx(found.f_max, rel=1e-6)
+
+
+def test_the_search_goes_on_beyond_its_budget_only_while_f_rises(monkeypatch):
+    objective = trained_net(0)
+    bounds = 0.01 * (objective.theta0.abs() + 1)
+    monkeypatch.setattr(_best_of_starts, "_EQUAL", -1.0)
+    monkeypatch.setattr(_best_of_starts, "_SETTLED", -1.0)  # never settled
+    assert search(objective, bounds).n_evaluations == 64 + 24
+    monkeypatch.setattr(_best_of_starts, "_SETTLED", 2.0)  # always settled
+    assert search(objective, bounds).n_evaluations < 64 + 10
+
+
+def test_a_zero_gradient_starts_at_a_random_vertex():
+    problem, start, _ = coupled_convex()
+    module, criterion, X, y = problem
+    objective, bounds = Objective(module, criterion, (X, y)), 0.1 * (start.abs() + 1)
+    found = [search(objective, bounds, seed=1, n_restarts=0, max_iter=5) for _ in range(2)]
+    assert found[0].f_max > objective.value()
+    torch.testing.assert_close(found[0].argmax, found[1].argmax, **BIT_FOR_BIT)
+
+
+def test_a_maximum_inside_a_box_of_many_dimensions():
+    problem, start, _ = concave(n=50)
+    module, criterion, X, y = problem
+    objective, bounds = Objective(module, criterion, (X, y)), 0.1 * (start.abs() + 1)
+    found = search(objective, bounds)
+    assert found.f_max == pytest.approx(1.0, rel=1e-4)
+    assert float((found.argmax.abs() / bounds).max()) < 0.5
+
+
+def test_a_constant_is_flat():
+    module, criterion, X, y = landscape(lambda theta: 3 + 0 * theta.sum(), torch.zeros(30, dtype=torch.float64))
+    found = search(Objective(module, criterion, (X, y)), torch.ones(30, dtype=torch.float64))
+    assert found.f_max == 3
+    assert found.status.startswith("flat")
+    assert not found.converged
+
+
+def test_usual_gradients_of_the_defaults():
+    assert usual_gradients(None) == usual_gradients(100) == (24, 88)
+    assert usual_gradients(20) == (40, 600)
