@@ -15,6 +15,7 @@ from sklgap.experiments._estimate import CONFIDENCE, Estimate
 COVERS = "new seeds, for these settings and samples"
 # Resamples that all hold one trial have no order. With fewer defined resamples than this share there is no interval.
 _LEAST_DEFINED = 0.5
+_ROUNDING = 1e-12
 
 
 class Taus(NamedTuple):
@@ -62,6 +63,10 @@ def granulated_taus(first: Any, second: Any, trials: Any, settings: Any, resampl
     An interval is value ± t s, cut to [-1, 1]: s is the standard deviation over resamples of whole trials times
     :math:`\sqrt{J / (J - 1)}`, and t is Student's with J - 1 degrees of freedom, for J trials. For a mean over trials
     that is Student's interval. The interval between percentiles of the resamples is too short for few trials.
+
+    Where ``granulated`` or one of its parts is 1 in all J trials, s is 0. Its interval is then [2 x 0.05^(1/J) - 1, 1],
+    and the same with the other sign for -1: if the chance p of a trial with 1 is below 0.05^(1/J), then J of them come
+    with a chance below 5 %, and else the mean is at least p - (1 - p).
     """
     one, two = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     known = np.isfinite(one) & np.isfinite(two)
@@ -75,11 +80,16 @@ def granulated_taus(first: Any, second: Any, trials: Any, settings: Any, resampl
     weights = np.concatenate([np.ones((1, resamples.shape[1])), resamples])  # the first row: all trials as they are
     plain = _tau_b(one, two, codes, weights)
     parts = [_one_axis(one, two, codes, axes, axis, weights) for axis in range(n_axes)]
-    there = [part for part in parts if np.isfinite(part[0])]
+    there = [psi for psi, _ in parts if np.isfinite(psi[0])]
     granulated = np.mean(there, axis=0) if there else np.full(len(weights), math.nan)
+    n_whole = min((n for psi, n in parts if np.isfinite(psi[0])), default=0)
     within = _within(one, two, codes, axes, weights)
-    found = [_estimate(values, n_trials) for values in (plain, granulated, within, *parts)]
-    return Taus(found[0], found[1], found[3:], found[2])
+    return Taus(
+        _estimate(plain, n_trials),
+        _estimate(granulated, n_trials, n_whole),
+        [_estimate(psi, n_trials, n) for psi, n in parts],
+        _estimate(within, n_trials),
+    )
 
 
 def draw_resamples(n_trials: int, n_resamples: int, rng: np.random.RandomState) -> np.ndarray:
@@ -110,8 +120,8 @@ def _within(one: np.ndarray, two: np.ndarray, codes: np.ndarray, axes: np.ndarra
 
 def _one_axis(
     one: np.ndarray, two: np.ndarray, codes: np.ndarray, axes: np.ndarray, axis: int, weights: np.ndarray
-) -> np.ndarray:
-    """Return psi of one setting: the mean tau of the groups of models that differ in it alone."""
+) -> tuple[np.ndarray, int]:
+    """Return the mean tau of the groups of models that differ in one setting alone, and of how many trials it is."""
     sums, counts = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
     fixed = np.column_stack([codes, np.delete(axes, axis, axis=1)])
     groups = np.unique(fixed, axis=0, return_inverse=True)[1].ravel()
@@ -125,7 +135,8 @@ def _one_axis(
             sums[codes[rows[0]]] += signs[differ].mean()
             counts[codes[rows[0]]] += 1
     n_groups = weights @ counts
-    return np.divide(weights @ sums, n_groups, out=np.full(len(weights), math.nan), where=n_groups > 0)
+    psi = np.divide(weights @ sums, n_groups, out=np.full(len(weights), math.nan), where=n_groups > 0)
+    return psi, int((counts > 0).sum())
 
 
 def _mean_of_known(values: np.ndarray) -> np.ndarray:
@@ -136,14 +147,21 @@ def _mean_of_known(values: np.ndarray) -> np.ndarray:
     return np.divide(total, n_known, out=np.full(values.shape[1], math.nan), where=n_known > 0)
 
 
-def _estimate(values: np.ndarray, n_trials: int) -> Estimate:
-    """Return the value, which is the first, with the interval by its resamples, which are the others."""
+def _estimate(values: np.ndarray, n_trials: int, n_averaged: int = 0) -> Estimate:
+    """Return the value, which is the first, with the interval by its resamples, which are the others.
+
+    ``n_averaged`` is the number of trials that the value is a mean over; 0 where it is none.
+    """
     value, drawn = float(values[0]), values[1:]
     if math.isnan(value):
         return Estimate(value, math.nan, math.nan, n_trials, COVERS)
     defined = drawn[np.isfinite(drawn)]
     spread = float(defined.std()) if len(defined) >= max(_LEAST_DEFINED * len(drawn), 2) else 0.0
-    if n_trials < 2 or spread < 1e-12:  # trials that are all equal say nothing about other seeds
+    if n_averaged > 1 and spread < _ROUNDING and abs(abs(value) - 1) < _ROUNDING:  # a perfect order in every trial
+        inner = 2 * (1 - CONFIDENCE) ** (1 / n_averaged) - 1
+        low, high = (inner, 1.0) if value > 0 else (-1.0, -inner)
+        return Estimate(float(round(value)), low, high, n_trials, COVERS)
+    if n_trials < 2 or spread < _ROUNDING:  # trials that are all equal say nothing about other seeds
         return Estimate(value, -math.inf, math.inf, n_trials, COVERS)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n_trials - 1)) * spread * math.sqrt(n_trials / (n_trials - 1))
     return Estimate(value, max(value - half, -1.0), min(value + half, 1.0), n_trials, COVERS)

@@ -146,6 +146,37 @@ def test_the_interval_of_a_mean_over_trials_is_student_s():
     assert found.high - found.low == pytest.approx(2 * half, rel=0.03)
 
 
+@pytest.mark.parametrize("n_trials", [2, 3, 5, 20])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_perfect_order_in_every_trial(n_trials, sign):
+    settings = np.tile(AXES, (n_trials, 1))
+    trials, first = np.repeat(np.arange(n_trials), len(AXES)), settings @ [2.0, 1.0]
+    found = taus(first, sign * first, trials, settings)
+    # The least share of trials with a perfect order, of which n of n come with a chance of 5 %; the others may have -1.
+    share = stats.binomtest(n_trials, n_trials).proportion_ci(0.9).low
+    ends = sorted([sign * (2 * share - 1), sign * 1.0])
+    for tau in (found.granulated, *found.axes):
+        assert (tau.value, tau.low, tau.high) == pytest.approx((sign, *ends))
+
+
+def test_equal_trials_without_a_perfect_order_have_no_interval():
+    first, second, _, settings = made_up(n_trials=1)
+    again = [np.tile(values, 3) for values in (first, second)]
+    found = taus(*again, np.repeat([0, 1, 2], len(first)), np.tile(settings, (3, 1)))
+    for tau in (found.granulated, *found.axes):
+        assert tau.has_interval == (abs(tau.value) == 1)
+    assert any(abs(tau.value) < 1 for tau in found.axes)
+
+
+def test_trials_without_a_pair_do_not_count_as_a_perfect_order():
+    settings = np.tile(AXES, (3, 1))
+    trials, first = np.repeat(np.arange(3), len(AXES)), settings @ [2.0, 1.0]
+    kept = (trials == 0) | (np.arange(len(first)) % len(AXES) == 0)  # of the other trials one model each
+    found = taus(first[kept], first[kept], trials[kept], settings[kept])
+    assert found.granulated.value == 1
+    assert not found.granulated.has_interval
+
+
 def test_intervals_stay_between_minus_one_and_one():
     found = taus(*made_up(n_trials=2, seed=1))
     for tau in (found.plain, found.granulated):

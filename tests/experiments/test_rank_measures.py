@@ -229,9 +229,24 @@ def test_one_trial_has_no_interval():
 
 
 def test_equal_trials_have_no_interval():
-    assert said(rank_measures(census(), measures=["flat"]), "no interval", "identical trials")
-    mixed = [{**record, "steady": -record["test_accuracy"]} for record in _noisy(0)]
-    assert "the same tau: steady (+1.00)" in rank_measures(mixed, measures=["flat", "steady"]).verdict[0]
+    # Of the pairs of a trial three are in order and one is not, in the same way everywhere.
+    records = [
+        {**r, "steady": {("SB", 0.001): 0, ("SB", 0.01): 3, ("LB", 0.001): 1, ("LB", 0.01): 2}[key]}
+        for r in minima()
+        for key in [(r["regime"], r["learning_rate"])]
+    ]
+    found = rank_measures(records, measures=["flat", "steady"])
+    assert not found.measures["steady"].granulated.has_interval
+    assert said(found, "no interval", "steady", "identical trials")
+    assert "the same tau: steady (+0" in found.verdict[0]
+
+
+def test_a_perfect_order_in_every_trial_has_an_interval():
+    found = rank_measures(minima(5), measures=["flat"])
+    assert found.measures["flat"].granulated.low == pytest.approx(2 * 0.05**0.2 - 1)
+    assert "better test accuracy by flat (+1.00)" in found.verdict[0]
+    few = rank_measures(minima(4), measures=["flat"])
+    assert "no measure is shown" in few.verdict[0]
 
 
 def test_one_rate_is_no_axis():
@@ -259,10 +274,10 @@ def test_settings_that_change_together_are_no_pair():
 
 @pytest.mark.parametrize("value", [1.0, math.nan, None])
 def test_a_measure_that_is_constant_or_missing(value):
-    found = rank_measures(minima(noise=value), measures=["noise", "flat"])
+    found = rank_measures(minima(5, noise=value), measures=["noise", "flat"])
     assert all(math.isnan(tau) for tau in values_of(found, "noise"))
     assert said(found, "no tau of noise")
-    assert ("noise (16 of 16)" in str(found)) == (value != 1.0)
+    assert ("noise (20 of 20)" in str(found)) == (value != 1.0)
     assert "flat" in found.verdict[0]
     leaves(found)
 
