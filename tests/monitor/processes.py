@@ -118,7 +118,7 @@ def refusals():
     return said
 
 
-def coverage(n_runs=300, n_measured=24):
+def coverage(n_runs=100, n_measured=24):
     """Return the share of runs whose interval covers the noise scale, with one micro-batch in each process."""
     module, _ = regression()
     module = DistributedDataParallel(module)

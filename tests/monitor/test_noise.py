@@ -141,8 +141,8 @@ def measured(problem, way, seed, n_measured):
     ("way", "n_runs"),
     [
         ("parts", 20),
-        pytest.param("parts", 300, marks=pytest.mark.slow),
-        pytest.param("accumulation", 300, marks=pytest.mark.slow),
+        pytest.param("parts", 100, marks=pytest.mark.slow),
+        pytest.param("accumulation", 100, marks=pytest.mark.slow),
     ],
 )
 def test_coverage(problem, way, n_runs):
