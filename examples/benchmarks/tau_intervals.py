@@ -36,16 +36,16 @@ def study(n_trials: int, n_resamples: int, case: tuple[float, float, bool], rng:
     resamples = taus.draw_resamples(n_trials, n_resamples, rng)
     drawn = []
 
-    def remembered(values: np.ndarray, n: int) -> taus.Estimate:
+    def remembered(values: np.ndarray, *trials: int) -> taus.Estimate:
         drawn.append(values[1:])
-        return estimate(values, n)
+        return estimate(values, *trials)
 
     estimate, taus._estimate = taus._estimate, remembered
     try:
         found = taus.granulated_taus(first, second, trials, settings, resamples)
     finally:
         taus._estimate = estimate
-    return list(zip([getattr(found, kind) for kind in KINDS], drawn, strict=False))
+    return list(zip([getattr(found, kind) for kind in KINDS], [drawn[0], drawn[1], drawn[-1]], strict=True))
 
 
 def main() -> None:
