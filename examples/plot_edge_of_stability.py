@@ -17,6 +17,8 @@ small batches holds training below it.
 # The data, and the sizes of the experiment. A dense net with tanh and without batch norm, as in the papers: the loss
 # that is trained is then the one that is measured.
 import argparse
+import json
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 from torch import nn
@@ -30,7 +32,7 @@ parser.add_argument("--quick", action="store_true", help="few samples and update
 parser.add_argument("--dataset", choices=["mnist1d", "mnist"], default="mnist1d")
 parser.add_argument("--samples", type=int, help="default: 1,000; 200 with --quick")
 parser.add_argument("--updates", type=int, help="of every training; default: 1,000; 200 with --quick")
-parser.add_argument("--record", help="start of the names of JSON files to save the results to")
+parser.add_argument("--record", help="JSON file to save both results to")
 parser.add_argument("--output", help="file to save the figure to")
 arguments = parser.parse_args()
 
@@ -83,8 +85,9 @@ for name, (optimizer, lr) in rates.items():
         verbose=0 if arguments.quick else 1,
     )
     print(f"{name}, lr {lr:g}\n\n{found[name]}\n")
-    if arguments.record:
-        found[name].to_json(f"{arguments.record}_{name.lower()}.json")
+if arguments.record:
+    records = {name: json.loads(trajectory.to_json()) for name, trajectory in found.items()}
+    Path(arguments.record).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
 
 # %%
 # The dashed line is the threshold: above it the optimiser is unstable on a quadratic loss. Adam begins far above its

@@ -72,7 +72,7 @@ readings += [("N(0, 1)", 1.0, policy, 5000) for policy in ("running", "populatio
 readings += [("N(0, 1)", 1.0, "batch", chunk) for chunk in (250, 1000)]
 
 # %%
-# Every length is a training of its own from the same weights.
+# A separate training for each number of epochs, from the same weights.
 table = []
 for n_epochs in lengths:
     model = clone(estimator).set_params(

@@ -150,7 +150,7 @@ def _mean_of_known(values: np.ndarray) -> np.ndarray:
 def _estimate(values: np.ndarray, n_trials: int, n_averaged: int = 0) -> Estimate:
     """Return the value, which is the first, with the interval by its resamples, which are the others.
 
-    ``n_averaged`` is the number of trials that the value is a mean over; 0 where it is none.
+    ``n_averaged`` is the number of trials where the value is a mean over trials, and 0 where it is not such a mean.
     """
     value, drawn = float(values[0]), values[1:]
     if math.isnan(value):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sklgap._checks import check_arguments, check_integer, check_max_samples, check_random_state
+from sklgap._checks import check_arguments, check_random_state
 from sklgap._typing import BatchNormPolicy
 from sklgap.experiments import _notes as notes
 from sklgap.experiments._cost import Cost, measure_cost, time_steps
@@ -29,16 +29,14 @@ from sklgap.experiments._run import interruptible, run
 from sklgap.experiments._trajectory import Moments, Trajectory, Updates, regime_trials, train_along
 from sklgap.inspection import StabilityMeasurement, StabilityTrajectoryDisplay, stability_threshold
 from sklgap.inspection._edge import AT_EDGE, far_above, late_records, place_of, share_at_edge
-from sklgap.inspection._hessian import check_tolerance
 from sklgap.inspection._plot._stability_trajectory import StabilityCurve, stability_curve
 from sklgap.inspection._stability import (
     Threshold,
-    check_max_iter,
     check_number,
-    check_threshold,
+    check_search,
     check_updates_are_plain,
 )
-from sklgap.objective._batch_norm import batch_norm_layers, check_batch_norm
+from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._check import drawn_samples
 
 _NAME = "stability"
@@ -159,12 +157,7 @@ def stability_trajectory(
     overrides = check_regimes(regimes)
     moments = Moments(every, at_updates)
     moments.check()
-    check_integer("n_eigenvalues", n_eigenvalues)
-    check_threshold(threshold)
-    check_batch_norm(batch_norm)
-    check_max_samples(max_samples)
-    check_tolerance(tol)
-    check_max_iter(max_iter, n_eigenvalues)
+    check_search(n_eigenvalues, threshold, batch_norm, max_samples, tol, max_iter)
     X, y = check_rows(X, y)
     for parameters in overrides.values():
         check_candidate(estimator, parameters, len(y))

@@ -26,7 +26,8 @@ from sklgap.inspection._rescaling import rescale_layers
 from sklgap.inspection._ritz_values import RitzValues, ritz_values
 from sklgap.inspection._sharpness import Sharpness, sharpness
 from sklgap.inspection._spectral_density import SpectralDensity, hessian_spectral_density
-from sklgap.inspection._stability import StabilityMeasurement, StabilityThreshold, stability_threshold
+from sklgap.inspection._stability import StabilityMeasurement
+from sklgap.inspection._stability_threshold import StabilityThreshold, stability_threshold
 from sklgap.inspection._surface import LossSurface, loss_on_plane
 from sklgap.inspection._weight_distance import weight_distance
 

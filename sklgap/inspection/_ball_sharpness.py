@@ -137,6 +137,7 @@ def ball_sharpness(
         n_samples=objective.n_samples,
         batch_norm=objective.batch_norm,
         unit="loss",
+        is_lower_bound=True,
         status=found.status,
         notes=found.notes,
     )

@@ -15,14 +15,8 @@ import math
 import torch
 from torch import Tensor
 
-from sklgap.inspection._ascent import (
-    VertexAscent,
-    annealed_vertex,
-    flip_coordinates,
-    flip_weakest,
-)
+from sklgap.inspection._ascent import VertexAscent, annealed_vertex, flip_coordinates, flip_weakest
 from sklgap.inspection._maximizers import (
-    FLAT,
     AnyObjective,
     BudgetSpent,
     Maximum,
@@ -41,13 +35,18 @@ RESTARTS_IN_FEW = 10
 # Gradients beyond BUDGET that a search may spend while the maximum rises.
 EXTENSION = 24
 
+# Steps of a start.
 _LEAST_STEPS, _MOST_STEPS = 6, 12
 _MOST_ANNEALED = 30
 _SHARE_OF_STARTS = 0.75  # of the budget; the best start has the rest
 _ANNEALED_IN_FEW, _STEPS_IN_FEW, _INSIDE_STEPS = 20, 8, 20
+# A search has converged where the last steps raised f by less than this share of the whole rise.
 _SETTLED = 0.01
+# Starts are equally high within this share of the rise.
 _EQUAL = 1e-3
+# The maximum seems to lie inside the box where more than this share of the slopes point inwards.
 _INWARD = 0.3
+# Shares of the coordinates that are flipped in turn.
 _FLIPPED = (0.4, 0.2, 0.1, 0.05)
 
 
@@ -102,7 +101,7 @@ def usual_gradients(dim: int | None) -> tuple[int, int]:
 
 
 class _Search:
-    """A search with starts of equal length; the best one is continued."""
+    """A search whose starts share the budget; the best one is continued."""
 
     def __init__(
         self,
@@ -126,7 +125,7 @@ class _Search:
         points = self.points
         rise = points.f_max - self.f0
         if points.flat:
-            return points.maximum(f"{FLAT}: the gradient was zero at every point tried", False)
+            return points.maximum("flat: the gradient was zero at every point tried", False)
         if not rise > 0:
             return points.maximum(f"no rise at any of {points.n_evaluations} points", False, self.spread)
         converged = self.gain < _SETTLED
@@ -210,7 +209,7 @@ class _Search:
 
 
 class _SearchInFew(_Search):
-    """A search in which every start climbs to its end, and single coordinates are flipped."""
+    """A search in few dimensions: from every start it climbs to the end, and flips coordinates singly and in pairs."""
 
     def search(self) -> None:
         points, generator = self.points, self.generator

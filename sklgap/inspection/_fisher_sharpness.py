@@ -143,6 +143,7 @@ def fisher_sharpness(
         n_samples=objective.n_samples,
         batch_norm=objective.batch_norm,
         unit="loss",
+        is_lower_bound=True,
         status=found.status + fixed,
         notes=found.notes,
     )

@@ -54,6 +54,7 @@ def _of_sharpness(record: Sharpness) -> Flatness:
         n_samples=record.n_samples,
         batch_norm=record.batch_norm,
         unit="%",
+        is_lower_bound=True,
         status=f"solver {record.solver!r}: {record.status}",
         notes=record.notes,
     )
@@ -238,7 +239,7 @@ class FlatnessTable:
         """What a reader must know before believing the values, in plain sentences."""
         found = [f"{label}: {note}" for label, record in self.measures.items() for note in record.notes]
         found += [f"{label} is left out: {why}" for label, why in self.left_out.items()]
-        if any(record.status.startswith("a lower bound") or record.unit == "%" for record in self.measures.values()):
+        if any(record.is_lower_bound for record in self.measures.values()):
             found.append("Worst cases are lower bounds: a search found them.")
         return found
 

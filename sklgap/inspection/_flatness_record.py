@@ -37,6 +37,8 @@ class Flatness:
         The batch-norm policy.
     unit : str
         ``"loss"``: by how much the loss is larger; ``"%"``: relative to 1 + f0, in percent; ``""``: anything else.
+    is_lower_bound : bool
+        Whether the value is the largest one that a search found, so that the true one may be larger.
     status : str
         How the value was found, in words.
     notes : tuple of str
@@ -54,6 +56,7 @@ class Flatness:
     unit: str = ""
     status: str = ""
     notes: tuple[str, ...] = field(default=(), kw_only=True)
+    is_lower_bound: bool = field(default=False, kw_only=True)
 
     def __str__(self) -> str:
         parts = [*self.parameter_texts(), f"{self.n_samples:,} samples", f"f0 {self.f0:.2e}"]

@@ -160,6 +160,7 @@ def m_sharpness(
         n_samples=objective.n_samples,
         batch_norm=objective.batch_norm,
         unit="loss",
+        is_lower_bound=True,
         status=f"a lower bound: mean over {_counted(len(groups), 'group')}, {_counted(n_steps, 'step')} each",
         notes=tuple(notes),
     )

@@ -16,7 +16,6 @@ AnyObjective = Objective | RestrictedObjective
 
 FIXED_POINT = "fixed point"
 STOPPED_AT_START = "stopped at its start"
-FLAT = "flat"
 
 
 class Maximum(NamedTuple):
@@ -38,6 +37,8 @@ class Maximum(NamedTuple):
         How far apart the best two starts ended, as a share of the rise of the best one; NaN where one was made.
     n_not_finite : int
         Points tried at which f was not finite.
+    flat : bool
+        Whether the gradient was zero at every point tried.
     """
 
     f_max: float
@@ -47,6 +48,7 @@ class Maximum(NamedTuple):
     converged: bool
     spread: float = float("nan")
     n_not_finite: int = 0
+    flat: bool = False
 
 
 class BudgetSpent(Exception):
@@ -65,7 +67,7 @@ class Points:
     bounds : Tensor of shape (n_params,)
         Half-widths of the box.
     budget : int, optional
-        Gradients after which ``evaluate`` raises `BudgetSpent`.
+        Gradients after which the next one raises `BudgetSpent`.
     """
 
     def __init__(self, objective: AnyObjective, bounds: Tensor, budget: int | None = None) -> None:
@@ -106,7 +108,9 @@ class Points:
         """Return what was found."""
         if not np.isfinite(self.f_max):
             status, converged = "f was not finite at any point tried", False
-        return Maximum(self.f_max, self.argmax, self.n_evaluations, status, converged, spread, self.n_not_finite)
+        return Maximum(
+            self.f_max, self.argmax, self.n_evaluations, status, converged, spread, self.n_not_finite, self.flat
+        )
 
 
 def vertex_ascent(objective: AnyObjective, bounds: Tensor, start: Tensor, max_iter: int) -> Maximum:

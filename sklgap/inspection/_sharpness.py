@@ -400,7 +400,7 @@ def _doubts(best: Maximum, epsilon: float) -> list[str]:
             f"The solver stopped at its start at epsilon={epsilon:g}, so this sharpness of 0 is not a measurement; "
             "use solver='auto'."
         )
-    if best.status.startswith(_maximizers.FLAT):
+    elif best.flat:
         found.append(
             f"The gradient is zero at all {best.n_evaluations} points tried in the box of epsilon={epsilon:g}, as it "
             "is where all units are dead or saturated: this sharpness of 0 does not describe a minimum."

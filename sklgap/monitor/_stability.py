@@ -8,27 +8,25 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from sklgap._checks import check_integer, check_max_samples, check_module, check_random_state
+from sklgap._checks import check_integer, check_module, check_random_state
 from sklgap._random import undisturbed
 from sklgap._typing import ArrayLike, BatchNormPolicy, Criterion, Inputs
 from sklgap.inspection import StabilityTrajectoryDisplay
 from sklgap.inspection._edge import AT_EDGE, far_above, late_records, place_of, share_at_edge
-from sklgap.inspection._hessian import check_tolerance
 from sklgap.inspection._krylov import NotFinite
 from sklgap.inspection._plot._stability_trajectory import stability_curve
 from sklgap.inspection._stability import (
-    NotStarted,
     Threshold,
-    check_max_iter,
     check_number,
-    check_threshold,
+    check_search,
     measure_curvature,
 )
+from sklgap.inspection._stability_threshold import NotStarted, check_optimizer
 from sklgap.monitor._batches import check_in_reach
 from sklgap.monitor._loss import BatchLoss, loss_of_batch
 from sklgap.monitor._module import unwrapped
 from sklgap.objective import Objective, check_objective
-from sklgap.objective._batch_norm import batch_norm_layers, check_batch_norm
+from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._check import ObjectiveOptions
 from sklgap.objective._data import CHUNK_SIZE
 from sklgap.objective._stream import is_stream
@@ -154,18 +152,12 @@ class StabilityMonitor:
         random_state: int = 0,
     ) -> None:
         check_module(module)
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(f"optimizer must be a torch optimizer; got {type(optimizer).__name__}.")
+        check_optimizer(optimizer)
         check_in_reach(module, optimizer)
         if loss_of_batch(loss) is None:
             raise TypeError("loss must be a criterion or a function loss(module, batch); got None.")
         check_integer("every", every)
-        check_integer("n_eigenvalues", n_eigenvalues)
-        check_threshold(threshold)
-        check_batch_norm(batch_norm)
-        check_max_samples(max_samples)
-        check_tolerance(tol)
-        check_max_iter(max_iter, n_eigenvalues)
+        check_search(n_eigenvalues, threshold, batch_norm, max_samples, tol, max_iter)
         check_number(n_eigenvalues, module)
         check_integer("random_state", random_state, least=0)
         check_random_state(random_state)

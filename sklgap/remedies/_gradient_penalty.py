@@ -95,7 +95,7 @@ class GradientPenalty(Remedy):
         def checked(params: Params, buffers: Buffers, batch: Batch) -> tuple[Params, Aux]:
             try:
                 return grad_fn(params, buffers, batch)
-            except (RuntimeError, NotImplementedError) as error:
+            except (RuntimeError, NotImplementedError) as error:  # torch raises either, for other reasons too
                 if not _lacks_second_derivatives(str(error)):
                     raise
                 raise ValueError(

@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from sklgap.inspection import _best_of_starts
+from sklgap.inspection._ascent import VertexAscent, flip_weakest
 from sklgap.inspection._best_of_starts import best_of_starts, usual_gradients
+from sklgap.inspection._maximizers import Points
 from sklgap.objective import Objective, random_subspace
 from tests.cases import BIT_FOR_BIT
 from tests.inspection.sharp_nets import trained_net
-from tests.landscapes import concave, coupled_convex, landscape
+from tests.landscapes import avalanche, concave, coupled_convex, dominoes, landscape
 
 SIGNS = torch.tensor(list(product((-1.0, 1.0), repeat=12)), dtype=torch.float64)
 
@@ -32,8 +34,8 @@ def enumerated(kind, epsilon, seed):
     }[kind]
     H, g = torch.from_numpy(H), torch.from_numpy(0 * g if kind == "minimum" else g)
     bounds = torch.from_numpy(epsilon * (np.abs(x) + 1))
-    function = lambda theta: theta @ H @ theta / 2 + g @ theta  # noqa: E731
-    module, criterion, X, y = landscape(function, torch.zeros(12, dtype=torch.float64))
+    start = torch.zeros(12, dtype=torch.float64)
+    module, criterion, X, y = landscape(lambda theta: theta @ H @ theta / 2 + g @ theta, start)
     corners = SIGNS * bounds
     best = float((torch.einsum("vi,ij,vj->v", corners, H, corners) / 2 + corners @ g).max())
     return Objective(module, criterion, (X, y)), bounds, best
@@ -135,11 +137,39 @@ def test_a_maximum_inside_a_box_of_many_dimensions():
     assert float((found.argmax.abs() / bounds).max()) < 0.5
 
 
+@pytest.mark.parametrize("build", [dominoes, avalanche])
+def test_plateaus_are_crossed(build):
+    """From all but one or all coordinates negative, the gradient's vertices change slowly or one by one."""
+    (module, criterion, X, y), bounds, *_ = build()
+    objective = Objective(module, criterion, (X, y))
+    found = search(objective, bounds)
+    assert found.f_max >= objective.value(bounds)  # all positive: the maximum of the dominoes
+    assert found.converged
+
+
+@pytest.mark.parametrize("n_fixed", [1, 30, 59])
+def test_coordinates_that_cannot_move_do_not_count_as_weak(n_fixed):
+    """Of an adaptive box zero weights have none; flipping them would be no perturbation."""
+    module, criterion, X, y = dominoes(80)[0]
+    bounds = torch.ones(80, dtype=torch.float64)
+    bounds[-n_fixed:] = 0
+    points = Points(Objective(module, criterion, (X, y)), bounds)
+    ascent = VertexAscent(points, bounds.clone())
+    ascent.climb(1)
+    asked = []
+    evaluate = points.evaluate
+    points.evaluate = lambda offset: asked.append(offset) or evaluate(offset)
+    flip_weakest(ascent, 0.2, 1)
+    flipped = asked[0] != bounds
+    assert int(flipped.sum()) >= round(0.2 * (80 - n_fixed))
+    assert not flipped[-n_fixed:].any()
+
+
 def test_a_constant_is_flat():
     module, criterion, X, y = landscape(lambda theta: 3 + 0 * theta.sum(), torch.zeros(30, dtype=torch.float64))
     found = search(Objective(module, criterion, (X, y)), torch.ones(30, dtype=torch.float64))
     assert found.f_max == 3
-    assert found.status.startswith("flat")
+    assert found.flat
     assert not found.converged
 
 
