@@ -16,7 +16,7 @@ penalty`` is the full-batch recipe without it, with and without ghost batch norm
 finished fit when it is started again with the same ``--memory``. ``--quick`` takes few samples and epochs: it shows
 that the script runs, and nothing else. ``--table`` prints one table of several records instead of training.
 
-    python examples/study_remedies.py --data mnist1d --memory kept --output mnist1d_remedies.json
+    python examples/study_remedies.py --data mnist1d --memory saved --output mnist1d_remedies.json
     python examples/study_remedies.py --table mnist1d_remedies.json mnist_remedies.json cifar10_remedies.json
 """
 

@@ -75,7 +75,7 @@ def rank_measures(
     ValueError
         For a parameter outside its allowed values, or a column that the records do not have.
     TypeError
-        For records that are none.
+        For something else than a census, a DataFrame or a list of dicts.
 
     See Also
     --------

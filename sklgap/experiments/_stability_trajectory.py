@@ -122,7 +122,7 @@ def stability_trajectory(
     See Also
     --------
     sklgap.inspection.StabilityMeasurement : The measurement, for a recorder of any training.
-    sklgap.monitor.StabilityMonitor : The same in a training loop of your own.
+    sklgap.monitor.StabilityMonitor : The same in your own training loop.
     sklgap.inspection.StabilityTrajectoryDisplay : Draws the figure.
 
     Notes

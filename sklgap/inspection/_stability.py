@@ -151,7 +151,7 @@ class StabilityMeasurement:
     See Also
     --------
     sklgap.stability_trajectory : Records and draws it for small and large batches.
-    sklgap.monitor.StabilityMonitor : The same in a training loop of your own.
+    sklgap.monitor.StabilityMonitor : The same in your own training loop.
 
     Notes
     -----

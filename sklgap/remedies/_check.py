@@ -82,7 +82,7 @@ def check_together(remedies: Sequence[Remedy]) -> None:
 
 
 def check_parts(remedies: Sequence[Remedy], micro_batch_size: int | None, data_parallel: bool) -> None:
-    """Raise a ValueError for a loss that is no mean over samples, and would be evaluated in smaller parts than its own.
+    """Raise a ValueError for a loss that is not a mean over samples, and would be evaluated in smaller parts than its own.
 
     Parameters
     ----------
@@ -98,24 +98,26 @@ def check_parts(remedies: Sequence[Remedy], micro_batch_size: int | None, data_p
             continue
         name, own = type(remedy).__name__, remedy.sub_batch_size or math.inf
         if data_parallel:
-            raise ValueError(f"data_parallel must be False with {name}, whose loss is no mean over samples; got True.")
+            raise ValueError(
+                f"data_parallel must be False with {name}, whose loss is not a mean over samples; got True."
+            )
         if own > (micro_batch_size or math.inf):
             raise ValueError(
-                f"micro_batch_size must be None, or at least the sub_batch_size of {name}, whose loss is no mean over "
-                f"samples; got {micro_batch_size} and {remedy.sub_batch_size}."
+                f"micro_batch_size must be None, or at least the sub_batch_size of {name}, whose loss is not a mean "
+                f"over samples; got {micro_batch_size} and {remedy.sub_batch_size}."
             )
         for other in remedies:
             if own > (other.sub_batch_size or math.inf):
                 raise ValueError(
-                    f"remedies must not cut batches into smaller parts than {name} does, whose loss is no mean over "
-                    f"samples; got sub_batch_size={other.sub_batch_size} in {type(other).__name__}."
+                    f"remedies must not cut batches into smaller parts than {name} does, whose loss is not a mean "
+                    f"over samples; got sub_batch_size={other.sub_batch_size} in {type(other).__name__}."
                 )
 
 
 def check_line_search(remedies: Sequence[Remedy], optimizer: torch.optim.Optimizer) -> None:
     """Raise a ValueError for an optimiser that compares losses, with a remedy whose gradient is that of another loss.
 
-    A training step reports the loss without penalties, and a line search would hold it against the gradient with them.
+    A training step reports the loss without penalties, and a line search would compare it with the gradient with them.
     """
     search = next((group["line_search_fn"] for group in optimizer.param_groups if group.get("line_search_fn")), None)
     for remedy in remedies:

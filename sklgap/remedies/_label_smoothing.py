@@ -27,7 +27,7 @@ class LabelSmoothing(Remedy):
     The gradient is that of ``criterion__label_smoothing`` of `LBGapClassifier`. But the loss in the history, and all
     that is measured on the model afterwards, use the labels as they are, so that trainings with and without it can be
     compared. It needs the criterion ``CrossEntropyLoss`` without ``label_smoothing`` and without ``weight``: give
-    ``class_weight`` to the estimator. Cost: as good as nothing.
+    ``class_weight`` to the estimator. Cost: negligible.
 
     References
     ----------

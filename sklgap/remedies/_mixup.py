@@ -36,7 +36,7 @@ class Mixup(Remedy):
 
     Each label counts by the sample weight and the class weight of its own sample. The inputs are mixed without weights,
     so a sample of weight 0 is left out of the labels only. Mixup needs inputs of floating point and a criterion that is
-    a torch loss module with a ``reduction``. Cost: as good as nothing.
+    a torch loss module with a ``reduction``. Cost: negligible.
 
     References
     ----------

@@ -49,7 +49,7 @@ REMEDIES = {
 IN_PARTS = SAM(0.2, sub_batch_size=6)  # batch norm sees the parts
 MOVES_IMAGES = Augmentation(flip=False)  # another clean loss: that of the moved images
 MIXES = Mixup(1.0)  # another clean loss: that of the mixed samples
-PENALISES = GradientPenalty(0.5)  # no mean over samples
+PENALISES = GradientPenalty(0.5)  # not a mean over samples
 COPIES = BatchAugmentation(MOVES_IMAGES, 2)
 OF_VECTORS = {**REMEDIES, "sam in parts": IN_PARTS, "gradient penalty": PENALISES}
 ALL = {**OF_VECTORS, "augmentation": MOVES_IMAGES, "mixup": MIXES, "batch augmentation": COPIES}
