@@ -82,7 +82,7 @@ def check_together(remedies: Sequence[Remedy]) -> None:
 
 
 def check_parts(remedies: Sequence[Remedy], micro_batch_size: int | None, data_parallel: bool) -> None:
-    """Raise a ValueError for a loss that is not a mean over samples, and would be evaluated in smaller parts than its own.
+    """Raise a ValueError for a loss that is not a mean over samples and would be evaluated in too small parts.
 
     Parameters
     ----------
