@@ -124,7 +124,7 @@ class _Search:
             self.search()
         points = self.points
         rise = points.f_max - self.f0
-        if points.flat:
+        if points.flat and not bool(self.gradient.any()):
             return points.maximum("flat: the gradient was zero at every point tried", False)
         if not rise > 0:
             return points.maximum(f"no rise at any of {points.n_evaluations} points", False, self.spread)

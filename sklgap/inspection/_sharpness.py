@@ -322,7 +322,9 @@ def maximize(objective: AnyObjective, unit: Tensor, search: Search, name: str = 
     for epsilon in sorted(set(search.epsilons)):
         n_before = smaller.n_evaluations if not records else 0
         best = solve(epsilon * unit)
-        best = best._replace(n_evaluations=best.n_evaluations + n_before)
+        # The gradient at the centre is one of those tried: where it is not zero, the units are alive.
+        flat = best.flat and not bool(gradient.any())
+        best = best._replace(n_evaluations=best.n_evaluations + n_before, flat=flat)
         if best.f_max < f0 or (search.solver == "auto" and best.f_max < smaller.f_max):
             where = "the point of the smaller box" if bool(smaller.argmax.any()) else "the centre"
             status = f"no point found is higher than {where}; {best.status}"
