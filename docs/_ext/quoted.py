@@ -42,7 +42,7 @@ NO_FIGURE = re.compile(
     """,
     re.VERBOSE,
 )
-UNIT = re.compile(r"\s?(?:%|points?\b|times\b|-fold\b|x\b|±|\])")
+UNIT = re.compile(r"\s?(?:%|points?\b|times\b|-fold\b|±|\])")
 
 
 class Number(NamedTuple):
@@ -127,9 +127,9 @@ def _blocks(text: str) -> Iterator[Block]:
             if head is None:
                 head = cells
             elif not TABLE_LINE.fullmatch(line):
-                label = re.sub(r"[*`,]", "", COMMENT.sub("", cells[0])).strip()
+                label = re.sub(r"[*`]|(?<=\d),(?=\d{3})", "", COMMENT.sub("", cells[0])).strip()
                 columns = [" ".join(f"<!-- {marker} -->" for marker in COMMENT.findall(cell)) for cell in head]
-                for cell, column in zip(cells, columns, strict=False):
+                for cell, column in zip(cells[1:], columns[1:], strict=False):  # a label is no figure
                     yield Block(number, cell, column, label)
             continue
         head = None
@@ -205,7 +205,7 @@ def _values(file: str, expression: str, row: str, folder: Path) -> list[float | 
         return np.array([one[name] for one in sorted(chosen, key=lambda one: one["trial"])], dtype=float)
 
     names = {"record": record, "row": row, "load": load, "trials": trials, **FUNCTIONS}
-    return list(_flat(eval(" ".join(expression.split()), {"__builtins__": {}}, names)))
+    return list(_flat(eval(" ".join(expression.split()), {"__builtins__": {}, **names})))
 
 
 def _flat(value: Any) -> Iterator[float | EllipsisType]:
@@ -242,11 +242,17 @@ def paired(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.mean(differences) + np.array([0, -error, error])
 
 
+def late(values: np.ndarray, updates: np.ndarray) -> np.ndarray:
+    """Return the values of the second half of the updates."""
+    return values[updates > max(updates) / 2]
+
+
 FUNCTIONS = {
     "where": where,
     "mean_std": mean_std,
     "estimate": estimate,
     "paired": paired,
+    "late": late,
     "mean": np.mean,
     "median": np.median,
     "min": np.min,
