@@ -103,7 +103,7 @@ def test_whole_numbers_may_be_rounded_to_three_figures(folder, text, value, agre
             True,
         ),
         (
-            "0.02 [-0.02, 0.07] <!-- made_up.json: paired(trials('SB', 'accuracy'), trials('1000', 'accuracy')) -->",
+            "0.025 [-0.008, 0.058] <!-- made_up.json: paired(trials('SB', 'accuracy'), trials('1000', 'accuracy')) -->",
             True,
         ),
         ("0.98 <!-- made_up.json: trials('SB', 'loss')[0] -->", False),

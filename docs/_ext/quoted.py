@@ -16,6 +16,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from types import EllipsisType
 from typing import Any, NamedTuple
@@ -195,7 +196,7 @@ def _values(file: str, expression: str, row: str, folder: Path) -> list[float | 
     """Return the values of an expression, flat, without those that the record leaves open."""
 
     def load(name: str) -> Any:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
+        return _record(folder / name)
 
     record = load(file)
 
@@ -206,6 +207,11 @@ def _values(file: str, expression: str, row: str, folder: Path) -> list[float | 
 
     names = {"record": record, "row": row, "load": load, "trials": trials, **FUNCTIONS}
     return list(_flat(eval(" ".join(expression.split()), {"__builtins__": {}, **names})))
+
+
+@cache
+def _record(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _flat(value: Any) -> Iterator[float | EllipsisType]:
