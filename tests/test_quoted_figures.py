@@ -126,6 +126,13 @@ def test_a_marker_in_a_head_is_for_the_column(folder):
     assert "1 numbers stand before" in fault
 
 
+def test_a_block_of_text_is_that_of_the_record(folder):
+    (folder / "said.json").write_text(json.dumps({"answers": ["40 is safe.", "100 is not,\nby 3.8 points."]}))
+    page = '<!-- said.json: record["answers"] -->\n\n```text\n40 is safe.\n\n100 is\nnot, by {} points.\n```\n'
+    assert quoted.faults(page.format("3.8"), folder=folder) == []
+    assert quoted.faults(page.format("3.9"), folder=folder) == ["line 4: the text is not that of said.json"]
+
+
 # -- figures without a marker ------------------------------------------------------------------------------------------
 
 

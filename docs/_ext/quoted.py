@@ -10,6 +10,8 @@ column holds for each cell of the column; ``row`` is the label of the row there.
 text, and ``...`` stands for a number that the record does not hold. ``<!-- published -->`` says that the numbers before
 it are those of a paper, and ``<!-- set -->`` that somebody chose them. A block that says "no record" in words needs no
 marker, and neither does a section that says "**No record.**".
+
+Above a block of text, a marker whose values are strings says that the block is these strings, however its lines break.
 """
 
 import json
@@ -27,6 +29,7 @@ from scipy import stats
 FOLDER = Path(__file__).resolve().parents[1] / "results"
 
 COMMENT = re.compile(r"<!--\s*(.*?)\s*-->", re.DOTALL)
+PRINTED = re.compile(r"<!--\s*([\w./-]+\.json):\s*([^>]+?)\s*-->\n+```text\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 READ = re.compile(r"([\w./-]+\.json):\s*(.+)", re.DOTALL)
 SAID = re.compile(r"(?:published|set)\b")
 FENCE = re.compile(r"\s*(?:```|~~~)")
@@ -67,7 +70,11 @@ class Block(NamedTuple):
 def faults(text: str, complete: bool = True, folder: Path = FOLDER) -> list[str]:
     """Return a sentence for each figure of a page that differs from its record, or that has no marker."""
     found = []
-    for section in _sections(text):
+    for block in PRINTED.finditer(text):
+        strings = " ".join(_evaluated(block[1], block[2], "", folder)).split()
+        if strings != block[3].split():
+            found.append(f"line {text.count(chr(10), 0, block.start(3)) + 1}: the text is not that of {block[1]}")
+    for section in _sections(PRINTED.sub(lambda block: re.sub(r"[^\n]+", "", block[0]), text)):
         excused = any("**No record.**" in block.text for block in section)
         for block in section:
             found += [f"line {block.line}: {fault}" for fault in _block_faults(block, complete and not excused, folder)]
@@ -194,6 +201,11 @@ def _agrees(number: Number, value: float) -> bool:
 
 def _values(file: str, expression: str, row: str, folder: Path) -> list[float | EllipsisType]:
     """Return the values of an expression, flat, without those that the record leaves open."""
+    return list(_flat(_evaluated(file, expression, row, folder)))
+
+
+def _evaluated(file: str, expression: str, row: str, folder: Path) -> Any:
+    """Return what an expression says of a record."""
 
     def load(name: str) -> Any:
         return _record(folder / name)
@@ -206,7 +218,7 @@ def _values(file: str, expression: str, row: str, folder: Path) -> list[float | 
         return np.array([one[name] for one in sorted(chosen, key=lambda one: one["trial"])], dtype=float)
 
     names = {"record": record, "row": row, "load": load, "trials": trials, **FUNCTIONS}
-    return list(_flat(eval(" ".join(expression.split()), {"__builtins__": {}, **names})))
+    return eval(" ".join(expression.split()), {"__builtins__": {}, **names})
 
 
 @cache
