@@ -35,6 +35,14 @@ def test_there_are_tables():
     assert len(LINK.findall(TEXT)) > 40
 
 
+def test_the_first_table_has_every_repository():
+    first, *_ = TEXT.partition("\n## ")
+    packages = [row[0].split("/")[-1].lower() for row in table(first)[1:]]
+    repositories = re.findall(r"\]\(https://github.com/[\w-]+/([\w-]+)\)", TEXT.partition("## The repositories")[2])
+    short = {"pytorch-hessian-eigenthings": "hessian-eigenthings"}
+    assert sorted(packages) == sorted(short.get(name, name).lower() for name in repositories)
+
+
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_names_what_does_it(row):
     _, ours, *peers = row

@@ -91,7 +91,7 @@ def ratio_section(cases: Cases, unit: str) -> list[str]:
     if measured:
         peaks = _names(measured, "peak_megabytes")
         rows = [[c["case"], *(_number(c["peak_megabytes"].get(name)) for name in peaks)] for c in measured]
-        said = "The peak of a process that does nothing else, without the memory that it has with the data."
+        said = "Each figure is the peak of a process that does nothing else, above its memory with the data loaded."
         parts += ["### Memory", said, _table(["megabytes", *(NAMES.get(name, name) for name in peaks)], rows)]
     return parts
 
