@@ -40,6 +40,10 @@ def test_every_question_is_one_and_has_an_answer():
         assert found
 
 
+def test_callbacks_for_other_libraries_have_a_question(links):
+    assert extension("api_pages").ADAPTED in names.QUESTIONS
+
+
 def test_names_that_no_question_has_stand_under_that_of_their_package(monkeypatch):
     question = "How curved is the loss, and is the training stable?"
     monkeypatch.setitem(names.QUESTIONS, question, ["hessian_trace"])

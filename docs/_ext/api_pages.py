@@ -8,14 +8,16 @@ from public_names import adapters, displays, fields, packages, places, public_na
 from sphinx.application import Sphinx
 
 INTRODUCTION = """\
-Every public name stands below, under the question that it answers. A name without a module is imported from
-``sklgap``. The page of each name says what the name does, which parameters it takes, and what it returns.
+Every public name stands below, under the question that it answers. The page of each name says from where the name is
+imported, what it does, which parameters it takes, and what it returns.
 
 """
 DISPLAYS = "How do I draw it?"
 RECORDS = "What do functions return?"
 # So many of the places that a record comes from.
 SHOWN = 8
+# The question that callbacks for other libraries belong to.
+ADAPTED = "My training loop is my own: what can I measure in it?"
 MODULES = "The same names by module"
 OF_RECORDS = """\
 A function that measures or compares returns a *record*. A record prints as text, and its fields are attributes. The
@@ -65,12 +67,13 @@ def write_pages(app: Sphinx, config: Any) -> None:
 def _index() -> str:
     text = _title("API reference") + INTRODUCTION
     for question, names in questions().items():
-        text += _title(question, "-") + _table([_shown(name) for name in names])
-        if question.startswith("My training loop"):
-            text += _table([name for package in packages() for name in _adapted(package)])
+        text += _title(question, "-") + _table([f"~{name}" for name in names])
+        if question == ADAPTED:
+            links = [f"`{name.split('.')[-2]} <{name}>`" for package in packages() for name in _adapted(package)]
+            text += f"Callbacks for other libraries: {', '.join(links)}.\n\n"
     text += _title(RECORDS, "-")
     text += "Records, such as `Sharpness` and `RegimeComparison`. :doc:`records` lists them all, with their fields.\n\n"
-    text += _title(DISPLAYS, "-") + _table([_shown(f"{places()[name]}.{name}") for name in displays()])
+    text += _title(DISPLAYS, "-") + _table([f"~{places()[name]}.{name}" for name in displays()])
     tree = "\n".join(f"   {page}" for page in ["records", *packages()])
     return f"{text}{_title(MODULES, '-')}.. toctree::\n   :maxdepth: 1\n\n{tree}\n"
 
@@ -116,11 +119,6 @@ def _page(package: str) -> str:
 def _adapted(package: str) -> list[str]:
     """Return the full names in the modules that need another library."""
     return [f"{module}.{name}" for module in adapters(package) for name in public_names(module)]
-
-
-def _shown(name: str) -> str:
-    """Return a full name as a table shows it: what is imported from the top level by its last name alone."""
-    return f"~{name}" if name.count(".") == 1 else name
 
 
 def _table(names: list[str], caption: str = "", *, pages: bool = False) -> str:
