@@ -1,14 +1,22 @@
-"""Settings of the documentation's build: ``sphinx-build -W docs site``, which needs no network."""
+"""Settings of the documentation's build: ``sphinx-build -W docs site``, which needs no network.
+
+Where there is one, names of scikit-learn, torch, skorch, NumPy and others become links.
+``SKLGAP_DOCS_OFFLINE=1`` leaves the network alone.
+"""
 
 import sys
 from pathlib import Path
 
 import joblib
+from numpydoc.xref import DEFAULT_LINKS
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
 
-from sklgap import __version__  # noqa: E402  found by the line above, installed or not
+from links import inventories  # noqa: E402  found by the line above
+from public_names import places  # noqa: E402
+
+from sklgap import __version__  # noqa: E402  installed or not
 
 project = "sklgap"
 author = "the sklgap developers"
@@ -18,6 +26,7 @@ version = release = __version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "numpydoc",
     "myst_parser",
     "sphinx_design",
@@ -44,6 +53,22 @@ autodoc_default_options = {"exclude-members": "set_fit_request, set_score_reques
 autodoc_typehints = "none"  # the docstrings state types in words
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
+# In the lists of parameters and returned values classes are links. Words such as int would need the inventory of
+# Python.
+numpydoc_xref_param_type = True
+numpydoc_xref_ignore = "all"
+numpydoc_xref_aliases = {word: word for word, link in DEFAULT_LINKS.items() if ":" in link}
+numpydoc_xref_aliases |= {name: f"{package}.{name}" for name, package in places().items() if name[0].isupper()}
+numpydoc_xref_aliases |= {
+    "Bunch": "sklearn.utils.Bunch",
+    "DataLoader": "torch.utils.data.DataLoader",
+    "Dataset": "torch.utils.data.Dataset",
+    "Module": "torch.nn.Module",
+    "Tensor": "torch.Tensor",
+}
+
+intersphinx_mapping = inventories(HERE / "_build" / "inventories")
+intersphinx_disabled_reftypes = ["std:*"]  # our glossary's terms, never those of others
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

@@ -28,6 +28,7 @@ SLOW = {
     "docs/guide/too_large.md",
     "docs/guide/trust.md",
     "docs/guide/why.md",
+    "docs/guide/study_design.md",
     "docs/guide/sweep.md",
     "docs/guide/remedies.md",
     "docs/guide/run.md",
