@@ -27,6 +27,7 @@ SLOW = {
     "docs/index.md",
     "docs/guide/too_large.md",
     "docs/guide/trust.md",
+    "docs/guide/contested.md",
     "docs/guide/why.md",
     "docs/guide/study_design.md",
     "docs/guide/sweep.md",
