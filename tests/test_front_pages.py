@@ -1,0 +1,113 @@
+"""README and landing page: they are short, their figures are those of the records, and an index shows no dead link."""
+
+import io
+import json
+import re
+import runpy
+import statistics
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LANDING = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "docs" / "results"
+RELATIVE = re.compile(r"\]\((?!https:)|<img|src=|href=")
+
+
+def record(name):
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def flowed(text):
+    return " ".join(text.split())
+
+
+def test_the_readme_is_short():
+    assert len(README.split()) <= 900
+
+
+def test_the_readme_has_the_two_commands_each_on_its_own_line():
+    # .ci/run runs them as they stand there.
+    lines = README.splitlines()
+    assert lines.count('pip install ".[repro,plot]" && python -m sklgap') == 1
+    assert lines.count('pip install ".[repro,test]" && pytest') == 1
+
+
+@pytest.mark.parametrize("page", [README, LANDING], ids=["README.md", "docs/index.md"])
+def test_the_output_of_the_main_job_is_that_of_its_record(page):
+    assert flowed("\n".join(record("main_job.json")["answers"])) in flowed(page)
+
+
+def test_the_result_of_the_readme_is_that_of_its_record():
+    found = record("mnist_f1_sb_lb.json")
+
+    def cell(regime, name, scale, digits):
+        values = [scale * r[name] for r in found["records"] if r["regime"] == regime]
+        assert len(values) == 5
+        return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+
+    rows = {}
+    for line in README.splitlines():
+        cells = [part.strip() for part in line.strip("|").split("|")]
+        if line.startswith("|") and len(cells) == 5:
+            rows[cells[0]] = (cells[1], cells[3])
+    for label, name, scale, digits in [
+        ("test accuracy (%)", "test_accuracy", 100, (2, 2)),
+        ("sharpness, epsilon 1e-3 (%)", "sharpness_0.001", 1, (2, 0)),
+        ("distance from the start", "weight_distance", 1, (1, 2)),
+    ]:
+        assert rows[label] == tuple(cell(*pair, scale, n) for pair, n in zip((("SB", name), ("LB", name)), digits))
+    gap = found["gaps"][0]
+    value, low, high = (100 * gap[key] for key in ("mean", "low", "high"))
+    said = f"loses {value:.2f} points of test accuracy, with a 95 % interval of [{low:.2f}, {high:.2f}]"
+    assert said in flowed(README)
+
+
+# -- the description for a package index -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def setup_script():
+    return runpy.run_path(str(ROOT / "setup.py"), run_name="setup")
+
+
+def test_the_built_description_has_no_relative_link_or_picture(monkeypatch):
+    pytest.importorskip("setuptools", minversion="77")
+    from distutils.core import run_setup
+
+    monkeypatch.chdir(ROOT)
+    metadata = io.StringIO()
+    run_setup("setup.py", stop_after="config").metadata.write_pkg_file(metadata)
+    headers, _, description = metadata.getvalue().partition("\n\n")
+    assert "Description-Content-Type: text/markdown" in headers
+    assert description.startswith("# sklgap\n")
+    assert "arxiv.org/abs/1609.04836" in description
+    assert RELATIVE.search(README)
+    assert not RELATIVE.search(description)
+
+
+def test_the_description_is_the_readme_but_for_links(setup_script):
+    description = setup_script["long_description"](README, None)
+    without = re.sub(r"^!.*\n+", "", README, flags=re.MULTILINE)
+    assert description == re.sub(r"\[([^\]]*)\]\(docs[^)]*\)", r"\1", without)
+
+
+def test_code_stays_as_it_is(setup_script):
+    text = "[a](b.md)\n\n```python\nnets[0](X)\n```\n\n[c\nd](e.md#f) [g](https://h.org/)\n"
+    said = "a\n\n```python\nnets[0](X)\n```\n\nc\nd [g](https://h.org/)\n"
+    assert setup_script["long_description"](text, None) == said
+
+
+def test_an_address_comes_before_links_and_pictures(setup_script):
+    said = setup_script["long_description"]("![a](b.png)\n\n[c](d.md)\n", "https://example.org/r")
+    expected = "![a](https://example.org/r/raw/main/b.png)\n\n[c](https://example.org/r/blob/main/d.md)\n"
+    assert said == expected
+
+
+def test_the_address_stands_in_one_place(setup_script):
+    address = setup_script["repository"]()
+    if address is None:
+        for path in [ROOT / "README.md", ROOT / "pyproject.toml", *(ROOT / "docs").rglob("*.md")]:
+            assert "/sklgap/sklgap" not in path.read_text(encoding="utf-8"), path
