@@ -11,7 +11,7 @@ LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https:|#)([^)\s]+)\)")
 
 
 def long_description(readme: str, repository: str | None) -> str:
-    """Put the repository's address before relative links and pictures; without an address leave only the links' words."""
+    """Put the repository's address before relative links and pictures; without an address, only links' words stay."""
     picture, link = "", r"\1"
     if repository:
         picture, link = rf"![\1]({repository}/raw/main/\2)\n\n", rf"[\1]({repository}/blob/main/\2)"

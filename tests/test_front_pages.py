@@ -58,7 +58,7 @@ def test_the_result_of_the_readme_is_that_of_its_record():
         ("sharpness, epsilon 1e-3 (%)", "sharpness_0.001", 1, (2, 0)),
         ("distance from the start", "weight_distance", 1, (1, 2)),
     ]:
-        assert rows[label] == tuple(cell(*pair, scale, n) for pair, n in zip((("SB", name), ("LB", name)), digits))
+        assert rows[label] == (cell("SB", name, scale, digits[0]), cell("LB", name, scale, digits[1]))
     gap = found["gaps"][0]
     value, low, high = (100 * gap[key] for key in ("mean", "low", "high"))
     said = f"loses {value:.2f} points of test accuracy, with a 95 % interval of [{low:.2f}, {high:.2f}]"
