@@ -104,7 +104,20 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
 }
 html_sidebars = {
-    name: [] for name in ("index", "get_started", "papers", "peers", "changelog", "results/README", "benchmarks")
+    name: []
+    for name in (
+        "index",
+        "get_started",
+        "map",
+        "glossary",
+        "faq",
+        "cite",
+        "papers",
+        "peers",
+        "changelog",
+        "results/README",
+        "benchmarks",
+    )
 }
 html_copy_source = False
 html_show_sourcelink = False

@@ -17,7 +17,7 @@ SPEC = importlib.util.spec_from_file_location("quoted", ROOT / "docs" / "_ext" /
 quoted = sys.modules["quoted"] = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(quoted)
 
-COMPLETE = ["docs/papers.md", "docs/results/README.md"]
+COMPLETE = ["README.md", "docs/index.md", "docs/papers.md", "docs/results/README.md"]
 PAGES = sorted(
     path
     for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
@@ -61,7 +61,8 @@ def test_a_comment_swallows_no_text(page):
 @pytest.mark.parametrize("name", COMPLETE)
 def test_there_are_markers(name):
     # A search that finds nothing would pass.
-    assert quoted.n_markers((ROOT / name).read_text(encoding="utf-8")) > 20
+    least = {"README.md": 9, "docs/index.md": 2}.get(name, 20)
+    assert quoted.n_markers((ROOT / name).read_text(encoding="utf-8")) >= least
 
 
 def test_the_results_page_lists_every_record():
@@ -131,6 +132,9 @@ def test_a_block_of_text_is_that_of_the_record(folder):
     page = '<!-- said.json: record["answers"] -->\n\n```text\n40 is safe.\n\n100 is\nnot, by {} points.\n```\n'
     assert quoted.faults(page.format("3.8"), folder=folder) == []
     assert quoted.faults(page.format("3.9"), folder=folder) == ["line 4: the text is not that of said.json"]
+    page = '<!-- said.json: record["answers"] -->\n\n> **40** is safe.\n>\n> 100 is not, by {} points.\n\nEnd.\n'
+    assert quoted.faults(page.format("3.8"), folder=folder) == []
+    assert quoted.faults(page.format("3.9"), folder=folder) == ["line 3: the text is not that of said.json"]
 
 
 # -- figures without a marker ------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ text, and ``...`` stands for a number that the record does not hold. ``<!-- publ
 it are those of a paper, and ``<!-- set -->`` that somebody chose them. A block that says "no record" in words needs no
 marker, and neither does a section that says "**No record.**".
 
-Above a block of text, a marker whose values are strings says that the block is these strings, however its lines break.
+Above a block of text or a quotation, a marker whose values are strings says that it is these strings, however its lines
+break.
 """
 
 import json
@@ -29,7 +30,11 @@ from scipy import stats
 FOLDER = Path(__file__).resolve().parents[1] / "results"
 
 COMMENT = re.compile(r"<!--\s*(.*?)\s*-->", re.DOTALL)
-PRINTED = re.compile(r"<!--\s*([\w./-]+\.json):\s*([^>]+?)\s*-->\n+```text\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PRINTED = re.compile(
+    r"<!--\s*([\w./-]+\.json):\s*([^>]+?)\s*-->\n+(?:```text\n(?P<text>.*?)^```$|(?P<quote>(?:>[^\n]*\n)+))",
+    re.DOTALL | re.MULTILINE,
+)
+QUOTE_SIGNS = re.compile(r"^>|\*\*", re.MULTILINE)
 READ = re.compile(r"([\w./-]+\.json):\s*(.+)", re.DOTALL)
 SAID = re.compile(r"(?:published|set)\b")
 FENCE = re.compile(r"\s*(?:```|~~~)")
@@ -72,8 +77,11 @@ def faults(text: str, complete: bool = True, folder: Path = FOLDER) -> list[str]
     found = []
     for block in PRINTED.finditer(text):
         strings = " ".join(_evaluated(block[1], block[2], "", folder)).split()
-        if strings != block[3].split():
-            found.append(f"line {text.count(chr(10), 0, block.start(3)) + 1}: the text is not that of {block[1]}")
+        printed = block["text"] if block["quote"] is None else QUOTE_SIGNS.sub("", block["quote"])
+        if strings != printed.split():
+            found.append(
+                f"line {text.count(chr(10), 0, block.start('text' if block['quote'] is None else 'quote')) + 1}: the text is not that of {block[1]}"
+            )
     for section in _sections(PRINTED.sub(lambda block: re.sub(r"[^\n]+", "", block[0]), text)):
         excused = any("**No record.**" in block.text for block in section)
         for block in section:
