@@ -1,7 +1,7 @@
 """Every block of Python on the pages of ``docs`` and in the README runs, and their links lead somewhere.
 
-A block of text directly below a block of Python, or below the line ``<!-- output -->``, is what that block prints. Words
-and line breaks are compared. Numbers are not, as machines round differently.
+A block of text directly below a block of Python, or below the line ``<!-- output -->``, is what that block prints.
+Words and line breaks are compared. Numbers are not, as machines round differently. ``write_outputs.py`` writes them.
 """
 
 import doctest
@@ -10,6 +10,8 @@ import warnings
 from pathlib import Path
 
 import pytest
+
+from tests.write_outputs import written
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITTEN_BY_THE_BUILD = {"api", "auto_examples", "_build"}
@@ -124,6 +126,20 @@ def test_words_are_compared_and_numbers_are_not(output, printed, same):
 def test_an_output_belongs_to_the_block_above_it(tmp_path, between, output):
     (tmp_path / "page.md").write_text(f"# A page\n\n```python\nprint(3)\n```\n{between}```text\n3\n```\n")
     assert blocks(tmp_path / "page.md") == [(4, "print(3)\n", output)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("@@\n", ["safe: 64", "", "Please note:", "* 5 trials"]),
+        ("@@/Please\n", ["safe: 64", "", "..."]),
+        ("@@/missing\n", ["safe: 64", "", "Please note:", "* 5 trials"]),
+        ("size: 64\n...\n", ["safe: 64", "..."]),
+        ("size: 64\n...\n* 5 trials\n", ["size: 64", "...", "* 5 trials"]),
+    ],
+)
+def test_outputs_are_written(old, new):
+    assert written(old, "safe: 64 \n\nPlease note:\n* 5 trials\n\n") == new
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
