@@ -1,6 +1,7 @@
 """Every block of Python on the pages of ``docs`` and in the README runs, and their links lead somewhere.
 
-A block of text directly below a block of Python is what that prints: the words are compared, and the numbers are not.
+A block of text directly below a block of Python, or below the line ``<!-- output -->``, is what that block prints.
+Words and line breaks are compared. Numbers are not, as machines round differently. ``write_outputs.py`` writes them.
 """
 
 import doctest
@@ -9,6 +10,8 @@ import warnings
 from pathlib import Path
 
 import pytest
+
+from tests.write_outputs import written
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITTEN_BY_THE_BUILD = {"api", "auto_examples", "_build"}
@@ -42,9 +45,15 @@ ONLY_COMPILED = re.compile(
     r"fetch_(mnist|cifar10|cifar100)\(|load_timit\(|import Client|init_process_group\("
     r"|sklgap\.monitor\.(lightning|transformers) import"
 )
-BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```$)?", re.DOTALL | re.MULTILINE)
-# Machines round differently.
-NUMBER = re.compile(r"[-+]?\d+(,\d{3})*(\.\d+)?(e[-+]?\d+)?")
+MARKER = "<!-- output -->"
+BLOCK = re.compile(
+    r"^```python\n(?P<code>.*?)^```\n"
+    # A marked output: words may stand between it and its code, another block may not.
+    rf"(?:(?:\n|(?:(?!```|{MARKER})[^\n]*\n)+{MARKER}\n+)```text\n(?P<output>.*?)^```$)?",
+    re.DOTALL | re.MULTILINE,
+)
+# Machines round differently, and the width of a column follows its numbers.
+NUMBER = re.compile(r" *[-+]?\d+(,\d{3})*(\.\d+)?(e[-+]?\d+)?")
 
 
 def blocks(page):
@@ -55,10 +64,14 @@ def blocks(page):
     ]
 
 
+def masked(text):
+    """Return the text with equal numbers everywhere, and one blank where there are several."""
+    return "\n".join(re.sub(" +", " ", NUMBER.sub(" 0", line)).strip() for line in text.splitlines()) + "\n"
+
+
 def says_the_same(output, printed):
-    """Compare the words of a quoted output, in which "..." leaves something out, with what was printed."""
-    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    return doctest.OutputChecker().check_output(NUMBER.sub("0", output), NUMBER.sub("0", printed), options)
+    """Compare the lines of a quoted output, in which "..." leaves something out, with what was printed."""
+    return doctest.OutputChecker().check_output(masked(output), masked(printed), doctest.ELLIPSIS)
 
 
 def compiled(page, line, code):
@@ -93,10 +106,49 @@ def test_there_are_outputs():
         ("1,024 is shown\n", "1,024 is not shown\n", False),
         ("safe: 64\n", "safe: 64\nPlease note\n", False),
         ("safe: 64\n", "", False),
+        ("safe: 64\nPlease note\n", "safe: 64 Please note\n", False),
+        ("[0.1, -0.25]\n\n", "[-7e-05,    0.3]\n", False),
+        ("[0.1, -0.25]\n", "[-7e-05,    0.3]\n", True),
     ],
 )
 def test_words_are_compared_and_numbers_are_not(output, printed, same):
     assert says_the_same(output, printed) is same
+
+
+@pytest.mark.parametrize(
+    ("between", "output"),
+    [
+        ("\n", "3\n"),
+        ("\n<!-- output -->\n", "3\n"),
+        ("\nOn two cores:\n\n<!-- output -->\n\n", "3\n"),
+        ("\nOn two cores:\n\n", None),
+        ("\n```\nsklgap\n```\n\n<!-- output -->\n", None),
+    ],
+)
+def test_an_output_belongs_to_the_block_above_it(tmp_path, between, output):
+    (tmp_path / "page.md").write_text(f"# A page\n\n```python\nprint(3)\n```\n{between}```text\n3\n```\n")
+    assert blocks(tmp_path / "page.md") == [(4, "print(3)\n", output)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("@@\n", ["safe: 64", "", "Please note:", "* 5 trials"]),
+        ("@@/Please\n", ["safe: 64", "", "..."]),
+        ("@@/missing\n", ["safe: 64", "", "Please note:", "* 5 trials"]),
+        ("size: 64\n...\n", ["safe: 64", "..."]),
+        ("size: 64\n...\n* 5 trials\n", ["size: 64", "...", "* 5 trials"]),
+    ],
+)
+def test_outputs_are_written(old, new):
+    assert written(old, "safe: 64 \n\nPlease note:\n* 5 trials\n\n") == new
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_marked_output_is_compared(page):
+    text = page.read_text(encoding="utf-8")
+    used = sum(MARKER in match.group() for match in BLOCK.finditer(text))
+    assert text.count(MARKER) == used, f"{page.name} has a marker without Python above it or text below it"
 
 
 @pytest.mark.parametrize("page", [parameter(page) for page in WITH_CODE])
