@@ -31,7 +31,7 @@ class LossCurve:
     batch_norm : str
         The batch-norm policy.
     n_samples : int
-        Rows that loss and accuracy are means over.
+        Number of samples over which loss and accuracy are averaged.
     path : {"line", "arc"}
         Which path.
     """
@@ -76,13 +76,13 @@ def loss_along_line(
     alphas : sequence of float, default=25 points on [-1, 2]
         0 is ``start``, 1 is ``end``, bit for bit (the paper's range and number).
     max_samples : int, float or None, default=None
-        Evaluate on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
+        Number of samples to evaluate on (int), or a fraction of them (float in (0, 1]). None uses all samples.
     random_state : int, RandomState or None, default=None
         Draws the rows.
     verbose : int, default=0
-        1: a progress bar.
+        1 shows a progress bar.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------

@@ -28,11 +28,12 @@ class RitzValues:
     n_products : int
         Hessian-vector products made.
     n_samples : int
-        Rows that the loss is the mean over.
+        Number of samples over which the loss is averaged.
     batch_norm : str
         The batch-norm policy.
     second_derivatives : str
-        ``"checked"`` against finite differences, or why that was not possible; see `Objective`.
+        ``"checked"`` if the second derivatives agreed with finite differences, or the reason why they were not
+        compared; see `Objective`.
     """
 
     values: np.ndarray
@@ -65,17 +66,17 @@ def ritz_values(
     estimator : estimator or Objective
         As for `hessian_eigenvalues`. An `Objective` that is restricted to a subspace is measured in that subspace.
     X, y : array-like
-        Rows that the loss is the mean over. None with an `Objective`.
+        Samples over which the loss is averaged. None with an `Objective`, which holds its data.
     subspace_dim : int, default=None
         Dimension of the subspace; None: 100, the paper's. Must be None for an Objective that is restricted already.
     max_samples : int, float or None, default=None
-        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
+        Number of samples to measure on (int), or a fraction of them (float in (0, 1]). None uses all samples.
     random_state : int, RandomState or None, default=None
         Draws rows and A: with one seed, the A of ``sharpness(..., subspace_dim=subspace_dim)``.
     verbose : int, default=0
-        1: a progress bar on stderr.
+        1 shows a progress bar on stderr.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------

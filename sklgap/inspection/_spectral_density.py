@@ -41,11 +41,12 @@ class SpectralDensity:
     n_products : int
         Hessian-vector products made.
     n_samples : int
-        Rows that the loss is the mean over.
+        Number of samples over which the loss is averaged.
     batch_norm : str
         The batch-norm policy.
     second_derivatives : str
-        ``"checked"`` against finite differences, or why that was not possible; see `Objective`.
+        ``"checked"`` if the second derivatives agreed with finite differences, or the reason why they were not
+        compared; see `Objective`.
     """
 
     nodes: np.ndarray = field(repr=False)
@@ -99,7 +100,7 @@ def hessian_spectral_density(
     estimator : estimator or Objective
         As for `hessian_eigenvalues`.
     X, y : array-like
-        Rows that the loss is the mean over. None with an `Objective`.
+        Samples over which the loss is averaged. None with an `Objective`, which holds its data.
     n_vectors : int, default=5
         Start vectors. In n dimensions the density of a bulk of eigenvalues is nearly the same from each; that of
         single ones is as uncertain as the mean of n_vectors squares of normal numbers.
@@ -111,13 +112,13 @@ def hessian_spectral_density(
     n_points : int, default=1000
         Points of the grid, equally spaced over the range of the nodes and 7 sigma beyond.
     max_samples : int, float or None, default=None
-        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
+        Number of samples to measure on (int), or a fraction of them (float in (0, 1]). None uses all samples.
     random_state : int, RandomState or None, default=None
         Draws rows and start vectors.
     verbose : int, default=0
-        1: a progress bar on stderr.
+        1 shows a progress bar on stderr.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------

@@ -38,7 +38,7 @@ class LossSurface:
     batch_norm : str
         The batch-norm policy.
     n_samples : int
-        Rows that loss and accuracy are means over.
+        Number of samples over which loss and accuracy are averaged.
     directions : tuple of two str
         What u and v are: ``"towards"`` another solution, or random: ``"filter"`` or ``"gaussian"``.
     positions : ndarray of shape (n_models, 2)
@@ -108,14 +108,14 @@ def loss_on_plane(
         The grid, as given. None: 21 points in steps of 0.1, on [-1, 1] (the range of Li et al.), or on [-0.5, 1.5]
         where ``towards`` is given.
     max_samples : int, float or None, default=None
-        Evaluate on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
+        Number of samples to evaluate on (int), or a fraction of them (float in (0, 1]). None uses all samples.
     random_state : int, RandomState or None, default=None
         Draws the rows and the directions. An int draws the same directions for any data: training and test loss can
         be compared point by point.
     verbose : int, default=0
-        1: a progress bar.
+        1 shows a progress bar.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------
