@@ -308,8 +308,7 @@ class FlatnessTable:
         return pd.DataFrame(self.records)
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Return records and notes as JSON, and write them to ``path`` if given. Numbers that JSON lacks become
-        null."""
+        """Return records and notes as JSON, and write it to ``path`` if given; numbers that JSON lacks become null."""
         records = [
             {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
             for record in self.records

@@ -260,7 +260,7 @@ def _check_preconditioner(
     if isinstance(objective, RestrictedObjective):
         raise ValueError("preconditioner must be None in a subspace, whose coordinates are not the parameters.")
     if diagonal.shape != (objective.n_params,) or not np.all(diagonal > 0):
-        got = f"shape {diagonal.shape}" if diagonal.shape != (objective.n_params,) else "numbers that are not"
+        got = f"shape {diagonal.shape}" if diagonal.shape != (objective.n_params,) else "others"
         raise ValueError(
             f"preconditioner must hold one number above 0 for each of the {objective.n_params} parameters; got {got}."
         )

@@ -137,8 +137,7 @@ def remainder(v: Tensor, *bases: Tensor) -> Tensor:
 
 
 def orthonormalise(v: Tensor, *bases: Tensor) -> Tensor:
-    """Return v made orthogonal to the orthonormal rows of the bases and scaled to length one; zero if it is in their
-    span.
+    """Return v made orthogonal to the orthonormal rows of the bases, with length one; zero if it is in their span.
 
     There are two rounds of Gram-Schmidt, because one round leaves the magnified rounding errors of a short remainder. A
     vector that the second round shortens by more than half is nothing but rounding (Kahan, in Parlett, The Symmetric
