@@ -21,8 +21,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class WrongArgument(ValueError, TypeError):
-    """An argument has a wrong type or value. Like scikit-learn's own error, this is both a ValueError and a
-    TypeError."""
+    """An argument has a wrong type or value. Like scikit-learn's own error, it is a ValueError and a TypeError."""
 
 
 def shown(value: Any) -> str:
@@ -135,11 +134,7 @@ def naming_data(*names: str) -> Iterator[None]:
         text = str(error)
         if isinstance(error, ValueError | TypeError) and re.search(rf"\b({'|'.join(names)}|estimator)\b", text):
             raise
-        what = (
-            "an array with one row for each sample"
-            if len(names) == 1
-            else "arrays with one row and one label for each sample"
-        )
+        what = "an array with a row per sample" if len(names) == 1 else "arrays with a row and a label per sample"
         kind = TypeError if isinstance(error, TypeError) else ValueError
         words = "could not convert string" in text
         advice = "; encode columns of words first, for example with OneHotEncoder in a pipeline" if words else ""
@@ -259,8 +254,7 @@ def check_fraction(name: str, value: Any, *, above: float | None = None) -> None
 
 
 def check_random_state(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
-    """Return a RandomState. For None it is a new one, not NumPy's global one as in scikit-learn's function of this
-    name."""
+    """Return a RandomState. For None it is a new one, not NumPy's global one as in scikit-learn."""
     if isinstance(random_state, np.random.RandomState):
         return random_state
     if random_state is None or (is_integer(random_state, 0) and int(random_state) < 2**32):

@@ -33,8 +33,7 @@ def is_forked() -> bool:
 
 @contextmanager
 def using_threads(n_threads: int | None = None) -> Iterator[None]:
-    """In the block the calling thread computes with `usable_threads`; afterwards the old setting is back in any
-    case."""
+    """Compute with `usable_threads` in the calling thread; restore its old setting after the block in any case."""
     before, wanted = _own_threads(), usable_threads(n_threads)
     if wanted == before:
         yield

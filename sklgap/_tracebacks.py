@@ -13,7 +13,6 @@ def innermost(error: BaseException) -> TracebackType | None:
 
 
 def raised_by_code(error: BaseException) -> bool:
-    """Say whether a ``raise`` in the code raised the error. The interpreter itself raises Ctrl-C between
-    instructions."""
+    """Say whether a ``raise`` in the code raised the error; the interpreter itself raises Ctrl-C."""
     trace = innermost(error)
     return trace is not None and dis.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"

@@ -56,7 +56,7 @@ class Classifier(Estimator, Protocol):
 
 
 # -- the choices -----------------------------------------------------------------------------------------------------
-# The checks read the allowed values from here, by ``typing.get_args``.
+# The checks read the allowed values from here with ``typing.get_args``.
 
 BatchNormPolicy = Literal["batch", "population", "running"]
 Solver = Literal["auto", "lbfgsb", "lbfgsb-scaled", "power"]

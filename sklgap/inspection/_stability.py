@@ -261,8 +261,7 @@ def check_updates_are_plain(net: Any) -> None:
 
 
 def _changes_gradient(part: Any) -> bool:
-    """Say whether a remedy or a callback may change the gradient; one with ``on_grad_computed`` may, unless it
-    denies."""
+    """Say whether a remedy or a callback may change the gradient: it has ``on_grad_computed`` and does not deny it."""
     said = getattr(part, "changes_gradient", None)
     if said is not None:
         return bool(said)

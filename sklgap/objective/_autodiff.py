@@ -92,8 +92,7 @@ def hessian_vector_product(function: Callable[[Tensor], Tensor], theta: Tensor, 
 
 
 def hessian_operator(function: Callable[[Tensor], Tensor], theta: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return ``vector -> Hessian @ vector`` at ``theta``. The graph of the gradient stays in memory between
-    products."""
+    """Return ``vector -> Hessian @ vector`` at ``theta``; the graph of the gradient stays in memory meanwhile."""
     gradient, theta = _differentiable_gradient(function, theta)
     return lambda vector: _product(gradient, theta, vector, keep=True)
 
