@@ -264,8 +264,7 @@ class Objective:
             self._fn.compiled = CompiledCalls(self._module, options, _usual_sizes(self.data.sizes))
 
     def _make_leaves(self) -> None:
-        """Make the tensors into which points are copied, because new ones for each point would take as long as a
-        layer."""
+        """Make the tensors into which points are copied; new ones for each point would take as long as a layer."""
         self._point = self.theta0.clone()
         self._leaves = leaves_of(self._point, self._like)
 
@@ -503,8 +502,7 @@ class Objective:
             self._second_derivatives = check_second_derivatives(self._few_in_double_precision, self)
 
     def _few_in_double_precision(self) -> "Objective":
-        """Return this objective on a few samples in float64, with statistics of these samples under
-        ``"population"``."""
+        """Return this objective on a few samples in float64 (with their own statistics under ``"population"``)."""
         few = object.__new__(Objective)
         vars(few).update(vars(self))
         few.dtype, few._tap = _wide(self.device), None

@@ -130,6 +130,6 @@ def _check_symmetry(objective: "Objective", point: Tensor, images: list[Tensor],
     floor = _NOTHING * float(objective.gradient(point)[1].norm() * u.norm() * v.norm() ** 2 / point.norm())
     if not abs(one - other) <= _AGREE * max(size, floor):
         raise ValueError(
-            "module computes wrong second derivatives, because its Hessian is not symmetric. The usual cause is a custom "
-            "autograd.Function whose backward cannot be differentiated. Write it with plain torch operations."
+            "module computes wrong second derivatives, because its Hessian is not symmetric. The usual cause is a "
+            "custom autograd.Function whose backward cannot be differentiated. Write it with plain torch operations."
         )

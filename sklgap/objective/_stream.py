@@ -218,8 +218,7 @@ class StreamData:
         return values
 
     def take(self, rows: Rows) -> Batch:
-        """Return the samples at these positions of a Dataset or in the order of a DataLoader; else raise a
-        ValueError."""
+        """Return the samples at these positions of the Dataset, or in the order of the DataLoader."""
         if self._plan.parts is None or self._plan.collate is None:
             raise ValueError(
                 "data must be a Dataset that gives single samples by their index, or a DataLoader over such a Dataset, "
@@ -238,8 +237,7 @@ class StreamData:
         return Batch(map_tensors(lambda t: t[part], self._first.X), self._first.y[part])
 
     def _read(self, seed: int | None = None) -> Iterator[Any]:
-        """Yield the loaded batches. The global random states are restored after every batch; ``seed`` sets them if
-        given."""
+        """Yield the loaded batches; restore the global random states after each, or set them by ``seed``."""
         with undisturbed(seed):
             loaded = self._load()
         while True:

@@ -39,8 +39,7 @@ class Subspace:
         return self.basis @ vector
 
     def pseudo_inverse(self, vector: Tensor) -> Tensor:
-        """Return A^+ vector, by the dim x dim Gram matrix in float64; raise a ValueError if columns of A are
-        dependent."""
+        """Return A^+ vector, by the Gram matrix in float64; raise a ValueError if columns of A are dependent."""
         device = torch.device("cpu") if self.basis.device.type == "mps" else self.basis.device  # mps lacks float64
         gram = torch.zeros(self.dim, self.dim, dtype=torch.float64, device=device)
         projection = torch.zeros(self.dim, dtype=torch.float64, device=device)

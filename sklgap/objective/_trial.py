@@ -62,8 +62,8 @@ def try_module(loss_fn: ModuleLoss, params: Params, batch: Batch) -> Trial:
         draws = start != _random_states(loss_fn.module)
     if versions != [tensor._version for tensor in inputs]:
         raise ValueError(
-            "module must not write into its inputs, because they are samples of the data; use inplace=False in its first "
-            "layer, or begin the forward pass with X = X.clone()."
+            "module must not write into its inputs, because they are samples of the data; use inplace=False in its "
+            "first layer, or begin the forward pass with X = X.clone()."
         )
     _check_unmoved(params, placed)
     far = {name: _FAR * p.detach() for name, p in params.items()}
@@ -251,8 +251,8 @@ def try_whole_batch(loss_fn: ModuleLoss, params: Params, buffers: Buffers, batch
             return
     if _close(again, 2 * once) and not _close(again, once):
         raise ValueError(
-            "loss(module, batch) must return the mean loss of the batch, but it returns a sum, which doubles when every "
-            "sample is given twice; divide by the number of samples, or return (mean, weight of the batch)."
+            "loss(module, batch) must return the mean loss of the batch, but it returns a sum, which doubles when "
+            "every sample is given twice; divide by the number of samples, or return (mean, weight of the batch)."
         )
 
 
