@@ -164,7 +164,7 @@ def test_points_that_cannot_be_measured():
         ball_sharpness((net, criterion), X, y, adaptive=True)
     with torch.no_grad():
         net[2].bias[0] = float("nan")
-    with pytest.raises(ValueError, match=r"^The loss must be finite at the point measured; got nan"):
+    with pytest.raises(ValueError, match=r"^The loss must be finite at the measured point; got nan"):
         ball_sharpness((net, criterion), X, y)
 
 

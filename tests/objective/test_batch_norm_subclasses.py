@@ -378,7 +378,7 @@ def test_layers_without_running_statistics(kind):
     for policy in ("batch", "population"):
         f = Objective(module, CE, (X, y), batch_norm=policy)
         assert f.value() == pytest.approx(expected, rel=1e-12)
-    with pytest.raises(ValueError, match="layer '2' has track_running_stats=False: use batch_norm='batch'"):
+    with pytest.raises(ValueError, match="layer '2' has track_running_stats=False; use batch_norm='batch'"):
         Objective(module, CE, (X, y), batch_norm="running")
 
 

@@ -303,7 +303,7 @@ def test_bad_options(bad):
 
 
 def test_a_mode_and_options_exclude_each_other():
-    with pytest.raises(ValueError, match=r"'mode' or 'options' of torch.compile, not both"):
+    with pytest.raises(ValueError, match=r"'mode' or 'options' of torch.compile; got both"):
         check_compile({"mode": "default", "options": {"fallback_random": True}})
 
 
