@@ -94,11 +94,11 @@ class DiffusionFit:
     def __str__(self) -> str:
         several = self.n_trials > 1
         if self.has_interval:
-            known = f"{100 * self.confidence:g} % interval of b over trials [{_text(self.b_interval)}]"
+            known = f"{100 * self.confidence:g} % interval of the slope over trials [{_text(self.b_interval)}]"
         elif several:
             known = "no interval, because all trials are equal"
         else:
-            known = "no interval, because one trial does not show how b varies over seeds"
+            known = "no interval, because one trial does not show how the slope varies over seeds"
         points = f"{self.n_points} points" + (f" of {self.n_trials} trials" if several else "")
         interval = f" [{_text(self.exponent_interval)}]" if self.has_interval else ""
         same = self.rss == self.power_rss

@@ -185,6 +185,6 @@ def test_a_dead_net_says_so():
     parameters = {"parameters": ["0.*", "2.weight"]}  # the last bias would still move the outputs
     record = ball_sharpness((net, criterion), X, y, random_state=0, **parameters)
     assert record.value == 0
-    assert any("dead net" in note for note in record.notes)
+    assert any("The net is saturated or dead" in note for note in record.notes)
     assert "dead net" in str(record)
     assert len(flat(net)) > 0

@@ -178,8 +178,7 @@ def test_what_is_printed():
     assert "fits worse (residual sum of squares" in text
     assert "fits better" in str(fit_diffusion(T, 3 * T**0.5))
     text = str(fit_diffusion(T, [3 + 2 * X + NOISE, 3 + 2 * X - NOISE], confidence=0.9))
-    assert "(28 points of 2 trials, b in [" in text
-    assert "] at 90 % over trials" in text
+    assert "(28 points of 2 trials, 90 % interval of the slope over trials [" in text
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
@@ -195,7 +194,7 @@ BAD = {
     "empty window": ((T, Y), {"window": (200, 300)}, "at least 3 different numbers of updates above 0; got 0"),
     "nan": ((T, np.where(T == 4, np.nan, Y)), {}, "distances must be finite and above 0"),
     "zero": ((T, np.where(T == 4, 0, Y)), {}, "distances must be finite and above 0"),
-    "infinite t": (([1, 2, 3, np.inf], [1, 2, 3, 4]), {}, "n_updates finite"),
+    "infinite t": (([1, 2, 3, np.inf], [1, 2, 3, 4]), {}, "n_updates must be finite"),
     "window": ((T, Y), {"window": 5}, r"window must be None or a pair \(first, last\) with 0 <= first < last; got 5"),
     "window order": ((T, Y), {"window": (9, 3)}, r"window must be None or a pair .* got \(9, 3\)"),
     "window words": ((T, Y), {"window": ("a", "b")}, "window must be None or a pair"),

@@ -158,7 +158,7 @@ def test_a_dead_net_says_so():
         net[0].bias.fill_(-1e6)
     record = fisher_trace((net, criterion), X, y, parameters="0.*", random_state=0)
     assert record.value == record.standard_error == 0
-    assert "dead net" in record.notes[0]
+    assert "The net is saturated or dead" in record.notes[0]
     dead = fisher_sharpness((net, criterion), X, y, parameters="0.*", random_state=0)
     assert dead.value == 0
     assert any("dead net" in note for note in dead.notes)

@@ -162,7 +162,7 @@ def _constant(value):
 
 def test_a_negative_loss_is_told():
     """NLLLoss on probabilities is one: 1 + f0 then shrinks as the fit gets better."""
-    with pytest.warns(UserWarning, match=r"loss is negative at the measured point \(-0.5\), .* log-probabilities"):
+    with pytest.warns(UserWarning, match=r"loss is negative at the measured point \(-0.5\)\. .* log-probabilities"):
         assert sharpness(_constant(-4.5)).value > 0
 
 

@@ -102,7 +102,7 @@ def test_bad_input(fitted):
         draw(fitted, datasets=("valid",))
     with pytest.raises(TypeError, match="estimators must be a dict that maps names to fitted estimators; got list"):
         draw(list(fitted.values()))
-    with pytest.raises(TypeError, match="got an empty one"):
+    with pytest.raises(TypeError, match="got an empty dict"):
         draw({})
     with pytest.raises(ValueError, match="recorder must be the name of a TrainingRecorder"):
         draw(fitted, recorder="other")
