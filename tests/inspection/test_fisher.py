@@ -161,4 +161,4 @@ def test_a_dead_net_says_so():
     assert "The net is saturated or dead" in record.notes[0]
     dead = fisher_sharpness((net, criterion), X, y, parameters="0.*", random_state=0)
     assert dead.value == 0
-    assert any("dead net" in note for note in dead.notes)
+    assert any("The net is saturated or dead" in note for note in dead.notes)

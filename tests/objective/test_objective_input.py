@@ -43,7 +43,7 @@ def _make(module=None, criterion=None, X=None, y=None, **kwargs):
         ({"dtype": torch.float16}, r"dtype must be torch\.float32 or torch\.float64; got torch\.float16"),
         (
             {"module": nn.Linear(4, 3).half()},
-            r"module must have parameters in torch\.float32 or torch\.float64; got torch\.float16: pass dtype=",
+            r"module must have parameters in torch\.float32 or torch\.float64; got torch\.float16; pass dtype=",
         ),
         (
             {"module": nn.Linear(4, 3).requires_grad_(False)},
