@@ -116,7 +116,7 @@ def given_to(prefix: str, target: Any, given: dict[str, Any]) -> Iterator[None]:
     except Exception as error:  # the target may be the user's, and may raise anything
         text = str(error)
         if isinstance(error, ValueError | TypeError) and text.startswith(f"{prefix} must "):
-            raise  # a sentence of ours
+            raise  # the error is already one of this package
         blamed = [name for name in given if re.search(rf"\b{re.escape(name)}\b", text)] or list(given)
         names = ", ".join(f"{prefix}__{name}" for name in blamed) or OWNERS.get(prefix, prefix)
         what = f"valid for {getattr(target, '__name__', target)}" if blamed else "one that works here"
@@ -151,7 +151,7 @@ def is_number(value: Any, *, finite: bool = True) -> bool:
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         return False
     if isinstance(value, numbers.Integral):
-        return abs(int(value)) < 2**63  # torch takes no larger ones
+        return abs(int(value)) < 2**63  # torch does not accept larger integers
     return abs(float(value)) <= _LARGEST if finite else not math.isnan(value)
 
 

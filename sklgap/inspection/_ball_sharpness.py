@@ -68,8 +68,8 @@ def ball_sharpness(
     Returns
     -------
     Flatness
-        The record. Its ``value`` is the largest rise found, which is a lower bound. Its ``status`` says how far apart
-        the climbs end.
+        The record. Its ``value`` is the largest rise found, a lower bound of the true rise. Its ``status`` says how far
+        apart the climbs end.
 
     Raises
     ------

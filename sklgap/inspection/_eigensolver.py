@@ -153,7 +153,7 @@ def extreme_eigenpairs(
     products : Products
         The operator, with a budget of at least n_bottom + n_top products.
     n_bottom, n_top : int
-        Together at least 1 and at most the dimension.
+        Numbers of smallest and largest eigenvalues. Their sum is at least 1 and at most the dimension.
     tol : float
         Largest residual norm relative to the eigenvalue; see `tolerances`.
     start : Tensor of shape (dimension,), default=None

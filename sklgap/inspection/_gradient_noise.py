@@ -367,5 +367,5 @@ def ratio_interval(numerator: float, denominator: float, covariance: np.ndarray,
     if not a > 0:
         return 0.0, math.inf
     root = math.sqrt(max(0.0, b**2 - a * c))
-    least, most = (b - root) / a, (b + root) / a  # of the inverse
+    least, most = (b - root) / a, (b + root) / a  # the limits of the inverse ratio
     return (1 / most if most > 0 else math.inf), (1 / least if least > 0 else math.inf)

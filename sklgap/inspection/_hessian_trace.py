@@ -79,7 +79,7 @@ def hessian_trace(
 
     .. math:: tr(H) = tr(Q^T H Q) + tr(P H P),
 
-    It computes the first term exactly, and the second term by Hutchinson's mean.
+    where the first term is exact, and Hutchinson's mean estimates the second term.
 
     Parameters
     ----------

@@ -33,9 +33,9 @@ class Sharpness:
     Attributes
     ----------
     value : float
-        100 (f_max - f0) / (1 + f0), in percent: a lower bound of the metric.
+        The value 100 (f_max - f0) / (1 + f0), in percent. It is a lower bound of the metric.
     f0, f_max : float
-        The mean loss at the point measured and the largest one found in the box.
+        The mean loss at the measured point, and the largest loss found in the box.
     argmax : ndarray of shape (n_params,) or (subspace_dim,)
         The point where the largest loss was found: the offset y in the full space, or z in a subspace. It lies in the
         box, and the loss there is ``f_max``.
@@ -47,7 +47,7 @@ class Sharpness:
     solver, status : str
         The solver, and a sentence on how it ended.
     converged : bool
-        Whether the solver's own criterion was met rather than its budget spent.
+        Whether the solver met its own criterion before it spent its budget.
     fraction_at_bound : float
         Share of the coordinates of ``argmax`` that lie at the bounds of the box. Coordinates that cannot move are left
         out.
@@ -224,7 +224,7 @@ def sharpness(
 
     See Also
     --------
-    sklgap.sharpness_score : The same as a scorer.
+    sklgap.sharpness_score : The same value as a scorer.
 
     Notes
     -----

@@ -29,7 +29,7 @@ def value_and_grad(loss_fn: LossFn, standing: Standing | None = None) -> GradFn:
     Parameters
     ----------
     loss_fn : callable
-        (params, buffers, batch) -> (loss, Aux).
+        Maps (params, buffers, batch) to (loss, Aux).
     standing : callable, optional
         Maps params to a context in which the module holds these parameters. It comes from the `ModuleLoss` from which
         ``loss_fn`` is made. None means that of ``loss_fn``, if it has one.

@@ -198,7 +198,7 @@ def _is_of_compiler(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    error = getattr(error, "inner_exception", error)  # of a backend
+    error = getattr(error, "inner_exception", error)  # a backend stores its own error here
     text = str(error).strip().partition("\n")[0].rstrip(". ")
     return f"torch.compile raises {type(error).__name__}: {text}"
 

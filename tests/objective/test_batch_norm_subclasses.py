@@ -250,7 +250,9 @@ class Skipped(nn.BatchNorm1d):
 @pytest.mark.parametrize("policy", ["batch", "population"])
 def test_normalisation_in_own_code_is_refused(layer, policy):
     module = net(layer, 1)
-    with pytest.raises(ValueError, match=f"batch_norm='{policy}' cannot be used, because layer '2', a {layer.__name__}"):
+    with pytest.raises(
+        ValueError, match=f"batch_norm='{policy}' cannot be used, because layer '2', a {layer.__name__}"
+    ):
         Objective(module, CE, vectors(), batch_norm=policy)
     X, y = vectors()
     f = Objective(module, CE, (X, y), batch_norm="running")
