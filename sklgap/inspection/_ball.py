@@ -118,7 +118,7 @@ def maximize_in_ball(
     apart = 0.0 if max(rises) == 0 else 1 - min(rises) / max(rises)
     status = (
         f"a lower bound, the best of {len(starts)} starts{why}; the climbs from {len(ends)} of them end "
-        f"{100 * apart:.1f} % apart; the step has {length:.3g} times the largest allowed length"
+        f"{100 * apart:.1f} % apart; the step has {100 * length:.3g} % of the largest allowed length"
     )
     return BallMaximum(
         f0=centre.value,
@@ -258,7 +258,7 @@ def _notes(centre: Point, best: Point, points: Points, length: float) -> list[st
     expected = norm(best.u)
     if length > 1 + _ROUNDED or (expected > 0 and abs(length / expected - 1) > _ROUNDED):
         found.append(
-            f"After rounding to the precision of the weights, the step has {length:.3g} times the largest allowed "
+            f"After rounding to the precision of the weights, the step has {100 * length:.3g} % of the largest allowed "
             "length. Measure with dtype=torch.float64."
         )
     return found

@@ -92,10 +92,10 @@ class Sharpness:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        space = "full space" if self.subspace_dim is None else f"{self.subspace_dim} dimensions"
+        space = "full space" if self.subspace_dim is None else f"subspace of {self.subspace_dim} dimensions"
         return (
             f"{self.name} {self.value:.4g} % at epsilon {self.epsilon:g}: in the box, the loss rises from "
-            f"{self.f0:.3g} to at least {self.f_max:.3g} ({space}, {self.n_samples:,} samples, "
+            f"{self.f0:.4g} to at least {self.f_max:.4g} ({space}, {self.n_samples:,} samples, "
             f"batch norm: {self.batch_norm}; solver {self.solver!r}: {self.status})"
         )
 
