@@ -208,7 +208,7 @@ def test_parameters():
             "compile__backnd is not an argument of torch.compile, .*did you mean 'backend'",
         ),
         ({"compile__model": None}, TypeError, "compile__model is not an argument"),
-        ({"compile": True, "compile__mode": "default", "compile__options": {"a": 1}}, ValueError, "not both of them"),
+        ({"compile": True, "compile__mode": "default", "compile__options": {"a": 1}}, ValueError, "got both"),
     ],
 )
 def test_bad_parameters(given, error, sentence):
