@@ -116,7 +116,7 @@ __all__ = [
     "warm_start_curve",
 ]
 
-# Where each name is: it is imported when it is first asked for, so that the help of the command line needs no torch.
+# The module of each name. A name is imported on its first use, so that the help of the command line needs no torch.
 _PLACES = {
     "estimator": ["LBGapClassifier"],
     "experiments": [

@@ -1,4 +1,4 @@
-"""Checks of plain parameters: one sentence that names the parameter, what is allowed and what came."""
+"""Checks of parameters. An error is one sentence with the parameter, the allowed values and the given value."""
 
 import contextlib
 import functools
@@ -12,20 +12,20 @@ from typing import Any, TypeGuard
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
-# No layer and no data set is larger.
+# Layers and data sets are not larger than this.
 _MOST_SIZE = 2**31 - 1
 _SHOWN = 200
-# What the user calls the thing that a prefix of nested parameters stands for.
+# The user's name for the object that a prefix of nested parameters stands for.
 OWNERS = {"module": "net"}
 _LARGEST = float(np.finfo(np.float32).max)
 
 
 class WrongArgument(ValueError, TypeError):
-    """An argument that is of a wrong type or outside its allowed values; scikit-learn's error is both as well."""
+    """An argument has a wrong type or value. Like scikit-learn's own error, it is a ValueError and a TypeError."""
 
 
 def shown(value: Any) -> str:
-    """Return a value as it is shown in an error: on one line, cut to a fixed length."""
+    """Return a value as a text for an error, on one line and cut to a fixed length."""
     try:
         text = " ".join(repr(value).split())
     except Exception:  # the repr of a user's object may raise anything
@@ -34,21 +34,21 @@ def shown(value: Any) -> str:
 
 
 def check_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Check flags, ``verbose``, ``n_jobs`` and ``random_state`` of a call: the first line of a public function.
+    """Check flags, ``verbose``, ``n_jobs`` and ``random_state`` in the first line of a public function.
 
-    Numbers and choices are left to the function, which knows what is allowed.
+    The function itself checks numbers and choices, because it knows their allowed values.
 
     Parameters
     ----------
     function : callable
-        Its arguments that are annotated as bool are flags.
+        The function. Its arguments that are annotated as bool are flags.
     given : mapping
-        Its arguments by name: ``locals()`` in its first line.
+        The arguments by name, that is ``locals()`` in the first line of the function.
 
     Raises
     ------
     WrongArgument
-        In one sentence that names the argument.
+        With one sentence that names the argument.
     """
     for name in _plain_parameters(function):
         if name == "random_state":
@@ -81,9 +81,9 @@ def check_kind(name: str, value: Any, kind: type) -> None:
 
 
 def check_text(name: str, value: Any, *, or_none: bool = False) -> None:
-    """Raise an error unless ``value`` is a text, or None where that is allowed."""
+    """Raise an error unless ``value`` is a string, or None where that is allowed."""
     if not (isinstance(value, str) or (or_none and value is None)):
-        raise WrongArgument(f"{name} must be {_or_none(or_none)}a text; got {shown(value)}.")
+        raise WrongArgument(f"{name} must be {_or_none(or_none)}a string; got {shown(value)}.")
 
 
 def check_n_jobs(n_jobs: Any) -> None:
@@ -100,45 +100,45 @@ def check_flag(name: str, value: Any) -> None:
 
 @contextlib.contextmanager
 def given_to(prefix: str, target: Any, given: dict[str, Any]) -> Iterator[None]:
-    """Turn what ``target`` raises about its arguments into a ValueError that names our parameters.
+    """Turn an error of ``target`` about its arguments into a ValueError that names our parameters.
 
     Parameters
     ----------
     prefix : str
-        For example ``"optimizer"``.
+        Prefix of the parameters, for example ``"optimizer"``.
     target : class or callable
-        What is called inside.
+        The class or function that is called inside the context.
     given : dict
-        Its arguments from the user, by their name without the prefix.
+        The arguments from the user, by their names without the prefix.
     """
     try:
         yield
     except Exception as error:  # the target may be the user's, and may raise anything
         text = str(error)
         if isinstance(error, ValueError | TypeError) and text.startswith(f"{prefix} must "):
-            raise  # a sentence of ours
+            raise  # the error is already one of this package
         blamed = [name for name in given if re.search(rf"\b{re.escape(name)}\b", text)] or list(given)
         names = ", ".join(f"{prefix}__{name}" for name in blamed) or OWNERS.get(prefix, prefix)
-        what = f"as {getattr(target, '__name__', target)} takes it" if blamed else "one that works here"
+        what = f"valid for {getattr(target, '__name__', target)}" if blamed else "one that works here"
         raise WrongArgument(f"{names} must be {what}: {text or type(error).__name__}") from error
 
 
 @contextlib.contextmanager
 def naming_data(*names: str) -> Iterator[None]:
-    """Make errors about X or y say so: those of scikit-learn, NumPy and torch often name neither."""
+    """Make errors about X or y name them, because scikit-learn, NumPy and torch often do not."""
     try:
         yield
     except NotFittedError:
         raise
-    except Exception as error:  # an object of the user may raise anything when it is made an array
+    except Exception as error:  # an object of the user may raise anything when it becomes an array
         text = str(error)
         if isinstance(error, ValueError | TypeError) and re.search(rf"\b({'|'.join(names)}|estimator)\b", text):
             raise
         what = "an array with a row per sample" if len(names) == 1 else "arrays with a row and a label per sample"
         kind = TypeError if isinstance(error, TypeError) else ValueError
         words = "could not convert string" in text
-        way_out = "; encode columns of words before, for example with OneHotEncoder in a pipeline" if words else ""
-        raise kind(f"{' and '.join(names)} must be {what}: {text or type(error).__name__}{way_out}") from error
+        advice = "; encode columns of words first, for example with OneHotEncoder in a pipeline" if words else ""
+        raise kind(f"{' and '.join(names)} must be {what}: {text or type(error).__name__}{advice}") from error
 
 
 def is_integer(value: Any, least: int) -> TypeGuard[int]:
@@ -147,11 +147,11 @@ def is_integer(value: Any, least: int) -> TypeGuard[int]:
 
 
 def is_number(value: Any, *, finite: bool = True) -> bool:
-    """Say whether ``value`` is a real number that float32 can hold, or infinite if that is allowed, and no flag."""
+    """Say whether ``value`` is a real number that float32 can hold (or infinite, if that is allowed) and not a flag."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         return False
     if isinstance(value, numbers.Integral):
-        return abs(int(value)) < 2**63  # torch takes no larger ones
+        return abs(int(value)) < 2**63  # torch does not accept larger integers
     return abs(float(value)) <= _LARGEST if finite else not math.isnan(value)
 
 
@@ -162,14 +162,14 @@ def check_integer(name: str, value: Any, least: int = 1, *, or_none: bool = Fals
 
 
 def check_sizes(**sizes: Any) -> None:
-    """Raise an error unless every argument is an integer that a layer or a data set can have as a size."""
+    """Raise an error unless every argument is an integer that can be the size of a layer or a data set."""
     for name, value in sizes.items():
         if not is_integer(value, 1) or int(value) > _MOST_SIZE:
             raise WrongArgument(f"{name} must be an integer from 1 to {_MOST_SIZE}; got {shown(value)}.")
 
 
 def check_shape(name: str, value: Any, length: int | None = None, *, empty: bool = False) -> None:
-    """Raise an error unless ``value`` is a tuple or list of sizes, of this length where it is given."""
+    """Raise an error unless ``value`` is a tuple or list of sizes, of the given length if there is one."""
     sizes = value if isinstance(value, tuple | list) else None
     right = sizes is not None and all(is_integer(size, 1) and int(size) <= _MOST_SIZE for size in sizes)
     if not right or (length is not None and len(value) != length) or not (len(value) or empty):
@@ -178,7 +178,7 @@ def check_shape(name: str, value: Any, length: int | None = None, *, empty: bool
 
 
 def is_one_of(value: Any, allowed: Collection[Any]) -> bool:
-    """Say whether ``value`` is None or a text, and among those allowed; an array, for one, cannot be compared."""
+    """Say whether ``value`` is None or a string, and is allowed. Other values, such as arrays, cannot be compared."""
     return (value is None or isinstance(value, str)) and value in allowed
 
 
@@ -186,7 +186,7 @@ def is_flat(value: Any) -> bool:
     """Say whether ``value`` is a sequence or an array of one dimension."""
     try:
         return np.ndim(value) == 1
-    except ValueError:  # nested lists of several lengths
+    except ValueError:  # nested lists of different lengths
         return False
 
 
@@ -212,19 +212,19 @@ def check_max_samples(max_samples: Any) -> None:
 
 
 def resolve_max_samples(max_samples: int | float | None, n_samples: int) -> int:
-    """Return how many of ``n_samples`` samples it stands for: at least one, at most all of them.
+    """Return the number of samples that ``max_samples`` stands for: at least one, at most ``n_samples``.
 
     Parameters
     ----------
     max_samples : int, float or None
-        So many samples (int), this fraction of them (float in (0, 1]), or all (None).
+        A number of samples (int), a fraction of them (float in (0, 1]), or all of them (None).
     n_samples : int
-        How many there are.
+        Number of samples that exist.
 
     Raises
     ------
     ValueError
-        For anything else.
+        If ``max_samples`` is anything else.
     """
     check_max_samples(max_samples)
     if max_samples is None:
@@ -254,7 +254,7 @@ def check_fraction(name: str, value: Any, *, above: float | None = None) -> None
 
 
 def check_random_state(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
-    """Return a RandomState; for None a fresh one, never NumPy's global one as scikit-learn's function of this name."""
+    """Return a RandomState. For None it is a new one, not NumPy's global one as in scikit-learn."""
     if isinstance(random_state, np.random.RandomState):
         return random_state
     if random_state is None or (is_integer(random_state, 0) and int(random_state) < 2**32):

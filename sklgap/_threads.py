@@ -1,4 +1,4 @@
-"""How many threads torch computes with: set for a block and for the calling thread alone."""
+"""The number of threads that torch computes with, set for a block and only for the calling thread."""
 
 import os
 import threading
@@ -8,18 +8,18 @@ from typing import Any
 
 import torch
 
-# The process that imported the package. One with another id was forked from it.
+# The process that imported the package. A process with another id was forked from it.
 _PROCESS = os.getpid()
-# A setting is read, made and corrected in three steps, which no other thread's may come between.
+# A setting is read, made and corrected in three steps, and no other thread may come in between.
 _TURN = threading.RLock()
 if hasattr(os, "register_at_fork"):  # a fork between the steps would leave the lock taken in the new process
     os.register_at_fork(before=_TURN.acquire, after_in_parent=_TURN.release, after_in_child=_TURN.release)
 
 
 def usable_threads(n_threads: int | None = None) -> int:
-    """Return how many threads a block gets that asks for ``n_threads`` (None: what torch is set to).
+    """Return the number of threads of a block that asks for ``n_threads`` (None stands for torch's current setting).
 
-    It is 1 in a forked process, which would wait for ever for the threads of its parent.
+    In a forked process it is 1, because such a process would wait forever for the threads of its parent.
     """
     if is_forked():
         return 1
@@ -33,7 +33,7 @@ def is_forked() -> bool:
 
 @contextmanager
 def using_threads(n_threads: int | None = None) -> Iterator[None]:
-    """Within it the calling thread computes with `usable_threads`; afterwards as before, whatever happened."""
+    """Compute with `usable_threads` in the calling thread; restore its old setting after the block in any case."""
     before, wanted = _own_threads(), usable_threads(n_threads)
     if wanted == before:
         yield
@@ -46,18 +46,18 @@ def using_threads(n_threads: int | None = None) -> Iterator[None]:
 
 
 def _own_threads() -> int:
-    with _TURN:  # a thread that asks for the first time takes what is set at that moment
+    with _TURN:  # a thread that asks for the first time takes the setting of that moment
         return torch.get_num_threads()
 
 
 def _set_threads(n_threads: int) -> None:
-    """Set the threads of the calling thread only.
+    """Set the number of threads of the calling thread only.
 
-    ``torch.set_num_threads`` sets two things (seen with OpenMP and MKL, torch 2.13): the number of threads of the
-    calling thread, and the number that every thread takes which has not computed yet. Threads that have computed keep
-    theirs. The second number is put back here, by a thread that ends at once; it is torch's setting as a new thread
-    sees it, so what the user has set meanwhile in another thread stays. Only a thread of the user's that computes for
-    the first time in the instant between the two would take ``n_threads``.
+    ``torch.set_num_threads`` sets two numbers (observed with OpenMP and MKL, torch 2.13): that of the calling thread,
+    and that of every thread that has not computed yet. Threads that have computed do not change. A thread that ends at
+    once restores the second number here. That number is torch's setting as a new thread sees it, so a setting that the
+    user makes meanwhile in another thread stays. Only a thread of the user that computes for the first time in the
+    instant between the two steps would take ``n_threads``.
     """
     with _TURN:
         default = _in_a_new_thread(torch.get_num_threads)

@@ -1,11 +1,11 @@
-"""Where an error comes from, read from its traceback."""
+"""The origin of an error, read from its traceback."""
 
 import dis
 from types import TracebackType
 
 
 def innermost(error: BaseException) -> TracebackType | None:
-    """Return the last entry of the traceback: where the error was raised, or the function in C was called."""
+    """Return the last entry of the traceback: where the error was raised, or where a C function was called."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -13,6 +13,6 @@ def innermost(error: BaseException) -> TracebackType | None:
 
 
 def raised_by_code(error: BaseException) -> bool:
-    """Say whether a ``raise`` in the code raised it, rather than the interpreter between two instructions: Ctrl-C."""
+    """Say whether a ``raise`` in the code raised the error; the interpreter itself raises Ctrl-C."""
     trace = innermost(error)
     return trace is not None and dis.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"

@@ -1,7 +1,7 @@
-"""The vocabulary of the package on one page.
+"""The types of the package on one page.
 
-Everything below the estimator speaks of parameters as a dict of named tensors in the order of
-``module.named_parameters()``; the flat form of such a dict is called ``theta``, of shape ``(n_params,)``.
+Everything below the estimator holds parameters as a dict of named tensors in the order of
+``module.named_parameters()``. The flat form of such a dict is called ``theta`` and has the shape ``(n_params,)``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ Params = dict[str, Tensor]
 Buffers = dict[str, Tensor]
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
-# -- what a user gives -----------------------------------------------------------------------------------------------
+# -- what a user passes ----------------------------------------------------------------------------------------------
 
 
 class SupportsArray(Protocol):
@@ -42,7 +42,7 @@ Inputs = ArrayLike | SparseMatrix | Mapping[str, ArrayLike] | Dataset[Any] | Dat
 
 
 class Estimator(Protocol):
-    """A classifier of ours, a skorch net, a pipeline or a search: what it is, its fitted parts tell."""
+    """A classifier of this package, a skorch net, a pipeline or a search. Its fitted parts show which one it is."""
 
     def fit(self, X: Any, y: Any, /) -> Any:
         """Train."""
@@ -56,7 +56,7 @@ class Classifier(Estimator, Protocol):
 
 
 # -- the choices -----------------------------------------------------------------------------------------------------
-# The checks read the allowed values from here, by ``typing.get_args``.
+# The checks read the allowed values from here with ``typing.get_args``.
 
 BatchNormPolicy = Literal["batch", "population", "running"]
 Solver = Literal["auto", "lbfgsb", "lbfgsb-scaled", "power"]
@@ -76,7 +76,7 @@ MissingUtterances = Literal["error", "skip"]
 
 
 class Mix(NamedTuple):
-    """A second target of n samples: ``y`` of shape (n, ...), and how much it counts, ``weight`` of shape (n,)."""
+    """A second target of n samples: ``y`` of shape (n, ...), and its ``weight`` of shape (n,) in the loss."""
 
     y: Tensor
     weight: Tensor
@@ -88,11 +88,11 @@ class Batch(NamedTuple):
     ``X`` holds the inputs of n samples: a tensor of shape (n, *features), a tuple of tensors for ``module(*X)``, or a
     dict of tensors for ``module(**X)``. ``y`` has shape (n, ...).
 
-    ``weight`` of shape (n,) says how often each sample counts: a weight of 2 is a sample given twice. ``factor`` of
-    shape (n,) multiplies the losses of the samples and leaves what they count for as it is: multiplicative noise.
-    ``extra`` holds further tensors of n samples by name: what a remedy has drawn for them. ``mix`` gives every sample a
-    second target; ``weight`` is then needed, and says how much y counts. ``number`` is the number of the batch in the
-    training, counted from 0.
+    ``weight`` of shape (n,) says how often each sample counts, so a weight of 2 is a sample given twice. ``factor`` of
+    shape (n,) multiplies the losses of the samples, as multiplicative noise does, and does not change how often they
+    count. ``extra`` holds further tensors of n samples by name, such as what a remedy has drawn for them. ``mix`` gives
+    every sample a second target; it needs ``weight``, which then says how much y counts. ``number`` is the number of
+    the batch in the training, counted from 0.
     """
 
     X: Tensor
@@ -120,12 +120,12 @@ class Batch(NamedTuple):
 
 
 class Aux(NamedTuple):
-    """What a loss evaluation reports beside its value, all of it at the point where no remedy has moved the weights.
+    """What a loss evaluation reports besides its value, at the point where no remedy has moved the weights.
 
-    ``loss`` is the clean mean loss, before any penalty; ``y_pred`` the outputs of shape (n, n_classes), part of the
-    graph until the loss has been differentiated; ``buffers`` the batch-norm statistics after the evaluation.
-    ``weights`` of shape (n,) is what each sample counts for in the mean, by its class and its own weight; None where
-    all count alike.
+    ``loss`` is the clean mean loss, before any penalty. ``y_pred`` holds the outputs of shape (n, n_classes), which are
+    part of the graph until the loss has been differentiated. ``buffers`` holds the batch-norm statistics after the
+    evaluation. ``weights`` of shape (n,) is the weight of each sample in the mean, from its class and its own weight.
+    It is None if all samples have equal weights.
     """
 
     loss: Tensor
@@ -135,11 +135,11 @@ class Aux(NamedTuple):
 
     @property
     def mass(self) -> float | Tensor:
-        """What the samples count for together: by this, the means of several parts are averaged."""
+        """The total weight of the samples, which weights the means of several parts."""
         return float(len(self.y_pred)) if self.weights is None else self.weights.sum()
 
     def average(self, rows: Tensor) -> Tensor:
-        """Return the mean of a quantity of the samples, of shape (n,), in which they count as they do in the loss."""
+        """Return the mean of a quantity of the samples, of shape (n,), with the weights that they have in the loss."""
         if self.weights is None:
             return rows.mean()
         return (self.weights * rows).sum() / self.weights.sum().clamp_min(torch.finfo(self.weights.dtype).tiny)

@@ -202,7 +202,7 @@ BAD_DATA = {
     "too large for float32": (with_value(1e300), Y, "Input X contains infinity or a value too large"),
     "complex": (X + 1j, Y, "Complex data not supported"),
     "strings": (np.full((60, 4), "a"), Y, "could not convert string to float|dtype='numeric'"),
-    "words": (np.full((60, 4), "a", dtype=object), Y, "'a'; encode columns of words before, .* OneHotEncoder in a pip"),
+    "words": (np.full((60, 4), "a", dtype=object), Y, "'a'; encode columns of words first, .* OneHotEncoder in a pip"),
     "one column of words": (np.array([[1.0, "B6"]] * 60, dtype=object), Y, "float: 'B6'; encode columns of words"),
     "sparse tensor": (torch.from_numpy(X).to_sparse(), Y, "sparse_output=False"),
     "sparse labels": (X, scipy.sparse.csr_matrix(Y[:, None]), "sparse_output=False"),

@@ -208,7 +208,7 @@ def test_parameters():
             "compile__backnd is not an argument of torch.compile, .*did you mean 'backend'",
         ),
         ({"compile__model": None}, TypeError, "compile__model is not an argument"),
-        ({"compile": True, "compile__mode": "default", "compile__options": {"a": 1}}, ValueError, "not both of them"),
+        ({"compile": True, "compile__mode": "default", "compile__options": {"a": 1}}, ValueError, "got both"),
     ],
 )
 def test_bad_parameters(given, error, sentence):
@@ -328,6 +328,6 @@ def test_adversarial_training_takes_gradients_of_the_rows_of_the_module_itself(m
         given = {"remedies": [Adversarial()], **more, **kwargs}
         return small(net=Mlp, batch_size=20, **given).fit(X, Y)
 
-    with pytest.warns(CompileWarning, match="a remedy takes gradients of the rows"):
+    with pytest.warns(CompileWarning, match="a remedy takes gradients with respect to the inputs"):
         model = fitted(**AOT)
     assert model.train_loss_ == pytest.approx(fitted().train_loss_, rel=1e-5)

@@ -121,7 +121,7 @@ REFUSED = {
     "softmax over rows": (WrongSoftmax, "every row by itself"),
     "functional batch norm": (FunctionalNorm, "every row by itself"),
     "no running statistics": (forgetful, "track_running_stats=True"),
-    "DataParallel": (wrapped, r"DataParallel: pass its \.module"),
+    "DataParallel": (wrapped, r"DataParallel; pass its \.module"),
     "traced": (scripted, "scripted or traced"),
     "a traced part": (lambda: nn.Sequential(scripted()), "its part '0'"),
 }

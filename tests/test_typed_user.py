@@ -63,5 +63,7 @@ def test_typed_options_are_the_keywords_of_the_function(options, accepted):
 
 
 def test_unknown_options_are_named_at_run_time_too():
-    with pytest.raises(TypeError, match=r"batchnorm is not an argument here; Objective takes batch_norm, chunk_size"):
+    with pytest.raises(
+        TypeError, match=r"batchnorm is not an option of Objective; its options are batch_norm, chunk_size"
+    ):
         check_objective((object(), None), [[1.0]], [0], batchnorm="batch")

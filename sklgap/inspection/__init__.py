@@ -1,4 +1,4 @@
-"""Measurements on trained models."""
+"""Measurements on trained models: sharpness, curvature, gradient noise, and the loss along paths and planes."""
 
 from sklgap.inspection._adaptive_sharpness import adaptive_sharpness
 from sklgap.inspection._average_sharpness import average_sharpness

@@ -1,4 +1,4 @@
-"""Adaptive sharpness: the loss's rise in a box that scales with the weights, as in Kwon et al. (2021)."""
+"""Adaptive sharpness: the rise of the loss in a box that scales with the weights, as in Kwon et al. (2021)."""
 
 from collections.abc import Sequence
 from typing import Unpack, overload
@@ -45,47 +45,58 @@ def adaptive_sharpness(
     random_state: int | np.random.RandomState | None = None,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> Sharpness | list[Sharpness]:
-    r"""Sharpness that does not change when layers are rescaled and the function stays the same.
+    r"""Measure a sharpness that does not change when layers are rescaled and the function stays the same.
 
-    The rise of the mean loss f in a box whose sides are proportional to the weights,
+    The value is the rise of the mean loss f in a box whose sides are proportional to the weights,
 
     .. math:: 100 \cdot \frac{\max_{|y_i| \le \epsilon |x_i|} f(x + y) - f(x)}{1 + f(x)},
 
-    which is Metric 2.1 of [1]_ without the constant 1 in its box. Multiplying the weights of a layer by a factor and
-    dividing those of the next by it multiplies the box likewise: in the limit of exact maximisation the value is
-    invariant, and the solvers here are equivariant too.
+    This is Metric 2.1 of [1]_ without the constant 1 in its box. Multiplying the weights of a layer by a factor, and
+    dividing those of the next layer by the same factor, rescales the box in the same way. With exact maximisation the
+    value is invariant, and the solvers here are equivariant too.
 
     Parameters
     ----------
     estimator : estimator or Objective
-        As in `sharpness`; an Objective restricted to a subspace has no weights of its own, and is refused.
+        As in `sharpness`, but not an `Objective` that is restricted to a subspace, because its coordinates are not
+        weights.
     X, y : array-like
-        Rows that f is the mean over. None with an `Objective`.
+        Samples over which f is averaged. None with an `Objective`, which holds its data.
     epsilon : float or sequence of float, default=1e-3
-        Largest relative change of a weight. The box is smaller than that of `sharpness`: weights that are zero, such
-        as biases at their start, do not move.
-    solver, max_iter, n_restarts, max_samples, random_state, **kwargs
-        As in `sharpness`. ``"lbfgsb"`` and ``"lbfgsb-scaled"`` are not equivariant: with them, rescaled layers give
-        another value.
+        Largest relative change of a weight. The box is smaller than that of `sharpness`. Weights that are zero, such as
+        biases at their start, do not move.
+    solver : {"auto", "lbfgsb", "lbfgsb-scaled", "power"}, default="auto"
+        As in `sharpness`. ``"lbfgsb"`` and ``"lbfgsb-scaled"`` are not equivariant, so they give another value for
+        rescaled layers.
+    max_iter : int, default=None
+        Number of gradients or iterations, as in `sharpness`.
+    n_restarts : int, default=None
+        Number of random starts of ``"auto"``, as in `sharpness`.
+    max_samples : int, float or None, default=None
+        Number of samples to measure on (int), or a fraction of them (float in (0, 1]). None uses all samples.
+    random_state : int, RandomState or None, default=None
+        Seed of the samples and of the restarts.
+    **kwargs
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------
     Sharpness or list of Sharpness
-        A list, in the order given, if ``epsilon`` is a sequence.
+        One record, or a list in the given order if ``epsilon`` is a sequence.
 
     Raises
     ------
     ValueError
-        As `sharpness`, and for a model whose weights are all zero.
+        As for `sharpness`, and if all weights of the model are zero.
 
     See Also
     --------
-    sharpness : Metric 2.1, which rescaling layers changes.
-    rescale_layers : Same function, other weights.
+    sharpness : Metric 2.1, which changes when layers are rescaled.
+    rescale_layers : A copy of a model with other weights and the same function.
 
     Notes
     -----
-    Cost and memory: as `sharpness` in the full space. This is the element-wise, maximum-norm form of [2]_
+    Cost and memory are those of `sharpness` in the full space. This is the element-wise, maximum-norm form of [2]_
     (:math:`T_w = \mathrm{diag}(|w|)`, :math:`p = \infty`), in the units of [1]_.
 
     References
@@ -114,9 +125,14 @@ def adaptive_sharpness(
     search = check_search(epsilon, solver, max_iter, n_restarts, random_state)
     objective = check_objective(estimator, X, y, max_samples=max_samples, random_state=search.rng, **kwargs)
     if hasattr(objective, "subspace"):
-        raise ValueError("estimator must not be an Objective restricted to a subspace: it has no weights of its own.")
+        raise ValueError(
+            "estimator must not be an Objective that is restricted to a subspace, because the coordinates of a "
+            "subspace are not weights."
+        )
     unit = objective.theta0.abs()
     if not bool(unit.any()):
-        raise ValueError("The weights must not all be zero: the box of the adaptive sharpness would be a point.")
+        raise ValueError(
+            "The weights must not all be zero, because the box of the adaptive sharpness would be a single point."
+        )
     records = maximize(objective, unit, search, name="adaptive sharpness")
     return records if np.ndim(epsilon) else records[0]

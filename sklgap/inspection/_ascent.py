@@ -1,8 +1,8 @@
-"""How the solver ``"auto"`` of Metric 2.1 climbs over a box.
+"""Steps over the vertices of a box, for the solver ``"auto"`` of Metric 2.1.
 
 A convex function has its maximum at a vertex of the box, so every step goes to a vertex. `VertexAscent` is the usual
-way. `annealed_vertex` finds a vertex to start from. `flip_coordinates` and `flip_weakest` leave a vertex that no
-gradient leads away from.
+way to climb. `annealed_vertex` finds a vertex to start from. `flip_coordinates` and `flip_weakest` leave a vertex from
+which no gradient leads away.
 """
 
 import contextlib
@@ -12,35 +12,35 @@ from torch import Tensor
 
 from sklgap.inspection._maximizers import Points
 
-# These numbers are ours, from trials on enumerated quadratics and trained nets: see docs/results.
+# These numbers come from our trials on enumerated quadratics and on trained nets; see docs/results.
 _MOMENTUM = 0.5
-# The annealing: from nearly linear positions to nearly signs.
+# The annealing begins with nearly linear positions and ends with nearly pure signs.
 _FIRST_SLOPE, _LAST_SLOPE = 0.3, 10.0
 _INERTIA = 0.3
 _SMALL = 0.02
 
 
 class VertexAscent:
-    r"""Go from vertex to vertex along the gradient, with momentum; it can be continued.
+    r"""Go from vertex to vertex along the gradient, with momentum. An ascent can be continued.
 
     .. math:: m_k = \frac{1}{2} m_{k-1} + \nabla f(x + y_k), \quad y_{k+1} = b \, \mathrm{sign}(m_k)
 
-    Without momentum it is the generalised power method. That rises in every step where f is convex. Where f is not, it
-    may circle between two vertices.
+    Without momentum this is the generalised power method. It raises f in every step if f is convex. If f is not convex,
+    it may circle between two vertices.
 
     Parameters
     ----------
     points : Points
-        Where f is evaluated.
+        The function f, evaluated at offsets from the centre.
     start : Tensor of shape (n_params,)
         The first offset.
 
     Attributes
     ----------
     f_max, argmax, slope
-        The best vertex of this ascent: f, the offset, and the gradient there.
+        The value of f, the offset and the gradient at the best vertex of this ascent.
     ended : bool
-        Whether its gradients point to the vertex where it is.
+        Whether the gradients point to the vertex that the ascent has reached.
     """
 
     def __init__(self, points: Points, start: Tensor) -> None:
@@ -52,7 +52,7 @@ class VertexAscent:
         self.ended = False
 
     def climb(self, max_iter: int) -> None:
-        """Make up to ``max_iter`` steps of one gradient each; fewer where the ascent ends."""
+        """Make up to ``max_iter`` steps of one gradient each. Stop earlier if the ascent ends."""
         for _ in range(max_iter):
             if self.ended:
                 return
@@ -65,7 +65,7 @@ class VertexAscent:
             self.offset = following
 
     def take(self, other: "VertexAscent") -> None:
-        """Let the best vertex be that of another ascent where that is higher."""
+        """Take over the best vertex of another ascent if it is higher."""
         if other.f_max > self.f_max:
             self.f_max, self.argmax, self.slope = other.f_max, other.argmax, other.slope
 
@@ -78,29 +78,30 @@ def annealed_vertex(
     saturation: float | None = None,
     without: Tensor | float = 0.0,
 ) -> Tensor:
-    r"""Return the vertex that positions inside the box harden to: mean-field annealing.
+    r"""Return the vertex that mean-field annealing of positions inside the box ends at.
 
     .. math:: y_{k+1} = 0.3 \, y_k + 0.7 \, b \tanh(\beta_k b g_k / \mathrm{rms}(b g_k))
 
-    with :math:`g_k` the gradient at :math:`y_k` and :math:`\beta_k` rising from 0.3 to 10. At first this is power
-    iteration, which finds the leading eigenvector of the Hessian in the scale of the box. At last it is vertex
-    ascent. In between the coordinates settle on a sign one after the other, those with the largest forces first.
+    Here :math:`g_k` is the gradient at :math:`y_k`, and :math:`\beta_k` rises from 0.3 to 10. At first this is power
+    iteration, which finds the leading eigenvector of the Hessian in the scale of the box. In the end it is vertex
+    ascent. In between, the coordinates settle on a sign one after the other, and those with the largest forces settle
+    first.
 
     Parameters
     ----------
     points : Points
-        Where f is evaluated.
+        The function f, evaluated at offsets from the centre.
     n_steps : int
-        Gradients.
+        Number of gradients.
     generator : torch.Generator
-        Draws the first position, near the centre.
+        Draws the first position, which lies near the centre.
     saturation : float, optional
-        Follow the mean of l / (1 + l / saturation), with l the loss of a sample, where the losses of samples are
-        known. The mean loss of a classifier rises without bound in the samples that are wrong already. They dominate
-        its gradient, and an ascent ends on a plateau. Limited losses let the other samples count too.
+        If the losses of samples are known, follow the mean of l / (1 + l / saturation), where l is the loss of a
+        sample. The mean loss of a classifier rises without bound in the samples that are already wrong. They dominate
+        its gradient, and an ascent then ends on a plateau. With limited losses the other samples count too.
     without : Tensor, default=0.0
-        Subtracted from every gradient. With the gradient of the centre the vertex follows the curvature alone: the
-        opposite vertex is then as good a start.
+        Vector subtracted from every gradient. With the gradient at the centre, the vertex follows the curvature alone,
+        and the opposite vertex is then an equally good start.
     """
     bounds = points.bounds
     noise = torch.randn(bounds.shape, generator=generator, dtype=torch.float64)
@@ -123,9 +124,9 @@ def annealed_vertex(
 
 
 def flip_coordinates(ascent: VertexAscent, n_flipped: int) -> bool:
-    """Move ``n_flipped`` coordinates at once to their opposite bounds as long as that raises f; say whether any did.
+    """Flip ``n_flipped`` coordinates at once to their opposite bounds while that raises f; say whether f rose.
 
-    All choices of coordinates are tried, in the order of what the linear model of f loses by them, the least first.
+    All choices of coordinates are tried. The choice by which the linear model of f loses least comes first.
     """
     bounds = ascent.points.bounds
     choices = torch.combinations(bounds.nonzero().flatten(), n_flipped)
@@ -145,8 +146,8 @@ def flip_coordinates(ascent: VertexAscent, n_flipped: int) -> bool:
 
 
 def flip_weakest(ascent: VertexAscent, share: float, n_steps: int) -> None:
-    """Flip a share of the coordinates of the best vertex, those that f depends on least, and climb from there."""
-    # What is at the centre has no opposite: a bound of zero, or a slope of zero where the vertex was found.
+    """Flip a share of the coordinates of the best vertex, those on which f depends least, and climb from there."""
+    # A coordinate at the centre has no opposite. Its bound is zero, or its slope was zero where the vertex was found.
     gain = torch.where(ascent.argmax != 0, ascent.argmax * ascent.slope, torch.inf)
     n_flipped = max(1, round(share * int((ascent.argmax != 0).sum())))
     weakest = gain <= gain.kthvalue(n_flipped).values

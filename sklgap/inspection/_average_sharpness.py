@@ -1,4 +1,4 @@
-"""Average-case sharpness: by how much the loss is larger after a random step, on average."""
+"""Average-case sharpness: how much a random step raises the loss on average."""
 
 import math
 from typing import Unpack
@@ -16,9 +16,9 @@ from sklgap.inspection._normalized_logits import measured_objective
 from sklgap.objective import Objective
 from sklgap.objective._check import Measurable, ObjectiveOptions
 
-# See the docstring for where they are from.
+# The docstring says where these defaults come from.
 SIGMA, ADAPTIVE_SIGMA = 0.01, 0.05
-# A rise below this share of the loss is of the size of rounding in float32.
+# A rise below this share of the loss is as small as rounding errors in float32.
 _ROUNDING = 1e-6
 
 
@@ -36,12 +36,12 @@ def average_sharpness(
     random_state: int | np.random.RandomState | None = None,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> Flatness:
-    r"""Average-case sharpness: by how much the loss is larger after a random step, on average.
+    r"""Measure the average-case sharpness: how much a random step raises the loss on average.
 
     .. math:: E_{\xi \sim N(0, I)} f(x + \sigma T \xi) - f(x)
 
-    with T the identity, or the sizes of the weights, ``T = diag(|x|)``. Steps come in pairs, with :math:`\xi` and
-    :math:`-\xi`: the slope of f cancels in their mean.
+    T is the identity, or ``T = diag(|x|)`` with the sizes of the weights. Steps come in pairs :math:`\xi` and
+    :math:`-\xi`, so that the slope of f cancels in the mean of a pair.
 
     Parameters
     ----------
@@ -49,47 +49,47 @@ def average_sharpness(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective` in the full space.
     X, y : array-like
-        Samples that f is the mean over. None with an `Objective`.
+        Samples over which f is averaged. None with an `Objective`, which holds its data.
     sigma : float, default=None
-        Standard deviation of a step of one weight. None: 0.01, or 0.05 of the weight with ``adaptive``. 0.05 is the
-        smallest scale in the scripts of Andriushchenko et al. (2023) for CIFAR-10. 0.01 is our choice: about a quarter
-        of a usual weight in a layer of 512 inputs; an absolute step of 0.05 would destroy such a net.
+        Standard deviation of a step of one weight. None means 0.01, or 0.05 of the weight with ``adaptive``. 0.05 is
+        the smallest scale in the scripts of Andriushchenko et al. (2023) for CIFAR-10. 0.01 is our choice: it is about
+        a quarter of a usual weight in a layer of 512 inputs. An absolute step of 0.05 would destroy such a net.
     adaptive : bool, default=False
-        Whether steps are relative to the weights. Then rescaled layers with the same function have the same expected
-        value. A weight of zero stays where it is.
+        Whether steps are relative to the weights. If so, rescaled layers with the same function have the same expected
+        value, and a weight of zero does not move.
     normalize_logits : bool, default=False
-        Whether f is the cross entropy of logits with mean 0 and variance 1 over the classes of each sample
-        (Andriushchenko et al., 2023). Then the scale of the logits does not matter.
+        Whether f is the cross entropy of logits that have mean 0 and variance 1 over the classes of each sample
+        (Andriushchenko et al., 2023). If so, the scale of the logits does not matter.
     n_pairs : int, default=50
-        Pairs of steps, at least 2.
+        Number of pairs of steps, at least 2.
     max_samples : int, float or None, default=None
-        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
+        Number of samples to measure on (int), or a fraction of them (float in (0, 1]). None uses all samples.
     random_state : int, RandomState or None, default=None
-        Draws samples and steps.
+        Seed of the samples and the steps.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------
     Flatness
-        ``standard_error`` is over the pairs of steps.
+        The record. Its ``standard_error`` is over the pairs of steps.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, a loss that is not finite at the point measured or after a step, or
-        ``adaptive`` and weights that are all zero.
+        If a parameter is outside its allowed values; if the loss is not finite at the measured point or after a step;
+        or if ``adaptive`` is True and all weights are zero.
 
     See Also
     --------
     ball_sharpness : The worst case instead of the average.
-    hessian_trace : Of a smooth net, the value for small steps is sigma ** 2 / 2 times the trace of T H T.
+    hessian_trace : For small steps and a smooth net, the value is sigma ** 2 / 2 times the trace of T H T.
 
     Notes
     -----
-    The length of a step is about :math:`\sigma \|T\|_F`, and has no bound. The standard error covers the draw of the
-    steps, not that of the samples by ``max_samples``. Cost: ``2 * n_pairs + 1`` evaluations of the loss, each a third
-    of a gradient.
+    The length of a step is about :math:`\sigma \|T\|_F` and has no bound. The standard error covers the draw of the
+    steps, but not the draw of the samples by ``max_samples``. The cost is ``2 * n_pairs + 1`` evaluations of the loss,
+    each a third of a gradient.
 
     References
     ----------
@@ -99,7 +99,7 @@ def average_sharpness(
 
     Examples
     --------
-    A quadratic form whose Hessian has the trace 3: the expectation is 0.1 ** 2 / 2 * 3.
+    The Hessian of this quadratic form has the trace 3, so the expected value is 0.1 ** 2 / 2 * 3:
 
     >>> import torch
     >>> from sklgap.inspection import average_sharpness
@@ -122,7 +122,7 @@ def average_sharpness(
         rises = _rises(objective, sigma, adaptive, n_pairs, generator) - f0
     if not np.isfinite(rises).all():
         raise ValueError(
-            f"sigma must be so small that the loss stays finite; at sigma={sigma:g} it is not for "
+            f"sigma must be so small that the loss stays finite; with sigma={sigma:g} the loss is not finite for "
             f"{int((~np.isfinite(rises)).sum())} of {n_pairs} pairs of steps."
         )
     value = float(rises.mean())
@@ -153,7 +153,7 @@ def _rises(objective: Objective, sigma: float, adaptive: bool, n_pairs: int, gen
 
 def _notes(rises: np.ndarray, f0: float, objective: Objective) -> tuple[str, ...]:
     if not rises.any():
-        return ("The loss is the same after every step, as in a dead or saturated net: a value of 0 says little.",)
+        return ("The loss is the same after every step, as in a dead or saturated net, so a value of 0 says little.",)
     if objective.dtype == torch.float32 and abs(rises.mean()) <= _ROUNDING * abs(f0):
-        return ("The value is as small as rounding errors in float32: measure with dtype=torch.float64.",)
+        return ("The value is as small as rounding errors in float32. Measure with dtype=torch.float64.",)
     return ()

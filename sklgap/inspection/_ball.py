@@ -1,12 +1,13 @@
 """The largest loss in an ellipsoid around the weights: the search behind the worst-case measures of flatness.
 
-The ellipsoid is ``{theta0 + radii * u : |u| <= 1}``, with one radius for each parameter. In u it is the unit ball.
+The ellipsoid is ``{theta0 + radii * u : |u| <= 1}``, with one radius for each parameter. In the coordinates u it is the
+unit ball.
 
-First a quadratic model of f in u is maximised exactly in a Krylov space of its Hessian, which starts from the gradient
-and from a random vector. On a quadratic f with no more parameters than products this is the solution. The maximiser of
-the model, its mirror image, the leading eigenvector with both signs and the gradient are then tried on f itself. From
-the best two f is climbed by ``u <- g / |g|``, the power method on a sphere (Journee et al., 2010), and by shorter
-projected steps where that does not rise.
+The search first maximises a quadratic model of f in u exactly, in a Krylov space of its Hessian that starts from the
+gradient and from a random vector. If f is quadratic and has no more parameters than products, this is the solution.
+Then the search evaluates f at the maximiser of the model, at its mirror image, at the leading eigenvector with both
+signs, and at the gradient. From the best two of these points it climbs f by ``u <- g / |g|``, the power method on a
+sphere (Journee et al., 2010). If that does not raise f, it takes shorter projected steps.
 """
 
 import math
@@ -24,20 +25,20 @@ from sklgap.objective import Objective
 
 ValueAndGradient = Callable[[Tensor], tuple[float, Tensor]]
 
-# Starts that f is climbed from, of those that the model gives.
+# The number of starts to climb from, among those that the model gives.
 _N_CLIMBED = 2
-# A climb ends when two steps in a row have raised f by less than this share of its rise.
+# A climb ends when two steps in a row raise f by less than this share of its rise.
 _SETTLED = 1e-3
 # The shortest projected step, in units of the ball.
 _SHORTEST = 1e-2
-# A note says that a step is rounded where its length in the precision of the weights is off by more than this share.
+# A note reports rounding if the length of the step, in the precision of the weights, is off by more than this share.
 _ROUNDED = 0.01
 
 
 class BallMaximum(NamedTuple):
-    """Where f is largest, as far as found.
+    """The point with the largest f that the search found.
 
-    ``step`` is in the parameters. ``length`` is that of the step after rounding, in units of the ball.
+    ``step`` is a step of the parameters. ``length`` is the length of the rounded step, in units of the ball.
     """
 
     f0: float
@@ -50,7 +51,7 @@ class BallMaximum(NamedTuple):
 
 
 class Points:
-    """Evaluates f in u and counts. A point where f is not finite has the value minus infinity: nothing climbs to it."""
+    """Evaluates f in u and counts. Where f is not finite, its value is minus infinity, so nothing climbs there."""
 
     def __init__(self, value_and_gradient: ValueAndGradient) -> None:
         self.function = value_and_gradient
@@ -81,18 +82,18 @@ def check_ball(rho: float, max_iter: int, n_products: int) -> None:
 def maximize_in_ball(
     objective: Objective, radii: Tensor, *, max_iter: int, n_products: int, generator: torch.Generator
 ) -> BallMaximum:
-    """Return the largest f found in the ellipsoid: a lower bound of the largest there is.
+    """Return the largest f found in the ellipsoid, which is a lower bound of the true maximum.
 
     Parameters
     ----------
     objective : Objective
-        Maximised around its ``theta0``, where it must be finite.
+        The function to maximise around its ``theta0``, where it must be finite.
     radii : Tensor of shape (n_params,)
-        Half axes of the ellipsoid. A parameter with radius 0 stays where it is.
+        Half axes of the ellipsoid. A parameter with radius 0 does not move.
     max_iter : int
-        Gradients that each climb may spend.
+        Number of gradients that each climb may spend.
     n_products : int
-        Hessian-vector products for the quadratic model.
+        Number of Hessian-vector products for the quadratic model.
     generator : torch.Generator
         Draws the random vector, on the CPU.
     """
@@ -104,7 +105,7 @@ def maximize_in_ball(
     points = Points(scaled)
     centre = points(torch.zeros_like(radii))
     if not math.isfinite(centre.value):
-        raise ValueError("The loss and its gradient must be finite at the point measured; they are not.")
+        raise ValueError("The loss and its gradient must be finite at the measured point; they are not.")
     random = torch.randn(len(radii), generator=generator).to(radii) * (radii > 0)
     directions, products, why = _starts(objective, radii, centre.gradient, random, n_products)
     starts = sorted((points(u) for u in directions), key=lambda point: -point.value)
@@ -116,8 +117,8 @@ def maximize_in_ball(
     rises = [max(0.0, end.value - centre.value) for end in ends]
     apart = 0.0 if max(rises) == 0 else 1 - min(rises) / max(rises)
     status = (
-        f"a lower bound: the best of {len(starts)} starts{why}; the climbs from {len(ends)} of them end "
-        f"{100 * apart:.1f} % apart; the step is {length:.3g} times as long as the ball allows"
+        f"a lower bound, the best of {len(starts)} starts{why}; the climbs from {len(ends)} of them end "
+        f"{100 * apart:.1f} % apart; the step has {100 * length:.3g} % of the largest allowed length"
     )
     return BallMaximum(
         f0=centre.value,
@@ -160,7 +161,7 @@ def _projected(u: Tensor) -> Tensor:
 def _starts(
     objective: Objective, radii: Tensor, gradient: Tensor, random: Tensor, n_products: int
 ) -> tuple[list[Tensor], int, str]:
-    """Return points of the ball to start from, the products made, and a remark where the quadratic model is missing."""
+    """Return the points to start from, the number of products, and a remark if there is no quadratic model."""
     steepest = unit(gradient if gradient.any() else random)
     plain = [steepest, -steepest]
     if n_products == 0:
@@ -178,7 +179,7 @@ def _starts(
 
 
 def _krylov(product: Callable[[Tensor], Tensor], seeds: list[Tensor], n_products: int) -> tuple[Tensor, np.ndarray]:
-    """Return an orthonormal basis of a block Krylov space, one vector in each row, and the operator in it."""
+    """Return an orthonormal basis of a block Krylov space, one vector in each row, and the operator in this basis."""
     queue = list(seeds)
     n = min(n_products, int((seeds[-1] != 0).sum()))
     basis = torch.empty((n, len(seeds[0])), dtype=seeds[0].dtype, device=seeds[0].device)
@@ -200,7 +201,7 @@ def _krylov(product: Callable[[Tensor], Tensor], seeds: list[Tensor], n_products
 
 
 def maximize_quadratic(gradient: np.ndarray, hessian: np.ndarray) -> list[np.ndarray]:
-    """Return the maximisers of ``g'z + z'Hz / 2`` in the unit ball: one, or two in the hard case.
+    """Return the maximisers of ``g'z + z'Hz / 2`` in the unit ball: one maximiser, or two in the hard case.
 
     A maximiser satisfies ``(mu - H) z = g`` with ``mu >= max(0, largest eigenvalue)`` (More and Sorensen, 1983).
     """
@@ -215,7 +216,7 @@ def maximize_quadratic(gradient: np.ndarray, hessian: np.ndarray) -> list[np.nda
         return g / np.maximum(mu - values, 1e-15 * scale)
 
     low, high = least, least + float(np.linalg.norm(g))
-    # Where g has no part along the leading eigenvector, no mu gives a point of the sphere: the rest is that vector.
+    # If g has no part along the leading eigenvector, no mu gives a point of the sphere, and that vector fills the rest.
     without = np.where(values >= least - 1e-12 * scale, 0.0, solution(least))
     hard = float(np.linalg.norm(g[values >= least - 1e-12 * scale])) <= 1e-12 * scale
     inside = float(np.linalg.norm(without))
@@ -235,7 +236,7 @@ def maximize_quadratic(gradient: np.ndarray, hessian: np.ndarray) -> list[np.nda
 
 
 def _length(centre: Tensor, step: Tensor, radii: Tensor) -> float:
-    """Return the length of the step in units of the ball, as it is after the weights are rounded."""
+    """Return the length of the step in units of the ball, after the weights are rounded."""
     moves = radii > 0
     rounded = ((centre + step) - centre)[moves].cpu().double() / radii[moves].cpu().double()
     return float(rounded.norm())
@@ -245,18 +246,19 @@ def _notes(centre: Point, best: Point, points: Points, length: float) -> list[st
     found = []
     if not centre.gradient.any():
         found.append(
-            "The gradient is exactly zero at the point measured: a saturated or dead net, or an exact minimum."
+            "The gradient is exactly zero at the measured point. The net is saturated or dead, or this is an exact "
+            "minimum."
         )
     if best.value <= centre.value:
-        found.append("The loss rose at no point tried, so a value of 0 says little.")
+        found.append("The loss did not rise at any point tried, so a value of 0 says little.")
     if points.n_not_finite:
         found.append(
-            f"The loss is not finite at {points.n_not_finite} of {points.n_gradients} points, which are left out."
+            f"The loss is not finite at {points.n_not_finite} of {points.n_gradients} points, and these are left out."
         )
     expected = norm(best.u)
     if length > 1 + _ROUNDED or (expected > 0 and abs(length / expected - 1) > _ROUNDED):
         found.append(
-            f"Rounded to the precision of the weights, the step is {length:.3g} times as long as the ball allows; "
-            "measure with dtype=torch.float64."
+            f"After rounding to the precision of the weights, the step has {100 * length:.3g} % of the largest allowed "
+            "length. Measure with dtype=torch.float64."
         )
     return found

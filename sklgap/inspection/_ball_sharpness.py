@@ -1,4 +1,4 @@
-"""The worst case in a ball: by how much the loss can rise within a Euclidean distance, as in Foret et al. (2021)."""
+"""The worst case in a ball: how much the loss can rise within a Euclidean distance, as in Foret et al. (2021)."""
 
 from typing import Unpack
 
@@ -32,11 +32,11 @@ def ball_sharpness(
     random_state: int | np.random.RandomState | None = None,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> Flatness:
-    r"""Worst case in a ball: by how much the loss can rise within a Euclidean distance of the weights.
+    r"""Measure the worst case in a ball: how much the loss can rise within a Euclidean distance of the weights.
 
     .. math:: \max_{\|T^{-1} e\|_2 \le \rho} f(x + e) - f(x)
 
-    with T the identity (Foret et al., 2021), or the sizes of the weights, ``T = diag(|x|)`` (Kwon et al., 2021).
+    T is the identity (Foret et al., 2021), or ``T = diag(|x|)`` with the sizes of the weights (Kwon et al., 2021).
 
     Parameters
     ----------
@@ -44,36 +44,38 @@ def ball_sharpness(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective` in the full space.
     X, y : array-like
-        Samples that f is the mean over. None with an `Objective`.
+        Samples over which f is averaged. None with an `Objective`, which holds its data.
     rho : float, default=None
-        Radius. None: 0.05, the value of Foret et al., or 0.5 with ``adaptive``, that of Kwon et al. for CIFAR-10.
+        Radius of the ball. None means 0.05, the value of Foret et al., or 0.5 with ``adaptive``, the value of Kwon et
+        al. for CIFAR-10.
     adaptive : bool, default=False
-        Whether steps are relative to the weights. Then rescaled layers with the same function have the same value. A
-        weight of zero stays where it is.
+        Whether steps are relative to the weights. If so, rescaled layers with the same function have the same value,
+        and a weight of zero does not move.
     normalize_logits : bool, default=False
-        Whether f is the cross entropy of logits with mean 0 and variance 1 over the classes of each sample
-        (Andriushchenko et al., 2023). Then the scale of the logits does not matter.
+        Whether f is the cross entropy of logits that have mean 0 and variance 1 over the classes of each sample
+        (Andriushchenko et al., 2023). If so, the scale of the logits does not matter.
     max_iter : int, default=20
-        Gradients of each of two climbs.
+        Number of gradients of each of the two climbs.
     n_products : int, default=20
-        Hessian-vector products for the starts. 0: start from the gradient alone.
+        Number of Hessian-vector products for the starts. 0 starts from the gradient alone.
     max_samples : int, float or None, default=None
-        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
+        Number of samples to measure on (int), or a fraction of them (float in (0, 1]). None uses all samples.
     random_state : int, RandomState or None, default=None
-        Draws samples, and a vector that the search for the leading eigenvector starts from.
+        Seed of the samples and of the vector from which the search for the leading eigenvector starts.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------
     Flatness
-        ``value`` is the largest rise found, a lower bound. ``status`` says how far apart the climbs ended.
+        The record. Its ``value`` is the largest rise found, a lower bound of the true rise. Its ``status`` says how far
+        apart the climbs end.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, a loss that is not finite at the point measured, or ``adaptive`` and
-        weights that are all zero.
+        If a parameter is outside its allowed values; if the loss is not finite at the measured point; or if
+        ``adaptive`` is True and all weights are zero.
 
     See Also
     --------
@@ -84,13 +86,13 @@ def ball_sharpness(
 
     Notes
     -----
-    For a small radius the value is :math:`\rho \|T g\| + \rho^2 \lambda / 2` with g the gradient, and at a minimum
+    For a small radius the value is :math:`\rho \|T g\| + \rho^2 \lambda / 2`, where g is the gradient. At a minimum
     :math:`\lambda` is the largest eigenvalue of T H T.
 
-    The search maximises a quadratic model exactly in a Krylov space. It climbs f from the best two of five starts: the
-    maximiser of the model and the leading eigenvector of the Hessian, both signs each, and the gradient. On a quadratic
-    with at most ``n_products`` parameters it is exact. Cost: at most ``2 * max_iter + 8`` gradients and ``n_products``
-    Hessian-vector products. Memory: ``n_products`` vectors of n_params.
+    The search maximises a quadratic model exactly in a Krylov space. Then it climbs f from the best two of five starts:
+    the maximiser of the model and the leading eigenvector of the Hessian, each with both signs, and the gradient. It is
+    exact for a quadratic f with at most ``n_products`` parameters. The cost is at most ``2 * max_iter + 8`` gradients
+    and ``n_products`` Hessian-vector products. The memory is ``n_products`` vectors of n_params numbers.
 
     References
     ----------
@@ -103,7 +105,7 @@ def ball_sharpness(
 
     Examples
     --------
-    A quadratic form with the curvatures 2 and 1, at its minimum: the rise is 2 rho ** 2 / 2.
+    At its minimum, a quadratic form with the curvatures 2 and 1 rises by 2 rho ** 2 / 2:
 
     >>> import torch
     >>> from sklgap.inspection import ball_sharpness

@@ -1,12 +1,12 @@
-"""The solver ``"auto"`` of Metric 2.1: climb from several starts, go on with the best one, try to leave its vertex.
+"""The solver ``"auto"`` of Metric 2.1: climb from several starts, continue with the best one, try to leave its vertex.
 
-Over the box f has many local maxima, and plateaus. On trained nets one start ends at 70 to 85 % of what another one
-finds with as many gradients. So starts of different kinds share the budget. The gradient's vertex is best where f is
-nearly linear. Annealing is best on quadratics. On limited losses it also crosses plateaus: there the samples that are
-wrong already hide the others. Random vertices find other basins.
+Over the box f has many local maxima and plateaus. On trained nets one start ends at 70 to 85 % of what another start
+finds with as many gradients, so starts of different kinds share the budget. The vertex that the gradient points to is
+best where f is nearly linear. Annealing is best on quadratics. With limited losses, annealing also crosses plateaus,
+where the samples that are already wrong hide the others. Random vertices find other basins.
 
-In few dimensions gradients are cheap. There all starts climb to their end, single coordinates and pairs are flipped,
-and L-BFGS-B looks for a maximum inside the box.
+In few dimensions gradients are cheap. There every start climbs to its end, the search flips single coordinates and
+pairs, and L-BFGS-B looks for a maximum inside the box.
 """
 
 import contextlib
@@ -27,26 +27,27 @@ from sklgap.inspection._maximizers import (
 
 FEW_DIMENSIONS = 20
 
-# What max_iter=None stands for: gradients in all.
+# The total number of gradients that max_iter=None stands for.
 BUDGET = 64
 BUDGET_IN_FEW = 600
-# What n_restarts=None stands for in few dimensions; in many it is as many random vertices as the budget has room for.
+# What n_restarts=None stands for in few dimensions. In many dimensions it means as many random vertices as fit the
+# budget.
 RESTARTS_IN_FEW = 10
-# Gradients beyond BUDGET that a search may spend while the maximum rises.
+# Gradients that a search may spend beyond BUDGET while the maximum rises.
 EXTENSION = 24
 
-# Steps of a start.
+# Steps from one start.
 _LEAST_STEPS, _MOST_STEPS = 6, 12
 _MOST_ANNEALED = 30
-_SHARE_OF_STARTS = 0.75  # of the budget; the best start has the rest
+_SHARE_OF_STARTS = 0.75  # of the budget; the rest goes to the best start
 _ANNEALED_IN_FEW, _STEPS_IN_FEW, _INSIDE_STEPS = 20, 8, 20
-# A search has converged where the last steps raised f by less than this share of the whole rise.
+# A search has converged if its last steps raised f by less than this share of the whole rise.
 _SETTLED = 0.01
-# Starts are equally high within this share of the rise.
+# Starts count as equally high within this share of the rise.
 _EQUAL = 1e-3
-# The maximum seems to lie inside the box where more than this share of the slopes point inwards.
+# The maximum seems to lie inside the box if more than this share of the slopes point inwards.
 _INWARD = 0.3
-# Shares of the coordinates that are flipped in turn.
+# The search flips these shares of the coordinates in turn.
 _FLIPPED = (0.4, 0.2, 0.1, 0.05)
 
 
@@ -71,13 +72,14 @@ def best_of_starts(
     f0 : float
         f at the centre of the box.
     gradient : Tensor of shape (n_params,)
-        Its gradient there.
+        Gradient of f at the centre.
     max_iter : int, optional
-        Gradients in all.
+        Total number of gradients.
     n_restarts : int, optional
-        Random vertices to start from, as far as three quarters of the budget allow; None: as many as they allow.
+        Number of random vertices to start from. All starts use at most three quarters of the budget. None means as many
+        vertices as fit.
     generator : torch.Generator
-        Draws them.
+        Draws the random vertices.
     """
     few = is_few(bounds)
     given = max_iter is not None
@@ -89,19 +91,19 @@ def best_of_starts(
 
 
 def is_few(bounds: Tensor) -> bool:
-    """Say whether so few coordinates can move that they are flipped one by one."""
+    """Say whether so few coordinates can move that the search flips them one by one."""
     return int((bounds > 0).sum()) <= FEW_DIMENSIONS
 
 
 def usual_gradients(dim: int | None) -> tuple[int, int]:
-    """Return the least and the most gradients that a search in ``dim`` dimensions usually spends; None: full space."""
+    """Return the least and the most gradients of a usual search in ``dim`` dimensions (None for the full space)."""
     if dim is not None and dim <= FEW_DIMENSIONS:
         return 2 * _ANNEALED_IN_FEW, BUDGET_IN_FEW
     return 3 * BUDGET // 8, BUDGET + EXTENSION
 
 
 class _Search:
-    """A search whose starts share the budget; the best one is continued."""
+    """A search whose starts share the budget and which continues from the best start."""
 
     def __init__(
         self,
@@ -116,7 +118,7 @@ class _Search:
         self.n_restarts, self.budget, self.generator = n_restarts, budget, generator
         self.ascents: list[VertexAscent] = []
         self.spread = math.nan
-        self.gain = math.inf  # of the last steps, as a share of the rise
+        self.gain = math.inf  # what the last steps gained, as a share of the rise
 
     def run(self) -> Maximum:
         """Search until the budget is spent or nothing rises."""
@@ -125,18 +127,18 @@ class _Search:
         points = self.points
         rise = points.f_max - self.f0
         if points.flat and not bool(self.gradient.any()):
-            return points.maximum("flat: the gradient was zero at every point tried", False)
+            return points.maximum("flat: the gradient is zero at every point tried", False)
         if not rise > 0:
-            return points.maximum(f"no rise at any of {points.n_evaluations} points", False, self.spread)
+            return points.maximum(f"the loss rises at none of {points.n_evaluations} points", False, self.spread)
         converged = self.gain < _SETTLED
         status = f"{points.n_evaluations} gradients from {len(self.ascents)} start{'s' * (len(self.ascents) > 1)}"
         if not math.isnan(self.spread):
-            status += f", the best two {100 * self.spread:.2g} % apart"
-        status += "; " + ("converged" if converged else "not converged: a larger max_iter may find more")
+            status += f"; the best two starts end {100 * self.spread:.2g} % apart"
+        status += "; converged" if converged else "; not converged, so a larger max_iter may find more"
         return points.maximum(status, converged, self.spread)
 
     def first_vertex(self) -> Tensor:
-        """Return the gradient's vertex; where the gradient is zero that is the centre, and a random one is taken."""
+        """Return the vertex that the gradient points to, or a random vertex if the gradient is zero."""
         vertex = self.points.bounds * self.gradient.sign()
         return vertex if bool(vertex.any()) else self.random_vertex()
 
@@ -150,7 +152,7 @@ class _Search:
         return ascent
 
     def compare(self) -> VertexAscent:
-        """Return the best ascent, and note by how much the second best is lower."""
+        """Return the best ascent, and store in ``spread`` how much lower the second best is."""
         ranked = sorted(self.ascents, key=lambda ascent: -ascent.f_max)
         rise = ranked[0].f_max - self.f0
         if len(ranked) > 1 and rise > 0:
@@ -158,7 +160,7 @@ class _Search:
         return ranked[0]
 
     def look_inside(self, start: Tensor, max_iter: int) -> None:
-        """Run L-BFGS-B from an offset, with f scaled so that SciPy's tolerances, which are absolute, are met late."""
+        """Run L-BFGS-B from an offset. SciPy's tolerances are absolute, so f is scaled to meet them late."""
         slopes = [self.gradient, *(ascent.slope for ascent in self.ascents)]
         largest = max(float(slope.abs().max()) for slope in slopes)
         if largest > 0:
@@ -180,12 +182,12 @@ class _Search:
         self._go_on(self.compare(), length + 2)
 
     def _agree(self) -> bool:
-        """Say whether the best three starts are equally high: then more of them find nothing else."""
+        """Say whether the best three starts are equally high, so that more starts would find nothing else."""
         best, *others = sorted((ascent.f_max for ascent in self.ascents), reverse=True)[:3]
         return len(others) == 2 and best - others[1] <= _EQUAL * (best - self.f0)
 
     def _go_on(self, best: VertexAscent, length: int) -> None:
-        """Continue an ascent, then leave its vertex by flips, of many coordinates or few, until none of them helps."""
+        """Continue an ascent. Then leave its vertex by flips of many or few coordinates until no flip helps."""
         best.climb(length)
         inside = self._is_inside(best)
         if inside:
@@ -209,7 +211,7 @@ class _Search:
 
 
 class _SearchInFew(_Search):
-    """A search in few dimensions: from every start it climbs to the end, and flips coordinates singly and in pairs."""
+    """A search in few dimensions: climb to the end from every start, and flip coordinates one by one and in pairs."""
 
     def search(self) -> None:
         points, generator = self.points, self.generator

@@ -19,32 +19,34 @@ NO_INTERVAL = (math.nan, math.nan)
 
 @dataclass(frozen=True)
 class DiffusionFit:
-    """The distance from the initial weights as a + b log t, and as the power law c t^d.
+    """Two fits to the distance from the initial weights: a + b log t, and the power law c t^d.
 
     Attributes
     ----------
     a, b : float
-        The line's value at t = 1, and its growth per unit of log t (natural logarithm): means over the trials.
+        The value of the line at t = 1, and its growth per unit of log t (natural logarithm). Both are means over
+        trials.
     a_interval, b_interval : tuple of two float
-        Their confidence intervals, by Student's t over the trials; NaN for a single trial, and for equal ones.
+        Confidence intervals of a and b, by Student's t over the trials. NaN for a single trial and for equal trials.
     slopes : tuple of float
-        b of each trial.
+        The growth b of each trial.
     r2 : float
-        Share of the variance of the distances within trials that the lines explain; NaN for constant distances.
+        Share of the variance of the distances within trials that the lines explain. NaN for constant distances.
     scale, exponent : float
-        c and d of the power law: geometric mean and mean over the trials.
+        The factor c and the exponent d of the power law: the geometric mean and the mean over the trials.
     exponent_interval : tuple of two float
-        Confidence interval of d, as that of b.
+        Confidence interval of the exponent d, computed like that of b.
     rss, power_rss : float
-        Residual sums of squares of the two laws, both in distance, each trial about its own fit.
+        Residual sums of squares of the two laws, both in distance. Each trial is compared with its own fit.
     aic, power_aic : float
-        Akaike's criterion of the two (smaller is better), summed over trials; they have as many parameters.
+        Akaike's criterion of the two laws, summed over trials. Smaller is better. The laws have equally many
+        parameters.
     window : tuple of two int
-        First and last number of updates fitted.
+        First and last number of updates in the fit.
     n_points : int
-        How many points were, in all trials.
+        Number of points in the fit, over all trials.
     confidence : float
-        Level of the intervals.
+        Confidence level of the intervals.
     """
 
     a: float
@@ -71,21 +73,32 @@ class DiffusionFit:
 
     @property
     def better(self) -> str:
-        """``"log"`` or ``"power"``: which has the smaller residual sum of squares."""
+        """The law with the smaller residual sum of squares: ``"log"`` or ``"power"``."""
         return "log" if self.rss <= self.power_rss else "power"
 
     def predict(self, n_updates: npt.ArrayLike) -> np.ndarray:
-        """Return a + b log t."""
+        """Return a + b log t for these numbers of updates.
+
+        Parameters
+        ----------
+        n_updates : array-like
+            Numbers of updates t, above 0.
+
+        Returns
+        -------
+        ndarray
+            The fitted distances, of the shape of ``n_updates``.
+        """
         return self.a + self.b * np.log(n_updates)
 
     def __str__(self) -> str:
         several = self.n_trials > 1
         if self.has_interval:
-            known = f"b in [{_text(self.b_interval)}] at {100 * self.confidence:g} % over trials"
+            known = f"{100 * self.confidence:g} % interval of the slope over trials [{_text(self.b_interval)}]"
         elif several:
-            known = "no interval: the trials are equal"
+            known = "no interval, because all trials are equal"
         else:
-            known = "no interval: one trial does not show how b varies over seeds, fit several"
+            known = "no interval, because one trial does not show how the slope varies over seeds"
         points = f"{self.n_points} points" + (f" of {self.n_trials} trials" if several else "")
         interval = f" [{_text(self.exponent_interval)}]" if self.has_interval else ""
         same = self.rss == self.power_rss
@@ -99,7 +112,7 @@ class DiffusionFit:
 
     @property
     def has_interval(self) -> bool:
-        """Whether there are two trials or more, and not all equal."""
+        """Whether there are at least two trials and they are not all equal."""
         return not math.isnan(self.b_interval[0])
 
 
@@ -110,50 +123,52 @@ def fit_diffusion(
     window: tuple[float, float] | None = None,
     confidence: float = 0.95,
 ) -> DiffusionFit:
-    r"""Fit :math:`\lVert w_t - w_0 \rVert = a + b \log t`, and a power law beside it.
+    r"""Fit :math:`\lVert w_t - w_0 \rVert = a + b \log t`, and a power law for comparison.
 
     Hoffer et al. (2017) find that at a constant high learning rate the distance from the initial weights grows like the
-    logarithm of the number of updates ("ultra-slow diffusion", as of a random walk on a random potential), where an
-    ordinary random walk would give a power law, :math:`\sqrt t`.
+    logarithm of the number of updates. They call this "ultra-slow diffusion", as of a random walk on a random
+    potential. An ordinary random walk would give a power law, :math:`\sqrt t`.
 
     Parameters
     ----------
     n_updates : array-like of shape (n_records,), or list of such
-        t: optimiser steps made. Records at 0 are left out: log 0 is not a number. One for all trials, or one for each.
+        Numbers t of optimiser steps. Give one sequence for all trials, or one for each trial. Records at t = 0 are left
+        out, because log 0 is not a number.
     distances : array-like of shape (n_records,) or (n_trials, n_records), or list of such
-        Euclidean distances from the initial weights, above 0. Intervals need several trials, which are trainings with
+        Euclidean distances from the initial weights, above 0. Intervals need several trials, that is, trainings with
         different seeds.
     window : tuple (first, last), default=None
-        Fit the records with first <= t <= last, at least 3; None: all of them. The paper's law is about the initial
-        phase; choose the window before looking at the fit.
+        Fit the records with first <= t <= last. There must be at least 3 of them. None fits all records. The law of the
+        paper describes the initial phase of training. Choose the window before you look at the fit.
     confidence : float, default=0.95
-        Level of the intervals, between 0 and 1.
+        Confidence level of the intervals, between 0 and 1.
 
     Returns
     -------
     DiffusionFit
+        Both fits, with intervals over the trials.
 
     Raises
     ------
     ValueError
-        For fewer than 3 different t in the window, values that are not finite, distances of 0 or less within it,
-        trials of unequal numbers in the two, or a parameter outside its allowed values.
+        If the window holds fewer than 3 different t, values that are not finite, or distances of 0 or less; if the two
+        arguments hold different numbers of trials; or if a parameter is outside its allowed values.
 
     See Also
     --------
-    recorded : n_updates and distances as a recorder with ``at_updates="log"`` wrote them.
+    recorded : Numbers of updates and distances from a recorder with ``at_updates="log"``.
     WeightDistanceDisplay : Draws distances and fits.
 
     Notes
     -----
-    Both laws have two parameters and are fitted to each trial by least squares in the distance (the power law from the
-    straight line in log-log coordinates on), so that their residuals compare.
+    Both laws have two parameters and are fitted to each trial by least squares in the distance, so that their residuals
+    can be compared. The fit of the power law starts from the straight line in log-log coordinates.
 
-    Intervals are Student's t over the fits of the trials, and hold for new seeds. One trial has none: its points are
-    not independent, as what moves the weights away from the curve stays for later records. An interval from the
-    residuals about one line takes them for independent, and covers the mean slope in a few percent of cases at a
-    nominal 95 % (``examples/benchmarks/intervals.py``). For the same reason the difference of the AIC is too large,
-    the more so the denser the records.
+    Intervals are Student's t intervals over the fits of the trials, and they hold for new seeds. A single trial has no
+    interval, because its points are not independent: what moves the weights away from the curve remains in later
+    records. An interval from the residuals about one line assumes independent points. At a nominal 95 % it covers the
+    mean slope in a few percent of cases (``examples/benchmarks/intervals.py``). For the same reason the difference of
+    the AIC is too large, and more so the denser the records are.
 
     References
     ----------
@@ -239,7 +254,7 @@ def _power_law(x: np.ndarray, y: np.ndarray) -> _PowerLaw:
 
 
 def _aic(rss: float, n_points: int) -> float:
-    """Return n log(RSS / n) + 2 k with k = 3: two coefficients and the variance."""
+    """Return n log(RSS / n) + 2 k with k = 3 for two coefficients and the variance."""
     return (n_points * math.log(rss / n_points) if rss > 0 else -math.inf) + 6
 
 
@@ -251,17 +266,17 @@ def _trials(n_updates: Any, distances: Any) -> list[tuple[Any, Any]]:
     if not _is_several(n_updates):
         n_updates = [n_updates] * len(distances)
     if not len(distances):
-        raise ValueError(f"distances must hold at least one trial; got {distances!r}.")
+        raise ValueError(f"distances must contain at least one trial; got {distances!r}.")
     if len(n_updates) != len(distances):
         raise ValueError(
-            "n_updates must be one sequence for all trials, or one for each of at least 1; got "
-            f"{len(n_updates)} for {len(distances)} trials."
+            "n_updates must be one sequence for all trials or one sequence for each trial; got "
+            f"{len(n_updates)} sequences for {len(distances)} trials."
         )
     return list(zip(n_updates, distances, strict=True))
 
 
 def _is_several(values: Any) -> bool:
-    """Say whether the values are sequences, one a trial, and not numbers."""
+    """Say whether the values are sequences, one for each trial, and not numbers."""
     try:
         return np.ndim(values) > 1
     except ValueError:  # sequences of different lengths
@@ -272,18 +287,21 @@ def _select(n_updates: Any, distances: Any, window: Any) -> tuple[np.ndarray, np
     try:
         t, distance = np.asarray(n_updates, dtype=float), np.asarray(distances, dtype=float)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"n_updates and distances must be sequences of numbers; {error}.") from error
+        raise ValueError(f"n_updates and distances must be sequences of numbers; NumPy reports: {error}.") from error
     if t.ndim != 1 or t.shape != distance.shape:
         raise ValueError(
-            f"n_updates and distances must be of one length, in one dimension; got shapes {t.shape}, {distance.shape}."
+            "n_updates and distances must have one dimension and the same length; got the shapes "
+            f"{t.shape} and {distance.shape}."
         )
     first, last = _check_window(window)
     chosen = (t > 0) & (t >= first) & (t <= last)
     t, distance = t[chosen], distance[chosen]
     if not np.isfinite(t).all() or not np.isfinite(distance).all() or not (distance > 0).all():
-        raise ValueError("distances must be finite and above 0, and n_updates finite, within the window.")
+        raise ValueError("Within the window, distances must be finite and above 0, and n_updates must be finite.")
     if len(np.unique(t)) < 3:
-        raise ValueError(f"window must hold at least 3 different numbers of updates above 0; got {len(np.unique(t))}.")
+        raise ValueError(
+            f"window must contain at least 3 different numbers of updates above 0; got {len(np.unique(t))}."
+        )
     return t, distance
 
 

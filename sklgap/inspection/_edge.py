@@ -1,18 +1,18 @@
-"""Where a training is relative to the edge of stability: what its largest eigenvalues over their thresholds say.
+"""Where a training is relative to the edge of stability, judged by its largest eigenvalues over their thresholds.
 
-The first half of the updates is left out: a net may begin sharp, and it takes time to sharpen.
+The first half of the updates is left out, because a net may begin sharp, and sharpening takes time.
 """
 
 from typing import Literal
 
 import numpy as np
 
-# At the edge: the largest eigenvalue is at least this share of the threshold.
+# A record is at the edge if its largest eigenvalue is at least this share of the threshold.
 AT_EDGE = 0.9
-# A training is at the edge where this share of its late records is at least.
+# A training is at the edge if at least this share of its late records is.
 _MOSTLY = 0.5
-# Far above: a median of the late records beyond so many times the threshold. Our choice; trainings of ours that ride at
-# the edge are at most 1.2 times as high.
+# A training is far above the threshold if the median of its late records is more than this multiple of it. This is our
+# choice: our trainings that stay at the edge are at most 1.2 times as high as the threshold.
 _FAR_ABOVE = 2.0
 
 Place = Literal["far above", "at", "below"]
@@ -24,7 +24,7 @@ def late_records(n_updates: np.ndarray, relative: np.ndarray) -> np.ndarray:
 
 
 def share_at_edge(relative: np.ndarray) -> float:
-    """Return the share of the records at the edge or beyond it; NaN of no records."""
+    """Return the share of the records at the edge or beyond it; NaN if there are no records."""
     return float(np.mean(relative >= AT_EDGE)) if len(relative) else float("nan")
 
 
@@ -36,8 +36,8 @@ def place_of(late: np.ndarray) -> Place:
 
 
 def far_above(who: str) -> str:
-    """Return what is to be thought of a training that stays far above its threshold."""
+    """Return a sentence on what it means if a training stays far above its threshold."""
     return (
         f"{who} stays far above the threshold, where the updates of the optimiser alone would diverge on a quadratic "
-        "loss: either something else bounds them, such as gradient clipping, or the loss is far from quadratic."
+        "loss. Either something else bounds the updates, such as gradient clipping, or the loss is far from quadratic."
     )

@@ -1,14 +1,16 @@
-"""Extreme eigenpairs of a symmetric operator that is known by its products, multiple eigenvalues included.
+"""Extreme eigenpairs of a symmetric operator that is known by its products, including multiple eigenvalues.
 
-Rayleigh-Ritz in a subspace that grows by one product at a time, in the direction of the residual of a wanted pair that
-has not converged. From one start this is Lanczos' method with full orthogonalisation; a full subspace is reduced to
-its best Ritz vectors and grows again (thick restart: Wu and Simon, SIAM J. Matrix Anal. Appl. 22, 2000).
+The method is Rayleigh-Ritz in a subspace. The subspace grows by one product at a time, in the direction of the residual
+of a wanted pair that has not converged. From one start this is Lanczos' method with full orthogonalisation. A full
+subspace is reduced to its best Ritz vectors and grows again (thick restart: Wu and Simon, SIAM J. Matrix Anal. Appl.
+22, 2000).
 
-Such a subspace holds one vector of each eigenspace at most: of a double eigenvalue it never sees the second copy. So
-once all wanted pairs have converged, everything found is set aside and a second subspace is grown from a random start
-in the orthogonal complement. What it sees beyond the wanted eigenvalues joins the first subspace; it ends when an
-eigenvector beyond them would have shown itself. Since the second subspace need not find the next eigenvalues, which
-are set aside too, that takes a fraction of the first search, commonly about 10 products.
+Such a subspace holds at most one vector of each eigenspace, so it never sees the second copy of a double eigenvalue.
+Therefore, once all wanted pairs have converged, the solver sets everything it has found aside. It grows a second
+subspace from a random start in the orthogonal complement. Any eigenvalue beyond the wanted ones that it sees there
+joins the first subspace. The second search ends when an eigenvector beyond them would have shown itself. It need not
+find the next eigenvalues, which are set aside too, so it takes a fraction of the first search, commonly about 10
+products.
 """
 
 from typing import NamedTuple
@@ -19,13 +21,13 @@ from torch import Tensor
 
 from sklgap.inspection._krylov import BudgetSpent, Products, combination, dots, norm, orthonormalise, remainder
 
-# Vectors that a subspace holds beside twice those wanted: more, up to the second number, where they are short enough
-# to be less than the third in numbers.
+# Number of vectors that a subspace holds in addition to twice the wanted ones. It is larger, up to the second number,
+# if the vectors are so short that together they hold less than the third number of entries.
 _SPARE, _MORE, _NUMBERS = 20, 100, 2**22
-# Probability that the second search overlooks an eigenvector beyond the wanted ones; after a start from those of an
-# operator nearby, which was searched too, it need not be as small.
+# Probability that the second search overlooks an eigenvector beyond the wanted ones. It need not be as small after a
+# start from the eigenvectors of a nearby operator, which was searched too.
 _OVERLOOKED, _OVERLOOKED_NEARBY = 1e-3, 0.05
-# Residuals that rounding leaves, relative to the largest eigenvalue: measured on nets with batch norm.
+# Residuals that rounding leaves, relative to the largest eigenvalue, measured on nets with batch norm.
 _ATTAINABLE = {torch.float32: 3e-6, torch.float64: 1e-13}
 
 
@@ -40,26 +42,26 @@ class Eigenpairs(NamedTuple):
 
 
 class RitzSpace:
-    """An orthonormal basis, its images under the operator, and the Ritz pairs of the two.
+    """An orthonormal basis, its images under the operator, and the resulting Ritz pairs.
 
     Parameters
     ----------
     products : Products
         The operator.
     n_bottom, n_top : int
-        Ritz pairs at either end that a restart must keep.
+        Number of Ritz pairs at either end that must survive a restart.
     outside : Tensor of shape (m, n), default=None
-        The basis stays orthogonal to these orthonormal rows, and residuals are taken without their components: the
-        operator is its compression to their orthogonal complement.
+        The basis stays orthogonal to these orthonormal rows, and residuals are taken without their components. The
+        operator is then compressed to their orthogonal complement.
 
     Attributes
     ----------
     values : ndarray of shape (size,)
-        Ritz values, ascending.
+        Ritz values in ascending order.
     coefficients : ndarray of shape (size, size)
-        Column i: the Ritz vector i in the basis.
+        Column i holds the coefficients of the Ritz vector i in the basis.
     n_grown : int
-        Vectors added, those that restarts removed included.
+        Number of vectors added, including those that restarts removed.
     """
 
     def __init__(self, products: Products, n_bottom: int, n_top: int, outside: Tensor | None = None) -> None:
@@ -76,14 +78,14 @@ class RitzSpace:
         self.size = self.n_grown = 0
 
     def grow(self, direction: Tensor) -> None:
-        """Add a direction, or a random one where that is in the span already: one product."""
+        """Add a direction, or a random one if the span already holds it. This costs one product."""
         vector = orthonormalise(direction, *self.outside, self.basis[: self.size])
         if not vector.any():
             vector = orthonormalise(self.products.random(), *self.outside, self.basis[: self.size])
         self.add(vector, self.products(vector))
 
     def add(self, vector: Tensor, image: Tensor) -> None:
-        """Add a unit vector orthogonal to the basis, whose image is known."""
+        """Add a unit vector that is orthogonal to the basis and whose image is known."""
         if self.size == self.capacity:
             self._restart()
         self.basis[self.size], self.images[self.size] = vector, image
@@ -94,7 +96,7 @@ class RitzSpace:
         self.values, self.coefficients = np.linalg.eigh(self.projected[: self.size, : self.size])
 
     def wanted(self) -> list[int]:
-        """Return the indices of the wanted Ritz pairs, as far as there are so many."""
+        """Return the indices of the wanted Ritz pairs that exist so far."""
         bottom, top = min(self.n_bottom, self.size), max(self.size - self.n_top, 0)
         return sorted({*range(bottom), *range(top, self.size)})
 
@@ -111,7 +113,7 @@ class RitzSpace:
         return remainder(self.image(i) - float(self.values[i]) * self.vector(i), *self.outside)
 
     def squared_residuals(self) -> np.ndarray:
-        """Return the squared norms of all residuals, with what rounding may hide added."""
+        """Return the squared norms of all residuals, plus what rounding may hide."""
         images = self.images[: self.size]
         gram = dots(images, images.T)
         squares = np.einsum("ij,ik,kj->j", self.coefficients, gram, self.coefficients) - self.values**2
@@ -129,7 +131,7 @@ class RitzSpace:
         self.projected[: self.size, : self.size] = np.diag(self.values)
 
     def _restart(self) -> None:
-        """Keep the wanted pairs and, at their ends, half of the others."""
+        """Reduce the subspace to the wanted pairs and, at their ends, half of the others."""
         wanted = self.n_bottom + self.n_top
         share = (self.capacity - wanted) // 2 / wanted
         bottom = self.n_bottom + int(share * self.n_bottom)
@@ -137,30 +139,31 @@ class RitzSpace:
         self.keep([*range(bottom), *range(self.size - top, self.size)])
 
 
-# Columns rotated at once.
+# Number of columns that are rotated at once.
 _BLOCK = 2**16
 
 
 def extreme_eigenpairs(
     products: Products, n_bottom: int, n_top: int, tol: float, start: Tensor | None = None
 ) -> Eigenpairs:
-    """Find the ``n_bottom`` smallest and the ``n_top`` largest eigenvalues, each as often as it is one.
+    """Find the ``n_bottom`` smallest and the ``n_top`` largest eigenvalues, counted with their multiplicity.
 
     Parameters
     ----------
     products : Products
         The operator, with a budget of at least n_bottom + n_top products.
     n_bottom, n_top : int
-        Together at least 1 and at most the dimension.
+        Numbers of smallest and largest eigenvalues. Their sum is at least 1 and at most the dimension.
     tol : float
         Largest residual norm relative to the eigenvalue; see `tolerances`.
     start : Tensor of shape (dimension,), default=None
-        A sum of eigenvectors of an operator nearby: the subspace begins with it, and the second search is shorter. It
-        begins at random in any case, so that what the sum lacks is found. None: a random vector.
+        A sum of eigenvectors of a nearby operator, from which the subspace starts. The second search is then shorter.
+        It starts at random in any case, so that it finds what the sum lacks. None starts from a random vector.
 
     Returns
     -------
     Eigenpairs
+        The wanted pairs and how the search ended.
     """
     space = RitzSpace(products, n_bottom, n_top)
     complete, share = False, 0.1
@@ -186,17 +189,18 @@ def extreme_eigenpairs(
 def tolerances(values: np.ndarray, tol: float, dtype: torch.dtype) -> np.ndarray:
     """Return the residual norms at which eigenvalues count as converged.
 
-    ``tol`` times the eigenvalue; for those below a hundredth of the largest, tol / 100 times the largest; and never
-    less than what rounding allows.
+    The norm is ``tol`` times the eigenvalue. For eigenvalues below a hundredth of the largest one, it is tol / 100
+    times the largest one. It is never less than what rounding allows.
     """
     sizes = np.abs(values)
     return np.maximum(tol * sizes, max(tol / 100, _ATTAINABLE[dtype]) * sizes.max())
 
 
 def _unconverged(space: RitzSpace, tol: float) -> Tensor | None:
-    """Return the residual of a wanted pair that has not converged; None if all have.
+    """Return the residual of a wanted pair that has not converged; None if all pairs have.
 
-    From one start all residuals are parallel. The inner ends of the wanted pairs converge last and are looked at first.
+    From one start all residuals are parallel. The inner ends of the wanted pairs converge last, so they come first
+    here.
     """
     allowed = tolerances(space.values, tol, space.basis.dtype)
     for i in sorted(space.wanted(), key=lambda i: abs(i - space.size / 2)):
@@ -207,7 +211,7 @@ def _unconverged(space: RitzSpace, tol: float) -> Tensor | None:
 
 
 def _add_overlooked(space: RitzSpace, tol: float, share: float, chance: float) -> bool:
-    """Look for eigenvectors beyond the wanted ones in the orthogonal complement; add them and say whether there are."""
+    """Look for eigenvectors beyond the wanted ones in the complement; add them, and say whether there were any."""
     ends = _ends(space, tol, share)
     _set_aside(space, ends)
     rounding = 10 * torch.finfo(space.basis.dtype).eps * np.abs(space.values).max()
@@ -234,9 +238,9 @@ def _add_overlooked(space: RitzSpace, tol: float, share: float, chance: float) -
 class _End(NamedTuple):
     """One end of the spectrum, for the search beyond it.
 
-    ``position`` (0 or -1) and ``side`` (-1 or 1) of its extreme eigenvalue; the ``inner`` most wanted eigenvalue there
-    and its tolerance ``slack``; the ``margin`` that setting aside may cost; and the ``bound``: an eigenvalue of the
-    complement beyond it may be one that was overlooked.
+    ``position`` (0 or -1) and ``side`` (-1 or 1) locate its extreme eigenvalue. ``inner`` is the innermost wanted
+    eigenvalue at this end, and ``slack`` its tolerance. ``margin`` is what setting pairs aside may cost. An eigenvalue
+    of the complement beyond ``bound`` may be one that was overlooked.
     """
 
     position: int
@@ -262,10 +266,11 @@ def _ends(space: RitzSpace, tol: float, share: float) -> list[_End]:
 
 
 def _set_aside(space: RitzSpace, ends: list[_End]) -> None:
-    """Reduce the space to the wanted pairs and to those whose coupling to the complement is weak.
+    """Reduce the space to the wanted pairs and to pairs whose coupling to the complement is weak.
 
-    Let H have an eigenvalue mu beyond the wanted ones. With Ritz values t_i < mu and residuals r_i set aside, the
-    complement has one of at least mu - sum_i |r_i|^2 / (mu - t_i): pairs are set aside while the sum is below margin.
+    Let H have an eigenvalue mu beyond the wanted ones. If Ritz values t_i < mu with residuals r_i are set aside, the
+    complement has an eigenvalue of at least mu - sum_i |r_i|^2 / (mu - t_i). So pairs are set aside while the sum is
+    below the margin.
     """
     wanted = space.wanted()
     squares, costs = space.squared_residuals(), np.zeros(space.size)
@@ -278,14 +283,15 @@ def _set_aside(space: RitzSpace, ends: list[_End]) -> None:
 
 
 def _decided(rest: RitzSpace, distance: float, residual: float, slack: float, rounding: float, chance: float) -> bool:
-    """Say whether the extreme Ritz pair of the complement, ``distance`` inside the bound, shows that none is beyond.
+    """Say whether the extreme Ritz pair of the complement, ``distance`` inside the bound, rules out any beyond it.
 
-    An eigenvector beyond the bound has, in a random start in n dimensions, a component of at least delta / sqrt(n) but
-    for a probability of delta, the ``chance``. While the rest of the spectrum keeps to an interval of width w that ends
-    a gap g before the bound, m products magnify it by the Chebyshev polynomial T_m(1 + 2 g / w) or more (Kuczynski and
-    Wozniakowski, SIAM J. Matrix Anal. Appl. 13, 1992): by then it stands out ten times and would be the Ritz vector.
+    A random start in n dimensions has a component of at least delta / sqrt(n) along an eigenvector beyond the bound,
+    except with a probability of delta, the ``chance``. Let the rest of the spectrum stay in an interval of width w that
+    ends a gap g before the bound. Then m products magnify the component by the Chebyshev polynomial T_m(1 + 2 g / w) or
+    more (Kuczynski and Wozniakowski, SIAM J. Matrix Anal. Appl. 13, 1992). Once it stands out ten times, it would be
+    the Ritz vector.
     """
-    if residual <= rounding:  # an invariant subspace: every eigenspace of the complement has shown itself
+    if residual <= rounding:  # an invariant subspace, in which every eigenspace of the complement has shown itself
         return True
     gap = distance - residual
     restarted = rest.n_grown > rest.size
@@ -294,7 +300,7 @@ def _decided(rest: RitzSpace, distance: float, residual: float, slack: float, ro
         needed = np.arccosh(10 * np.sqrt(rest.products.n_params) / chance) / np.arccosh(1 + 2 * gap / width)
         if rest.size > needed:
             return True
-    # The complement's extreme eigenvalue all but equals the bound: no larger one before it converged.
+    # The extreme eigenvalue of the complement nearly equals the bound, and no larger one converged before it.
     return residual <= slack and (gap <= 0 or rest.n_grown >= rest.capacity)
 
 
@@ -304,12 +310,12 @@ def _eigenpairs(space: RitzSpace, tol: float, complete: bool) -> Eigenpairs:
     residuals = np.array([norm(space.residual(i)) for i in wanted])
     within = residuals <= tolerances(space.values, tol, space.basis.dtype)[wanted]
     if complete and space.size == space.products.n_params:
-        status = "all converged in the whole space"
+        status = "all eigenpairs converged in the whole space"
     elif complete:
-        status = "all converged, and a second search found no others"
+        status = "all eigenpairs converged, and a second search found no others"
     elif within.all() and len(wanted) == space.n_bottom + space.n_top:
-        status = "all converged, but the products were spent before the second search for others ended"
+        status = "all eigenpairs converged, but the budget of products ended before the second search for others did"
     else:
         n_asked = space.n_bottom + space.n_top
-        status = f"{within.sum()} of {n_asked} converged when the products were spent"
+        status = f"{within.sum()} of {n_asked} eigenpairs converged before the budget of products ended"
     return Eigenpairs(space.values[wanted], vectors, residuals, complete, status)

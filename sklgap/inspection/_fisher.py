@@ -1,17 +1,17 @@
-r"""The Fisher matrix of the model's own distribution over classes: its diagonal and its trace, from random vectors.
+r"""The diagonal and the trace of the Fisher matrix of a model's own distribution over classes, from random vectors.
 
 .. math:: F = \frac{1}{n} \sum_{i=1}^n E_{y \sim p(\cdot | x_i)} \nabla \log p(y | x_i) \, \nabla \log p(y | x_i)^T
     = \frac{1}{n} \sum_{i=1}^n J_i^T (\mathrm{diag}(p_i) - p_i p_i^T) J_i
 
-with :math:`p_i` the probabilities of the classes, and :math:`J_i` the Jacobian of the logits. This is the true Fisher
-matrix, with labels of the model. The empirical one has the labels of the data. It is another matrix where the model is
-wrong, and it vanishes with the gradients where the model fits the data exactly (Kunstner et al., 2019).
+Here :math:`p_i` are the probabilities of the classes, and :math:`J_i` is the Jacobian of the logits. This is the true
+Fisher matrix, with labels from the model. The empirical Fisher matrix has the labels of the data. It differs where the
+model is wrong, and it vanishes with the gradients where the model fits the data exactly (Kunstner et al., 2019).
 
 With random signs s, the vectors :math:`v = \sqrt p \, s - p \, (\sqrt p \cdot s)` have mean zero and the covariance
-:math:`\mathrm{diag}(p) - p p^T`. So the gradient G of :math:`\frac{1}{n} \sum_i v_i \cdot z_i`, with z the logits, has
-:math:`n \, E \, G G^T = F` exactly, also where batch norm makes samples depend on each other. A draw costs one
-gradient, and no gradients of single samples. Labels drawn from the model would do as well. But where a model is sure of
-its classes, drawn labels almost never differ from its own, so that most draws would measure nothing.
+:math:`\mathrm{diag}(p) - p p^T`. Let G be the gradient of :math:`\frac{1}{n} \sum_i v_i \cdot z_i`, where z are the
+logits. Then :math:`n \, E \, G G^T = F` exactly, even if batch norm makes samples depend on each other. One draw costs
+one gradient and needs no gradients of single samples. Labels drawn from the model would also work. But if a model is
+sure of its classes, drawn labels almost never differ from its own, so most draws would measure nothing.
 """
 
 from typing import Any
@@ -25,43 +25,43 @@ from sklgap.objective._row_loss import RowLoss
 
 
 def squared_gradients(objective: Objective, n_draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return the diagonal of F, of shape (n_params,), and estimates of its trace, of shape (n_draws,); in float64.
+    """Return the diagonal of F, of shape (n_params,), and estimates of its trace, of shape (n_draws,), in float64.
 
     Raises
     ------
     ValueError
-        For a criterion that is not the cross entropy, or samples that do not count alike.
+        If the criterion is not the cross entropy, or if samples have unequal weights.
     """
     check_likelihood(objective)
-    wide = torch.float32 if objective.device.type == "mps" else torch.float64  # Apple's devices know no float64
+    wide = torch.float32 if objective.device.type == "mps" else torch.float64  # Apple's devices lack float64
     diagonal = torch.zeros_like(objective.theta0, dtype=wide)
     traces = []
     with objective.using_loss(RowLoss(_RandomOutputs(generator))):
         for _ in range(n_draws):
             squares = objective.gradient()[1].to(wide).square() * objective.n_samples
             if not bool(torch.isfinite(squares).all()):
-                raise ValueError("The gradient must be finite at the point measured; it is not.")
+                raise ValueError("The gradient must be finite at the measured point; it is not.")
             diagonal += squares / n_draws
             traces.append(squares.sum())
     return diagonal, torch.stack(traces).cpu()
 
 
 def check_likelihood(objective: Objective) -> None:
-    """Raise a ValueError unless the loss is the negative log-likelihood of classes, and samples count alike."""
+    """Raise a ValueError unless the loss is the negative log-likelihood of classes and samples have equal weights."""
     if not is_cross_entropy(objective):
         raise ValueError(
-            "The criterion must be torch.nn.CrossEntropyLoss for a Fisher matrix, which needs the probabilities of "
-            "classes."
+            "The criterion must be torch.nn.CrossEntropyLoss for a Fisher matrix, because it needs the probabilities "
+            "of classes."
         )
     if objective.data.weighted or objective.loss.counts is not None:
         raise ValueError(
-            "Samples must count alike for a Fisher matrix; got sample_weight, class weights or ignored targets: "
-            "measure the pair (module, torch.nn.CrossEntropyLoss()) on samples with a target."
+            "Samples must have equal weights for a Fisher matrix; got sample_weight, class weights or ignored "
+            "targets. Measure the pair (module, torch.nn.CrossEntropyLoss()) on samples with a target."
         )
 
 
 class _RandomOutputs:
-    """The mean inner product of logits with random vectors, which have the covariance ``diag(p) - p p^T``."""
+    """The mean inner product of logits with random vectors of the covariance ``diag(p) - p p^T``."""
 
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator

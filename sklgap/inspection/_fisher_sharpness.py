@@ -36,49 +36,50 @@ def fisher_sharpness(
     random_state: int | np.random.RandomState | None = None,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> Flatness:
-    r"""Worst case in an ellipsoid of the Fisher matrix: by how much the loss can rise while the outputs change little.
+    r"""Measure how much the loss can rise in an ellipsoid of the Fisher matrix, in which the outputs change little.
 
     .. math:: \max_{e^T D e \le \rho^2} f(x + e) - f(x), \qquad D_i = F_{ii} + \lambda \rho^2 / x_i^2
 
-    with F the Fisher matrix of the model, of which the diagonal is used. To second order, :math:`e^T F e / 2` is the
+    F is the Fisher matrix of the model; only its diagonal is used. To second order, :math:`e^T F e / 2` is the
     Kullback-Leibler divergence between the probabilities of the classes before and after the step e.
 
     Parameters
     ----------
     estimator : estimator or Objective
-        A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
-        (module, criterion), or an `Objective` in the full space. Its criterion is ``CrossEntropyLoss``.
+        A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair (module, criterion),
+        or an `Objective` in the full space. Its criterion must be ``CrossEntropyLoss``.
     X, y : array-like
-        Samples that f and F are means over. None with an `Objective`.
+        Samples over which f and F are averaged. None with an `Objective`, which holds its data.
     rho : float, default=0.1
-        Size of the ellipsoid; 0.1 is a divergence of some 0.005. It is our choice: what Kim et al. use we could not
-        verify in the paper.
+        Size of the ellipsoid. 0.1 corresponds to a divergence of some 0.005. This is our choice, because we could not
+        verify in the paper what Kim et al. use.
     damping : float, default=1.0
-        :math:`\lambda`. The part that it adds bounds the relative step: with 1, no weight moves by more than its own
-        size, and a weight of zero stays where it is. 0: the plain ellipsoid. A step may then be very long where F is
-        small, and a weight stays where it is where F is exactly zero.
+        The factor :math:`\lambda`, which bounds the relative step. With 1, no weight moves by more than its own size,
+        and a weight of zero does not move. 0 gives the plain ellipsoid. A step may then be very long where F is small,
+        and a weight does not move where F is exactly zero.
     n_draws : int, default=32
-        Random gradients from which F is estimated, at least 2; see `fisher_trace`.
+        Number of random gradients from which F is estimated, at least 2; see `fisher_trace`.
     max_iter, n_products : int, default=20
-        As for `ball_sharpness`.
+        Numbers of gradients and of Hessian-vector products, as for `ball_sharpness`.
     max_samples : int, float or None, default=None
-        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
+        Number of samples to measure on (int), or a fraction of them (float in (0, 1]). None uses all samples.
     random_state : int, RandomState or None, default=None
-        Draws samples and random vectors.
+        Seed of the samples and the random vectors.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------
     Flatness
-        ``value`` is the largest rise found, a lower bound for the ellipsoid of the estimated F.
+        The record. Its ``value`` is the largest rise found, which is a lower bound for the ellipsoid of the estimated
+        F.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, a criterion other than the cross entropy, samples that do not count
-        alike (``sample_weight``, class weights), a loss that is not finite at the point measured, or an ellipsoid in
-        which no weight can move.
+        If a parameter is outside its allowed values; if the criterion is not the cross entropy; if samples have unequal
+        weights (``sample_weight``, class weights); if the loss is not finite at the measured point; or if no weight can
+        move in the ellipsoid.
 
     See Also
     --------
@@ -87,14 +88,14 @@ def fisher_sharpness(
 
     Notes
     -----
-    F is the true Fisher matrix, with labels of the model, not the empirical one with the labels of the data. The
-    empirical one vanishes with the gradients where the model fits its data, and is not the metric of the model's
-    distributions (Kunstner et al., 2019). With the diagonal, the value does not change when weights are scaled and the
-    function stays as it is, as with rescaled layers. It changes under other changes of coordinates. Kim et al. add a
-    constant to the diagonal instead of :math:`\lambda \rho^2 / x_i^2`; rescaled layers would then change the value.
+    F is the true Fisher matrix, with labels from the model. The empirical Fisher matrix has the labels of the data. It
+    vanishes with the gradients where the model fits its data, and it is not the metric of the model's distributions
+    (Kunstner et al., 2019). Because only the diagonal is used, the value does not change when weights are scaled and
+    the function stays the same, as with rescaled layers. It changes under other changes of coordinates. Kim et al. add
+    a constant to the diagonal instead of :math:`\lambda \rho^2 / x_i^2`; rescaled layers would then change the value.
 
-    Each entry of the diagonal has a relative error of some :math:`\sqrt{2 / m}` from m random gradients, a quarter by
-    default. Cost: that of `ball_sharpness`, and ``n_draws`` gradients.
+    With m random gradients, each entry of the diagonal has a relative error of some :math:`\sqrt{2 / m}`, which is a
+    quarter by default. The cost is that of `ball_sharpness` plus ``n_draws`` gradients.
 
     References
     ----------
@@ -150,16 +151,18 @@ def fisher_sharpness(
 
 
 def half_axes(diagonal: Tensor, theta: Tensor, rho: float, damping: float) -> Tensor:
-    """Return rho / sqrt(D), in the dtype of theta; 0 where D is infinite, or where F and the damping are zero."""
+    """Return rho / sqrt(D) in the dtype of theta; 0 where D is infinite, or where F and the damping are zero."""
     size = theta.to(diagonal).abs()
-    if damping > 0:  # rho / sqrt(F + damping rho^2 / x^2), without a division by x
+    if damping > 0:  # this is rho / sqrt(F + damping rho^2 / x^2), written without a division by x
         radii = rho * size / torch.sqrt(diagonal * size.square() + damping * rho**2)
     else:
         radii = torch.where(diagonal > 0, rho / diagonal.clamp_min(torch.finfo(diagonal.dtype).tiny).sqrt(), 0)
     radii = radii.to(theta)
     if not bool(radii.any()):
-        why = "the weights are all zero" if damping > 0 else "the Fisher matrix is zero: a saturated or dead net"
-        raise ValueError(f"The ellipsoid of the Fisher matrix must not be a point; {why}.")
+        why = "all weights are zero" if damping > 0 else "the Fisher matrix is zero, as in a saturated or dead net"
+        raise ValueError(f"The ellipsoid of the Fisher matrix must not be a single point; {why}.")
     if not bool(torch.isfinite(radii).all()):
-        raise ValueError("damping must be above 0 here: the Fisher matrix is so small that steps would be infinite.")
+        raise ValueError(
+            "damping must be above 0 here, because the Fisher matrix is so small that steps would be infinite."
+        )
     return radii

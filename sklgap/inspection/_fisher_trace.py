@@ -14,7 +14,7 @@ from sklgap.inspection._flatness_record import EVALUATION, Flatness, check_loss
 from sklgap.inspection._points import full_space_objective
 from sklgap.objective._check import Measurable, ObjectiveOptions
 
-# Their mean square has a relative error of at most about sqrt(2 / 32), a quarter.
+# The mean square of 32 draws has a relative error of at most about sqrt(2 / 32), a quarter.
 N_DRAWS = 32
 
 
@@ -29,50 +29,50 @@ def fisher_trace(
     random_state: int | np.random.RandomState | None = None,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> Flatness:
-    r"""Trace of the Fisher matrix of a classifier at a solution, with its standard error.
+    r"""Measure the trace of the Fisher matrix of a classifier at a solution, with its standard error.
 
     .. math:: tr(F) = \frac{1}{n} \sum_{i=1}^n E_{y \sim p(\cdot | x_i)} \|\nabla \log p(y | x_i)\|^2
 
-    with labels of the model itself, not those of the data. The Hessian of the cross entropy is F plus a part that
-    vanishes where the model fits its data: there the two traces agree. This one is never negative.
+    The labels come from the model itself, not from the data. The Hessian of the cross entropy is F plus a part that
+    vanishes where the model fits its data, so there the two traces agree. The trace of F is never negative.
 
     Parameters
     ----------
     estimator : estimator or Objective
-        A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
-        (module, criterion), or an `Objective` in the full space. Its criterion is ``CrossEntropyLoss``.
+        A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair (module, criterion),
+        or an `Objective` in the full space. Its criterion must be ``CrossEntropyLoss``.
     X, y : array-like
-        Samples; the values of y do not matter. None with an `Objective`.
+        Samples. The values of y do not matter. None with an `Objective`, which holds its data.
     n_draws : int, default=32
-        Random gradients, at least 2.
+        Number of random gradients, at least 2.
     max_samples : int, float or None, default=None
-        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
+        Number of samples to measure on (int), or a fraction of them (float in (0, 1]). None uses all samples.
     random_state : int, RandomState or None, default=None
-        Draws samples and random vectors.
+        Seed of the samples and the random vectors.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------
     Flatness
-        ``standard_error`` is over the random gradients.
+        The record. Its ``standard_error`` is over the random gradients.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, a criterion other than the cross entropy, or samples that do not
-        count alike (``sample_weight``, class weights).
+        If a parameter is outside its allowed values, if the criterion is not the cross entropy, or if samples have
+        unequal weights (``sample_weight``, class weights).
 
     See Also
     --------
     fisher_sharpness : The worst case in an ellipsoid of the Fisher matrix.
-    hessian_trace : Of the Hessian; for any loss.
+    hessian_trace : The trace of the Hessian, for any loss.
 
     Notes
     -----
-    The estimate is n times the mean of :math:`\|G\|^2`, with G the gradient of the mean over the samples of the inner
-    product of the logits with random vectors, whose covariance is that of the slopes of the labels. It is unbiased.
-    Cost: ``n_draws`` gradients. The trace changes when layers are rescaled.
+    The estimate is n times the mean of :math:`\|G\|^2`. Here G is the gradient of the mean, over the samples, of the
+    inner product of the logits with random vectors, whose covariance is that of the slopes of the labels. The estimate
+    is unbiased. The cost is ``n_draws`` gradients. The trace changes when layers are rescaled.
 
     References
     ----------
@@ -81,8 +81,8 @@ def fisher_trace(
 
     Examples
     --------
-    Two classes with the probabilities 1/2 each: every label has a slope of 1/2 in each of two logits, and the trace is
-    1/2.
+    With two classes of probability 1/2 each, every label has a slope of 1/2 in each of two logits, and the trace is
+    1/2:
 
     >>> import torch
     >>> from sklgap.inspection import fisher_trace
@@ -103,7 +103,7 @@ def fisher_trace(
     check_loss(f0)
     generator = generator_of(rng)
     traces = squared_gradients(objective, n_draws, generator)[1].double().numpy()
-    note = "The trace is exactly zero: a saturated or dead net, whose outputs do not change with its weights."
+    note = "The trace is exactly zero. The net is saturated or dead, so its outputs do not change with its weights."
     return Flatness(
         name="Fisher trace",
         value=float(traces.mean()),

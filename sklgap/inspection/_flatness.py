@@ -1,4 +1,4 @@
-"""All measures of flatness in one table: by name, or a user's own."""
+"""All measures of flatness in one table, including a user's own measures."""
 
 import html
 import inspect
@@ -31,7 +31,7 @@ from sklgap.inspection._sharpness import Sharpness, sharpness
 from sklgap.objective import Objective
 from sklgap.objective._check import Measurable, ObjectiveOptions
 
-# What `flatness` and `minima_census` call: (objective, random_state=int) -> Flatness.
+# The form of function that `flatness` and `minima_census` call: (objective, random_state=int) -> Flatness.
 Measure = Callable[..., Flatness]
 
 
@@ -81,7 +81,10 @@ def _largest_eigenvalue(objective: Objective, *, random_state: Any = None) -> Fl
     f0 = objective.value()
     check_loss(f0)
     record = hessian_eigenvalues(objective, k=1, random_state=random_state)
-    note = "The search for the largest eigenvalue had not converged when its products were spent; it may be larger."
+    note = (
+        "The search for the largest eigenvalue did not converge within its budget of products, "
+        "so the eigenvalue may be larger."
+    )
     return Flatness(
         name="largest eigenvalue",
         value=float(record.eigenvalues[0]),
@@ -127,8 +130,8 @@ def flatness(
 ) -> "FlatnessTable":
     """Measure how flat a solution is by every measure of this package, and what each measure costs.
 
-    Measures of flatness need not agree. None of them predicts the test accuracy in all settings that were studied
-    (Jiang et al., 2020; Andriushchenko et al., 2023).
+    Measures of flatness need not agree. No measure predicts the test accuracy in all settings that were studied (Jiang
+    et al., 2020; Andriushchenko et al., 2023).
 
     Parameters
     ----------
@@ -136,40 +139,49 @@ def flatness(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective` in the full space.
     X, y : array-like
-        Samples that the loss is the mean over: the training data. None with an `Objective`.
+        Samples over which the loss is averaged, usually the training data. None with an `Objective`, which holds its
+        data.
     measures : str, sequence of str or dict, default=None
-        Names: ``"sharpness"``, ``"adaptive_sharpness"``, ``"average_sharpness"``, ``"adaptive_average_sharpness"``,
-        ``"normalized_average_sharpness"``, ``"ball_sharpness"``, ``"adaptive_ball_sharpness"``,
-        ``"normalized_ball_sharpness"``, ``"m_sharpness"``, ``"fisher_sharpness"``, ``"fisher_trace"``,
-        ``"hessian_trace"``, ``"largest_eigenvalue"``. ``"normalized_..."`` is adaptive, with ``normalize_logits=True``.
-        Each has the default parameters of its function. Or a dict label -> name or function: the function takes an
-        `Objective`, and ``random_state`` where it has a parameter of this name. It returns a `Flatness` or a number.
-        ``functools.partial`` gives a measure other parameters. None: all that the loss and the data allow; ``notes``
-        says which are left out, and why.
+        Names of measures: ``"sharpness"``, ``"adaptive_sharpness"``, ``"average_sharpness"``,
+        ``"adaptive_average_sharpness"``, ``"normalized_average_sharpness"``, ``"ball_sharpness"``,
+        ``"adaptive_ball_sharpness"``, ``"normalized_ball_sharpness"``, ``"m_sharpness"``, ``"fisher_sharpness"``,
+        ``"fisher_trace"``, ``"hessian_trace"``, ``"largest_eigenvalue"``. The ``"normalized_..."`` measures are
+        adaptive, with ``normalize_logits=True``. Each measure has the default parameters of its function. A dict maps a
+        label to a name or to a function. The function takes an `Objective`, and ``random_state`` if it has a parameter
+        of this name, and returns a `Flatness` or a number. Use ``functools.partial`` to give a measure other
+        parameters. None measures everything that the loss and the data allow; ``notes`` says which measures are left
+        out, and why.
     max_samples : int, float or None, default=None
-        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
+        Number of samples to measure on (int), or a fraction of them (float in (0, 1]). None uses all samples.
     random_state : int, RandomState or None, default=None
-        Draws samples, and is the random state of every measure.
+        Seed of the samples and the random state of every measure.
     verbose : int, default=0
-        1: a progress bar.
+        1 shows a progress bar.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------
     FlatnessTable
-        ``print`` it.
+        The table; ``print`` it.
 
     Raises
     ------
     ValueError, TypeError
-        For a parameter outside its allowed values, a loss that is not finite at the point measured, or a measure asked
-        for that the loss or the data do not allow.
+        If a parameter is outside its allowed values, if the loss is not finite at the measured point, or if you ask for
+        a measure that the loss or the data do not allow.
 
     See Also
     --------
-    sharpness, adaptive_sharpness, average_sharpness, ball_sharpness, m_sharpness, fisher_sharpness, fisher_trace,
-    hessian_trace, hessian_eigenvalues : One measure each, with its parameters.
+    sharpness : Metric 2.1, the worst case in a box.
+    adaptive_sharpness : The worst case in a box that scales with the weights.
+    average_sharpness : The mean over random steps.
+    ball_sharpness : The worst case in a ball.
+    m_sharpness : The worst case in a ball for each group of m samples.
+    fisher_sharpness : The worst case in an ellipsoid of the Fisher matrix.
+    fisher_trace : The trace of the Fisher matrix.
+    hessian_trace : The trace of the Hessian.
+    hessian_eigenvalues : The largest eigenvalues of the Hessian.
 
     References
     ----------
@@ -206,23 +218,23 @@ def flatness(
             except (ValueError, TypeError) as error:
                 if measures is not None:
                     raise
-                left_out[label] = str(error)  # what the loss or the data do not allow; said in the notes
+                left_out[label] = str(error)  # the loss or the data do not allow it; the notes say so
     return FlatnessTable(found, left_out)
 
 
 class FlatnessTable:
-    """What `flatness` measured; ``print`` it.
+    """The measurements of `flatness` as a table; ``print`` it.
 
     Attributes
     ----------
     measures : dict of label to Flatness
-        The records.
+        The record of each measure.
     records : list of dict
-        The same as plain values, with the label as ``"measure"``.
+        The records as plain values, with the label as ``"measure"``.
     left_out : dict of label to str
-        Measures that the loss or the data do not allow, and why.
+        Measures that the loss or the data do not allow, with the reason.
     notes : list of str
-        What a reader must know before believing the values.
+        What to know before you trust the values, in sentences.
     """
 
     def __init__(self, measures: dict[str, Flatness], left_out: dict[str, str]) -> None:
@@ -231,16 +243,16 @@ class FlatnessTable:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The measures as plain values."""
+        """The measures as a list of dicts of plain values."""
         return [{"measure": label, **record.to_dict()} for label, record in self.measures.items()]
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the values, in plain sentences."""
+        """What to know before you trust the values, in sentences."""
         found = [f"{label}: {note}" for label, record in self.measures.items() for note in record.notes]
-        found += [f"{label} is left out: {why}" for label, why in self.left_out.items()]
+        found += [f"{label} is left out. {why}" for label, why in self.left_out.items()]
         if any(record.is_lower_bound for record in self.measures.values()):
-            found.append("Worst cases are lower bounds: a search found them.")
+            found.append("Worst cases are lower bounds, because a search found them.")
         return found
 
     def _table(self) -> list[list[str]]:
@@ -254,11 +266,11 @@ class FlatnessTable:
     def _head(self) -> str:
         policies = ", ".join(dict.fromkeys(record.batch_norm for record in self.measures.values()))
         samples = ", ".join(dict.fromkeys(f"{record.n_samples:,}" for record in self.measures.values()))
-        return f"Measures of flatness on {samples} samples, batch norm: {policies}; larger is sharper"
+        return f"Measures of flatness on {samples} samples (batch norm: {policies}). A larger value is sharper."
 
     _READING = (
-        "value: a rise of the loss unless a percentage, a trace or an eigenvalue; ±: standard error over random draws; "
-        "gradients: the cost, in gradients over all samples"
+        "The value is a rise of the loss, unless it is a percentage, a trace or an eigenvalue. ± gives the standard "
+        "error over random draws. The column gradients gives the cost, in gradients over all samples."
     )
 
     def __str__(self) -> str:
@@ -290,11 +302,13 @@ class FlatnessTable:
         try:
             import pandas as pd
         except ImportError as error:
-            raise ImportError("to_frame needs pandas: pip install pandas; to_json and records do not.") from error
+            raise ImportError(
+                "to_frame needs pandas; run pip install pandas, or use to_json or records, which do not need it."
+            ) from error
         return pd.DataFrame(self.records)
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Return records and notes as JSON; write it to ``path`` if given. A number that JSON lacks becomes null."""
+        """Return records and notes as JSON, and write it to ``path`` if given; numbers that JSON lacks become null."""
         records = [
             {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
             for record in self.records
@@ -311,19 +325,19 @@ def check_measures(measures: str | Sequence[str] | Mapping[str, Any] | None = No
     Parameters
     ----------
     measures : str, sequence of str, dict or None
-        Names; None: all. Or a dict label -> name or callable: the callable takes an `Objective`, and ``random_state``
-        where it has a parameter of this name, and returns a `Flatness` or a number.
+        Names of measures; None stands for all. Or a dict that maps a label to a name or a callable. The callable takes
+        an `Objective`, and ``random_state`` if it has a parameter of this name, and returns a `Flatness` or a number.
 
     Returns
     -------
     dict label -> callable
-        Each takes ``(objective, *, random_state)``, where the random state is an int or None, and returns a
+        Each callable takes ``(objective, *, random_state)``, where the random state is an int or None, and returns a
         `Flatness`.
 
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names ``measures``.
+        With one sentence that names ``measures``.
     """
     if measures is None:
         return dict(MEASURES)
@@ -335,18 +349,18 @@ def check_measures(measures: str | Sequence[str] | Mapping[str, Any] | None = No
         entries = [(name, name) for name in measures]
     else:
         raise TypeError(
-            "measures must be None, a name, a sequence of names, or a dict label -> name or callable; "
+            "measures must be None, a name, a sequence of names, or a dict that maps labels to names or callables; "
             f"got {shown(measures)}."
         )
     if not entries:
-        raise ValueError("measures must hold at least one measure; got none.")
+        raise ValueError("measures must contain at least one measure; got an empty one.")
     found: dict[str, Measure] = {}
     for label, measure in entries:
         if not isinstance(label, str) or not label:
-            allowed = "the labels of measures must be texts" if isinstance(measures, Mapping) else _allowed()
-            raise TypeError(f"measures must hold texts; {allowed}; got {shown(label)}.")
+            allowed = "labels that are strings" if isinstance(measures, Mapping) else _allowed()
+            raise TypeError(f"measures must contain {allowed}; got {shown(label)}.")
         if label in found:
-            raise ValueError(f"measures must hold each measure once; got {label!r} several times.")
+            raise ValueError(f"measures must contain each measure once; got {label!r} several times.")
         found[label] = _check_measure(label, measure)
     return found
 
@@ -354,7 +368,7 @@ def check_measures(measures: str | Sequence[str] | Mapping[str, Any] | None = No
 def _check_measure(label: str, measure: Any) -> Measure:
     if isinstance(measure, str):
         if measure not in MEASURES:
-            raise ValueError(f"measures must hold {_allowed()}; got {shown(measure)}.")
+            raise ValueError(f"measures must contain {_allowed()}; got {shown(measure)}.")
         return MEASURES[measure]
     if not callable(measure) or isinstance(measure, type):
         raise TypeError(
@@ -367,12 +381,12 @@ def _check_measure(label: str, measure: Any) -> Measure:
 def _own_measure(
     label: str, measure: Callable[..., Any], objective: Objective, *, random_state: Any = None
 ) -> Flatness:
-    """Return what a user's function measures, as a record with its label as the name."""
+    """Return the measurement of a user's function as a record whose name is the label."""
     given = {"random_state": random_state} if _takes_random_state(measure) else {}
     try:
         found = measure(objective, **given)
     except Exception as error:  # a function of the user may raise anything
-        raise WrongArgument(f"measures[{label!r}] failed on the Objective: {shown(error)}") from error
+        raise WrongArgument(f"measures[{label!r}] failed on the Objective with {shown(error)}") from error
     if isinstance(found, Flatness):
         return replace(found, name=label)
     if isinstance(found, bool) or not isinstance(found, numbers.Real):
@@ -388,7 +402,7 @@ def _own_measure(
         n_gradients=math.nan,
         n_samples=objective.n_samples,
         batch_norm=objective.batch_norm,
-        status="a function of the user; its cost is not counted",
+        status="a user's own function, whose cost is not counted",
     )
 
 
@@ -401,4 +415,4 @@ def _takes_random_state(measure: Callable[..., Any]) -> bool:
 
 
 def _allowed() -> str:
-    return f"names among {', '.join(map(repr, MEASURES))}, or a dict label -> function of an Objective"
+    return f"names from {', '.join(map(repr, MEASURES))}, or map labels to functions of an Objective"

@@ -1,4 +1,4 @@
-"""What every measure of flatness returns: one number, how it was found, and what it cost."""
+"""The record that every measure of flatness returns: one number, how it was found, and what it cost."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -13,36 +13,36 @@ EVALUATION = 1 / 3
 
 @dataclass(frozen=True)
 class Flatness:
-    """What one measure of flatness found at a solution, and how. A larger value is sharper.
+    """The result of one measure of flatness at a solution. A larger value is sharper.
 
     Attributes
     ----------
     name : str
-        The measure.
+        Name of the measure.
     value : float
-        What was measured, in ``unit``.
+        The measured value, in ``unit``.
     standard_error : float or None
-        Of ``value``, over the random draws that it is the mean of; None where it is not a mean of draws.
+        Standard error of ``value`` over its random draws. None if the value is not a mean over draws.
     f0 : float
-        The mean loss at the point measured: of the normalised logits where the measure takes these.
+        The mean loss at the measured point. It is the loss of the normalised logits if the measure uses these.
     parameters : dict
         The numbers that define the measure.
     n_gradients : float
-        Cost in gradients over all samples. An evaluation of the loss counts 1/3, for it is the forward pass alone, and
-        a backward pass takes twice the operations of a forward pass; a Hessian-vector product counts 2, or 3 where the
-        data are several chunks. NaN: not counted.
+        Cost in gradients over all samples. An evaluation of the loss counts 1/3, because a backward pass takes twice
+        the operations of a forward pass. A Hessian-vector product counts 2, or 3 if the data form several chunks. NaN
+        if the cost is not counted.
     n_samples : int
-        Samples that the loss is the mean over.
+        Number of samples over which the loss is averaged.
     batch_norm : str
         The batch-norm policy.
     unit : str
-        ``"loss"``: by how much the loss is larger; ``"%"``: relative to 1 + f0, in percent; ``""``: anything else.
+        ``"loss"`` for a rise of the loss, ``"%"`` for a rise relative to 1 + f0 in percent, ``""`` for anything else.
     is_lower_bound : bool
-        Whether the value is the largest one that a search found, so that the true one may be larger.
+        Whether the value is the largest one that a search found, so that the true value may be larger.
     status : str
         How the value was found, in words.
     notes : tuple of str
-        What a reader must know before believing the value, in sentences.
+        What to know before you trust the value, in sentences.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Flatness:
     is_lower_bound: bool = field(default=False, kw_only=True)
 
     def __str__(self) -> str:
-        parts = [*self.parameter_texts(), f"{self.n_samples:,} samples", f"f0 {self.f0:.2e}"]
+        parts = [*self.parameter_texts(), f"{self.n_samples:,} samples", f"loss {self.f0:.2e}"]
         parts.append(f"batch norm: {self.batch_norm}")
         if not math.isnan(self.n_gradients):
             parts.append(f"{self.n_gradients:.3g} gradients")
@@ -72,7 +72,7 @@ class Flatness:
         return f"{self.value:.4g}{error}{' %' if self.unit == '%' else ''}"
 
     def parameter_texts(self) -> list[str]:
-        """Return each parameter with its value; a flag by its name where it is set."""
+        """Return each parameter with its value, and a flag by its name if it is set."""
         given = {name: value for name, value in self.parameters.items() if value is not False}
         return [name if value is True else f"{name} {_number(value)}" for name, value in given.items()]
 
@@ -86,12 +86,12 @@ def _number(value: Any) -> str:
 
 
 def product_cost(objective: Objective) -> int:
-    """Return what a Hessian-vector product costs, in gradients; see `Objective.hessian_operator`."""
+    """Return the cost of a Hessian-vector product in gradients; see `Objective.hessian_operator`."""
     return 2 if len(objective.data.sizes) == 1 else 3
 
 
 def check_loss(f0: float, normalize_logits: bool = False) -> None:
-    """Raise a ValueError for a loss at the point measured that is not finite."""
+    """Raise a ValueError if the loss at the measured point is not finite."""
     if not math.isfinite(f0):
         why = " (normalize_logits needs logits that differ within every sample)" if normalize_logits else ""
-        raise ValueError(f"The loss must be finite at the point measured; got {f0}{why}.")
+        raise ValueError(f"The loss must be finite at the measured point; got {f0}{why}.")

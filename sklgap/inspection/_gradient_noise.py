@@ -1,4 +1,4 @@
-"""The noise of mini-batch gradients beside their mean: the gradient noise scale of McCandlish et al. (2018)."""
+"""The noise of mini-batch gradients relative to their mean: the gradient noise scale of McCandlish et al. (2018)."""
 
 import math
 import numbers
@@ -23,37 +23,40 @@ from sklgap.regimes import default_base_batch_size
 
 METHODS: tuple[NoiseMethod, ...] = get_args(NoiseMethod)
 CONFIDENCE = 0.95
-# Standard errors are jackknifed over so many groups of gradients: one vector of n_params each is held.
+# Standard errors come from a jackknife over at most _N_GROUPS groups of gradients. Each group holds one vector of
+# n_params numbers.
 LEAST_BATCHES = 4  # fewer give no standard error
 _N_GROUPS = 10
-# Rows on which a loss is tried for being a mean over independent rows, and how far float32 and float64 may be off.
+# Number of samples on which the code tests whether the loss is a mean over independent samples, and the allowed
+# differences.
 _N_PROBED = 8
 _ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-8}
 
 
 @dataclass(frozen=True)
 class GradientNoise:
-    """The gradient noise scale at one point, and what it is made of.
+    """The gradient noise scale at one point, and its parts.
 
     Attributes
     ----------
     noise_scale : float
-        trace / squared_gradient_norm, in rows; infinite where the squared norm is not above 0.
+        The ratio trace / squared_gradient_norm, in samples. Infinite if the squared norm is not above 0.
     low, high : float
-        Its 95 % interval (Fieller's, by Student's t over groups of gradients); ``high`` is infinite where the gradient
-        cannot be told from zero. Both equal ``noise_scale`` where it is exact.
+        The 95 % interval of the noise scale: Fieller's, by Student's t over groups of gradients. ``high`` is infinite
+        if the gradient cannot be distinguished from zero. Both equal ``noise_scale`` if it is exact.
     trace, trace_standard_error : float
-        tr(Sigma): the summed variance of a single row's gradient, and its standard error.
+        tr(Sigma), the summed variance of the gradient of a single sample, and its standard error.
     squared_gradient_norm, squared_gradient_norm_standard_error : float
-        Estimate of the squared norm of the mean gradient; unbiased, so that it may be negative where noise prevails.
+        Estimate of the squared norm of the mean gradient, and its standard error. The estimate is unbiased, so it may
+        be negative if noise prevails.
     gradient_norm : float
-        Its root; 0 where the estimate is negative.
+        Square root of ``squared_gradient_norm``; 0 if that is negative.
     method : {"per_sample", "batches"}
-        How it was measured.
+        How the noise scale was measured.
     batch_size, n_batches : int
-        Mini-batches used; 1 and the number of rows for ``"per_sample"``.
+        Size and number of the mini-batches. For ``"per_sample"`` they are 1 and the number of samples.
     n_samples : int
-        Rows measured on.
+        Number of samples measured on.
     batch_norm : str
         The batch-norm policy.
     """
@@ -74,13 +77,13 @@ class GradientNoise:
 
     def __str__(self) -> str:
         exact = self.low == self.high == self.noise_scale
-        interval = "exact for these rows" if exact else f"95 % interval [{self.low:,.4g}, {self.high:,.4g}]"
-        source = "gradients of single rows"
+        interval = "exact for these samples" if exact else f"95 % interval [{self.low:,.4g}, {self.high:,.4g}]"
+        source = f"gradients of {self.n_samples:,} single samples"
         if self.method == "batches":
-            source = f"{self.n_batches:,} mini-batches of {self.batch_size:,}"
+            source = f"{self.n_batches:,} mini-batches of {self.batch_size:,} out of {self.n_samples:,} samples"
         return (
-            f"gradient noise scale {self.noise_scale:,.4g} rows, {interval} (trace {self.trace:.4g}, gradient norm "
-            f"{self.gradient_norm:.4g}; {source}, {self.n_samples:,} rows, batch norm: {self.batch_norm})"
+            f"gradient noise scale {self.noise_scale:,.4g} samples, {interval} (trace {self.trace:.4g}, gradient norm "
+            f"{self.gradient_norm:.4g}; from {source}, batch norm: {self.batch_norm})"
         )
 
 
@@ -98,16 +101,15 @@ def gradient_noise_scale(
     verbose: int = 0,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> GradientNoise:
-    r"""Gradient noise scale: the batch size at which the noise of a mini-batch gradient is as large as the gradient.
+    r"""Measure the gradient noise scale: the batch size at which gradient noise is as large as the gradient.
 
     .. math:: \mathcal B_{simple} = \frac{\mathrm{tr}(\Sigma)}{\|g\|^2}, \qquad
         \Sigma = \frac{1}{n - 1} \sum_{i=1}^n (g_i - g)(g_i - g)^T
 
-    with g_i the gradient of row i and g their mean. Where rows have weights (class weights, ``sample_weight``), g_i is
-    the gradient of the row's loss times its weight relative to the mean weight. A mini-batch of B rows, drawn without
-    replacement, has
-    :math:`E\|g_B\|^2 = \|g\|^2 + \mathrm{tr}(\Sigma) (1/B - 1/n)`. (The divisor n - 1 makes this formula, and the
-    estimate of the trace from a part of the rows, exact.)
+    Here g_i is the gradient of sample i, and g is the mean of these gradients. If samples have weights (class weights,
+    ``sample_weight``), g_i is the gradient of the loss of the sample times its weight relative to the mean weight. A
+    mini-batch of B samples, drawn without replacement, has :math:`E\|g_B\|^2 = \|g\|^2 + \mathrm{tr}(\Sigma) (1/B -
+    1/n)`. The divisor n - 1 makes this formula exact, and also the estimate of the trace from a part of the samples.
 
     Parameters
     ----------
@@ -115,60 +117,63 @@ def gradient_noise_scale(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective`.
     X, y : array-like
-        The data set that mini-batches are drawn from. None with an `Objective`.
+        The data set from which mini-batches are drawn. None with an `Objective`, which holds its data.
     method : {"auto", "per_sample", "batches"}, default="auto"
-        ``"per_sample"``: gradients of single rows, where the loss is a mean over independent rows: no batch norm, or
-        ``batch_norm="running"``. ``"batches"``: from ``n_batches`` mini-batches of ``batch_size`` rows and their mean,
-        which stands for one batch of ``n_batches * batch_size`` rows: the estimator of McCandlish et al. for
-        data-parallel training. Batch norm uses the statistics of each mini-batch, as in training. ``"auto"``:
-        the first where it is possible.
+        ``"per_sample"`` uses gradients of single samples. It needs a loss that is a mean over independent samples, that
+        is, no batch norm or ``batch_norm="running"``. ``"batches"`` uses ``n_batches`` mini-batches of ``batch_size``
+        samples and their mean, which stands for one batch of ``n_batches * batch_size`` samples. This is the estimator
+        of McCandlish et al. for data-parallel training. Batch norm then uses the statistics of each mini-batch, as in
+        training. ``"auto"`` uses ``"per_sample"`` if possible.
     batch_size : int, default=None
-        Rows of a mini-batch; None: the small batch of the paper, 256, or n // 40 (at least 8) for fewer than 10,240
-        rows. Only used by ``"batches"``.
+        Number of samples in a mini-batch. None means 256, the small batch of the paper, or n // 40 (at least 8) for
+        fewer than 10,240 samples. Only ``"batches"`` uses it.
     n_batches : int, default=100
-        Mini-batches, each drawn anew without replacement. Only used by ``"batches"``.
+        Number of mini-batches. Each is drawn from all samples, without replacement. Only ``"batches"`` uses it.
     max_samples : int, float or None, default=None
-        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all. The squared norm
-        of the gradient is then corrected for the noise that the samples left out cause in it.
+        Number of samples to measure on (int), or a fraction of them (float in (0, 1]). None uses all samples. The
+        squared norm of the gradient is then corrected for the noise that the samples left out cause in it.
     random_state : int, RandomState or None, default=None
-        Draws rows and mini-batches.
+        Seed of the samples and the mini-batches.
     verbose : int, default=0
-        1: a progress bar.
+        1 shows a progress bar.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`. ``"population"`` is treated as
-        ``"batch"``: a mini-batch knows its own rows only.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``. ``batch_norm="population"`` is
+        treated as ``"batch"``, because a mini-batch only knows its own samples.
 
     Returns
     -------
     GradientNoise
+        The noise scale with its interval and its parts.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, ``"per_sample"`` where rows depend on each other, or a gradient that
-        is not finite.
+        If a parameter is outside its allowed values, if ``method="per_sample"`` and samples depend on each other, or if
+        a gradient is not finite.
 
     See Also
     --------
-    gradient_standard_error : How far mini-batch gradients are from the gradient, measured, for several batch sizes.
+    gradient_standard_error : The error of mini-batch gradients, measured for several batch sizes.
     sklgap.critical_batch_size : The noise scale averaged along a training.
 
     Notes
     -----
-    ``"per_sample"`` on all rows is exact for the data set: its standard errors are 0. Otherwise they come from the
-    delete-a-group jackknife. For ``"batches"`` they cover the draw of the mini-batches, not that of the rows.
+    On all samples ``"per_sample"`` is exact for the data set, so its standard errors are 0. Otherwise the standard
+    errors come from the delete-a-group jackknife. For ``"batches"`` they cover the draw of the mini-batches, but not
+    the draw of the samples.
 
-    Under batch norm the expected gradient itself depends on B, through the statistics of the batch. What ``"batches"``
-    then measures is the noise and the expected gradient at its ``batch_size``, with no appeal to how either changes
-    with B; use the batch size you train with.
+    Under batch norm the expected gradient itself depends on B, through the statistics of the batch. ``"batches"`` then
+    measures the noise and the expected gradient at its ``batch_size``, without any assumption on how they change with
+    B. So use the batch size that you train with.
 
-    The noise scale diverges at a minimum, where g vanishes and Sigma does not: it describes a point of a training, not
-    a model. It takes the Hessian for a multiple of the identity, which McCandlish et al. find good for an order of
-    magnitude, and knows nothing of the preconditioning of ADAM.
+    The noise scale diverges at a minimum, where g vanishes and Sigma does not. It describes a point of a training, not
+    a model. It assumes that the Hessian is a multiple of the identity. McCandlish et al. find this good enough for an
+    order of magnitude. It ignores the preconditioning of ADAM.
 
-    Cost: ``"per_sample"`` one pass of gradients over the rows, and one of single-row gradients, each of which writes
-    n_params numbers (F1: 2 ms a row on one core, twenty times its share of a mini-batch); ``"batches"``
-    ``n_batches * batch_size`` rows of gradients. Memory: 10 vectors of n_params in float64, beside one graph.
+    ``"per_sample"`` costs one pass of gradients over the samples, and one pass of single-sample gradients, each of
+    which writes n_params numbers (F1: 2 ms a sample on one core, twenty times its share of a mini-batch). ``"batches"``
+    costs the gradients of ``n_batches * batch_size`` samples. The memory is 10 vectors of n_params numbers in float64,
+    plus one graph.
 
     References
     ----------
@@ -176,7 +181,7 @@ def gradient_noise_scale(
 
     Examples
     --------
-    The mean of numbers: the gradient of row i at w is w - x_i.
+    The model estimates the mean of numbers. The gradient of sample i at w is w - x_i:
 
     >>> import torch
     >>> from sklgap.inspection import gradient_noise_scale
@@ -201,8 +206,8 @@ def gradient_noise_scale(
     independent = method != "batches" and _independent_rows(objective, rng)
     if method == "per_sample" and not independent:
         raise ValueError(
-            "method='per_sample' needs a loss that is a mean over independent rows (no batch norm, or "
-            "batch_norm='running'), and a module that takes single rows; use method='batches'."
+            "method='per_sample' needs a loss that is a mean over independent samples (no batch norm, or "
+            "batch_norm='running') and a module that accepts single samples; use method='batches'."
         )
     if independent:
         return _from_rows(objective, n_all, rng, verbose)
@@ -210,20 +215,20 @@ def gradient_noise_scale(
 
 
 def noisy_objective(estimator: Measurable, X: Any, y: Any, **kwargs: Any) -> Objective:
-    """Return the Objective of an estimator, in the full space: rows have no gradients in a subspace."""
+    """Return the Objective of an estimator in the full space, because samples have no gradients in a subspace."""
     objective = full_space_objective(estimator, X, y, "estimator", **kwargs)
     if objective.n_samples < 2:
-        raise ValueError("X must have at least 2 rows for the noise between them; got 1.")
+        raise ValueError("X must have at least 2 samples, because the noise is the difference between samples; got 1.")
     return objective
 
 
 def check_batch_sizes(name: str, sizes: Any, objective: Objective, *, below: bool = False) -> None:
-    """ValueError for sizes that a mini-batch of the objective's rows cannot have."""
+    """Raise a ValueError for batch sizes that a mini-batch of the objective's samples cannot have."""
     least = 2 if objective.batch_statistics else 1
     most = objective.n_samples - 1 if below else objective.n_samples
     for size in sizes:
         if isinstance(size, bool) or not isinstance(size, numbers.Integral) or not least <= int(size) <= most:
-            why = " (batch statistics need two)" if least == 2 else ""
+            why = " (batch statistics need two samples)" if least == 2 else ""
             raise ValueError(f"{name} must be an integer from {least}{why} to {most}; got {size!r}.")
 
 
@@ -236,7 +241,7 @@ def draw(n_samples: int, size: int, rng: np.random.RandomState) -> np.ndarray:
 
 
 def _independent_rows(objective: Objective, rng: np.random.RandomState) -> bool:
-    """Say whether the gradient of some rows is the mean of their own gradients."""
+    """Say whether the gradient of some samples is the mean of their single gradients."""
     if objective.batch_statistics:
         return False
     rows = draw(objective.n_samples, _N_PROBED, rng)
@@ -244,21 +249,21 @@ def _independent_rows(objective: Objective, rng: np.random.RandomState) -> bool:
     try:
         alone = torch.stack([objective.batch_gradient([row])[1] for row in rows])
     except (RuntimeError, ValueError, IndexError, TypeError):
-        return False  # a module that does not take single rows, as with .squeeze() in its forward pass
+        return False  # the module does not accept single samples, as with .squeeze() in its forward pass
     spread = alone.double().norm(dim=1).mean() if objective.device.type != "mps" else alone.norm(dim=1).mean()
     return bool((alone.mean(dim=0) - together).norm() <= _ROUNDING[objective.dtype] * spread)
 
 
 def _from_rows(objective: Objective, n_all: int, rng: np.random.RandomState, verbose: int) -> GradientNoise:
     n = objective.n_samples
-    # All rows give the same numbers whatever random_state; of a sample, groups must not follow the order of the rows.
+    # With all samples the numbers do not depend on random_state. With some samples, groups must not follow their order.
     groups = np.array_split(np.arange(n) if n == n_all else rng.permutation(n), _n_groups(n))
     sums, squares = [], []
     for rows in tqdm(groups, unit="block", disable=not verbose):
         sums.append(len(rows) * _wide(objective.batch_gradient(rows)[1]))
         squares.append(float(objective.row_gradient_norms(rows).square().sum()))
     moments = _Moments(torch.stack(sums), np.array(squares), np.array([len(rows) for rows in groups]))
-    # The rows are drawn without replacement from n_all: of all of them there is nothing left to chance.
+    # The samples are drawn without replacement from n_all samples. If all are drawn, nothing is left to chance.
     left = 1 - n / n_all
 
     def estimate(square: float, variance: float, count: int) -> tuple[float, float]:
@@ -298,13 +303,13 @@ def _wide(vector: Tensor) -> Tensor:
 
 
 class _Moments:
-    """Sums of gradients and of their squared norms, by group: all that the estimates need, with and without a group."""
+    """Sums of gradients and of their squared norms by group. The estimates, with or without a group, need no more."""
 
     def __init__(self, sums: Tensor, squares: np.ndarray, counts: np.ndarray) -> None:
         self.gram = (sums @ sums.T).cpu().double().numpy()
         self.squares, self.counts = squares, counts
         if not np.isfinite(self.gram).all():
-            raise ValueError("The gradient must be finite at the point measured; it is not.")
+            raise ValueError("The gradient must be finite at the measured point; it is not.")
 
     def without(self, group: int | None = None) -> tuple[float, float, int]:
         """Return the squared norm of the mean, the variance of one gradient around it, and the number of gradients."""
@@ -322,7 +327,7 @@ def _record(
     method: NoiseMethod,
     batch_size: int,
 ) -> GradientNoise:
-    """Return the record of ``estimate(*moments) -> (trace, squared norm)``; ``left``: the share left to chance."""
+    """Return the record of ``estimate(*moments) -> (trace, squared norm)``. ``left`` is the share left to chance."""
     trace, square = estimate(*moments.without())
     k = len(moments.counts)
     covariance = np.full((2, 2), np.inf if left else 0.0)
@@ -350,10 +355,10 @@ def _record(
 
 
 def ratio_interval(numerator: float, denominator: float, covariance: np.ndarray, degrees: int) -> tuple[float, float]:
-    """Return Fieller's 95 % interval of a ratio whose denominator, but not whose numerator, may be zero.
+    """Return Fieller's 95 % interval of a ratio whose denominator may be zero, but whose numerator may not.
 
-    All ratios r for which denominator - numerator / r is within t standard errors of zero; all that are positive where
-    the numerator may be zero too.
+    The interval holds all ratios r for which denominator - numerator / r is within t standard errors of zero. It holds
+    all positive ratios if the numerator may be zero too.
     """
     t = stats.t.ppf((1 + CONFIDENCE) / 2, degrees) if degrees else math.inf
     a = numerator**2 - t**2 * covariance[0, 0]
@@ -362,5 +367,5 @@ def ratio_interval(numerator: float, denominator: float, covariance: np.ndarray,
     if not a > 0:
         return 0.0, math.inf
     root = math.sqrt(max(0.0, b**2 - a * c))
-    least, most = (b - root) / a, (b + root) / a  # of the inverse
+    least, most = (b - root) / a, (b + root) / a  # the limits of the inverse ratio
     return (1 / most if most > 0 else math.inf), (1 / least if least > 0 else math.inf)

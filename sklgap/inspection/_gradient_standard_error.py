@@ -1,4 +1,4 @@
-"""The standard error of mini-batch gradients: it falls only with the square root of the batch size."""
+"""The standard error of mini-batch gradients, which falls only with the square root of the batch size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,26 +22,26 @@ from sklgap.objective._check import Measurable, ObjectiveOptions
 
 @dataclass(frozen=True)
 class GradientStandardError:
-    """How far mini-batch gradients are from the gradient of all rows, by batch size.
+    """The error of mini-batch gradients relative to the gradient of all samples, by batch size.
 
     Attributes
     ----------
     batch_sizes : ndarray of shape (n_sizes,)
-        Rows of a mini-batch.
+        Numbers of samples in a mini-batch.
     measured : ndarray of shape (n_sizes,)
         Root mean square of the Euclidean distance ||g_B - g|| over ``n_batches`` mini-batches.
     measured_standard_error : ndarray of shape (n_sizes,)
         The standard error of ``measured``.
     predicted : ndarray of shape (n_sizes,)
-        sqrt(tr(Sigma) (1/B - 1/n)); 0 for all rows.
+        sqrt(tr(Sigma) (1/B - 1/n)), which is 0 for all samples.
     gradient_norm : float
-        ||g||, the length the errors compare with.
+        ||g||, the length to compare the errors with.
     trace, trace_standard_error : float
-        tr(Sigma) as `gradient_noise_scale` measures it, and its standard error.
+        tr(Sigma) as measured by `gradient_noise_scale`, and its standard error.
     n_batches : int
-        Mini-batches per size.
+        Number of mini-batches for each batch size.
     n_samples : int
-        Rows in all, n.
+        Total number n of samples.
     batch_norm : str
         The batch-norm policy.
     """
@@ -59,8 +59,9 @@ class GradientStandardError:
 
     def __str__(self) -> str:
         head = (
-            f"gradient norm {self.gradient_norm:.4g} ({self.n_samples:,} rows, {self.n_batches} mini-batches of each "
-            f"size, batch norm: {self.batch_norm})\n{'batch size':>10}  {'error, measured':>21}  {'predicted':>9}"
+            f"gradient norm {self.gradient_norm:.4g} ({self.n_samples:,} samples, {self.n_batches} mini-batches for "
+            f"each batch size, batch norm: {self.batch_norm})\n"
+            f"{'batch size':>10}  {'error, measured':>21}  {'predicted':>9}"
         )
         columns = (self.batch_sizes, self.measured, self.measured_standard_error, self.predicted)
         rows = [f"{b:>10,}  {m:>10.4g} ± {e:<8.2g}  {p:>9.4g}" for b, m, e, p in zip(*columns, strict=True)]
@@ -81,12 +82,12 @@ def gradient_standard_error(
     verbose: int = 0,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> GradientStandardError:
-    r"""Standard error of mini-batch gradients: measured, and as the variance of single rows predicts it.
+    r"""Measure the standard error of mini-batch gradients, and predict it from the variance of single samples.
 
     .. math:: \sqrt{E \|g_B - g\|^2} = \sqrt{\frac{\mathrm{tr}(\Sigma)}{B} \Big(1 - \frac{B}{n}\Big)}
 
-    for B of n rows drawn without replacement, with Sigma as in `gradient_noise_scale`: a hundred times the rows make a
-    gradient ten times more accurate.
+    This holds for B of n samples drawn without replacement, with Sigma as in `gradient_noise_scale`. So a hundred times
+    as many samples make a gradient only ten times more accurate.
 
     Parameters
     ----------
@@ -94,42 +95,44 @@ def gradient_standard_error(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective`.
     X, y : array-like
-        The data set that mini-batches are drawn from. None with an `Objective`.
+        The data set from which mini-batches are drawn. None with an `Objective`, which holds its data.
     batch_sizes : sequence of int, default=None
-        Sizes to measure; None: the powers of four from 4 to a tenth of the rows.
+        Batch sizes to measure. None means the powers of four from 4 to a tenth of the samples.
     n_batches : int, default=50
-        Mini-batches of each size, each drawn anew without replacement.
+        Number of mini-batches for each batch size. Each is drawn from all samples, without replacement.
     method : {"auto", "per_sample", "batches"}, default="auto"
         How `gradient_noise_scale` measures tr(Sigma) for the prediction.
     max_samples : int, float or None, default=None
-        Take so many samples (int), or this fraction of them (float in (0, 1]), for the whole data set; None: all.
+        Number of samples (int), or a fraction of them (float in (0, 1]), that stand for the whole data set. None uses
+        all.
     random_state : int, RandomState or None, default=None
-        Draws rows and mini-batches.
+        Seed of the samples and the mini-batches.
     verbose : int, default=0
-        1: progress bars.
+        1 shows progress bars.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------
     GradientStandardError
+        Measured and predicted errors by batch size.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values.
+        If a parameter is outside its allowed values.
 
     See Also
     --------
-    gradient_noise_scale : The variance beside the gradient.
+    gradient_noise_scale : The variance relative to the squared gradient.
 
     Notes
     -----
-    With batch statistics the expected gradient and Sigma depend on B. ``measured`` then holds the difference from g,
-    the gradient of the Objective under its policy, beside the noise; the prediction takes tr(Sigma) at the default
-    batch size of `gradient_noise_scale`, and is too small for smaller batches and too large for larger ones.
+    With batch statistics the expected gradient and Sigma depend on B. ``measured`` then contains, besides the noise,
+    the difference from g, the gradient of the Objective under its policy. The prediction uses tr(Sigma) at the default
+    batch size of `gradient_noise_scale`. It is too small for smaller batches and too large for larger ones.
 
-    Cost: ``n_batches * sum(batch_sizes)`` rows of gradients, one gradient, and one `gradient_noise_scale`.
+    The cost is the gradients of ``n_batches * sum(batch_sizes)`` samples, one gradient, and one `gradient_noise_scale`.
 
     References
     ----------
@@ -138,7 +141,7 @@ def gradient_standard_error(
 
     Examples
     --------
-    The mean of numbers: the gradient of row i at w is w - x_i.
+    The model estimates the mean of numbers. The gradient of sample i at w is w - x_i:
 
     >>> import torch
     >>> from sklgap.inspection import gradient_standard_error
@@ -170,7 +173,7 @@ def gradient_standard_error(
                 bar.update()
     sizes = np.array(batch_sizes, dtype=np.int64)
     measured = np.sqrt(squares.mean(axis=1))
-    # The delta method: d sqrt(s) = ds / (2 sqrt(s)).
+    # By the delta method, d sqrt(s) = ds / (2 sqrt(s)).
     half = squares.std(axis=1, ddof=1) / np.sqrt(n_batches) / 2
     return GradientStandardError(
         batch_sizes=sizes,

@@ -27,27 +27,28 @@ class HessianEigenvalues:
     Attributes
     ----------
     eigenvalues : ndarray of shape (n_eigenvalues,)
-        In descending order, each as often as it is one.
+        Eigenvalues in descending order, counted with their multiplicity.
     eigenvectors : ndarray of shape (n_params, n_eigenvalues) or None
-        Of unit length, one a column.
+        Eigenvectors of unit length, one in each column.
     residuals : ndarray of shape (n_eigenvalues,)
-        ||H v - lambda v||, measured: an eigenvalue of H lies at most so far from lambda.
+        Measured norms ||H v - lambda v||. An eigenvalue of H lies within this distance of lambda.
     converged : numpy.bool
-        Whether all residuals met the tolerance and the search for overlooked eigenvalues was finished.
+        Whether all residuals met the tolerance and the search for overlooked eigenvalues finished.
     status : str
         How the search ended, in words.
     n_products : int
-        Hessian-vector products made.
+        Number of Hessian-vector products.
     which : str
-        Which end of the spectrum.
+        The end of the spectrum.
     n_samples : int
-        Rows that the loss is the mean over.
+        Number of samples over which the loss is averaged.
     batch_norm : str
         The batch-norm policy.
     second_derivatives : str
-        ``"checked"`` against finite differences, or why that was not possible; see `Objective`.
+        ``"checked"`` if the second derivatives agreed with finite differences, or the reason why they were not
+        compared; see `Objective`.
     preconditioned : bool
-        Whether H is the Hessian between two ``P ** -0.5``.
+        Whether H is the preconditioned Hessian, ``P ** -0.5 @ Hessian @ P ** -0.5``.
     """
 
     eigenvalues: np.ndarray
@@ -89,61 +90,63 @@ def hessian_eigenvalues(
     verbose: int = 0,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> HessianEigenvalues:
-    r"""Largest or smallest eigenvalues of the Hessian of the mean loss at a solution.
+    r"""Compute the largest or smallest eigenvalues of the Hessian of the mean loss at a solution.
 
-    For small epsilon they govern the sharpness of Keskar et al. (2017): at a minimum, Metric 2.1 in the full space is
-    the largest rise of a quadratic with this Hessian.
+    For small epsilon these eigenvalues govern the sharpness of Keskar et al. (2017). At a minimum, Metric 2.1 in the
+    full space is the largest rise of a quadratic with this Hessian.
 
     Parameters
     ----------
     estimator : estimator or Objective
-        A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
-        (module, criterion), or an `Objective`; restricted to a subspace, its Hessian is :math:`A^T H A`.
+        A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair (module, criterion),
+        or an `Objective`. The Hessian of an `Objective` restricted to a subspace is :math:`A^T H A`.
     X, y : array-like
-        Samples that the loss is the mean over. None with an `Objective`.
+        Samples over which the loss is averaged. None with an `Objective`, which holds its data.
     k : int, default=5
-        Eigenvalues at each end asked for, at most n_params. ``"both"`` gives 2 k, or all if there are no more.
+        Number of eigenvalues at each end of the spectrum, at most n_params. ``"both"`` gives 2 k, or all if there are
+        fewer.
     which : {"largest", "smallest", "both"}, default="largest"
-        Which end of the spectrum, algebraically: the smallest are the most negative ones.
+        The end of the spectrum. ``"smallest"`` means the most negative eigenvalues.
     tol : float, default=1e-4
-        An eigenpair has converged when ||H v - lambda v|| <= tol * abs(lambda), or tol / 100 times the largest
-        eigenvalue in magnitude, whichever is more. The eigenvalue is then commonly right to the order of tol squared.
-        In float32 rounding leaves residuals of some 1e-6 times the largest eigenvalue; they are not asked to be below
-        3e-6 of it.
+        An eigenpair has converged when ||H v - lambda v|| is at most tol * abs(lambda), or at most tol / 100 times the
+        largest eigenvalue in magnitude, whichever is more. The error of the eigenvalue is then commonly of the order of
+        tol squared. In float32, rounding leaves residuals of some 1e-6 times the largest eigenvalue, so they need not
+        be below 3e-6 of it.
     max_iter : int, default=None
-        Hessian-vector products allowed, at least one per eigenvalue. None: 200 and 20 per eigenvalue.
+        Largest number of Hessian-vector products, at least one per eigenvalue. None means 200 plus 20 per eigenvalue.
     return_eigenvectors : bool, default=False
         Whether the record holds the eigenvectors.
     start : array-like of shape (n_params,) or (n_params, m), default=None
-        The eigenvectors of the last call, one in each column, where the weights have moved a little since. The search
-        begins with their sum. That commonly saves a fifth of the products, some of them in the second search, which
-        then overlooks an eigenvector with a probability of up to 0.05. None: a random vector.
+        Eigenvectors from an earlier call, one in each column, if the weights have moved only a little since. The search
+        begins with their sum. That commonly saves a fifth of the products. Some of the saving is in the second search,
+        which then overlooks an eigenvector with a probability of up to 0.05. None starts from a random vector.
     preconditioner : array-like of shape (n_params,), default=None
-        The diagonal of a matrix P, of numbers above 0: the eigenvalues are those of :math:`P^{-1/2} H P^{-1/2}`, which
-        :math:`P^{-1} H` has too. A parameter with ``inf`` is fixed, and its eigenvalue of 0 is left out. None: those of
-        H. See `stability_threshold` for that of an optimiser.
+        The diagonal of a matrix P, with entries above 0. The eigenvalues are then those of :math:`P^{-1/2} H P^{-1/2}`,
+        which are also those of :math:`P^{-1} H`. A parameter with ``inf`` is fixed, and its eigenvalue of 0 is left
+        out. None gives the eigenvalues of H. See `stability_threshold` for the preconditioner of an optimiser.
     max_samples : int, float or None, default=None
-        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
+        Number of samples to measure on (int), or a fraction of them (float in (0, 1]). None uses all samples.
     random_state : int, RandomState or None, default=None
-        Draws samples and start vectors.
+        Seed of the samples and the start vectors.
     verbose : int, default=0
-        1: a progress bar on stderr.
+        1 shows a progress bar on stderr.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------
     HessianEigenvalues
+        The eigenvalues, with their residuals.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, or a Hessian that is not finite at the point measured.
+        If a parameter is outside its allowed values, or if the Hessian is not finite at the measured point.
 
     Warns
     -----
     sklearn.exceptions.ConvergenceWarning
-        When the products were spent before the end; the record then holds the best pairs found.
+        If the search spent all its products before it finished. The record then holds the best pairs found.
 
     See Also
     --------
@@ -152,18 +155,18 @@ def hessian_eigenvalues(
 
     Notes
     -----
-    Lanczos' method with full orthogonalisation, restarted; then a second search, in the orthogonal complement of what
-    was found, for eigenvalues that one start cannot see, multiple ones above all. It overlooks an eigenvector with
-    a probability of about 0.001, or up to 0.05 with ``start``.
+    The search is Lanczos' method with full orthogonalisation and restarts. A second search follows, in the orthogonal
+    complement of the first result. It looks for eigenvalues that one start cannot see, above all multiple ones. It
+    overlooks an eigenvector with a probability of about 0.001, or up to 0.05 with ``start``.
 
-    Cost: at the upper end of a trained net's spectrum, whose eigenvalues are well separated, some 15 products for five
-    eigenvalues and 10 for the second search (F1 on MNIST); hundreds where eigenvalues crowd, as they do about zero. A
-    product costs about two gradients, three where the data are more than one chunk, and grows with rows times
-    parameters. Memory: 4 vectors of n_params per eigenvalue and 40, up to 48 more for the second search, and that of
-    one product: in float32, 8 MB per row of a chunk for C2 on CIFAR-10, so that ``chunk_size=2000`` fits into 24 GB.
-    Policy ``"population"`` holds all chunks at once.
+    At the upper end of the spectrum of a trained net, the eigenvalues are well separated. Five of them cost some 15
+    products, plus 10 for the second search (F1 on MNIST). Where eigenvalues crowd, as they do near zero, the cost is
+    hundreds of products. A product costs about two gradients, or three if the data are more than one chunk. It grows
+    with samples times parameters. The memory is 4 vectors of n_params numbers per eigenvalue and 40 more, up to 48 more
+    for the second search, and the memory of one product. In float32 one product takes 8 MB per sample of a chunk for C2
+    on CIFAR-10, so ``chunk_size=2000`` fits into 24 GB. The policy ``"population"`` holds all chunks at once.
 
-    A net with ReLU has the Hessian of the smooth piece it is on.
+    The Hessian of a net with ReLU is that of the smooth piece on which the weights lie.
 
     References
     ----------
@@ -174,7 +177,7 @@ def hessian_eigenvalues(
 
     Examples
     --------
-    A quadratic form with the curvatures 2, 2 and 0.5:
+    This quadratic form has the curvatures 2, 2 and 0.5:
 
     >>> import torch
     >>> from sklgap.inspection import hessian_eigenvalues
@@ -191,13 +194,15 @@ def hessian_eigenvalues(
     first, scale = _check_start(start, objective), _check_preconditioner(preconditioner, objective)
     n_params = objective.n_params if scale is None else int(scale.count_nonzero())
     if k > n_params:
-        moving = "" if n_params == objective.n_params else " whose preconditioner is finite"
-        raise ValueError(f"k must be at most the {n_params} parameters{moving}; got {k}.")
+        moving = "" if n_params == objective.n_params else " with a finite preconditioner"
+        raise ValueError(f"k must be at most {n_params}, the number of parameters{moving}; got {k}.")
     n_top = 0 if which == "smallest" else int(k)
     n_bottom = 0 if which == "largest" else min(int(k), n_params - n_top)
     budget = 200 + 20 * (n_top + n_bottom) if max_iter is None else int(max_iter)
     if budget < n_top + n_bottom:
-        raise ValueError(f"max_iter must be at least the {n_top + n_bottom} eigenvalues asked for; got {max_iter}.")
+        raise ValueError(
+            f"max_iter must be at least {n_top + n_bottom}, the number of eigenvalues asked for; got {max_iter}."
+        )
 
     with Products(objective, rng, verbose=verbose, budget=budget, scale=scale) as products:
         first = None if first is None else products.part(first)
@@ -205,7 +210,8 @@ def hessian_eigenvalues(
         pairs = extreme_eigenpairs(products, n_bottom, n_top, float(tol), first)
     if not pairs.converged:
         warnings.warn(
-            f"{pairs.status} (max_iter={budget}); the residuals say how good the eigenvalues are.",
+            f"The search for eigenvalues did not converge: {pairs.status} (max_iter={budget}). The residuals show how "
+            "accurate the eigenvalues are.",
             ConvergenceWarning,
             stacklevel=3,
         )
@@ -225,7 +231,7 @@ def hessian_eigenvalues(
 
 
 def _check_start(start: ArrayLike | None, objective: Objective | RestrictedObjective) -> Tensor | None:
-    """Return the sum of guesses of eigenvectors, each of unit length."""
+    """Return the sum of the start vectors, each scaled to unit length."""
     if start is None:
         return None
     columns = _numbers("start", start)
@@ -234,10 +240,10 @@ def _check_start(start: ArrayLike | None, objective: Objective | RestrictedObjec
     if columns.ndim != 2 or columns.shape[0] != objective.n_params or not columns.shape[1]:
         raise ValueError(
             f"start must have one number for each of the {objective.n_params} parameters, in one or several columns; "
-            f"got shape {np.shape(start)}."
+            f"got an array of shape {np.shape(start)}."
         )
     if not np.isfinite(columns).all() or not np.any(columns, axis=0).all():
-        raise ValueError("start must hold finite numbers, and not only zeros in a column.")
+        raise ValueError("start must hold finite numbers, and no column may hold only zeros.")
     total = (columns / np.linalg.norm(columns, axis=0)).sum(axis=1)
     if not total.any():
         raise ValueError("start must not have columns whose sum is zero.")
@@ -252,14 +258,14 @@ def _check_preconditioner(
         return None
     diagonal = _numbers("preconditioner", preconditioner)
     if isinstance(objective, RestrictedObjective):
-        raise ValueError("preconditioner must be None in a subspace, which has other coordinates than the parameters.")
+        raise ValueError("preconditioner must be None in a subspace, whose coordinates are not the parameters.")
     if diagonal.shape != (objective.n_params,) or not np.all(diagonal > 0):
         got = f"shape {diagonal.shape}" if diagonal.shape != (objective.n_params,) else "others"
         raise ValueError(
             f"preconditioner must hold one number above 0 for each of the {objective.n_params} parameters; got {got}."
         )
     if not np.isfinite(diagonal).any():
-        raise ValueError("preconditioner must be finite for at least one parameter: all of them would be fixed.")
+        raise ValueError("preconditioner must be finite for at least one parameter; otherwise all of them are fixed.")
     return torch.from_numpy(diagonal**-0.5).to(dtype=objective.dtype, device=objective.device)
 
 
@@ -268,7 +274,7 @@ def _numbers(name: str, given: ArrayLike) -> np.ndarray:
         tensor = as_tensor(given).cpu()
         if not tensor.is_complex():
             return np.asarray(tensor, dtype=float)
-    except (TypeError, ValueError, RuntimeError):  # texts, ragged lists, anything else that is no array
+    except (TypeError, ValueError, RuntimeError):  # strings, ragged lists, or anything else that is not an array
         pass
     raise TypeError(f"{name} must be an array of real numbers; got {shown(given)}.")
 
@@ -282,6 +288,6 @@ def _check_parameters(k: int, which: str, tol: float, max_iter: int | None) -> N
 
 
 def check_tolerance(tol: float) -> None:
-    """ValueError for what is no relative residual."""
+    """Raise a ValueError unless ``tol`` is a number between 0 and 1."""
     if isinstance(tol, bool) or not isinstance(tol, numbers.Real) or not 0 < tol < 1:
         raise ValueError(f"tol must be a number between 0 and 1; got {tol!r}.")

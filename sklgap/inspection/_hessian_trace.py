@@ -22,21 +22,22 @@ class HessianTrace:
     Attributes
     ----------
     value : float
-        The estimate; unbiased.
+        The estimate of the trace, which is unbiased.
     standard_error : float
-        Of ``value``, given the sketch; 0 where it is exact.
+        Standard error of ``value``, given the sketch. 0 if the value is exact.
     confidence_interval : tuple of two float
-        At 95 %, by Student's t distribution.
+        The 95 % interval by Student's t distribution.
     n_products : int
-        Hessian-vector products made.
+        Number of Hessian-vector products.
     method : str
-        ``"hutch++"``, ``"hutchinson"``, or ``"exact"`` where there were as many products as parameters.
+        ``"hutch++"``, ``"hutchinson"``, or ``"exact"`` if there were as many products as parameters.
     n_samples : int
-        Rows that the loss is the mean over.
+        Number of samples over which the loss is averaged.
     batch_norm : str
         The batch-norm policy.
     second_derivatives : str
-        ``"checked"`` against finite differences, or why that was not possible; see `Objective`.
+        ``"checked"`` if the second derivatives agreed with finite differences, or the reason why they were not
+        compared; see `Objective`.
     """
 
     value: float
@@ -71,50 +72,50 @@ def hessian_trace(
     verbose: int = 0,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> HessianTrace:
-    r"""Trace of the Hessian of the mean loss at a solution, with its standard error.
+    r"""Estimate the trace of the Hessian of the mean loss at a solution, with its standard error.
 
     ``"hutchinson"`` is the mean of :math:`g^T H g` over random sign vectors g. ``"hutch++"`` first takes out the
-    directions of large curvature: with Q an orthonormal basis of :math:`H S` for a random S and
-    :math:`P = I - Q Q^T`,
+    directions of large curvature. With Q an orthonormal basis of :math:`H S` for a random S, and :math:`P = I - Q Q^T`,
 
     .. math:: tr(H) = tr(Q^T H Q) + tr(P H P),
 
-    the first term exactly, the second by Hutchinson's mean.
+    where the first term is exact, and Hutchinson's mean estimates the second term.
 
     Parameters
     ----------
     estimator : estimator or Objective
-        As for `hessian_eigenvalues`.
+        A model or an `Objective`, as for `hessian_eigenvalues`.
     X, y : array-like
-        Rows that the loss is the mean over. None with an `Objective`.
+        Samples over which the loss is averaged. None with an `Objective`, which holds its data.
     n_products : int, default=60
-        Hessian-vector products to spend, at least 4; ``"hutch++"`` spends a third each on H S, on Q and on
-        Hutchinson's mean. With at least n_params of them the trace is computed exactly, from n_params products.
+        Number of Hessian-vector products, at least 4. ``"hutch++"`` spends a third each on H S, on Q and on
+        Hutchinson's mean. With at least n_params products the trace is exact and costs n_params products.
     method : {"hutch++", "hutchinson"}, default="hutch++"
-        With few large eigenvalues, as in trained nets, Hutch++ has much the smaller error.
+        With few large eigenvalues, as in trained nets, Hutch++ has a much smaller error.
     max_samples : int, float or None, default=None
-        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
+        Number of samples to measure on (int), or a fraction of them (float in (0, 1]). None uses all samples.
     random_state : int, RandomState or None, default=None
-        Draws rows and random vectors.
+        Seed of the samples and the random vectors.
     verbose : int, default=0
-        1: a progress bar on stderr.
+        1 shows a progress bar on stderr.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------
     HessianTrace
+        The trace, with its standard error and interval.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, or a Hessian that is not finite at the point measured.
+        If a parameter is outside its allowed values, or if the Hessian is not finite at the measured point.
 
     Notes
     -----
-    The standard error is that of Hutchinson's mean, whose terms are independent given Q. It speaks of the random
-    vectors, not of the rows drawn by ``max_samples``. Cost: ``n_products`` products, each about two gradients (see
-    `hessian_eigenvalues` for time and memory), and ``n_products / 3`` vectors of n_params.
+    The standard error is that of Hutchinson's mean, whose terms are independent given Q. It covers the random vectors,
+    but not the samples drawn by ``max_samples``. The cost is ``n_products`` products of about two gradients each (see
+    `hessian_eigenvalues` for time and memory). The memory is ``n_products / 3`` vectors of n_params numbers.
 
     References
     ----------
@@ -173,7 +174,7 @@ def _diagonal(products: Products) -> list[float]:
 
 
 def _hutch(products: Products, n_sketch: int, n_products: int) -> tuple[float, np.ndarray]:
-    """Return the trace in the span of ``n_sketch`` images of random vectors, and samples of the trace outside."""
+    """Return the trace in the span of ``n_sketch`` images of random vectors, and samples of the trace outside of it."""
     basis = torch.empty((n_sketch, products.n_params), dtype=products.dtype, device=products.device)
     for i in range(n_sketch):
         basis[i] = orthonormalise(products(products.random().sign()), basis[:i])

@@ -1,4 +1,4 @@
-"""What all measurements of curvature share: counted Hessian-vector products, and orthogonalisation."""
+"""Shared by all measurements of curvature: counted Hessian-vector products, and orthogonalisation."""
 
 import sys
 from types import TracebackType
@@ -11,30 +11,31 @@ from tqdm.auto import tqdm
 
 
 class BudgetSpent(Exception):
-    """The products that were allowed have been made."""
+    """The budget of products is spent."""
 
 
 class NotFinite(ValueError):
-    """The Hessian is not finite: the training diverged, or the loss overflows."""
+    """The Hessian is not finite, because the training diverged or the loss overflows."""
 
 
 class Products:
-    """The Hessian of an objective as a function v -> H v that counts, within ``with``.
+    """The Hessian of an objective as a function v -> H v that counts its calls. Use it in a ``with`` statement.
 
     Parameters
     ----------
     objective : Objective or RestrictedObjective
-        Its Hessian is taken at the module's own parameters.
+        The objective, whose Hessian is taken at the module's own parameters.
     rng : RandomState
-        Seeds `random`.
+        Seeds the vectors of `random`.
     verbose : int
-        1: a progress bar of the products on stderr.
+        1 shows a progress bar of the products on stderr.
     total : int or None
-        The number of products it ends with, as far as known.
+        The final number of products, if known.
     budget : int or None
-        A product beyond these raises `BudgetSpent`.
+        Number of products after which the next one raises `BudgetSpent`.
     scale : Tensor of shape (n_params,) or None
-        The operator is S H S, with S the diagonal matrix of these numbers; None: H. Parameters with 0 are left out.
+        The operator is S H S, where S is the diagonal matrix of these numbers. Parameters with 0 are left out. None
+        means H.
 
     Attributes
     ----------
@@ -69,13 +70,13 @@ class Products:
             raise BudgetSpent
         image = self.product(v)
         if not torch.isfinite(image).all():
-            raise NotFinite("The Hessian must be finite at the point measured; a product with it is not.")
+            raise NotFinite("The Hessian must be finite at the measured point; a product with it is not.")
         self.n_products += 1
         self.bar.update()
         return image
 
     def part(self, v: Tensor) -> Tensor:
-        """Return the numbers of the parameters that are not left out."""
+        """Return the entries of the parameters that are not left out."""
         return v if self.free is None else v[self.free]
 
     def whole(self, v: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ class Products:
         return found
 
     def random(self) -> Tensor:
-        """Return a vector of independent N(0, 1) numbers, drawn on the CPU: the same on every device."""
+        """Return a vector of independent N(0, 1) numbers. It is drawn on the CPU, so it is the same on every device."""
         return torch.randn(self.n_params, generator=self.generator).to(dtype=self.dtype, device=self.device)
 
     def __enter__(self) -> Self:
@@ -100,24 +101,24 @@ class Products:
 def dots(rows: Tensor, vectors: Tensor) -> np.ndarray:
     """Return ``rows @ vectors`` in float64.
 
-    Summed in blocks: torch's float32 sums over a million terms are wrong in the fifth digit, enough to make a basis
-    lose its orthogonality and a search its convergence.
+    The sum is computed in blocks. torch's float32 sums over a million terms are wrong in the fifth digit. That is
+    enough to make a basis lose its orthogonality and a search its convergence.
     """
     parts = [r @ v for r, v in zip(rows.split(_BLOCK, dim=-1), vectors.split(_BLOCK), strict=True)]
     return torch.stack(parts).cpu().double().sum(0).numpy()
 
 
-# Terms that torch may sum in float32.
+# Number of terms that torch may sum in float32.
 _BLOCK = 2**14
 
 
 def norm(v: Tensor) -> float:
-    """Return the Euclidean length, as exact as `dots`."""
+    """Return the Euclidean length, as exactly as `dots`."""
     return float(np.sqrt(dots(v, v)))
 
 
 def unit(v: Tensor) -> Tensor:
-    """Return v with length one, also where the squares of its numbers are too small for its dtype; zero stays zero."""
+    """Return v scaled to length one, even if the squares of its entries underflow. Zero stays zero."""
     largest = v.abs().max()
     scaled = v / torch.where(largest > 0, largest, 1.0)
     return scaled / (norm(scaled) or 1.0)
@@ -136,11 +137,11 @@ def remainder(v: Tensor, *bases: Tensor) -> Tensor:
 
 
 def orthonormalise(v: Tensor, *bases: Tensor) -> Tensor:
-    """Return v made orthogonal to the orthonormal rows of the bases, with length one; zero where it is in their span.
+    """Return v made orthogonal to the orthonormal rows of the bases, with length one; zero if it is in their span.
 
-    Two rounds of Gram-Schmidt: one leaves the rounding errors of a short remainder, magnified. What the second round
-    shortens by more than half is nothing but rounding (Kahan, in Parlett, The Symmetric Eigenvalue Problem, 1998,
-    Section 6.9): v is in the span as far as can be computed.
+    There are two rounds of Gram-Schmidt, because one round leaves the magnified rounding errors of a short remainder. A
+    vector that the second round shortens by more than half is nothing but rounding (Kahan, in Parlett, The Symmetric
+    Eigenvalue Problem, 1998, Section 6.9). Then v is in the span as far as can be computed.
     """
     for _ in range(2):
         v = remainder(v, *bases)
@@ -149,5 +150,5 @@ def orthonormalise(v: Tensor, *bases: Tensor) -> Tensor:
     return v if not bases or length > _NOT_ROUNDING else torch.zeros_like(v)
 
 
-# A remainder that is orthogonal to the bases keeps its length, one, in the second round.
+# The second round does not change the length, one, of a remainder that is orthogonal to the bases.
 _NOT_ROUNDING = 0.5

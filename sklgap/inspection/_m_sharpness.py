@@ -19,7 +19,7 @@ from sklgap.inspection._normalized_logits import measured_objective
 from sklgap.objective import Objective
 from sklgap.objective._check import Measurable, ObjectiveOptions
 
-# What Andriushchenko et al. (2023) measure with; see the docstring.
+# The group size of Andriushchenko et al. (2023); see the docstring.
 M = 128
 
 
@@ -38,49 +38,51 @@ def m_sharpness(
     random_state: int | np.random.RandomState | None = None,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> Flatness:
-    r"""m-sharpness: the worst case in a ball for each group of m samples, then the mean over the groups.
+    r"""Measure m-sharpness: the worst case in a ball for each group of m samples, averaged over the groups.
 
     .. math:: \frac{1}{|\mathcal M|} \sum_{M \in \mathcal M} \max_{\|T^{-1} e\|_2 \le \rho} f_M(x + e) - f_M(x)
 
-    with :math:`f_M` the mean loss of a group. The groups are a random partition of the samples. T is the identity, or
-    the sizes of the weights, ``T = diag(|x|)``.
+    Here :math:`f_M` is the mean loss of a group. The groups are a random partition of the samples. T is the identity,
+    or ``T = diag(|x|)`` with the sizes of the weights.
 
     Parameters
     ----------
     estimator : estimator or Objective
-        A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
-        (module, criterion), or an `Objective` in the full space. A DataLoader must be one over a Dataset that gives
-        single samples.
+        A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair (module, criterion),
+        or an `Objective` in the full space. A DataLoader needs a Dataset that gives single samples.
     X, y : array-like
-        Samples that are cut into groups. None with an `Objective`.
+        Samples to cut into groups. None with an `Objective`, which holds its data.
     m : int, default=128
-        Largest size of a group, at least 1. The sizes differ by one sample at most; with an m of all samples or more
-        there is one group. 128 is the group size in the scripts of Andriushchenko et al. (2023). Foret et al. perturb
-        the share of a batch on each accelerator, whose size we could not verify.
+        Largest number of samples in a group, at least 1. Groups differ by at most one sample. If m is at least the
+        number of samples, there is one group. 128 is the group size in the scripts of Andriushchenko et al. (2023).
+        Foret et al. perturb the share of a batch on each accelerator; we could not verify the size of this share.
     rho : float, default=None
-        Radius. None: 0.05, the value of Foret et al., or 0.5 with ``adaptive``, that of Kwon et al. for CIFAR-10.
+        Radius of the ball. None means 0.05, the value of Foret et al., or 0.5 with ``adaptive``, the value of Kwon et
+        al. for CIFAR-10.
     adaptive, normalize_logits : bool, default=False
-        As for `ball_sharpness`.
+        Relative steps and normalised logits, as for `ball_sharpness`.
     n_steps : int, default=1
-        Gradients of the maximiser for each group. 1: the step of SAM, along the gradient to the edge of the ball. It
-        counts even where it leads down. More: a climb from there, of which the highest point counts.
+        Number of gradients of the search in each group. 1 takes the step of SAM, along the gradient to the edge of the
+        ball. This step counts even if it lowers the loss. A larger number climbs further from there, and the highest
+        point counts.
     max_samples : int, float or None, default=None
-        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
+        Number of samples to measure on (int), or a fraction of them (float in (0, 1]). None uses all samples.
     random_state : int, RandomState or None, default=None
-        Draws samples and groups.
+        Seed of the samples and the groups.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------
     Flatness
-        ``standard_error`` is over the groups, None for a single one. ``f0`` is the mean of the losses of the groups.
+        The record. Its ``standard_error`` is over the groups, and None for a single group. Its ``f0`` is the mean of
+        the losses of the groups.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, a loss that is not finite, or ``adaptive`` and weights that are all
-        zero.
+        If a parameter is outside its allowed values, if the loss is not finite, or if ``adaptive`` is True and all
+        weights are zero.
 
     See Also
     --------
@@ -88,11 +90,12 @@ def m_sharpness(
 
     Notes
     -----
-    Each maximum found is a lower bound, and so is their mean. With one step the value may be negative: the step may
-    overshoot.
+    Each maximum found is a lower bound, and so is their mean. With one step the value may be negative, because the step
+    may overshoot.
 
-    Batch norm uses the statistics of each group, as in training with batches of m, or its buffers under ``"running"``.
-    Under ``"population"`` it also uses those of each group, and a note says so. Cost: ``n_steps + 1`` gradients.
+    Batch norm uses the statistics of each group, as in training with batches of m samples, or its buffers under
+    ``"running"``. Under ``"population"`` it also uses the statistics of each group, and a note says so. The cost is
+    ``n_steps + 1`` gradients.
 
     References
     ----------
@@ -103,7 +106,7 @@ def m_sharpness(
 
     Examples
     --------
-    Two samples with opposite slopes: together they are at a minimum, alone each rises.
+    Two samples have opposite slopes. Together they are at a minimum, but alone the loss of each rises:
 
     >>> import torch
     >>> from sklgap.inspection import m_sharpness
@@ -131,12 +134,12 @@ def m_sharpness(
     n_broken = int(np.isnan(found[:, 2]).sum())
     if n_broken:
         raise ValueError(
-            f"The gradient must be finite at the point measured; it is not for {n_broken} of {len(groups)} groups."
+            f"The gradient must be finite at the measured point; it is not for {n_broken} of {len(groups)} groups."
         )
     rises = found[:, 1] - found[:, 0]
     if not np.isfinite(rises).all():
         raise ValueError(
-            f"rho must be so small that the loss stays finite; at rho={rho:g} it is not for "
+            f"rho must be so small that the loss stays finite; with rho={rho:g} the loss is not finite for "
             f"{int((~np.isfinite(rises)).sum())} of {len(groups)} groups."
         )
     notes = []
@@ -161,7 +164,7 @@ def m_sharpness(
         batch_norm=objective.batch_norm,
         unit="loss",
         is_lower_bound=True,
-        status=f"a lower bound: mean over {_counted(len(groups), 'group')}, {_counted(n_steps, 'step')} each",
+        status=f"a lower bound, the mean over {_counted(len(groups), 'group')}, {_counted(n_steps, 'step')} each",
         notes=tuple(notes),
     )
 
@@ -182,7 +185,7 @@ def _groups(objective: Objective, m: int, rng: np.random.RandomState) -> list[np
 
 
 def _worst_case(objective: Objective, rows: np.ndarray, radii: Tensor, n_steps: int) -> tuple[float, float, float, int]:
-    """Return loss, largest loss found, largest slope and gradients taken of one group."""
+    """Return the loss, the largest loss found, the largest slope and the number of gradients of one group."""
     points = Points(partial(_scaled, objective, rows, radii))
     f0, slope = points.function(torch.zeros_like(radii))
     largest = float(slope.abs().max())

@@ -1,6 +1,6 @@
-"""Maximise a function over a box around its point: the solvers of Metric 2.1.
+"""Solvers of Metric 2.1, which maximise a function over a box around a point.
 
-Every value found is a lower bound of the true maximum, so larger is better.
+Every value that they find is a lower bound of the true maximum, so a larger value is a better one.
 """
 
 from typing import NamedTuple
@@ -24,19 +24,19 @@ class Maximum(NamedTuple):
     Attributes
     ----------
     f_max : float
-        f there.
+        The value of f there.
     argmax : Tensor of shape (n_params,)
-        The offset from the objective's ``theta0``, inside the box.
+        The offset from ``theta0`` of the objective, inside the box.
     n_evaluations : int
-        Gradients that the search has cost.
+        Number of gradients that the search cost.
     status : str
-        How it ended, in words.
+        How the search ended, in words.
     converged : bool
-        Whether it met its own criterion.
+        Whether the search met its own criterion.
     spread : float
-        How far apart the best two starts ended, as a share of the rise of the best one; NaN where one was made.
+        The gap between the best two starts, as a share of the rise of the best one. NaN if there was only one start.
     n_not_finite : int
-        Points tried at which f was not finite.
+        Number of points tried at which f was not finite.
     flat : bool
         Whether the gradient was zero at every point tried.
     """
@@ -52,13 +52,13 @@ class Maximum(NamedTuple):
 
 
 class BudgetSpent(Exception):
-    """A search has made all the gradients that it may."""
+    """A search has spent all its gradients."""
 
 
 class Points:
-    """Evaluates f and its gradient at offsets from ``theta0``, and remembers the best one.
+    """Evaluates f and its gradient at offsets from ``theta0``, and stores the best offset.
 
-    A value that is not finite is never the best, and a gradient that is not finite becomes zero there.
+    A value that is not finite is never the best. Entries of a gradient that are not finite become zero.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class Points:
     bounds : Tensor of shape (n_params,)
         Half-widths of the box.
     budget : int, optional
-        Gradients after which the next one raises `BudgetSpent`.
+        Number of gradients after which the next one raises `BudgetSpent`.
     """
 
     def __init__(self, objective: AnyObjective, bounds: Tensor, budget: int | None = None) -> None:
@@ -77,8 +77,8 @@ class Points:
         self.f_max = -np.inf
         self.argmax = torch.zeros_like(bounds)
         self.n_evaluations = self.n_not_finite = 0
-        self.flat = True  # no gradient so far was anything but zero
-        self._theta = torch.empty_like(bounds)  # reused: new memory for every point would take as long as its use
+        self.flat = True  # all gradients so far are zero
+        self._theta = torch.empty_like(bounds)  # reused, since new memory for every point takes as long as its use
 
     def evaluate(self, offset: Tensor) -> tuple[float, Tensor]:
         """Return f and its gradient at the offset."""
@@ -87,7 +87,7 @@ class Points:
         return (value if np.isfinite(value) else -np.inf), slope
 
     def slope(self, offset: Tensor) -> tuple[float, Tensor]:
-        """Return the objective's value and gradient, whatever it is at present, without a look at the best."""
+        """Return value and gradient of the objective's current loss, and leave the best offset alone."""
         if self.budget is not None and self.n_evaluations >= self.budget:
             raise BudgetSpent
         self.n_evaluations += 1
@@ -98,32 +98,36 @@ class Points:
         return value, slope
 
     def keep(self, offset: Tensor, value: float) -> None:
-        """Let the offset be the best if its value is."""
+        """Store the offset as the best one if its value is the largest."""
         if not np.isfinite(value):
             self.n_not_finite += 1
         elif value > self.f_max:
             self.f_max, self.argmax = value, offset
 
     def maximum(self, status: str, converged: bool, spread: float = float("nan")) -> Maximum:
-        """Return what was found."""
+        """Return the result of the search."""
         if not np.isfinite(self.f_max):
-            status, converged = "f was not finite at any point tried", False
+            status, converged = "the loss is not finite at any point tried", False
         return Maximum(
             self.f_max, self.argmax, self.n_evaluations, status, converged, spread, self.n_not_finite, self.flat
         )
 
 
 def vertex_ascent(objective: AnyObjective, bounds: Tensor, start: Tensor, max_iter: int) -> Maximum:
-    """Go to the vertex the gradient points to, as long as that raises f: the power method of Journee et al. (2010).
+    """Go to the vertex that the gradient points to while that raises f: the power method of Journee et al. (2010).
 
-    Monotone for convex f.
+    For a convex f every step raises f.
     """
     points = Points(objective, bounds)
     value, slope = points.evaluate(start)
     best, offset = value, start
     for _ in range(max_iter - 1):
         if not slope.any():
-            zero = "zero gradient" if points.n_evaluations > 1 else f"{STOPPED_AT_START}: the gradient is zero there"
+            zero = (
+                "stopped at a gradient of zero"
+                if points.n_evaluations > 1
+                else f"{STOPPED_AT_START}: the gradient is zero there"
+            )
             return points.maximum(zero, False)
         vertex = slope.sign().mul_(bounds)
         if torch.equal(vertex, offset):
@@ -136,7 +140,7 @@ def vertex_ascent(objective: AnyObjective, bounds: Tensor, start: Tensor, max_it
 
 
 def lbfgsb(objective: AnyObjective, bounds: Tensor, max_iter: int, scale: float = 1.0) -> Maximum:
-    """SciPy's L-BFGS-B from the zero offset with its default tolerances: our reading of the paper's procedure.
+    """Run SciPy's L-BFGS-B from the zero offset with its default tolerances: our reading of the paper's procedure.
 
     Parameters
     ----------
@@ -145,10 +149,10 @@ def lbfgsb(objective: AnyObjective, bounds: Tensor, max_iter: int, scale: float 
     bounds : Tensor of shape (n_params,)
         Half-widths of the box.
     max_iter : int
-        Iterations; each takes one gradient or a few.
+        Number of iterations. Each takes one gradient or a few.
     scale : float, default=1.0
-        Factor on the objective. SciPy's tolerance on the projected gradient is absolute: a flat function unscaled
-        satisfies it at the start.
+        Factor on the objective. SciPy's tolerance on the projected gradient is absolute, so a flat function that is not
+        scaled meets the tolerance at the start.
     """
     points = Points(objective, bounds)
     status, n_iterations, converged = quasi_newton(points, torch.zeros_like(bounds), max_iter, scale)
@@ -158,7 +162,7 @@ def lbfgsb(objective: AnyObjective, bounds: Tensor, max_iter: int, scale: float 
 
 
 def quasi_newton(points: Points, start: Tensor, max_iter: int, scale: float = 1.0) -> tuple[str, int, bool]:
-    """Run SciPy's L-BFGS-B from an offset; return its message, its iterations, and whether its tolerance was met."""
+    """Run SciPy's L-BFGS-B from an offset. Return its message, its iterations, and whether it met its tolerance."""
     bounds = points.bounds
 
     def negative(offset: np.ndarray) -> tuple[float, np.ndarray]:
@@ -175,7 +179,7 @@ def quasi_newton(points: Points, start: Tensor, max_iter: int, scale: float = 1.
 
 
 def random_vertex(bounds: Tensor, generator: torch.Generator) -> Tensor:
-    """Return a vertex of the box, each with the same probability."""
+    """Return a random vertex of the box. All vertices have the same probability."""
     signs = torch.randint(0, 2, bounds.shape, generator=generator) * 2 - 1
     return bounds * signs.to(bounds)
 

@@ -1,4 +1,4 @@
-"""Loss and accuracy along a path between two solutions: Keskar et al. (2017), Figure 3 and its curvilinear variant."""
+"""Loss and accuracy along a path between two solutions: Figure 3 of Keskar et al. (2017), on a line or on a curve."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, PathKind
 from sklgap.inspection._points import check_positions, evaluate_points, full_space_objective, parameters_of
 from sklgap.objective._check import Measurable, ObjectiveOptions
 
-# The released code: 25 points on [-1, 2].
+# The released code of the paper uses 25 points on [-1, 2].
 ALPHAS = tuple(np.linspace(-1, 2, 25))
 
 
@@ -27,13 +27,13 @@ class LossCurve:
     Attributes
     ----------
     alphas, loss, accuracy : ndarray of shape (n_points,)
-        Position on the path, mean loss there, and accuracy as a fraction.
+        Positions on the path, and the mean loss and the accuracy (as a fraction) there.
     batch_norm : str
         The batch-norm policy.
     n_samples : int
-        Rows that loss and accuracy are means over.
+        Number of samples over which loss and accuracy are averaged.
     path : {"line", "arc"}
-        Which path.
+        The kind of path.
     """
 
     alphas: np.ndarray = field(repr=False)
@@ -45,8 +45,8 @@ class LossCurve:
 
     def __str__(self) -> str:
         return (
-            f"loss along the {self.path}, {len(self.alphas)} points with alpha from {self.alphas.min():g} to "
-            f"{self.alphas.max():g}: {self.loss.min():.4g} to {self.loss.max():.4g} ({self.n_samples:,} rows, "
+            f"loss from {self.loss.min():.4g} to {self.loss.max():.4g} at {len(self.alphas)} points of the "
+            f"{self.path}, alpha from {self.alphas.min():g} to {self.alphas.max():g} ({self.n_samples:,} samples, "
             f"batch norm: {self.batch_norm})"
         )
 
@@ -64,51 +64,52 @@ def loss_along_line(
     verbose: int = 0,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> LossCurve:
-    r"""Loss and accuracy at :math:`\alpha x_{end} + (1 - \alpha) x_{start}`.
+    r"""Evaluate loss and accuracy at :math:`\alpha x_{end} + (1 - \alpha) x_{start}`, on a line between solutions.
 
     Parameters
     ----------
     start, end : estimator or Objective
-        Two fitted estimators of the same architecture (SB and LB in the paper), or Objectives. The data, and under
-        ``batch_norm="running"`` the buffers, are taken from ``start``.
+        Two fitted estimators of the same architecture (SB and LB in the paper), or Objectives. The data come from
+        ``start``, and so do the buffers under ``batch_norm="running"``.
     X, y : array-like
-        Rows to evaluate on. None if ``start`` and ``end`` are `Objective`.
+        Samples to evaluate on. None if ``start`` and ``end`` are of type `Objective`.
     alphas : sequence of float, default=25 points on [-1, 2]
-        0 is ``start``, 1 is ``end``, bit for bit (the paper's range and number).
+        Positions on the line. 0 is ``start`` and 1 is ``end``, bit for bit. The default is that of the paper.
     max_samples : int, float or None, default=None
-        Evaluate on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
+        Number of samples to evaluate on (int), or a fraction of them (float in (0, 1]). None uses all samples.
     random_state : int, RandomState or None, default=None
-        Draws the rows.
+        Seed of the samples.
     verbose : int, default=0
-        1: a progress bar.
+        1 shows a progress bar.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------
     LossCurve
-        Losses that are not finite are kept as they are; the accuracy is NaN where the loss is.
+        Loss and accuracy along the line. Losses that are not finite stay as they are, and the accuracy is NaN where the
+        loss is.
 
     Raises
     ------
     ValueError
-        For solutions of different architectures, alphas that are not finite numbers, or a loss that is not finite at
+        If the solutions have different architectures, if alphas are not finite numbers, or if the loss is not finite at
         ``start`` or ``end``.
 
     Warns
     -----
     RuntimeWarning
-        When the loss is not finite elsewhere on the path.
+        If the loss is not finite elsewhere on the path.
 
     See Also
     --------
-    loss_along_arc : Along a curve.
-    loss_on_plane : In two dimensions.
-    ParametricPlotDisplay : Draws it.
+    loss_along_arc : The loss along a curve.
+    loss_on_plane : The loss in two dimensions.
+    ParametricPlotDisplay : Draws the curve.
 
     Notes
     -----
-    Costs one pass over the data per alpha.
+    The cost is one pass over the data for each alpha.
 
     References
     ----------
@@ -144,28 +145,38 @@ def loss_along_arc(
     verbose: int = 0,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> LossCurve:
-    r"""Loss and accuracy at :math:`\sin(\alpha \pi / 2) x_{end} + \cos(\alpha \pi / 2) x_{start}`.
+    r"""Evaluate loss and accuracy at :math:`\sin(\alpha \pi / 2) x_{end} + \cos(\alpha \pi / 2) x_{start}`, on an arc.
 
-    The curve on which Keskar et al. (2017) look at the loss beside the straight line. Between orthogonal solutions of
-    equal norm it keeps that norm, which the line does not.
+    Keskar et al. (2017) look at the loss on this curve as well as on the straight line. Between orthogonal solutions of
+    equal norm, the arc preserves that norm, and the line does not.
 
     Parameters
     ----------
-    start, end, X, y, max_samples, random_state, verbose, **kwargs
-        As in `loss_along_line`.
+    start, end : estimator or Objective
+        Two fitted estimators of the same architecture, or Objectives, as in `loss_along_line`.
+    X, y : array-like
+        Samples to evaluate on. None if ``start`` and ``end`` are of type `Objective`.
     alphas : sequence of float, default=25 points on [-1, 2]
-        0 is ``start``, 1 is ``end``, bit for bit; -1 is the mirror image of ``end`` and 2 that of ``start``, all
-        parameters negated.
+        Positions on the arc. 0 is ``start`` and 1 is ``end``, bit for bit. -1 is the mirror image of ``end``, and 2 is
+        the mirror image of ``start``, with all parameters negated.
+    max_samples : int, float or None, default=None
+        Number of samples to evaluate on (int), or a fraction of them (float in (0, 1]). None uses all samples.
+    random_state : int, RandomState or None, default=None
+        Seed of the samples.
+    verbose : int, default=0
+        1 shows a progress bar.
+    **kwargs
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------
     LossCurve
-        As from `loss_along_line`, with the same errors and warnings.
+        Loss and accuracy along the arc, with the same errors and warnings as `loss_along_line`.
 
     See Also
     --------
-    loss_along_line : Along the straight line.
-    ParametricPlotDisplay : Draws it.
+    loss_along_line : The loss along the straight line.
+    ParametricPlotDisplay : Draws the curve.
 
     References
     ----------
@@ -196,7 +207,7 @@ def _arc(start: Tensor, end: Tensor, alpha: float) -> Tensor:
     return sin(alpha * pi / 2) * end + cos(alpha * pi / 2) * start
 
 
-# A path takes alpha to parameters; at 0 and 1 the solutions themselves are used.
+# A path maps alpha to parameters. At 0 and 1 the solutions themselves are used.
 _PATHS: dict[PathKind, Callable[[Tensor, Tensor, float], Tensor]] = {"line": _line, "arc": _arc}
 
 

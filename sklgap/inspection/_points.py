@@ -1,4 +1,4 @@
-"""The loss at many points of parameter space: what paths between solutions and planes through them share."""
+"""The loss at many points of parameter space, for paths between solutions and planes through them."""
 
 import contextlib
 import warnings
@@ -16,7 +16,7 @@ from sklgap.objective._parameters import flatten, trainable_parameters
 from sklgap.objective._stream import is_stream
 
 Point = TypeVar("Point", bound=Hashable)
-# A warning lists so many points by name.
+# The number of points that a warning lists by name.
 _N_LISTED = 5
 
 
@@ -29,32 +29,33 @@ def evaluate_points(
     coordinates: str,
     verbose: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return loss and accuracy at every point, one pass over the data each.
+    """Return loss and accuracy at every point, with one pass over the data for each.
 
     Parameters
     ----------
     objective : Objective
-        f.
+        The objective to evaluate.
     theta_at : callable
-        From a point to parameters of shape (n_params,).
+        Maps a point to parameters of shape (n_params,).
     points : sequence
-        Evaluated in this order, the models among them first: one whose loss is not finite shows at once.
+        Points to evaluate in this order, except that models come first, so that a loss that is not finite there shows
+        at once.
     models : dict
-        The points at which models stand, with their parameters. These are used as they are: ``theta_at`` may round.
+        The points of the models, with their parameters. These are used as they are, because ``theta_at`` may round.
     coordinates : str
-        What the points are called in messages.
+        Name of the points in messages.
     verbose : int
-        Above 0: a progress bar.
+        A value above 0 shows a progress bar.
 
     Returns
     -------
     loss, accuracy : ndarray of shape (n_points,)
-        Losses that are not finite are kept, with a warning; the accuracy is NaN where the loss is.
+        Losses that are not finite stay as they are, with a warning. The accuracy is NaN where the loss is.
 
     Raises
     ------
     ValueError
-        For a loss that is not finite at a model.
+        If the loss is not finite at a model.
     """
     values = np.empty((len(points), 2))
     order = sorted(range(len(points)), key=lambda i: points[i] not in models)
@@ -68,20 +69,20 @@ def evaluate_points(
                     f"{_text(points[i])}."
                 )
     loss, accuracy = values.T
-    accuracy[np.isnan(loss)] = np.nan  # outputs that are not numbers have no largest one
+    accuracy[np.isnan(loss)] = np.nan  # outputs that are NaN have no largest one
     where = [_text(point) for point, finite in zip(points, np.isfinite(loss), strict=True) if not finite]
     if where:
         warnings.warn(
             f"The loss is not finite at {len(where)} of {len(points)} points: {coordinates} = "
             f"{', '.join(where[:_N_LISTED])}{', ...' if len(where) > _N_LISTED else '.'}",
             RuntimeWarning,
-            stacklevel=5,  # evaluate_points, its caller, the public function, and `using_threads` around it
+            stacklevel=5,  # skips evaluate_points, its caller, the public function, and `using_threads` around it
         )
     return loss, accuracy
 
 
 def full_space_objective(estimator: Measurable, X: Any, y: Any, names: str, **kwargs: Any) -> Objective:
-    """Return the objective of an estimator, or the one given; TypeError for one restricted to a subspace."""
+    """Return the objective of an estimator, or the given one; raise a TypeError for one restricted to a subspace."""
     with _named(names):
         objective = check_objective(estimator, X, y, **kwargs)
     if isinstance(objective, RestrictedObjective):
@@ -91,7 +92,7 @@ def full_space_objective(estimator: Measurable, X: Any, y: Any, names: str, **kw
 
 @contextlib.contextmanager
 def _named(names: str) -> Iterator[None]:
-    """Let an error about the estimator call it what the user does."""
+    """Make errors about the estimator use the user's name for it."""
     try:
         yield
     except TypeError as error:
@@ -101,21 +102,21 @@ def _named(names: str) -> Iterator[None]:
 
 
 def parameters_of(other: Any, objective: Objective, X: Any, y: Any, names: str) -> Tensor:
-    """Return the parameters of another solution; ValueError unless it has the architecture of ``objective``."""
+    """Return the parameters of another solution; raise a ValueError unless it has the architecture of ``objective``."""
     if isinstance(other, Objective | RestrictedObjective):
         point = full_space_objective(other, None, None, names)
         theta, shapes = point.theta0, point.shapes
     else:
         if X is None or (y is None and not is_stream(X)):
             raise TypeError(f"X and y must be given unless {names} are all Objectives.")
-        # Only its parameters are wanted: a row or two are enough.
+        # Only its parameters are needed, so one or two samples are enough.
         few = (X, y) if is_stream(X) else (first_rows(X, 2), y[:2])
         with _named(names):
             params = trainable_parameters(module_to_measure(other, *few), objective.parameters)
         theta, shapes = flatten(params).detach(), [tuple(p.shape) for p in params.values()]
     if shapes != objective.shapes:
         raise ValueError(
-            f"{names} must have the same architecture; their parameters have different shapes: "
+            f"{names} must have the same architecture; their parameters have different shapes, with "
             f"{objective.n_params} and {theta.numel()} numbers in {len(objective.shapes)} and {len(shapes)} "
             "tensors."
         )
@@ -123,13 +124,13 @@ def parameters_of(other: Any, objective: Objective, X: Any, y: Any, names: str) 
 
 
 def check_positions(name: str, values: Sequence[float]) -> np.ndarray:
-    """Return positions on a path or an axis as an array; ValueError for anything but finite numbers."""
+    """Return positions on a path or an axis as an array; raise a ValueError unless all of them are finite numbers."""
     try:
         given = np.asarray(values)
         positions = np.array(values, dtype=float) if given.dtype.kind in "iuf" else np.empty(0)
     except (TypeError, ValueError):
         positions = np.empty(0)
-    # Beyond float32 a step is not a number.
+    # A step beyond the range of float32 is not a number.
     if positions.ndim != 1 or not len(positions) or not (np.abs(positions) < np.finfo(np.float32).max).all():
         raise ValueError(f"{name} must be a sequence of finite numbers; got {shown(values)}.")
     return positions

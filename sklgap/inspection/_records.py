@@ -1,4 +1,4 @@
-"""What a `TrainingRecorder` has written, as arrays."""
+"""The records of a `TrainingRecorder`, as arrays."""
 
 import math
 from collections.abc import Mapping
@@ -12,29 +12,29 @@ from sklgap.objective._estimators import net_of as net_of
 
 
 def recorded(estimator: Estimator, name: str | None = None) -> dict[str, np.ndarray]:
-    """Return what a `sklgap.TrainingRecorder` wrote while the estimator was trained.
+    """Return the records that a `sklgap.TrainingRecorder` wrote while the estimator was trained.
 
     Parameters
     ----------
     estimator : estimator
-        A fitted `LBGapClassifier` or skorch net with a recorder among its callbacks; a pipeline or a search that ends
-        in one.
+        A fitted `LBGapClassifier` or skorch net with a recorder among its callbacks, or a pipeline or a search that
+        ends in one.
     name : str, default=None
-        The name of the callback; needed where there are several recorders.
+        Name of the callback. It is needed if there are several recorders.
 
     Returns
     -------
     dict of ndarrays of shape (n_records,)
-        In the order of training: ``n_updates`` (int), ``epoch`` (float: 1.5 is the middle of the second epoch),
-        ``weight_distance`` (Euclidean, from the initial weights), then the values recorded, as floats; NaN where there
-        is none. The arrays are copies.
+        Arrays in the order of training: ``n_updates`` (int), ``epoch`` (float; 1.5 is the middle of the second epoch),
+        ``weight_distance`` (Euclidean, from the initial weights), then the recorded values as floats. NaN stands for a
+        missing value. The arrays are copies.
 
     Raises
     ------
     ValueError
-        For an estimator without a recorder (of this name), or with several where no name is given.
+        If the estimator has no recorder (of this name), or has several recorders and no name is given.
     sklearn.exceptions.NotFittedError
-        For an estimator that has not been fitted.
+        If the estimator has not been fitted.
 
     See Also
     --------
@@ -60,13 +60,13 @@ def recorded(estimator: Estimator, name: str | None = None) -> dict[str, np.ndar
 def recorded_by_name(
     estimators: dict[str, Estimator], keys: Mapping[str, str], recorder: str | None
 ) -> tuple[dict[str, dict[str, np.ndarray]], BatchNormPolicy]:
-    """Return columns of several estimators by their names, and the batch-norm policy they share.
+    """Return columns of several estimators by their names, and the batch-norm policy that they share.
 
-    ``keys`` says which columns, and for each the parameter of the caller that asks for it.
+    ``keys`` maps each column to the parameter of the caller that asks for it.
     """
     if not isinstance(estimators, dict) or not estimators:
-        got = type(estimators).__name__ if not isinstance(estimators, dict) else "an empty one"
-        raise TypeError(f"estimators must be a dict of names to fitted estimators; got {got}.")
+        got = type(estimators).__name__ if not isinstance(estimators, dict) else "an empty dict"
+        raise TypeError(f"estimators must be a dict that maps names to fitted estimators; got {got}.")
     curves = {}
     for label, estimator in estimators.items():
         recorder_of(estimator, recorder, "recorder")
@@ -80,12 +80,12 @@ def recorded_by_name(
         curves[label] = {key: columns[key] for key in keys}
     policies = {recorder_of(estimator, recorder).batch_norm for estimator in estimators.values()}
     if len(policies) > 1:
-        raise ValueError(f"estimators must be recorded under one batch-norm policy; got {sorted(policies)}.")
+        raise ValueError(f"estimators must have records under the same batch-norm policy; got {sorted(policies)}.")
     return curves, policies.pop()
 
 
 def recorder_of(estimator: Any, name: str | None, parameter: str = "name") -> Any:
-    """Return the recorder among the callbacks of a fitted estimator; ``parameter`` is what the user calls its name."""
+    """Return the recorder among the callbacks of a fitted estimator. ``parameter`` is the user's name for its name."""
     net = net_of(estimator)
     if not hasattr(net, "callbacks_"):
         raise TypeError(
@@ -97,7 +97,7 @@ def recorder_of(estimator: Any, name: str | None, parameter: str = "name") -> An
         name = next(iter(found))
     if not isinstance(name, str) or name not in found:
         raise ValueError(
-            f"{parameter} must be the name of a TrainingRecorder among the callbacks of the fit, "
-            f"which has {', '.join(map(repr, found)) or 'none'}; got {shown(name)}."
+            f"{parameter} must be the name of a TrainingRecorder among the callbacks of the fit "
+            f"(recorders of this fit: {', '.join(map(repr, found)) or 'no recorder'}); got {shown(name)}."
         )
     return found[name]

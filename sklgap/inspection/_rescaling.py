@@ -1,4 +1,4 @@
-"""Other weights, same function: the rescaling of Dinh et al. (2017), Section 3."""
+"""The rescaling of Dinh et al. (2017), Section 3, which changes the weights and not the function."""
 
 import copy
 import math
@@ -26,9 +26,10 @@ _LINEAR = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
 )
-# Linear in their own weight and bias, which can be scaled; their outputs do not tell the scale of their inputs.
+# These layers are linear in their own weight and bias, which can be scaled. Their outputs do not depend on the scale of
+# their inputs.
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, GhostBatchNorm, nn.LayerNorm, nn.GroupNorm)
-# g(a x) = a g(x) for a > 0.
+# Layers with g(a x) = a g(x) for a > 0.
 _HOMOGENEOUS = (
     nn.ReLU,
     nn.LeakyReLU,
@@ -66,7 +67,7 @@ _HOMOGENEOUS_CALLS = {
     "view",
     "reshape",
 }
-# What is given, is returned.
+# The type of model that is given and returned.
 Model = TypeVar("Model", bound=Estimator | nn.Module | tuple[nn.Module, Any])
 
 
@@ -74,54 +75,55 @@ Model = TypeVar("Model", bound=Estimator | nn.Module | tuple[nn.Module, Any])
 def rescale_layers(estimator: Model, factor: float, *, layers: Sequence[str] | None = None) -> Model:
     r"""Return a copy of a model with other weights and the same function.
 
-    For weights :math:`W_1, b_1` of a layer and :math:`W_2` of the next one, with only positively homogeneous operations
-    such as ReLU in between,
+    Let :math:`W_1, b_1` be the weights of a layer, and :math:`W_2` those of the next layer, with only positively
+    homogeneous operations such as ReLU in between. Then
 
     .. math:: (W_1, b_1, W_2) \to (a W_1, a b_1, W_2 / a)
 
-    leaves the function unchanged for every :math:`a > 0`, and with it loss, accuracy and train-test gap, but moves
-    Metric 2.1 (Dinh et al., 2017). A layer followed by batch norm does not count as the first of a pair: the batch norm
-    itself does, with its weight and bias as :math:`W_1` and :math:`b_1`.
+    leaves the function unchanged for every :math:`a > 0`. Loss, accuracy and train-test gap stay the same, but Metric
+    2.1 changes (Dinh et al., 2017). If batch norm follows a layer, the batch norm is the first layer of the pair, with
+    its weight and bias as :math:`W_1` and :math:`b_1`.
 
     Parameters
     ----------
     estimator : estimator or torch.nn.Module
-        A module; or a fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, or a pair
-        (module, criterion).
+        A module, a fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, or a pair (module,
+        criterion).
     factor : float
-        a, above 0. A power of two changes no bit of the outputs, short of overflow.
+        The factor a, above 0. Without overflow, a power of two changes no bit of the outputs.
     layers : sequence of str, default=None
-        Names, as in ``module.named_modules()``, of the first layers of the pairs to rescale. None: all pairs. A layer
-        that is the second of one pair and the first of the next then keeps its weight, and its bias is multiplied.
+        Names of the first layers of the pairs to rescale, as in ``module.named_modules()``. None rescales all pairs. A
+        layer that is the second of one pair and the first of the next then has the same weight as before, and only its
+        bias is multiplied.
 
     Returns
     -------
     estimator or torch.nn.Module
-        A deep copy of what was given; a fitted estimator stays fitted.
+        A deep copy of the given object. A fitted estimator stays fitted.
 
     Raises
     ------
     ValueError
-        For a factor that is not a positive finite number or takes weights out of the range of their dtype, a name that
-        is not the first layer of a pair, or a module without any pair or whose order of layers cannot be traced.
+        If the factor is not a positive finite number or takes weights out of the range of their dtype; if a name is not
+        the first layer of a pair; or if the module has no pair or the order of its layers cannot be traced.
     TypeError
-        For anything that is not a module or an estimator around one.
+        If the object is neither a module nor an estimator with a module.
     sklearn.exceptions.NotFittedError
-        For an estimator that has not been fitted.
+        If the estimator has not been fitted.
 
     See Also
     --------
-    sharpness : Changes with it.
-    adaptive_sharpness : Does not.
+    sharpness : Changes when layers are rescaled.
+    adaptive_sharpness : Does not change when layers are rescaled.
 
     Notes
     -----
-    The order of the layers is that of the forward pass, traced by ``torch.fx`` without data, so that it is never
-    guessed from the order of definition. Between the two layers of a pair may stand ReLU, LeakyReLU, PReLU, max- and
-    average-pooling, dropout, flattening and the identity; the output of each must be read once (no skip connection
-    starts in between), and neither layer may be used twice or share its parameters. Scaled layers are dense,
-    convolutional and affine normalisation layers. The copy keeps the initial weights of the training, which are not
-    rescaled: its `weight_distance` from them means nothing.
+    The order of the layers is that of the forward pass. ``torch.fx`` traces it without data, so it is never guessed
+    from the order of definition. Between the two layers of a pair there may be ReLU, LeakyReLU, PReLU, max-pooling and
+    average-pooling, dropout, flattening and the identity. Each output may be read only once, so no skip connection may
+    start in between. Neither layer may be used twice or share its parameters. Dense, convolutional and affine
+    normalisation layers can be rescaled. The copy holds the initial weights of the training without rescaling, so its
+    `weight_distance` from them means nothing.
 
     References
     ----------
@@ -144,7 +146,7 @@ def rescale_layers(estimator: Model, factor: float, *, layers: Sequence[str] | N
     check_arguments(rescale_layers, locals())
     if not isinstance(factor, numbers.Real) or isinstance(factor, bool) or not 0 < float(factor) < math.inf:
         raise ValueError(f"factor must be a positive finite number; got {factor!r}.")
-    # The trace runs the module's own forward, which may leave something on it.
+    # Tracing runs the module's own forward pass, which may change the module.
     pairs = _pairs(copy.deepcopy(module_of(estimator)).eval())
     if layers is not None:
         pairs = _chosen(pairs, layers)
@@ -163,9 +165,9 @@ def rescale_layers(estimator: Model, factor: float, *, layers: Sequence[str] | N
 
 @torch.no_grad()
 def _scale(parameter: nn.Parameter, factor: float, power: int, name: str) -> None:
-    """Multiply by factor or divide by it, in place."""
+    """Multiply a parameter by the factor or divide it, in place."""
     scaled = parameter * factor if power > 0 else parameter / factor
-    # The way back leads back, but for rounding, unless numbers have become infinite or lost digits near zero.
+    # Scaling back restores the numbers up to rounding, unless they became infinite or lost digits near zero.
     back = scaled / factor if power > 0 else scaled * factor
     if not torch.allclose(back, parameter, rtol=4 * torch.finfo(parameter.dtype).eps, atol=0):
         raise ValueError(f"factor={factor:g} takes the weights of {name!r} out of the range of {parameter.dtype}.")
@@ -176,19 +178,19 @@ def _scale(parameter: nn.Parameter, factor: float, power: int, name: str) -> Non
 
 
 class _Tracer(fx.Tracer):
-    """Traces into modules that have children; the others are single operations."""
+    """Traces into modules that have children, and treats all other modules as single operations."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return next(m.children(), None) is None
 
 
 def _pairs(module: nn.Module) -> dict[str, str]:
-    """Return the pairs that can be rescaled, first layer -> second, by name, in the order of the forward pass."""
+    """Return the names of the pairs that can be rescaled, first layer -> second, in the order of the forward pass."""
     try:
         graph = _Tracer().trace(module)
     except Exception as error:  # torch.fx runs the user's forward pass, which may raise anything
         raise ValueError(
-            f"The order of the layers of {type(module).__name__} cannot be known, since its forward pass cannot be "
+            f"The order of the layers of {type(module).__name__} is unknown, because its forward pass cannot be "
             f"traced: {error}"
         ) from error
     usable = _layers_used_once(module, graph)
@@ -202,21 +204,21 @@ def _pairs(module: nn.Module) -> dict[str, str]:
     if not pairs:
         raise ValueError(
             f"{type(module).__name__} must have two layers with only positively homogeneous operations (such as ReLU, "
-            "pooling, dropout) in between, each used once; it has none."
+            "pooling, dropout) in between, each used once; it has no such pair."
         )
     return pairs
 
 
 def _layers_used_once(module: nn.Module, graph: fx.Graph) -> dict[str, nn.Module]:
-    """Return the layers that do what their class does, once, with parameters of their own."""
+    """Return the layers that do what their class does, are used once, and share no parameters."""
     uses = Counter(node.target for node in graph.nodes if node.op == "call_module")
-    # A parameter that the forward pass reads itself.
+    # Parameters that the forward pass reads directly.
     uses.update(str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr")
     owners = Counter(id(p) for layer in module.modules() for p in layer.parameters(recurse=False))
     return {
         name: layer
         for name, layer in module.named_modules()
-        # Not a subclass, whose forward may do anything; nor a layer with hooks or parametrisations.
+        # A subclass is left out, because its forward may do anything. So is a layer with hooks or parametrisations.
         if type(layer) in _LINEAR + _NORMS + _HOMOGENEOUS
         and not layer._forward_hooks
         and not layer._forward_pre_hooks
@@ -226,7 +228,7 @@ def _layers_used_once(module: nn.Module, graph: fx.Graph) -> dict[str, nn.Module
 
 
 def _next_layer(node: fx.Node, usable: dict[str, nn.Module]) -> str | None:
-    """Follow the output of a layer through positively homogeneous operations; the name of the linear one it meets."""
+    """Follow the output of a layer through positively homogeneous operations to a linear layer, and return its name."""
     while True:
         readers = [user for user in node.users if not (user.op == "call_method" and user.target in ("size", "dim"))]
         if len(readers) != 1 or not readers[0].args or readers[0].args[0] is not node:
@@ -244,6 +246,6 @@ def _chosen(pairs: dict[str, str], layers: Sequence[str]) -> dict[str, str]:
     names = list(layers) if isinstance(layers, list | tuple | set | frozenset) else []
     if not names or not all(isinstance(name, str) and name in pairs for name in names):
         raise ValueError(
-            f"layers must be None or a sequence of names among {', '.join(map(repr, pairs))}; got {layers!r}."
+            f"layers must be None or a sequence of names from {', '.join(map(repr, pairs))}; got {layers!r}."
         )
     return {name: pairs[name] for name in names}

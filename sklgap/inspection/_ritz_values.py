@@ -1,4 +1,4 @@
-"""Curvature in a random subspace: the Ritz values of the Hessian, beside Metric 2.1 in a subspace."""
+"""Curvature in a random subspace: the Ritz values of the Hessian, a companion of Metric 2.1 in a subspace."""
 
 from dataclasses import dataclass
 from typing import Unpack
@@ -22,17 +22,18 @@ class RitzValues:
     Attributes
     ----------
     values : ndarray of shape (subspace_dim,)
-        In descending order.
+        Ritz values in descending order.
     subspace_dim : int
         Dimension of the subspace.
     n_products : int
-        Hessian-vector products made.
+        Number of Hessian-vector products.
     n_samples : int
-        Rows that the loss is the mean over.
+        Number of samples over which the loss is averaged.
     batch_norm : str
         The batch-norm policy.
     second_derivatives : str
-        ``"checked"`` against finite differences, or why that was not possible; see `Objective`.
+        ``"checked"`` if the second derivatives agreed with finite differences, or the reason why they were not
+        compared; see `Objective`.
     """
 
     values: np.ndarray
@@ -55,37 +56,39 @@ def ritz_values(
     verbose: int = 0,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> RitzValues:
-    r"""Ritz values of the Hessian in a random subspace: the eigenvalues of :math:`Q^T H Q`.
+    r"""Compute the Ritz values of the Hessian in a random subspace: the eigenvalues of :math:`Q^T H Q`.
 
-    Q is an orthonormal basis of the range of a random A. Keskar et al. (2017) link Metric 2.1 in a subspace to them;
-    other than the metric, they do not depend on the scaling of A.
+    Q is an orthonormal basis of the range of a random A. Keskar et al. (2017) link Metric 2.1 in a subspace to the Ritz
+    values. Unlike the metric, the Ritz values do not depend on the scaling of A.
 
     Parameters
     ----------
     estimator : estimator or Objective
-        As for `hessian_eigenvalues`. An `Objective` that is restricted to a subspace is measured in that subspace.
+        A model or an `Objective`, as for `hessian_eigenvalues`. An `Objective` that is restricted to a subspace is
+        measured in that subspace.
     X, y : array-like
-        Rows that the loss is the mean over. None with an `Objective`.
+        Samples over which the loss is averaged. None with an `Objective`, which holds its data.
     subspace_dim : int, default=None
-        Dimension of the subspace; None: 100, the paper's. Must be None for an Objective that is restricted already.
+        Dimension of the subspace. None means 100, the number in the paper, or n_params if that is smaller. It must be
+        None for an Objective that is already restricted.
     max_samples : int, float or None, default=None
-        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
+        Number of samples to measure on (int), or a fraction of them (float in (0, 1]). None uses all samples.
     random_state : int, RandomState or None, default=None
-        Draws rows and A: with one seed, the A of ``sharpness(..., subspace_dim=subspace_dim)``.
+        Seed of the samples and of A. With the same seed, A is that of ``sharpness(..., subspace_dim=subspace_dim)``.
     verbose : int, default=0
-        1: a progress bar on stderr.
+        1 shows a progress bar on stderr.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------
     RitzValues
-        They lie between the smallest and the largest eigenvalue of H.
+        The Ritz values. They lie between the smallest and the largest eigenvalue of H.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, or directions that are linearly dependent.
+        If a parameter is outside its allowed values, or if the directions are linearly dependent.
 
     See Also
     --------
@@ -94,7 +97,7 @@ def ritz_values(
 
     Notes
     -----
-    Costs ``subspace_dim`` Hessian-vector products, and holds Q: subspace_dim * n_params numbers.
+    The cost is ``subspace_dim`` Hessian-vector products. The memory is that of Q, subspace_dim * n_params numbers.
 
     References
     ----------
@@ -114,7 +117,7 @@ def ritz_values(
     objective = check_objective(estimator, X, y, max_samples=max_samples, random_state=rng, **kwargs)
     if isinstance(objective, RestrictedObjective):
         if subspace_dim is not None:
-            raise ValueError("subspace_dim must be None for an Objective that is restricted to a subspace already.")
+            raise ValueError("subspace_dim must be None for an Objective that is already restricted to a subspace.")
         full, subspace = objective.objective, objective.subspace
     else:
         dim = min(_PAPER_DIM, objective.n_params) if subspace_dim is None else subspace_dim
@@ -139,7 +142,7 @@ _PAPER_DIM = 100
 
 
 def _orthonormal_basis(subspace: Subspace) -> Tensor:
-    """Return an orthonormal basis of the range of A, one vector a row."""
+    """Return an orthonormal basis of the range of A, one vector in each row."""
     basis, triangle = torch.linalg.qr(subspace.basis.T)
     sizes = triangle.diagonal().abs()
     if not sizes.min() > 100 * torch.finfo(sizes.dtype).eps * subspace.basis.norm(dim=1).max():

@@ -33,40 +33,43 @@ class Sharpness:
     Attributes
     ----------
     value : float
-        100 (f_max - f0) / (1 + f0), in percent: a lower bound of the metric.
+        The value 100 (f_max - f0) / (1 + f0), in percent. It is a lower bound of the metric.
     f0, f_max : float
-        The mean loss at the point measured and the largest one found in the box.
+        The mean loss at the measured point, and the largest loss found in the box.
     argmax : ndarray of shape (n_params,) or (subspace_dim,)
-        Where: the offset y in the full space, z in a subspace. It lies in the box, and f there is ``f_max``.
+        The point where the largest loss was found: the offset y in the full space, or z in a subspace. It lies in the
+        box, and the loss there is ``f_max``.
     epsilon : float
-        The size of the box.
+        Relative size of the box.
     n_evaluations : int
-        Evaluations of f or of f and its gradient that this epsilon cost (f0 is counted with the smallest one).
+        Number of evaluations of f, or of f and its gradient, that this epsilon cost. The smallest epsilon also counts
+        the evaluation of f0.
     solver, status : str
-        Which solver, and how it ended, in words.
+        The solver, and a sentence on how it ended.
     converged : bool
-        Whether the solver's own criterion was met rather than its budget spent.
+        Whether the solver met its own criterion before it spent its budget.
     fraction_at_bound : float
-        Share of the coordinates of ``argmax`` at the bounds of the box, of those that can move.
+        Share of the coordinates of ``argmax`` that lie at the bounds of the box. Coordinates that cannot move are left
+        out.
     step_norm : float
-        Euclidean length of the step in parameter space, of A z in a subspace.
+        Euclidean length of the step in parameter space. In a subspace this is the length of A z.
     box_ratio : float
-        Largest abs(step_i) / b_i over the parameters, with b the half-widths of the box of the full space: at most 1
-        there; A z may leave it.
+        Largest abs(step_i) / b_i over the parameters, where b holds the half-widths of the box of the full space. In
+        the full space the ratio is at most 1. In a subspace it can be larger, because A z may leave that box.
     n_samples : int
-        Samples that f is the mean over.
+        Number of samples over which f is averaged.
     batch_norm : str
         The batch-norm policy of f.
     subspace_dim : int or None
-        Dimension of the subspace; None: the full space.
+        Dimension of the subspace. None stands for the full space.
     name : str
         "sharpness" or "adaptive sharpness".
     spread : float
-        How far apart the best two starts of ``"auto"`` ended, as a share of the rise of the best one, before that one
-        was continued. Near 0 the starts agree. A large share says that what is found depends on the start, so that
-        more restarts may find more. NaN where one start was made, and for the other solvers.
+        The gap between the best two starts of ``"auto"``, as a share of the rise of the best one, before the search
+        continued from that one. A value near 0 means that the starts agree. A large value means that the result depends
+        on the start, so more restarts may find more. NaN if there was only one start, and for the other solvers.
     notes : tuple of str
-        What to know before believing the value, in sentences: the texts of the warnings.
+        What to know before you trust the value, in sentences. They are the texts of the warnings.
     """
 
     value: float
@@ -89,15 +92,16 @@ class Sharpness:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        space = "full space" if self.subspace_dim is None else f"{self.subspace_dim} dimensions"
+        space = "full space" if self.subspace_dim is None else f"subspace of {self.subspace_dim} dimensions"
         return (
-            f"{self.name} {self.value:.4g} % (epsilon {self.epsilon:g}, {space}, {self.n_samples:,} samples, "
-            f"f0 {self.f0:.2e}, batch norm: {self.batch_norm}; solver {self.solver!r}: {self.status})"
+            f"{self.name} {self.value:.4g} % at epsilon {self.epsilon:g}: in the box, the loss rises from "
+            f"{self.f0:.4g} to at least {self.f_max:.4g} ({space}, {self.n_samples:,} samples, "
+            f"batch norm: {self.batch_norm}; solver {self.solver!r}: {self.status})"
         )
 
 
 class SearchOptions(ObjectiveOptions, total=False):
-    """How a maximum is searched for, and on which data."""
+    """How to search for a maximum, and on which data."""
 
     solver: Solver
     max_iter: int | None
@@ -107,7 +111,7 @@ class SearchOptions(ObjectiveOptions, total=False):
 
 
 class SharpnessOptions(SearchOptions, total=False):
-    """The keyword arguments of `sharpness` beside epsilon."""
+    """The keyword arguments of `sharpness` except epsilon."""
 
     subspace_dim: int | None
     subspace: SubspaceKind
@@ -147,17 +151,17 @@ def sharpness(
     random_state: int | np.random.RandomState | None = None,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> Sharpness | list[Sharpness]:
-    r"""Sharpness of a solution: by how much the loss can rise in a small box around the weights.
+    r"""Measure the sharpness of a solution: how much the loss can rise in a small box around the weights.
 
-    Metric 2.1 of Keskar et al. (2017): for weights x, the mean loss f, and A in :math:`R^{n \times p}` with
-    pseudo-inverse :math:`A^+`,
+    This is Metric 2.1 of Keskar et al. (2017). For weights x, the mean loss f, and a matrix A in :math:`R^{n \times p}`
+    with pseudo-inverse :math:`A^+`, the box and the metric are
 
     .. math::
 
         C_\epsilon &= \{z \in R^p : |z_i| \le \epsilon (|(A^+ x)_i| + 1)\} \\
         \phi &= 100 \cdot \frac{\max_{z \in C_\epsilon} f(x + A z) - f(x)}{1 + f(x)}
 
-    with A the identity (full space) or random columns (a random subspace).
+    In the full space A is the identity. In a random subspace A has random columns.
 
     Parameters
     ----------
@@ -165,69 +169,74 @@ def sharpness(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair
         (module, criterion), or an `Objective`.
     X, y : array-like
-        Samples that f is the mean over: the training data in the paper. None with an `Objective`.
+        Samples over which f is averaged; the paper uses the training data. None with an `Objective`, which holds its
+        data.
     epsilon : float or sequence of float, default=1e-3
-        Size of the box; the paper uses 1e-3 and 5e-4. Several share f(x) and its gradient, and for ``"auto"`` a larger
-        box also tries the ``argmax`` of the smaller one: its values never decrease with epsilon.
+        Relative size of the box; the paper uses 1e-3 and 5e-4. Several values share f(x) and its gradient. With
+        ``"auto"`` a larger box also tries the ``argmax`` of the smaller box, so its values never decrease with epsilon.
     subspace_dim : int, default=None
-        p (100 in the paper); None: the full space.
+        Dimension p of the subspace; the paper uses 100. None measures in the full space.
     subspace : {"gaussian", "orthonormal"}, default="gaussian"
-        Entries of A: independent N(0, 1), or an orthonormal basis of their span. The paper states no scaling, and the
-        metric depends on it by orders of magnitude; N(0, 1) comes nearest its figures.
+        ``"gaussian"`` draws independent N(0, 1) entries of A. ``"orthonormal"`` takes an orthonormal basis of their
+        span. The paper states no scaling, and the scaling moves the metric by orders of magnitude. N(0, 1) comes
+        nearest to the figures of the paper.
     solver : {"auto", "lbfgsb", "lbfgsb-scaled", "power"}, default="auto"
-        ``"auto"``: ascents over vertices of the box from several starts, of which the best one is continued: the vertex
-        that the gradient points to, one found by annealing, and random ones. Then it flips coordinates. In at most 20
-        dimensions it flips them singly and in pairs, and it also looks inside the box by L-BFGS-B.
-        ``"lbfgsb"``: our reading of the paper's procedure, L-BFGS-B from zero with SciPy's default tolerances; it may
-        stop at its start, and then warns. ``"lbfgsb-scaled"``: the same with f divided by its largest partial
-        derivative. ``"power"``: vertex ascent, ``y <- b sign(grad f(x + y))``.
+        ``"auto"`` climbs over the vertices of the box from several starts and continues from the best one. The starts
+        are the vertex that the gradient points to, a vertex found by annealing, and random vertices. Then it flips
+        coordinates. In at most 20 dimensions it flips them one by one and in pairs, and L-BFGS-B also searches inside
+        the box. ``"lbfgsb"`` is our reading of the procedure in the paper: L-BFGS-B from zero with the default
+        tolerances of SciPy. It may stop at its start, and then it warns. ``"lbfgsb-scaled"`` does the same with f
+        divided by its largest partial derivative. ``"power"`` is vertex ascent, ``y <- b sign(grad f(x + y))``.
     max_iter : int, default=None
-        Gradients in all for each epsilon (``"auto"``, ``"power"``) or iterations (``"lbfgsb..."``). None: 30 for
-        ``"power"``, and 10 for ``"lbfgsb..."`` (the paper's). For ``"auto"`` it is 64, and up to 24 more while some ten
-        of them still raise the maximum by 1 %; in at most 20 dimensions it is 600.
+        For ``"auto"`` and ``"power"``: the total number of gradients for each epsilon. For ``"lbfgsb"`` and
+        ``"lbfgsb-scaled"``: the number of iterations. None means 30 for ``"power"`` and 10, the number in the paper,
+        for ``"lbfgsb..."``. For ``"auto"`` None means 64, and up to 24 more while some ten of them still raise the
+        maximum by 1 %; in at most 20 dimensions it means 600.
     n_restarts : int, default=None
-        Random vertices among the starts of ``"auto"``, as far as three quarters of its gradients allow. None: as many
-        as they allow (3 of the default budget), and 10 in at most 20 dimensions.
+        Number of random vertices among the starts of ``"auto"``. All starts together use at most three quarters of the
+        gradients. None means as many random vertices as fit (3 with the default budget), and 10 in at most 20
+        dimensions.
     max_samples : int, float or None, default=None
-        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
+        Number of samples to measure on (int), or a fraction of them (float in (0, 1]). None uses all samples.
     random_state : int, RandomState or None, default=None
-        Draws samples, A and restarts.
+        Seed of the samples, of A and of the restarts.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`; the batch-norm policy moves the metric
-        by an order of magnitude, and the record states it.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``. The batch-norm policy moves
+        the metric by an order of magnitude, and the record states the policy.
 
     Returns
     -------
     Sharpness or list of Sharpness
-        A list, in the order given, if ``epsilon`` is a sequence.
+        One record, or a list in the given order if ``epsilon`` is a sequence.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, or a loss that is not finite at the point measured.
+        If a parameter is outside its allowed values, or if the loss is not finite at the measured point.
 
     Warns
     -----
     sklearn.exceptions.ConvergenceWarning
-        When a solver stops at its start, so that the value is zero and means nothing, the gradient is zero at every
-        point tried, or the loss is not finite at a point tried.
+        If a solver stops at its start, so that the value is zero and means nothing; if the gradient is zero at every
+        point tried; or if the loss is not finite at a point tried.
     UserWarning
-        For a negative loss, such as that of ``NLLLoss`` on probabilities.
+        If the loss is negative, as with ``NLLLoss`` on probabilities.
 
     See Also
     --------
-    sklgap.sharpness_score : The same as a scorer.
+    sklgap.sharpness_score : The same value as a scorer.
 
     Notes
     -----
-    The maximiser is part of the measurement. It is inexact: every value is a lower bound of the metric, and a better
-    solver reports a larger one. Compare values of one solver only, and look at the training losses too: the metric of a
-    model that has not converged means little. ``spread`` of the record says how far the starts agree.
+    The search for the maximum is part of the measurement, and it is inexact. Every value is a lower bound of the
+    metric, and a better solver reports a larger one. So compare only values of one solver. Compare the training losses
+    too, because the metric of a model that has not converged means little. ``spread`` of the record shows how far the
+    starts agree.
 
-    Cost: ``max_iter`` gradients over the samples. Memory: some ten vectors of n_params, the graph of one chunk, and
-    p * n_params numbers in a subspace.
+    The cost is ``max_iter`` gradients over the samples. The memory is some ten vectors of n_params numbers, the graph
+    of one chunk, and p * n_params numbers in a subspace.
 
-    The metric is not invariant to a rescaling of layers that leaves the function unchanged (Dinh et al., 2017).
+    The metric changes when layers are rescaled although the function of the network stays the same (Dinh et al., 2017).
 
     References
     ----------
@@ -257,7 +266,7 @@ def sharpness(
     objective = check_objective(estimator, X, y, max_samples=max_samples, random_state=rng, **kwargs)
     if subspace_dim is not None:
         if hasattr(objective, "subspace"):
-            raise ValueError("subspace_dim must be None for an Objective that is restricted to a subspace already.")
+            raise ValueError("subspace_dim must be None for an Objective that is already restricted to a subspace.")
         objective = objective.restrict(random_subspace(objective.theta0, subspace_dim, subspace, rng))
     elif not is_one_of(subspace, get_args(SubspaceKind)):
         raise ValueError(f"subspace must be 'gaussian' or 'orthonormal'; got {subspace!r}.")
@@ -267,14 +276,14 @@ def sharpness(
 
 
 def half_widths(objective: AnyObjective, epsilon: float) -> Tensor:
-    """Return the bounds of the box, epsilon (|(A^+ x)_i| + 1): of shape (n_params,)."""
+    """Return the half-widths of the box, epsilon (|(A^+ x)_i| + 1), of shape (n_params,)."""
     subspace = getattr(objective, "subspace", None)
     centre = objective.theta0 if subspace is None else subspace.pseudo_inverse(subspace.origin)
     return epsilon * (centre.abs() + 1)
 
 
 class Search(NamedTuple):
-    """How a maximum is searched for: the checked arguments of `sharpness`."""
+    """The checked arguments of `sharpness`: how to search for a maximum."""
 
     epsilons: list[float]
     solver: Solver
@@ -290,7 +299,7 @@ def check_search(
     n_restarts: int | None,
     random_state: int | np.random.RandomState | None,
 ) -> Search:
-    """Return the arguments resolved; ValueError for one outside its allowed values."""
+    """Return the checked arguments; raise a ValueError for one outside its allowed values."""
     if not is_one_of(solver, SOLVERS):
         raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {solver!r}.")
     epsilons = check_epsilons(epsilon)
@@ -301,19 +310,21 @@ def check_search(
 
 
 def maximize(objective: AnyObjective, unit: Tensor, search: Search, name: str = "sharpness") -> list[Sharpness]:
-    """Return a record for each epsilon, the box having the half-widths ``epsilon * unit``.
+    """Return a record for each epsilon. The box has the half-widths ``epsilon * unit``.
 
-    The smallest box comes first, whatever the order given: each larger one builds on it.
+    The smallest box is searched first, whatever the given order, because each larger box builds on it.
     """
     f0, gradient = objective.gradient()
     if not np.isfinite(f0):
-        raise ValueError(f"The loss must be finite at the point measured; got {f0}.")
+        raise ValueError(f"The loss must be finite at the measured point; got {f0}.")
     if f0 <= -1:
-        raise ValueError(f"The loss must be above -1 at the point measured: the metric divides by 1 + f0; got {f0}.")
+        raise ValueError(
+            f"The loss must be above -1 at the measured point, because the metric divides by 1 + loss; got {f0}."
+        )
     if f0 < 0:
         warnings.warn(
-            f"The loss is negative at the point measured ({f0:.3g}), and the metric divides by 1 + f0: the value means "
-            "little. NLLLoss, for one, takes log-probabilities.",
+            f"The loss is negative at the measured point ({f0:.3g}). The metric divides by 1 + loss, so its value "
+            "means little here. Check the criterion: NLLLoss, for example, expects log-probabilities.",
             stacklevel=4,
         )
     solve = _solver(objective, search, f0, gradient)
@@ -322,12 +333,12 @@ def maximize(objective: AnyObjective, unit: Tensor, search: Search, name: str = 
     for epsilon in sorted(set(search.epsilons)):
         n_before = smaller.n_evaluations if not records else 0
         best = solve(epsilon * unit)
-        # The gradient at the centre is one of those tried: where it is not zero, the units are alive.
+        # The gradient at the centre counts among those tried. If it is not zero, the units are alive.
         flat = best.flat and not bool(gradient.any())
         best = best._replace(n_evaluations=best.n_evaluations + n_before, flat=flat)
         if best.f_max < f0 or (search.solver == "auto" and best.f_max < smaller.f_max):
             where = "the point of the smaller box" if bool(smaller.argmax.any()) else "the centre"
-            status = f"no point found is higher than {where}; {best.status}"
+            status = f"the search found no point higher than {where}; {best.status}"
             best = best._replace(f_max=smaller.f_max, argmax=smaller.argmax, status=status)
         records[epsilon] = _record(objective, best, unit, f0, epsilon, search.solver, name)
         if search.solver == "auto":
@@ -336,13 +347,13 @@ def maximize(objective: AnyObjective, unit: Tensor, search: Search, name: str = 
 
 
 def usual_gradients(solver: str, dim: int | None) -> tuple[int, int]:
-    """Return from how many to how many gradients a measurement at one epsilon spends, by the solver's defaults.
+    """Return the least and the most gradients that a measurement at one epsilon spends with the solver's defaults.
 
-    ``dim`` is the dimension of the subspace; None: the full space.
+    ``dim`` is the dimension of the subspace, or None for the full space.
     """
     if solver == "auto":
         return _best_of_starts.usual_gradients(dim)
-    # Both end where they find no ascent; an iteration of L-BFGS-B takes a gradient or two.
+    # Both solvers end where they find no ascent. An iteration of L-BFGS-B takes one or two gradients.
     return 2, 1 + (_POWER_STEPS if solver == "power" else 2 * _PAPER_ITERATIONS)
 
 
@@ -395,22 +406,22 @@ def _record(
 
 
 def _doubts(best: Maximum, epsilon: float) -> list[str]:
-    """Return why the value found may not be believed."""
+    """Return the reasons not to trust the value, as sentences."""
     found = []
     if best.status.startswith(_maximizers.STOPPED_AT_START):
         found.append(
-            f"The solver stopped at its start at epsilon={epsilon:g}, so this sharpness of 0 is not a measurement; "
-            "use solver='auto'."
+            f"The solver stopped at its start at epsilon={epsilon:g}, so this sharpness of 0 is not a measurement. "
+            "Use solver='auto'."
         )
     elif best.flat:
         found.append(
-            f"The gradient is zero at all {best.n_evaluations} points tried in the box of epsilon={epsilon:g}, as it "
-            "is where all units are dead or saturated: this sharpness of 0 does not describe a minimum."
+            f"The gradient is zero at all {best.n_evaluations} points tried in the box of epsilon={epsilon:g}. This "
+            "happens when all units are dead or saturated, so this sharpness of 0 does not describe a minimum."
         )
     if best.n_not_finite:
         found.append(
             f"The loss is not finite at {best.n_not_finite} of {best.n_evaluations} points tried in the box of "
-            f"epsilon={epsilon:g}: the largest finite one says little; use a smaller epsilon."
+            f"epsilon={epsilon:g}, so the largest finite loss says little. Use a smaller epsilon."
         )
     return found
 
@@ -420,7 +431,7 @@ def check_epsilons(epsilon: float | Sequence[float] | np.ndarray) -> list[float]
     values: list[Any] = list(epsilon) if sequence else [epsilon]  # type: ignore[arg-type] # mypy does not narrow by `sequence`
     values = [value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value for value in values]
     if not values:
-        raise ValueError("epsilon must be a number above 0, or a sequence of such; got an empty sequence.")
+        raise ValueError("epsilon must be a number above 0 or a sequence of such numbers; got an empty sequence.")
     if not all(is_number(value) and value > 0 for value in values):
-        raise ValueError(f"epsilon must be a number above 0, or a sequence of such; got {shown(epsilon)}.")
+        raise ValueError(f"epsilon must be a number above 0 or a sequence of such numbers; got {shown(epsilon)}.")
     return [float(value) for value in values]

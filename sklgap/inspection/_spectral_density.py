@@ -15,7 +15,7 @@ from sklgap.inspection._krylov import Products, dots, norm, orthonormalise
 from sklgap.objective import check_objective
 from sklgap.objective._check import Measurable, ObjectiveOptions
 
-# Gaussian smoothing: its default width, and what the grid adds at both ends.
+# Default width of the Gaussian smoothing, and the widths that the grid adds at both ends.
 _WIDTH_PER_RANGE = 0.01
 _WIDTHS_BEYOND = 7
 
@@ -27,25 +27,26 @@ class SpectralDensity:
     Attributes
     ----------
     nodes, weights : ndarray of shape (n_vectors, n_steps)
-        The quadrature of each start vector: for a function f, the sum of weights * f(nodes) estimates the mean of f
-        over all eigenvalues. The weights of a row are positive or zero, and sum to one.
+        The quadrature of each start vector. For a function f, the sum of weights * f(nodes) estimates the mean of f
+        over all eigenvalues. The weights of a row are positive or zero and sum to one.
     grid, density : ndarray of shape (n_points,)
-        Eigenvalues, and the density there: the mean over the start vectors of the nodes smoothed by a Gaussian. It
-        integrates to one.
+        Eigenvalues, and the density there. The density is the mean, over the start vectors, of the nodes smoothed by a
+        Gaussian. It integrates to one.
     standard_error : ndarray of shape (n_points,)
-        Of ``density``, over the start vectors; NaN for a single one.
+        Standard error of ``density`` over the start vectors. NaN for a single one.
     width : float
         Standard deviation of the Gaussian.
     n_params : int
         Number of eigenvalues.
     n_products : int
-        Hessian-vector products made.
+        Number of Hessian-vector products.
     n_samples : int
-        Rows that the loss is the mean over.
+        Number of samples over which the loss is averaged.
     batch_norm : str
         The batch-norm policy.
     second_derivatives : str
-        ``"checked"`` against finite differences, or why that was not possible; see `Objective`.
+        ``"checked"`` if the second derivatives agreed with finite differences, or the reason why they were not
+        compared; see `Objective`.
     """
 
     nodes: np.ndarray = field(repr=False)
@@ -66,7 +67,20 @@ class SpectralDensity:
         return float(self.n_params * (self.weights * self.nodes).sum(axis=1).mean())
 
     def smoothed(self, width: float, n_points: int = 1000) -> "SpectralDensity":
-        """Return the same with another width and grid; costs no products."""
+        """Return the same density with another width and grid; this costs no products.
+
+        Parameters
+        ----------
+        width : float
+            Standard deviation of the Gaussian, above 0.
+        n_points : int, default=1000
+            Number of points of the grid, at least 2.
+
+        Returns
+        -------
+        SpectralDensity
+            A new record with the same nodes and weights.
+        """
         _check_smoothing(width, n_points)
         return dataclasses.replace(self, **_smooth(self.nodes, self.weights, float(width), int(n_points)))
 
@@ -86,59 +100,61 @@ def hessian_spectral_density(
     verbose: int = 0,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> SpectralDensity:
-    r"""Density of the eigenvalues of the Hessian of the mean loss at a solution.
+    r"""Estimate the density of the eigenvalues of the Hessian of the mean loss at a solution.
 
-    Stochastic Lanczos quadrature: m steps of Lanczos' method from a random unit vector v give m nodes
-    :math:`t_j` and weights :math:`w_j` with :math:`v^T f(H) v = \sum_j w_j f(t_j)` for polynomials f of degree up to
-    2 m - 1, and :math:`n v^T f(H) v` has the mean :math:`tr f(H)`. The density is
+    The method is stochastic Lanczos quadrature. From a random unit vector v, m steps of Lanczos' method give m nodes
+    :math:`t_j` and weights :math:`w_j`. They satisfy :math:`v^T f(H) v = \sum_j w_j f(t_j)` for polynomials f of degree
+    up to 2 m - 1, and :math:`n v^T f(H) v` has the mean :math:`tr f(H)`. The density is
 
     .. math:: \frac{1}{n} \sum_i N(t; \lambda_i, \sigma^2) \approx \mathrm{mean}_v \sum_j w_j N(t; t_j, \sigma^2).
 
     Parameters
     ----------
     estimator : estimator or Objective
-        As for `hessian_eigenvalues`.
+        A model or an `Objective`, as for `hessian_eigenvalues`.
     X, y : array-like
-        Rows that the loss is the mean over. None with an `Objective`.
+        Samples over which the loss is averaged. None with an `Objective`, which holds its data.
     n_vectors : int, default=5
-        Start vectors. In n dimensions the density of a bulk of eigenvalues is nearly the same from each; that of
-        single ones is as uncertain as the mean of n_vectors squares of normal numbers.
+        Number of start vectors. In n dimensions each start vector gives nearly the same density of a bulk of
+        eigenvalues. The density of a single eigenvalue is as uncertain as the mean of n_vectors squares of normal
+        numbers.
     n_steps : int, default=80
-        Lanczos steps from each (90 in [1]_), at most n_params; more are cut. With n_params steps the nodes are the
-        eigenvalues.
+        Number of Lanczos steps from each start vector; [1]_ uses 90. It is cut to n_params if it is larger. With
+        n_params steps the nodes are the eigenvalues.
     width : float, default=None
-        Standard deviation sigma of the Gaussian, in units of the eigenvalues; None: 1 % of the range of the nodes.
+        Standard deviation sigma of the Gaussian, in units of the eigenvalues. None means 1 % of the range of the nodes.
     n_points : int, default=1000
-        Points of the grid, equally spaced over the range of the nodes and 7 sigma beyond.
+        Number of points of the grid. They are equally spaced over the range of the nodes and 7 sigma beyond.
     max_samples : int, float or None, default=None
-        Measure on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
+        Number of samples to measure on (int), or a fraction of them (float in (0, 1]). None uses all samples.
     random_state : int, RandomState or None, default=None
-        Draws rows and start vectors.
+        Seed of the samples and the start vectors.
     verbose : int, default=0
-        1: a progress bar on stderr.
+        1 shows a progress bar on stderr.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------
     SpectralDensity
+        The density on a grid, with the nodes and weights behind it.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, or a Hessian that is not finite at the point measured.
+        If a parameter is outside its allowed values, or if the Hessian is not finite at the measured point.
 
     See Also
     --------
-    SpectrumDisplay : Draws it.
-    hessian_eigenvalues : The largest and the smallest ones, exactly.
+    SpectrumDisplay : Draws the density.
+    hessian_eigenvalues : The largest and the smallest eigenvalues, exactly.
 
     Notes
     -----
-    Cost: n_vectors * n_steps Hessian-vector products, each about two gradients (see `hessian_eigenvalues` for time and
-    memory), and n_steps vectors of n_params: all steps are orthogonalised against all earlier ones, without which
-    rounding makes copies of the largest eigenvalues. Where Lanczos' method ends early, the remaining nodes repeat the
-    last one with the weight 0.
+    The cost is n_vectors * n_steps Hessian-vector products of about two gradients each (see `hessian_eigenvalues` for
+    time and memory). The memory is n_steps vectors of n_params numbers, because every step is orthogonalised against
+    all earlier steps. Without that, rounding makes copies of the largest eigenvalues. If Lanczos' method ends early,
+    the remaining nodes repeat the last one with the weight 0.
 
     References
     ----------
@@ -168,7 +184,7 @@ def hessian_spectral_density(
         quadratures = [_quadrature(products, n_steps) for _ in range(n_vectors)]
     nodes, weights = (np.stack(part) for part in zip(*quadratures, strict=True))
     if width is None:
-        extent = max(np.ptp(nodes), np.abs(nodes).max()) or 1.0  # all nodes equal: their size; all zero: one
+        extent = max(np.ptp(nodes), np.abs(nodes).max()) or 1.0  # the size of equal nodes; 1 if all are zero
         width = _WIDTH_PER_RANGE * extent
     return SpectralDensity(
         nodes=nodes,
@@ -196,7 +212,7 @@ def _quadrature(products: Products, n_steps: int) -> tuple[np.ndarray, np.ndarra
             direction -= float(beside[step - 1]) * basis[step - 1]
         beside[step] = norm(direction)
         if beside[step] <= 10 * torch.finfo(basis.dtype).eps * (np.abs(diagonal) + beside).max():
-            break  # an invariant subspace: the quadrature is exact
+            break  # an invariant subspace, in which the quadrature is exact
     size = step + 1
     tridiagonal = np.diag(diagonal[:size]) + np.diag(beside[: size - 1], 1) + np.diag(beside[: size - 1], -1)
     nodes, vectors = np.linalg.eigh(tridiagonal)
@@ -205,7 +221,7 @@ def _quadrature(products: Products, n_steps: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _smooth(nodes: np.ndarray, weights: np.ndarray, width: float, n_points: int) -> dict[str, Any]:
-    """Return grid, density, its standard error and the width."""
+    """Return the grid, the density, its standard error and the width."""
     grid = np.linspace(nodes.min() - _WIDTHS_BEYOND * width, nodes.max() + _WIDTHS_BEYOND * width, n_points)
     each = [
         np.exp(-0.5 * ((grid[:, None] - t) / width) ** 2) @ w / (width * np.sqrt(2 * np.pi))

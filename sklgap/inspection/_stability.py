@@ -1,4 +1,4 @@
-"""How near a training is to the edge of stability: the largest eigenvalues of the Hessian, and the threshold there."""
+"""How near a training is to the edge of stability: the largest eigenvalues of the Hessian and the threshold."""
 
 import copy
 import math
@@ -20,15 +20,15 @@ from sklgap.objective._batch_norm import check_batch_norm
 from sklgap.objective._data import CHUNK_SIZE
 from sklgap.objective._parameters import trainable_parameters
 
-# "optimizer": that of the optimiser, for the Hessian as it preconditions it; a number: for the Hessian itself; None: no
-# threshold, the Hessian itself.
+# "optimizer" takes the threshold of the optimiser, for the Hessian as the optimiser preconditions it. A number is a
+# threshold for the Hessian itself. None means the Hessian itself without a threshold.
 Threshold = Literal["optimizer"] | float | None
 
 
 def check_search(
     n_eigenvalues: Any, threshold: Any, batch_norm: Any, max_samples: Any, tol: Any, max_iter: Any
 ) -> None:
-    """ValueError for what eigenvalues along a training are not searched with; the arguments that all ways share."""
+    """Raise a ValueError for invalid arguments of a search for eigenvalues along a training."""
     check_integer("n_eigenvalues", n_eigenvalues)
     if not (threshold is None or (isinstance(threshold, str) and threshold == "optimizer")) and (
         not is_number(threshold) or threshold <= 0
@@ -43,21 +43,21 @@ def check_search(
 
 
 def check_number(n_eigenvalues: int, module: nn.Module) -> None:
-    """ValueError for more eigenvalues than parameters."""
+    """Raise a ValueError for more eigenvalues than parameters."""
     n_params = sum(p.numel() * (1 + p.is_complex()) for p in trainable_parameters(module).values())
     if n_eigenvalues > n_params:
-        raise ValueError(f"n_eigenvalues must be at most the {n_params} parameters; got {n_eigenvalues}.")
+        raise ValueError(f"n_eigenvalues must be at most {n_params}, the number of parameters; got {n_eigenvalues}.")
 
 
 class Curvature(NamedTuple):
-    """The largest eigenvalues at one point of a training, and the threshold there; None without one."""
+    """The largest eigenvalues at one point of a training, and the threshold there, if there is one."""
 
     found: HessianEigenvalues
     threshold: StabilityThreshold | None
     value: float
 
     def numbers(self) -> dict[str, float]:
-        """Return what is recorded."""
+        """Return the numbers to record."""
         eigenvalues = {"eigenvalue": float(self.found.eigenvalues[0])}
         for i, value in enumerate(self.found.eigenvalues[1:], start=2):
             eigenvalues[f"eigenvalue_{i}"] = float(value)
@@ -83,9 +83,9 @@ def measure_curvature(
     random_state: int,
     start: np.ndarray | None,
 ) -> Curvature:
-    """Return the largest eigenvalues of the Hessian as the optimiser of the module preconditions it, and the threshold.
+    """Return the largest eigenvalues of the Hessian as the module's optimiser preconditions it, and the threshold.
 
-    A search that has spent its products is recorded and raises no warning.
+    A search that spends all its products is recorded without a warning.
     """
     check_number(k, module)
     line = None
@@ -109,58 +109,60 @@ def measure_curvature(
 
 
 class StabilityMeasurement:
-    """The largest eigenvalues of the Hessian and the threshold of the optimiser, for a `sklgap.TrainingRecorder`.
+    """Measures the largest eigenvalues of the Hessian and the optimiser's threshold, for a `sklgap.TrainingRecorder`.
 
     ``TrainingRecorder(measurements={"stability": StabilityMeasurement(X, y)})`` records them along any training with
-    skorch or `LBGapClassifier`: ``stability_eigenvalue`` (the largest), ``stability_eigenvalue_2`` and so on,
-    ``stability_threshold``, ``stability_relative`` (the largest eigenvalue divided by the threshold: 1 is the edge of
-    stability), ``stability_learning_rate``, ``stability_converged`` (1 or 0) and ``stability_n_products``.
+    skorch or `LBGapClassifier`. The records are ``stability_eigenvalue`` (the largest), ``stability_eigenvalue_2`` and
+    so on, ``stability_threshold``, ``stability_relative`` (the largest eigenvalue divided by the threshold; 1 is the
+    edge of stability), ``stability_learning_rate``, ``stability_converged`` (1 or 0) and ``stability_n_products``.
 
     Parameters
     ----------
     X, y : array-like
-        The samples that the loss is the mean over: the training samples, or a part of them. In a pipeline: as the
-        earlier steps transform them.
+        Samples over which the loss is averaged: the training samples, or a part of them. In a pipeline, give them as
+        the earlier steps transform them.
     n_eigenvalues : int, default=1
-        How many of the largest eigenvalues.
+        Number of the largest eigenvalues to measure.
     threshold : "optimizer", float or None, default="optimizer"
-        ``"optimizer"``: the `stability_threshold` of the net's optimiser at its present rates, and eigenvalues of the
-        Hessian as the optimiser preconditions it. A number, or None for no threshold: eigenvalues of the Hessian.
+        ``"optimizer"`` takes the `stability_threshold` of the net's optimiser at its current learning rates, and the
+        eigenvalues of the Hessian as the optimiser preconditions it. A number is a threshold for the eigenvalues of the
+        Hessian itself. None measures these eigenvalues without a threshold.
     batch_norm : {"batch", "population", "running"}, default="batch"
-        Batch-norm policy; see `sklgap.Objective`.
+        The batch-norm policy; see `sklgap.Objective`.
     chunk_size : int, default=5000
-        Samples evaluated at once.
+        Number of samples that are evaluated at once.
     max_samples : int, float or None, default=None
-        Measure on so many of the samples (int), or on this fraction of them (float in (0, 1]), the same ones every
-        time; None: on all.
+        Number of samples to measure on (int), or a fraction of them (float in (0, 1]). They are the same samples every
+        time. None uses all samples.
     tol : float, default=1e-3
         Largest residual of an eigenpair, relative to the eigenvalue; see `hessian_eigenvalues`.
     max_iter : int, default=None
-        Hessian-vector products allowed; None: 200 and 20 per eigenvalue.
+        Largest number of Hessian-vector products. None means 200 plus 20 per eigenvalue.
     random_state : int, default=0
-        Draws the samples and the vectors that the searches begin with.
+        Seed of the samples and of the vectors from which the searches start.
 
     Raises
     ------
     ValueError, TypeError
-        When made, for a parameter outside its allowed values. When called, for an optimiser whose threshold is not
-        known (see `stability_threshold`), and for remedies and callbacks that change the gradient, such as gradient
-        clipping: the threshold is another one then. A callback with a method ``on_grad_computed`` may change it, unless
-        it has an attribute ``changes_gradient`` that is False.
+        On creation, if a parameter is outside its allowed values. On a call, if the threshold of the optimiser is not
+        known (see `stability_threshold`), or if remedies or callbacks change the gradient, as gradient clipping does,
+        because the threshold is then a different one. A callback with a method ``on_grad_computed`` may change the
+        gradient, unless it has an attribute ``changes_gradient`` that is False.
 
     See Also
     --------
     sklgap.stability_trajectory : Records and draws it for small and large batches.
-    sklgap.monitor.StabilityMonitor : The same in your own training loop.
+    sklgap.monitor.StabilityMonitor : The same measurement in your own training loop.
 
     Notes
     -----
-    Every search begins with the eigenvectors of the last one, which saves products; see ``start`` of
+    Every search starts from the eigenvectors of the last one, which saves products; see ``start`` of
     `hessian_eigenvalues`. A recorder begins every fit without them, so that records depend on the fit alone. After a
-    kill, ``memory`` resumes a fit without them too: its records agree with those of an undisturbed one to ``tol``.
+    kill, ``memory`` also resumes a fit without them. The records then agree with those of an undisturbed fit to
+    ``tol``.
 
-    NaN is recorded where there is nothing to measure: an adaptive optimiser has no preconditioner before its first
-    update, and a training that diverged has no finite Hessian.
+    NaN is recorded if there is nothing to measure. An adaptive optimiser has no preconditioner before its first update,
+    and a training that diverged has no finite Hessian.
 
     Examples
     --------
@@ -201,7 +203,7 @@ class StabilityMeasurement:
         self.random_state = random_state
 
     def fresh(self) -> Self:
-        """Return a copy for another fit, without the eigenvectors of this one; it shares the data."""
+        """Return a copy for another fit, which shares the data but not the eigenvectors of this fit."""
         copied = copy.copy(self)
         vars(copied).pop("start_", None)
         return copied
@@ -211,7 +213,7 @@ class StabilityMeasurement:
         return {name: value for name, value in vars(self).items() if name != "start_"}
 
     def __call__(self, net: Any) -> dict[str, float]:
-        """Return the numbers of a fitted net as it is now."""
+        """Measure a fitted net as it is now, and return the numbers to record."""
         objective = check_objective(
             net,
             self.X,
@@ -247,19 +249,19 @@ class StabilityMeasurement:
 
 
 def check_updates_are_plain(net: Any) -> None:
-    """ValueError for a net with remedies or callbacks that change the gradient: its threshold is another one."""
+    """Raise a ValueError if remedies or callbacks change the gradient, because that changes the threshold."""
     parts = [("remedies", remedy) for remedy in getattr(net, "remedies", None) or ()]
     parts += [("callbacks", callback) for _, callback in getattr(net, "callbacks_", None) or ()]
     for parameter, part in parts:
         if _changes_gradient(part):
             raise ValueError(
-                f"{parameter} must not change the gradient where the threshold is that of the optimiser, as "
-                f"{type(part).__name__} may: {WAY_OUT}."
+                f"{parameter} must not change the gradient if the threshold is that of the optimiser, but "
+                f"{type(part).__name__} may change it; {WAY_OUT}."
             )
 
 
 def _changes_gradient(part: Any) -> bool:
-    """Say whether a remedy or a callback may change the gradient. One that skorch shows it to may, unless it denies."""
+    """Say whether a remedy or a callback may change the gradient: it has ``on_grad_computed`` and does not deny it."""
     said = getattr(part, "changes_gradient", None)
     if said is not None:
         return bool(said)

@@ -1,25 +1,25 @@
 r"""The largest eigenvalue at which an optimiser is stable (Cohen et al. 2021, 2022).
 
-On a quadratic loss with Hessian H the map of one update is linear. Momentum, weight decay and the rates are those of
-the optimiser now; an adaptive one has its diagonal preconditioner P frozen. As H grows, this map becomes unstable where
-it gets the eigenvalue -1: the weights jump from side to side and no longer come nearer. With an eigenvalue -1, of
-:math:`x \to -x`, the update of coordinate i reads
+On a quadratic loss with Hessian H, one update is a linear map. Momentum, weight decay and learning rates are those of
+the optimiser now. For an adaptive optimiser, the diagonal preconditioner P is frozen. As H grows, the map becomes
+unstable when it gets the eigenvalue -1. Then the weights jump from side to side and do not come nearer. For an
+eigenvalue -1, that is :math:`x \to -x`, the update of coordinate i reads
 
 .. math:: (H x)_i = q_i x_i, \qquad q_i = \frac{\kappa}{\eta_i} P_i \left(1 - \frac{\eta_i w_i}{2}\right) - u_i
 
-with the rate :math:`\eta`, decoupled weight decay w (AdamW), L2 weight decay u (a part of the gradient), and
+with the learning rate :math:`\eta`, decoupled weight decay w (AdamW), L2 weight decay u (a part of the gradient), and
 
 * :math:`\kappa = (2 + 2 \mu) / (1 - d)` for heavy-ball momentum :math:`\mu` with dampening d,
 * :math:`\kappa = (2 + 2 \mu) / (1 + 2 \mu)` for Nesterov's,
 * :math:`\kappa = (2 + 2 \beta_1) / (1 - \beta_1)` for a mean of gradients, as Adam has it.
 
-All optimisers here are stable, in directions of positive curvature, where the largest eigenvalue of
-:math:`Q^{-1/2} H Q^{-1/2}` is below 1. The reason: take the equation of another eigenvalue z on the unit circle, and
-multiply it by :math:`\bar x`. Its imaginary part has one sign in all coordinates. So the map leaves the unit circle at
--1 (or, where the curvature is 0, at 1). This holds too where the rates, momenta and decays of groups differ.
+In directions of positive curvature, all these optimisers are stable where the largest eigenvalue of :math:`Q^{-1/2} H
+Q^{-1/2}` is below 1. To see this, take the equation of another eigenvalue z on the unit circle and multiply it by
+:math:`\bar x`. Its imaginary part has the same sign in all coordinates. So the map leaves the unit circle at -1 (or,
+where the curvature is 0, at 1). This also holds if the rates, momenta and decays of groups differ.
 
-Q is reported as a threshold times a preconditioner. The threshold is that of the group with the largest rate. It is the
-line that the papers draw: 2 / lr for plain SGD.
+Q is reported as a threshold times a preconditioner. The threshold is that of the group with the largest learning rate.
+It is the line that the papers draw, which is 2 / lr for plain SGD.
 """
 
 import math
@@ -33,28 +33,29 @@ from torch import Tensor, nn
 from sklgap._checks import check_module, shown
 from sklgap.objective._parameters import trainable_parameters
 
-WAY_OUT = "give threshold=None for the eigenvalues of the Hessian alone, or a number as the threshold"
+WAY_OUT = "pass threshold=None to measure the eigenvalues of the Hessian alone, or pass a number as the threshold"
 
 
 class NotStarted(ValueError):
-    """An adaptive optimiser has made no update yet: it has no preconditioner."""
+    """An adaptive optimiser has made no update yet, so it has no preconditioner."""
 
 
 @dataclass(frozen=True)
 class StabilityThreshold:
-    """The largest eigenvalue at which an optimiser is stable, and what it is an eigenvalue of.
+    """The largest eigenvalue at which an optimiser is stable, and the matrix to which it belongs.
 
     Attributes
     ----------
     value : float
-        The threshold; infinite where the rate is 0.
+        The threshold. Infinite if the learning rate is 0.
     formula : str
-        What it is, such as ``"(2 + 2 beta) / lr"``.
+        The formula of the threshold, such as ``"(2 + 2 beta) / lr"``.
     numbers : dict of str to float
-        The numbers in it, by name.
+        The numbers in the formula, by name.
     preconditioner : Tensor of shape (n_params,) or None
-        The diagonal of P, in the order of ``module.named_parameters()`` that are trained: the threshold is for the
-        largest eigenvalue of :math:`P^{-1/2} H P^{-1/2}`. None: for that of the Hessian H.
+        The diagonal of P, in the order of the trained ``module.named_parameters()``. The threshold then applies to the
+        largest eigenvalue of :math:`P^{-1/2} H P^{-1/2}`. None means that it applies to the largest eigenvalue of the
+        Hessian H.
     """
 
     value: float
@@ -64,17 +65,17 @@ class StabilityThreshold:
 
     @property
     def learning_rate(self) -> float:
-        """The largest rate of the optimiser."""
+        """The largest learning rate of the optimiser."""
         return self.numbers["lr"]
 
     def __str__(self) -> str:
         what = "the Hessian" if self.preconditioner is None else "the preconditioned Hessian"
         numbers = ", ".join(f"{name} {number:g}" for name, number in self.numbers.items())
-        return f"largest eigenvalue of {what} stable below {self.value:.4g} = {self.formula}, {numbers}"
+        return f"stable while the largest eigenvalue of {what} is below {self.value:.4g} = {self.formula}, {numbers}"
 
 
 class _Rule(NamedTuple):
-    """What one group adds: kappa, its formula, and a function for P of a parameter; None where P is 1.
+    """The rule of one group: kappa, its formula, and a function that gives P of a parameter (None if P is 1).
 
     The function returns None for a parameter that has had no gradient yet.
     """
@@ -89,45 +90,46 @@ class _Rule(NamedTuple):
 
 
 def stability_threshold(optimizer: torch.optim.Optimizer, module: nn.Module) -> StabilityThreshold:
-    r"""Return the largest eigenvalue at which an optimiser is stable, with its rates and its state as they are now.
+    r"""Return the largest eigenvalue at which an optimiser is stable with its current learning rates and state.
 
-    Plain SGD of rate lr is stable on a quadratic while the largest eigenvalue of the Hessian is below 2 / lr. With
-    momentum beta it is (2 + 2 beta) / lr, with Nesterov's (2 + 2 beta) / (lr (1 + 2 beta)). For Adam it is
-    (2 + 2 beta1) / ((1 - beta1) lr), for the Hessian preconditioned by
+    Plain SGD with the learning rate lr is stable on a quadratic while the largest eigenvalue of the Hessian is below 2
+    / lr. With momentum beta the threshold is (2 + 2 beta) / lr, and with Nesterov momentum (2 + 2 beta) / (lr (1 + 2
+    beta)). For Adam it is (2 + 2 beta1) / ((1 - beta1) lr), and it applies to the Hessian preconditioned by
 
     .. math:: P = (1 - \beta_1^t) \left(\sqrt{v / (1 - \beta_2^t)} + \epsilon\right)
 
     Parameters
     ----------
     optimizer : torch.optim.SGD, Adam, AdamW, RMSprop or Adagrad
-        It is only read. Its groups may have different rates, momenta and weight decays.
+        The optimiser, which is only read. Its groups may have different learning rates, momenta and weight decays.
     module : nn.Module
-        The module that it trains. Parameters that it does not train count as fixed.
+        The module that the optimiser trains. Parameters that it does not train count as fixed.
 
     Returns
     -------
     StabilityThreshold
+        The threshold, its formula and the preconditioner.
 
     Raises
     ------
     ValueError
-        For an optimiser whose threshold is not known, that maximises, that also trains parameters outside the module,
-        that is adaptive and has made no update yet, or that weight decay alone makes unstable.
+        If the threshold of the optimiser is not known; if the optimiser maximises, or also trains parameters outside
+        the module; if it is adaptive and has made no update yet; or if weight decay alone makes it unstable.
 
     See Also
     --------
     hessian_eigenvalues : Takes the preconditioner.
-    sklgap.stability_trajectory : Both along training, for small and large batches.
+    sklgap.stability_trajectory : Eigenvalues and thresholds along training, for small and large batches.
 
     Notes
     -----
-    Weight decay that is a part of the gradient (SGD, Adam) adds its number to the Hessian, so that the threshold of SGD
-    is lower by it. The decoupled one of AdamW makes it (2 + 2 beta1) (1 - lr w / 2) / ((1 - beta1) lr). Where groups
-    differ, the threshold is that of the group with the largest rate. The preconditioner then holds the thresholds of
-    the others relative to it: 10 for a group with a tenth of the rate.
+    Weight decay that is a part of the gradient (SGD, Adam) adds its value to the Hessian, so it lowers the threshold of
+    SGD by that value. The decoupled weight decay of AdamW changes the threshold to (2 + 2 beta1) (1 - lr w / 2) / ((1 -
+    beta1) lr). If groups differ, the threshold is that of the group with the largest learning rate. The preconditioner
+    then holds the thresholds of the others relative to it, such as 10 for a group with a tenth of the learning rate.
 
-    P is that of the last update. The threshold is derived for a quadratic loss and a P that does not change. The first
-    lines of the source file have the derivation.
+    P is that of the last update. The threshold is derived for a quadratic loss and a constant P. The derivation stands
+    at the top of the source file.
 
     References
     ----------
@@ -140,7 +142,7 @@ def stability_threshold(optimizer: torch.optim.Optimizer, module: nn.Module) -> 
     >>> from sklgap.inspection import stability_threshold
     >>> net = torch.nn.Linear(3, 1)
     >>> print(stability_threshold(torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), net))
-    largest eigenvalue of the Hessian stable below 38 = (2 + 2 beta) / lr, lr 0.1, beta 0.9
+    stable while the largest eigenvalue of the Hessian is below 38 = (2 + 2 beta) / lr, lr 0.1, beta 0.9
     """
     check_module(module)
     check_optimizer(optimizer)
@@ -148,7 +150,7 @@ def stability_threshold(optimizer: torch.optim.Optimizer, module: nn.Module) -> 
     if rule_of is None:
         known = ", ".join(kind.__name__ for kind in _RULES)
         raise ValueError(
-            f"optimizer must be one of {known}, whose threshold is known; got {type(optimizer).__name__}: {WAY_OUT}."
+            f"optimizer must be one of {known}, whose threshold is known; got {type(optimizer).__name__}; {WAY_OUT}."
         )
     params = trainable_parameters(module)
     groups = _groups_of(optimizer, params, module)
@@ -163,7 +165,7 @@ def stability_threshold(optimizer: torch.optim.Optimizer, module: nn.Module) -> 
         [_q(name, p, groups.get(id(p)), optimizer.param_groups, rules).reshape(-1) for name, p in params.items()]
     )
     if not bool(torch.isfinite(q).any()):
-        raise ValueError("optimizer must train a parameter of module; it trains none of them.")
+        raise ValueError("optimizer must train at least one parameter of module; it does not train any of them.")
     if bool((q == q[0]).all()):
         return StabilityThreshold(float(q[0]), formula, numbers, None)
     value = _line(rule, group)
@@ -173,21 +175,21 @@ def stability_threshold(optimizer: torch.optim.Optimizer, module: nn.Module) -> 
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """TypeError for what is no optimiser of torch."""
+    """Raise a TypeError unless it is a torch optimiser."""
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer must be a torch optimizer; got {shown(optimizer)}.")
 
 
 def _q(name: str, p: Tensor, n: int | None, groups: Sequence[Mapping[str, Any]], rules: Sequence[_Rule]) -> Tensor:
-    """Return Q of a parameter in group n: infinite where nothing moves it."""
+    """Return Q of a parameter in group n, which is infinite if nothing moves the parameter."""
     own = None if n is None else rules[n].of(p)
     if n is None or own is None or not float(groups[n]["lr"]):
         return torch.full(p.shape, math.inf, dtype=torch.float64)
     q = _line(rules[n], groups[n]) * own - _coupled(groups[n])
     if not bool((q > 0).all()):
         raise ValueError(
-            f"optimizer must be stable without the loss, and its weight decay of {name!r} is too large for its rate: "
-            "lower weight_decay or lr."
+            f"optimizer must be stable without the loss, but its weight decay of {name!r} is too large for its "
+            "learning rate; lower weight_decay or lr."
         )
     return q
 
@@ -199,17 +201,17 @@ def _line(rule: _Rule, group: Mapping[str, Any]) -> float:
 
 
 def _groups_of(optimizer: torch.optim.Optimizer, params: Mapping[str, Tensor], module: nn.Module) -> dict[int, int]:
-    """Return the number of the group of each parameter, by its id; an error for what is not a part of the module."""
+    """Return the group number of each parameter by its id; raise a ValueError for parameters outside the module."""
     if any(p.is_complex() for p in params.values()):
-        raise ValueError(f"module must have real parameters for a threshold; it has complex ones: {WAY_OUT}.")
+        raise ValueError(f"module must have real parameters for a threshold; it has complex ones; {WAY_OUT}.")
     inside = {id(p) for p in module.parameters()}
     found = {}
     for n, group in enumerate(optimizer.param_groups):
         if group.get("maximize"):
-            raise ValueError(f"optimizer must minimise; got maximize=True: {WAY_OUT}.")
+            raise ValueError(f"optimizer must minimise; got maximize=True; {WAY_OUT}.")
         for p in group["params"]:
             if id(p) not in inside:
-                raise ValueError(f"optimizer must train parameters of module alone; it trains others too: {WAY_OUT}.")
+                raise ValueError(f"optimizer must train only parameters of module; it also trains others; {WAY_OUT}.")
             found[id(p)] = n
     return found
 
@@ -229,7 +231,7 @@ def _formula(rule: _Rule, group: Mapping[str, Any]) -> str:
 
 
 def _numbers(group: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of a group that stand in its formula, without its rate."""
+    """Return the numbers in the formula of a group, except its learning rate."""
     names = {"momentum": "beta", "dampening": "dampening", "weight_decay": "w"}
     found = {shown: float(group[name]) for name, shown in names.items() if group.get(name)}
     return {**({"beta1": float(group["betas"][0])} if "betas" in group else {}), **found}
@@ -241,13 +243,13 @@ def _momentum(group: Mapping[str, Any]) -> tuple[float, str]:
     if not beta:
         return 2.0, "2 / lr"
     if not 0 < beta < 1:
-        raise ValueError(f"optimizer must have a momentum in [0, 1) for a threshold; got {beta:g}: {WAY_OUT}.")
+        raise ValueError(f"optimizer must have a momentum in [0, 1) for a threshold; got {beta:g}; {WAY_OUT}.")
     if group.get("nesterov"):
         return (2 + 2 * beta) / (1 + 2 * beta), "(2 + 2 beta) / (lr (1 + 2 beta))"
     if not dampening:
         return 2 + 2 * beta, "(2 + 2 beta) / lr"
     if not 0 < dampening < 1:
-        raise ValueError(f"optimizer must have a dampening in [0, 1) for a threshold; got {dampening:g}: {WAY_OUT}.")
+        raise ValueError(f"optimizer must have a dampening in [0, 1) for a threshold; got {dampening:g}; {WAY_OUT}.")
     return (2 + 2 * beta) / (1 - dampening), "(2 + 2 beta) / (lr (1 - dampening))"
 
 
@@ -295,13 +297,14 @@ def _adagrad(group: Mapping[str, Any], state: Mapping[Any, Any]) -> _Rule:
 
 
 def _state(state: Mapping[Any, Any], p: Tensor) -> Any:
-    """Return the state of a parameter; None where it has had no gradient yet, an error where none has."""
+    """Return the state of a parameter; None if it has had no gradient yet. Raise an error if no parameter has."""
     own = state.get(p)
     if own and float(own["step"]) > 0:
         return own
     if not any(other and float(other["step"]) > 0 for other in state.values()):
         raise NotStarted(
-            "optimizer must have made an update: an adaptive one has no preconditioner before its first step."
+            "optimizer must have made an update, because an adaptive optimiser has no preconditioner before its first "
+            "step."
         )
     return None
 

@@ -18,10 +18,10 @@ from sklgap.objective._check import Measurable, ObjectiveOptions
 
 DIRECTIONS: tuple[DirectionKind, ...] = get_args(DirectionKind)
 
-# 21 points in steps of 0.1, which the models are among: around one solution, and through several.
+# 21 points in steps of 0.1, around one solution and through several solutions. The grids contain the models.
 _AROUND_ONE = tuple(np.arange(-10, 11) / 10)
 _THROUGH_SEVERAL = tuple(np.arange(-5, 16) / 10)
-# Sine of the angle below which two directions count as parallel: a hundred rounding units of float32.
+# Two directions count as parallel if the sine of their angle is below this: a hundred rounding units of float32.
 _PARALLEL = 1e-5
 
 
@@ -38,15 +38,15 @@ class LossSurface:
     batch_norm : str
         The batch-norm policy.
     n_samples : int
-        Rows that loss and accuracy are means over.
+        Number of samples over which loss and accuracy are averaged.
     directions : tuple of two str
-        What u and v are: ``"towards"`` another solution, or random: ``"filter"`` or ``"gaussian"``.
+        The kinds of u and v: ``"towards"`` another solution, or ``"filter"`` or ``"gaussian"`` for a random direction.
     positions : ndarray of shape (n_models, 2)
-        (alpha, beta) of the models: (0, 0), then (1, 0) and (0, 1) where the plane goes through others.
+        (alpha, beta) of the models: (0, 0), then (1, 0) and (0, 1) if the plane goes through other solutions.
     norms : tuple of two float
-        Euclidean lengths of u and v in parameter space: what one unit of alpha and of beta is.
+        Euclidean lengths of u and v in parameter space. They are the lengths of one unit of alpha and of beta.
     cosine : float
-        Of the angle between u and v.
+        Cosine of the angle between u and v.
     """
 
     alphas: np.ndarray = field(repr=False)
@@ -65,9 +65,9 @@ class LossSurface:
             f"{name} from {z.min():g} to {z.max():g}" for name, z in (("alpha", self.alphas), ("beta", self.betas))
         ]
         return (
-            f"loss at {len(self.alphas)} x {len(self.betas)} points, {' and '.join(ranges)} (directions: "
-            f"{', '.join(self.directions)}): {self.loss.min():.4g} to {self.loss.max():.4g} ({self.n_samples:,} rows, "
-            f"batch norm: {self.batch_norm})"
+            f"loss from {self.loss.min():.4g} to {self.loss.max():.4g} at {len(self.alphas)} x {len(self.betas)} "
+            f"points of a plane, {' and '.join(ranges)} (directions: {', '.join(self.directions)}; "
+            f"{self.n_samples:,} samples, batch norm: {self.batch_norm})"
         )
 
 
@@ -86,65 +86,69 @@ def loss_on_plane(
     verbose: int = 0,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> LossSurface:
-    r"""Loss and accuracy at :math:`\theta + \alpha u + \beta v` on a grid around a solution :math:`\theta`.
+    r"""Evaluate loss and accuracy at :math:`\theta + \alpha u + \beta v` on a grid around a solution :math:`\theta`.
 
     Parameters
     ----------
     estimator : estimator or Objective
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a pair (module, criterion),
-        or an `Objective`: the model at (0, 0), bit for bit. The data, and under ``batch_norm="running"`` the buffers,
-        are its own.
+        or an `Objective`. It is the model at (0, 0), bit for bit. The data come from it, and so do the buffers under
+        ``batch_norm="running"``.
     X, y : array-like
-        Rows to evaluate on. None with an `Objective`.
+        Samples to evaluate on. None with an `Objective`, which holds its data.
     towards : tuple (second, third) or (second,), default=None
-        Other solutions of the same architecture, given as ``estimator`` is: u leads to the second, at (1, 0), and v to
-        the third, at (0, 1), both bit for bit. Of one solution: v is random. None: both directions are random.
+        Other solutions of the same architecture, in any form that ``estimator`` allows. u leads to the second solution,
+        at (1, 0), and v to the third, at (0, 1), both bit for bit. With only one other solution, v is random. None
+        makes both directions random.
     directions : {"filter", "gaussian"}, default="filter"
-        How random directions are scaled. Their entries are independent N(0, 1). ``"filter"``: each slice along the
-        first axis of a parameter (an output row of a dense layer, an output channel of a convolution) is scaled to the
-        norm of the model's own, and parameters of one dimension (biases, batch norm) do not move, as Li et al. (2018)
-        do. ``"gaussian"``: the whole direction is scaled to the norm of the whole parameter vector.
+        How to scale random directions, whose entries are independent N(0, 1). ``"filter"`` scales each slice along the
+        first axis of a parameter (an output row of a dense layer, an output channel of a convolution) to the norm of
+        the same slice of the model. Parameters of one dimension (biases, batch norm) do not move, as in Li et al.
+        (2018). ``"gaussian"`` scales the whole direction to the norm of the whole parameter vector.
     alphas, betas : sequence of float, default=None
-        The grid, as given. None: 21 points in steps of 0.1, on [-1, 1] (the range of Li et al.), or on [-0.5, 1.5]
-        where ``towards`` is given.
+        Coordinates of the grid. None means 21 points in steps of 0.1, on [-1, 1] (the range of Li et al.), or on [-0.5,
+        1.5] if ``towards`` is given.
     max_samples : int, float or None, default=None
-        Evaluate on so many samples (int), or on this fraction of them (float in (0, 1]); None: on all.
+        Number of samples to evaluate on (int), or a fraction of them (float in (0, 1]). None uses all samples.
     random_state : int, RandomState or None, default=None
-        Draws the rows and the directions. An int draws the same directions for any data: training and test loss can
-        be compared point by point.
+        Seed of the samples and the directions. An int draws the same directions for any data, so training and test loss
+        can be compared point by point.
     verbose : int, default=0
-        1: a progress bar.
+        1 shows a progress bar.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
     Returns
     -------
     LossSurface
-        Losses that are not finite are kept as they are; the accuracy is NaN where the loss is.
+        Loss and accuracy on the grid. Losses that are not finite stay as they are, and the accuracy is NaN where the
+        loss is.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, solutions of different architectures, directions that are parallel
-        or zero, or a loss that is not finite at a model.
+        If a parameter is outside its allowed values, if the solutions have different architectures, if the directions
+        are parallel or zero, or if the loss is not finite at a model.
 
     Warns
     -----
     RuntimeWarning
-        When the loss is not finite elsewhere on the grid.
+        If the loss is not finite elsewhere on the grid.
 
     See Also
     --------
-    loss_along_line, loss_along_arc : In one dimension.
-    LossSurfaceDisplay : Draws it.
+    loss_along_line : The loss along a straight line.
+    loss_along_arc : The loss along an arc.
+    LossSurfaceDisplay : Draws the surface.
 
     Notes
     -----
-    Costs one pass over the data per point, 441 by default: for F1 some 15 seconds per thousand rows on one core;
-    ``max_samples`` is made for this. Memory: a few vectors of n_params beside one chunk's evaluation.
+    The cost is one pass over the data for each point, and there are 441 points by default. For F1 this takes some 15
+    seconds per thousand samples on one core, so ``max_samples`` is useful here. The memory is a few vectors of n_params
+    numbers plus the evaluation of one chunk.
 
-    The plane through three solutions is drawn in coordinates that are neither orthogonal nor equal in scale; ``norms``
-    and ``cosine`` of the record say how far.
+    The coordinates of a plane through three solutions are neither orthogonal nor equal in scale. ``norms`` and
+    ``cosine`` of the record show how much they differ.
 
     References
     ----------
@@ -164,7 +168,7 @@ def loss_on_plane(
         raise ValueError(f"directions must be one of {', '.join(map(repr, DIRECTIONS))}; got {directions!r}.")
     if towards is not None and (not isinstance(towards, tuple | list) or not 1 <= len(towards) <= 2):
         raise TypeError(
-            f"towards must be None or a tuple of one or two other solutions, such as (model,); "
+            "towards must be None or a tuple of one or two other solutions, such as (model,); "
             f"got {type(towards).__name__}."
         )
     default = _AROUND_ONE if towards is None else _THROUGH_SEVERAL
@@ -177,7 +181,7 @@ def loss_on_plane(
         estimator, X, y, "estimator and towards", max_samples=max_samples, random_state=seed, **kwargs
     )
     if objective.n_params < 2:
-        raise ValueError("estimator must have at least two parameters to lie on a plane; it has 1.")
+        raise ValueError("estimator must have at least two parameters to define a plane; it has 1.")
     others = [parameters_of(other, objective, X, y, "estimator and towards") for other in towards or ()]
     return _evaluate(objective, others, directions, seed, axes, verbose)
 
@@ -190,7 +194,7 @@ def _evaluate(
     axes: list[np.ndarray],
     verbose: int,
 ) -> LossSurface:
-    """Evaluate in row order: all betas of the first alpha, then of the next."""
+    """Evaluate the grid row by row: all betas of the first alpha, then of the next."""
     kinds = (["towards"] * len(others) + [directions, directions])[:2]
     basis = [other - objective.theta0 for other in others]
     basis += _random_directions(objective, 2 - len(others), directions, seed)
@@ -233,7 +237,7 @@ def _random_directions(objective: Objective, n_directions: int, kind: DirectionK
 
 
 def _like_filters(direction: Tensor, theta: Tensor, shapes: list[tuple[int, ...]]) -> Tensor:
-    """Scale every filter of ``direction`` to the norm of the filter of ``theta``; zero for parameters without."""
+    """Scale every filter of ``direction`` to the norm of that of ``theta``; parameters without filters become zero."""
     sizes = [math.prod(shape) for shape in shapes]
     pieces = []
     for shape, d, w in zip(shapes, direction.split(sizes), theta.split(sizes), strict=True):
@@ -246,7 +250,7 @@ def _like_filters(direction: Tensor, theta: Tensor, shapes: list[tuple[int, ...]
 
 
 def _geometry(basis: Tensor) -> tuple[tuple[float, float], float]:
-    """Return the lengths of two directions and the cosine between them; ValueError unless they span a plane."""
+    """Return the lengths of two directions and the cosine between them; raise a ValueError unless they span a plane."""
     vectors = basis.cpu().double()
     lengths = [float(length) for length in vectors.norm(dim=1)]
     if min(lengths) == 0:
@@ -256,16 +260,16 @@ def _geometry(basis: Tensor) -> tuple[tuple[float, float], float]:
         )
     u, v = vectors / vectors.norm(dim=1, keepdim=True)
     cosine = float(u @ v)
-    # The sine, without the cancellation of 1 - cosine ** 2.
+    # This is the sine, computed without the cancellation of 1 - cosine ** 2.
     if (v - cosine * u).norm() <= _PARALLEL:
         raise ValueError(
-            "The directions of the plane must not be parallel; estimator and the solutions in towards lie on one line."
+            "The directions of the plane must not be parallel; estimator and the solutions in towards are on one line."
         )
     return (lengths[0], lengths[1]), cosine
 
 
 def _seed(random_state: int | np.random.RandomState | None) -> int:
-    """Return one integer that draws rows and directions independently of each other."""
+    """Return one integer that seeds samples and directions independently of each other."""
     if random_state is None or isinstance(random_state, np.random.RandomState):
         rng = np.random.RandomState() if random_state is None else random_state
         return int(rng.randint(2**31 - 1))

@@ -1,4 +1,4 @@
-"""How far training has moved the weights: Keskar et al. (2017), Section 3; Hoffer et al. (2017), Section 3."""
+"""How far training has moved the weights: Section 3 of Keskar et al. (2017) and of Hoffer et al. (2017)."""
 
 import math
 from collections import defaultdict
@@ -13,7 +13,7 @@ from sklgap._typing import Estimator, Params
 from sklgap.objective._estimators import module_of, net_of
 from sklgap.objective._parameters import real, trainable_parameters
 
-# What has a module.
+# Everything that has a module.
 HasModule = Estimator | nn.Module | tuple[nn.Module, Any]
 
 
@@ -33,7 +33,7 @@ def weight_distance(
 def weight_distance(
     estimator: HasModule, reference: HasModule | None = None, *, per_layer: bool = False
 ) -> float | dict[str, float]:
-    r"""Euclidean distance of the weights from where they started, or from another model's.
+    r"""Measure the Euclidean distance of the weights from their start, or from the weights of another model.
 
     .. math:: \lVert w - w_0 \rVert_2
 
@@ -43,7 +43,7 @@ def weight_distance(
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a module, or a pair
         (module, criterion).
     reference : estimator or torch.nn.Module, default=None
-        Another of the same architecture. None: the initial weights, which an `LBGapClassifier` keeps
+        Another model of the same architecture. None means the initial weights, which an `LBGapClassifier` stores
         (``net_.module_start_``).
     per_layer : bool, default=False
         Whether to return the distance of every layer instead.
@@ -51,16 +51,18 @@ def weight_distance(
     Returns
     -------
     float or dict of float
-        By name of the layer, in the order of the module: the square root of their sum of squares is the whole distance.
+        The distance, or with ``per_layer`` the distances by name of the layer, in the order of the module. The square
+        root of the sum of their squares is the whole distance.
 
     Raises
     ------
     ValueError
-        For models of different architectures, or no ``reference`` for an estimator that keeps no initial weights.
+        If the models have different architectures, or if ``reference`` is missing for an estimator that stores no
+        initial weights.
     TypeError
-        For anything that is not one of the above.
+        If an argument is of none of these types.
     sklearn.exceptions.NotFittedError
-        For an estimator that has not been fitted.
+        If the estimator has not been fitted.
 
     See Also
     --------
@@ -68,8 +70,9 @@ def weight_distance(
 
     Notes
     -----
-    Parameters that require a gradient only: neither frozen ones nor batch-norm statistics, and shared ones count once.
-    Differences are squared and summed in float64. Keskar et al. find the SB distance 3 to 10 times the LB distance.
+    Only parameters that require a gradient count. Frozen parameters and batch-norm statistics do not count, and shared
+    parameters count once. Differences are squared and summed in float64. Keskar et al. find that the SB distance is 3
+    to 10 times the LB distance.
 
     Examples
     --------
@@ -88,7 +91,7 @@ def weight_distance(
         start = {name: value for name, value in net_of(estimator).module_start_.items() if name in params}
     else:
         raise ValueError(
-            f"reference must be given for a {type(estimator).__name__}, which keeps no initial weights; got None."
+            f"reference must be given for a {type(estimator).__name__}, which stores no initial weights; got None."
         )
     squares = _squares(params, start)
     if not per_layer:
@@ -110,11 +113,11 @@ def _squares(params: Params, reference: Params) -> dict[str, float]:
         name = next(name for name in {**shapes, **others} if shapes.get(name) != others.get(name))
         raise ValueError(
             "estimator and reference must have the same architecture; "
-            f"{name} has shape {shapes.get(name, 'none')} in one and {others.get(name, 'none')} in the other."
+            f"{name} has shape {shapes.get(name, 'missing')} in one and {others.get(name, 'missing')} in the other."
         )
     return {name: _square(real(p.detach()), real(reference[name].detach())) for name, p in params.items()}
 
 
 def _square(a: torch.Tensor, b: torch.Tensor) -> float:
-    wide = torch.float32 if a.device.type == "mps" else torch.float64  # Apple's devices know no float64
+    wide = torch.float32 if a.device.type == "mps" else torch.float64  # Apple's devices lack float64
     return (a.to(wide) - b.to(device=a.device, dtype=wide)).square().sum().item()

@@ -1,4 +1,4 @@
-"""The loss surface: the one thing that training moves on and measurements look at."""
+"""The loss surface, on which training moves and which measurements examine."""
 
 from sklgap.objective._check import check_objective
 from sklgap.objective._compile import CompileWarning

@@ -1,8 +1,8 @@
-"""The one door for differentiation.
+"""The single place that differentiates.
 
-``torch.autograd.grad``: it never writes to ``.grad`` of anybody's parameters, and on the paths of this package
-it is the fastest of torch's ways (``torch.func.grad_and_value`` costs twice as much on a small net). ``torch.func`` is
-used only where it batches over rows.
+It uses ``torch.autograd.grad``, which never writes to ``.grad`` of any parameter. On the paths of this package it is
+the fastest of torch's ways (``torch.func.grad_and_value`` costs twice as much on a small net). ``torch.func`` is used
+only where it batches over samples.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ Standing = Callable[[Params], contextlib.AbstractContextManager[None]]
 def value_and_grad(loss_fn: LossFn, standing: Standing | None = None) -> GradFn:
     """Turn a loss function into one that returns its gradient with respect to the parameters.
 
-    A parameter the loss does not depend on is left out of the result, as ``backward`` leaves its ``.grad`` alone.
+    A parameter that does not influence the loss is left out of the result, as ``backward`` leaves its ``.grad`` alone.
 
     Parameters
     ----------
     loss_fn : callable
-        (params, buffers, batch) -> (loss, Aux).
+        Maps (params, buffers, batch) to (loss, Aux).
     standing : callable, optional
-        params -> context in which the parameters stand in the module; of the `ModuleLoss` that ``loss_fn`` is made
-        from. None: that of ``loss_fn``, if it has one.
+        Maps params to a context in which the module holds these parameters. It comes from the `ModuleLoss` from which
+        ``loss_fn`` is made. None means that of ``loss_fn``, if it has one.
     """
     within = standing or getattr(loss_fn, "standing", None) or (lambda params: contextlib.nullcontext())
 
@@ -47,14 +47,14 @@ def value_and_grad(loss_fn: LossFn, standing: Standing | None = None) -> GradFn:
 
 
 def gradients_of(output: Tensor | Sequence[Tensor], inputs: list[Tensor], **options: Any) -> tuple[Tensor, ...]:
-    """Call ``torch.autograd.grad``; ValueError for a module that can only be differentiated by ``backward``."""
+    """Call ``torch.autograd.grad``; raise a ValueError for a module that only ``backward`` can differentiate."""
     try:
         return torch.autograd.grad(output, inputs, **options)
     except RuntimeError as error:
         if "compatible with .grad()" not in str(error):
             raise
         raise ValueError(
-            "module uses reentrant gradient checkpointing, which writes into .grad and gives no other gradients: "
+            "module uses reentrant gradient checkpointing, which writes into .grad and gives no other gradients; "
             "call torch.utils.checkpoint with use_reentrant=False."
         ) from error
 
@@ -62,10 +62,10 @@ def gradients_of(output: Tensor | Sequence[Tensor], inputs: list[Tensor], **opti
 def pulled_back(
     outputs: Sequence[Tensor], inputs: list[Tensor], vectors: Sequence[Tensor], **options: Any
 ) -> tuple[Tensor, ...]:
-    """Return the vectors, of the shapes of the outputs, times the Jacobian of the outputs with respect to the inputs.
+    """Return vectors, of the shapes of the outputs, times the Jacobian of the outputs with respect to the inputs.
 
-    It is computed as the gradient of the inner product of outputs and vectors, with equal results bit for bit. torch
-    also takes the vectors as ``grad_outputs``, but then it loads sympy, some 480 modules.
+    The product is the gradient of the inner product of outputs and vectors, which gives equal results bit for bit.
+    torch also accepts the vectors as ``grad_outputs``, but then it loads sympy, some 480 modules.
     """
     with torch.enable_grad():
         products = [(output * vector).sum() for output, vector in zip(outputs, vectors, strict=True)]
@@ -73,9 +73,9 @@ def pulled_back(
 
 
 def gradient_of(function: Callable[[Params], Tensor], leaves: Params) -> tuple[Tensor, Tensor]:
-    """Return ``(function(leaves), its gradient)`` for a scalar function of named tensors; the gradient is flat.
+    """Return ``(function(leaves), its gradient)`` for a scalar function of named tensors. The gradient is flat.
 
-    The tensors require gradients themselves: a gradient through the pieces of one long vector would take longer.
+    The tensors require gradients themselves, because a gradient through pieces of one long vector takes longer.
     """
     with torch.enable_grad():
         value = function(leaves)
@@ -86,13 +86,13 @@ def gradient_of(function: Callable[[Params], Tensor], leaves: Params) -> tuple[T
 def hessian_vector_product(function: Callable[[Tensor], Tensor], theta: Tensor, vector: Tensor) -> Tensor:
     """Return the Hessian of a scalar function at ``theta``, times ``vector`` (reverse over reverse mode).
 
-    Zero where the gradient does not depend on theta, as for a function that is linear.
+    The product is zero if the gradient does not depend on theta, as for a linear function.
     """
     return _product(*_differentiable_gradient(function, theta), vector, keep=False)
 
 
 def hessian_operator(function: Callable[[Tensor], Tensor], theta: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return ``vector -> Hessian @ vector`` at ``theta``; the graph of the gradient is kept between products."""
+    """Return ``vector -> Hessian @ vector`` at ``theta``; the graph of the gradient stays in memory meanwhile."""
     gradient, theta = _differentiable_gradient(function, theta)
     return lambda vector: _product(gradient, theta, vector, keep=True)
 
@@ -112,10 +112,10 @@ def _product(gradient: Tensor, theta: Tensor, vector: Tensor, keep: bool) -> Ten
 
 
 def _row_gradients(function: Callable[..., Tensor], params: Params, X: Any, y: Tensor) -> tuple[Tensor, ...]:
-    """Return the gradient for every row, of shape (len(y), ...) for each parameter.
+    """Return the gradient for every sample, of shape (len(y), ...) for each parameter.
 
-    Every row has parameters of its own, which share their memory. ``torch.func.grad`` gives the same and takes longer:
-    it loads torch's compiler, some 800 modules.
+    Every sample has separate parameters that share their memory. ``torch.func.grad`` gives the same gradients and takes
+    longer, because it loads torch's compiler, some 800 modules.
     """
     own = {name: p.detach().expand(len(y), *p.shape).requires_grad_() for name, p in params.items()}
     with torch.enable_grad():
@@ -126,10 +126,10 @@ def _row_gradients(function: Callable[..., Tensor], params: Params, X: Any, y: T
 def row_gradient_norms(
     function: Callable[..., Tensor], params: Params, X: Any, y: Tensor, alone: Callable[[Any, Tensor], Tensor]
 ) -> Tensor:
-    """Return the norm of the gradient of ``function(params, x, y)`` for every row (x, y), of shape (len(y),).
+    """Return the norm of the gradient of ``function(params, x, y)`` for every sample (x, y), of shape (len(y),).
 
-    Row after row, by ``alone(x, y)``, the gradient of one row, where ``torch.func.vmap`` cannot batch what the module
-    does, such as a recurrent layer or derivatives in the forward pass.
+    If ``torch.func.vmap`` cannot batch the module, as with a recurrent layer or derivatives in the forward pass, the
+    samples go one after the other through ``alone(x, y)``, which returns the gradient of one sample.
     """
     try:
         with warnings.catch_warnings():

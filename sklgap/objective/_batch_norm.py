@@ -1,15 +1,15 @@
-"""Which statistics batch norm uses while something is measured: the batch-norm policy.
+"""The batch-norm policy: which statistics batch norm uses during a measurement.
 
 ``"batch"``
-    Batch statistics of each fixed chunk of the data: what the released code of Keskar et al. (2017) does
-    (Keras ``BatchNormalization(mode=2)``).
+    Batch statistics of each fixed chunk of the data, as in the released code of Keskar et al. (2017) (Keras
+    ``BatchNormalization(mode=2)``).
 ``"population"``
-    Statistics of the whole data set, recomputed at the point measured: one pass over the chunks, as
-    ``torch.optim.swa_utils.update_bn``, the chunks' moments pooled exactly.
+    Statistics of the whole data set, recomputed at the measured point. This takes one pass over the chunks, as in
+    ``torch.optim.swa_utils.update_bn``, and pools the moments of the chunks exactly.
 ``"running"``
     The buffers as they are.
 
-The functions here change a module's batch-norm layers and are only ever applied to private copies.
+The functions here change the batch-norm layers of a module, and they are applied only to private copies.
 """
 
 from collections import defaultdict
@@ -33,7 +33,7 @@ Statistics = dict[str, tuple[Tensor, Tensor]]
 
 
 def check_batch_norm(batch_norm: str) -> BatchNormPolicy:
-    """Return the policy if it is one; ValueError otherwise."""
+    """Return the policy if it is valid; raise a ValueError otherwise."""
     if not is_one_of(batch_norm, POLICIES):
         raise ValueError(f"batch_norm must be one of {', '.join(map(repr, POLICIES))}; got {shown(batch_norm)}.")
     return cast("BatchNormPolicy", batch_norm)
@@ -45,7 +45,7 @@ def batch_norm_layers(module: nn.Module) -> dict[str, _BatchNorm]:
 
 
 def use_batch_statistics(module: nn.Module) -> None:
-    """Let every batch-norm layer that trains with batch statistics use them in evaluation mode too."""
+    """Make every batch-norm layer that trains with batch statistics use them in evaluation mode too."""
     for name, layer in batch_norm_layers(module).items():
         if _is_frozen(layer):
             continue
@@ -57,7 +57,7 @@ def use_batch_statistics(module: nn.Module) -> None:
 
 
 def release(module: nn.Module) -> None:
-    """Take the taps out of all batch-norm layers."""
+    """Remove the taps from all batch-norm layers."""
     for layer in batch_norm_layers(module).values():
         tapped = vars(layer).get("forward")
         if isinstance(tapped, _Tapped):
@@ -69,21 +69,21 @@ def check_running_statistics(module: nn.Module) -> None:
     for name, layer in batch_norm_layers(module).items():
         if layer.running_mean is None:
             raise ValueError(
-                f"batch_norm='running' needs running statistics; layer {name!r} has track_running_stats=False: "
+                f"batch_norm='running' needs running statistics, but layer {name!r} has track_running_stats=False; "
                 "use batch_norm='batch' or 'population'."
             )
 
 
 class StatisticsTap:
-    """Takes over the normalisation in all batch-norm layers of a module, so that statistics can go in and out.
+    """Replaces the normalisation in all batch-norm layers of a module, so that statistics can go in and out.
 
-    While ``given`` is None each layer normalises with the statistics of its input and appends them to ``collected``;
-    otherwise it normalises with those given. Both are differentiable, with respect to the statistics too.
+    While ``given`` is None, each layer normalises with the statistics of its input and appends them to ``collected``.
+    Otherwise it normalises with the given statistics. Both are differentiable, also with respect to the statistics.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.given: Statistics | None = None
-        self.closed = False  # while second derivatives are computed: nothing may be evaluated again
+        self.closed = False  # True while second derivatives are computed, when nothing may be evaluated again
         self.collected: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for name, layer in batch_norm_layers(module).items():
             if not _is_frozen(layer):
@@ -91,7 +91,7 @@ class StatisticsTap:
                 layer.forward = _Tapped(name, layer, layer.forward, normalise, "population")  # type: ignore[method-assign]
 
     def take(self) -> dict[str, list[tuple[Tensor, Tensor]]]:
-        """Return what was collected since the last call; the tap is open again."""
+        """Return the statistics collected since the last call, and open the tap again."""
         self.closed = False
         collected, self.collected = dict(self.collected), defaultdict(list)
         return collected
@@ -99,8 +99,8 @@ class StatisticsTap:
     def _normalise(self, name: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
         if self.closed:
             raise ValueError(
-                "batch_norm='population' has no Hessian products for a module with gradient checkpointing, which "
-                "evaluates its batch norm again after the statistics are gone: use batch_norm='batch' or 'running'."
+                "batch_norm='population' has no Hessian products for a module with gradient checkpointing, because it "
+                "evaluates its batch norm again after the statistics are gone; use batch_norm='batch' or 'running'."
             )
         if not torch.is_grad_enabled() and x.dtype in _KERNEL_TYPES and (weight is None or weight.dtype == x.dtype):
             return self._normalise_at_once(name, x, weight, bias, eps)
@@ -120,7 +120,7 @@ class StatisticsTap:
     def _normalise_at_once(
         self, name: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> Tensor:
-        """Normalise by torch's kernel, which is several times faster, where no statistics are differentiated."""
+        """Normalise with torch's kernel, which is several times faster, if no statistics are differentiated."""
         if self.given is not None:
             return functional.batch_norm(x, *self.given[name], weight, bias, training=False, eps=eps)
         n = x.numel() // x.shape[1]
@@ -130,12 +130,12 @@ class StatisticsTap:
         return out
 
 
-# What torch's kernel takes with statistics of the same type.
+# Types that torch's kernel accepts with statistics of the same type.
 _KERNEL_TYPES = (torch.float32, torch.float64)
 
 Normalise = Callable[[Tensor, Tensor | None, Tensor | None, float], Tensor]
 
-# The forward passes of torch's layers, which do nothing but normalise.
+# The forward passes of torch's layers, which only normalise.
 _PLAIN = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
@@ -144,7 +144,7 @@ def _is_plain(layer: _BatchNorm) -> bool:
 
 
 def _is_frozen(layer: _BatchNorm) -> bool:
-    """Say whether a layer overrides ``train`` and stays in evaluation mode: it has its buffers under every policy."""
+    """Say whether a layer overrides ``train`` to stay in evaluation mode, so that every policy uses its buffers."""
     if type(layer).train is nn.Module.train and "train" not in vars(layer):
         return False
     layer.train()
@@ -160,7 +160,7 @@ def _by_batch(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float)
 class _Tapped:
     """The forward pass of a batch-norm layer on a private copy, with the normalisation replaced.
 
-    What a subclass does around it (an activation, dropout) stays: only its call of ``batch_norm`` is replaced.
+    Only the call of ``batch_norm`` is replaced. What a subclass does around it (an activation, dropout) stays.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class _Tapped:
     ) -> None:
         self.name, self.layer, self.own, self.normalise, self.policy = name, layer, own, normalise, policy
         self.plain = _is_plain(layer)
-        self.frozen: bool | None = None  # not known before the first call
+        self.frozen: bool | None = None  # unknown before the first call
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.plain:
@@ -180,7 +180,7 @@ class _Tapped:
         with _Replaced(self.normalise) as replaced:
             out = self.own(*args, **kwargs)
         if not replaced.inputs:
-            self._refuse("normalises in its own code and not by torch's batch_norm", "'running'")
+            self._refuse("normalises in its own code and not with torch's batch_norm", "'running'")
         if self.policy == "population" and [x.shape[1] for x in replaced.inputs] != [self.layer.num_features]:
             self._refuse("normalises its features in several parts", "'batch' or 'running'")
         return out
@@ -190,14 +190,14 @@ class _Tapped:
         return self.normalise(input, self.layer.weight, self.layer.bias, self.layer.eps)
 
     def _trains_with_buffers(self, args: Any, kwargs: Any) -> bool:
-        """Say whether a subclass normalises with its buffers in training mode too: a frozen layer."""
+        """Say whether a subclass is frozen, that is, normalises with its buffers in training mode too."""
         buffers = {key: None if b is None else b.clone() for key, b in self.layer._buffers.items()}
         with _Replaced(lambda x, weight, bias, eps: x) as probe, torch.no_grad(), undisturbed():
             self.layer.training = True
             try:
                 self.own(*args, **kwargs)
             except (RuntimeError, ValueError):
-                return False  # no training mode here, as for synchronised layers on one machine
+                return False  # training mode does not work here, as for synchronised layers on one machine
             finally:
                 self.layer.training = False
                 self.layer._buffers.update(buffers)
@@ -206,12 +206,12 @@ class _Tapped:
     def _refuse(self, what: str, others: str) -> None:
         reason = f"layer {self.name!r}, a {type(self.layer).__name__}, {what}"
         raise NormalisesItself(
-            f"batch_norm={self.policy!r} cannot be measured: {reason}; use batch_norm={others}.", reason
+            f"batch_norm={self.policy!r} cannot be used, because {reason}; use batch_norm={others}.", reason
         )
 
 
 class NormalisesItself(ValueError):
-    """For a batch-norm layer whose normalisation cannot be replaced; ``reason`` names it."""
+    """The normalisation of a batch-norm layer cannot be replaced; ``reason`` names the layer."""
 
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
@@ -219,7 +219,7 @@ class NormalisesItself(ValueError):
 
 
 class _Replaced(TorchFunctionMode):
-    """Within it, torch's ``batch_norm`` is another function of (input, weight, bias, eps)."""
+    """In its context, torch's ``batch_norm`` is another function of (input, weight, bias, eps)."""
 
     def __init__(self, normalise: Normalise) -> None:
         super().__init__()
@@ -247,9 +247,9 @@ _ARGUMENTS = (
 
 
 def pool(collected: list[dict[str, list[tuple[Tensor, Tensor]]]], weights: list[float]) -> Statistics:
-    """Pool the moments of chunks that hold the shares ``weights`` of the rows: exact, by the law of total variance.
+    """Pool the moments of chunks that hold the shares ``weights`` of the samples, exactly by the law of total variance.
 
-    A layer that is used several times in one forward pass has the pooled moments of all its uses.
+    A layer that is used several times in one forward pass gets the pooled moments of all its uses.
     """
     pooled = {}
     for name in collected[0]:

@@ -1,4 +1,4 @@
-"""The one door from what a user holds (an estimator, a pipeline, a search, a skorch net) to an `Objective`."""
+"""The single way from a user's object (an estimator, a pipeline, a search, a skorch net) to an `Objective`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,12 +22,12 @@ from sklgap.objective._row_loss import RowLoss, row_loss
 from sklgap.objective._stream import is_stream, length_of, part_of
 from sklgap.objective._tensors import as_tensor
 
-# What can be measured.
+# Everything that can be measured.
 Measurable = Objective | RestrictedObjective | Estimator | tuple[nn.Module, Callable[..., Any]]
 
 
 class ObjectiveOptions(TypedDict, total=False):
-    """What `check_objective`, and every function that calls it, hands on to `Objective`."""
+    """Options that `check_objective`, and every function that calls it, passes to `Objective`."""
 
     batch_norm: BatchNormPolicy
     chunk_size: int
@@ -88,32 +88,34 @@ def check_objective(
     Parameters
     ----------
     estimator : object
-        An `LBGapClassifier`; any fitted skorch net, measured by its own ``infer`` and ``get_loss``; a pipeline that
-        ends in one (X goes through the earlier steps); a fitted search over one; a pair (module, criterion); or an
-        `Objective`, which is returned as it is.
+        An `LBGapClassifier`; any fitted skorch net, which is measured with its own ``infer`` and ``get_loss``; a
+        pipeline that ends in one (its earlier steps transform X); a fitted search over one; a pair (module, criterion);
+        or an `Objective`, which is returned as it is.
     X, y : array-like
-        The samples f is the mean over; not allowed beside an `Objective`, which has its data. Or X is a
-        ``torch.utils.data.Dataset`` or ``DataLoader`` of (inputs, target), and y is None; for an `LBGapClassifier` the
-        targets are its labels.
+        Samples over which f is averaged. X can also be a ``torch.utils.data.Dataset`` or ``DataLoader`` of (inputs,
+        target), and then y is None. For an `LBGapClassifier` the targets are its labels. Both must be None with an
+        `Objective`, which holds its data.
     max_samples : int, float or None, default=None
-        Use this many samples (int) or this fraction of them (float in (0, 1]), drawn without replacement by
-        ``random_state``; None, or at least as many as there are: all. Not for a DataLoader.
+        Number of samples to use (int), or a fraction of them (float in (0, 1]). ``random_state`` draws them without
+        replacement. None uses all samples, and so does a number that is too large. It must be None for a DataLoader.
     random_state : int, RandomState or None, default=None
-        Draws the samples.
+        Seed of the samples.
     **kwargs
-        ``batch_norm``, ``chunk_size``, ``dtype``, ``device``, ``parameters``, ``sample_weight``, ``num_workers``,
-        ``check`` and ``compile`` of `Objective`. An `LBGapClassifier` is measured with its own ``compile`` by default.
+        Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype``, ``device``, ``parameters``,
+        ``sample_weight``, ``num_workers``, ``check`` and ``compile``. By default an `LBGapClassifier` is measured with
+        its own ``compile``.
 
     Returns
     -------
     Objective
+        The loss of the estimator on the data, or the given `Objective`.
 
     Raises
     ------
     TypeError
-        For anything that is not one of the above.
+        If the estimator is of none of these types.
     sklearn.exceptions.NotFittedError
-        For an estimator that has not been fitted.
+        If the estimator has not been fitted.
 
     Examples
     --------
@@ -127,18 +129,18 @@ def check_objective(
     check_max_samples(max_samples)
     unknown = [name for name in kwargs if name not in _OPTIONS]
     if unknown:
-        raise TypeError(f"{unknown[0]} is not an argument here; Objective takes {', '.join(_OPTIONS)}.")
+        raise TypeError(f"{unknown[0]} is not an option of Objective; its options are {', '.join(_OPTIONS)}.")
     if isinstance(estimator, Objective | RestrictedObjective):
         if X is not None or y is not None or max_samples is not None:
-            raise TypeError("An Objective carries its own data; X, y and max_samples must be None beside it.")
+            raise TypeError("X, y and max_samples must be None with an Objective, because it holds its own data.")
         if kwargs:
-            raise TypeError(f"An Objective is settled; {', '.join(kwargs)} cannot be given beside it.")
+            raise TypeError(f"{', '.join(kwargs)} must not be given with an Objective, whose options are fixed.")
         return estimator
     if is_stream(X):
         if y is not None:
-            raise TypeError("y must be None beside a Dataset or a DataLoader, which holds the targets.")
+            raise TypeError("y must be None with a Dataset or a DataLoader, because it holds the targets.")
     elif X is None or y is None:
-        raise TypeError("X and y must be given beside an estimator; only an Objective carries its own data.")
+        raise TypeError("X and y must be given with an estimator; only an Objective holds its own data.")
     with naming_data("X", "y"):
         module, criterion, rows, target = _parts(estimator, X, y)
     if "compile" not in kwargs:
@@ -156,7 +158,7 @@ def check_objective(
 
 
 def module_to_measure(estimator: Any, X: Any, y: Any) -> nn.Module:
-    """Return the module that `check_objective` would measure on a few rows, or on a stream, which is not read."""
+    """Return the module that `check_objective` would measure on a few samples, or on a stream, which is not read."""
     return check_plain(_parts(estimator, X, y)[0])
 
 
@@ -172,7 +174,7 @@ def _take(X: Any, rows: np.ndarray) -> Any:
 
 
 def _parts(estimator: Any, X: Any, y: Any) -> tuple[nn.Module, Criterion | RowLoss, Any, Any]:
-    """Recognise what the estimator is by what it offers, never by its class."""
+    """Return module, criterion and data. The methods of the estimator, not its class, show what it is."""
     if isinstance(estimator, type):
         raise TypeError(f"estimator must be a fitted object; got the class {estimator.__name__}.")
     if isinstance(estimator, tuple) and len(estimator) == 2 and isinstance(estimator[0], nn.Module):
@@ -203,17 +205,17 @@ def _as_tensors(X: Any, y: Any) -> tuple[Any, Any]:
 
 
 def own_loss(net: Any) -> RowLoss:
-    """Return a skorch net's ``get_loss`` as a loss of (y_pred, y) alone, of what its own ``infer`` returns.
+    """Return the ``get_loss`` of a skorch net as a loss of (y_pred, y), where its own ``infer`` gives y_pred.
 
-    f is then its ``loss_scoring``. The loss is evaluated in float64 on the outputs, except for ``NLLLoss``, where
-    skorch adds the rounding unit of the outputs' dtype before it takes the logarithm. ``get_loss`` sees a private copy
-    of the criterion.
+    f then equals its ``loss_scoring``. The loss is evaluated in float64 on the outputs. ``NLLLoss`` is an exception,
+    because skorch adds the rounding unit of the outputs' dtype before it takes the logarithm. ``get_loss`` sees a
+    private copy of the criterion.
     """
     exact = not isinstance(net.criterion_, nn.NLLLoss)
     shadow = object.__new__(type(net))
     vars(shadow).update(vars(net))
-    # A net that offers the loss without its class weights gets them around it again below. Of any other net, get_loss
-    # is the whole loss, and an attribute called class_weight may mean anything.
+    # If a net offers the loss without its class weights, they are added below. For any other net, get_loss is the whole
+    # loss, and an attribute called class_weight may mean anything.
     separate = hasattr(net, "loss_by_criterion")
     class_weight = net.class_weight if separate else None
     get_loss = shadow.loss_by_criterion if separate else shadow.get_loss
@@ -243,8 +245,8 @@ def own_loss(net: Any) -> RowLoss:
     if class_weight is not None:
         loss = loss.by_class(torch.as_tensor(class_weight))
     if not separate and not type(net).get_loss.__module__.startswith("skorch."):
-        loss = replace(loss, criterion=None)  # of a get_loss of the user's own the criterion may be any part
-    # Our own net only calls its module, and the inputs have the module's type already.
+        loss = replace(loss, criterion=None)  # in a user's own get_loss the criterion may be any part
+    # Our own net only calls its module, and the inputs already have the module's type.
     return loss if separate else replace(loss, infer=infer)
 
 
@@ -255,7 +257,7 @@ def _sample(n_samples: int, max_samples: int | float, random_state: int | np.ran
 
 
 def drawn_samples(n_samples: int, max_samples: int | float | None, rng: np.random.RandomState) -> np.ndarray:
-    """Return the positions of so many samples, in ascending order; nothing is drawn where all are taken."""
+    """Return the positions of drawn samples in ascending order; nothing is drawn if all samples are used."""
     if max_samples is None or resolve_max_samples(max_samples, n_samples) == n_samples:
         return np.arange(n_samples)
     return _sample(n_samples, max_samples, rng)

@@ -1,7 +1,7 @@
-"""A module's forward pass compiled by ``torch.compile``, or the module as it is where that cannot be done.
+"""The forward pass of a module compiled by ``torch.compile``, or the module itself if it cannot be compiled.
 
-The module is never changed: what is compiled is a function that calls it. What is compiled is tried on copies first,
-and used only where it gives the outputs, gradients and buffers of the module itself.
+The module never changes, because the compiled object is a function that calls it. Compiled code is first tried on
+copies, and it is used only if it gives the outputs, gradients and buffers of the module itself.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ from sklgap.objective._outputs import logits_of
 
 Options = Mapping[str, Any]
 
-# Compiled code adds in another order, and may round once where the module rounds twice. The tolerance is relative to
-# the norm of all numbers together; bfloat16 has 8 bits, float16 has 11.
+# Compiled code adds in another order, and it may round once where the module rounds twice. The tolerance is relative to
+# the norm of all numbers together. bfloat16 has 8 bits, float16 has 11.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 _GRADIENTS = "the compiled code gives other gradients"
-# Code is compiled for at most this many shapes of inputs, because each takes seconds: texts have many lengths.
+# Code is compiled for at most this many shapes of inputs, because each shape takes seconds and texts have many lengths.
 MAX_SHAPES = 8
 
 
 class CompileWarning(UserWarning):
-    """A net is evaluated without ``torch.compile`` although ``compile`` asks for it; the results are right.
+    """A net is evaluated without ``torch.compile`` although ``compile`` asks for it. The results are still correct.
 
     Examples
     --------
@@ -42,18 +42,18 @@ class CompileWarning(UserWarning):
 
 
 def check_compile(compile: Any) -> dict[str, Any] | None:
-    """Return the options of ``torch.compile``, complete; None where nothing is compiled.
+    """Return the complete options of ``torch.compile``, or None if nothing is compiled.
 
     Parameters
     ----------
     compile : bool or dict
-        True: the options in Notes. A dict: further options, or others in their places.
+        True means the options in Notes. A dict adds options or replaces these.
 
     Notes
     -----
-    ``fullgraph=True``: a module that cannot be compiled as a whole is not compiled. ``dynamic=False``: code for one
-    shape only, so that it does not depend on the shapes that came before. With the default backend dropout draws the
-    numbers that it draws without ``compile``.
+    With ``fullgraph=True``, a module that cannot be compiled as a whole is not compiled. With ``dynamic=False``, the
+    code is for one shape only, so it does not depend on earlier shapes. With the default backend, dropout draws the
+    same numbers as without ``compile``.
     """
     if isinstance(compile, bool):
         given: dict[str, Any] = {}
@@ -64,26 +64,26 @@ def check_compile(compile: Any) -> dict[str, Any] | None:
     else:
         raise WrongArgument(f"compile must be True, False or a dict of options of torch.compile; got {shown(compile)}.")
     if given.get("mode") is not None and given.get("options") is not None:
-        raise ValueError("compile must have 'mode' or 'options' of torch.compile, not both of them.")
+        raise ValueError("compile must have either 'mode' or 'options' of torch.compile; got both.")
     return {"fullgraph": True, "dynamic": False, **given}
 
 
 class CompiledCalls(nn.Module):
-    """A module that calls compiled code of another module where that is possible, and the module itself elsewhere.
+    """A module that calls compiled code of another module if possible, and otherwise the module itself.
 
     Parameters
     ----------
     module : nn.Module
-        Called with the parameters that are in it at the time, its own or others.
+        The module, which is called with the parameters that it holds at the time.
     options : dict
         Options of ``torch.compile``, as `check_compile` returns them.
     sizes : iterable of int
-        Batch sizes that code is compiled for; the module evaluates all others. Ignored with ``dynamic=True``.
+        Batch sizes for which code is compiled. The module evaluates all other sizes. Ignored with ``dynamic=True``.
 
     Notes
     -----
-    Which evaluations are compiled depends on the shapes of the inputs, not on what was evaluated before. Where code
-    cannot be compiled, or differs from the module, one `CompileWarning` says so, and the module is called.
+    Which evaluations are compiled depends on the shapes of the inputs, not on earlier evaluations. If code cannot be
+    compiled, or differs from the module, one `CompileWarning` says so, and the module is called.
     """
 
     def __init__(self, module: nn.Module, options: Options, sizes: Iterable[int] = ()) -> None:
@@ -105,9 +105,11 @@ class CompiledCalls(nn.Module):
             self._warn("the net has hooks, which compiled code would not call")
             return self.module(*args, **kwargs)
         if any(t.requires_grad for t in (*args, *kwargs.values()) if isinstance(t, Tensor)):
-            self._warn("a remedy takes gradients of the rows, and compiled code has only one backward pass")
+            self._warn(
+                "a remedy takes gradients with respect to the inputs, and compiled code has one backward pass only"
+            )
             return self.module(*args, **kwargs)
-        if is_forked():  # also where code was compiled before: it waits for the threads that it ran with
+        if is_forked():  # also if code was compiled before, because it waits for the threads that it ran with
             self._warn("this process was forked, and compiled code would wait for threads of its parent")
             return self.module(*args, **kwargs)
         if key not in self._code:
@@ -116,16 +118,16 @@ class CompiledCalls(nn.Module):
         if code is not None:
             try:
                 return code(self.module, args, kwargs)
-            except Exception as error:  # of the module, which is raised as it is, or of the compiler
+            except Exception as error:  # an error of the module is raised as it is
                 if not _is_of_compiler(error):
                     raise
-                # Compiled again, for a parameter that has been frozen since, say; nothing has been evaluated yet.
+                # torch compiled again, for example because a parameter is frozen now. Nothing is evaluated yet.
                 self._code[key] = None
                 self._warn(_reason(error))
         return self.module(*args, **kwargs)
 
     def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Return what code is compiled for; None for inputs that are left to the module."""
+        """Return the key of the compiled code for these inputs; None if the module evaluates them."""
         inputs = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
         how = self.module.training, torch.is_grad_enabled(), *[(t.dtype, t.ndim) for t in inputs]
         if self.dynamic:
@@ -135,21 +137,21 @@ class CompiledCalls(nn.Module):
         key = how, *[t.shape for t in inputs]
         if key not in self._code and len(self._code) >= MAX_SHAPES:
             self._warn(
-                f"the inputs have more than {MAX_SHAPES} shapes; compile__dynamic=True compiles one code for all"
+                f"the inputs have more than {MAX_SHAPES} shapes; compile__dynamic=True compiles one code for all shapes"
             )
             return None
         return key
 
     def _compiled(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Callable[..., Any] | None:
-        """Return compiled code that is as good as the module; None, with a warning, where there is none."""
+        """Return compiled code that agrees with the module; warn and return None if there is no such code."""
         try:
             with _undisturbed(args, kwargs), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the compiler's, about itself
+                warnings.simplefilter("ignore")  # warnings of the compiler about itself
                 code = _code(self.options)
                 differs = _difference(code, self.module, args, kwargs)
                 if differs == _GRADIENTS and _equal_in_float64(_code(self.options), self.module, args, kwargs):
                     differs = None
-        except Exception as error:  # a compiler that is missing, or a user's module, may raise anything
+        except Exception as error:  # a missing compiler or a user's module may raise anything
             differs = _reason(error)
         if differs is None:
             return code
@@ -171,12 +173,12 @@ def _call(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 
 
 def _function() -> Callable[..., Any]:
-    """Return `_call` with a new code object: torch stores what it compiles with it, and drops both together."""
+    """Return `_call` with a new code object. torch stores compiled code with this object and drops both together."""
     return types.FunctionType(_call.__code__.replace(), globals())
 
 
 def _with_equal_draws(options: Options) -> dict[str, Any]:
-    """Return the options, with which the default backend draws random numbers as torch does without it."""
+    """Return options with which the default backend draws the same random numbers as torch without it."""
     settled = dict(options)
     if settled.get("backend", "inductor") == "inductor":
         from torch._inductor import list_mode_options  # loads the compiler
@@ -196,14 +198,14 @@ def _is_of_compiler(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    error = getattr(error, "inner_exception", error)  # of a backend
+    error = getattr(error, "inner_exception", error)  # a backend stores its own error here
     text = str(error).strip().partition("\n")[0].rstrip(". ")
     return f"torch.compile raises {type(error).__name__}: {text}"
 
 
 @contextlib.contextmanager
 def _undisturbed(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """Put all global random states back afterwards, of the devices too."""
+    """Restore all global random states after the block, including those of the devices."""
     devices = {t.device for t in (*args, *kwargs.values()) if isinstance(t, Tensor) and t.device.type == "cuda"}
     with torch.random.fork_rng(devices), undisturbed():
         yield
@@ -216,7 +218,7 @@ def _code(options: Options) -> Callable[..., Any]:
 def _equal_in_float64(
     code: Callable[..., Any], module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> bool:
-    """Say whether code that gives other gradients gives the same in float64.
+    """Say whether code that gives other gradients gives the same gradients in float64.
 
     Rounding can switch a ReLU on or off, or move a maximum to another unit, and the gradient then jumps. Among millions
     of units this happens to a few in float32. In float64 the rounding errors are too small for it.
@@ -237,9 +239,9 @@ def _equal_in_float64(
 def _difference(
     code: Callable[..., Any], module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> str | None:
-    """Return what compiled code gets wrong; None where it gives what the module gives."""
+    """Return what compiled code gets wrong; None if it agrees with the module."""
     plain, found = (_evaluated(function, _twin(module), args, kwargs) for function in (_call, code))
-    # Outputs and buffers first: gradients may differ for another reason (`_equal_in_float64`).
+    # Outputs and buffers come first, because gradients may differ for another reason (`_equal_in_float64`).
     for name, i in {"outputs": 0, "buffers": 2, "gradients": 1}.items():
         for a, b in zip(plain[i], found[i], strict=True):
             if a.shape != b.shape or a.dtype != b.dtype or not _close(a, b):
@@ -251,7 +253,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
     if a.dtype not in _TOLERANCE:
         return torch.equal(a, b)
     kind = a.device.type
-    # Under autocast gradients in float32 come from products in the lower type.
+    # Under autocast, gradients in float32 come from products in the lower precision.
     computed_in = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else a.dtype
     a, b = (torch.nan_to_num(t.to(torch.promote_types(t.dtype, torch.float32))) for t in (a, b))
     return float((a - b).norm()) <= _TOLERANCE[computed_in] * float(a.norm())
@@ -262,7 +264,7 @@ def _evaluated(
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Return outputs, gradients and buffers after one evaluation.
 
-    The gradients are one vector, because some of them are nothing but rounding errors.
+    The gradients are one vector, because some of them are only rounding errors.
     """
     with undisturbed(seed=0):
         for device in {t.device for t in args if isinstance(t, Tensor) and t.device.type == "cuda"}:
@@ -283,7 +285,7 @@ def _evaluated(
 
 
 def _twin(module: nn.Module) -> nn.Module:
-    """Return a copy whose parameters are leaves that require gradients where those of the module do."""
+    """Return a copy whose parameters are leaves and require gradients if those of the module do."""
     twin = deepcopy(module)
     for part, own in zip(twin.modules(), module.modules(), strict=True):
         for name, p in own._parameters.items():

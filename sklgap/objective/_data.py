@@ -1,4 +1,4 @@
-"""The fixed data of an `Objective`: checked, on the device, in chunks."""
+"""The fixed data of an `Objective`, checked, on the device and in chunks."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,25 +15,25 @@ from sklgap.objective._nested import map_tensors, n_rows
 from sklgap.objective._tensors import as_tensor
 
 Rows = Tensor | np.ndarray | list[int]
-# Samples that are evaluated at once by default, as in the released code of Keskar et al.
+# Number of samples that are evaluated at once by default, as in the released code of Keskar et al.
 CHUNK_SIZE = 5000
-# Samples that modules and losses are tried on before anything is measured.
+# Number of samples on which modules and losses are tried before any measurement.
 N_TRIED = 32
 
 
 class Data(Protocol):
-    """What an `Objective` asks of its data.
+    """The interface of the data of an `Objective`.
 
     Attributes
     ----------
     n_samples : int
-        Samples in all.
+        Total number of samples.
     sizes : list of int
-        Samples in each chunk.
+        Number of samples in each chunk.
     weighted : bool
         Whether samples have weights.
     counted : bool
-        Whether the batches show how many samples they have.
+        Whether the batches show their number of samples.
     """
 
     n_samples: int
@@ -45,40 +45,40 @@ class Data(Protocol):
         """Yield the chunks, the same ones every time."""
 
     def take(self, rows: Rows) -> Batch:
-        """Return the samples at these positions of the data as they were given; ValueError for anything else."""
+        """Return the samples at these positions of the given data; raise a ValueError for anything else."""
 
     def few(self) -> Batch:
-        """Return a few samples, of different classes where there are some, to try modules and losses on."""
+        """Return a few samples, of different classes if there are any, to try modules and losses on."""
 
     def targets(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield the targets and the sample weights of every chunk."""
 
     def in_order(self, values: Tensor) -> Tensor:
-        """Return values that follow the chunks in the order of the data as they were given."""
+        """Return values that are in the order of the chunks in the order of the given data."""
 
 
 class ArrayData:
     """X and y in ceil(n_samples / chunk_size) chunks whose sizes differ by at most one sample.
 
-    The chunks are drawn by a fixed permutation; one chunk keeps the order of the samples.
+    A fixed permutation draws the chunks. A single chunk has the order of the samples.
 
     Parameters
     ----------
     data : tuple (X, y)
-        X an array, a tensor, a tuple or dict of these, or a sparse matrix; y an array or a tensor.
+        X is an array, a tensor, a tuple or dict of these, or a sparse matrix. y is an array or a tensor.
     chunk_size : int
         Largest number of samples in a chunk.
     dtype : torch.dtype
-        Floating-point inputs are cast to it.
+        Type to which floating-point inputs are cast.
     device : torch.device
-        Where dense data are moved, once. The chunks of a sparse matrix are made dense when they are asked for.
+        Device to which dense data are moved once. The chunks of a sparse matrix become dense when they are needed.
     weight : array-like of shape (n_samples,), optional
         How often each sample counts.
     parts : sequence of sequences of int, optional
-        The samples of each chunk, where a loader has decided that.
+        The samples of each chunk, if a loader decides that.
     passes : {"many", "few"}, default="many"
-        ``"many"``: store the samples in the order of the chunks, so that each chunk is a view. Several chunks need a
-        copy of the data. ``"few"``: gather the samples of a chunk in every pass, without such a copy.
+        ``"many"`` stores the samples in the order of the chunks, so that each chunk is a view. Several chunks need a
+        copy of the data. ``"few"`` gathers the samples of a chunk in every pass, without such a copy.
     """
 
     def __init__(
@@ -111,8 +111,8 @@ class ArrayData:
                 order = torch.from_numpy(np.random.RandomState(0).permutation(self.n_samples))
         self.sizes = sizes
         self._whole = Batch(X, y, weight)
-        self._order: Tensor | None = None  # of the samples in the chunks, if they are stored in another order
-        self._places: Tensor | None = None  # where each sample as given is stored
+        self._order: Tensor | None = None  # order of the samples in the chunks, if they are stored in another order
+        self._places: Tensor | None = None  # where each given sample is stored
         if order is not None and passes == "few":
             self._order = order.to(device)
         elif order is not None:
@@ -130,13 +130,13 @@ class ArrayData:
         return (self._dense(rows_of(self._whole, part)) for part in self._rows)
 
     def take(self, rows: Rows) -> Batch:
-        """Return the samples at these positions of the data as they were given; ValueError for anything else."""
+        """Return the samples at these positions of the given data; raise a ValueError for anything else."""
         index = check_rows(rows, self.n_samples, self._device)
         index = index if self._places is None else self._places[index]
         return self._dense(rows_of(self._whole, index))
 
     def few(self) -> Batch:
-        """Return samples spread evenly over the data, over the classes where y holds class numbers."""
+        """Return samples spread evenly over the data, or over the classes if y holds class numbers."""
         y = self._whole.y if self._order is None else self._whole.y[self._order]
         order = torch.arange(len(y), device=y.device) if y.ndim != 1 else y.argsort(stable=True)
         places = torch.linspace(0, len(y) - 1, min(N_TRIED, len(y)), device="cpu").round().long().to(y.device)
@@ -149,7 +149,7 @@ class ArrayData:
             yield self._whole.y[part], None if self._whole.weight is None else self._whole.weight[part]
 
     def in_order(self, values: Tensor) -> Tensor:
-        """Return values that follow the chunks in the order of the data as they were given."""
+        """Return values that are in the order of the chunks in the order of the given data."""
         places = self._places if self._order is None else self._order.argsort()
         return values if places is None else values[places]
 
@@ -161,7 +161,7 @@ class ArrayData:
 
 
 def check_rows(rows: Rows, n_samples: int, device: torch.device | None = None) -> Tensor:
-    """Return positions of samples as int64; ValueError for anything but integers from 0 to ``n_samples`` - 1."""
+    """Return positions of samples as int64; raise a ValueError unless they are integers from 0 to ``n_samples`` - 1."""
     index = torch.as_tensor(rows, device=device)
     whole = index.ndim == 1 and len(index) > 0 and not (index.is_floating_point() or index.dtype == torch.bool)
     if not whole or index.min() < 0 or index.max() >= n_samples:
@@ -170,7 +170,7 @@ def check_rows(rows: Rows, n_samples: int, device: torch.device | None = None) -
 
 
 def rows_of(batch: Batch, index: Tensor | slice) -> Batch:
-    """Return some samples; of a sparse matrix as one."""
+    """Return some samples of a batch. Samples of a sparse matrix form a sparse matrix."""
     if sparse.issparse(batch.X):
         X = batch.X[index if isinstance(index, slice) else index.cpu().numpy()]
     else:
@@ -185,21 +185,21 @@ def _check_data(data: tuple[Any, Any], dtype: torch.dtype, device: torch.device)
         if sparse.issparse(X):
             X = X.tocsr()
             if not np.isfinite(X.data).all():
-                raise ValueError("X must hold finite numbers only; the sparse matrix holds NaN or infinity.")
+                raise ValueError("X must hold only finite numbers; the sparse matrix holds NaN or infinity.")
             length = X.shape[0]
         else:
             X = on_device(tensors(X), dtype, device)
             length = len(X) if isinstance(X, Tensor) else n_rows(X)
         n_targets = len(y)
     if length != n_targets:
-        raise ValueError(f"X and y must have the same number of rows; got {length} and {n_targets}.")
+        raise ValueError(f"X and y must have the same number of samples; got {length} and {n_targets}.")
     if length == 0:
-        raise ValueError("X must have at least one row; got none.")
+        raise ValueError("X must have at least one sample; got 0 samples.")
     return X, y
 
 
 def tensors(X: Any) -> Any:
-    """Return X as a tensor, or as a tuple or dict of tensors where it is one of arrays."""
+    """Return X as a tensor, or as a tuple or dict of tensors if X is a tuple or dict of arrays."""
     if isinstance(X, Mapping):
         return {key: tensors(value) for key, value in X.items()}
     if isinstance(X, tuple):
@@ -208,7 +208,7 @@ def tensors(X: Any) -> Any:
 
 
 def on_device(data: Any, dtype: torch.dtype, device: torch.device, *, target: bool = False) -> Any:
-    """Return the tensors on the device: inputs with real numbers in ``dtype``, whole numbers of a target as int64."""
+    """Return the tensors on the device. Real inputs get the type ``dtype``, and integer targets the type int64."""
 
     def moved(tensor: Tensor) -> Tensor:
         if target:
@@ -219,11 +219,13 @@ def on_device(data: Any, dtype: torch.dtype, device: torch.device, *, target: bo
 
 
 def check_weight(weight: Any, n_samples: int) -> Tensor:
-    """Return sample weights as a tensor of float64; ValueError for anything but one nonnegative number a sample."""
+    """Return sample weights in float64; raise a ValueError unless there is one nonnegative number per sample."""
     try:
         weight = as_tensor(weight).double()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"sample_weight must hold one finite number for each sample: {error}") from error
+        raise ValueError(
+            f"sample_weight must hold one finite number for each sample; torch reports: {error}"
+        ) from error
     if weight.shape != (n_samples,) or not bool((weight >= 0).all()) or not bool(torch.isfinite(weight).all()):
         shape = f"an array of shape {tuple(weight.shape)}"
         raise ValueError(
@@ -231,5 +233,5 @@ def check_weight(weight: Any, n_samples: int) -> Tensor:
             f"got {shape if weight.shape != (n_samples,) else 'a negative number, NaN or infinity'}."
         )
     if not bool(weight.any()):
-        raise ValueError("sample_weight must have at least one weight above 0; got zeros only.")
+        raise ValueError("sample_weight must have at least one weight above 0; got only zeros.")
     return weight

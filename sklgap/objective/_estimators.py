@@ -1,4 +1,4 @@
-"""The one place that knows what is at the end of an estimator: of a pipeline, of a search, of one inside the other."""
+"""The only place that knows what is at the end of a pipeline, of a search, or of one inside the other."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from sklgap.objective._stream import is_stream
 
 
 def final_estimator(estimator: Any) -> Any:
-    """Return the last step of a pipeline, or the best estimator of a search; anything else as it is.
+    """Return the last step of a pipeline or the best estimator of a search; return anything else as it is.
 
     A pipeline may end in a search, and a search may be over pipelines. A search that is not fitted is returned as it
     is.
@@ -20,24 +20,24 @@ def final_estimator(estimator: Any) -> Any:
 
 
 def parameter_prefix(estimator: Any) -> str:
-    """Return what stands before a parameter of the last step of a pipeline in ``set_params``; "" for an estimator."""
+    """Return the prefix of parameters of a pipeline's last step in ``set_params``; "" for an estimator."""
     return "".join(f"{layer.steps[-1][0]}__" for layer in _layers(estimator) if _is_pipeline(layer))
 
 
 def through_head(estimator: Any, X: Any) -> Any:
-    """Return X as the final estimator gets it: after the earlier steps of a fitted pipeline.
+    """Return X as the final estimator gets it, after the earlier steps of a fitted pipeline.
 
     Raises
     ------
     TypeError
-        For a Dataset or a DataLoader and a step that transforms.
+        If X is a Dataset or a DataLoader and a step would transform it.
     """
     for layer in filter(_is_pipeline, _layers(estimator)):
-        # "passthrough" has no transform, nor have imbalanced-learn's samplers, which act in fit only.
+        # "passthrough" and the samplers of imbalanced-learn, which act only in fit, have no transform.
         earlier = [step for _, step in layer.steps[:-1] if hasattr(step, "transform")]
         if is_stream(X) and earlier:
             raise TypeError(
-                "X must be an array for a pipeline whose steps transform it; got a Dataset or a DataLoader: apply the "
+                "X must be an array for a pipeline whose steps transform it; got a Dataset or a DataLoader; apply the "
                 "steps in the dataset, and pass the last step of the pipeline."
             )
         for step in earlier:
@@ -46,12 +46,12 @@ def through_head(estimator: Any, X: Any) -> Any:
 
 
 def net_of(estimator: Any) -> Any:
-    """Return the skorch net at the end of an estimator, or the final estimator where it holds no net.
+    """Return the skorch net at the end of an estimator, or the final estimator if it holds no net.
 
     Raises
     ------
     sklearn.exceptions.NotFittedError
-        For an estimator that is not fitted.
+        If the estimator is not fitted.
     """
     last = final_estimator(estimator)
     if hasattr(last, "net_"):
@@ -61,9 +61,9 @@ def net_of(estimator: Any) -> Any:
 
 
 def module_of(estimator: Any, name: str = "estimator") -> nn.Module:
-    """Return the module of an estimator, of a pair (module, criterion), or the one given.
+    """Return the module of an estimator or of a pair (module, criterion), or the given module.
 
-    ``name`` is what the user calls the estimator.
+    ``name`` is the user's name for the estimator.
     """
     if isinstance(estimator, tuple) and len(estimator) == 2:
         estimator = estimator[0]
@@ -77,12 +77,12 @@ def module_of(estimator: Any, name: str = "estimator") -> nn.Module:
 
 
 def is_skorch_net(estimator: Any) -> bool:
-    """Say whether it has what a measurement needs of a skorch net."""
+    """Say whether an estimator has the attributes of a skorch net that a measurement needs."""
     return hasattr(estimator, "get_loss") and hasattr(estimator, "module")
 
 
 def check_fitted(estimator: Any) -> None:
-    """Raise a NotFittedError for a net, a classifier of ours or a search that is not fitted."""
+    """Raise a NotFittedError for a net, a classifier of this package or a search that is not fitted."""
     known = any(hasattr(estimator, name) for name in ("objective_parts", "get_loss", "estimator"))
     if known and not getattr(estimator, "initialized_", False):
         raise NotFittedError(
@@ -91,7 +91,7 @@ def check_fitted(estimator: Any) -> None:
 
 
 def _layers(estimator: Any) -> Iterator[Any]:
-    """Yield the estimator, then what is inside it, down to the final one."""
+    """Yield the estimator, then the estimators inside it, down to the final one."""
     yield estimator
     if hasattr(estimator, "best_estimator_"):
         yield from _layers(estimator.best_estimator_)

@@ -13,14 +13,14 @@ from sklgap.objective._outputs import logits_of
 from sklgap.objective._row_loss import RowLoss, row_loss
 
 Infer = Callable[[nn.Module, Any], Any]
-# Where a tensor stands: the dict of its layer, its key there, and its name in the module.
+# The place of a tensor: the dict of its layer, its key there, and its name in the module.
 Slot = tuple[dict[str, Any], str, str]
 
 _AS_IT_IS: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 
 
 class ModuleLoss:
-    """The mean loss of ``module`` as a function of (params, buffers, batch), which returns (loss, Aux).
+    """The mean loss of ``module`` as a function of (params, buffers, batch) that returns (loss, Aux).
 
     Parameters
     ----------
@@ -29,22 +29,21 @@ class ModuleLoss:
     criterion : callable or RowLoss
         Maps (y_pred, y) to the mean loss of the samples.
     own_params : dict of tensors, optional
-        The dict that holds the module's own parameters. Called with this very dict, the function calls the module
-        directly, and batch norm updates the module's buffers as in any training loop. Called with other parameters
-        it leaves module and buffers alone, and returns what the buffers would have become in ``Aux.buffers``.
+        The dict that holds the module's own parameters. If called with this very dict, the function calls the module
+        directly, and batch norm updates the module's buffers as in any training loop. If called with other parameters,
+        it leaves module and buffers alone, and returns the updated buffers in ``Aux.buffers``.
     infer : callable, optional
-        Maps (module, X) to the outputs; None: `call_module`.
+        Maps (module, X) to the outputs. None means `call_module`.
 
     Notes
     -----
-    With ``batch.weight`` the result is the mean in which sample i counts ``weight[i]`` times; ``batch.factor``
-    multiplies each sample's loss; ``batch.mix`` gives each sample a second target. All need a criterion whose terms
-    are known.
+    With ``batch.weight``, sample i counts ``weight[i]`` times in the mean. ``batch.factor`` multiplies the loss of each
+    sample. ``batch.mix`` gives each sample a second target. All three need a criterion whose terms are known.
 
-    A parameter that stands at several places of the module is put at each of them.
+    A parameter that the module holds in several places is placed in each of them.
 
-    Gradient checkpointing evaluates layers again while the gradient is computed. The parameters that the loss was
-    evaluated at must still stand in the module then: take the gradient within ``standing(params)``.
+    Gradient checkpointing evaluates layers again while the gradient is computed. The module must then still hold the
+    parameters at which the loss was evaluated, so take the gradient within ``standing(params)``.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class ModuleLoss:
         self.module = module
         self.loss = row_loss(criterion)
         self.infer = call_module if infer is None else infer
-        self.compiled: CompiledCalls | None = None  # called in place of the module
+        self.compiled: CompiledCalls | None = None  # is called in place of the module
         self._own = self.here = own_params
         names = {id(p): name for name, p in module.named_parameters()}
         self._slots: list[Slot] = [
@@ -78,11 +77,11 @@ class ModuleLoss:
         """Evaluate the loss."""
         with self.standing(params):
             if self.here is not self._own:
-                # Clones: what the module writes into them must not reach the tensors given.
+                # These are clones, so that the module does not write into the given tensors.
                 _put(self._buffer_slots, {name: b.clone() for name, b in buffers.items()})
             y_pred = self.infer(self.module if self.compiled is None else self.compiled, batch.X)
             after = self.buffers()
-            # Within: a loss may read the parameters of the module, as a penalty does.
+            # This is inside the context, because a loss may read the parameters of the module, as a penalty does.
             return self._loss(y_pred, batch, after)
 
     def _loss(self, y_pred: Tensor, batch: Batch, after: Buffers) -> tuple[Tensor, Aux]:
@@ -96,9 +95,9 @@ class ModuleLoss:
         return mean, Aux(clean.detach(), y_pred, after, loss.weights(batch.y, batch.weight, y_pred.dtype))
 
     def _mixed(self, y_pred: Tensor, batch: Batch, after: Buffers) -> tuple[Tensor, Aux]:
-        """Return the mean in which every sample stands twice: once with each of its two targets."""
+        """Return the mean in which every sample occurs twice, once with each of its two targets."""
         if batch.mix is None or batch.weight is None:
-            raise ValueError("batch.weight must say what the first target counts for beside batch.mix; got None.")
+            raise ValueError("batch.weight must hold the weight of the first target if batch.mix is given; got None.")
         targets, weight = torch.cat([batch.y, batch.mix.y]), torch.cat([batch.weight, batch.mix.weight])
         factor = None if batch.factor is None else torch.cat([batch.factor, batch.factor])
         mean, clean = self.loss.weighted(torch.cat([y_pred, y_pred]), targets, weight, factor)
@@ -107,12 +106,12 @@ class ModuleLoss:
         return mean, Aux(clean.detach(), y_pred, after, counted[: len(y_pred)] + counted[len(y_pred) :])
 
     def buffers(self) -> Buffers:
-        """Return the buffers that stand in the module now. A module may assign new tensors in its forward pass."""
+        """Return the current buffers of the module. A module may assign new tensors in its forward pass."""
         return {name: b for owner, key, name in self._buffer_slots if (b := owner[key]) is not None}
 
     @contextlib.contextmanager
     def uncompiled(self) -> Iterator[None]:
-        """Within it the module is not compiled: compiled code has no second derivatives, and no ``vmap``."""
+        """Use the module without compiled code, which has no second derivatives and no ``vmap``."""
         compiled, self.compiled = self.compiled, None
         try:
             yield
@@ -120,11 +119,11 @@ class ModuleLoss:
             self.compiled = compiled
 
     def standing(self, params: Params) -> contextlib.AbstractContextManager[None]:
-        """Return a context in which ``params`` stand in the module, and after which everything is as before."""
+        """Return a context in which the module holds ``params``, and after which everything is as before."""
         return _AS_IT_IS if params is self.here else self._swapped(params)
 
     def place(self, params: Params) -> None:
-        """Let ``params`` stand in the module from now on; ``here`` is what stands there. For a private copy."""
+        """Place ``params`` in the module, a private copy, from now on; ``here`` are its current parameters."""
         if params is not self.here:
             _put(self._slots, params)
             self.here = params
@@ -157,10 +156,10 @@ def call_module(module: nn.Module, X: Any) -> Tensor:
 
 
 def predicted_right(y_pred: Tensor, y: Tensor) -> Tensor:
-    """Return which rows have their largest output at the class y, of shape (n_rows,)."""
+    """Return which samples have their largest output at the class y, of shape (n_samples,)."""
     return y_pred.argmax(dim=1) == y
 
 
 def is_classification(y_pred: Tensor, y: Tensor) -> bool:
-    """Say whether accuracy means anything: one score per class, and integer classes."""
+    """Say whether accuracy is defined: the outputs are one score per class, and y holds integer classes."""
     return isinstance(y_pred, Tensor) and y_pred.ndim == 2 and y.ndim == 1 and not torch.is_floating_point(y)

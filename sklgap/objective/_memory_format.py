@@ -1,8 +1,8 @@
-"""Images in the order that convolutions compute fastest in: channels last.
+"""Images with channels last in memory, the order in which convolutions are fastest.
 
-On one thread of a CPU C1 trained 1.1 to 1.5 times as fast on images whose channels come last in memory. Shapes and
-meanings stay as they are. The parameters stay as they are too: one copy of a batch is enough, for the outputs of a
-convolution follow its input.
+On one thread of a CPU, C1 trained 1.1 to 1.5 times as fast on images whose channels come last in memory. Shapes and
+meanings do not change. The parameters do not change either. One copy of a batch is enough, because the outputs of a
+convolution follow the order of its input.
 """
 
 from typing import Any
@@ -14,21 +14,21 @@ from sklgap._random import undisturbed
 from sklgap.objective._copy import deepcopy
 from sklgap.objective._outputs import logits_of
 
-# Two orders of the same sums differ in the last digits.
+# The same sums in two orders differ in the last digits.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 
 
 def takes_channels_last(module: nn.Module, X: Any) -> bool:
-    """Say whether the module gives the same outputs and gradients for images with their channels last in memory.
+    """Say whether the module gives the same outputs and gradients for images with channels last in memory.
 
-    A module that flattens with ``view`` fails for them, and one that reads memory itself may be wrong.
+    A module that flattens with ``view`` fails for such images, and a module that reads memory itself may be wrong.
 
     Parameters
     ----------
     module : nn.Module
-        A copy of it is tried in evaluation mode.
+        The module, of which a copy is tried in evaluation mode.
     X : Tensor
-        A few rows; anything but images of a type in which the order pays is not worth it.
+        A few samples. The result is False unless they are images of a type for which the order pays off.
     """
     if not _are_images(X) or not any(isinstance(part, nn.Conv2d) for part in module.modules()):
         return False
@@ -36,7 +36,7 @@ def takes_channels_last(module: nn.Module, X: Any) -> bool:
     with undisturbed(seed=0):
         try:
             plain = _outputs_and_gradients(module, X)
-        except Exception:  # a user's module may raise anything; the fit reports it
+        except Exception:  # a user's module may raise anything, and the fit reports it
             return False
     with undisturbed(seed=0):
         try:
@@ -50,7 +50,7 @@ def takes_channels_last(module: nn.Module, X: Any) -> bool:
 
 def channels_last(X: Tensor) -> Tensor:
     """Return a copy of images, of shape (n, channels, height, width), whose channels come last in memory."""
-    # ``contiguous`` leaves images of one channel, which are in both orders, to the order of the weights.
+    # ``contiguous`` would not help, because images of one channel are in both orders and then follow the weights.
     return torch.empty_like(X, memory_format=torch.channels_last).copy_(X)
 
 
@@ -64,5 +64,5 @@ def _outputs_and_gradients(module: nn.Module, X: Tensor) -> tuple[Tensor, Tensor
     with torch.enable_grad():
         outputs = logits_of(copied(X))
         gradients = torch.autograd.grad(outputs.square().mean(), parameters, allow_unused=True)
-    # All in one: rounding is all there is of a gradient that is zero, as of a bias before batch norm.
+    # All gradients form one vector, because a gradient of zero, as of a bias before batch norm, is only rounding.
     return outputs.detach(), torch.cat([g.flatten() for g in gradients if g is not None] or [outputs.detach()])

@@ -1,4 +1,4 @@
-"""Inputs that are a tensor, or tuples and dicts of tensors, as modules with several inputs take them."""
+"""Inputs that are a tensor, or tuples and dicts of tensors for modules with several inputs."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def map_tensors(function: Callable[[Tensor], Any], data: Any) -> Any:
-    """Apply the function to every tensor; lists become tuples, mappings dicts, anything else stays as it is.
+    """Apply the function to every tensor. Lists become tuples, mappings become dicts, and the rest does not change.
 
-    A named tuple keeps its names.
+    A named tuple stays a named tuple.
     """
     if isinstance(data, Tensor):
         return function(data)
@@ -45,9 +45,9 @@ def equal(first: Any, second: Any) -> bool:
 
 
 def n_rows(data: Any) -> int:
-    """Return the length of the first tensor; ValueError if there is no tensor, or if the lengths differ."""
+    """Return the common length of the tensors; raise a ValueError if there is no tensor, or if the lengths differ."""
     lengths = {len(t) for t in tensors_in(data) if t.ndim}
     if len(lengths) != 1:
-        got = "none" if not lengths else f"lengths {', '.join(map(str, sorted(lengths)))}"
-        raise ValueError(f"X must hold tensors with one row a sample; got {got}.")
+        got = "no tensor" if not lengths else f"tensors of the lengths {', '.join(map(str, sorted(lengths)))}"
+        raise ValueError(f"X must hold tensors with one row per sample; got {got}.")
     return lengths.pop()

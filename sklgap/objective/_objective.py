@@ -1,4 +1,4 @@
-"""The loss surface: f(theta) = mean_i loss(net_theta(x_i), y_i) over fixed data, as an object to measure."""
+"""The loss surface as an object to measure: f(theta) = mean_i loss(net_theta(x_i), y_i) over fixed data."""
 
 import contextlib
 import inspect
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
 
 Vector = Tensor | np.ndarray
 
-# Gradients of single rows are held in blocks of at most so many numbers (32 MB in float32, about a processor's cache)
-# and so many rows.
+# Gradients of single samples are held in blocks of at most this many numbers (32 MB in float32, about the cache of a
+# processor) and this many samples.
 _NUMBERS_AT_ONCE = 2**23
 _ROWS_AT_ONCE = 256
 
 
 class Evaluation(NamedTuple):
-    """Mean loss, and accuracy as a fraction (NaN where the outputs are not one score per class)."""
+    """Mean loss, and accuracy as a fraction (NaN if the outputs are not one score per class)."""
 
     loss: float
     accuracy: float
@@ -61,95 +61,99 @@ class Objective:
 
     .. math:: f(\theta) = \frac{1}{n} \sum_{i=1}^n \ell(\mathrm{net}_\theta(x_i), y_i)
 
-    Everything this package measures (sharpness, curvature, loss along a line) is measured on such an object. The
-    module given is copied and never modified: neither weights nor buffers, ``.grad``, train/eval mode or the global
-    random state. Dropout is always off.
+    The package makes all its measurements (sharpness, curvature, loss along a line) on such an object. The given module
+    is copied and never modified: its weights, buffers, ``.grad`` and train/eval mode stay as they are, and so does the
+    global random state. Dropout is always off.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Maps the inputs to the outputs the criterion takes: a tensor, a tuple whose first element is one, or a dict or
-        an object with ``logits``. ``theta`` holds its parameters with ``requires_grad=True``, in the order of
-        ``module.named_parameters()``, a complex number as its real and imaginary part; frozen parameters are
+        Maps the inputs to the outputs that the criterion takes: a tensor, a tuple whose first element is a tensor, or a
+        dict or an object with ``logits``. ``theta`` holds the parameters with ``requires_grad=True``, in the order of
+        ``module.named_parameters()``. A complex number counts as its real and imaginary part. Frozen parameters are
         constants.
     criterion : torch.nn.Module or callable
         Maps (y_pred, y) to the mean loss of the samples. A torch loss module is copied and evaluated in float64 on the
-        outputs, so that small losses keep their digits; any other callable is called as it is. A module with
+        outputs, so that small losses do not lose digits. Any other callable is called as it is. A module with
         ``reduction="sum"`` or ``"none"`` is refused. Class weights and ``ignore_index`` are exact: the weighted sum of
         losses over all data is divided by the sum of the weights over all data.
 
-        Or a function ``loss(module, batch)``, whose first argument is named ``module`` or ``model``: it takes whatever
-        a loader yields and returns the mean loss of the batch, or a pair (mean loss, weight of the batch) where
-        batches do not count by their number of samples, such as (mean over tokens, number of tokens).
+        It can also be a function ``loss(module, batch)`` whose first argument is named ``module`` or ``model``. Such a
+        function takes whatever a loader yields. It returns the mean loss of the batch, or a pair (mean loss, weight of
+        the batch) if the weight of a batch is not its number of samples, such as (mean over tokens, number of tokens).
     data : tuple (X, y), torch.utils.data.Dataset or torch.utils.data.DataLoader
-        X of shape (n_samples, ...), or a tuple or dict of such arrays for ``module(*X)`` or ``module(**X)``, or a
-        sparse matrix, which is made dense chunk by chunk; y of shape (n_samples, ...). A Dataset is cut into chunks
-        and loaded when it is needed. The batches of a DataLoader are the chunks. Each of their batches is
-        (inputs, target), or a dict with ``"labels"``.
+        X has the shape (n_samples, ...). It can also be a tuple or dict of such arrays for ``module(*X)`` or
+        ``module(**X)``, or a sparse matrix, which becomes dense chunk by chunk. y has the shape (n_samples, ...). A
+        Dataset is cut into chunks and loaded when it is needed. The batches of a DataLoader are the chunks. Each batch
+        of a Dataset or a DataLoader is (inputs, target), or a dict with ``"labels"``.
     batch_norm : {"batch", "population", "running"}, default="batch"
-        Batch statistics over fixed chunks of the data (the choice of the paper), statistics recomputed over the whole
-        data set at the point measured, or the module's running buffers. See Notes.
+        ``"batch"`` uses batch statistics over fixed chunks of the data, which is the choice of the paper.
+        ``"population"`` uses statistics recomputed over the whole data set at the measured point. ``"running"`` uses
+        the running buffers of the module. See Notes.
     chunk_size : int, default=5000
-        Rows evaluated at once (5,000: the released code of the paper). The data are cut into
-        ceil(n_samples / chunk_size) chunks whose sizes differ by at most one row, drawn by a fixed permutation (rows
-        sorted by class would make one-class chunks, whose batch statistics are meaningless), and weighted exactly.
+        Number of samples that are evaluated at once; 5,000 is the number in the released code of the paper. The data
+        are cut into ceil(n_samples / chunk_size) chunks that differ by at most one sample. The chunks are weighted
+        exactly. A fixed permutation draws them, because samples sorted by class would make one-class chunks, whose
+        batch statistics are meaningless.
     dtype : torch.dtype, default=None
-        ``torch.float32`` or ``torch.float64`` for parameters and data; None: as the module's parameters. Sums over
-        chunks are accumulated in float64 in either case.
+        ``torch.float32`` or ``torch.float64``, the type of parameters and data. None takes the type of the module's
+        parameters. Sums over chunks are accumulated in float64 in either case.
     device : str or torch.device, default=None
-        None: where the module is. Arrays are moved there once and stay; a stream is moved chunk by chunk.
+        Device of the measurement. None takes the device of the module. Arrays are moved there once. A Dataset or a
+        DataLoader is moved chunk by chunk.
     parameters : str or list of str, default=None
-        Measure with respect to the parameters whose names match, as file names match (``"encoder.*"``); the others are
-        constants. None: all trainable parameters.
+        Patterns of parameter names, in the style of file names (``"encoder.*"``). Only parameters that match are
+        measured, and the others are constants. None takes all trainable parameters.
     sample_weight : array-like of shape (n_samples,), default=None
-        How often each sample counts in the mean. Not for streams.
+        How often each sample counts in the mean. It must be None for a Dataset or a DataLoader.
     num_workers : int, default=0
-        Processes that load a Dataset. A DataLoader has its own.
+        Number of processes that load a Dataset. A DataLoader has its own number.
     check : bool, default=True
-        Whether to try module and loss on a few samples first, at the cost of some evaluations of 32 samples: a module
-        that is not a deterministic function of parameters and data is refused.
+        Whether to try module and loss on a few samples first, which costs some evaluations of 32 samples. A module that
+        is not a deterministic function of parameters and data is refused.
     compile : bool or dict, default=False
-        Compile the forward and backward pass of the module by ``torch.compile``, for losses and gradients. A dict
-        holds options of ``torch.compile``, such as ``{"backend": "aot_eager"}``. See Notes.
+        Whether to compile the forward and backward pass of the module with ``torch.compile``, for losses and gradients.
+        A dict holds options of ``torch.compile``, such as ``{"backend": "aot_eager"}``. See Notes.
 
     Attributes
     ----------
     theta0 : Tensor of shape (n_params,)
-        The module's own parameters.
+        The module's own parameters in the flat form.
     n_params, n_samples : int
-        Dimension of theta, and number of rows.
+        Dimension of theta, and number of samples.
     shapes : list of tuples
-        Shapes of the parameters that theta holds, in order.
+        Shapes of the parameters in theta, in order.
     batch_norm, chunk_size, dtype, device
-        As given, resolved.
+        The given values, with defaults filled in.
     data : ArrayData or StreamData
-        The chunks. Another objective takes them in place of ``data``, and shares their memory.
+        The chunks. You can pass them as ``data`` to another objective, which then shares their memory.
     batch_statistics : bool
-        Whether batch norm makes the loss of a row depend on the rows beside it.
+        Whether batch norm makes the loss of a sample depend on the other samples of its chunk.
 
     Raises
     ------
     ValueError
-        For a module without trainable parameters, unequal lengths of X and y, no rows, batch statistics over chunks
-        of one row, or a parameter outside its allowed values. For a module whose loss is not a function of
-        parameters and data: one that draws random numbers in evaluation mode, or changes its parameters in its forward
-        pass. For data that are not the same in every pass. For second derivatives that the module computes wrongly.
+        If the module has no trainable parameters; if X and y have different lengths or no samples; if batch statistics
+        would use chunks of one sample; or if a parameter is outside its allowed values. Also if the loss is not a
+        function of parameters and data, because the module draws random numbers in evaluation mode or changes its
+        parameters in its forward pass; if the data are not the same in every pass; or if the module computes wrong
+        second derivatives.
 
     Notes
     -----
-    One value costs a forward pass over the data, one gradient a forward and a backward pass, one Hessian-vector product
-    about three gradients (two by `hessian_operator` on one chunk). Under ``"population"`` the statistics are functions
-    of theta, and gradients are the exact ones, through the statistics: a value costs two forward passes, a gradient
-    about two plain ones; a Hessian-vector product holds the graph of the *whole* data set in memory. Memory is that of
-    one chunk's graph plus a few vectors of n_params, whatever the number of evaluations. With a single chunk
-    ``"batch"`` and ``"population"`` are the same function.
+    One value costs a forward pass over the data. One gradient costs a forward and a backward pass. One Hessian-vector
+    product costs about three gradients (two by `hessian_operator` on one chunk). Under ``"population"`` the statistics
+    are functions of theta, and gradients are exact, because they go through the statistics. A value then costs two
+    forward passes, and a gradient about two plain ones. A Hessian-vector product holds the graph of the *whole* data
+    set in memory. Otherwise the memory is the graph of one chunk plus a few vectors of n_params numbers, for any number
+    of evaluations. With a single chunk, ``"batch"`` and ``"population"`` are the same function.
 
     With ``compile`` the results may differ in their last digits. The compiled code is first tried on copies of the
-    module. A `sklgap.objective.CompileWarning` says why a module is evaluated without it: the compiler is missing, the
-    module cannot be compiled as a whole, it has hooks, or the compiled code gives other results. Some evaluations are
-    never compiled: Hessian products and gradients of single rows (compiled code cannot be differentiated twice),
-    ``batch_norm="population"``, a function ``loss(module, batch)``, and batches whose size is not one of the two most
-    frequent ones of the data.
+    module. A `sklgap.objective.CompileWarning` says why a module is evaluated without compiled code: the compiler is
+    missing, the module cannot be compiled as a whole, it has hooks, or the compiled code gives other results. Some
+    evaluations are never compiled: Hessian products and gradients of single samples (compiled code cannot be
+    differentiated twice), ``batch_norm="population"``, a function ``loss(module, batch)``, and batches whose batch size
+    is not one of the two most frequent ones of the data.
 
     References
     ----------
@@ -170,7 +174,7 @@ class Objective:
     (0.6931, (10,))
     """
 
-    @using_threads()  # here and below: a forked process must not wait for the threads of its parent
+    @using_threads()  # as below, so that a forked process does not wait for the threads of its parent
     def __init__(
         self,
         module: nn.Module,
@@ -197,12 +201,12 @@ class Objective:
         lazy = lazy_parameters(module)
         if lazy:
             raise ValueError(
-                f"module must have parameters; {lazy[0]!r} is lazy and gets its shape from the first batch: call the "
-                "module on a few samples before."
+                f"module must have parameters with a shape, but {lazy[0]!r} is lazy and gets its shape from the first "
+                "batch; call the module on a few samples first."
             )
         own = trainable_parameters(module, parameters)
         if not own:
-            raise ValueError("module must have at least one parameter that requires a gradient; it has none.")
+            raise ValueError("module must have at least one parameter with requires_grad=True; it has 0.")
         first = next(iter(own.values()))
         self.parameters = parameters
         self.dtype = _check_dtype(dtype, own)
@@ -223,8 +227,8 @@ class Objective:
         self.n_samples = self.data.n_samples
         if self.batch_statistics and min(self.data.sizes) < 2:
             raise ValueError(
-                f"batch_norm={batch_norm!r} needs at least two rows in every chunk; "
-                f"got {self.n_samples} rows in {len(self.data.sizes)} chunks."
+                f"batch_norm={batch_norm!r} needs at least two samples in every chunk; "
+                f"got {self.n_samples} samples in {len(self.data.sizes)} chunks."
             )
         if has_batch_norm and self.batch_norm == "running":
             _batch_norm.check_running_statistics(self._module)
@@ -241,7 +245,7 @@ class Objective:
         else:
             loss = _double_precision(criterion, self.device)
             self._fn = ModuleLoss(self._module, loss, infer=getattr(criterion, "infer", None))
-        # A function of whole batches, or with an ``infer``, decides itself what the module is given.
+        # A function of whole batches, or one with an ``infer``, decides itself on the inputs of the module.
         plain = not whole_batches and self._fn.infer is call_module
         self._channels_last = plain and takes_channels_last(self._module, self.data.few().X)
         self._buffers: dict[str, Tensor] = {}
@@ -260,13 +264,13 @@ class Objective:
             self._fn.compiled = CompiledCalls(self._module, options, _usual_sizes(self.data.sizes))
 
     def _make_leaves(self) -> None:
-        """Make the tensors that every point is copied into: new ones for each point would take as long as a layer."""
+        """Make the tensors into which points are copied; new ones for each point would take as long as a layer."""
         self._point = self.theta0.clone()
         self._leaves = leaves_of(self._point, self._like)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the tensors that share memory: their copies in a pickle would not share it."""
-        self._fn.place(self._like)  # torch copies leaves only
+        """Leave out the tensors that share memory, because their copies in a pickle would not share it."""
+        self._fn.place(self._like)  # torch copies only leaves
         return {name: value for name, value in vars(self).items() if name not in ("_point", "_leaves")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -281,13 +285,13 @@ class Objective:
                 raise TypeError(f"data must be a pair (X, y), a Dataset or a DataLoader; got {type(data).__name__}.")
             if whole_batches:
                 raise TypeError(
-                    "data must be a Dataset or a DataLoader for a function loss(module, batch); got arrays."
+                    "data must be a Dataset or a DataLoader if the loss is a function loss(module, batch); got arrays."
                 )
             return ArrayData(tuple(data), self.chunk_size, self.dtype, self.device, sample_weight)
         if sample_weight is not None:
             raise ValueError(
-                "sample_weight must be None for a Dataset or a DataLoader: give a function loss(module, batch) that "
-                "returns (weighted mean, sum of weights)."
+                "sample_weight must be None for a Dataset or a DataLoader; instead, pass a function "
+                "loss(module, batch) that returns (weighted mean, sum of weights)."
             )
         return stream_data(
             data,
@@ -300,8 +304,8 @@ class Objective:
         )
 
     def _try(self, criterion: Any, whole_batches: bool) -> None:
-        """Refuse what is not a function of parameters and data."""
-        batch = self.data.few()._replace(weight=None)  # what samples count for is no matter of the module
+        """Raise an error if the loss is not a function of parameters and data."""
+        batch = self.data.few()._replace(weight=None)  # the module does not depend on the weights of samples
         self._buffers = self._fn.buffers()
         params = unflatten(self.theta0, self._like)
         loss, self._fn.loss = self._fn.loss, self._fn.loss.of_the_mean()
@@ -321,7 +325,7 @@ class Objective:
             self._tap.take()
 
     def _settle_weights(self) -> None:
-        """Find what each chunk counts for; the loss stays the plain criterion where all samples count alike."""
+        """Compute the weight of each chunk; the loss stays the plain criterion if all samples have equal weights."""
         self._row_shares = [size / self.n_samples for size in self.data.sizes]
         self._shares, self._mean_weight, self._n_labelled = self._row_shares, 1.0, self.n_samples
         masses = self._masses() if self._whole is None else self._masses_of_batches()
@@ -329,12 +333,12 @@ class Objective:
             return
         whole = float(sum(masses))
         if not whole > 0:
-            raise ValueError("y must have samples that count in the loss; all are ignored or have weight 0.")
+            raise ValueError("y must have samples that count in the loss; all samples are ignored or have weight 0.")
         self._shares = [mass / whole for mass in masses]
         self._mean_weight = whole / self.n_samples
 
     def _masses(self) -> list[float] | None:
-        """Return the summed weights of every chunk, or None where all samples count alike."""
+        """Return the summed weights of every chunk, or None if all samples have equal weights."""
         loss = self._fn.loss
         if loss.counts is None and not self.data.weighted:
             return None
@@ -346,7 +350,7 @@ class Objective:
             assert weights is not None
             found.append(float(weights.sum()))
             least, most = min(least, float(weights.min())), max(most, float(weights.max()))
-            # Negative numbers stand for classes that are not known: no output can be right there.
+            # Negative numbers stand for unknown classes, for which no output can be right.
             self._n_labelled += int((y >= 0).sum()) if y.ndim == 1 else len(y)
         if not self.data.weighted and least == most > 0:
             self._fn.loss = loss.alike()
@@ -354,7 +358,7 @@ class Objective:
         return found
 
     def _masses_of_batches(self) -> list[float] | None:
-        """Return the weights that ``loss(module, batch)`` gives to the batches; None where it gives none."""
+        """Return the weights that ``loss(module, batch)`` gives to the batches; None if it gives no weights."""
         assert self._whole is not None
         found = []
         with torch.no_grad():
@@ -363,8 +367,8 @@ class Objective:
                 if self._whole.weight is None:
                     if len(self.data.sizes) > 1 and not self.data.counted:
                         raise ValueError(
-                            "loss(module, batch) must return a pair (mean loss, weight of the batch) for batches that "
-                            "do not show how many samples they have, as those with tensors of one length do."
+                            "loss(module, batch) must return a pair (mean loss, weight of the batch), because the "
+                            "batches do not show their number of samples; batches with tensors of one length do."
                         )
                     return None
                 found.append(self._whole.weight)
@@ -385,14 +389,14 @@ class Objective:
         Parameters
         ----------
         theta : Tensor or ndarray of shape (n_params,), default=None
-            None: the module's own parameters.
+            The point. None means the module's own parameters.
 
         Returns
         -------
         evaluation : Evaluation
-            As `evaluate` returns it.
+            Mean loss and accuracy, as from `evaluate`.
         right : ndarray of bool of shape (n_samples,), or None
-            In the order of X and y, and for a stream in that of its chunks; None where accuracy is not defined.
+            In the order of X and y, or of the chunks for a Dataset or a DataLoader. None if accuracy is not defined.
         """
         theta = self._check_theta(theta)
         with torch.no_grad(), self._statistics_of(theta):
@@ -429,7 +433,7 @@ class Objective:
     def hvp(self, v: Vector, theta: Vector | None = None) -> Tensor:
         """Return the Hessian at ``theta`` times ``v``, both of shape (n_params,).
 
-        The first product of an objective checks the second derivatives of the module: see `second_derivatives`.
+        The first product of an objective checks the second derivatives of the module; see `second_derivatives`.
         """
         theta, v = self._check_gradient(theta), self._check_theta(v)
         self.check_second_derivatives()
@@ -447,10 +451,11 @@ class Objective:
 
     @using_threads()
     def hessian_operator(self, theta: Vector | None = None) -> Callable[[Vector], Tensor]:
-        """Return the function v -> H v at ``theta``: for many products at one point.
+        """Return the function v -> H v at ``theta``, for many products at one point.
 
-        Where the data are one chunk, or the policy is ``"population"``, it keeps the graph of the gradient, and a
-        product costs two thirds of `hvp`; the memory, that of one product, is held until the function is dropped.
+        If the data are one chunk, or the policy is ``"population"``, the function holds the graph of the gradient, and
+        a product costs two thirds of `hvp`. The memory is that of one product, and it is held until the function is
+        dropped.
         """
         theta = self._check_gradient(theta).clone()
         self.check_second_derivatives()
@@ -464,7 +469,7 @@ class Objective:
 
         @using_threads()
         def operator(v: Vector) -> Tensor:
-            # Layers with gradient checkpointing are evaluated again, with the parameters of the gradient's graph.
+            # Layers with gradient checkpointing are evaluated again, with the parameters of the graph of the gradient.
             self._fn.place(here)
             with self._twice():
                 return product(self._check_theta(v))
@@ -473,8 +478,8 @@ class Objective:
 
     @contextlib.contextmanager
     def _twice(self) -> Iterator[None]:
-        """Within it the gradient can be differentiated."""
-        # Unlike a gradient, a product takes longer with the channels last: by a fifth for C1 on one thread.
+        """Make the gradient differentiable in this context."""
+        # Unlike a gradient, a product takes longer with channels last, by a fifth for C1 on one thread.
         before, self._channels_last = self._channels_last, False
         try:
             with self._fn.uncompiled(), differentiable_twice(self._module):
@@ -484,20 +489,20 @@ class Objective:
 
     @property
     def second_derivatives(self) -> str:
-        """What is known of the module's second derivatives: ``"checked"``, or why they could not be checked."""
+        """The state of the check of second derivatives: ``"checked"``, or the reason why they were not checked."""
         return self._second_derivatives or "not needed yet"
 
     def check_second_derivatives(self) -> None:
-        """Compare Hessian products with finite differences of gradients, once; ValueError where they are wrong.
+        """Compare Hessian products with finite differences of gradients once; raise a ValueError if they are wrong.
 
-        On a few samples in float64, near the module's own parameters: two products, for the symmetry, and two gradients
-        or a few more.
+        The comparison uses a few samples in float64, near the module's own parameters. It costs two products, which
+        also test the symmetry, and two or a few more gradients.
         """
         if self._second_derivatives is None:
             self._second_derivatives = check_second_derivatives(self._few_in_double_precision, self)
 
     def _few_in_double_precision(self) -> "Objective":
-        """Return this objective on a few samples in float64; under ``"population"`` with their own statistics."""
+        """Return this objective on a few samples in float64 (with their own statistics under ``"population"``)."""
         few = object.__new__(Objective)
         vars(few).update(vars(self))
         few.dtype, few._tap = _wide(self.device), None
@@ -518,17 +523,18 @@ class Objective:
 
     @using_threads()
     def batch_gradient(self, rows: Rows, theta: Vector | None = None) -> tuple[float, Tensor]:
-        """Return (mean loss, its gradient of shape (n_params,)) of a mini-batch: the rows at these positions.
+        """Return (mean loss, its gradient of shape (n_params,)) of a mini-batch, the samples at these positions.
 
-        Batch norm uses the statistics of these rows, as in training, or the buffers under ``"running"``. Class weights
-        and sample weights are relative to their mean over all data, so that the mean over all mini-batches is f.
+        Batch norm uses the statistics of these samples, as in training, or the buffers under ``"running"``. Class
+        weights and sample weights are relative to their mean over all data, so that the mean over all mini-batches is
+        f.
         """
         theta = self._check_gradient(theta)
         batch = self.data.take(rows)
         if self._tap is not None:
             self._tap.take()  # opens it
         n_rows = len(batch.y)
-        # Only rows that depend on each other need one graph.
+        # Only samples that depend on each other need one graph.
         size = n_rows if self.batch_statistics or self._whole else self.chunk_size
         losses, total = [], torch.zeros_like(theta, dtype=_wide(self.device))
         for start in range(0, n_rows, size):
@@ -543,12 +549,15 @@ class Objective:
 
     @using_threads()
     def row_gradient_norms(self, rows: Rows, theta: Vector | None = None) -> Tensor:
-        """Return the Euclidean norm of the gradient of each row's own loss, of shape (len(rows),).
+        """Return the Euclidean norm of the gradient of each sample's loss, of shape (len(rows),).
 
-        With class weights or sample weights, of the loss times the row's weight relative to their mean over all data.
+        With class weights or sample weights, the loss is multiplied by the weight of the sample relative to the mean
+        weight over all data.
         """
         if self.batch_statistics:
-            raise ValueError(f"batch_norm must be 'running' for the gradients of single rows; got {self.batch_norm!r}.")
+            raise ValueError(
+                f"batch_norm must be 'running' for the gradients of single samples; got {self.batch_norm!r}."
+            )
         theta = self._check_gradient(theta)
         params = unflatten(theta, self._like)
 
@@ -570,7 +579,7 @@ class Objective:
         return torch.cat(norms)
 
     def _mass_of(self, batch: Batch) -> float:
-        """Return what the samples count for; of a whole batch as its loss has just said."""
+        """Return the total weight of the samples, for a whole batch the weight that its loss has just returned."""
         if self._whole is not None and self._whole.weight is not None:
             return self._whole.weight
         weights = self._fn.loss.weights(batch.y, batch.weight, _wide(self.device))
@@ -583,7 +592,7 @@ class Objective:
 
     @contextlib.contextmanager
     def using_loss(self, loss: RowLoss) -> Iterator[None]:
-        """Within it, f is the mean of another loss of the same outputs, in which samples count as before."""
+        """Make f the mean of another loss of the same outputs in this context; the weights of samples do not change."""
         before, self._fn.loss = self._fn.loss, loss
         try:
             yield
@@ -603,7 +612,7 @@ class Objective:
     def population_statistics_and_uses(
         self, theta: Vector | None = None
     ) -> tuple[_batch_norm.Statistics, dict[str, int]]:
-        """Return `population_statistics`, and how often each layer was used in a forward pass."""
+        """Return `population_statistics`, and the number of uses of each layer in a forward pass."""
         if self._tap is None:
             return {}, {}
         with torch.no_grad():
@@ -613,7 +622,7 @@ class Objective:
     # -- one chunk ------------------------------------------------------------------------------------------------
 
     def _mean(self, losses: list[Tensor]) -> float:
-        """Return the mean over all rows: one transfer from the device, the sum in float64."""
+        """Return the mean over all samples, summed in float64 after one transfer from the device."""
         if len(losses) == 1:
             return self._shares[0] * float(losses[0])
         return float(np.dot(self._shares, torch.stack(losses).cpu().double().numpy()))
@@ -624,7 +633,7 @@ class Objective:
         return self._leaves
 
     def _forward(self, params: Params, chunk: Batch) -> tuple[Tensor, Aux]:
-        # They stay in the module, a private copy, for what is evaluated again while the gradient is computed.
+        # The parameters stay in the module, a private copy, for layers that are evaluated again with the gradient.
         self._fn.place(params)
         if self._channels_last:
             chunk = chunk._replace(X=channels_last(chunk.X))
@@ -663,11 +672,11 @@ class Objective:
             raise ValueError(reason)
         return self._check_theta(theta)
 
-    # -- population statistics: f depends on theta through them too -------------------------------------------------
+    # -- population statistics, through which f depends on theta too ------------------------------------------------
 
     def _collect(self, theta: Tensor) -> list[dict[str, list[tuple[Tensor, Tensor]]]]:
         assert self._tap is not None
-        self._tap.take()  # what an evaluation that was interrupted left behind
+        self._tap.take()  # drops what an interrupted evaluation left behind
         collected = []
         for chunk in self.data:
             self._forward(unflatten(theta, self._like), chunk)
@@ -688,10 +697,11 @@ class Objective:
         return torch.stack([share * loss for share, loss in zip(self._shares, losses, strict=True)]).sum()
 
     def _population_gradient(self, theta: Tensor) -> tuple[float, Tensor]:
-        """Return value and exact gradient with one chunk's graph in memory at a time.
+        """Return value and exact gradient, with the graph of one chunk in memory at a time.
 
-        With s_c(theta) the statistics of chunk c and S = pool(s_1, ..., s_C), f = sum_c w_c L_c(theta, S). First the
-        partial gradients in theta and in S, then the latter through the pool and through each chunk's s_c(theta).
+        Let s_c(theta) be the statistics of chunk c and S = pool(s_1, ..., s_C). Then f = sum_c w_c L_c(theta, S). The
+        code first computes the partial gradients in theta and in S. It then takes the gradients in S through the pool
+        and through s_c(theta) of each chunk.
         """
         assert self._tap is not None
         with torch.no_grad():
@@ -722,11 +732,11 @@ class Objective:
         flat_leaves = [t for c in leaves for s in c.values() for t in _tensors(s)]
         through_pool = iter(pulled_back(_tensors(pooled.values()), flat_leaves, from_pool))
         for chunk in self.data:
-            self._tap.take()  # what gradient checkpointing collected again in the backward pass before
+            self._tap.take()  # drops what gradient checkpointing collected again in the last backward pass
             self._forward(unflatten(point, self._like), chunk)
             own = [t for s in self._tap.take().values() for t in _tensors(s)]
             pairs = [(t, next(through_pool)) for t in own]
-            moving = [(t, outer) for t, outer in pairs if t.requires_grad]  # not so before the first trained layer
+            moving = [(t, outer) for t, outer in pairs if t.requires_grad]  # False before the first trained layer
             if moving:
                 tensors, outers = zip(*moving, strict=True)
                 total.add_(pulled_back(tensors, [point], outers)[0])
@@ -734,7 +744,7 @@ class Objective:
 
 
 class _Given:
-    """Within it, batch norm uses the statistics given; nothing happens without a tap."""
+    """A context in which batch norm uses the given statistics. Without a tap nothing happens."""
 
     def __init__(self, tap: _batch_norm.StatisticsTap | None, statistics: _batch_norm.Statistics | None) -> None:
         self.tap, self.statistics = tap, statistics
@@ -753,12 +763,12 @@ def _tensors(pairs: Any) -> list[Tensor]:
 
 
 def _usual_sizes(sizes: list[int]) -> list[int]:
-    """Return the two most frequent sizes of a chunk; chunks of arrays have no others."""
+    """Return the two most frequent chunk sizes; chunks of arrays have no other sizes."""
     return [size for size, _ in Counter(sizes).most_common(2)]
 
 
 def _wide(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64  # Apple's devices know no float64
+    return torch.float32 if device.type == "mps" else torch.float64  # Apple's devices lack float64
 
 
 class _OneChunk:
@@ -786,7 +796,7 @@ class _OneChunk:
 
 
 def takes_module(criterion: Any) -> bool:
-    """Say whether it is a function ``loss(module, batch)``: its first argument is named ``module`` or ``model``."""
+    """Say whether it is a function ``loss(module, batch)``, whose first argument is named ``module`` or ``model``."""
     if isinstance(criterion, nn.Module | RowLoss) or not callable(criterion):
         return False
     try:
@@ -797,7 +807,7 @@ def takes_module(criterion: Any) -> bool:
 
 
 class WholeBatchLoss:
-    """A user's ``loss(module, batch)``; ``weight`` is what the last batch counts for, where the function says so."""
+    """A user's ``loss(module, batch)``. ``weight`` is the weight of the last batch, if the function returns it."""
 
     def __init__(self, loss: Callable[[nn.Module, Any], Any]) -> None:
         self.loss = loss
@@ -811,7 +821,7 @@ class WholeBatchLoss:
         if not isinstance(mean, Tensor):
             raise TypeError(
                 "loss(module, batch) must return the mean loss as a tensor, or a pair (mean loss, weight of the "
-                f"batch); got {type(mean).__name__}."
+                f"batch); got a {type(mean).__name__}."
             )
         return mean
 
@@ -851,7 +861,7 @@ def _check_dtype(dtype: torch.dtype | None, params: Params) -> torch.dtype:
     own = {torch.complex64: torch.float32, torch.complex128: torch.float64}.get(own, own)
     if dtype is None and own not in (torch.float32, torch.float64):
         raise ValueError(
-            f"module must have parameters in torch.float32 or torch.float64; got {own}: pass dtype=torch.float32 to "
+            f"module must have parameters in torch.float32 or torch.float64; got {own}; pass dtype=torch.float32 to "
             "measure a copy of it in single precision."
         )
     dtype = own if dtype is None else dtype
@@ -865,6 +875,6 @@ def _check_device(device: Any) -> torch.device:
         try:
             torch.empty(0, device=device)
             return torch.device(device)
-        except (RuntimeError, AssertionError, NotImplementedError):  # unknown, or not there
+        except (RuntimeError, AssertionError, NotImplementedError):  # the device is unknown or missing
             pass
     raise WrongArgument(f"device must be None or a torch device of this machine, such as 'cpu'; got {shown(device)}.")

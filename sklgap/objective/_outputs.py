@@ -1,4 +1,4 @@
-"""What a module returns, as the one tensor that a loss takes."""
+"""The one tensor that a loss takes, from whatever a module returns."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def logits_of(outputs: Any) -> Tensor:
-    """Return the tensor that predictions are made from; TypeError if they hold no such tensor.
+    """Return the tensor from which predictions are made; raise a TypeError if there is no such tensor.
 
     Parameters
     ----------
     outputs : object
-        What the module returned: a tensor; a mapping with ``"logits"``; an object with ``.logits``; or a tuple or
+        The outputs of the module: a tensor, a mapping with ``"logits"``, an object with ``.logits``, or a tuple or
         list, whose first element counts, as in skorch.
     """
     if isinstance(outputs, Tensor):
@@ -20,14 +20,14 @@ def logits_of(outputs: Any) -> Tensor:
     found: Any = None
     if isinstance(outputs, Mapping):
         found = outputs.get("logits")
-    elif hasattr(outputs, "logits"):  # before tuples: named tuples may have their logits anywhere
+    elif hasattr(outputs, "logits"):  # before tuples, because named tuples may have their logits anywhere
         found = outputs.logits
     elif isinstance(outputs, tuple | list) and outputs:
         found = outputs[0]
     if isinstance(found, Tensor):
         return found
     raise TypeError(
-        "The module must return a tensor, a tuple whose first element is one, or a dict or an object with logits; "
+        "The module must return a tensor, a tuple whose first element is a tensor, or a dict or an object with logits; "
         f"got {_described(outputs)}."
     )
 

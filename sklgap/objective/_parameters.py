@@ -1,4 +1,4 @@
-"""Algebra on dicts of named tensors: the few operations that optimisation needs, and the flat form and back."""
+"""Algebra on dicts of named tensors: a few operations for optimisation, and conversion to the flat form and back."""
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -14,14 +14,15 @@ Patterns = str | Sequence[str]
 
 
 def trainable_parameters(module: nn.Module, patterns: Patterns | None = None) -> Params:
-    """Return the module's own parameters that require a gradient; frozen ones count as constants.
+    """Return the module's own parameters that require a gradient. Frozen parameters count as constants.
 
     Parameters
     ----------
     module : nn.Module
-        Its parameters are returned in the order of ``named_parameters()``.
+        The module, whose parameters are returned in the order of ``named_parameters()``.
     patterns : str or sequence of str, optional
-        Only those whose names match one of these, as file names match (``"encoder.*"``); the others are constants.
+        Patterns of parameter names, in the style of file names (``"encoder.*"``). Parameters that match no pattern
+        count as constants.
     """
     params: Params = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if patterns is None:
@@ -29,7 +30,7 @@ def trainable_parameters(module: nn.Module, patterns: Patterns | None = None) ->
     asked = [patterns] if isinstance(patterns, str) else patterns
     if not isinstance(asked, Sequence) or not asked or not all(isinstance(pattern, str) for pattern in asked):
         raise ValueError(
-            f"parameters must be None, a pattern of parameter names such as 'encoder.*', or a list of these; "
+            "parameters must be None, a pattern of parameter names such as 'encoder.*', or a list of patterns; "
             f"got {shown(patterns)}."
         )
     for pattern in asked:
@@ -37,24 +38,24 @@ def trainable_parameters(module: nn.Module, patterns: Patterns | None = None) ->
             names = list(params)
             some = ", ".join(map(repr, names[:_N_NAMED])) + (", ..." if len(names) > _N_NAMED else "")
             is_layer = any(name.startswith(f"{pattern}.") for name in names)
-            way_out = f" Write '{pattern}.*' for all parameters of this layer." if is_layer else ""
+            advice = f" Write '{pattern}.*' for all parameters of this layer." if is_layer else ""
             raise ValueError(
-                f"parameters must match trainable parameters; {pattern!r} matches none of {some}.{way_out}"
+                f"parameters must match trainable parameters; {pattern!r} does not match any of {some}.{advice}"
             )
     return {name: p for name, p in params.items() if any(fnmatchcase(name, pattern) for pattern in asked)}
 
 
-# An error lists so many parameters by name.
+# The number of parameters that an error lists by name.
 _N_NAMED = 8
 
 
 def real(tensor: Tensor) -> Tensor:
-    """Return a complex tensor as its real and imaginary parts along a last axis of two, any other as it is."""
+    """Return a complex tensor as real and imaginary parts along a last axis of two; return any other as it is."""
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def flatten(params: Params) -> Tensor:
-    """Concatenate all tensors into one real vector ``theta`` of shape (n_params,); a complex number gives two."""
+    """Concatenate all tensors into one real vector ``theta`` of shape (n_params,); complex numbers give two entries."""
     return torch.cat([real(p).reshape(-1) for p in params.values()])
 
 
@@ -68,12 +69,12 @@ def unflatten(theta: Tensor, like: Params) -> Params:
 
 
 def leaves_of(theta: Tensor, like: Params) -> Params:
-    """Cut ``theta`` as `unflatten` does, into tensors that share its memory and require gradients of their own."""
+    """Cut ``theta`` like `unflatten`, into tensors that share its memory and require gradients themselves."""
     return {name: p.detach().requires_grad_() for name, p in unflatten(theta, like).items()}
 
 
 def has_fractions(tensor: Tensor) -> bool:
-    """Say whether its numbers are floating-point or complex ones."""
+    """Say whether the tensor holds floating-point or complex numbers."""
     return tensor.is_floating_point() or tensor.is_complex()
 
 
@@ -83,11 +84,11 @@ def copy_of(params: Params) -> Params:
 
 
 def squared_distance(params: Params, other: Params) -> Tensor:
-    """Return the squared Euclidean distance, summed over all tensors, as a 0-d tensor (no host sync).
+    """Return the squared Euclidean distance, summed over all tensors, as a 0-d tensor (without a host sync).
 
-    Integers, which nothing trains, are left out.
+    Integer tensors, which cannot be trained, are left out.
     """
-    # One fused pass each way: a third of the time of the same sum written out.
+    # This is one fused pass each way, in a third of the time of the same sum written out.
     return _sum(mse_loss(real(p), real(other[name]), reduction="sum") for name, p in params.items() if has_fractions(p))
 
 

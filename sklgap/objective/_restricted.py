@@ -1,4 +1,4 @@
-"""f on an affine subspace: what `Objective.restrict` returns."""
+"""The loss on an affine subspace, which `Objective.restrict` returns."""
 
 import contextlib
 from collections.abc import Callable
@@ -14,9 +14,17 @@ if TYPE_CHECKING:
 
 
 class RestrictedObjective:
-    """f on an affine subspace: ``z -> f(theta0 + A z)``, with the interface of `Objective` in z-space.
+    """The loss on an affine subspace, ``z -> f(theta0 + A z)``, with the interface of `Objective` in z-space.
 
-    ``theta0`` is the zero vector of shape (n_params,), ``n_params`` the dimension of the subspace.
+    `Objective.restrict` returns it. ``theta0`` is the zero vector of shape (n_params,), and ``n_params`` is the
+    dimension of the subspace.
+
+    Parameters
+    ----------
+    objective : Objective
+        The loss f in the full space.
+    subspace : Subspace
+        The affine map z -> theta0 + A z.
     """
 
     def __init__(self, objective: "Objective", subspace: "Subspace") -> None:
@@ -60,7 +68,7 @@ class RestrictedObjective:
 
     @property
     def second_derivatives(self) -> str:
-        """What is known of the module's second derivatives; see `Objective.second_derivatives`."""
+        """The state of the check of second derivatives; see `Objective.second_derivatives`."""
         return self.objective.second_derivatives
 
     def _direction(self, v: "Vector") -> Tensor:

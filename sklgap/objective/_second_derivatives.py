@@ -1,8 +1,8 @@
-"""Second derivatives that can be trusted: kernels that have them, and a comparison with finite differences.
+"""Second derivatives that can be trusted: suitable kernels, and a comparison with finite differences.
 
-Automatic differentiation of a gradient is only as good as the second derivative of every operation. Some have none
-(fused attention), some have a wrong one (torch's own weight norm on the CPU), and a user's ``autograd.Function`` has
-whatever its author wrote.
+Automatic differentiation of a gradient is only as good as the second derivative of every operation. Some operations
+have no second derivative (fused attention). Some have a wrong one (torch's own weight norm on the CPU). A user's
+``autograd.Function`` has whatever its author wrote.
 """
 
 import contextlib
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from sklgap.objective._objective import Objective
 
 CHECKED = "checked"
-# Relative steps of the finite differences. Small ones do not cross the kinks of ReLU, large ones do not drown in
-# rounding; one that agrees is enough, since wrong second derivatives agree with none.
+# Relative steps of the finite differences. Small steps do not cross the kinks of ReLU, and large steps do not drown in
+# rounding. One step that agrees is enough, because wrong second derivatives agree with no step.
 _STEPS = (1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 _AGREE = 1e-3
-# A product that moves the gradient by a smaller share of it is rounding.
+# A product that changes the gradient by less than this share of it is rounding.
 _NOTHING = 1e-3
 _TINY = 1e-300
-# The point is moved off the module's own parameters by these shares of their mean size, so that it lies on no kink:
-# biases that are zero, or rows of zeros, put many units on one.
+# The point is moved away from the module's own parameters by these shares of their mean size, so that it lies on no
+# kink. Biases of zero, or samples of zeros, put many units on a kink.
 _MOVED = (1e-3, 1e-2, 1e-1)
 
 
 @contextlib.contextmanager
 def differentiable_twice(module: nn.Module | None = None) -> Iterator[None]:
-    """Within it, attention and weight norm are computed by operations that can be differentiated twice.
+    """Compute attention and weight norm with operations that can be differentiated twice, in this context.
 
-    Of a module without weight norm, not looking for it saves time; None: it is not known.
+    If a module has no weight norm, not looking for it saves time. None means that this is not known.
     """
     explicit = module is None or _has_weight_norm(module)
     with sdpa_kernel(SDPBackend.MATH), _ExplicitWeightNorm() if explicit else contextlib.nullcontext():
@@ -43,7 +43,7 @@ def differentiable_twice(module: nn.Module | None = None) -> Iterator[None]:
 
 
 class _ExplicitWeightNorm(TorchFunctionMode):
-    """Weight norm written out: torch's fused one has a wrong second derivative on the CPU."""
+    """Writes weight norm out, because torch's fused operation has a wrong second derivative on the CPU."""
 
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -65,14 +65,14 @@ def _has_weight_norm(module: nn.Module) -> bool:
 
 
 def check_second_derivatives(few: "Callable[[], Objective]", whole: "Objective") -> str:
-    """Return ``"checked"``, or why it could not be; ValueError where second derivatives are wrong.
+    """Return ``"checked"``, or why the check was not possible; raise a ValueError for wrong second derivatives.
 
     Parameters
     ----------
     few : callable
         Returns the objective on a few samples in float64.
     whole : Objective
-        The objective itself: the symmetry of its Hessian is what remains where float64 is not possible.
+        The objective itself. If float64 is not possible, only the symmetry of its Hessian is tested.
     """
     generator = torch.Generator().manual_seed(0)
     u, v, *noises = (torch.randn(whole.n_params, generator=generator, dtype=torch.float64) for _ in range(5))
@@ -82,7 +82,7 @@ def check_second_derivatives(few: "Callable[[], Objective]", whole: "Objective")
     except (RuntimeError, ValueError, TypeError) as error:
         u, v = u.to(whole.theta0), v.to(whole.theta0)
         _check_symmetry(whole, whole.theta0, [whole._hvp(d, whole.theta0) for d in (u, v)], u, v)
-        return f"symmetric; not compared with finite differences, since in float64 the module says: {error}"
+        return f"symmetric; not compared with finite differences, because in float64 the module raises: {error}"
     start = objective.theta0
     size = start.abs().clamp_min(float(start.square().mean().sqrt()) or 1.0)
     u, v = u.to(start), v.to(start)
@@ -92,25 +92,23 @@ def check_second_derivatives(few: "Callable[[], Objective]", whole: "Objective")
         try:
             images = [objective._hvp(d, point) for d in (u, v)]
         except RuntimeError as error:
-            raise ValueError(
-                f"module has no second derivatives, so that nothing about its Hessian can be measured: {error}"
-            ) from error
+            raise ValueError(f"module has no second derivatives, so its Hessian cannot be measured: {error}") from error
         distance = _distance_from_differences(objective, point, v, images[1])
         if distance is None:
-            return "not checked: the gradient or the Hessian is not finite on the samples tried"
+            return "not checked, because the gradient or the Hessian is not finite on the samples tried"
         if distance <= _AGREE:
             _check_symmetry(objective, point, images, u, v)
             return CHECKED
         errors.append(distance)
     raise ValueError(
-        "module computes wrong second derivatives: a Hessian-vector product differs from finite differences of the "
-        f"gradient by {min(errors):.1%}. A custom autograd.Function whose backward cannot be differentiated is the "
-        "usual cause: write it with plain torch operations, or measure sharpness, which needs gradients only."
+        "module computes wrong second derivatives, because a Hessian-vector product differs from finite differences "
+        f"of the gradient by {min(errors):.1%}. The usual cause is a custom autograd.Function whose backward cannot be "
+        "differentiated. Write it with plain torch operations, or measure sharpness, which only needs gradients."
     )
 
 
 def _distance_from_differences(objective: "Objective", point: Tensor, v: Tensor, image: Tensor) -> float | None:
-    """Return how far H v is from the closest finite difference, as a share of it; None for numbers not finite."""
+    """Return the relative distance of H v from the closest finite difference; None if numbers are not finite."""
     scale = float(point.norm() / v.norm()) or 1.0
     closest = math.inf
     for step in _STEPS:
@@ -132,6 +130,6 @@ def _check_symmetry(objective: "Objective", point: Tensor, images: list[Tensor],
     floor = _NOTHING * float(objective.gradient(point)[1].norm() * u.norm() * v.norm() ** 2 / point.norm())
     if not abs(one - other) <= _AGREE * max(size, floor):
         raise ValueError(
-            "module computes wrong second derivatives: its Hessian is not symmetric. A custom autograd.Function whose "
-            "backward cannot be differentiated is the usual cause: write it with plain torch operations."
+            "module computes wrong second derivatives, because its Hessian is not symmetric. The usual cause is a "
+            "custom autograd.Function whose backward cannot be differentiated. Write it with plain torch operations."
         )

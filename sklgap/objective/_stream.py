@@ -1,4 +1,4 @@
-"""Data that are loaded chunk by chunk: a ``Dataset`` or a ``DataLoader``."""
+"""Data that are loaded chunk by chunk from a ``Dataset`` or a ``DataLoader``."""
 
 import contextlib
 import itertools
@@ -17,20 +17,20 @@ from sklgap._typing import Batch
 from sklgap.objective._data import N_TRIED, ArrayData, Data, Rows, check_rows, on_device
 from sklgap.objective._nested import equal, map_tensors, n_rows, tensors_in
 
-# (inputs, target) as they are loaded -> as the module and the loss take them.
+# Maps (inputs, target) as they are loaded to what the module and the loss take.
 Prepare = Callable[[Any, Any], tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A Dataset or DataLoader, and what its batches go through first: the encoding of labels by an estimator."""
+    """A Dataset or DataLoader, and a function that prepares its batches, such as an estimator's encoding of labels."""
 
     source: Any
     prepare: Prepare
 
 
 def is_stream(data: Any) -> bool:
-    """Say whether the data are loaded, rather than arrays."""
+    """Say whether the data are loaded batch by batch, and are not arrays."""
     return isinstance(data, Dataset | DataLoader | Prepared)
 
 
@@ -49,17 +49,17 @@ def stream_data(
     Parameters
     ----------
     data : Dataset, DataLoader or Prepared
-        A Dataset is cut into chunks by a fixed permutation; the batches of a DataLoader are the chunks.
+        The data. A fixed permutation cuts a Dataset into chunks. The batches of a DataLoader are the chunks.
     chunk_size : int
-        Samples in a chunk of a Dataset.
+        Number of samples in a chunk of a Dataset.
     dtype, device : torch.dtype, torch.device
-        Of inputs with real numbers, and of all tensors.
+        Type of real inputs, and device of all tensors.
     num_workers : int, default=0
-        Processes that load a Dataset. A DataLoader has its own.
+        Number of processes that load a Dataset. A DataLoader has its own number.
     whole : bool, default=False
-        Whether the loss takes whole batches, of whatever form.
+        Whether the loss takes whole batches of any form.
     rows_meet : bool, default=False
-        Whether the loss of a sample depends on the samples beside it, as with batch statistics.
+        Whether the loss of a sample depends on the other samples of its batch, as with batch statistics.
     """
     prepare = None
     if isinstance(data, Prepared):
@@ -68,7 +68,7 @@ def stream_data(
         plan = _plan_of(data, rows_meet)
     else:
         if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
-            raise TypeError("data must be a Dataset with a length and an index, or a DataLoader over this one.")
+            raise TypeError("data must be a Dataset with a length and an index, or a DataLoader over such a Dataset.")
         n = len(data)
         if not n:
             raise ValueError("data must have at least one sample; the Dataset is empty.")
@@ -82,14 +82,14 @@ def stream_data(
     return StreamData(plan, dtype, device, prepare, whole)
 
 
-# How often the first batch is loaded, with other random numbers each time, to see whether it is the same; and how
-# often where a Dataset draws random numbers, so that an augmentation that happens seldom shows itself.
+# The first batch is loaded this often, each time with other random numbers, to test whether it is always the same. The
+# second number is for a Dataset that draws random numbers, so that a rare augmentation shows itself.
 N_LOADED_AGAIN, _N_IF_RANDOM = 4, 64
 _END = object()
 
 
 class _Plan(NamedTuple):
-    """What is loaded: the samples of every batch, or None where only the loader knows."""
+    """The plan of loading: the samples of every batch, or None if only the loader knows them."""
 
     dataset: Any
     parts: list[list[int]] | None
@@ -100,16 +100,16 @@ class _Plan(NamedTuple):
     order: list[int] | None = None
 
     def sizes(self) -> list[int] | None:
-        """Return how many samples every batch has; None where only the dataset or the loader knows."""
+        """Return the number of samples of every batch; None if only the dataset or the loader knows it."""
         return None if self.parts is None or self.collate is None else [len(part) for part in self.parts]
 
     def position(self, row: int) -> int:
-        """Return where in the dataset a sample lies: in the order of a loader where there is one."""
+        """Return the position of a sample in the dataset, which follows the order of the loader if there is one."""
         return row if self.order is None else self.order[row]
 
 
 def _plan_of(loader: DataLoader[Any], rows_meet: bool) -> _Plan:
-    """Return the batches of a loader, fixed; ValueError for one whose batches change and with them the function."""
+    """Return the fixed batches of a loader; raise a ValueError if they change, because the loss then changes too."""
     if isinstance(loader.dataset, IterableDataset) or type(loader).__iter__ is not DataLoader.__iter__:
         return _Plan(loader.dataset, None, None, loader=loader)
     options = {"worker_init_fn": loader.worker_init_fn, "multiprocessing_context": loader.multiprocessing_context}
@@ -123,14 +123,14 @@ def _plan_of(loader: DataLoader[Any], rows_meet: bool) -> _Plan:
         seen = [sorted(i for part in parts for i in part) for parts in drawn]
         if any(samples != seen[0] for samples in seen):
             raise ValueError(
-                "data must be the same samples in every pass; this DataLoader draws others each time "
-                "(drop_last with shuffle, or sampling with replacement): use a DataLoader with shuffle=False, or pass "
+                "data must be the same samples in every pass; this DataLoader draws other samples each time "
+                "(drop_last with shuffle, or sampling with replacement); use a DataLoader with shuffle=False, or pass "
                 "its dataset."
             )
         if rows_meet and not whole:
             raise ValueError(
-                "data must be in the same batches in every pass, since batch statistics depend on them; this "
-                "DataLoader shuffles: use shuffle=False, or pass its dataset, which is cut into fixed chunks."
+                "data must be in the same batches in every pass, because batch statistics depend on the batches; this "
+                "DataLoader shuffles; use shuffle=False, or pass its dataset, which is cut into fixed chunks."
             )
     if not drawn[0]:
         raise ValueError("data must have at least one batch; the DataLoader is empty.")
@@ -143,7 +143,7 @@ def _plan_of(loader: DataLoader[Any], rows_meet: bool) -> _Plan:
 
 @contextlib.contextmanager
 def _at_rest(loader: DataLoader[Any]) -> Iterator[None]:
-    """Put the generators of a loader back afterwards."""
+    """Restore the generators of a loader after the block."""
     holders = [loader, loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None)]
     found = [getattr(holder, "generator", None) for holder in holders]
     states = [(g, g.get_state()) for g in found if isinstance(g, torch.Generator)]
@@ -155,16 +155,17 @@ def _at_rest(loader: DataLoader[Any]) -> Iterator[None]:
 
 
 def _arrays(plan: _Plan) -> tuple[Any, Tensor] | None:
-    """Return (X, y) where the samples are rows of tensors: slices of them are what a loader would stack."""
+    """Return (X, y) if the samples are rows of tensors, whose slices a loader would stack; None otherwise."""
     if type(plan.dataset) is not TensorDataset or plan.collate is not default_collate or plan.parts is None:
         return None
     return plan.dataset.tensors if len(plan.dataset.tensors) == 2 else None
 
 
 class StreamData:
-    """Chunks that are loaded whenever they are asked for; one is in memory at a time.
+    """Chunks that are loaded when they are needed, with one chunk in memory at a time.
 
-    One pass over the data counts the samples, and the first batch is loaded several times: ValueError where it differs.
+    One pass over the data counts the samples. The first batch is loaded several times, and a difference raises a
+    ValueError.
     """
 
     def __init__(
@@ -181,11 +182,11 @@ class StreamData:
             if again is None or not equal(first, again):
                 raise ValueError(
                     "data must be the same in every pass; the first batch has other numbers when it is loaded again. "
-                    "Take random augmentation and shuffling out of it, and use a loader that can be read twice."
+                    "Remove random augmentation and shuffling from the data, and use a loader that can be read twice."
                 )
         sizes = self._plan.sizes()
         self._first = self._batch(first, sizes[0] if sizes else None)
-        # Class numbers are held; larger targets, such as images of classes, are loaded again.
+        # Class numbers stay in memory. Larger targets, such as images of classes, are loaded again.
         self._targets: list[Tensor] | None = []
         self.sizes = []
         for batch in self._batches():
@@ -203,8 +204,8 @@ class StreamData:
             yield batch
         if sizes != self.sizes:
             raise ValueError(
-                f"data must be the same in every pass; there were batches of {self.sizes[:5]} samples first, "
-                f"and of {sizes[:5]} now."
+                f"data must be the same in every pass; the first pass had batches of {self.sizes[:5]} samples, "
+                f"and this pass has batches of {sizes[:5]} samples."
             )
 
     def targets(self) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -213,15 +214,15 @@ class StreamData:
             yield y, None
 
     def in_order(self, values: Tensor) -> Tensor:
-        """Return the values as they are: a stream has the order of its chunks."""
+        """Return the values as they are, because such data have the order of their chunks."""
         return values
 
     def take(self, rows: Rows) -> Batch:
-        """Return the samples at these positions of a Dataset, or of what a DataLoader yields; ValueError otherwise."""
+        """Return the samples at these positions of the Dataset, or in the order of the DataLoader."""
         if self._plan.parts is None or self._plan.collate is None:
             raise ValueError(
-                "data must be a Dataset, or a DataLoader over one, that gives single samples by their index: "
-                "mini-batches are drawn from it."
+                "data must be a Dataset that gives single samples by their index, or a DataLoader over such a Dataset, "
+                "because mini-batches are drawn from it."
             )
         index = check_rows(rows, self.n_samples)
         with undisturbed():
@@ -229,14 +230,14 @@ class StreamData:
             return self._batch(self._plan.collate(samples), len(samples))
 
     def few(self) -> Batch:
-        """Return the first samples of the first batch, or all of it where the loss takes whole batches."""
+        """Return the first samples of the first batch, or the whole batch if the loss takes whole batches."""
         if self._whole:
             return self._first
         part = slice(0, N_TRIED)
         return Batch(map_tensors(lambda t: t[part], self._first.X), self._first.y[part])
 
     def _read(self, seed: int | None = None) -> Iterator[Any]:
-        """Yield what is loaded; the global random states are as before after every batch, or ``seed`` decides them."""
+        """Yield the loaded batches; restore the global random states after each, or set them by ``seed``."""
         with undisturbed(seed):
             loaded = self._load()
         while True:
@@ -279,7 +280,7 @@ class StreamData:
         return (self._batch(loaded, size) for loaded, size in zip(self._read(), sizes, strict=False))
 
     def _batch(self, loaded: Any, size: int | None) -> Batch:
-        """Return what was loaded, of ``size`` samples if that is known, as inputs and target on the device."""
+        """Return a loaded batch, of ``size`` samples if that is known, as inputs and target on the device."""
         if self._whole:
             batch = on_device(loaded, self._dtype, self._device)
             length = _length(batch, size)
@@ -291,10 +292,12 @@ class StreamData:
             y = on_device(torch.as_tensor(y), self._dtype, self._device, target=True)
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(
-                f"The target of a batch must be one tensor; got a {type(y).__name__}. {_ANY_OTHER}"
+                f"The target of a batch must be a single tensor; got a {type(y).__name__}. {_ANY_OTHER}"
             ) from error
         if not y.ndim:
-            raise ValueError("A batch must have one target a sample; got a single number: set the batch_size.")
+            raise ValueError(
+                "A batch must have one target for each sample; got a single number; set the batch_size of the loader."
+            )
         if n_rows(X) != len(y):
             raise ValueError(f"A batch must have as many inputs as targets; got {n_rows(X)} and {len(y)}.")
         return Batch(X, y)
@@ -309,7 +312,7 @@ def _as_tensors(X: Any) -> Any:
 
 
 def _length(batch: Any, size: int | None) -> int | None:
-    """Return how many samples a batch of any form has; None where its tensors leave that open."""
+    """Return the number of samples of a batch of any form; None if its tensors do not show it."""
     lengths = {len(t) for t in tensors_in(batch) if t.ndim}
     if size in lengths or not lengths:
         return size
@@ -317,7 +320,7 @@ def _length(batch: Any, size: int | None) -> int | None:
 
 
 def inputs_and_target(batch: Any) -> tuple[Any, Any]:
-    """Return the two parts of a batch; TypeError for one that has others."""
+    """Return the two parts of a batch; raise a TypeError for any other batch."""
     if isinstance(batch, tuple | list) and len(batch) == 2:
         return batch[0], batch[1]
     if isinstance(batch, Mapping) and "labels" in batch:
@@ -328,19 +331,21 @@ def inputs_and_target(batch: Any) -> tuple[Any, Any]:
     raise TypeError(f"A batch must be (inputs, target), or a dict with 'labels'; got {got}. {_ANY_OTHER}")
 
 
-# The way out for a batch of another form. The name of the first argument tells such a function from a criterion.
+# Advice for a batch of another form. The name of the first argument distinguishes such a function from a criterion.
 _ANY_OTHER = (
-    "For any other batch, give a function loss(module, batch) in place of the criterion: its first argument must be "
+    "For any other batch, pass a function loss(module, batch) in place of the criterion; its first argument must be "
     "named module or model."
 )
 
 
 def part_of(data: Any, rows: Sequence[int]) -> Any:
-    """Return the samples at these positions of a Dataset; ValueError for what has no positions."""
+    """Return the samples at these positions of a Dataset; raise a ValueError for data without positions."""
     if isinstance(data, Prepared):
         return Prepared(part_of(data.source, rows), data.prepare)
     if isinstance(data, DataLoader | IterableDataset):
-        raise ValueError("max_samples must be None for a DataLoader, which decides on its batches: pass its dataset.")
+        raise ValueError(
+            "max_samples must be None for a DataLoader, because it decides on its batches; pass its dataset instead."
+        )
     return Subset(data, rows)
 
 

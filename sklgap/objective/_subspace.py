@@ -1,4 +1,4 @@
-"""An affine subspace of parameter space, z -> theta0 + A z: shared by sharpness in a subspace and by all plots."""
+"""An affine subspace of parameter space, z -> theta0 + A z, which sharpness in a subspace and all plots share."""
 
 from typing import get_args
 
@@ -18,7 +18,7 @@ class Subspace:
     origin : Tensor of shape (n_params,)
         The point at z = 0.
     basis : Tensor of shape (dim, n_params)
-        The transpose of A: one direction a row (rows are contiguous, so that products with A stream memory).
+        The transpose of A, with one direction in each row. Rows are contiguous, so that products with A stream memory.
     """
 
     def __init__(self, origin: Tensor, basis: Tensor) -> None:
@@ -39,8 +39,8 @@ class Subspace:
         return self.basis @ vector
 
     def pseudo_inverse(self, vector: Tensor) -> Tensor:
-        """Return A^+ vector, by the dim x dim Gram matrix in float64; ValueError where A has dependent columns."""
-        device = torch.device("cpu") if self.basis.device.type == "mps" else self.basis.device  # knows no float64
+        """Return A^+ vector, by the Gram matrix in float64; raise a ValueError if columns of A are dependent."""
+        device = torch.device("cpu") if self.basis.device.type == "mps" else self.basis.device  # mps lacks float64
         gram = torch.zeros(self.dim, self.dim, dtype=torch.float64, device=device)
         projection = torch.zeros(self.dim, dtype=torch.float64, device=device)
         width = max(1, _BLOCK // self.dim)
@@ -53,7 +53,7 @@ class Subspace:
         return torch.linalg.solve(gram, projection).to(vector)
 
 
-# Columns of A are brought to float64 in blocks of this many numbers (32 MB), never as a whole.
+# Columns of A are converted to float64 in blocks of this many numbers (32 MB), never as a whole.
 _BLOCK = 2**22
 
 
@@ -69,14 +69,15 @@ def random_subspace(
     dim : int
         Number of directions, between 1 and n_params.
     kind : {"gaussian", "orthonormal"}, default="gaussian"
-        Independent N(0, 1) entries, or an orthonormal basis of the span of such directions.
+        ``"gaussian"`` draws independent N(0, 1) entries. ``"orthonormal"`` takes an orthonormal basis of the span of
+        such directions.
     random_state : int, RandomState or None
-        The draw is made on the CPU, so that it is the same on every device.
+        Seed of the draw. The draw is made on the CPU, so that it is the same on every device.
 
     Returns
     -------
     Subspace
-        Holds dim * n_params numbers in the dtype of ``origin``.
+        The subspace, which holds dim * n_params numbers in the dtype of ``origin``.
     """
     check_arguments(random_subspace, locals())
     if not is_one_of(kind, get_args(SubspaceKind)):
@@ -85,7 +86,9 @@ def random_subspace(
         raise WrongArgument(f"origin must be a tensor of floating-point numbers in one dimension; got {shown(origin)}.")
     n_params = origin.numel()
     if isinstance(dim, bool) or not isinstance(dim, int | np.integer) or not 1 <= dim <= n_params:
-        raise ValueError(f"subspace_dim must be an integer between 1 and the {n_params} parameters; got {dim!r}.")
+        raise ValueError(
+            f"subspace_dim must be an integer between 1 and {n_params}, the number of parameters; got {dim!r}."
+        )
     if not isinstance(random_state, np.random.RandomState):
         random_state = np.random.RandomState(random_state)
     generator = torch.Generator().manual_seed(int(random_state.randint(2**31 - 1)))

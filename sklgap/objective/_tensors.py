@@ -1,4 +1,4 @@
-"""From arrays to tensors."""
+"""Conversion of arrays to tensors."""
 
 import warnings
 from typing import Any
@@ -7,19 +7,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Bytes; NumPy's and torch's allocators give at least these.
+# Alignment in bytes, which the allocators of NumPy and torch give at least.
 _ALIGNMENT = 16
 
 
 def as_tensor(data: Any) -> Tensor:
-    """Return a tensor that shares memory with the array where it can; it must only be read.
+    """Return a tensor that shares memory with the array if possible, so it must only be read.
 
-    A ValueError for anything but numbers, such as labels that are strings.
+    Anything but numbers, such as labels that are strings, raises a ValueError.
 
-    Memory that starts between two words of the vector units, as slices and what Dask has sent to a worker may, is
-    copied: sums there would round otherwise than in the same numbers elsewhere.
+    Memory that starts between two words of the vector units is copied, because sums there would round differently from
+    the same numbers elsewhere. Slices, and arrays that Dask has sent to a worker, may start there.
 
-    torch warns of arrays that are not writable, such as those joblib maps into its workers; nothing here writes.
+    torch warns about arrays that are not writable, such as those that joblib maps into its workers. Nothing here
+    writes.
     """
     if isinstance(data, Tensor):
         return _aligned(data.detach())
@@ -28,7 +29,7 @@ def as_tensor(data: Any) -> Tensor:
         try:
             return _aligned(torch.as_tensor(np.asarray(data)))
         except TypeError as error:
-            raise ValueError(f"X and y must be numbers (labels as class numbers); {error}") from error
+            raise ValueError(f"X and y must be numbers (labels as class numbers); torch reports: {error}") from error
 
 
 def _aligned(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A module and its loss are tried on a few samples before anything is measured: right, or refused with the reason."""
+"""Tries a module and its loss on a few samples before any measurement, and refuses wrong ones with the reason."""
 
 import contextlib
 import random
@@ -18,21 +18,21 @@ from sklgap.objective._loss import ModuleLoss
 from sklgap.objective._nested import map_tensors, tensors_in
 from sklgap.objective._row_loss import RowLoss
 
-# How often the outputs are evaluated again, and how often where the module draws random numbers.
+# How often the outputs are evaluated again, and how often if the module draws random numbers.
 _N_AGAIN, _N_AGAIN_IF_RANDOM = 2, 64
-# At parameters larger by this factor a module that clips them shows it.
+# A module that clips its parameters shows it at parameters that are larger by this factor.
 _FAR = 10
-# How far the losses of two parts may be from that of the whole: they are computed in float64.
+# The allowed difference between the losses of two parts and that of the whole, which are computed in float64.
 _ROUNDING = 1e-4
 
 _ELEMENTWISE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
 
 
 class Trial(NamedTuple):
-    """What the trial has shown.
+    """The result of the trial.
 
-    ``moves_buffers``: whether the module writes into its buffers in evaluation mode; ``draws``: whether it draws
-    random numbers, without effect on the outputs.
+    ``moves_buffers`` says whether the module writes into its buffers in evaluation mode. ``draws`` says whether it
+    draws random numbers, without effect on the outputs.
     """
 
     moves_buffers: bool
@@ -40,14 +40,14 @@ class Trial(NamedTuple):
 
 
 def try_module(loss_fn: ModuleLoss, params: Params, batch: Batch) -> Trial:
-    """Evaluate a module several times on a few samples; ValueError where it is not a function of parameters and data.
+    """Evaluate a module several times; raise a ValueError if it is not a function of parameters and data.
 
     Parameters
     ----------
     loss_fn : ModuleLoss
-        Of a private copy of the module.
+        The loss of a private copy of the module.
     params : dict of tensors
-        The point; the tensors are only read.
+        The point. The tensors are only read.
     batch : Batch
         A few samples.
     """
@@ -62,14 +62,14 @@ def try_module(loss_fn: ModuleLoss, params: Params, batch: Batch) -> Trial:
         draws = start != _random_states(loss_fn.module)
     if versions != [tensor._version for tensor in inputs]:
         raise ValueError(
-            "module must not write into its inputs, which are rows of the data: let its first layer compute with "
-            "inplace=False, or begin the forward pass with X = X.clone()."
+            "module must not write into its inputs, because they are samples of the data; use inplace=False in its "
+            "first layer, or begin the forward pass with X = X.clone()."
         )
     _check_unmoved(params, placed)
     far = {name: _FAR * p.detach() for name, p in params.items()}
     placed = {name: p.clone() for name, p in far.items()}
     found: list[Tensor] = []
-    # What a module says of parameters that are not its own does not matter here.
+    # It does not matter here whether a module raises an error for parameters that are not its own.
     with torch.no_grad(), contextlib.suppress(Exception), undisturbed(seed=0):
         found.append(loss_fn(placed, buffers, batch)[1].y_pred)
     _check_unmoved(far, placed)
@@ -81,9 +81,9 @@ def try_module(loss_fn: ModuleLoss, params: Params, batch: Batch) -> Trial:
             again = loss_fn(placed, buffers, batch)
         if not _same(first[1].y_pred, again[1].y_pred, exact=draws):
             raise ValueError(
-                "module must be a deterministic function in evaluation mode; two evaluations of the same samples "
-                "differ, as with functional dropout without training=self.training, or random augmentation in the "
-                "forward pass: make it depend on self.training."
+                "module must be a deterministic function in evaluation mode, but two evaluations of the same samples "
+                "differ, as with functional dropout without training=self.training, or with random augmentation in the "
+                "forward pass; make the random part depend on self.training."
             )
     _check_read(loss_fn, placed, far, found, buffers, batch)
     loss = first[0]
@@ -95,7 +95,7 @@ def try_module(loss_fn: ModuleLoss, params: Params, batch: Batch) -> Trial:
 def _check_read(
     loss_fn: ModuleLoss, placed: Params, far: Params, found: list[Tensor], buffers: Buffers, batch: Batch
 ) -> None:
-    """Raise a ValueError unless other numbers in the same tensors give the outputs ``found`` with them in new ones."""
+    """Raise a ValueError unless new numbers in the same tensors give the outputs that they give in new tensors."""
     if not found:
         return
     for name, p in placed.items():
@@ -104,25 +104,25 @@ def _check_read(
         again = loss_fn(placed, buffers, batch)
     if not _same(found[0], again[1].y_pred, exact=False):
         raise ValueError(
-            "module must read its parameters in every evaluation; it uses what it computed from them before, although "
-            "their numbers have changed since, as with weights that are normalised once and saved: compute them in "
+            "module must read its parameters in every evaluation, but it reuses an earlier result although the "
+            "parameters have changed since, as with weights that are normalised once and stored; compute them in "
             "every forward pass."
         )
 
 
 def _check_unmoved(params: Params, placed: Params) -> None:
-    """Raise a ValueError unless an evaluation has left the parameters alone: written into, or given other data."""
+    """Raise a ValueError if an evaluation wrote into the parameters or gave them other data."""
     for name, p in placed.items():
         if p._version or not torch.equal(torch.nan_to_num(p), torch.nan_to_num(params[name])):
             raise ValueError(
-                f"module changes its parameter {name!r} in its forward pass, as Embedding(max_norm=...) does, so that "
-                "the loss is no differentiable function of it: set max_norm=None, or freeze the layer with "
+                f"module changes its parameter {name!r} in its forward pass, as Embedding(max_norm=...) does, so the "
+                "loss is not a differentiable function of the parameter; set max_norm=None, or freeze the layer with "
                 "requires_grad_(False)."
             )
 
 
 def _random_states(module: nn.Module) -> list[str | bytes]:
-    """Return the states of the global generators, and of those that the module holds."""
+    """Return the states of the global generators and of the generators in the module."""
     held = [thing for part in module.modules() for thing in vars(part).values()]
     return [
         *random_states(),
@@ -134,21 +134,21 @@ def _random_states(module: nn.Module) -> list[str | bytes]:
 
 
 class Limits(NamedTuple):
-    """Why gradients, or anything at other parameters than the module's own, cannot be had; None where they can."""
+    """Why gradients, or evaluations at parameters other than the module's own, are not possible; None if they are."""
 
     gradient: str | None = None
     elsewhere: str | None = None
 
 
 def try_gradient(loss: Callable[[], Tensor], module: nn.Module) -> Limits:
-    """Return what a module cannot do: some give no gradients, some have one set of parameters only.
+    """Return the limits of a module: some give no gradients, and some work with a single set of parameters.
 
     Parameters
     ----------
     loss : callable
         Evaluates the loss of a private copy on a few samples.
     module : nn.Module
-        The user's own.
+        The module of the user.
     """
     try:
         with torch.enable_grad(), warnings.catch_warnings(), undisturbed(seed=0):
@@ -158,17 +158,17 @@ def try_gradient(loss: Callable[[], Tensor], module: nn.Module) -> Limits:
         if "None of the inputs have requires_grad" not in str(warning):
             raise
         return Limits(
-            gradient="module uses reentrant gradient checkpointing on inputs without gradients, which gives none to "
-            "the parameters of these layers: call torch.utils.checkpoint with use_reentrant=False."
+            gradient="module uses reentrant gradient checkpointing on inputs without gradients, which gives no "
+            "gradients to the parameters of these layers; call torch.utils.checkpoint with use_reentrant=False."
         )
     names = {id(p): name for name, p in module.named_parameters()}
     found = [names[id(leaf)] for leaf in _leaves(value) if id(leaf) in names]
     if not found:
         return Limits()
     return Limits(
-        elsewhere=f"module reaches its parameter {found[0]!r} by another way than its attributes, such as a hook or a "
-        "forward function that was made for this very module, so that a copy with other parameters cannot be "
-        "evaluated: write what it does into the forward method of its class."
+        elsewhere=f"module does not reach its parameter {found[0]!r} through its attributes, but for example through a "
+        "hook or a forward function made for this very module, so a copy with other parameters cannot be evaluated; "
+        "move this code into the forward method of its class."
     )
 
 
@@ -186,30 +186,30 @@ def _leaves(value: Tensor) -> Iterator[Tensor]:
 
 
 def try_loss(loss: RowLoss, criterion: object, y_pred: Tensor, y: Tensor, n_chunks: int) -> RowLoss:
-    """Return what is really known of a loss; ValueError for one that cannot be averaged over chunks.
+    """Return what is really known about a loss; raise a ValueError if it cannot be averaged over chunks.
 
     Parameters
     ----------
     loss : RowLoss
-        As its type suggests: a subclass of a torch loss may do something else.
+        The loss as its type suggests. A subclass of a torch loss may do something else.
     criterion : object
-        As the user gave it.
+        The criterion of the user.
     y_pred, y : Tensor
         Outputs and targets of a few samples.
     n_chunks : int
-        Chunks that it is averaged over.
+        Number of chunks over which the loss is averaged.
     """
     if isinstance(criterion, _ELEMENTWISE) and y_pred.shape != y.shape:
         raise ValueError(
-            f"The module's outputs must have the shape of y for {type(criterion).__name__}; got "
-            f"{tuple(y_pred.shape)} and {tuple(y.shape)}, which torch would combine each with each."
+            f"The module's outputs must have the shape of y for {type(criterion).__name__}; got outputs of shape "
+            f"{tuple(y_pred.shape)} and y of shape {tuple(y.shape)}, which torch would broadcast against each other."
         )
     if len(y) < 2:
         return loss
     with torch.no_grad():
         whole = loss.mean(y_pred, y)
         if not bool(torch.isfinite(whole)):
-            return loss  # reported where it is measured
+            return loss  # the measurement reports it
         if loss.terms is not None and not _has_these_terms(loss, y_pred, y, whole):
             loss = loss.of_the_mean()
         order = y.argsort(stable=True) if y.ndim == 1 else torch.arange(len(y), device=y.device)
@@ -222,7 +222,7 @@ def try_loss(loss: RowLoss, criterion: object, y_pred: Tensor, y: Tensor, n_chun
 
 
 def try_parts(loss_fn: ModuleLoss, params: Params, buffers: Buffers, batch: Batch) -> None:
-    """Raise a ValueError for a loss of outputs that are not a tensor, unless it is a mean over samples."""
+    """Raise a ValueError unless the loss, whose outputs are not a tensor, is a mean over samples."""
     n = len(batch.y)
     if n < 2:
         return
@@ -236,7 +236,7 @@ def try_parts(loss_fn: ModuleLoss, params: Params, buffers: Buffers, batch: Batc
 
 
 def try_whole_batch(loss_fn: ModuleLoss, params: Params, buffers: Buffers, batch: Batch) -> None:
-    """Raise a ValueError for a ``loss(module, batch)`` that grows when every sample is given twice: a sum."""
+    """Raise a ValueError if ``loss(module, batch)`` is a sum, which doubles when every sample is given twice."""
     n = len(batch.y)
 
     def twice(tensor: Tensor) -> Tensor:
@@ -251,20 +251,20 @@ def try_whole_batch(loss_fn: ModuleLoss, params: Params, buffers: Buffers, batch
             return
     if _close(again, 2 * once) and not _close(again, once):
         raise ValueError(
-            "loss(module, batch) must return the mean loss of the batch; it returns a sum, which doubles when every "
-            "sample is given twice: divide by the number of samples, or return (mean, weight of the batch)."
+            "loss(module, batch) must return the mean loss of the batch, but it returns a sum, which doubles when "
+            "every sample is given twice; divide by the number of samples, or return (mean, weight of the batch)."
         )
 
 
 _NO_MEAN = (
-    "criterion must be a mean over samples, to be averaged over chunks of the data; the mean over two parts differs "
-    "from that of the whole. Set chunk_size to the number of samples, or use a torch loss with weight= for class "
-    "weights."
+    "criterion must be a mean over samples, so that it can be averaged over chunks of the data, but the mean over two "
+    "parts differs from the mean over the whole. Set chunk_size to the number of samples, or use a torch loss with "
+    "weight= for class weights."
 )
 
 
 def _has_these_terms(loss: RowLoss, y_pred: Tensor, y: Tensor, whole: Tensor) -> bool:
-    """Say whether the terms are those of the loss: a subclass, or a net of skorch, may compute something else."""
+    """Say whether the terms belong to the loss. A subclass, or a skorch net, may compute something else."""
     try:
         return _close(loss.weighted(y_pred, y)[1], whole)
     except TypeError:
@@ -282,7 +282,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 
 def _same(first: Tensor, again: Tensor, *, exact: bool) -> bool:
-    if not isinstance(first, Tensor):  # what a skorch net's own infer returns
+    if not isinstance(first, Tensor):  # the outputs of a skorch net's own infer
         return True
     first, again = torch.nan_to_num(first), torch.nan_to_num(again)
     if exact or first.device.type == "cpu":
@@ -291,7 +291,7 @@ def _same(first: Tensor, again: Tensor, *, exact: bool) -> bool:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Say whether a ``raise`` of this package raised an error: a user's function in C leaves our call as the last."""
+    """Say whether a ``raise`` of this package raised the error. A user's C function leaves our call as the last one."""
     trace = innermost(error)
     ours = trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("sklgap.")
     return ours and raised_by_code(error)
@@ -299,7 +299,7 @@ def _is_ours(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def explained(batch: Batch) -> Iterator[None]:
-    """Turn what torch raises in a forward pass into a ValueError that says whose fault it is."""
+    """Turn an error of torch in a forward pass into a ValueError that names its cause."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Using a target size")
@@ -310,14 +310,14 @@ def explained(batch: Batch) -> Iterator[None]:
         if "Using a target size" not in str(warning):
             raise
         raise ValueError(
-            "The module's outputs must have the shape of y, which the loss would combine each with each; torch says: "
-            f"{warning}"
+            "The module's outputs must have the shape of y, because the loss would otherwise broadcast them against "
+            f"each other; torch reports: {warning}"
         ) from warning
     except (RuntimeError, IndexError, KeyError, AttributeError, NotImplementedError, TypeError) as error:
         if isinstance(error, TypeError) and _is_ours(error):
             raise
         shape = f" of shape {tuple(batch.X.shape)}" if isinstance(batch.X, Tensor) else ""
         raise ValueError(
-            f"module and criterion must take the data, inputs{shape} and targets of shape {tuple(batch.y.shape)}; "
-            f"they say: {error}"
+            f"module and criterion must accept the data, inputs{shape} and targets of shape {tuple(batch.y.shape)}; "
+            f"they raise: {error}"
         ) from error

@@ -315,7 +315,7 @@ BAD = {
     "n_trials 2.5": ({"n_trials": 2.5}, "n_trials must be an integer of at least 1; got 2.5"),
     "batch_norm": ({"batch_norm": "train"}, "batch_norm must be one of 'batch', 'population', 'running'; got 'train'"),
     "solver": ({"solver": "best"}, "solver must be one of .*; got 'best'"),
-    "epsilon 0": ({"epsilon": [0]}, r"epsilon must be a number above 0, .*; got \[0\]"),
+    "epsilon 0": ({"epsilon": [0]}, r"epsilon must be a number above 0 .*; got \[0\]"),
     "epsilon text": ({"epsilon": ["big"]}, "epsilon must be a number above 0"),
     "max_samples 0": ({"max_samples": 0}, "max_samples must be .*; got 0"),
     "max_samples True": ({"max_samples": True}, "max_samples must be .*; got True"),

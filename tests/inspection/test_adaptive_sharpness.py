@@ -95,7 +95,7 @@ def test_bad_input():
     for bad in ({"epsilon": 0}, {"solver": "newton"}, {"max_iter": 0}, {"n_restarts": -1}):
         with pytest.raises(ValueError, match=f"^{next(iter(bad))} must be"):
             adaptive_sharpness(objective, **bad)
-    with pytest.raises(ValueError, match="must not be an Objective restricted"):
+    with pytest.raises(ValueError, match="must not be an Objective that is restricted"):
         adaptive_sharpness(
             objective.restrict(random_subspace(objective.theta0, 3, "gaussian", np.random.RandomState(0)))
         )

@@ -85,7 +85,9 @@ def test_what_is_refused(given, sentence):
 
 def test_a_loss_that_is_not_finite_after_a_step():
     module, criterion, X, y = landscape(lambda t: torch.log(t[0]), torch.tensor([0.5], dtype=torch.float64))
-    with pytest.raises(ValueError, match=r"^sigma must be so small that the loss stays finite; at sigma=1 it is not"):
+    with pytest.raises(
+        ValueError, match=r"^sigma must be so small that the loss stays finite; with sigma=1 the loss is not finite"
+    ):
         average_sharpness((module, criterion), X, y, sigma=1.0, random_state=0)
 
 

@@ -148,7 +148,7 @@ def test_rounding_of_the_step_is_said():
     module, criterion, X, y = landscape(lambda t: (t - start).sum(), start)
     objective = Objective(module, criterion, (X, y), dtype=torch.float32)
     found = maximum(objective, torch.full((4,), 4e-7))
-    assert any("Rounded to the precision" in note for note in found.notes)
+    assert any("After rounding to the precision" in note for note in found.notes)
 
 
 def test_a_climb_never_falls_and_ends_in_the_ball():

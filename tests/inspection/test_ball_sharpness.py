@@ -164,7 +164,7 @@ def test_points_that_cannot_be_measured():
         ball_sharpness((net, criterion), X, y, adaptive=True)
     with torch.no_grad():
         net[2].bias[0] = float("nan")
-    with pytest.raises(ValueError, match=r"^The loss must be finite at the point measured; got nan"):
+    with pytest.raises(ValueError, match=r"^The loss must be finite at the measured point; got nan"):
         ball_sharpness((net, criterion), X, y)
 
 
@@ -185,6 +185,6 @@ def test_a_dead_net_says_so():
     parameters = {"parameters": ["0.*", "2.weight"]}  # the last bias would still move the outputs
     record = ball_sharpness((net, criterion), X, y, random_state=0, **parameters)
     assert record.value == 0
-    assert any("dead net" in note for note in record.notes)
-    assert "dead net" in str(record)
+    assert any("The net is saturated or dead" in note for note in record.notes)
+    assert "saturated or dead" in str(record)
     assert len(flat(net)) > 0

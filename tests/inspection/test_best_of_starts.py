@@ -77,7 +77,7 @@ def test_many_dimensions_share_the_budget_among_kinds_of_starts(monkeypatch):
     assert asked[0] == ("annealed_vertex", {"saturation": 1 + objective.value()})
     assert [name for name, _ in asked[1:]] == ["random_vertex"] * 3
     assert 48 < found.n_evaluations <= 64 + 24
-    assert "from 5 starts, the best two" in found.status
+    assert "from 5 starts; the best two starts end" in found.status
     asked.clear()
     assert "from 3 starts" in search(objective, bounds, n_restarts=1).status
     assert [name for name, _ in asked] == ["annealed_vertex", "random_vertex"]

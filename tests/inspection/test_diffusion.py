@@ -116,14 +116,14 @@ def test_one_trajectory_has_no_interval(n_points):
     fit = fit_diffusion(T[:n_points], (3 + 2 * X + NOISE)[:n_points])
     assert np.isnan([*fit.a_interval, *fit.b_interval, *fit.exponent_interval]).all()
     assert not fit.has_interval
-    assert "no interval: one trial" in str(fit)
+    assert "no interval, because one trial" in str(fit)
     assert "[" not in str(fit)
 
 
 def test_equal_trials_have_no_interval():
     fit = fit_diffusion(T, [3 + 2 * X + NOISE] * 3)
     assert np.isnan(fit.b_interval).all()
-    assert "no interval: the trials are equal" in str(fit)
+    assert "no interval, because all trials are equal" in str(fit)
     assert fit.b == pytest.approx(fit_diffusion(T, 3 + 2 * X + NOISE).b)
 
 
@@ -132,7 +132,7 @@ def test_trials_of_unequal_length():
     fit = fit_diffusion([first[0], second[0]], [first[1], second[1]])
     assert fit.slopes == pytest.approx((fit_diffusion(*first).b, fit_diffusion(*second).b))
     assert fit.n_points == 23
-    with pytest.raises(ValueError, match="n_updates must be one sequence for all trials, or one for each"):
+    with pytest.raises(ValueError, match="n_updates must be one sequence for all trials or one sequence for each"):
         fit_diffusion([T, T], [Y, Y, Y])
 
 
@@ -178,24 +178,23 @@ def test_what_is_printed():
     assert "fits worse (residual sum of squares" in text
     assert "fits better" in str(fit_diffusion(T, 3 * T**0.5))
     text = str(fit_diffusion(T, [3 + 2 * X + NOISE, 3 + 2 * X - NOISE], confidence=0.9))
-    assert "(28 points of 2 trials, b in [" in text
-    assert "] at 90 % over trials" in text
+    assert "(28 points of 2 trials, 90 % interval of the slope over trials [" in text
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
 
 Y = 3 + 2 * X
 BAD = {
-    "lengths": ((T, Y[1:]), {}, r"must be of one length, in one dimension; got shapes \(14,\), \(13,\)"),
-    "dimensions": ((T[None, None], Y[None, None]), {}, "must be of one length, in one dimension"),
+    "lengths": ((T, Y[1:]), {}, r"must have one dimension and the same length; got the shapes \(14,\) and \(13,\)"),
+    "dimensions": ((T[None, None], Y[None, None]), {}, "must have one dimension and the same length"),
     "columns": ((T[:, None], Y[:, None]), {}, "at least 3 different numbers of updates above 0; got 1"),
     "words": ((T, ["far"] * 14), {}, "n_updates and distances must be sequences of numbers"),
-    "too few": ((T[:2], Y[:2]), {}, "window must hold at least 3 different numbers of updates above 0; got 2"),
+    "too few": ((T[:2], Y[:2]), {}, "window must contain at least 3 different numbers of updates above 0; got 2"),
     "one t": (([5, 5, 5], [1, 2, 3]), {}, "at least 3 different numbers of updates above 0; got 1"),
     "empty window": ((T, Y), {"window": (200, 300)}, "at least 3 different numbers of updates above 0; got 0"),
     "nan": ((T, np.where(T == 4, np.nan, Y)), {}, "distances must be finite and above 0"),
     "zero": ((T, np.where(T == 4, 0, Y)), {}, "distances must be finite and above 0"),
-    "infinite t": (([1, 2, 3, np.inf], [1, 2, 3, 4]), {}, "n_updates finite"),
+    "infinite t": (([1, 2, 3, np.inf], [1, 2, 3, 4]), {}, "n_updates must be finite"),
     "window": ((T, Y), {"window": 5}, r"window must be None or a pair \(first, last\) with 0 <= first < last; got 5"),
     "window order": ((T, Y), {"window": (9, 3)}, r"window must be None or a pair .* got \(9, 3\)"),
     "window words": ((T, Y), {"window": ("a", "b")}, "window must be None or a pair"),

@@ -90,7 +90,7 @@ def test_random_spectra():
 def test_few_products_where_eigenvalues_are_separate():
     curvatures = np.r_[16, 8, 4, 2, 1, np.linspace(-0.05, 0.05, 20_000)]
     pairs, n_products = _solve(curvatures, 0, 5)
-    assert (pairs.converged, pairs.status) == (True, "all converged, and a second search found no others")
+    assert (pairs.converged, pairs.status) == (True, "all eigenpairs converged, and a second search found no others")
     assert n_products <= 25  # 5 eigenvalues in 9, and 7 more until none can have been overlooked
 
 
@@ -106,7 +106,7 @@ def test_what_a_spent_budget_leaves():
     curvatures = np.r_[5, 4.9, 4.8, np.linspace(0, 4.7, 500)]
     pairs, n_products = _solve(curvatures, 0, 3, budget=12)
     assert (n_products, pairs.converged) == (12, False)
-    assert pairs.status == "0 of 3 converged when the products were spent"
+    assert pairs.status == "0 of 3 eigenpairs converged before the budget of products ended"
     exact = pairs.vectors * torch.from_numpy(curvatures) - torch.from_numpy(pairs.values)[:, None] * pairs.vectors
     np.testing.assert_allclose(pairs.residuals, exact.norm(dim=1), rtol=1e-10)
 
@@ -116,5 +116,8 @@ def test_a_budget_spent_in_the_second_search():
     _, enough = _solve(curvatures, 0, 2)
     pairs, n_products = _solve(curvatures, 0, 2, budget=enough - 1)
     assert (n_products, pairs.converged) == (enough - 1, False)
-    assert pairs.status == "all converged, but the products were spent before the second search for others ended"
+    assert (
+        pairs.status
+        == "all eigenpairs converged, but the budget of products ended before the second search for others did"
+    )
     np.testing.assert_allclose(pairs.values, [16, 16], rtol=TOL)

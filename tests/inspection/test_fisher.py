@@ -72,9 +72,11 @@ def test_what_cannot_move():
     diagonal, theta = torch.tensor([0.0, 1.0, 0.0]).double(), torch.tensor([2.0, 0.0, 0.0]).double()
     assert half_axes(diagonal, theta, 0.1, 1.0).tolist() == [2.0, 0.0, 0.0]
     assert half_axes(diagonal, theta, 0.1, 0.0).tolist() == pytest.approx([0.0, 0.1, 0.0])
-    with pytest.raises(ValueError, match=r"must not be a point; the weights are all zero\.$"):
+    with pytest.raises(ValueError, match=r"must not be a single point; all weights are zero\.$"):
         half_axes(diagonal, torch.zeros(3).double(), 0.1, 1.0)
-    with pytest.raises(ValueError, match=r"must not be a point; the Fisher matrix is zero: a saturated or dead net\.$"):
+    with pytest.raises(
+        ValueError, match=r"must not be a single point; the Fisher matrix is zero, as in a saturated or dead net\.$"
+    ):
         half_axes(torch.zeros(3).double(), theta, 0.1, 0.0)
     with pytest.raises(ValueError, match=r"^damping must be above 0 here"):
         half_axes(torch.full((3,), 1e-300, dtype=torch.float64), theta.float(), 0.1, 0.0)
@@ -124,9 +126,9 @@ def test_what_has_no_fisher_matrix(measure):
     with pytest.raises(ValueError, match=r"^The criterion must be torch.nn.CrossEntropyLoss for a Fisher matrix"):
         measure((module, criterion), ones, zeros)
     weights = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
-    with pytest.raises(ValueError, match=r"^Samples must count alike for a Fisher matrix"):
+    with pytest.raises(ValueError, match=r"^Samples must have equal weights for a Fisher matrix"):
         measure((pair[0], weights), X, y)
-    with pytest.raises(ValueError, match=r"^Samples must count alike for a Fisher matrix"):
+    with pytest.raises(ValueError, match=r"^Samples must have equal weights for a Fisher matrix"):
         measure(pair, X, y, sample_weight=np.arange(30) + 1.0)
     per_pixel = nn.Conv1d(4, 3, 1).double()
     with pytest.raises(ValueError, match=r"^module must return logits of shape \(n_samples, n_classes\)"):
@@ -156,7 +158,7 @@ def test_a_dead_net_says_so():
         net[0].bias.fill_(-1e6)
     record = fisher_trace((net, criterion), X, y, parameters="0.*", random_state=0)
     assert record.value == record.standard_error == 0
-    assert "dead net" in record.notes[0]
+    assert "The net is saturated or dead" in record.notes[0]
     dead = fisher_sharpness((net, criterion), X, y, parameters="0.*", random_state=0)
     assert dead.value == 0
-    assert any("dead net" in note for note in dead.notes)
+    assert any("The net is saturated or dead" in note for note in dead.notes)

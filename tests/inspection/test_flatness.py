@@ -80,7 +80,7 @@ def test_the_curvatures_of_the_dense_hessian(table):
 
 def test_it_prints_and_leaves(table, tmp_path):
     text = str(table)
-    assert text.splitlines()[0] == "Measures of flatness on 30 samples, batch norm: batch; larger is sharper"
+    assert text.splitlines()[0] == "Measures of flatness on 30 samples (batch norm: batch). A larger value is sharper."
     for label, record in table.measures.items():
         assert f"{label} " in text
         assert record.value_text() in text
@@ -89,7 +89,7 @@ def test_it_prints_and_leaves(table, tmp_path):
     assert saved == json.loads((tmp_path / "flat.json").read_text(encoding="utf-8"))
     assert saved["records"][0]["value"] == table.measures["sharpness"].value
     assert "<table>" in table._repr_html_()
-    assert "Worst cases are lower bounds: a search found them." in table.notes
+    assert "Worst cases are lower bounds, because a search found them." in table.notes
 
 
 def test_records_are_repeated_by_the_same_random_state(net, table):
@@ -119,7 +119,7 @@ def test_what_the_loss_does_not_allow_is_left_out_and_told():
     found = flatness((module, nn.MSELoss()), X, module(X).detach() + 1, random_state=0)
     left = ["normalized_average_sharpness", "normalized_ball_sharpness", "fisher_sharpness", "fisher_trace"]
     assert list(found.left_out) == left
-    assert [note.split(" is left out: ")[0] for note in found.notes[: len(left)]] == left
+    assert [note.split(" is left out. ")[0] for note in found.notes[: len(left)]] == left
     with pytest.raises(ValueError, match=r"^The criterion must be torch.nn.CrossEntropyLoss"):
         flatness((module, nn.MSELoss()), X, module(X).detach() + 1, measures="fisher_trace")
 
@@ -185,19 +185,19 @@ def test_functions_of_the_user(net):
 @pytest.mark.parametrize(
     ("measures", "sentence"),
     [
-        ("sharpnes", r"^measures must hold names among 'sharpness', .*; got 'sharpnes'\.$"),
-        (["sharpness", "sharpness"], r"^measures must hold each measure once; got 'sharpness' several times\.$"),
-        ([], r"^measures must hold at least one measure; got none\.$"),
-        ({}, r"^measures must hold at least one measure"),
+        ("sharpnes", r"^measures must contain names from 'sharpness', .*; got 'sharpnes'\.$"),
+        (["sharpness", "sharpness"], r"^measures must contain each measure once; got 'sharpness' several times\.$"),
+        ([], r"^measures must contain at least one measure; got an empty one\.$"),
+        ({}, r"^measures must contain at least one measure"),
         (3, r"^measures must be None, a name, a sequence of names, or a dict"),
-        ([norm_of_weights], r"^measures must hold texts; names among"),
-        ({1: norm_of_weights}, r"^measures must hold texts; the labels"),
+        ([norm_of_weights], r"^measures must contain names from"),
+        ({1: norm_of_weights}, r"^measures must contain labels that are strings; got 1\.$"),
         ({"a": 3}, r"^measures\['a'\] must be a name or a function of an Objective"),
         ({"a": float}, r"^measures\['a'\] must be a name or a function of an Objective"),
         ({"a": lambda objective: "x"}, r"^measures\['a'\] must return a Flatness or a number; got 'x'\.$"),
         ({"a": lambda objective: True}, r"^measures\['a'\] must return a Flatness or a number; got True\.$"),
-        ({"a": lambda objective: 1 / 0}, r"^measures\['a'\] failed on the Objective: ZeroDivisionError"),
-        ({"a": len}, r"^measures\['a'\] failed on the Objective: TypeError"),
+        ({"a": lambda objective: 1 / 0}, r"^measures\['a'\] failed on the Objective with ZeroDivisionError"),
+        ({"a": len}, r"^measures\['a'\] failed on the Objective with TypeError"),
     ],
 )
 def test_what_is_refused(net, measures, sentence):
@@ -207,14 +207,14 @@ def test_what_is_refused(net, measures, sentence):
 
 def test_a_loss_that_is_not_finite():
     module, criterion, X, y = landscape(lambda t: torch.log(t).sum(), -vector(3, 0).abs())
-    with pytest.raises(ValueError, match=r"^The loss must be finite at the point measured; got nan\.$"):
+    with pytest.raises(ValueError, match=r"^The loss must be finite at the measured point; got nan\.$"):
         flatness((module, criterion), X, y)
 
 
 def test_a_record_as_text():
     record = Flatness("it", 2.5, 0.25, 0.1, {"rho": 0.05, "m": 3}, 12.0, 1000, "batch", "%", "found", notes=("Look.",))
     assert str(record) == (
-        "it 2.5 ± 0.25 % (rho 0.05, m 3, 1,000 samples, f0 1.00e-01, batch norm: batch, 12 gradients; found) Look."
+        "it 2.5 ± 0.25 % (rho 0.05, m 3, 1,000 samples, loss 1.00e-01, batch norm: batch, 12 gradients; found) Look."
     )
     assert record.to_dict()["notes"] == ["Look."]
     assert str(FlatnessTable({"it": record}, {})).count("\n") > 3

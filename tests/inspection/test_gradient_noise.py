@@ -57,7 +57,7 @@ def test_linear_regression_in_closed_form(chunk_size):
     assert found.low == found.high == found.noise_scale
     assert found.trace_standard_error == found.squared_gradient_norm_standard_error == 0
     assert (found.method, found.batch_size, found.n_batches, found.n_samples) == ("per_sample", 1, 60, 60)
-    assert "exact for these rows" in str(found)
+    assert "exact for these samples" in str(found)
 
 
 @cache
@@ -430,9 +430,13 @@ def test_bad_batch_size(size):
 
 def test_one_row_and_batch_norm():
     module, criterion, X, y = PROBLEMS["batch_norm"]()
-    with pytest.raises(ValueError, match=r"batch_size must be an integer from 2 \(batch statistics need two\) to 22"):
+    with pytest.raises(
+        ValueError, match=r"batch_size must be an integer from 2 \(batch statistics need two samples\) to 22"
+    ):
         gradient_noise_scale((module, criterion), X, y, batch_size=1)
-    with pytest.raises(ValueError, match=r"batch_sizes must be an integer from 2 \(batch statistics need two\) to 23"):
+    with pytest.raises(
+        ValueError, match=r"batch_sizes must be an integer from 2 \(batch statistics need two samples\) to 23"
+    ):
         gradient_standard_error((module, criterion), X, y, batch_sizes=[4, 1])
 
 
@@ -454,7 +458,7 @@ def test_bad_n_batches(n_batches):
 
 def test_per_sample_with_batch_statistics():
     module, criterion, X, y = PROBLEMS["batch_norm"]()
-    with pytest.raises(ValueError, match=r"method='per_sample' needs a loss that is a mean over independent rows"):
+    with pytest.raises(ValueError, match=r"method='per_sample' needs a loss that is a mean over independent samples"):
         gradient_noise_scale((module, criterion), X, y, method="per_sample")
 
 
@@ -466,7 +470,7 @@ def test_two_rows_and_batch_statistics():
 
 def test_one_row():
     problem, _ = regression()
-    with pytest.raises(ValueError, match="X must have at least 2 rows"):
+    with pytest.raises(ValueError, match=r"X must have at least 2 samples, because .*; got 1"):
         gradient_noise_scale(problem[0], problem[1][:1], problem[2][:1])
 
 
@@ -479,5 +483,5 @@ def test_a_subspace_has_no_rows():
 
 def test_a_gradient_that_is_not_finite():
     (pair, X, y), _ = regression()
-    with pytest.raises(ValueError, match="The gradient must be finite at the point measured; it is not"):
+    with pytest.raises(ValueError, match="The gradient must be finite at the measured point; it is not"):
         gradient_noise_scale(pair, X.clone().index_fill_(0, torch.tensor([3]), np.inf), y)

@@ -130,7 +130,9 @@ def test_the_tolerance_bounds_the_residuals():
 
 def test_products_that_do_not_suffice():
     problem = quadratic_form(np.linspace(0, 1, 200))
-    with pytest.warns(ConvergenceWarning, match=r"of 5 converged when the products were spent \(max_iter=30\)"):
+    with pytest.warns(
+        ConvergenceWarning, match=r"of 5 eigenpairs converged before the budget of products ended \(max_iter=30\)"
+    ):
         record = hessian_eigenvalues(*problem, max_iter=30, return_eigenvectors=True, random_state=0)
     assert (record.converged, record.n_products, len(record.eigenvalues)) == (False, 30, 5)
     product = Objective(*problem[0], problem[1:]).hessian_operator()
@@ -167,7 +169,7 @@ def test_the_record_prints_and_hides_vectors():
     assert record.eigenvectors is None
     text = str(record)
     assert text.startswith("Hessian eigenvalues (largest) 3, 3 (residuals up to ")
-    assert f"{record.n_products} products, 3 samples, batch norm: batch; all converged" in text
+    assert f"{record.n_products} products, 3 samples, batch norm: batch; all eigenpairs converged" in text
 
 
 def test_progress_on_request(capsys):
@@ -185,12 +187,12 @@ def test_progress_on_request(capsys):
     [
         ({"k": 0}, "k must be an integer of at least 1; got 0"),
         ({"k": 2.0}, "k must be an integer of at least 1; got 2.0"),
-        ({"k": 37}, "k must be at most the 36 parameters; got 37"),
+        ({"k": 37}, "k must be at most 36, the number of parameters; got 37"),
         ({"which": "LM"}, "which must be 'largest', 'smallest' or 'both'; got 'LM'"),
         ({"tol": 0}, "tol must be a number between 0 and 1; got 0"),
         ({"tol": "small"}, "tol must be a number between 0 and 1; got 'small'"),
         ({"max_iter": 0}, "max_iter must be None or an integer of at least 1; got 0"),
-        ({"max_iter": 9, "which": "both"}, "max_iter must be at least the 10 eigenvalues asked for; got 9"),
+        ({"max_iter": 9, "which": "both"}, "max_iter must be at least 10, the number of eigenvalues asked for; got 9"),
     ],
 )
 def test_bad_parameters(parameters, message):
@@ -200,7 +202,7 @@ def test_bad_parameters(parameters, message):
 
 def test_a_hessian_that_is_not_finite():
     problem = landscape(lambda theta: (theta * float("nan")).square().sum(), [1.0, 2.0])
-    with pytest.raises(ValueError, match="The Hessian must be finite at the point measured"):
+    with pytest.raises(ValueError, match="The Hessian must be finite at the measured point"):
         hessian_eigenvalues(*_pair(problem), k=1)
 
 
@@ -304,7 +306,8 @@ def test_a_fixed_parameter_has_no_eigenvalue_of_zero(curvatures, fixed, start):
         assert not record.eigenvectors[fixed].any()
     everything = hessian_eigenvalues(*problem, k=len(free), **options)
     np.testing.assert_allclose(everything.eigenvalues, expected[::-1], rtol=1e-9)
-    with pytest.raises(ValueError, match=f"^k must be at most the {len(free)} parameters whose preconditioner"):
+    n = len(free)
+    with pytest.raises(ValueError, match=f"^k must be at most {n}, the number of parameters with a finite precond"):
         hessian_eigenvalues(*problem, k=len(free) + 1, **options)
 
 

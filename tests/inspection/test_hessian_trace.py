@@ -144,7 +144,7 @@ def test_bad_parameters(parameters, message):
 
 def test_a_hessian_that_is_not_finite():
     module, criterion, X, y = landscape(lambda theta: (theta * float("nan")).square().sum(), [1.0] * 9)
-    with pytest.raises(ValueError, match="The Hessian must be finite at the point measured"):
+    with pytest.raises(ValueError, match="The Hessian must be finite at the measured point"):
         hessian_trace((module, criterion), X, y, n_products=5)
 
 

@@ -240,7 +240,7 @@ def test_progress(verbose, capsys):
 def test_the_record_in_words():
     curve = LossCurve(np.array([0.0, 1.0]), np.array([0.5, 0.25]), np.array([1.0, 0.5]), "batch", 1234, "arc")
     assert str(curve) == (
-        "loss along the arc, 2 points with alpha from 0 to 1: 0.25 to 0.5 (1,234 rows, batch norm: batch)"
+        "loss from 0.25 to 0.5 at 2 points of the arc, alpha from 0 to 1 (1,234 samples, batch norm: batch)"
     )
     assert "array" not in repr(curve)
 

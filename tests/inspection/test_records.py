@@ -18,11 +18,11 @@ def test_recorded_finds_the_recorder():
     two = small(callbacks=[("a", TrainingRecorder()), ("b", TrainingRecorder(every=2))]).fit(X, Y)
     assert recorded(two, "a")["epoch"].tolist() == [1, 2]
     assert recorded(two, "b")["epoch"].tolist() == [2]
-    with pytest.raises(ValueError, match=r"name must be .* which has 'a', 'b'; got None\."):
+    with pytest.raises(ValueError, match=r"name must be .* \(recorders of this fit: 'a', 'b'\); got None\."):
         recorded(two)
-    with pytest.raises(ValueError, match=r"which has 'a', 'b'; got 'c'\."):
+    with pytest.raises(ValueError, match=r"recorders of this fit: 'a', 'b'\); got 'c'\."):
         recorded(two, "c")
-    with pytest.raises(ValueError, match=r"which has none; got None\."):
+    with pytest.raises(ValueError, match=r"recorders of this fit: no recorder\); got None\."):
         recorded(small().fit(X, Y))
     for unfitted in (small(), NeuralNetClassifier(Mlp), GridSearchCV(small(), {})):
         with pytest.raises(NotFittedError):

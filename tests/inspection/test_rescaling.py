@@ -321,7 +321,7 @@ NOT_PAIRS = {
 @pytest.mark.parametrize("name", list(NOT_PAIRS))
 def test_no_pair(name):
     with pytest.raises(
-        ValueError, match=r"must have two layers with only positively homogeneous operations .*has none"
+        ValueError, match=r"must have two layers with only positively homogeneous operations .*has no such pair"
     ):
         rescale_layers(NOT_PAIRS[name](), 2.0)
 
@@ -344,7 +344,7 @@ def test_the_pairs_beside_a_skip_connection():
 
 
 def test_an_order_that_cannot_be_known():
-    with pytest.raises(ValueError, match="The order of the layers of Untraceable cannot be known, since its forward"):
+    with pytest.raises(ValueError, match="The order of the layers of Untraceable is unknown, because its forward"):
         rescale_layers(Untraceable(), 2.0)
 
 
@@ -362,7 +362,7 @@ def test_factors_beyond_the_dtype(factor):
 
 @pytest.mark.parametrize("layers", [["1"], ["0", "nothing"], "0", []])
 def test_bad_layers(layers):
-    with pytest.raises(ValueError, match="layers must be None or a sequence of names among '0', '2', '5'; got"):
+    with pytest.raises(ValueError, match="layers must be None or a sequence of names from '0', '2', '5'; got"):
         rescale_layers(_plain(), 2.0, layers=layers)
 
 

@@ -98,7 +98,7 @@ def test_repeatable_and_progress(capsys):
 @pytest.mark.parametrize("dim", [0, 44, 2.0])
 def test_a_bad_dimension(dim):
     module, criterion, X, y = PROBLEMS["tanh"]()
-    with pytest.raises(ValueError, match="subspace_dim must be an integer between 1 and the 43 parameters"):
+    with pytest.raises(ValueError, match="subspace_dim must be an integer between 1 and 43, the number of parameters"):
         ritz_values((module, criterion), X, y, subspace_dim=dim)
 
 
@@ -106,7 +106,7 @@ def test_a_dimension_beside_a_restricted_objective():
     module, criterion, X, y = PROBLEMS["tanh"]()
     objective = Objective(module, criterion, (X, y))
     restricted = objective.restrict(Subspace(objective.theta0, torch.ones(1, 43)))
-    with pytest.raises(ValueError, match="subspace_dim must be None for an Objective that is restricted"):
+    with pytest.raises(ValueError, match="subspace_dim must be None for an Objective that is already restricted"):
         ritz_values(restricted, subspace_dim=1)
 
 

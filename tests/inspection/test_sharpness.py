@@ -239,7 +239,8 @@ def test_a_record_is_frozen_and_prints_without_its_argmax():
     assert isinstance(found, Sharpness)
     assert "argmax" not in repr(found)
     assert "value=" in repr(found)
-    assert str(found).startswith(f"sharpness {found.value:.4g} % (epsilon 0.001, full space")
+    rise = f"in the box, the loss rises from {found.f0:.4g} to at least {found.f_max:.4g} (full space"
+    assert str(found).startswith(f"sharpness {found.value:.4g} % at epsilon 0.001: {rise}")
     with pytest.raises(AttributeError):
         found.value = 0
 

@@ -112,8 +112,8 @@ BAD_VALUES = {
         {"subspace": "normal", "subspace_dim": 2},
         "subspace must be 'gaussian' or 'orthonormal'; got 'normal'",
     ),
-    "dim 0": ({"subspace_dim": 0}, "subspace_dim must be an integer between 1 and the 6 parameters; got 0"),
-    "dim 7": ({"subspace_dim": 7}, "subspace_dim must be an integer between 1 and the 6 parameters; got 7"),
+    "dim 0": ({"subspace_dim": 0}, "subspace_dim must be an integer between 1 and 6, the number of parameters; got 0"),
+    "dim 7": ({"subspace_dim": 7}, "subspace_dim must be an integer between 1 and 6, the number of parameters; got 7"),
     "dim True": ({"subspace_dim": True}, "subspace_dim must be an integer .*; got True"),
     "dim float": ({"subspace_dim": 2.0}, "subspace_dim must be an integer .*; got 2.0"),
     "max_iter 0": ({"max_iter": 0}, "max_iter must be None or an integer of at least 1; got 0"),
@@ -121,7 +121,7 @@ BAD_VALUES = {
     "max_iter True": ({"max_iter": True}, "max_iter must be None or an integer of at least 1; got True"),
     "n_restarts": ({"n_restarts": -1}, "n_restarts must be None or an integer of at least 0; got -1"),
     **{
-        f"epsilon {value}": ({"epsilon": value}, "epsilon must be a number above 0, or a sequence of such; got ")
+        f"epsilon {value}": ({"epsilon": value}, "epsilon must be a number above 0 or a sequence of such numbers; got ")
         for value in (0, -1e-3, NAN, float("inf"), True, "0.1", None, [1e-3, 0], [True], [[1e-3]])
     },
     "no epsilon": ({"epsilon": []}, "epsilon must be .*; got an empty sequence"),
@@ -145,14 +145,14 @@ def test_bad_max_samples(max_samples, got):
 def test_a_subspace_of_a_subspace():
     objective = objective_of(linear()[0])
     restricted = objective.restrict(random_subspace(objective.theta0, 2, random_state=0))
-    with pytest.raises(ValueError, match="subspace_dim must be None for an Objective that is restricted"):
+    with pytest.raises(ValueError, match="subspace_dim must be None for an Objective that is already restricted"):
         sharpness(restricted, subspace_dim=2)
 
 
 @pytest.mark.parametrize("value", [NAN, float("inf")])
 def test_a_loss_that_is_not_finite(value):
     problem = landscape(lambda theta: theta.sum() * 0 + value, torch.zeros(2))
-    with pytest.raises(ValueError, match=f"loss must be finite at the point measured; got {value}"):
+    with pytest.raises(ValueError, match=f"loss must be finite at the measured point; got {value}"):
         sharpness(objective_of(problem))
 
 
@@ -162,13 +162,13 @@ def _constant(value):
 
 def test_a_negative_loss_is_told():
     """NLLLoss on probabilities is one: 1 + f0 then shrinks as the fit gets better."""
-    with pytest.warns(UserWarning, match=r"loss is negative at the point measured \(-0.5\), .* log-probabilities"):
+    with pytest.warns(UserWarning, match=r"loss is negative at the measured point \(-0.5\)\. .* log-probabilities"):
         assert sharpness(_constant(-4.5)).value > 0
 
 
 @pytest.mark.parametrize("value", [-5.0, -6.0])
 def test_a_loss_that_the_metric_cannot_divide_by(value):
-    with pytest.raises(ValueError, match=f"loss must be above -1 at the point measured: .*; got {value + 4}"):
+    with pytest.raises(ValueError, match=f"loss must be above -1 at the measured point, because .*; got {value + 4}"):
         sharpness(_constant(value))
 
 
@@ -218,7 +218,7 @@ def test_unfitted():
 def test_data_and_an_objective(fitted):
     model, X, y = fitted
     objective = objective_of(linear()[0])
-    with pytest.raises(TypeError, match="carries its own data"):
+    with pytest.raises(TypeError, match="because it holds its own data"):
         sharpness(objective, X, y)
     with pytest.raises(TypeError, match="X and y must be given"):
         sharpness(model)

@@ -59,7 +59,7 @@ def test_lbfgsb_says_that_it_stopped_at_its_start(solver):
 
 def test_the_warning_does_not_advise_the_solver_that_stopped():
     module, _, X, _ = PROBLEMS["tanh"]()
-    with pytest.warns(ConvergenceWarning, match="use solver='auto'") as caught:
+    with pytest.warns(ConvergenceWarning, match="Use solver='auto'") as caught:
         sharpness((module, nn.MSELoss()), X, module(X).detach(), solver="lbfgsb-scaled")
     assert "lbfgsb-scaled" not in str(caught[0].message)
 

@@ -269,8 +269,8 @@ def test_the_record():
     surface = loss_on_plane(objective_of("tanh"), alphas=[0, 1], betas=[-0.5, 0, 1], random_state=0)
     assert isinstance(surface, LossSurface)
     assert str(surface) == (
-        "loss at 2 x 3 points, alpha from 0 to 1 and beta from -0.5 to 1 (directions: filter, filter): "
-        f"{surface.loss.min():.4g} to {surface.loss.max():.4g} (23 rows, batch norm: batch)"
+        f"loss from {surface.loss.min():.4g} to {surface.loss.max():.4g} at 2 x 3 points of a plane, "
+        "alpha from 0 to 1 and beta from -0.5 to 1 (directions: filter, filter; 23 samples, batch norm: batch)"
     )
     assert "array" not in repr(surface)
     with pytest.raises(dataclasses.FrozenInstanceError):

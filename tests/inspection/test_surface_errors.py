@@ -88,7 +88,7 @@ def test_directions_of_no_length():
 
 def test_one_parameter_makes_no_plane():
     problem = landscape(torch.sum, [1.0])
-    with pytest.raises(ValueError, match="estimator must have at least two parameters to lie on a plane; it has 1"):
+    with pytest.raises(ValueError, match="estimator must have at least two parameters to define a plane; it has 1"):
         loss_on_plane(problem[:2], *problem[2:], directions="gaussian")
 
 

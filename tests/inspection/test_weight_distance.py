@@ -118,12 +118,14 @@ def test_a_model_is_left_as_it_was():
 def test_another_architecture():
     with pytest.raises(ValueError, match=r"layers.0.weight has shape \(8, 4\) in one and \(9, 4\) in the other"):
         weight_distance(Mlp(), Mlp(width=9))
-    with pytest.raises(ValueError, match=r"layers.0.weight has shape \(8, 4\) in one and none in the other"):
+    with pytest.raises(ValueError, match=r"layers.0.weight has shape \(8, 4\) in one and missing in the other"):
         weight_distance(Mlp(), _shifted(0.0))
 
 
 def test_no_initial_weights():
-    with pytest.raises(ValueError, match="reference must be given for a Mlp, which keeps no initial weights; got None"):
+    with pytest.raises(
+        ValueError, match="reference must be given for a Mlp, which stores no initial weights; got None"
+    ):
         weight_distance(Mlp())
 
 

@@ -201,7 +201,7 @@ def test_rows_that_are_none(rows):
 def test_single_rows_have_no_gradient_under_batch_statistics(policy):
     objective, _ = _objective("batch_norm", policy, ONE_CHUNK)
     with pytest.raises(
-        ValueError, match=f"batch_norm must be 'running' for the gradients of single rows; got '{policy}'"
+        ValueError, match=f"batch_norm must be 'running' for the gradients of single samples; got '{policy}'"
     ):
         objective.row_gradient_norms(ROWS)
 

@@ -250,7 +250,9 @@ class Skipped(nn.BatchNorm1d):
 @pytest.mark.parametrize("policy", ["batch", "population"])
 def test_normalisation_in_own_code_is_refused(layer, policy):
     module = net(layer, 1)
-    with pytest.raises(ValueError, match=f"batch_norm='{policy}' cannot be measured: layer '2', a {layer.__name__}"):
+    with pytest.raises(
+        ValueError, match=f"batch_norm='{policy}' cannot be used, because layer '2', a {layer.__name__}"
+    ):
         Objective(module, CE, vectors(), batch_norm=policy)
     X, y = vectors()
     f = Objective(module, CE, (X, y), batch_norm="running")
@@ -378,7 +380,7 @@ def test_layers_without_running_statistics(kind):
     for policy in ("batch", "population"):
         f = Objective(module, CE, (X, y), batch_norm=policy)
         assert f.value() == pytest.approx(expected, rel=1e-12)
-    with pytest.raises(ValueError, match="layer '2' has track_running_stats=False: use batch_norm='batch'"):
+    with pytest.raises(ValueError, match="layer '2' has track_running_stats=False; use batch_norm='batch'"):
         Objective(module, CE, (X, y), batch_norm="running")
 
 

@@ -115,14 +115,16 @@ def test_an_objective_is_returned_as_it_is():
     assert check_objective(objective) is objective
     assert check_objective(restricted) is restricted
     for extra in ({"X": X}, {"y": y}, {"max_samples": 3}):
-        with pytest.raises(TypeError, match="An Objective carries its own data; X, y and max_samples must be None"):
+        with pytest.raises(
+            TypeError, match="X, y and max_samples must be None with an Objective, because it holds its own data"
+        ):
             check_objective(objective, **extra)
 
 
 @pytest.mark.parametrize("missing", ["X", "y", "both"])
 def test_an_estimator_needs_data(missing):
     X, y = _data()
-    with pytest.raises(TypeError, match="X and y must be given beside an estimator"):
+    with pytest.raises(TypeError, match="X and y must be given with an estimator"):
         check_objective(NETS["NLLLoss"](), None if missing != "y" else X, None if missing != "X" else y)
 
 
@@ -277,7 +279,9 @@ def test_bad_max_samples(max_samples):
 @pytest.mark.parametrize("name", ["eps", "n_samples", "batchnorm"])
 def test_arguments_that_do_not_exist(name):
     pair = (torch.nn.Linear(3, 2), torch.nn.CrossEntropyLoss())
-    with pytest.raises(TypeError, match=f"^{name} is not an argument here; Objective takes batch_norm, chunk_size, "):
+    with pytest.raises(
+        TypeError, match=f"^{name} is not an option of Objective; its options are batch_norm, chunk_size, "
+    ):
         check_objective(pair, torch.zeros(8, 3), torch.arange(8) % 2, **{name: 1})
 
 

@@ -135,7 +135,9 @@ class OnlyMeans(nn.CrossEntropyLoss):
 def test_weights_need_the_loss_of_every_row():
     module, _, X, y = PROBLEMS["tanh"]()
     loss_fn = ModuleLoss(module, OnlyMeans())
-    with pytest.raises(TypeError, match=r"returns the loss of every row .* got a tensor of shape \(\) for 23 rows"):
+    with pytest.raises(
+        TypeError, match=r"returns the loss of every sample .* got a tensor of shape \(\) for 23 samples"
+    ):
         loss_fn(trainable_parameters(module), {}, Batch(X, y, weight=torch.ones(len(X))))
 
 

@@ -310,7 +310,7 @@ LAZY = {
 def test_lazy_modules(kind):
     module = LAZY[kind]()
     X, y = vectors()
-    with pytest.raises(ValueError, match="is lazy and gets its shape from the first batch: call the module on a few"):
+    with pytest.raises(ValueError, match="is lazy and gets its shape from the first batch; call the module on a few"):
         Objective(module, CE, (X, y))
     module(X.float())
     assert Objective(module, CE, (X, y), dtype=torch.float64).value() > 0
@@ -512,7 +512,7 @@ def test_other_ways_to_a_parameter_are_refused(build):
     f = Objective(module, CE, (X, y))
     assert f.value() == pytest.approx(CE(module(X), y).item(), rel=1e-12)  # at its own parameters it is right
     for call in (f.gradient, lambda: f.value(f.theta0 + 1), lambda: f.hvp(f.theta0), lambda: f.batch_gradient([0, 1])):
-        with pytest.raises(ValueError, match=r"module reaches its parameter .* by another way"):
+        with pytest.raises(ValueError, match=r"module does not reach its parameter .* through its attributes"):
             call()
 
 
@@ -603,7 +603,7 @@ def test_scripted_modules_are_refused(build):
 
 @pytest.mark.parametrize("build", [nn.DataParallel, lambda net: torch.compile(nn.DataParallel(net), backend="eager")])
 def test_data_parallel_is_refused(build):
-    with pytest.raises(ValueError, match=r"got a DataParallel: pass its \.module instead"):
+    with pytest.raises(ValueError, match=r"got a DataParallel; pass its \.module instead"):
         Objective(build(tanh_net()), CE, vectors())
 
 
@@ -695,7 +695,9 @@ def test_modules_that_cannot_be_evaluated_in_double_precision(how):
     f = Objective(module, CE, vectors())
     v = away(f)
     f.hvp(v)
-    assert "symmetric; not compared with finite differences, since in float64 the module says" in f.second_derivatives
+    assert (
+        "symmetric; not compared with finite differences, because in float64 the module raises" in f.second_derivatives
+    )
 
 
 # -- outputs -----------------------------------------------------------------------------------------------------------
@@ -733,7 +735,7 @@ def test_outputs(end):
 
 @pytest.mark.parametrize("end", [lambda out: {"scores": out}, lambda out: None, lambda out: (None, out)])
 def test_outputs_without_logits_are_refused(end):
-    with pytest.raises(TypeError, match="The module must return a tensor, a tuple whose first element is one, or"):
+    with pytest.raises(TypeError, match="The module must return a tensor, a tuple whose first element is a tensor, or"):
         Objective(made(lambda: Ends(end)), CE, vectors())
 
 
@@ -750,7 +752,7 @@ def test_outputs_without_logits_are_refused(end):
     ids=["shape", "index", "key", "attribute", "another function", "target"],
 )
 def test_what_does_not_fit_together_is_refused_in_one_sentence(module, criterion):
-    with pytest.raises(ValueError, match=r"must take the data, inputs|must be the same as input size"):
+    with pytest.raises(ValueError, match=r"must accept the data, inputs|must be the same as input size"):
         Objective(module, criterion, vectors())
 
 

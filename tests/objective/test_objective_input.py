@@ -43,14 +43,20 @@ def _make(module=None, criterion=None, X=None, y=None, **kwargs):
         ({"dtype": torch.float16}, r"dtype must be torch\.float32 or torch\.float64; got torch\.float16"),
         (
             {"module": nn.Linear(4, 3).half()},
-            r"module must have parameters in torch\.float32 or torch\.float64; got torch\.float16: pass dtype=",
+            r"module must have parameters in torch\.float32 or torch\.float64; got torch\.float16; pass dtype=",
         ),
-        ({"module": nn.Linear(4, 3).requires_grad_(False)}, "module must have at least one parameter that requires a"),
-        ({"module": nn.ReLU()}, "module must have at least one parameter that requires a gradient; it has none"),
-        ({"y": torch.zeros(3)}, "X and y must have the same number of rows; got 23 and 3"),
-        ({"X": torch.zeros(0, 4), "y": torch.zeros(0)}, "X must have at least one row; got none"),
-        ({"chunk_size": 1}, "batch_norm='batch' needs at least two rows in every chunk; got 23 rows in 23 chunks"),
-        ({"chunk_size": 1, "batch_norm": "population"}, "batch_norm='population' needs at least two rows in every"),
+        (
+            {"module": nn.Linear(4, 3).requires_grad_(False)},
+            "module must have at least one parameter with requires_grad=True",
+        ),
+        ({"module": nn.ReLU()}, "module must have at least one parameter with requires_grad=True; it has 0"),
+        ({"y": torch.zeros(3)}, "X and y must have the same number of samples; got 23 and 3"),
+        ({"X": torch.zeros(0, 4), "y": torch.zeros(0)}, "X must have at least one sample; got 0 samples"),
+        (
+            {"chunk_size": 1},
+            "batch_norm='batch' needs at least two samples in every chunk; got 23 samples in 23 chunks",
+        ),
+        ({"chunk_size": 1, "batch_norm": "population"}, "batch_norm='population' needs at least two samples in every"),
         (
             {"criterion": nn.CrossEntropyLoss(reduction="sum")},
             "criterion must have reduction='mean'; got reduction='su",
@@ -105,5 +111,5 @@ def test_weights_beside_a_loss_of_which_only_the_mean_is_known():
 
 @pytest.mark.parametrize("criterion", [len, abs, math.floor])
 def test_a_function_in_c_that_is_no_criterion(criterion):
-    with pytest.raises(ValueError, match=r"^module and criterion must take the data, .*argument"):
+    with pytest.raises(ValueError, match=r"^module and criterion must accept the data, .*argument"):
         Objective(nn.Linear(3, 2), criterion, (torch.zeros(8, 3), torch.arange(8) % 2))

@@ -56,7 +56,9 @@ def test_squared_distance_and_copies():
 @pytest.mark.parametrize("layer", ["0", "2", "2.inner"])
 def test_the_name_of_a_layer_is_not_a_pattern_of_its_parameters(layer):
     inner = nn.Sequential(OrderedDict(inner=nn.Linear(2, 2)))
-    with pytest.raises(ValueError, match=rf"matches none of '0.weight', .* Write '{layer}\.\*' for all parameters"):
+    with pytest.raises(
+        ValueError, match=rf"does not match any of '0.weight', .* Write '{layer}\.\*' for all parameters"
+    ):
         trainable_parameters(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), inner), layer)
 
 

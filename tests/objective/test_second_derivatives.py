@@ -190,8 +190,8 @@ def test_where_double_precision_is_not_possible():
         modules = [SingleOnly(function.apply) for function in (Square, Twisted)]
     right, wrong = (Objective(module, CE, vectors()) for module in modules)
     right.hvp(right.theta0)
-    assert right.second_derivatives.startswith("symmetric; not compared with finite differences, since in float64")
-    with pytest.raises(ValueError, match="wrong second derivatives: its Hessian is not symmetric"):
+    assert right.second_derivatives.startswith("symmetric; not compared with finite differences, because in float64")
+    with pytest.raises(ValueError, match="wrong second derivatives, because its Hessian is not symmetric"):
         wrong.hvp(wrong.theta0)
 
 

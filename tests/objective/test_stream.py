@@ -254,7 +254,7 @@ SHUFFLED = {
 @pytest.mark.parametrize("policy", ["batch", "population"])
 @pytest.mark.parametrize("how", SHUFFLED)
 def test_shuffling_is_refused_where_batch_statistics_depend_on_it(how, policy, data):
-    with pytest.raises(ValueError, match="this DataLoader shuffles: use shuffle=False, or pass its dataset"):
+    with pytest.raises(ValueError, match="this DataLoader shuffles; use shuffle=False, or pass its dataset"):
         Objective(norm_net(), CE, SHUFFLED[how](data()), batch_norm=policy)
     f = Objective(norm_net(), CE, SHUFFLED[how](data()), batch_norm="running")
     assert f.value() == pytest.approx(CE(norm_net().eval()(X), Y).item(), rel=1e-12)
@@ -324,7 +324,7 @@ class Augmented(Rows):
     ["torch", "numpy", "python", "own", "fresh", "seldom torch", "seldom numpy", "seldom python"],
 )
 def test_random_augmentation_is_refused(how, wrap):
-    with no_global_random_numbers(), pytest.raises(ValueError, match="Take random augmentation and shuffling out of"):
+    with no_global_random_numbers(), pytest.raises(ValueError, match="Remove random augmentation and shuffling from"):
         Objective(tanh_net(), CE, wrap(Augmented(how)))
 
 
@@ -349,10 +349,10 @@ BAD = {
     "empty": (lambda: TensorDataset(X[:0], Y[:0]), ValueError, "at least one sample; the Dataset is empty"),
     "empty loader": (lambda: DataLoader(Rows(), batch_sampler=[]), ValueError, "the DataLoader is empty"),
     "nothing streamed": (lambda: DataLoader(Streamed(), batch_size=50, drop_last=True), ValueError, "loader is empty"),
-    "iterable": (Streamed, TypeError, "a Dataset with a length and an index, or a DataLoader over this one"),
-    "no length": (NoLength, TypeError, "a Dataset with a length and an index, or a DataLoader over this one"),
+    "iterable": (Streamed, TypeError, "a Dataset with a length and an index, or a DataLoader over such a Dataset"),
+    "no length": (NoLength, TypeError, "a Dataset with a length and an index, or a DataLoader over such a Dataset"),
     "list": (lambda: [(X, Y)] * 3, TypeError, "data must be a pair .X, y., a Dataset or a DataLoader; got list"),
-    "three parts": (lambda: TensorDataset(X, Y, Y), TypeError, "got 3 parts. For any other batch, give a function"),
+    "three parts": (lambda: TensorDataset(X, Y, Y), TypeError, "got 3 parts. For any other batch, pass a function"),
     "a dict of other names": (
         lambda: Subset([{"image": x, "label": 0} for x in X], range(5)),
         TypeError,
@@ -363,9 +363,9 @@ BAD = {
     "two targets": (
         lambda: Subset([(x, (1, 2.0)) for x in X], range(5)),
         TypeError,
-        "The target of a batch must be one tensor",
+        "The target of a batch must be a single tensor",
     ),
-    "single samples": (lambda: DataLoader(Rows(), batch_size=None), ValueError, "one target a sample"),
+    "single samples": (lambda: DataLoader(Rows(), batch_size=None), ValueError, "one target for each sample"),
 }
 
 
@@ -379,7 +379,7 @@ def test_what_is_no_data(case):
 def test_one_sample():
     for data in (Rows(X[:1], Y[:1]), DataLoader(Rows(X[:1], Y[:1])), TensorDataset(X[:1], Y[:1])):
         assert Objective(tanh_net(), CE, data).value() == pytest.approx(CE(tanh_net()(X[:1]), Y[:1]).item())
-        with pytest.raises(ValueError, match="needs at least two rows in every chunk; got 1 rows in 1 chunks"):
+        with pytest.raises(ValueError, match="needs at least two samples in every chunk; got 1 samples in 1 chunks"):
             Objective(norm_net(), CE, data)
 
 
@@ -587,7 +587,7 @@ def test_losses_of_whole_batches_that_return_something_else():
     for returned in (1.0, None, torch.ones(9)):
         with pytest.raises((TypeError, ValueError), match="must return the mean loss"):
             Objective(tanh_net(), lambda module, batch, r=returned: r, DataLoader(Rows(), batch_size=9))
-    with pytest.raises(TypeError, match="a Dataset or a DataLoader for a function loss"):
+    with pytest.raises(TypeError, match="a Dataset or a DataLoader if the loss is a function loss"):
         Objective(tanh_net(), sample_loss, (X, Y))
 
 
@@ -755,5 +755,5 @@ def test_a_sum_over_the_batch_is_refused(kind):
         return nn.functional.cross_entropy(module(inputs), target, reduction="sum")
 
     samples = [{"x": a, "y": b} if kind == "dict" else (a, b) for a, b in zip(X, y, strict=True)]
-    with pytest.raises(ValueError, match="must return the mean loss of the batch; it returns a sum"):
+    with pytest.raises(ValueError, match="must return the mean loss of the batch, but it returns a sum"):
         Objective(module, loss, DataLoader(samples, batch_size=16))

@@ -83,7 +83,9 @@ def test_dtype_follows_the_origin_and_the_draw_is_the_same():
 
 @pytest.mark.parametrize("dim", [0, 18, 2.0, True, "3", None])
 def test_bad_dim(dim):
-    with pytest.raises(ValueError, match="subspace_dim must be an integer between 1 and the 17 parameters; got "):
+    with pytest.raises(
+        ValueError, match="subspace_dim must be an integer between 1 and 17, the number of parameters; got "
+    ):
         random_subspace(_origin(), dim)
 
 

@@ -106,7 +106,7 @@ def test_two_targets_of_which_the_first_has_no_weight():
     module, criterion, X, y = PLAIN["tanh"]()
     params = trainable_parameters(module)
     batch = Batch(X, y, mix=Mix(y, torch.ones(len(y))))
-    with pytest.raises(ValueError, match=r"batch\.weight must say what the first target counts for"):
+    with pytest.raises(ValueError, match=r"batch\.weight must hold the weight of the first target"):
         ModuleLoss(module, criterion, params)(params, {}, batch)
 
 

@@ -135,5 +135,5 @@ def test_options_that_are_no_defaults_of_the_optimiser():
 
 
 def test_another_error_of_the_optimiser_is_its_own():
-    with pytest.raises(ValueError, match=r"^optimizer__momentum must be as SGD takes it: Invalid momentum value"):
+    with pytest.raises(ValueError, match=r"^optimizer__momentum must be valid for SGD: Invalid momentum value"):
         small(net=Mlp, optimizer=torch.optim.SGD, optimizer__momentum=-1.0).fit(X, Y)

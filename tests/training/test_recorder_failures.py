@@ -126,7 +126,11 @@ BAD = {
     "nan": ({"datasets": {"a": (X * np.nan, Y)}}, ValueError, r"datasets\['a'\]: Input X contains NaN"),
     "batch_norm": ({"datasets": {"a": (X, Y)}, "batch_norm": "mean"}, ValueError, "batch_norm must be one of"),
     "chunk_size": ({"datasets": {"a": (X, Y)}, "chunk_size": 0}, ValueError, "chunk_size must be an integer of at"),
-    "chunks of 1": ({"datasets": {"a": (X, Y)}, "chunk_size": 1}, ValueError, "needs at least two rows in every chunk"),
+    "chunks of 1": (
+        {"datasets": {"a": (X, Y)}, "chunk_size": 1},
+        ValueError,
+        "needs at least two samples in every chunk",
+    ),
     "max_samples": ({"datasets": {"a": (X, Y)}, "max_samples": 0}, ValueError, "max_samples must be None, an integer"),
     "random_state": ({"random_state": None}, ValueError, "random_state must be an integer of at least 0; got None."),
     "measurements": ({"measurements": [len]}, TypeError, "measurements must be None or a dict with names as keys"),

@@ -100,11 +100,11 @@ def test_bad_input(fitted):
         ValueError, match=r"estimators\['SB'\] must have records of 'valid_accuracy', which datasets asks for; got"
     ):
         draw(fitted, datasets=("valid",))
-    with pytest.raises(TypeError, match="estimators must be a dict of names to fitted estimators; got list"):
+    with pytest.raises(TypeError, match="estimators must be a dict that maps names to fitted estimators; got list"):
         draw(list(fitted.values()))
-    with pytest.raises(TypeError, match="got an empty one"):
+    with pytest.raises(TypeError, match="got an empty dict"):
         draw({})
     with pytest.raises(ValueError, match="recorder must be the name of a TrainingRecorder"):
         draw(fitted, recorder="other")
-    with pytest.raises(ValueError, match=r"under one batch-norm policy; got \['batch', 'running'\]"):
+    with pytest.raises(ValueError, match=r"under the same batch-norm policy; got \['batch', 'running'\]"):
         draw({**fitted, "running": _fit(8, batch_norm="running")})
