@@ -77,11 +77,10 @@ def faults(text: str, complete: bool = True, folder: Path = FOLDER) -> list[str]
     found = []
     for block in PRINTED.finditer(text):
         strings = " ".join(_evaluated(block[1], block[2], "", folder)).split()
-        printed = block["text"] if block["quote"] is None else QUOTE_SIGNS.sub("", block["quote"])
-        if strings != printed.split():
-            found.append(
-                f"line {text.count(chr(10), 0, block.start('text' if block['quote'] is None else 'quote')) + 1}: the text is not that of {block[1]}"
-            )
+        kind = "text" if block["quote"] is None else "quote"
+        if strings != QUOTE_SIGNS.sub("", block[kind]).split():
+            line = text.count("\n", 0, block.start(kind)) + 1
+            found.append(f"line {line}: the text is not that of {block[1]}")
     for section in _sections(PRINTED.sub(lambda block: re.sub(r"[^\n]+", "", block[0]), text)):
         excused = any("**No record.**" in block.text for block in section)
         for block in section:
