@@ -129,9 +129,9 @@ def test_interrupted(capsys, table, no_picture, monkeypatch, command, n):
         assert found.lines[-1] == content(table)["answers"][0]
         assert any("Interrupted" in line for line in found.lines)
     else:
-        assert found.lines[-1] == "Interrupted before the first fit had finished."
+        assert found.lines[-1] == "Interrupted before the first fit finished."
 
 
 def test_a_missing_file(capsys):
     for command in ("compare", "explain"):
-        assert refused(capsys, command, "no.csv") == "no.csv: there is no such file."
+        assert refused(capsys, command, "no.csv") == "no.csv: the file does not exist."
