@@ -498,7 +498,7 @@ def _cost(model: Any, setting: Setting, settings: dict[str, Any], n_jobs: int | 
 
 
 class BranchedCriticalBatchSize(Result):
-    """What `branched_critical_batch_size` found; ``print`` it.
+    """Result of `branched_critical_batch_size`; ``print`` shows it.
 
     Attributes
     ----------
@@ -516,7 +516,7 @@ class BranchedCriticalBatchSize(Result):
     noise_scales : dict
         By checkpoint, an `Estimate` of the gradient noise scale, near which a batch takes twice the samples.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     def __init__(self, records: list[dict[str, Any]], settings: dict[str, Any], interrupted: bool = False) -> None:
@@ -576,7 +576,7 @@ class BranchedCriticalBatchSize(Result):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         s = self.settings
         n_all = (len(s["checkpoints"]) - len(s["lost"])) * len(self.batch_sizes) * s["n_orders"]
         labelled = {

@@ -180,7 +180,7 @@ class GapReport(Result):
     settings : dict
         The reference, the metrics, the folds.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class GapReport(Result):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         s, gaps = self.settings, self.gaps()
         return [
             *self._on_fits(),

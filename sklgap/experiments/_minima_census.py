@@ -83,11 +83,11 @@ def minima_census(
     Parameters
     ----------
     estimator : LBGapClassifier, or a pipeline that ends in one
-        Cloned for every fit.
+        Estimator that is cloned for every fit.
     X, y : array-like
         Training data.
     X_test, y_test : array-like
-        Test data: evaluated once per fitted model, never used for a choice.
+        Test data. Every fitted model is evaluated on them once; no choice uses them.
     regimes : sequence or dict, default=("SB", "LB")
         Values of ``batch_regime``, or a dict from label to parameter overrides, as for `compare_regimes`.
     inits : sequence or dict, default=("glorot_uniform", "torch")
@@ -109,12 +109,19 @@ def minima_census(
         by nothing else before ``max_epochs``: minima of more nearly equal loss. None: the estimator's stopping rule.
     epsilon : float, default=1e-3
         Box size of the sharpness (the paper: 1e-3 and 5e-4).
-    batch_norm, max_samples, solver, scoring
-        What is measured; `Measurement` explains them.
+    batch_norm, max_samples, solver, scoring : see `Measurement`
+        What is measured on every model.
     measurement : Measurement, default=None
-        All of these at once, with one ``epsilon`` and one entry of ``subspace_dims``.
-    random_state, n_jobs, memory, verbose
-        As in every experiment; `sklgap.experiments` explains them.
+        All of these parameters in one object, with one ``epsilon`` and one entry of ``subspace_dims``.
+    random_state : int, RandomState or None, default=None
+        Source of all random numbers. An int makes the result repeatable.
+    n_jobs : int or None, default=None
+        Number of fits that run at the same time, as in scikit-learn.
+    memory : str, Path or None, default=None
+        Folder in which finished work is saved, and from which it is loaded in the next run.
+    verbose : int, default=1
+        0 is silent; 1 prints the expected cost and shows a progress bar. `sklgap.experiments` explains these four
+        parameters.
 
     Returns
     -------
@@ -125,9 +132,9 @@ def minima_census(
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, before anything is trained.
+        If a parameter is outside its allowed values. This is raised before anything is trained.
     TypeError
-        For an estimator that is not an `LBGapClassifier` and does not end in one.
+        If the estimator is not an `LBGapClassifier` and does not end in one.
 
     See Also
     --------
@@ -243,7 +250,7 @@ class Contrast:
 
 
 class MinimaCensus(Records):
-    """What `minima_census` found; ``print`` it.
+    """Result of `minima_census`; ``print`` shows it.
 
     Attributes
     ----------
@@ -255,7 +262,7 @@ class MinimaCensus(Records):
     labels : list of str
         All groups as text, such as "LB, torch". Everywhere a label may be given as a group.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     def __init__(
@@ -343,7 +350,7 @@ class MinimaCensus(Records):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         s, contrasts = self.settings, self.contrasts()
         by_label = {label: self._of(label) for label in self.done}
         converged = {label: [record["converged"] for record in records] for label, records in by_label.items()}

@@ -45,7 +45,7 @@ def run_paired_trials(
     Parameters
     ----------
     estimator : estimator
-        Cloned for every fit.
+        Estimator that is cloned for every fit.
     arms : dict of str to dict
         The parameters of the classifier in each setting, by its label. In a trial all start from one seed.
     data : tuple

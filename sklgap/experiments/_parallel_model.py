@@ -113,7 +113,7 @@ class ParallelModel(Result):
     records : list of dict
         One per batch size.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     def __init__(self, batch_sizes: np.ndarray, updates_by_trial: np.ndarray, reference: int) -> None:
@@ -173,7 +173,7 @@ class ParallelModel(Result):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         n_trials = self.settings["n_trials"]
         missed = [
             f"{r['batch_size']:,.0f} ({n_trials - r['n_reached']} of {n_trials})"

@@ -203,7 +203,7 @@ class RankedMeasure:
 
 
 class MeasureRanking(Result):
-    """What `rank_measures` found; ``print`` it.
+    """Result of `rank_measures`; ``print`` shows it.
 
     Attributes
     ----------
@@ -215,7 +215,7 @@ class MeasureRanking(Result):
         One per measure and kind of pairs: ``measure``, ``pairs`` ("plain", "granulated", the name of a hyper-parameter,
         or "within"), ``tau``, ``low``, ``high``, ``n_minima`` and ``n_trials``.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     def __init__(
@@ -358,7 +358,7 @@ class MeasureRanking(Result):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         conditioned = {name: getattr(measure, self._conditioned) for name, measure in self.measures.items()}
         return [
             *(["The census was interrupted: the minima that it has are ranked."] if self.interrupted else []),

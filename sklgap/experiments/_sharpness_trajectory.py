@@ -72,7 +72,7 @@ def sharpness_trajectory(
     Parameters
     ----------
     estimator : LBGapClassifier, or a pipeline that ends in one
-        Cloned for every fit.
+        Estimator that is cloned for every fit.
     X, y : array-like
         Training data.
     regimes : sequence or dict, default=("SB", "LB")
@@ -87,13 +87,20 @@ def sharpness_trajectory(
         Measure also when so many updates have been made; see `sklgap.TrainingRecorder`.
     epsilon : float, default=1e-3
         Box size of the sharpness (the paper: 1e-3 and 5e-4).
-    batch_norm, max_samples, solver
-        What is measured; `Measurement` explains them. The loss is measured on the same samples as sharpness, here on
+    batch_norm, max_samples, solver : see `Measurement`
+        What is measured on every model. The loss is measured on the same samples as sharpness, here on
         1,000 by default.
     measurement : Measurement, default=None
         All of these at once, with one ``epsilon``, one entry of ``subspace_dims`` and without ``scoring``.
-    random_state, n_jobs, memory, verbose
-        As in every experiment; `sklgap.experiments` explains them.
+    random_state : int, RandomState or None, default=None
+        Source of all random numbers. An int makes the result repeatable.
+    n_jobs : int or None, default=None
+        Number of fits that run at the same time, as in scikit-learn.
+    memory : str, Path or None, default=None
+        Folder in which finished work is saved, and from which it is loaded in the next run.
+    verbose : int, default=1
+        0 is silent; 1 prints the expected cost and shows a progress bar. `sklgap.experiments` explains these four
+        parameters.
 
     Returns
     -------
@@ -104,9 +111,9 @@ def sharpness_trajectory(
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, before anything is trained.
+        If a parameter is outside its allowed values. This is raised before anything is trained.
     TypeError
-        For an estimator that is not an `LBGapClassifier` and does not end in one.
+        If the estimator is not an `LBGapClassifier` and does not end in one.
 
     See Also
     --------
@@ -209,7 +216,7 @@ def _train(
 
 
 class SharpnessTrajectory(Trajectory):
-    """What `sharpness_trajectory` found; ``print`` it.
+    """Result of `sharpness_trajectory`; ``print`` shows it.
 
     Attributes
     ----------
@@ -219,7 +226,7 @@ class SharpnessTrajectory(Trajectory):
     labels : list of str
         The regimes with a finished training; the others are compared with the first.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     # -- statistics ------------------------------------------------------------------------------------------------
@@ -267,7 +274,7 @@ class SharpnessTrajectory(Trajectory):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         s, levels = self.settings, self.levels() if len(self.labels) > 1 else []
         n_done = sum(len(self.curves(label)) for label in self.labels)
         found = notes.interrupted(self.interrupted, n_done, self.n_regimes * s["n_trials"])

@@ -101,8 +101,15 @@ def stability_trajectory(
         Largest residual of an eigenpair, relative to the eigenvalue, which is then right to that share or better.
     max_iter : int, default=None
         Hessian-vector products allowed for a record; None: 200 and 20 per eigenvalue.
-    random_state, n_jobs, memory, verbose
-        As in every experiment; `sklgap.experiments` explains them.
+    random_state : int, RandomState or None, default=None
+        Source of all random numbers. An int makes the result repeatable.
+    n_jobs : int or None, default=None
+        Number of fits that run at the same time, as in scikit-learn.
+    memory : str, Path or None, default=None
+        Folder in which finished work is saved, and from which it is loaded in the next run.
+    verbose : int, default=1
+        0 is silent; 1 prints the expected cost and shows a progress bar. `sklgap.experiments` explains these four
+        parameters.
 
     Returns
     -------
@@ -117,7 +124,7 @@ def stability_trajectory(
         (``train_split``), an optimiser whose threshold is not known, and remedies and callbacks that change the
         gradient, such as gradient clipping. ``threshold=None`` takes any optimiser, remedy and callback.
     TypeError
-        For an estimator that is not an `LBGapClassifier` and does not end in one.
+        If the estimator is not an `LBGapClassifier` and does not end in one.
 
     See Also
     --------
@@ -262,7 +269,7 @@ def _train(
 
 
 class StabilityTrajectory(Trajectory):
-    """What `stability_trajectory` found; ``print`` it.
+    """Result of `stability_trajectory`; ``print`` shows it.
 
     Attributes
     ----------
@@ -274,7 +281,7 @@ class StabilityTrajectory(Trajectory):
     labels : list of str
         The regimes with a finished training.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     # -- statistics ------------------------------------------------------------------------------------------------
@@ -324,7 +331,7 @@ class StabilityTrajectory(Trajectory):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         s = self.settings
         n_done = sum(len(self.trials_of(label)) for label in self.labels)
         found = notes.interrupted(self.interrupted, n_done, self.n_regimes * s["n_trials"])

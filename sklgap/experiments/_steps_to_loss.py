@@ -66,8 +66,9 @@ def steps_to_loss(
     Parameters
     ----------
     estimator : LBGapClassifier, or a pipeline that ends in one
-        Cloned for every training. Its ``max_epochs`` must let the largest batch get there, which may have a single
-        update an epoch, and its ``tol`` and ``n_iter_no_change`` must not end the training before.
+        Estimator that is cloned for every training. Its ``max_epochs`` must be large enough for the largest batch,
+        which may make a single update per epoch, to reach the target. Its ``tol`` and ``n_iter_no_change`` must not end
+        the training before that.
     X, y : array-like
         Training data.
     batch_sizes : sequence of int or float
@@ -83,8 +84,15 @@ def steps_to_loss(
         Batch-norm policy of the loss.
     max_samples : int, float or None, default=2000
         Training samples that the loss is measured on: their number, or a fraction in (0, 1]. None: all.
-    random_state, n_jobs, memory, verbose
-        As in every experiment; `sklgap.experiments` explains them.
+    random_state : int, RandomState or None, default=None
+        Source of all random numbers. An int makes the result repeatable.
+    n_jobs : int or None, default=None
+        Number of fits that run at the same time, as in scikit-learn.
+    memory : str, Path or None, default=None
+        Folder in which finished work is saved, and from which it is loaded in the next run.
+    verbose : int, default=1
+        0 is silent; 1 prints the expected cost and shows a progress bar. `sklgap.experiments` explains these four
+        parameters.
 
     Returns
     -------
@@ -94,9 +102,9 @@ def steps_to_loss(
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, or a target that the initial weights have reached.
+        If a parameter is outside its allowed values, or if the initial weights have already reached the target.
     TypeError
-        For an estimator that is not an `LBGapClassifier` and does not end in one.
+        If the estimator is not an `LBGapClassifier` and does not end in one.
 
     See Also
     --------
@@ -195,7 +203,7 @@ class StepsToLoss(Result):
         ``trial``, ``seed``, ``n_steps``, ``reached``, ``chosen`` (whether its rate is the one of the size),
         ``lowest_loss``, ``n_updates_trained``.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     def __init__(self, records: list[dict[str, Any]], settings: dict[str, Any], interrupted: bool = False) -> None:
@@ -227,7 +235,7 @@ class StepsToLoss(Result):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         sizes = self.settings["batch_sizes"]
         reached = {f"batches of {size:,}": [r["reached"] for r in self._chosen(size)] for size in sizes}
         tried = self.settings["learning_rates"]

@@ -122,7 +122,7 @@ class StepsTradeoff(Result):
     records : list of dict
         One per training fitted to: ``batch_size``, ``n_steps``, ``fitted``.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class StepsTradeoff(Result):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         size, found = self.critical_batch_size, []
         if not size.has_interval:
             found.append("There is no interval: two trainings fit exactly, or the batch sizes bound nothing.")

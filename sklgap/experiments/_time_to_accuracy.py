@@ -148,7 +148,7 @@ class TimeToAccuracy(Result):
     settings : dict
         ``target``, ``quantity``, ``reference``, and how the quantity is read.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     # -- statistics ------------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ class TimeToAccuracy(Result):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         reached = {label: self.values(label, "reached") == 1 for label in self.labels}
         sizes = [len(values) for values in reached.values()]
         found = notes.not_reached(reached)

@@ -106,12 +106,19 @@ def warm_start_curve(
         ``max_epochs`` of the large-batch trainings (100: Keskar et al.); None: the estimator's.
     n_trials : int, default=5
         Starting points. In a trial all trainings have one ``random_state``.
-    epsilon, subspace_dims, batch_norm, max_samples, solver, scoring
-        What is measured; `Measurement` explains them. Sharpness is measured after the large batch.
+    epsilon, subspace_dims, batch_norm, max_samples, solver, scoring : see `Measurement`
+        What is measured on every model. Sharpness is measured after the large batch.
     measurement : Measurement, default=None
-        All of these at once.
-    random_state, n_jobs, memory, verbose
-        As in every experiment; `sklgap.experiments` explains them.
+        All of these parameters in one object.
+    random_state : int, RandomState or None, default=None
+        Source of all random numbers. An int makes the result repeatable.
+    n_jobs : int or None, default=None
+        Number of fits that run at the same time, as in scikit-learn.
+    memory : str, Path or None, default=None
+        Folder in which finished work is saved, and from which it is loaded in the next run.
+    verbose : int, default=1
+        0 is silent; 1 prints the expected cost and shows a progress bar. `sklgap.experiments` explains these four
+        parameters.
 
     Returns
     -------
@@ -122,9 +129,9 @@ def warm_start_curve(
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, before anything is trained.
+        If a parameter is outside its allowed values. This is raised before anything is trained.
     TypeError
-        For an estimator that is not an `LBGapClassifier` and does not end in one.
+        If the estimator is not an `LBGapClassifier` and does not end in one.
 
     See Also
     --------
@@ -232,7 +239,7 @@ def warm_start_curve(
 
 
 class WarmStartCurve(Records):
-    """What `warm_start_curve` found; ``print`` it.
+    """Result of `warm_start_curve`; ``print`` shows it.
 
     Attributes
     ----------
@@ -247,7 +254,7 @@ class WarmStartCurve(Records):
     labels : list of str
         The same as text. Everywhere a label may be given as a number: ``curve.values(5, "test_accuracy")``.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     def __init__(
@@ -305,7 +312,7 @@ class WarmStartCurve(Records):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         s, last = self.settings, self._last()
         small, large, scratch = s["small"], s["large"], f"{s['large']} from scratch"
         names = {label: f"{large} after {count(int(label), f'{small} epoch')}" for label in self.done}
