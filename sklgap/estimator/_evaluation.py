@@ -20,8 +20,8 @@ from sklgap.objective._tensors import as_tensor
 from sklgap.training._dtypes import floating_dtype
 from sklgap.training._loaders import dense
 
-# Rows evaluated at once. The outputs of so many rows of a convolution do not fit into a processor's cache: fewer of
-# images are faster.
+# Samples evaluated at once. Fewer images are faster, because the outputs of a convolution for many images do not fit
+# into a processor's cache.
 ROWS, IMAGES = 1000, 100
 
 
@@ -51,7 +51,7 @@ def recompute_batch_norm(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> f
     first = next(module.parameters())
     try:
         with undisturbed():
-            # One pass needs no copy of the rows in the order of the chunks. The module has been tried before the
+            # One pass needs no copy of the samples in the order of the chunks. The module was checked before the
             # training.
             data = ArrayData((X, y), CHUNK_SIZE, floating_dtype(module), first.device, passes="few")
             f = Objective(module, count, data, batch_norm="population", check=False)
