@@ -18,8 +18,8 @@ from sklgap.inspection import recorded
 from sklgap.objective._check import drawn_samples
 from sklgap.training import TrainingRecorder
 
-# An epoch's training loss is a mean over the epoch, of batches in training mode. Training goes on until it is so far
-# below the target that the loss recorded must have reached it.
+# An epoch's training loss is a mean over batches in training mode. Training continues until it is below this fraction
+# of the target, so that the recorded loss has reached the target.
 BELOW = 0.8
 _RECORDER = "recorded_training"
 

@@ -184,8 +184,8 @@ def function_settings(train: Any, random_state: Any) -> dict[str, Any]:
 def say_cost(train: Any, n_calls: int) -> dict[str, Any]:
     """Print and return how often a function will be called."""
     print(
-        f"cost: {n_calls:,} trainings by {name_of(train)}. How long one takes is not known before the first has "
-        "finished: the progress bar says it then."
+        f"cost: {n_calls:,} trainings by {name_of(train)}. The progress bar shows the expected time after the first "
+        "training."
     )
     return {"n_fits": n_calls}
 
