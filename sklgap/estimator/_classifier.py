@@ -232,11 +232,11 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns of X, if it has them.
     n_iter_ : int
-            Number of epochs trained.
-        n_updates_ : int
-            Number of optimiser steps made.
-        n_threads_ : int
-            Number of threads that the last fit used.
+        Number of epochs trained.
+    n_updates_ : int
+        Number of optimiser steps made.
+    n_threads_ : int
+        Number of threads that the last fit used.
     train_loss_ : float
         Training loss of the last epoch, in training mode: the mean over the batches of the epoch, with samples weighted
         by their sample weights.
@@ -489,7 +489,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         Parameters
         ----------
         X : array-like or tensor of the shape seen in fit
-                    Inputs.
+            Inputs.
 
         Returns
         -------

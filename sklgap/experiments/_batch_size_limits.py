@@ -40,7 +40,7 @@ def batch_size_limits(
     Returns
     -------
     BatchSizeLimits
-            The limits; ``print`` shows them as a table, and ``int`` is the smallest one.
+        The limits; ``print`` shows them as a table, and ``int`` is the smallest one.
 
     Raises
     ------

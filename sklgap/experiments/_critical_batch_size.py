@@ -90,7 +90,7 @@ def critical_batch_size(
         critical batch size, grows as the loss falls. None means the whole training, up to the stopping rule of the
         estimator.
     n_trials : int, default=3
-            Number of trials, each with its own starting point.
+        Number of trials, each with its own starting point.
     n_batches : int, default=50
         Number of mini-batches for each measurement of the noise. The noise is measured at 0 updates, four times per
         doubling of the updates, and at the end.

@@ -42,15 +42,15 @@ class Estimate:
     Attributes
     ----------
     value : float
-            The estimate; NaN if it is not defined.
-        low, high : float
-            Ends of the interval. An end is infinite if the trials do not bound it, and NaN if it is unknown.
-        n : int
-            Number of trials behind the estimate.
-        covers : str
-            The variation that the interval covers, such as "new seeds".
-        level : float
-            Share of such intervals that contain the true value.
+        The estimate; NaN if it is not defined.
+    low, high : float
+        Ends of the interval. An end is infinite if the trials do not bound it, and NaN if it is unknown.
+    n : int
+        Number of trials behind the estimate.
+    covers : str
+        The variation that the interval covers, such as "new seeds".
+    level : float
+        Share of such intervals that contain the true value.
     """
 
     value: float
@@ -330,7 +330,7 @@ def bootstrap_components(
         Function ``score(y, predictions)``, or ``score(y, predictions, sample_weight=...)`` if it accepts weights, like
         the functions of `sklearn.metrics`.
     y : array-like of shape (n_rows,)
-            Class labels.
+        Class labels.
     reference, other : sequences of n_trials array-likes of shape (n_rows, ...)
         Saved predictions of each trial: labels, or other inputs of the score.
     n_resamples : int, default=200
@@ -598,17 +598,17 @@ class LossTest:
     Attributes
     ----------
     lost : float
-            Mean of the reference minus the other.
-        bound : float
-            Upper confidence bound of ``lost``; infinite if the trials show nothing.
-        p_value : float
-            p value of the hypothesis that the margin or more is lost; NaN if the trials show nothing.
-        n_trials : int
-            Number of paired trials.
-        worst : float
-            The largest loss of a single trial.
-        n_failed : int
-            Number of trials that lost more than five margins.
+        Mean of the reference minus the other.
+    bound : float
+        Upper confidence bound of ``lost``; infinite if the trials show nothing.
+    p_value : float
+        p value of the hypothesis that the margin or more is lost; NaN if the trials show nothing.
+    n_trials : int
+        Number of paired trials.
+    worst : float
+        The largest loss of a single trial.
+    n_failed : int
+        Number of trials that lost more than five margins.
     shown : bool
         Whether the bound is below the margin and no trial failed.
     """

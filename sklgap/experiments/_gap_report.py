@@ -68,7 +68,7 @@ def gap_report(
     Returns
     -------
     GapReport
-            The report; ``print`` shows it as a table with notes.
+        The report; ``print`` shows it as a table with notes.
 
     Raises
     ------

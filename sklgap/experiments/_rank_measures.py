@@ -180,17 +180,17 @@ class RankedMeasure:
     Attributes
     ----------
     name : str
-            Name of the measure.
-        n_minima : int
-            Number of minima with a finite measure and a finite test score.
-        plain : Estimate
-            Tau over all pairs of minima.
-        granulated : Estimate
-            Tau over pairs of one trial that differ in one hyper-parameter alone: the mean of ``axes``.
-        axes : dict of str to Estimate
-            Tau over pairs that differ in this hyper-parameter alone, for each hyper-parameter with several values.
-        within : Estimate
-            Tau over pairs with equal hyper-parameters, which differ in the seed alone: the mean over settings.
+        Name of the measure.
+    n_minima : int
+        Number of minima with a finite measure and a finite test score.
+    plain : Estimate
+        Tau over all pairs of minima.
+    granulated : Estimate
+        Tau over pairs of one trial that differ in one hyper-parameter alone: the mean of ``axes``.
+    axes : dict of str to Estimate
+        Tau over pairs that differ in this hyper-parameter alone, for each hyper-parameter with several values.
+    within : Estimate
+        Tau over pairs with equal hyper-parameters, which differ in the seed alone: the mean over settings.
     """
 
     name: str

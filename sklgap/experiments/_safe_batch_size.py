@@ -46,11 +46,11 @@ class NonInferiority:
     p_value : float
         p value of the hypothesis that the margin or more is lost; NaN if there is no bound.
     n_trials : int
-            Number of paired trials.
-        worst : float
-            The largest loss of a single trial; infinite if a trial has no finite score.
-        n_failed : int
-            Number of trials that lost more than five margins, or have no finite score.
+        Number of paired trials.
+    worst : float
+        The largest loss of a single trial; infinite if a trial has no finite score.
+    n_failed : int
+        Number of trials that lost more than five margins, or have no finite score.
     shown : bool
         Whether the bound is below the margin and no trial failed.
     """

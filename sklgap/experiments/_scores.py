@@ -97,7 +97,7 @@ def check_scoring(scoring: Any) -> tuple[Score, ...]:
     Raises
     ------
     WrongArgument
-            If ``scoring`` is anything else.
+        If ``scoring`` is anything else.
     """
     if scoring is None:
         return (Score(ACCURACY),)

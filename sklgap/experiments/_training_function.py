@@ -87,9 +87,9 @@ def check_beside(experiment: Callable[..., Any], given: Mapping[str, Any], taken
         The public function.
     given : mapping
         Its arguments by name.
-            taken : sequence of str
-                Further parameters of this experiment that a training function accepts. All others must have their
-                defaults.
+    taken : sequence of str
+        Further parameters of this experiment that a training function accepts. All others must have their
+        defaults.
     """
     others = given_beside(experiment, given, [name for name in given if name not in (*_TAKEN, *taken)])
     if others:

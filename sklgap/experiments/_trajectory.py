@@ -69,19 +69,19 @@ def train_along(
     Parameters
     ----------
     classifier : LBGapClassifier
-            Classifier that is cloned.
-        trial : Trial
-            Parameters and seed of the training.
-        train, evaluated : tuple
-            X and y to train on, and X and y on which the training loss is measured.
-        measurements : dict
-            As in `TrainingRecorder`.
-        moments : Moments
-            When to measure.
-        batch_norm : str
-            Batch-norm policy of the training loss.
-        name : str
-            Name of the recorder among the callbacks.
+        Classifier that is cloned.
+    trial : Trial
+        Parameters and seed of the training.
+    train, evaluated : tuple
+        X and y to train on, and X and y on which the training loss is measured.
+    measurements : dict
+        As in `TrainingRecorder`.
+    moments : Moments
+        When to measure.
+    batch_norm : str
+        Batch-norm policy of the training loss.
+    name : str
+        Name of the recorder among the callbacks.
     """
     recorder = TrainingRecorder(
         {"train": evaluated},

@@ -56,13 +56,13 @@ def run_trials(
     Parameters
     ----------
     estimator : estimator
-            Estimator that is cloned for every trial.
-        trials : sequence of Trial
-            Trials to fit, in this order.
-        parts : dict of str to (X, y)
-            "train", and further data that models are evaluated on; `TrialData` if several runs share them.
-        measuring : Measuring
-            What to measure on each model.
+        Estimator that is cloned for every trial.
+    trials : sequence of Trial
+        Trials to fit, in this order.
+    parts : dict of str to (X, y)
+        "train", and further data that models are evaluated on; `TrialData` if several runs share them.
+    measuring : Measuring
+        What to measure on each model.
     n_jobs, verbose, memory
         As in the experiments.
     keep_estimators : bool, default=True
