@@ -553,9 +553,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
 
     @property
     def module_(self) -> nn.Module:
-        """The trained module, read from ``net_``, so that a pickle holds it only once and can move it between
-        devices.
-        """
+        """The trained module of ``net_``. A pickle holds it once, and can move it between devices."""
         return self.net_.module_
 
     @property

@@ -208,9 +208,7 @@ def _try_optimizer(net: TrainingNet, module: nn.Module) -> None:
 
 
 def _check_outputs(module: nn.Module, X: torch.Tensor, n_classes: int) -> torch.Tensor:
-    """Return the outputs for two samples, checked: one output per class, repeatable, and independent of other
-    samples.
-    """
+    """Return the outputs for two samples, checked: one per class, repeatable, independent of other samples."""
     # An instance-norm layer without statistics does not count as batch norm.
     if any(layer.running_mean is None for layer in batch_norm_layers(module).values()):
         raise ValueError(

@@ -1,5 +1,4 @@
-"""Experiments on the batch size: comparisons of regimes and remedies, the largest safe batch size, the critical batch
-size.
+"""Experiments on the batch size: comparisons of regimes and remedies, the safe and the critical batch size.
 
 A `Measurement` says what an experiment measures on every model. Four parameters are the same in all experiments.
 

@@ -687,8 +687,7 @@ def _tuning_record(outcome: Outcome, size: int, rate: float) -> dict[str, Any]:
 
 
 def _best_rate(tuning: list[dict[str, Any]], score: str = "accuracy") -> float:
-    """Return the learning rate with the best mean validation score, and among equal ones with the smallest validation
-    loss.
+    """Return the learning rate with the best mean validation score; among equal ones, that of the smallest loss.
 
     ``tuning`` holds the records of one batch size. If a training function returns no loss, the smallest of equal rates
     is returned.

@@ -1,6 +1,4 @@
-"""``branched_critical_batch_size``: the largest batch size that loses nothing from a checkpoint on (Merrill et al.
-2025).
-"""
+"""``branched_critical_batch_size``: the largest batch size that loses nothing from a checkpoint on."""
 
 import inspect
 import math
@@ -363,9 +361,7 @@ def _of_estimator(
     common: dict[str, Any],
     random_state: int | np.random.RandomState | None,
 ) -> tuple[Any, Setting, dict[str, Any], list[int]]:
-    """Return the classifier of the run, the common settings of its branches, the settings of the result, and the
-    seeds.
-    """
+    """Return the classifier of the run, the settings of its branches and of the result, and the seeds."""
     X, y, X_valid, y_valid = data
     n = len(y)
     classifier = check_classifier(estimator)
@@ -554,9 +550,7 @@ class BranchedCriticalBatchSize(Result):
     # -- statistics ------------------------------------------------------------------------------------------------
 
     def losses(self, checkpoint: Any) -> np.ndarray:
-        """Return the held-out losses, an array of shape (n_sizes, n_orders), with NaN for branches that did not
-        finish.
-        """
+        """Return the held-out losses, an array of shape (n_sizes, n_orders), NaN for unfinished branches."""
         if checkpoint not in self._losses:
             raise ValueError(
                 f"checkpoint must be one of {listed([str(one) for one in self._losses])}; got {checkpoint!r}."

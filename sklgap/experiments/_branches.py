@@ -287,9 +287,7 @@ def _loaded(store: Memory, key: str, case: Case) -> dict[str, float] | None:
 
 
 def _key(key: str, setting: Setting, case: Case) -> str:
-    """Return the key of one case, which does not depend on other checkpoints and batch sizes, or on the number of its
-    order.
-    """
+    """Return the key of one case, which does not depend on the other cases or on the number of its order."""
     if isinstance(case, Branch):
         own = (case.checkpoint, case.batch_size, case.factor, case.seed, setting.n_epochs)
         return fingerprint(key, "branch", own, setting.batch_norm)

@@ -286,9 +286,7 @@ def _rows(value: Any, n_samples: int) -> float:
 
 
 def test_to_train_ratio(search: Any, n_folds: int) -> tuple[float, bool]:
-    """Return the ratio of test to training samples in a fold, and whether it is known or assumed to be that of
-    k-fold.
-    """
+    """Return the ratio of test to training samples in a fold, and whether it is known (else that of k-fold)."""
     splits = _splits(search)
     if splits is not None:
         return float(np.mean([len(test) / len(train) for train, test in splits])), True

@@ -155,7 +155,6 @@ class RegimeComparison(Records):
         Fitted estimators by regime, in the order of the trials.
     notes : list of str
         Sentences that a reader must know before believing the figures.
-
     """
 
     # -- statistics ------------------------------------------------------------------------------------------------

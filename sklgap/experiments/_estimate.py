@@ -200,8 +200,7 @@ class Components:
         return self.value + self._quantile(level) * math.sqrt(self.variance) if self.shows else math.inf
 
     def p_value(self, margin: float) -> float:
-        """Return the p value of the hypothesis that the true value is ``margin`` or more; NaN if the trials show
-        nothing.
+        """Return the p value of a true value of ``margin`` or more; NaN if the trials show nothing.
 
         It is at most 1 - level exactly if ``bound(level)`` is at most ``margin``.
         """
@@ -579,9 +578,7 @@ def rank_correlation(first: Any, second: Any) -> Estimate:
 
 
 def share_larger(first: Any, second: Any) -> float:
-    """Return the share of all pairs in which the value of ``first`` is larger (Mann and Whitney's U); ties count
-    half.
-    """
+    """Return the share of all pairs in which ``first`` is larger (Mann and Whitney's U); ties count half."""
     one, two = _known(first)[0], _known(second)[0]
     if not len(one) or not len(two):
         return math.nan

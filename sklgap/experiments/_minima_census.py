@@ -1,6 +1,4 @@
-"""``minima_census``: flatness and test scores of the minima that many seeds, initialisations and learning rates
-reach.
-"""
+"""``minima_census``: flatness and test scores of the minima from many seeds, initialisations and learning rates."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -318,17 +316,13 @@ class MinimaCensus(Records):
         return values[np.isfinite(values)]
 
     def rank_correlation(self, group: Any, name: str | None = None) -> Estimate:
-        """Return Spearman's correlation of sharpness with another quantity, by default the test score, within a
-        group.
-        """
+        """Return Spearman's correlation of sharpness with the test score, or another quantity, within a group."""
         return rank_correlation(
             self.by_trial(group, self.sharpness_name), self.by_trial(group, name or self._score_name)
         )
 
     def contrasts(self) -> list[Contrast]:
-        """Return all pairs of groups that differ in one setting alone: the regime, then the init, then the learning
-        rate.
-        """
+        """Return all pairs of groups that differ only in the regime, the init or the learning rate."""
         return [self._contrast(*pair) for pair in self._pairs()]
 
     def _pairs(self) -> list[tuple[Group, Group]]:
@@ -349,9 +343,7 @@ class MinimaCensus(Records):
         return f"test_{self.scores[0].name}"
 
     def detectable(self) -> float:
-        """Return the smallest rank correlation over ``n_trials`` minima whose interval excludes 0; NaN for fewer than
-        4.
-        """
+        """Return the smallest rank correlation of ``n_trials`` minima whose interval excludes 0; NaN below 4 trials."""
         n = self.settings["n_trials"]
         if n < 4:
             return math.nan
@@ -401,9 +393,7 @@ class MinimaCensus(Records):
     # -- printing --------------------------------------------------------------------------------------------------
 
     def _verdict(self) -> list[str]:
-        """Return whether sharper minima have lower test scores, and which of the first two regimes has sharper
-        minima.
-        """
+        """Return whether sharper minima have lower test scores, and which of the first two groups is sharper."""
         found = {group: self.rank_correlation(group) for group in self.groups}
         worse = [_name(group) for group, rho in found.items() if rho.high < 0]
         better = [_name(group) for group, rho in found.items() if rho.low > 0]

@@ -238,8 +238,7 @@ def far_from_a_minimum(losses: Mapping[str, float], n_classes: int) -> list[str]
 
 
 def majority_class(accuracies: Mapping[str, float], labels: np.ndarray, part: str = "test") -> list[str]:
-    """Report that no model is more accurate, by more than two standard errors, than always predicting the largest
-    class.
+    """Report that no model is more accurate than the largest class, by more than two standard errors.
 
     Parameters
     ----------

@@ -173,8 +173,7 @@ class Records(Result):
         strict: bool = False,
         among: np.ndarray | None = None,
     ) -> Components:
-        """Return the difference in a quantity, reference minus label, over paired trials, with the parts of its
-        variance.
+        """Return a difference, reference minus label, over paired trials, with the parts of its variance.
 
         Parameters
         ----------

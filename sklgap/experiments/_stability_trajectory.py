@@ -314,8 +314,7 @@ class StabilityTrajectory(Trajectory):
         return np.array([share_at_edge(late) for late in self._late(label)])
 
     def first_at_edge(self, label: Any) -> np.ndarray:
-        """Return, for each trial, the number of updates at the first record at the edge; NaN if there is no such
-        record.
+        """Return, for each trial, the updates at the first record at the edge; NaN if there is no such record.
 
         The first 10 updates are left out, because initial weights may be sharp, and the preconditioner of Adam then
         rests on few gradients.
@@ -395,9 +394,7 @@ class StabilityTrajectory(Trajectory):
     # -- printing --------------------------------------------------------------------------------------------------
 
     def _class_of(self, label: str) -> str:
-        """Return the position of a regime: "far above", "at" or "below" the edge, or "left" if it was at the edge
-        before.
-        """
+        """Return the position of a regime: "far above", "at" or "below" the edge, or "left" the edge."""
         place = place_of(np.concatenate(self._late(label)))
         return "left" if place == "below" and np.isfinite(self.first_at_edge(label)).any() else place
 

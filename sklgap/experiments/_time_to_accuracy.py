@@ -163,8 +163,7 @@ class TimeToAccuracy(Result):
         return np.array([record[key] for record in self.records if record["label"] == str(label)], dtype=float)
 
     def ratio(self, label: Any, cost: str = "seconds") -> Estimate:
-        """Return a cost of a regime divided by that of the reference: the median over paired trainings, with its
-        interval.
+        """Return the ratio of a cost to that of the reference: the median over paired trainings.
 
         Parameters
         ----------

@@ -128,9 +128,7 @@ def check_no_rate(learning_rate: Any) -> None:
 
 
 def check_size(name: str, size: Any) -> int:
-    """Return a batch size as a number of samples. Fractions are refused, because only the function knows its
-    samples.
-    """
+    """Return a batch size, checked to be a number of samples, because only the function knows its samples."""
     if size is None or isinstance(size, str | float):
         raise WrongArgument(
             f"{name} must be {'integers' if name == 'batch_sizes' else 'an integer'} for a training function, because "
@@ -166,9 +164,7 @@ def check_memory_of(train: Any, arguments: Mapping[str, Any]) -> None:
 
 
 def function_settings(train: Any, random_state: Any) -> dict[str, Any]:
-    """Return the settings that every result has for a training function; settings that only the function knows are
-    None.
-    """
+    """Return the settings of a result for a training function; those that only the function knows are None."""
     unknown = ("n_train", "n_test", "batch_norm", "budget", "max_epochs", "target_loss")
     return {
         **dict.fromkeys(unknown),

@@ -309,9 +309,7 @@ class WarmStartCurve(Records):
         return self.components(label, label, name, reference_name=f"small_{name}")
 
     def _last(self) -> int | None:
-        """Return the last point that can be compared with point 0 in at least one trial; None if there is no such
-        point.
-        """
+        """Return the last point that can be compared with point 0 in at least one trial, or None."""
         paired = [i for i, gain in enumerate(self.gain()) if i and gain.n]
         return paired[-1] if paired else None
 
@@ -501,9 +499,7 @@ def _tell_cost(
 
 
 class SmallFit(NamedTuple):
-    """A small-batch training: its weights, records and the values behind its scores, by the number of epochs, from
-    0.
-    """
+    """A small-batch training: weights, records and the values behind the scores, by the number of epochs."""
 
     trial: int
     weights: dict[int, Weights]
