@@ -236,7 +236,7 @@ def branched_critical_batch_size(
         records += noise
     else:
         own = {"batch_size": batch_size, "learning_rate": learning_rate, "noise_scales": noise_scales}
-        _check_none(own, "an estimator, which has its own")
+        _check_none(own, "an estimator, which has its own values")
         check_keepable(memory, random_state)
         data = check_data(X, y, X_valid, y_valid, "X_valid", "y_valid")
         common |= {"n_samples": n_samples, "n_batches": int(n_batches)}
@@ -259,7 +259,7 @@ def branched_critical_batch_size(
 def _check_none(given: Mapping[str, Any], what: str) -> None:
     for name, value in given.items():
         if value is not None:
-            raise WrongArgument(f"{name} must be None beside {what}; got {shown(value)}.")
+            raise WrongArgument(f"{name} must be None for {what}; got {shown(value)}.")
 
 
 def _of_function(

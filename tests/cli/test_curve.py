@@ -140,7 +140,7 @@ REFUSED = {
     "margin in units": (["--scoring", "neg_log_loss"], "--margin must be given for neg_log_loss, in its units"),
     "samples of a class": (["--scoring", "roc_auc"], "--scoring roc_auc needs at least 10 test samples of each class"),
     "score": (["--scoring", "acuracy"], "acuracy"),
-    "large": (["--batch-sizes", "8", "400"], "--batch-sizes must be at most the 65 samples trained on"),
+    "large": (["--batch-sizes", "8", "400"], "--batch-sizes must be at most the 65 training samples"),
     "twice": (["--batch-sizes", "8", "8"], "--batch-sizes must all be different"),
     "assert a large one": (
         ["--assert-safe", "400"],

@@ -65,5 +65,5 @@ def test_estimators_without_a_training_score(data):
     for estimator in (LogisticRegression(), make_pipeline(StandardScaler(), LogisticRegression())):
         with pytest.raises(TypeError, match="train_score_, such as LBGapClassifier; LogisticRegression has none"):
             generalization_gap_score(estimator.fit(X, y), X_test, y_test)
-    with pytest.raises(TypeError, match="needs a fitted estimator"):
+    with pytest.raises(TypeError, match="must be fitted"):
         generalization_gap_score(small(), X_test, y_test)
