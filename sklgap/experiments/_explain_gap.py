@@ -345,8 +345,8 @@ class GapExplanation(Records):
         ]
         if len(self.causes) > 1:
             found.append(
-                "The parts depend on the order in which the causes are removed. The column alone shows the gain from "
-                "removing each cause by itself. If the two columns differ, the causes act on one another."
+                'The parts depend on the order in which the causes are removed. The column "alone" shows the gain when '
+                "each cause is removed by itself. If the two columns differ, the causes act on one another."
             )
         worse = [cause for cause in self.causes if self.parts()[cause].high < 0]
         if worse:
