@@ -182,8 +182,9 @@ class ParallelModel(Result):
             for r in self.records
             if r["n_reached"] < n_trials
         ]
-        found = [f"These batch sizes missed the goal in some trials, and have no answer: {listed(missed)}."]
-        found = found if missed else []
+        found = []
+        if missed:
+            found.append(f"These batch sizes missed the goal in some trials, and have no answer: {listed(missed)}.")
         if n_trials == 1:
             found.append("There is one trial for each batch size, so the spread of the efficiencies is not known.")
         return found

@@ -331,7 +331,7 @@ def test_types_that_csv_does_not_have(tmp_path, monkeypatch, column):
         return
     found = loaded(path, "--target", "target")
     words = column in ("category", "string")
-    assert found.said[2] == f"columns: 1 of {'words (one-hot encoded)' if words else 'numbers (scaled)'}"
+    assert found.said[2] == f"columns: 1 with {'words (one-hot encoded)' if words else 'numbers (scaled)'}"
     Z = found.head.fit_transform(found.X)
     assert np.isfinite(Z.toarray() if hasattr(Z, "toarray") else Z).all()
     assert Z.shape == (30, 4 if words else 2)

@@ -408,7 +408,7 @@ def test_bootstrap_of_equal_trials_shows_nothing():
     [
         ({"n_resamples": 5}, "n_resamples must be an integer of at least 20"),
         ({"other": []}, "other must have as many trials as reference, 3; got 0"),
-        ({"other": [np.zeros(4)] * 3}, "a prediction for each of the 120 rows"),
+        ({"other": [np.zeros(4)] * 3}, "a prediction for each of the 120 samples"),
         (
             {"y": np.r_[np.ones(9), np.zeros(111)]},
             "at least 10 samples of every class.* the smallest class has 9. Hold out more",

@@ -291,7 +291,7 @@ def test_scoring():
 def test_a_class_that_is_not_tested_is_found_before_training():
     X, y, X_test, y_test = DATA
     seen = y_test < 2
-    with pytest.raises(ValueError, match="neg_log_loss has none"):
+    with pytest.raises(ValueError, match="neg_log_loss is not"):
         explain(interrupted_by(1), data=(X, y, X_test[seen], y_test[seen]), scoring="neg_log_loss")
     assert adds_up(explain(data=(X, y, X_test[seen], y_test[seen])))
 

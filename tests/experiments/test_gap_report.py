@@ -403,7 +403,7 @@ def test_unequal_folds_and_metrics():
     three, four = (cross_validate(Remembers(), *rows(), cv=cv, return_train_score=True) for cv in (3, 4))
     with pytest.raises(ValueError, match=r"results over the same folds; got \[3, 4\] folds"):
         gap_report({"SB": three, "LB": four})
-    with pytest.raises(ValueError, match=r"search must have 'train_score' for every label; 'LB' has none\.$"):
+    with pytest.raises(ValueError, match=r"search must have 'train_score' for every label; 'LB' does not have it\.$"):
         gap_report({"SB": three, "LB": cross_validate(Remembers(), *rows(), cv=3)})
 
 

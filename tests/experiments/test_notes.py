@@ -100,7 +100,7 @@ def test_a_large_batch_that_is_not_sharper():
 def test_a_large_batch_that_is_better():
     best = (0.98, 0.985, 0.99)
     report = comparison([r for t in range(3) for r in _both(t, lb={"test_accuracy": best[t]})])
-    _noted(report, "Better than SB", "accuracy", "LB")
+    _noted(report, "These are better than SB", "accuracy", "LB")
 
 
 def test_intervals_for_new_seeds_alone():

@@ -156,7 +156,7 @@ def test_sizes_below_the_reference_are_not_considered():
     safe = largest_safe_batch_size(curve({50: SMALL, 100: SMALL, 200: LARGE}, reference="100"))
     assert [test.batch_size for test in safe.tests] == [200]
     assert int(safe) == 200
-    assert "a larger one may be safe too" in str(safe)
+    assert "A larger one may be safe too" in str(safe)
 
 
 def test_validation_decides_and_test_data_do_not():

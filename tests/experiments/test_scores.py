@@ -154,8 +154,8 @@ CANNOT = {
     "three classes": ("f1", THREE, THREE, "multiclass"),
     "words": ("f1", LABELS["words"][Y], None, "pos_label"),
     "labels 2 and 3": ("f1", Y + 2, None, "pos_label"),
-    "a class that is not held out": ("roc_auc_ovr", THREE[THREE < 2], THREE, "roc_auc_ovr has none"),
-    "log loss of a class that is not held out": ("neg_log_loss", THREE[THREE < 2], THREE, "neg_log_loss has none"),
+    "a class that is not held out": ("roc_auc_ovr", THREE[THREE < 2], THREE, "roc_auc_ovr is not"),
+    "log loss of a class that is not held out": ("neg_log_loss", THREE[THREE < 2], THREE, "neg_log_loss is not"),
     "one class": ("roc_auc", np.zeros(20, int), Y, "roc_auc is not: it is nan"),
     "a method that the classifier lacks": (
         make_scorer(roc_auc_score, response_method="decision_function"),

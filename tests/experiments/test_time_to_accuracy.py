@@ -139,7 +139,7 @@ def test_what_was_there_at_the_start_has_no_ratio():
     found = time_to_accuracy({"SB": at_once, "LB": history([0.9])}, 0.5, quantity="valid_acc")
     assert math.isnan(found.ratio("LB").value)
     assert "not known" in found._verdict()[0]
-    assert any("at once" in sentence and "SB" in sentence for sentence in found.notes)
+    assert any("at the start" in sentence and "SB" in sentence for sentence in found.notes)
 
 
 def test_it_leaves_in_all_formats():

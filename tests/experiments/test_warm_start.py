@@ -471,5 +471,5 @@ def test_files_escape(tmp_path):
 @pytest.mark.parametrize("scoring", ["neg_log_loss", "roc_auc_ovr"])
 def test_a_class_that_is_not_tested_is_found_before_training(scoring):
     seen = Y[50:] < 2
-    with pytest.raises(ValueError, match=f"{scoring} has none"):
+    with pytest.raises(ValueError, match=f"{scoring} is not: "):
         warm(small(net=interrupting_at(1)), data=(X[:50], Y[:50], X[50:][seen], Y[50:][seen]), scoring=scoring)
