@@ -407,7 +407,7 @@ def test_printed():
     found = census()
     text = str(found)
     first, second = text.splitlines()[:2]
-    assert "worse" in first
+    assert "lower test scores" in first
     assert all(name in first for name in ("LB, glorot_uniform", "LB, torch"))
     assert "SB, torch" not in first
     assert "LB, glorot_uniform against SB, glorot_uniform: sharpness 4 times" in second
@@ -426,7 +426,7 @@ def test_no_relation_and_the_other_one():
     flat = [census_record(*group, i, test_accuracy=0.9 + 0.01 * (i % 2)) for group, i in ALL]
     assert "No group shows" in census(flat)._verdict()[0]
     rising = [census_record(*group, i, test_accuracy=0.9 + 0.01 * i) for group, i in ALL]
-    assert "better" in census(rising)._verdict()[0]
+    assert "higher test scores" in census(rising)._verdict()[0]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4, 5), (0, 1, 2, 4, 3, 5)], ids=["perfectly", "nearly"])

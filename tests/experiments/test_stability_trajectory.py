@@ -273,7 +273,7 @@ def test_notes():
 
 def test_batches_that_are_changed_are_named():
     found = follow(small(net=Mlp, remedies=[("noise", SampleNoise())], **SGD))
-    assert said(found, "SampleNoise", "as they are")
+    assert said(found, "SampleNoise", "original samples")
 
 
 def test_json_and_plot(real):

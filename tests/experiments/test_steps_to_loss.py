@@ -162,7 +162,7 @@ def test_values_that_had_not_finished_are_nan_and_counted():
     np.testing.assert_array_equal(part.n_steps, expected)
     assert part.tradeoff.n_measurements == 4
     assert "4 of 6 trainings" in part.notes[0]
-    assert "2 of the 6 values" in part.notes[1]
+    assert "2 of the 6 trainings" in part.notes[1]
     one = StepsToLoss(records[:1], whole.settings, True)
     assert one.tradeoff is None
     assert "16, 40" in " ".join(one.notes).replace(" and ", ", ")
