@@ -184,7 +184,9 @@ def test_sentences_on_the_gaps():
 
 
 @pytest.mark.parametrize(
-    ("scores", "why"), [([[0.8], [0.7]], "at least 2"), ([[0.8, 0.9], [0.7, 0.8]], "identical")], ids=["one", "equal"]
+    ("scores", "why"),
+    [([[0.8], [0.7]], "at least 2"), ([[0.8, 0.9], [0.7, 0.8]], "the same result")],
+    ids=["one", "equal"],
 )
 def test_folds_that_say_nothing_have_no_interval(scores, why):
     report = gap_report(made_up([{"batch_size": 1}, {"batch_size": 2}], {"train_score": scores, "test_score": scores}))
