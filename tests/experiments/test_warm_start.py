@@ -188,7 +188,7 @@ def test_a_measurement_is_all_of_its_parameters(curve):
     how = Measurement(epsilon=1e-3, solver="power", scoring=SCORES)
     points = [record for record in _figures(curve) if record["trial"] == 0 and record["small_epochs"] < 4]
     assert _figures(warm(measurement=how, n_trials=2))[:2] == points
-    with pytest.raises(ValueError, match="measurement must be None beside epsilon"):
+    with pytest.raises(ValueError, match="measurement must be None if epsilon"):
         warm(measurement=how, epsilon=[])
 
 
