@@ -107,7 +107,7 @@ def test_nothing_of_it_stays_on_the_net():
 
 def test_memory_saves_no_fit_that_callbacks_may_stop(tmp_path):
     for record in (Record(), Record()):
-        with pytest.warns(UserWarning, match="memory saves no fit that scikit-learn's callbacks watch"):
+        with pytest.warns(UserWarning, match="memory does not save a fit with scikit-learn's callbacks"):
             small(memory=tmp_path).set_callbacks(record).fit(X, Y)
         assert "end epoch 2" in record.calls
     assert not list(tmp_path.glob("*.*"))

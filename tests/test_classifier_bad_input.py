@@ -100,7 +100,7 @@ WRONG_CHOICES = [
     ({"batch_regime": GrowingBatch(largest=-3)}, f"largest {SIZE}-3"),
     (
         {"batch_regime": SwitchBatch(), "batch_size": 8},
-        "batch_size must be None beside a batch_regime that varies, SwitchBatch(); got 8",
+        "batch_size must be None with a batch_regime that varies, SwitchBatch(); got 8",
     ),
     ({"init": "he"}, "init must be 'glorot_uniform', 'torch' or a callable on a module; got 'he'"),
     ({"init": None}, "init must be 'glorot_uniform', 'torch' or a callable on a module; got None"),
@@ -133,7 +133,7 @@ WRONG_CHOICES = [
     ({"remedies": 5}, "remedies must"),
     ({"remedies": (Augmentation(flip=False),)}, "input_shape=(channels, height, width) must be passed"),
     *(
-        ({"criterion__reduction": value}, "criterion must return the mean loss of the rows; got another reduction")
+        ({"criterion__reduction": value}, "criterion must return the mean loss of the samples; got another reduction")
         for value in ("sum", "none")
     ),
     ({"device": "abacus"}, "device must be 'auto' or a torch device such as 'cpu' or 'cuda'; got 'abacus'"),
@@ -294,7 +294,9 @@ def test_unseen_labels_when_measured():
 
 @pytest.mark.parametrize("name", ["batch_size", "batch_regime"])
 def test_batch_larger_than_the_data_warns_and_is_all_the_data(name):
-    with pytest.warns(UserWarning, match=r"batch_size=100 is larger than the data: every batch holds all 60 samples"):
+    with pytest.warns(
+        UserWarning, match=r"batch_size=100 is larger than the data, so every batch holds all 60 samples"
+    ):
         model = small(**{name: 100}).fit(X, Y)
     assert model.history_[:, "batch_size"] == [60, 60]
     assert same_weights(model, small(batch_size=-1).fit(X, Y))
@@ -371,7 +373,7 @@ def test_criterion_with_trainable_parameters():
 @pytest.mark.parametrize("n_classes", [2, 3, 4])
 def test_criterion_of_another_kind(n_classes):
     """Whatever the number of classes: two rows against two classes would broadcast."""
-    sentence = r"criterion must take \(outputs, class numbers\); it says: "
+    sentence = r"criterion must take \(outputs, class numbers\); it raised: "
     assert_refused(small(criterion=nn.MSELoss), sentence, y=np.arange(60) % n_classes)
 
 
@@ -387,5 +389,5 @@ def test_varying_regime_beside_an_iterator_of_the_user():
 
     for parts in ({"iterator_train": Loader}, {"iterator_train__pin_memory": False}, {"dataset": Dataset}):
         for params in ({"batch_regime": SwitchBatch()}, {"regime_adaptation": True}):
-            sentence = "batch_regime must be constant and regime_adaptation off beside a user's own"
+            sentence = "batch_regime must be constant, and regime_adaptation False, with your own"
             assert_refused(small(**params, **parts), sentence)

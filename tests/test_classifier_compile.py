@@ -200,7 +200,7 @@ def test_parameters():
     ("given", "error", "sentence"),
     [
         ({"compile": "yes"}, ValueError, "compile must be True or False"),
-        ({"compile": {"backend": "eager"}}, ValueError, "True or False; got .*: give options as compile__backend"),
+        ({"compile": {"backend": "eager"}}, ValueError, "True or False; got .*\\. Give options as compile__backend"),
         ({"compile__fullgraph": "yes"}, ValueError, "compile__fullgraph must be True or False"),
         (
             {"compile__backnd": "eager"},

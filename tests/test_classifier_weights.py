@@ -455,7 +455,7 @@ class OwnDataset(Dataset):
     ],
 )
 def test_a_data_path_that_would_lose_the_weights(params, name):
-    with pytest.raises(ValueError, match=f"sample_weight must be None beside a user's own {name}"):
+    with pytest.raises(ValueError, match=f"sample_weight must be None with your own {name}"):
         small(**params).fit(X, Y, COUNTS)
     assert np.isfinite(small(**params, class_weight={0: 2.0}).fit(X, Y).train_loss_)
 
@@ -513,7 +513,7 @@ def test_a_warm_start_with_a_criterion_whose_terms_are_not_known():
         ("balance", "class_weight must be None, 'balanced' or a dict"),
         ([1, 2, 3], "class_weight must be None, 'balanced' or a dict"),
         ({0: 1, 7: 2}, r"The classes, \[1, 2\], are not in class_weight"),
-        ({0: 1, 1: 1, 2: 1, 7: 2}, r"class_weight must have labels of y, \[0, 1, 2\], as keys; got \[7\]"),
+        ({0: 1, 1: 1, 2: 1, 7: 2}, r"class_weight must have labels of y, \[0, 1, 2\], as its keys; it also has \[7\]"),
         ({0: -1}, "class_weight must hold finite numbers of at least 0"),
         ({0: np.nan}, "class_weight must hold finite numbers of at least 0"),
         ({0: "heavy"}, "class_weight must hold finite numbers of at least 0"),

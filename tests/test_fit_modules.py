@@ -110,16 +110,16 @@ class TwoInputs(Mlp):
 
 
 REFUSED = {
-    "two inputs": (TwoInputs, "net must take rows of shape .*'mask'"),
+    "two inputs": (TwoInputs, "net must take samples of shape .*'mask'"),
     "no parameters": (nn.Identity, "net must have parameters"),
     "no logits": (Nothing, "net must return 3 outputs.*'out'"),
     "dropout": (DropsAlways, "training=self.training"),
     "a little dropout": (DropsLittle, "training=self.training"),
-    "noise": (Noisy, "same outputs for the same rows"),
-    "noise of numpy": (NumpyNoise, "same outputs for the same rows"),
-    "centred": (Centred, "every row by itself"),
-    "softmax over rows": (WrongSoftmax, "every row by itself"),
-    "functional batch norm": (FunctionalNorm, "every row by itself"),
+    "noise": (Noisy, "same outputs for the same samples"),
+    "noise of numpy": (NumpyNoise, "same outputs for the same samples"),
+    "centred": (Centred, "every sample by itself"),
+    "softmax over rows": (WrongSoftmax, "every sample by itself"),
+    "functional batch norm": (FunctionalNorm, "every sample by itself"),
     "no running statistics": (forgetful, "track_running_stats=True"),
     "DataParallel": (wrapped, r"DataParallel; pass its \.module"),
     "traced": (scripted, "scripted or traced"),

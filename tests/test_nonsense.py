@@ -111,7 +111,7 @@ def test_data_that_are_none(bad):
             call(bad, Y)
         with pytest.raises((ValueError, TypeError), match=r"\by\b"):
             call(X, bad)
-    with pytest.raises((ValueError, TypeError), match=r"^X must be an array with a row per sample"):
+    with pytest.raises((ValueError, TypeError), match=r"^X must be an array with one row per sample"):
         model.predict(bad)
     with pytest.raises((ValueError, TypeError), match=r"\bX\b"):
         inspection.sharpness(model, bad, Y)

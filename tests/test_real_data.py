@@ -147,8 +147,8 @@ def test_flights_from_the_shell(capsys, tmp_path):
     quick = ["--train-samples", "6000", "--epochs", "3", "--trials", "2", "--lr", "0.001"]
     assert main(["curve", str(path), *options, *quick, "--output", str(tmp_path)]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert "two classes, late and ok: the positive one is late, 8.8 % of the samples (--positive)" in said
-    assert any(line.startswith("gaps are filled, ") and "wind_gust" in line for line in said)
+    assert "two classes, late and ok; the positive class is late, with 8.8 % of the samples (see --positive)" in said
+    assert any(line.startswith("gaps are filled (") and "wind_gust" in line for line in said)
     assert "of average_precision on validation data" in said[-1]
     content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     mean = {

@@ -1,4 +1,4 @@
-"""The command line, one file a command. The help and errors of usage need no torch."""
+"""The command line: one file for each command. ``--help`` and usage errors do not import torch."""
 
 import argparse
 import sys
@@ -8,14 +8,14 @@ from importlib import import_module
 from sklgap._version import __version__
 from sklgap.cli import _options as options
 
-# Each command and what it answers; its file has `parser` and `main`.
+# Each command with what it answers. The file of a command has the functions `parser` and `main`.
 COMMANDS = {
-    "demo": "answers all three questions on a generated data set, in about a minute (the default)",
-    "curve": "how large may the batch be, for a data set or a file of yours?",
-    "explain": "why does the large batch lose?",
-    "compare": "the papers' tables for several regimes",
-    "sharpness": "the sharpness of saved weights",
-    "memory": "lists or removes saved work",
+    "demo": "answer all three questions on a generated data set, in about a minute (the default)",
+    "curve": "find the largest batch size that is safe for a named data set or for your file",
+    "explain": "find out why the large batch loses accuracy",
+    "compare": "print the papers' tables for several batch sizes",
+    "sharpness": "measure the sharpness of saved weights",
+    "memory": "list or remove saved work",
 }
 
 
@@ -27,11 +27,13 @@ def parser() -> argparse.ArgumentParser:
         description="How large can a batch be before accuracy drops, why does it drop, and what wins it back?\n\n"
         "commands:\n" + "\n".join(lines) + "\n\n"
         "Each command has its own help: python -m sklgap curve --help\n"
-        "For a table of your own: python -m sklgap curve data.csv --target COLUMN",
+        "To analyse your own table: python -m sklgap curve data.csv --target COLUMN",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("command", nargs="?", choices=list(COMMANDS), default="demo", metavar="COMMAND", help="one of these")
-    p.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="its arguments")
+    p.add_argument(
+        "command", nargs="?", choices=list(COMMANDS), default="demo", metavar="COMMAND", help="a command of the list"
+    )
+    p.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of the command")
     p.add_argument("--version", action="version", version=f"sklgap {__version__}")
     return p
 
@@ -51,5 +53,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError) as error:
         return options.complain(error)
     except KeyboardInterrupt:
-        options.say("Interrupted before the first fit had finished.")
+        options.say("Interrupted before the first fit finished.")
         return options.INTERRUPTED

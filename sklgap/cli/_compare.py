@@ -1,4 +1,4 @@
-"""``python -m sklgap compare DATA``: the papers' tables for several regimes."""
+"""``python -m sklgap compare DATA``: the papers' tables for several batch sizes."""
 
 import argparse
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     p = options.Parser(
         prog="python -m sklgap compare",
-        description="Compare small- and large-batch training over paired trials: accuracy, sharpness (Metric 2.1 of "
-        "Keskar et al. 2017), distance from the start.",
-        epilog="examples (hours on a CPU): python -m sklgap compare mnist --net F1 --epochs 100 --tol 1e-4 "
+        description="Compare small-batch and large-batch training over paired trials. The report shows accuracy, "
+        "sharpness (Metric 2.1 of Keskar et al. 2017) and the distance from the starting weights.",
+        epilog="examples (they take hours on a CPU): python -m sklgap compare mnist --net F1 --epochs 100 --tol 1e-4 "
         "--subspace-dim 100; python -m sklgap compare cifar10 --net C1 --epochs 100 --tol 1e-4. "
         f"{options.EXIT_CODES}.",
     )
@@ -25,8 +25,9 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=["SB", "LB"],
         metavar="SIZE",
-        help="SB (256, less for fewer than 10,240 training samples), LB (10 %% of the training samples), batch sizes "
-        "in samples, or fractions of the training samples; the first is the reference (default: SB LB)",
+        help="batch sizes to compare: SB (small batch: 256 samples, fewer if there are fewer than 10,240 training "
+        "samples), LB (large batch: 10 %% of the training samples), numbers of samples, or fractions of the training "
+        "samples; the first one is the reference (default: SB LB)",
     )
     options.add_training_arguments(p)
     options.add_measurement_arguments(p, epsilon=(1e-3, 5e-4))
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         **options.measurement(arguments),
         **options.runs(arguments),
     )
-    answers = found.verdict or [f"Only {found.done[0]} was trained: there is nothing to compare it with."]
+    answers = found.verdict or [f"Only {found.done[0]} was trained, so there is nothing to compare it with."]
     options.say(f"\n{found}\n")
     _write(arguments, data, found, answers)
     options.say(answers[0])
@@ -77,7 +78,7 @@ def _write(arguments: argparse.Namespace, data: Loaded, found: Any, answers: Seq
 
 
 def _figure(plt: Any, arguments: argparse.Namespace, data: Loaded, found: Any) -> Any:
-    """Draw the scores, the sharpness, and the line between the first two regimes where X is numbers."""
+    """Draw the scores and the sharpness; if X holds numbers, also the loss between the first two solutions."""
     from sklgap.inspection import ParametricPlotDisplay
 
     n_own = 2 if found.settings["epsilon"] else 1

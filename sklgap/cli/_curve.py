@@ -1,4 +1,4 @@
-"""``python -m sklgap curve DATA`` says how large the batch may be."""
+"""``python -m sklgap curve DATA``: how large the batch may be."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from sklgap.cli import _options as options
 from sklgap.cli._load import Loaded, add_data_arguments, load
 
-# Of the usual learning rate: what is tried for each size.
+# Learning rates that are tried for each batch size, as multiples of the usual one.
 _FACTORS = (1 / 3, 1.0, 3.0)
 _LEAST_HELD_OUT, _MOST_HELD_OUT = 0.2, 0.5
 
@@ -18,10 +18,12 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     p = options.Parser(
         prog="python -m sklgap curve",
-        description="Train with several batch sizes from the same starting points, and say which is the largest that "
-        "is shown to lose less than a margin. The learning rate is tuned for each size unless --lr is given.",
+        description="Find the largest batch size that is shown to lose less than a margin. The command trains with "
+        "several batch sizes from the same starting points. It tunes the learning rate for each batch size unless "
+        "--lr is given.",
         epilog="example: python -m sklgap curve data.csv --target late --batch-sizes 128 512 2048 --margin 0.005 "
-        f"--scoring average_precision. {options.EXIT_CODES}, 3 --assert-safe does not hold.",
+        f"--scoring average_precision. {options.EXIT_CODES}, 3 the batch size of --assert-safe is not shown to be "
+        "safe.",
     )
     add_data_arguments(p)
     p.add_argument(
@@ -29,24 +31,30 @@ def parser() -> argparse.ArgumentParser:
         type=options.size_or_fraction,
         nargs="+",
         metavar="SIZE",
-        help="batch sizes in samples, or as fractions of the training samples; the smallest is the reference (default: "
-        "256, less for few samples, doubled up to 20 %% of them; with --assert-safe the first of these and SIZE)",
+        help="batch sizes, as numbers of samples or fractions of the training samples; the smallest one is the "
+        "reference (default: 256, fewer if there are few training samples, then doubled up to 20 %% of the training "
+        "samples; with --assert-safe: the smallest of these, and the batch size to assert)",
     )
     p.add_argument(
         "--margin",
         type=float,
-        help="acceptable loss of score against the reference: 0.005 is half a point of accuracy (default: "
-        "0.005, more where there are too few samples to show it; required for scores that do not lie in [0, 1])",
+        help="loss of score that is acceptable against the reference; 0.005 is half a point of accuracy (default: "
+        "0.005, or more if there are too few samples to show that; required for scores that do not lie in [0, 1])",
     )
     p.add_argument(
         "--budget",
         choices=["epochs", "updates", "loss"],
         default="epochs",
-        help="what is equal for all sizes: epochs, updates, or the training loss at the end (default: epochs)",
+        help="quantity that is equal for all batch sizes: epochs, updates, or the training loss at the end (default: "
+        "epochs)",
     )
-    p.add_argument("--assert-safe", type=int, metavar="SIZE", help="exit with 3 unless SIZE is shown to be safe")
+    p.add_argument(
+        "--assert-safe", type=int, metavar="SIZE", help="exit with code 3 unless batch size SIZE is shown to be safe"
+    )
     options.add_training_arguments(
-        p, lr="one learning rate for all sizes (default: tuned for each size, of a third, once and three times {})"
+        p,
+        lr="one learning rate for all batch sizes (default: tuned for each batch size, among a third, once and "
+        "three times {})",
     )
     options.add_measurement_arguments(p)
     options.add_output_argument(p)
@@ -63,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.say("\n".join(data.said))
     curve, safe = _study(arguments, data)
     verdict, code = _verdict(arguments, curve, safe)
-    # The answer first; what the curve warns of stands in the notes of the answer.
+    # The answer comes first. Its notes include those of the curve.
     options.say(f"\n{curve}\n" if safe is None else f"\n{safe}\n\n{curve.text(notes=False)}\n")
     _write(arguments, data, curve, safe, verdict)
     options.say(verdict)
@@ -71,11 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuse what needs no data to be refused."""
+    """Raise a ValueError for arguments that can be refused without reading the data."""
     if arguments.trials < 2:
-        raise ValueError(f"--trials must be at least 2, for one trial has no bound; got {arguments.trials}.")
+        raise ValueError(f"--trials must be at least 2, because one trial gives no bound; got {arguments.trials}.")
     if arguments.budget == "loss" and arguments.target_loss is None:
-        raise ValueError("--budget loss needs --target-loss, the training loss that every size trains to.")
+        raise ValueError("--budget loss needs --target-loss, the training loss that every batch size trains to.")
     if arguments.lr is not None and not 0 < arguments.lr < np.inf:
         raise ValueError(f"--lr must be a number above 0; got {arguments.lr:g}.")
     if arguments.assert_safe is not None and arguments.assert_safe < 2:
@@ -83,7 +91,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _study(arguments: argparse.Namespace, data: Loaded) -> tuple[Any, Any]:
-    """Return the curve and its safe batch size; None in its place where an interruption left too little."""
+    """Return the curve and its safe batch size, or None for the latter if an interruption left too few fits."""
     from sklgap.experiments import batch_size_curve, largest_safe_batch_size
 
     n = len(data.y)
@@ -115,7 +123,7 @@ def _study(arguments: argparse.Namespace, data: Loaded) -> tuple[Any, Any]:
 
 
 def _held_out(arguments: argparse.Namespace, y: Any) -> float:
-    """Return the part to validate on: enough to show the margin, where there are samples for it."""
+    """Return the fraction to validate on: enough to show the margin, if there are enough samples."""
     from sklgap.experiments._estimate import DEFAULT_MARGIN, LEAST_ROWS_OF_A_CLASS, needed_rows
 
     margin = arguments.margin
@@ -129,15 +137,16 @@ def _held_out(arguments: argparse.Namespace, y: Any) -> float:
         of_rarest = (LEAST_ROWS_OF_A_CLASS + 1) / rarest  # one more: parts are rounded
         if of_rarest > _MOST_HELD_OUT:
             raise ValueError(
-                f"--scoring {resampled[0]} needs at least {LEAST_ROWS_OF_A_CLASS} validation samples of each class, "
-                f"and the rarest has {rarest} training samples, of which half are held out: use more samples."
+                f"--scoring {resampled[0]} needs at least {LEAST_ROWS_OF_A_CLASS} validation samples of each class. "
+                f"The rarest class has {rarest} training samples, and at most half of them can be held out. Use more "
+                "samples."
             )
         wanted.append(of_rarest)
     return min(_MOST_HELD_OUT, max(wanted))
 
 
 def _margin(arguments: argparse.Namespace, n_valid: int) -> float | None:
-    """Return the margin, checked before anything is trained; without --margin one that the samples can show."""
+    """Return the margin, checked before any training; without --margin, one that the samples can show."""
     from sklgap.experiments._estimate import DEFAULT_MARGIN, check_margin, round_up, smallest_margin
     from sklgap.experiments._scores import check_scoring
 
@@ -145,7 +154,9 @@ def _margin(arguments: argparse.Namespace, n_valid: int) -> float | None:
     score = check_scoring(arguments.scoring)[0]
     if not score.is_fraction:
         if margin is None:
-            raise ValueError(f"--margin must be given for {score.name}, in its units: it does not lie in [0, 1].")
+            raise ValueError(
+                f"--margin must be given for {score.name}, in its units, because it does not lie in [0, 1]."
+            )
         if not 0 < margin < np.inf:
             raise ValueError(f"--margin must be a number above 0, in the units of {score.name}; got {margin:g}.")
         return margin
@@ -156,7 +167,7 @@ def _margin(arguments: argparse.Namespace, n_valid: int) -> float | None:
 
 
 def _sizes(arguments: argparse.Namespace, n_train: int) -> Sequence[int | float] | None:
-    """Return the batch sizes to try; --assert-safe is one of them."""
+    """Return the batch sizes to try, including that of --assert-safe."""
     size = arguments.assert_safe
     sizes: Sequence[int | float] | None = arguments.batch_sizes
     if size is None:
@@ -165,23 +176,24 @@ def _sizes(arguments: argparse.Namespace, n_train: int) -> Sequence[int | float]
     from sklgap.regimes import check_batch_size
 
     if size > n_train:
-        raise ValueError(f"--assert-safe must be at most the {n_train:,} samples that are trained on; got {size:,}.")
+        raise ValueError(f"--assert-safe must be at most the number of training samples, {n_train:,}; got {size:,}.")
     sizes = ladder(n_train)[:1] if sizes is None else sizes
     tried = [check_batch_size(one, n_train, "batch_sizes") for one in sizes]
     if size <= min(tried):
         raise ValueError(
-            f"--assert-safe must be above the reference, the smallest of --batch-sizes, {min(tried):,}; got {size:,}."
+            f"--assert-safe must be larger than the reference, {min(tried):,}, which is the smallest batch size; got "
+            f"{size:,}."
         )
     return sizes if size in tried else [*sizes, size]
 
 
 def _verdict(arguments: argparse.Namespace, curve: Any, safe: Any) -> tuple[str, int]:
     """Return the last line, and the exit code."""
-    tuned = "" if arguments.lr is None else ", at a learning rate that was not tuned for each size (--lr)"
+    tuned = "" if arguments.lr is None else ", at a learning rate that was not tuned for each batch size (--lr)"
     if curve.interrupted:
         nothing = safe is None or not any(test.n_trials for test in safe.tests)
         so_far = "" if nothing else f"; so far {_answer(safe)}{tuned}"
-        return f"Interrupted before all fits had finished{so_far}.", options.INTERRUPTED
+        return f"Interrupted before all fits finished{so_far}.", options.INTERRUPTED
     if arguments.assert_safe is None:
         answer = _answer(safe)
         return f"{answer[0].upper()}{answer[1:]}{tuned}.", options.ANSWERED
@@ -192,17 +204,17 @@ def _verdict(arguments: argparse.Namespace, curve: Any, safe: Any) -> tuple[str,
 def _answer(safe: Any) -> str:
     margin = f"less than {safe._margins_in_words()}"
     if not safe.tests:
-        return f"nothing was tested beside batches of {safe.reference:,}"
+        return f"no batch size other than the reference, {safe.reference:,}, was tested"
     if safe.batch_size == safe.reference:
         return f"no batch size above {safe.reference:,}, the reference, is shown to lose {margin}"
     return (
-        f"the largest batch size shown to be safe is {safe.batch_size:,}: it loses {margin}, against batches of "
+        f"the largest batch size shown to be safe is {safe.batch_size:,}: it loses {margin}, compared with batches of "
         f"{safe.reference:,}"
     )
 
 
 def _assertion(size: int, curve: Any, safe: Any) -> tuple[str, int]:
-    """Return whether a size is safe, in words, and the exit code."""
+    """Return whether a batch size is safe, in words, and the exit code."""
     margin = safe._margins_in_words()
     if size <= safe.batch_size:
         return f"shown to be safe: it loses less than {margin}", options.ANSWERED
@@ -216,8 +228,8 @@ def _assertion(size: int, curve: Any, safe: Any) -> tuple[str, int]:
     if not tests:
         smaller = safe.tests[-1].batch_size
         return (
-            f"not shown to be safe: the trials are inconclusive, for batches of {smaller:,} are not shown to be safe "
-            "and no larger size is tested after these",
+            f"not shown to be safe: batches of {smaller:,} are not shown to be safe, and no larger batch size is "
+            "tested after that",
             options.NOT_SAFE,
         )
     return f"not shown to be safe: the trials are inconclusive at a margin of {margin}", options.NOT_SAFE

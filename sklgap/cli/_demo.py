@@ -1,4 +1,4 @@
-"""``python -m sklgap``: all three questions, answered on MNIST-1D in about a minute."""
+"""``python -m sklgap``: answer all three questions on MNIST-1D in about a minute."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from sklgap.cli import _options as options
 if TYPE_CHECKING:
     from sklgap.experiments import BatchSizeCurve, Estimate, RegimeComparison, SafeBatchSize
 
-# Four batch sizes: the small batch, the large one (a tenth of the training data), and one between and one above.
+# Four batch sizes: the small batch, the large batch (a tenth of the training data), one between them, and one above.
 SMALL, LARGE = 40, 400
 SIZES = (SMALL, 100, LARGE, 1000)
 REMEDIES: dict[str, dict[str, Any]] = {
@@ -20,9 +20,9 @@ REMEDIES: dict[str, dict[str, Any]] = {
     f"{LARGE}, scaled rate, ghost batch norm": {"lr_scaling": "sqrt", "ghost_batch_size": SMALL},
 }
 REMEDIED = list(REMEDIES)[-1]
-# Validation and test samples are generated, so there are plenty. Accuracy that the batch may cost: two points.
+# Validation and test samples are generated, so there are many. A batch size may cost two points of accuracy.
 N_TRAIN, N_VALID, N_TEST, MARGIN = 4000, 2500, 10_000, 0.02
-# Every batch size is trained to one training loss, so that none is judged before it has fitted the data.
+# Every batch size trains to the same training loss, so that each has fitted the data when it is judged.
 SETTING: dict[str, Any] = {
     "module__width": 100,
     "module__n_layers": 3,
@@ -36,36 +36,37 @@ EPSILON, N_MEASURED = 1e-3, 1000
 
 @dataclass(frozen=True)
 class Demo:
-    """What the main job found: one table of all settings, the curve of the batch sizes among them, and the safe one."""
+    """Result of the main job: a table of all settings, the curve of the batch sizes, and the safe batch size."""
 
     table: "RegimeComparison"
     curve: "BatchSizeCurve"
     safe: "SafeBatchSize | None"
 
     def sharpness_ratio(self, label: Any = LARGE) -> "Estimate":
-        """Return the sharpness of a label relative to the small batch's, over paired trials."""
+        """Return the ratio of the sharpness of a setting to the sharpness of the small batch, over paired trials."""
         from sklgap.experiments._estimate import ratio_estimate
 
         small, other = self.table.paired(SMALL, label, next(iter(self.table.sharpness_names())))
         return ratio_estimate(other, small)
 
     def distance_ratio(self) -> "Estimate":
-        """Return how many times farther from its start the small batch ends than the large one."""
+        """Return the ratio of the small batch's distance from the starting point to the large batch's distance."""
         from sklgap.experiments._estimate import ratio_estimate
 
         return ratio_estimate(*self.table.paired(SMALL, LARGE, "weight_distance"))
 
     def answers(self) -> list[str]:
-        """Return three sentences: how large, why, and what wins it back."""
+        """Return the three answers: how large the batch may be, why a larger one is worse, and what wins it back."""
         if self.safe is None or not {str(SMALL), str(LARGE), REMEDIED} <= set(self.table.done):
-            return ["Interrupted: too few fits had finished to answer."]
+            return ["Interrupted: too few fits finished to answer the questions."]
         return [self._how_large(), self._why(), self._what_wins_it_back()]
 
     def _how_large(self) -> str:
         assert self.safe is not None
         margin = f"{100 * MARGIN:g} points of accuracy"
         answer = (
-            f"How large may the batch be here? {int(self.safe):,} is the largest size that is shown to lose less than "
+            f"How large may the batch be here? {int(self.safe):,} is the largest batch size that is shown to lose less "
+            "than "
         )
         failed = [test.batch_size for test in self.safe.tests if not test.shown]
         if not failed:
@@ -78,8 +79,8 @@ class Demo:
         sharp = [self.table.values(label, sharpness).mean() for label in (SMALL, LARGE)]
         far = [self.table.values(label, "weight_distance").mean() for label in (SMALL, LARGE)]
         return (
-            f"Why is a larger one worse? Stopped at the same loss of an epoch, batches of {LARGE} test "
-            f"{_points(self.table.gap(LARGE))} lower than batches of {SMALL}. Their minima are "
+            f"Why is a larger one worse? Trained to the same training loss, batches of {LARGE} score "
+            f"{_points(self.table.gap(LARGE))} lower on test data than batches of {SMALL}. Their minima are "
             f"{_times(self.sharpness_ratio())} times as sharp ({sharp[1]:.1f} against {sharp[0]:.1f} %), and "
             f"{_times(self.distance_ratio())} times closer to the starting point ({far[1]:.0f} against {far[0]:.0f})."
         )
@@ -87,8 +88,8 @@ class Demo:
     def _what_wins_it_back(self) -> str:
         gap, rest = self.table.gap(LARGE), self.table.gap(REMEDIED)
         return (
-            "What wins it back? A learning rate scaled by the square root of the batch size, and batch norm over "
-            f"{SMALL} samples at a time (ghost batch norm): the loss falls from {100 * gap.value:.1f} to "
+            "What wins it back? A learning rate scaled by the square root of the batch size, together with batch norm "
+            f"over {SMALL} samples at a time (ghost batch norm). The lost accuracy falls from {100 * gap.value:.1f} to "
             f"{_points(rest)}."
         )
 
@@ -107,14 +108,22 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     p = options.Parser(
         prog="python -m sklgap",
-        description="Answer three questions on MNIST-1D, which is generated here: how large can a batch be before "
+        description="Answer three questions on the generated data set MNIST-1D: how large can a batch be before "
         "accuracy drops, why does it drop, and what wins it back? It takes about a minute on two cores.",
-        epilog="For data of yours: python -m sklgap curve --help. With --dataset this is the command compare.",
+        epilog="To analyse your own data, see python -m sklgap curve --help. With --dataset or --net, this command is "
+        "the command compare.",
     )
-    p.add_argument("--trials", type=int, default=5, help="paired trials (5)")
-    p.add_argument("--seed", type=int, default=0, help="random state (0)")
-    p.add_argument("--jobs", type=int, default=-1, help="fits at once (-1: one per core)")
-    p.add_argument("--memory", type=Path, help="folder of saved work: what has finished is never done again")
+    p.add_argument("--trials", type=int, default=5, help="number of paired trials (default: 5)")
+    p.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: 0)")
+    p.add_argument(
+        "--jobs", type=int, default=-1, help="number of fits that run at the same time (default: -1, one per core)"
+    )
+    p.add_argument(
+        "--memory",
+        type=Path,
+        metavar="FOLDER",
+        help="save finished fits in this folder, and load them in the next run (default: nothing is saved)",
+    )
     options.add_output_argument(p)
     return p
 
@@ -141,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def study(
     seed: int = 0, *, n_trials: int = 5, n_jobs: int | None = None, memory: Path | None = None, verbose: int = 0
 ) -> Demo:
-    """Train every batch size and every remedy from the same starting points."""
+    """Train with every batch size and every remedy from the same starting points."""
     from sklgap._checks import check_integer, check_random_state
     from sklgap.datasets import make_mnist1d
     from sklgap.estimator import LBGapClassifier
@@ -164,7 +173,7 @@ def study(
     arms |= {label: {"batch_size": LARGE, "base_batch_size": SMALL, **own} for label, own in REMEDIES.items()}
     seeds = draw_different_seeds(n_trials, rng)
     model = LBGapClassifier("F1", **SETTING)
-    # The longest fits first, so that the last minute of a parallel run has no core without work.
+    # The longest fits come first, so that no core is idle in the last minute of a parallel run.
     trials = [Trial(label, own, trial, s) for label, own in arms.items() for trial, s in enumerate(seeds)]
     run = interruptible(run_trials)
     outcomes, interrupted = run(model, trials, parts, measuring, n_jobs=n_jobs, verbose=verbose, memory=memory)
@@ -197,7 +206,7 @@ def study(
     curve = BatchSizeCurve(sizes, {**common, **of_curve}, interrupted, targets=targets)
     try:
         safe = largest_safe_batch_size(curve, MARGIN)
-    except ValueError:  # one trial, or an interruption before the small batch had finished
+    except ValueError:  # there is one trial only, or the run was interrupted before the small batch finished
         safe = None
     return Demo(table, curve, safe)
 
@@ -210,7 +219,7 @@ def _said(found: Demo) -> list[str]:
         f"MNIST-1D (Greydanus and Kobak, arXiv:2011.14439), generated: {N_TRAIN:,} training, {N_VALID:,} validation "
         f"and {N_TEST:,} test samples",
         f"dense net, {SETTING['module__n_layers']} layers of {SETTING['module__width']} units with batch norm, ADAM; "
-        f"{found.table.trials_line()}; every fit stops once the mean loss of an epoch is {SETTING['target_loss']}",
+        f"{found.table.trials_line()}; every fit stops at a mean training loss of {SETTING['target_loss']} in an epoch",
         f"small batch (SB): {SMALL}; large batch (LB): {LARGE}, a tenth of the training data",
     ]
 
@@ -227,7 +236,7 @@ def _write(folder: Path, found: Demo, answers: list[str]) -> None:
     options.say("written: " + ", ".join(str(path) for path in paths))
 
 
-# Colours that people with colour-blindness tell apart (Okabe and Ito).
+# Colours that colour-blind people can distinguish (Okabe and Ito).
 _PLAIN, _COLOURS, _MARKERS = "#0072B2", ("#E69F00", "#D55E00"), ("s", "D")
 
 

@@ -1,4 +1,4 @@
-"""``python -m sklgap explain DATA`` says why the large batch loses."""
+"""``python -m sklgap explain DATA``: why the large batch loses accuracy."""
 
 import argparse
 from collections.abc import Sequence
@@ -12,8 +12,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     p = options.Parser(
         prog="python -m sklgap explain",
-        description="Train a small and a large batch, and the large one with one cause of its loss after the other "
-        "removed: fewer updates, the learning rate, batch norm, the last weights.",
+        description="Find out why the large batch loses accuracy. The command trains with a small and with a large "
+        "batch. It then removes the possible causes from the large-batch training one after the other: fewer updates, "
+        "the learning rate, batch norm, the last weights.",
         epilog="example: python -m sklgap explain data.csv --target late --small 64 --large 2048. "
         f"{options.EXIT_CODES}.",
     )
@@ -23,15 +24,15 @@ def parser() -> argparse.ArgumentParser:
         type=options.size_or_name,
         default="SB",
         metavar="SIZE",
-        help="the small batch, in samples or as a fraction of the training samples (default: SB, which is 256, and "
-        "less for fewer than 10,240 training samples)",
+        help="small batch size, as a number of samples or a fraction of the training samples (default: SB, which is "
+        "256 samples, fewer if there are fewer than 10,240 training samples)",
     )
     p.add_argument(
         "--large",
         type=options.size_or_name,
         default="LB",
         metavar="SIZE",
-        help="the large batch (default: LB, 10 %% of the training samples)",
+        help="large batch size, in the same form (default: LB, which is 10 %% of the training samples)",
     )
     options.add_training_arguments(p)
     options.add_measurement_arguments(p)
@@ -71,7 +72,7 @@ def _write(arguments: argparse.Namespace, data: Loaded, found: Any) -> None:
     plt, figure = report.pyplot(), None
     if plt is not None and found.total().n:
         figure = found.plot().figure_
-    title = f"{data.name}: why does the large batch lose?"
+    title = f"{data.name}: why does the large batch lose accuracy?"
     paths = report.write(arguments.output, title, found.verdict, [found], figure, data.said)
     if figure is not None:
         plt.close(figure)

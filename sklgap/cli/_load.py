@@ -1,4 +1,4 @@
-"""What a command is given: a named data set, a table of your own, or an npz file, as training and test data."""
+"""Load the data of a command: a named data set, a table or an npz file, as training and test data."""
 
 import argparse
 import csv
@@ -15,18 +15,18 @@ import numpy as np
 
 GENERATED = "mnist1d"
 NAMED = (GENERATED, "digits", "mnist", "cifar10", "cifar100")
-# Of a column of words with more kinds than this the rarest ones are encoded as one.
+# If a column has more different words than this, the rarest words are encoded as one.
 _MOST_KINDS = 50
-# A table in memory takes some times the size of its text, and text some times the size of its gzip file.
+# Estimates: a table in memory takes 3 times the bytes of its text, and text 8 times the bytes of its gzip file.
 _TIMES_THE_TEXT, _TIMES_THE_GZIP = 3, 8
 _SUFFIXES = {".csv": "CSV", ".csv.gz": "CSV", ".parquet": "Parquet", ".pq": "Parquet", ".npz": "npz"}
 _TEST_FRACTION = 0.25
 _LEAST_OF_A_CLASS = 4
-# A column of words in which this part is numbers is one of numbers that something is wrong with.
+# If this share of a column of words are numbers, the column is taken for numbers with mistakes in them.
 _MOSTLY = 0.9
-# Integers of more values than this, some of them rare, are a quantity and no classes.
+# Integers with more different values than this, some of them rare, are a quantity and not classes.
 _MANY_CLASSES = 20
-# Rows of the generated data set.
+# Samples of the generated data set.
 N_TRAIN, N_TEST = 4000, 10_000
 
 _YEAR, _DAY, _TIME = r"(?:1[89]|20|21)\d\d", r"\d{1,2}", r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?"
@@ -38,15 +38,15 @@ _DATES = [
     rf"{_MONTH}[- ]{_DAY},? {_YEAR}",
 ]
 _DATE = rf"\s*(?:(?:{'|'.join(_DATES)})(?:[T ]+{_TIME}.*)?|{_TIME}(?:\s*[ap]m)?)\s*"
-# 1,234 or 12 % or $3.50: a number to a person, a word to a computer.
+# Numbers that pandas reads as words, such as 1,234 or 12 % or $3.50.
 _SIGNED = r"\s*[-+]?(?:[$€£]\s*[-+]?\d[\d,.]*|\d[\d,.]*\s*[%$€£]|\d+(?:,\d+)+(?:\.\d+)?)\s*"
 
 
 class Loaded(NamedTuple):
     """Data for a command.
 
-    ``head`` is a transformer that makes numbers of the columns of a table, or None where X is numbers already;
-    ``said`` describes what was done with the data, in sentences.
+    ``head`` is a transformer that turns the columns of a table into numbers, or None if X holds numbers already.
+    ``said`` holds sentences that describe what was done with the data.
     """
 
     X: Any
@@ -59,7 +59,7 @@ class Loaded(NamedTuple):
 
 
 def add_data_arguments(p: argparse.ArgumentParser, default: str | None = None) -> None:
-    """Add the arguments that say which data a command is about."""
+    """Add the arguments that choose the data of a command."""
     named = ", ".join(NAMED)
     only = "" if default is None else f" (default: {default})"
     p.add_argument(
@@ -67,40 +67,47 @@ def add_data_arguments(p: argparse.ArgumentParser, default: str | None = None) -
         nargs="?",
         default=None,
         metavar="DATA",
-        help=f"{named}, or a file: .csv, .csv.gz, .parquet or .npz{only}",
+        help=f"a named data set ({named}), or a file (.csv, .csv.gz, .parquet or .npz){only}",
     )
-    p.add_argument("--dataset", metavar="DATA", help="another way to say DATA")
+    p.add_argument("--dataset", metavar="DATA", help="the same as DATA")
     p.add_argument(
-        "--target", metavar="COLUMN", help="column with the labels; of an .npz the array with the labels (default: y)"
+        "--target",
+        metavar="COLUMN",
+        help="column with the labels (required for a table); for an .npz file, array with the labels (default: y)",
     )
     p.add_argument("--drop", nargs="+", default=[], metavar="COLUMN", help="columns to leave out")
     p.add_argument(
-        "--positive", metavar="LABEL", help="of two labels, the one that scores look for (default: the rarer one)"
+        "--positive",
+        metavar="LABEL",
+        help="with two classes, the label of the positive class, which scores look for (default: the rarer label)",
     )
     p.add_argument(
         "--test-fraction",
         type=float,
         metavar="FRACTION",
-        help=f"part of a file that is held out for tests (default: {_TEST_FRACTION})",
+        help=f"fraction of the samples of a file that are held out as test data (default: {_TEST_FRACTION})",
     )
     p.add_argument(
-        "--train-samples", type=int, metavar="N", help="train on the first N training samples (default: all)"
+        "--train-samples", type=int, metavar="N", help="train on the first N training samples only (default: all)"
     )
     p.add_argument(
         "--data-home",
         metavar="FOLDER",
-        help="folder with the files of mnist and cifar (default: $SKLGAP_DATA; without it they come from OpenML)",
+        help="folder with the files of MNIST or CIFAR (default: $SKLGAP_DATA; if that is not set, the data are "
+        "downloaded from OpenML)",
     )
     p.set_defaults(default_data=default)
 
 
 def load(arguments: argparse.Namespace) -> Loaded:
-    """Return the data that the arguments name; a ValueError in one sentence for what cannot be read."""
+    """Return the data that the arguments name; raise a ValueError for data that cannot be read."""
     if arguments.data is not None and arguments.dataset is not None:
-        raise ValueError(f"DATA and --dataset are the same thing; got {arguments.data!r} and {arguments.dataset!r}.")
+        raise ValueError(
+            f"DATA and --dataset must not both be given; got {arguments.data!r} and {arguments.dataset!r}."
+        )
     asked = arguments.data or arguments.dataset or arguments.default_data
     if asked is None:
-        raise ValueError(f"DATA is missing: name one of {', '.join(NAMED)}, or a file .csv, .csv.gz, .parquet or .npz.")
+        raise ValueError(f"DATA is missing: give one of {', '.join(NAMED)}, or a file .csv, .csv.gz, .parquet or .npz.")
     if not 0 <= arguments.seed < 2**32:
         raise ValueError(f"--seed must be at least 0 and below 2**32; got {arguments.seed}.")
     n = arguments.train_samples
@@ -110,10 +117,12 @@ def load(arguments: argparse.Namespace) -> Loaded:
     if n is None:
         return found
     if n > len(found.y):
-        raise ValueError(f"--train-samples must be at most the {len(found.y):,} training samples; got {n:,}.")
+        raise ValueError(
+            f"--train-samples must be at most the number of training samples, {len(found.y):,}; got {n:,}."
+        )
     if len(np.unique(found.y[:n])) < len(np.unique(found.y)):
-        raise ValueError(f"--train-samples must be more: the first {n:,} training samples lack a class.")
-    said = [*found.said, f"only the first {n:,} training samples are used"]
+        raise ValueError(f"--train-samples must be larger, because the first {n:,} training samples lack a class.")
+    said = [*found.said, f"training uses only the first {n:,} training samples"]
     return found._replace(X=found.X[:n], y=found.y[:n], said=said)
 
 
@@ -129,7 +138,7 @@ def _named(name: str, arguments: argparse.Namespace) -> Loaded:
     }
     for option, value in of_files.items():
         if value is not None:
-            raise ValueError(f"{option} is for files; {name} comes with its labels and its test samples.")
+            raise ValueError(f"{option} is for files only, because {name} has its own labels and test samples.")
     if name == GENERATED:
         from sklgap.datasets import make_mnist1d
 
@@ -157,7 +166,7 @@ def _named(name: str, arguments: argparse.Namespace) -> Loaded:
 
 
 def _not_found(name: str, data_home: str | None, error: OSError) -> str:
-    """Say in one sentence that a data set is neither in a folder nor on OpenML."""
+    """Return the sentence for a data set that is neither in a folder nor on OpenML."""
     if data_home is not None:
         where = f"in --data-home {data_home}"
     elif os.environ.get("SKLGAP_DATA"):
@@ -167,8 +176,8 @@ def _not_found(name: str, data_home: str | None, error: OSError) -> str:
     cause = error.__cause__ or error
     reason = (str(cause).splitlines() or [type(cause).__name__])[0].rstrip(".")
     return (
-        f"{name} was not found {where}, and was not downloaded from OpenML ({reason}): put the publisher's files into "
-        "a folder and name it by --data-home or $SKLGAP_DATA (in Python: data_home=)."
+        f"{name} was not found {where}, and could not be downloaded from OpenML ({reason}). Put the publisher's files "
+        "into a folder, and give the folder by --data-home or $SKLGAP_DATA (in Python: data_home=)."
     )
 
 
@@ -182,7 +191,7 @@ def _of_file(path: Path, arguments: argparse.Namespace) -> Loaded:
             f"DATA must be one of {', '.join(NAMED)}, or a file .csv, .csv.gz, .parquet or .npz; got {str(path)!r}."
         )
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file.")
+        raise ValueError(f"{path}: the file does not exist.")
     if not path.stat().st_size:
         raise ValueError(f"{path}: the file is empty.")
     fraction = arguments.test_fraction
@@ -190,7 +199,7 @@ def _of_file(path: Path, arguments: argparse.Namespace) -> Loaded:
         raise ValueError(f"--test-fraction must be above 0 and below 1; got {fraction:g}.")
     if kind == "npz":
         if arguments.drop:
-            raise ValueError(f"--drop is for tables; {path} has arrays.")
+            raise ValueError(f"--drop is for tables only, and {path} holds arrays.")
         _check_memory(path, _unpacked(path))
         X, y, head, said = _npz(path, arguments.target)
     else:
@@ -204,12 +213,12 @@ def _of_file(path: Path, arguments: argparse.Namespace) -> Loaded:
 
 
 def _check_memory(path: Path, needed: int) -> None:
-    """Refuse a file that would take more memory than there is."""
+    """Raise a ValueError for a file that needs more memory than is free."""
     free = _free_memory()
     if free is not None and needed > free:
         raise ValueError(
-            f"{path}: would take about {needed / 1e9:.2g} GB of memory, and {free / 1e9:.2g} GB are free: use a part "
-            "of it, or an .npz of float32 numbers."
+            f"{path}: the data would take about {needed / 1e9:.2g} GB of memory, but only {free / 1e9:.2g} GB are "
+            "free. Use a part of the data, or an .npz file of float32 numbers."
         )
 
 
@@ -226,11 +235,11 @@ def _free_memory() -> int | None:
 
 
 def _table(path: Path, kind: str) -> tuple[Any, Sequence[int]]:
-    """Return a table, and the line of the file that each row ends in; no lines for Parquet."""
+    """Return a table, and for each row the line of the file in which it ends (no lines for Parquet)."""
     try:
         import pandas as pd
     except ImportError:
-        raise ValueError(f"{path}: tables need pandas: pip install 'sklgap[table]'.") from None
+        raise ValueError(f"{path}: reading a table needs pandas: pip install 'sklgap[table]'.") from None
     lines: Sequence[int] = ()
     try:
         if kind == "CSV":
@@ -239,49 +248,50 @@ def _table(path: Path, kind: str) -> tuple[Any, Sequence[int]]:
         else:
             table = pd.read_parquet(path)
     except ImportError:
-        raise ValueError(f"{path}: Parquet needs pyarrow: pip install 'sklgap[table]'.") from None
+        raise ValueError(f"{path}: reading Parquet needs pyarrow: pip install 'sklgap[table]'.") from None
     except _Refused:
         raise
     except Exception as error:  # gzip, pandas and pyarrow raise many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise ValueError(f"{path}: could not be read as {kind}: {reason}.") from None
+        raise ValueError(f"{path}: the file could not be read as {kind}: {reason}.") from None
     if not len(table.columns):
-        raise ValueError(f"{path}: has no columns.")
+        raise ValueError(f"{path}: the table has no columns.")
     if not len(table):
-        raise ValueError(f"{path}: has a header and no rows.")
+        raise ValueError(f"{path}: the table has a header but no rows.")
     table.columns = [str(column) for column in table.columns]
     _check_names(path, list(table.columns))
     return table, lines if len(lines) == len(table) else ()
 
 
 class _Refused(ValueError):
-    """A sentence on a file that needs no other one around it."""
+    """An error about a file whose sentence is complete."""
 
 
 def _check_text(path: Path) -> array:
-    """Return the line that each row of a CSV file ends in; what pandas would make something else of is refused."""
+    """Return for each row of a CSV file the line in which it ends; raise for a file that pandas would misread."""
     lines = array("q")
     with _opened(path) as file:
         reader = csv.reader(_decoded(path, file), strict=True)
         try:
             header = next(reader, None)
             if not header:
-                raise _Refused(f"{path}: must begin with a line of column names; the first line is empty.")
+                raise _Refused(f"{path}: the file must begin with a line of column names, but its first line is empty.")
             other = next((mark for mark in (";", "\t", "|") if len(header) == 1 and mark in header[0]), None)
             if other is not None:
-                raise _Refused(f"{path}: the columns are separated by {other!r}: save the table with commas.")
+                raise _Refused(f"{path}: the columns are separated by {other!r}. Save the table with commas.")
             _check_names(path, header)
             for row in reader:
                 if row and len(row) != len(header):
                     raise _Refused(
-                        f"{path}: line {reader.line_num} has {len(row)} fields and the header has {len(header)} "
-                        "columns: correct it, or quote what has a comma in it."
+                        f"{path}: line {reader.line_num} has {len(row)} fields, but the header has {len(header)} "
+                        "columns. Correct the line, or put fields that contain a comma in quotation marks."
                     )
                 if row:
                     lines.append(reader.line_num)
         except csv.Error as error:
             raise _Refused(
-                f"{path}: line {reader.line_num} is no CSV ({error}): look for a quotation mark that is not closed."
+                f"{path}: line {reader.line_num} is not valid CSV ({error}). Look for a quotation mark that is not "
+                "closed."
             ) from None
     return lines
 
@@ -297,19 +307,19 @@ def _decoded(path: Path, file: Any) -> Any:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError:
             raise _Refused(
-                f"{path}: is not text in UTF-8 (line {number}): save the table again with this encoding."
+                f"{path}: the file is not UTF-8 text (line {number}). Save the table again with this encoding."
             ) from None
 
 
 def _check_names(path: Path, columns: Sequence[str]) -> None:
-    """Refuse a table in which one name stands for two columns, or none for one."""
+    """Raise a ValueError for a table in which two columns have the same name, or a column has no name."""
     twice = sorted({column for column in columns if columns.count(column) > 1 and column})
     if twice:
-        raise _Refused(f"{path}: has two columns named {twice[0]!r}: rename one.")
+        raise _Refused(f"{path}: the table has two columns named {twice[0]!r}. Rename one.")
     unnamed = [number for number, column in enumerate(columns, 1) if not column.strip()]
     if unnamed:
         raise _Refused(
-            f"{path}: column {unnamed[0]} has no name: name it, or remove it if it numbers the rows "
+            f"{path}: column {unnamed[0]} has no name. Give it a name, or remove it if it only numbers the rows "
             "(to_csv(..., index=False))."
         )
 
@@ -317,7 +327,7 @@ def _check_names(path: Path, columns: Sequence[str]) -> None:
 def _columns(
     path: Path, table: Any, lines: Sequence[int], arguments: argparse.Namespace
 ) -> tuple[Any, Any, Any, list[str]]:
-    """Return the columns to learn from, the labels, what makes numbers of them, and sentences."""
+    """Return the columns to learn from, the labels, the transformer of the columns, and sentences about them."""
     columns, target = list(table.columns), arguments.target
     if target is None:
         raise ValueError(f"{path}: --target must name the column with the labels, one of {_few(columns)}.")
@@ -330,32 +340,32 @@ def _columns(
     missing = np.flatnonzero(y.isna().to_numpy())
     if len(missing):
         raise ValueError(
-            f"{path}: column {target!r} of --target has no value in {_rows(len(missing))}, the first is "
-            f"{_place(missing[0], lines)}: remove such rows (an empty field, NA, None and nan are no values)."
+            f"{path}: column {target!r} of --target has no value in {_rows(len(missing))}, first "
+            f"{_place(missing[0], lines)}. Remove these rows. (An empty field, NA, None and nan count as no value.)"
         )
     X = table.drop(columns=[target, *arguments.drop])
     if not len(X.columns):
-        raise ValueError(f"{path}: has no column to learn from beside {target!r}.")
+        raise ValueError(f"{path}: the table has no column to learn from besides {target!r}.")
     numbers = [name for name in X.columns if _is_number(path, X, name, lines)]
     words = [name for name in X.columns if name not in numbers]
     for name in numbers:
         infinite = np.flatnonzero(np.isinf(X[name].to_numpy()))
         if len(infinite):
             raise ValueError(
-                f"{path}: column {name!r} has an infinite number {_place(infinite[0], lines)}: correct it, or --drop "
-                f"{name}."
+                f"{path}: column {name!r} has an infinite number {_place(infinite[0], lines)}. Correct it, or leave "
+                f"the column out by --drop {name}."
             )
     return X, y, _head(numbers, words), _said(table, X, numbers, words)
 
 
 def _is_number(path: Path, X: Any, name: str, lines: Sequence[int]) -> bool:
-    """Say whether a column has numbers, as float64 from here on; refuse what is neither numbers nor words."""
+    """Return whether a column holds numbers, and convert these to float64; raise for neither numbers nor words."""
     import pandas as pd
 
     column = X[name]
-    way_out = f", or --drop {name}"
+    way_out = f", or leave the column out by --drop {name}"
     if column.isna().all():
-        raise ValueError(f"{path}: column {name!r} has no value at all: --drop {name}.")
+        raise ValueError(f"{path}: column {name!r} has no values. Leave it out by --drop {name}.")
     inferred = pd.api.types.infer_dtype(column, skipna=True)
     is_category = isinstance(column.dtype, pd.CategoricalDtype)
     numbers = ("decimal", "integer", "floating", "mixed-integer-float")
@@ -364,54 +374,58 @@ def _is_number(path: Path, X: Any, name: str, lines: Sequence[int]) -> bool:
         return True
     if column.dtype.kind in "mMc" or inferred in ("bytes", "complex"):
         what = "dates or times" if column.dtype.kind in "mM" else inferred
-        raise ValueError(f"{path}: column {name!r} has {what}: make numbers of them{way_out}.")
+        raise ValueError(f"{path}: column {name!r} has {what}. Turn them into numbers{way_out}.")
     some = column.dropna()
     if some.map(lambda value: isinstance(value, list | tuple | dict | set | np.ndarray)).any():
-        raise ValueError(f"{path}: column {name!r} has lists or records: make columns of them{way_out}.")
+        raise ValueError(f"{path}: column {name!r} has lists or records. Turn them into columns{way_out}.")
     text = some.astype(str)
     if text.str.fullmatch(_DATE, flags=re.IGNORECASE).all():
         raise ValueError(
-            f"{path}: column {name!r} has dates or times, such as {text.iloc[0]!r}: make numbers of them (year, month, "
-            f"day, hour){way_out}."
+            f"{path}: column {name!r} has dates or times, such as {text.iloc[0]!r}. Turn them into numbers (year, "
+            f"month, day, hour){way_out}."
         )
     if text.str.fullmatch(_SIGNED).all():
         raise ValueError(
-            f"{path}: column {name!r} has numbers with signs in them, such as {text.iloc[0]!r}: write plain numbers "
-            f"(1234.5){way_out}."
+            f"{path}: column {name!r} has numbers with other signs in them, such as {text.iloc[0]!r}. Write plain "
+            f"numbers (1234.5){way_out}."
         )
-    if len(lines):  # in Parquet words are words
+    if len(lines):  # only for CSV: Parquet stores the type of a column
         is_number = pd.to_numeric(text, errors="coerce").notna().to_numpy()
         if _MOSTLY <= is_number.mean() < 1:
             row = np.flatnonzero(column.notna().to_numpy())[np.flatnonzero(~is_number)[0]]
             raise ValueError(
-                f"{path}: column {name!r} has numbers, and {text[~is_number].iloc[0]!r} {_place(row, lines)}: leave "
-                f"such fields empty (gaps are filled){way_out}."
+                f"{path}: column {name!r} has numbers, but also {text[~is_number].iloc[0]!r} {_place(row, lines)}. "
+                f"Leave such fields empty (gaps are filled){way_out}."
             )
     return False
 
 
 def _said(table: Any, X: Any, numbers: Sequence[str], words: Sequence[str]) -> list[str]:
-    """Return what is done with the columns, and which of them a reader should look at."""
-    kinds = [f"{len(numbers)} of numbers (scaled)"] if numbers else []
-    kinds += [f"{len(words)} of words (one-hot encoded)"] if words else []
+    """Return sentences about the columns: how they are encoded, and which of them the user should check."""
+    kinds = [f"{len(numbers)} with numbers (scaled)"] if numbers else []
+    kinds += [f"{len(words)} with words (one-hot encoded)"] if words else []
     said = [f"columns: {' and '.join(kinds)}"]
     gaps = [name for name in X.columns if X[name].isna().any()]
     if gaps:
         said.append(
-            f"gaps are filled, numbers with the median and a column that marks them, words with a kind for gaps: "
-            f"{_few(gaps)}"
+            "gaps are filled (numbers: by the median, with a column that marks the gaps; words: by a word that stands "
+            f"for a gap) in these columns: {_few(gaps)}"
         )
     n_kinds = {name: X[name].astype(str).nunique() for name in words}
     many = [name for name in words if n_kinds[name] > _MOST_KINDS]
     if many:
-        said.append(f"of more than {_MOST_KINDS} kinds of words the rarest are encoded as one: {_few(many)}")
+        said.append(
+            f"columns with more than {_MOST_KINDS} different words, whose rarest words are encoded as one: {_few(many)}"
+        )
     ids = [name for name in words if n_kinds[name] == len(X)]
     ids += [name for name in numbers if table[name].dtype.kind in "iu" and table[name].nunique() == len(X)]
     if ids:
-        said.append(f"another value in every row: if {_few(ids)} is an id or a row number, --drop it")
+        said.append(
+            f"columns with a different value in every row: {_few(ids)}. If it is an id or a row number, --drop it"
+        )
     constant = [name for name in X.columns if X[name].nunique(dropna=False) == 1]
     if constant:
-        said.append(f"the same value in every row: {_few(constant)}")
+        said.append(f"columns with the same value in every row: {_few(constant)}")
     return said
 
 
@@ -434,7 +448,7 @@ def _head(numbers: Sequence[str], words: Sequence[str]) -> Any:
 
 
 def _as_text(X: Any) -> Any:
-    """Return a table of words in which gaps stay gaps."""
+    """Return a table whose values are words; gaps remain gaps."""
     return X.astype(object).where(X.notna(), np.nan).map(lambda value: value if value is np.nan else str(value))
 
 
@@ -447,39 +461,51 @@ def _unpacked(path: Path) -> int:
         with zipfile.ZipFile(path) as file:
             return sum(entry.file_size for entry in file.infolist())
     except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise ValueError(f"{path}: is no npz file, or was cut off ({str(error).rstrip('.')}).") from None
+        raise ValueError(f"{path}: the file is not an npz file, or is incomplete ({str(error).rstrip('.')}).") from None
 
 
 def _npz(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray, Any, list[str]]:
-    """Return the samples, the labels, what scales the samples, and sentences."""
+    """Return the samples, the labels, the scaler of the samples, and sentences about them."""
     label = "y" if target is None else target
     with np.load(path, allow_pickle=False) as file:
         names = list(file.files)
         if label not in names:
-            raise ValueError(f"{path}: must hold an array {label!r} of labels (--target); it has {_few(names)}.")
+            raise ValueError(
+                f"{path}: the file must hold an array {label!r} of labels (--target); it holds {_few(names)}."
+            )
         others = [name for name in names if name != label]
         if "X" not in others and len(others) != 1:
-            raise ValueError(f"{path}: must hold one array of samples, named X; it has {_few(names)}.")
+            raise ValueError(f"{path}: the file must hold one array of samples, named X; it holds {_few(names)}.")
         samples = "X" if "X" in others else others[0]
         X, y = (_array(path, file, name) for name in (samples, label))
     if y.ndim != 1 or X.ndim < 2 or len(X) != len(y):
         raise ValueError(
-            f"{path}: must hold one label per sample; got {samples} of shape {X.shape} and {label} of shape {y.shape}."
+            f"{path}: the file must hold one label per sample; got {samples} of shape {X.shape} and {label} of shape "
+            f"{y.shape}."
         )
     if X.dtype.kind not in "iufb":
         raise ValueError(f"{path}: {samples} must hold numbers; it has dtype {X.dtype}.")
     if not len(y):
-        raise ValueError(f"{path}: has no samples.")
+        raise ValueError(f"{path}: the file has no samples.")
     for name, values in ((samples, X), (label, y)):
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             place = ", ".join(map(str, np.argwhere(~np.isfinite(values))[0]))
-            raise ValueError(f"{path}: {name}[{place}] is not a finite number: correct or remove such samples.")
-    said = [f"arrays that are not used: {_few([name for name in others if name != samples])}"] if others[1:] else []
+            raise ValueError(f"{path}: {name}[{place}] is not a finite number. Correct or remove such samples.")
+    said = (
+        [f"arrays of the file that are not used: {_few([name for name in others if name != samples])}"]
+        if others[1:]
+        else []
+    )
     if X.ndim > 2:
-        return X, y, None, [f"samples of shape {X.shape[1:]}, used as they are (not scaled)", *said]
+        return X, y, None, [f"samples have shape {X.shape[1:]} and are not scaled", *said]
     from sklearn.preprocessing import StandardScaler
 
-    return X.astype(np.float32, copy=False), y, StandardScaler(), [f"{X.shape[1]} numbers a sample (scaled)", *said]
+    return (
+        X.astype(np.float32, copy=False),
+        y,
+        StandardScaler(),
+        [f"samples have {X.shape[1]} numbers, which are scaled", *said],
+    )
 
 
 def _array(path: Path, file: Any, name: str) -> np.ndarray:
@@ -489,11 +515,11 @@ def _array(path: Path, file: Any, name: str) -> np.ndarray:
     except Exception as error:  # zip, zlib and the reader of headers raise many kinds
         if isinstance(error, ValueError) and "pickle" in str(error):
             raise ValueError(
-                f"{path}: {name} holds objects, which only a pickle could load: save plain arrays of numbers."
+                f"{path}: {name} holds objects, which only a pickle can load. Save plain arrays of numbers."
             ) from None
         raise ValueError(f"{path}: {name} is damaged ({str(error).rstrip('.') or type(error).__name__}).") from None
     if not isinstance(found, np.ndarray):
-        raise ValueError(f"{path}: {name} is no array.")
+        raise ValueError(f"{path}: {name} is not an array.")
     return found
 
 
@@ -501,7 +527,7 @@ def _array(path: Path, file: Any, name: str) -> np.ndarray:
 
 
 def _classes(path: Path, y: Any) -> np.ndarray:
-    """Return the labels, each of a class that has enough samples to learn from and to test on."""
+    """Return the labels, checked: every class has enough samples to learn from and to test on."""
     y = y.to_numpy() if hasattr(y, "to_numpy") else np.asarray(y)
     if y.dtype.kind == "O":
         try:
@@ -509,40 +535,41 @@ def _classes(path: Path, y: Any) -> np.ndarray:
         except (TypeError, ValueError):
             y = y.astype(str)
     if y.dtype.kind not in "iufbUS":
-        raise ValueError(f"{path}: the target must have words or whole numbers; it has {y.dtype}.")
-    quantity = "a classifier needs classes: make some of them (below 10, 10 to 20, ...), or name another --target"
+        raise ValueError(f"{path}: the target must have words or whole numbers; it has dtype {y.dtype}.")
+    quantity = "a classifier needs classes. Group the numbers (below 10, 10 to 20, ...), or give another --target"
     if y.dtype.kind == "f" and not np.array_equal(y, np.round(y)):
         number = y[y != np.round(y)][0]
-        raise ValueError(f"{path}: the target has numbers such as {number:g}, and {quantity}.")
+        raise ValueError(f"{path}: the target has numbers such as {number:g}, but {quantity}.")
     y = y.astype(np.int64) if y.dtype.kind == "f" and np.abs(y).max() < 2**53 else y
     classes, counts = np.unique(y, return_counts=True)
     if len(classes) < 2:
         raise ValueError(f"{path}: the target has only one class, {classes.tolist()[0]!r}; it needs at least two.")
     if counts.min() < _LEAST_OF_A_CLASS:
         if y.dtype.kind in "iuf" and len(classes) > _MANY_CLASSES:
-            raise ValueError(f"{path}: the target has {len(classes):,} different numbers, and {quantity}.")
+            raise ValueError(f"{path}: the target has {len(classes):,} different numbers, but {quantity}.")
         rare = classes.tolist()[counts.argmin()]
         n = "1 sample" if counts.min() == 1 else f"{counts.min()} samples"
         raise ValueError(
-            f"{path}: class {rare!r} of the target has {n} and needs at least {_LEAST_OF_A_CLASS}: remove or merge it."
+            f"{path}: class {rare!r} of the target has {n}, but needs at least {_LEAST_OF_A_CLASS}. Remove it, or "
+            "merge it with another class."
         )
     return y
 
 
 def _labels(y: np.ndarray, y_test: np.ndarray, asked: str | None) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return the labels; two labels as 0 and 1, for scores that look for one of them."""
+    """Return the labels. Two labels become 0 and 1, because some scores look for the positive class."""
     classes, counts = np.unique(np.concatenate([y, y_test]), return_counts=True)
     share = 100 * counts / counts.sum()
     if len(classes) > 2:
         if asked is not None:
-            raise ValueError(f"--positive is for two labels; the target has {len(classes)}.")
-        return y, y_test, [f"{len(classes)} classes, the largest has {share.max():.1f} % of the samples"]
+            raise ValueError(f"--positive needs a target with two classes; it has {len(classes)}.")
+        return y, y_test, [f"{len(classes)} classes; the largest one has {share.max():.1f} % of the samples"]
     names = [str(label) for label in classes]
     if asked is not None and asked not in names:
         raise ValueError(f"--positive must be one of {', '.join(names)}; got {asked!r}.")
     k = int(counts.argmin()) if asked is None else names.index(asked)
-    positive = f"the positive one is {names[k]}, {share[k]:.1f} % of the samples (--positive)"
-    said = f"two classes, {' and '.join(names)}: {positive}"
+    positive = f"the positive class is {names[k]}, with {share[k]:.1f} % of the samples (see --positive)"
+    said = f"two classes, {' and '.join(names)}; {positive}"
     return (y == classes[k]).astype(np.int64), (y_test == classes[k]).astype(np.int64), [said]
 
 
@@ -554,8 +581,8 @@ def _split(path: Path, X: Any, y: np.ndarray, arguments: argparse.Namespace) -> 
         X, X_test, y, y_test = train_test_split(X, y, test_size=fraction, random_state=arguments.seed, stratify=y)
     except ValueError:
         raise ValueError(
-            f"{path}: --test-fraction {fraction:g} of {len(y):,} samples leaves too few to train on or to test on, "
-            f"for {len(np.unique(y))} classes."
+            f"{path}: --test-fraction {fraction:g} of {len(y):,} samples leaves too few training or test samples for "
+            f"{len(np.unique(y))} classes."
         ) from None
     n, n_test = len(y), len(y_test)
     drawn = f"drawn at random (--seed {arguments.seed}), each class in proportion"
@@ -567,7 +594,7 @@ def _rows(n: int) -> str:
 
 
 def _place(row: int, lines: Sequence[int]) -> str:
-    """Return where a row stands in its file."""
+    """Return the place of a row in its file, in words."""
     return f"in line {lines[row]}" if len(lines) else f"in row {row + 1}"
 
 

@@ -1,4 +1,4 @@
-"""``python -m sklgap memory FOLDER``: what is saved there, and how to make it less."""
+"""``python -m sklgap memory FOLDER``: list or remove the work that is saved in a folder."""
 
 import argparse
 import math
@@ -18,18 +18,20 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     p = Parser(
         prog="python -m sklgap memory",
-        description="List the work that is saved in a folder (memory=FOLDER of LBGapClassifier and the experiments), "
-        "or remove some of it. Files that sklgap did not write are never touched. An option that removes also removes "
-        "damaged files and what killed processes have left.",
+        description="List the work that is saved in a folder (memory=FOLDER of LBGapClassifier and of the "
+        "experiments), or remove some of it. Files that sklgap did not write are never changed. Every option that "
+        "removes work also removes damaged files and the temporary files of killed processes.",
         epilog="example: python -m sklgap memory saved --older-than 30d --max-size 2GB --dry-run",
     )
-    p.add_argument("folder", metavar="FOLDER", help="the folder")
-    p.add_argument("--older-than", metavar="AGE", help="remove what was saved longer ago, for example 12h, 30d or 4w")
+    p.add_argument("folder", metavar="FOLDER", help="folder with the saved work")
+    p.add_argument("--older-than", metavar="AGE", help="remove work that is older than AGE, such as 12h, 30d or 4w")
     p.add_argument(
-        "--other-versions", action="store_true", help="remove what other versions of sklgap or torch have made"
+        "--other-versions", action="store_true", help="remove work that other versions of sklgap or torch saved"
     )
-    p.add_argument("--max-size", metavar="SIZE", help="remove the oldest until the rest fits, for example 500MB or 2GB")
-    p.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    p.add_argument(
+        "--max-size", metavar="SIZE", help="remove the oldest work until the rest fits into SIZE, such as 500MB or 2GB"
+    )
+    p.add_argument("--dry-run", action="store_true", help="list what would be removed, and remove nothing")
     return p
 
 
@@ -76,7 +78,7 @@ def _table(works: list[Any]) -> str:
 
 
 def _line(text: str) -> str:
-    """Return a text of a file for a terminal, which must not be given control characters."""
+    """Return a text from a file without control characters, so that it is safe to print."""
     return "".join(character if character.isprintable() else "?" for character in text)[:60]
 
 
@@ -92,7 +94,7 @@ def _size(n_bytes: int) -> str:
 
 
 def _age(text: str | None) -> float | None:
-    """Return seconds."""
+    """Return an age in seconds."""
     return None if text is None else _amount("--older-than", text, _UNITS, "a number and s, m, h, d or w, such as 30d")
 
 

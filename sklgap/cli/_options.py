@@ -1,4 +1,4 @@
-"""The arguments that several commands share, and what they make of them."""
+"""The arguments that several commands share, and the functions that read them."""
 
 import argparse
 import os
@@ -16,10 +16,10 @@ ANSWERED, WRONG_USAGE, NOT_SAFE, INTERRUPTED = 0, 2, 3, 130
 EXIT_CODES = "exit codes: 0 answered, 2 wrong usage or a file that cannot be read, 130 interrupted"
 OPTIMIZERS = {"adam": ("Adam", 1e-3), "adamw": ("AdamW", 1e-3), "sgd": ("SGD", 0.1), "rmsprop": ("RMSprop", 1e-3)}
 NETS = ("F1", "F2", "C1", "C2", "C3", "C4", "ResNet44", "WRN16-4")
-# A dense net for a table has so many units a layer and layers; F1's 512 units are made for MNIST.
+# Width and depth of the dense net for a table. F1's own 512 units per layer are made for MNIST.
 TABLE_NET = {"module__width": 64, "module__n_layers": 3}
 _EPOCHS = 30
-# What the functions behind the commands call an option.
+# The parameter names of the functions behind the commands, and the options that set them.
 _OPTIONS = {
     "batch_sizes": "--batch-sizes",
     "margin": "--margin",
@@ -47,106 +47,125 @@ _OPTIONS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says in one sentence what is wrong, instead of all that there is."""
+    """A parser that reports a usage error in one sentence instead of printing the whole usage."""
 
     def error(self, message: str) -> NoReturn:
-        """End the program with 2."""
+        """Print the message and end the program with exit code 2."""
         self.exit(WRONG_USAGE, f"sklgap: {message.rstrip('.')}. See {self.prog} --help.\n")
 
 
 def add_training_arguments(p: argparse.ArgumentParser, *, lr: str = "learning rate (default: {})") -> None:
-    """Add the arguments that say what is trained, and how often."""
+    """Add the arguments that control what is trained, and how often."""
     usual = ", ".join(f"{rate:g} for {name}" for name, (_, rate) in OPTIMIZERS.items())
     p.add_argument(
-        "--net", choices=NETS, help="net (default: C1 for CIFAR, else F1, with 3 layers of 64 units for tables)"
+        "--net",
+        choices=NETS,
+        help="network (default: C1 for CIFAR, otherwise F1; for tables F1 has 3 layers of 64 units)",
     )
-    p.add_argument("--epochs", type=int, help=f"train for at most so many epochs (default: {_EPOCHS})")
+    p.add_argument("--epochs", type=int, help=f"largest number of epochs (default: {_EPOCHS})")
     p.add_argument(
         "--tol",
         type=float,
-        help="stop when the training loss has fallen by less than this fraction in 10 epochs (default: never)",
+        help="stop when the training loss falls by less than this fraction within 10 epochs (default: do not stop "
+        "early)",
     )
-    p.add_argument("--target-loss", type=float, help="stop at this training loss (default: never)")
+    p.add_argument(
+        "--target-loss", type=float, help="stop when the training loss reaches this value (default: do not stop early)"
+    )
     p.add_argument("--optimizer", choices=list(OPTIMIZERS), default="adam", help="optimiser (default: adam)")
     p.add_argument("--lr", type=float, help=lr.format(usual))
-    p.add_argument("--trials", type=int, default=5, help="paired trials, each with its own seed (default: 5)")
-    p.add_argument("--seed", type=int, default=0, help="seed of all that is drawn at random (default: 0)")
-    p.add_argument("--jobs", type=int, default=-1, help="fits at the same time (default: -1, one per core)")
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    p.add_argument("--memory", type=Path, metavar="FOLDER", help="save finished fits here, and load them next time")
+    p.add_argument("--trials", type=int, default=5, help="number of paired trials, each with its own seed (default: 5)")
+    p.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: 0)")
+    p.add_argument(
+        "--jobs", type=int, default=-1, help="number of fits that run at the same time (default: -1, one per core)"
+    )
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    p.add_argument(
+        "--memory",
+        type=Path,
+        metavar="FOLDER",
+        help="save finished fits in this folder, and load them in the next run (default: nothing is saved)",
+    )
 
 
 def add_measurement_arguments(p: argparse.ArgumentParser, *, epsilon: Sequence[float] = ()) -> None:
-    """Add the arguments that say what is measured."""
+    """Add the arguments that control what is measured."""
     p.add_argument(
         "--scoring",
         nargs="+",
         metavar="NAME",
-        help="scores of scikit-learn, such as average_precision; the first one decides (default: accuracy)",
+        help="names of scikit-learn scores, such as average_precision; the first one decides (default: accuracy)",
     )
-    boxes = " ".join(f"{value:g}" for value in epsilon) or "none: sharpness is not measured"
+    boxes = " ".join(f"{value:g}" for value in epsilon) or "sharpness is not measured"
     p.add_argument(
-        "--epsilon", type=float, nargs="*", default=list(epsilon), help=f"box sizes of sharpness (default: {boxes})"
+        "--epsilon",
+        type=float,
+        nargs="*",
+        default=list(epsilon),
+        help=f"sizes of the box around the weights in which sharpness is measured (default: {boxes})",
     )
     p.add_argument(
         "--subspace-dim",
         type=int,
         nargs="*",
         default=[],
-        help="also measure sharpness in random subspaces of so many dimensions",
+        metavar="N",
+        help="measure sharpness also in random subspaces of N dimensions",
     )
     add_policy_arguments(p)
 
 
 def add_policy_arguments(p: argparse.ArgumentParser) -> None:
-    """Add the arguments that say how batch norm is treated, and on how many samples sharpness is measured."""
+    """Add the arguments for the batch-norm policy and for the number of samples that sharpness is measured on."""
     p.add_argument(
         "--batch-norm",
         choices=["batch", "population", "running"],
         default="batch",
-        help="statistics of batch norm in measurements (default: batch)",
+        help="batch-norm statistics that measurements use: those of fixed chunks of the samples (batch), of all "
+        "training samples (population), or the running averages of the training (running) (default: batch)",
     )
     p.add_argument(
         "--max-samples",
         type=int,
         default=10_000,
-        help="measure sharpness on at most so many training samples (default: 10000)",
+        metavar="N",
+        help="measure sharpness on at most N training samples (default: 10000)",
     )
 
 
 def add_output_argument(p: argparse.ArgumentParser) -> None:
-    """Add the folder that a command writes to."""
+    """Add the argument for the folder that a command writes to."""
     p.add_argument(
         "--output",
         type=Path,
         default=Path(),
         metavar="FOLDER",
-        help="folder for report.html, report.json and report.png (default: the current one)",
+        help="folder for report.html, report.json and report.png (default: the current folder)",
     )
 
 
 def parsed(p: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the arguments; wrong usage ends the program with 2 and one sentence."""
+    """Return the parsed arguments. Wrong usage ends the program with one sentence and exit code 2."""
     return p.parse_args(argv)
 
 
 def check_output(folder: Path) -> None:
-    """Make the folder of the report; an OSError before hours of training, not after them."""
+    """Make the folder of the report, so that a wrong folder is found before hours of training."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"--output: {folder} cannot be made a folder ({error.strerror}).") from None
+        raise ValueError(f"--output: the folder {folder} cannot be created ({error.strerror}).") from None
     if not os.access(folder, os.W_OK):
-        raise ValueError(f"--output: nothing can be written to the folder {folder}.")
+        raise ValueError(f"--output: there is no permission to write to the folder {folder}.")
 
 
 def resampled(arguments: argparse.Namespace) -> list[str]:
-    """Return the scores that are no mean over samples: their intervals draw test samples again, of every class."""
+    """Return the scores that are not means over samples. Their intervals resample the test samples of every class."""
     return [name for name in arguments.scoring or () if name not in ("accuracy", "neg_log_loss")]
 
 
 def check_scored(arguments: argparse.Namespace, data: "Loaded") -> None:
-    """Refuse test samples that are too few for the interval of a score, before hours of training."""
+    """Raise a ValueError, before hours of training, if the interval of a score needs more test samples."""
     import numpy as np
 
     from sklgap.experiments._estimate import LEAST_ROWS_OF_A_CLASS
@@ -155,13 +174,13 @@ def check_scored(arguments: argparse.Namespace, data: "Loaded") -> None:
     for name in resampled(arguments):
         if rarest < LEAST_ROWS_OF_A_CLASS:
             raise ValueError(
-                f"--scoring {name} needs at least {LEAST_ROWS_OF_A_CLASS} test samples of each class, and the rarest "
-                f"has {rarest}: use more samples, or a larger --test-fraction."
+                f"--scoring {name} needs at least {LEAST_ROWS_OF_A_CLASS} test samples of each class, but the rarest "
+                f"class has {rarest}. Use more samples or a larger --test-fraction."
             )
 
 
 def measurement(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments of `Measurement`."""
+    """Return the keyword arguments of `Measurement`."""
     return {
         "epsilon": arguments.epsilon,
         "subspace_dims": [None, *arguments.subspace_dim],
@@ -172,7 +191,7 @@ def measurement(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def runs(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments that all experiments share."""
+    """Return the keyword arguments that all experiments share."""
     return {
         "n_trials": arguments.trials,
         "random_state": arguments.seed,
@@ -209,7 +228,7 @@ def classifier(arguments: argparse.Namespace, data: "Loaded") -> "LBGapClassifie
 
 
 def estimator(arguments: argparse.Namespace, data: "Loaded") -> Any:
-    """Return the classifier, behind what makes numbers of the columns of a table."""
+    """Return the classifier; for a table, a pipeline that first turns the columns into numbers."""
     model = classifier(arguments, data)
     if data.head is None:
         return model
@@ -236,7 +255,7 @@ def size_or_name(text: str) -> int | float | str:
 
 
 def say(text: str) -> None:
-    """Print what a person reads, at once: what follows may take hours."""
+    """Print a text at once, because the next step may take hours."""
     print(text, flush=True)
 
 

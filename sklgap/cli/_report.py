@@ -1,4 +1,4 @@
-"""What a command leaves in its folder: report.html, report.json and report.png."""
+"""The files that a command writes: report.html, report.json and report.png."""
 
 import base64
 import html
@@ -23,22 +23,22 @@ img { max-width: 100%; height: auto; background: white; }
 def write(
     folder: Path, title: str, answers: Sequence[str], results: Sequence[Any], figure: Any, said: Sequence[str] = ()
 ) -> list[Path]:
-    """Write the report of some results; return the paths.
+    """Write a report of results, and return the paths of its files.
 
     Parameters
     ----------
     folder : Path
-        Made if it is not there.
+        Folder of the files; it is created if it does not exist.
     title : str
-        Of the page.
+        Title of the page.
     answers : sequence of str
-        The sentences that stand on top.
+        Sentences at the top of the page.
     results : sequence of Result
-        Their tables and notes follow. The JSON is that of the first one, with the others in "more".
+        Results whose tables and notes follow. The JSON file holds the first result, and the others under "more".
     figure : matplotlib Figure or None
-        None where matplotlib is not installed.
+        Picture of the results; None if matplotlib is not installed.
     said : sequence of str
-        What was done with the data.
+        Sentences about the data.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "report.html", folder / "report.json"]
@@ -67,11 +67,11 @@ def write(
 
 
 def pyplot() -> Any:
-    """Return matplotlib's pyplot without a screen; None, with a sentence, where it is not installed."""
+    """Return matplotlib's pyplot for drawing without a screen; without matplotlib, print a sentence and return None."""
     try:
         import matplotlib
     except ImportError:
-        print("No picture: matplotlib is not installed (pip install 'sklgap[plot]').", file=sys.stderr)
+        print("There is no picture, because matplotlib is not installed (pip install 'sklgap[plot]').", file=sys.stderr)
         return None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
@@ -80,5 +80,5 @@ def pyplot() -> Any:
 
 
 def without_mathematics(text: str) -> str:
-    """Return a text as matplotlib draws it as it is: between two signs of dollar it would see a formula."""
+    """Return a text that matplotlib draws literally. It would read text between two dollar signs as a formula."""
     return text.replace("$", r"\$")

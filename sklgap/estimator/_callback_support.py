@@ -1,4 +1,4 @@
-"""scikit-learn's own callbacks (``set_callbacks``), where the library has them: from 1.9 on."""
+"""Support for scikit-learn's own callbacks (``set_callbacks``), which exist from version 1.9 on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +10,14 @@ from sklgap.training._recorder import snapshot
 
 try:
     from sklearn.callback import CallbackSupportMixin as CallbackSupportMixin
-except ImportError:  # older: there is no set_callbacks, and nothing to support
+except ImportError:  # older versions have no set_callbacks
 
     class CallbackSupportMixin:  # type: ignore[no-redef] # one of the two exists
-        """Stands in for scikit-learn's."""
+        """Replacement for scikit-learn's class."""
 
 
 def fit_with_callbacks(model: Any, X: Any, y: Any, sample_weight: Any = None) -> None:
-    """Fit the model, and tell its callbacks; one that fails when the training is done does not undo it."""
+    """Fit the model and notify its callbacks. A callback that fails after the training does not undo the fit."""
     from sklearn.callback import with_callbacks
 
     ended = False
@@ -41,25 +41,25 @@ def fit_with_callbacks(model: Any, X: Any, y: Any, sample_weight: Any = None) ->
 
 
 def described_fit(model: Any, X: Any, y: Any, sample_weight: Any = None) -> dict[str, Any]:
-    """Return what callbacks learn of a fit, as keyword arguments."""
+    """Return the keyword arguments that callbacks receive about a fit."""
     weights = {} if sample_weight is None else {"metadata": {"sample_weight": sample_weight}}
     return {"estimator": model, "X": X, "y": y, **weights}
 
 
 @contextmanager
 def epoch_tasks(model: Any, task: Any, about: dict[str, Any], rows: Any, encoded: Any) -> Iterator[None]:
-    """Within it every epoch of ``model.net_`` is a subtask of ``task``.
+    """Make every epoch of ``model.net_`` a subtask of ``task`` within this context.
 
     Parameters
     ----------
     model : LBGapClassifier
-        In its fit.
+        Estimator during its fit.
     task : sklearn.callback.CallbackContext or None
-        Of the fit; None where nothing listens.
+        Context of the fit; None without callbacks.
     about : dict
-        What callbacks learn of the fit, from `described_fit`.
+        Keyword arguments of the callbacks, from `described_fit`.
     rows, encoded : array-like
-        As the net sees them.
+        Samples and class numbers in the form that the net takes.
     """
     if task is None:
         yield
@@ -67,7 +67,7 @@ def epoch_tasks(model: Any, task: Any, about: dict[str, Any], rows: Any, encoded
     net = model.net_
 
     def fitted() -> dict[str, Any]:
-        """Return what makes a copy of the estimator one whose fit has ended with this epoch."""
+        """Return the attributes of a copy of the estimator whose fit ends with this epoch."""
         now = snapshot(net)
         if model.recompute_batch_norm:
             recompute_batch_norm(now.module_, *(net.trained_on_ or (rows, encoded)))

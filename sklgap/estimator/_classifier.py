@@ -1,4 +1,4 @@
-"""``LBGapClassifier``: scikit-learn's manners around the training net."""
+"""``LBGapClassifier``: the scikit-learn estimator around the training net."""
 
 import copy
 from collections.abc import Sequence
@@ -31,209 +31,231 @@ from sklgap.objective._tensors import as_tensor
 from sklgap.training._encoding import CheckedRows, DataEncoding, class_numbers, to_numpy, with_classes
 from sklgap.training._loaders import dense
 
-# What is made of X: float32, sparse rows as a CSR matrix.
+# How X is converted: to float32; a sparse X to a CSR matrix.
 TAKEN: dict[str, Any] = {"accept_sparse": "csr", "dtype": np.float32, "order": "C", "allow_nd": True}
 
 
 @hide_kwargs
 class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMixin, BaseEstimator):
-    """A neural-network classifier whose batch size is the object of study.
+    """A neural-network classifier for studies of the batch size.
 
-    A scikit-learn estimator around a skorch net, with the networks, the small- and large-batch regimes and the remedies
-    of Keskar et al. (2017) and Hoffer et al. (2017).
+    It is a scikit-learn estimator around a skorch net. It has the networks, the small-batch and large-batch regimes and
+    the remedies of Keskar et al. (2017) and Hoffer et al. (2017). A batch regime says how large the batches are; a
+    remedy changes the training so that a large batch loses less accuracy.
 
     Parameters
     ----------
     net : str, type, callable or torch.nn.Module, default="F1"
-        ``"F1"``, ``"F2"`` (dense), ``"C1"``, ``"C2"``, ``"C3"``, ``"C4"`` (convolutional): the nets of Keskar et al.;
-        ``"ResNet44"``, ``"WRN16-4"``: the residual nets of Hoffer et al.; all with inputs from X and outputs from the
-        classes; or a module class (arguments by ``module__...``; it must return logits, or a tuple that starts with
-        them, or a dict or an object with ``logits``); or a module instance, copied and trained from its weights. A
-        compiled module is trained as the module that it was made from; ``compile`` says whether to compile that.
+        The network.
+
+        * A name: ``"F1"``, ``"F2"`` (dense), ``"C1"``, ``"C2"``, ``"C3"``, ``"C4"`` (convolutional) are the nets of
+          Keskar et al.; ``"ResNet44"`` and ``"WRN16-4"`` are the residual nets of Hoffer et al. Their numbers of inputs
+          and outputs come from X and the classes.
+        * A module class, whose arguments are given by ``module__...``. It must return logits, a tuple that starts with
+          them, or a dict or an object with ``logits``.
+        * A module instance, which is copied and trained from its weights. A compiled module is trained as its original
+          module; ``compile`` says whether to compile it again.
     input_shape : tuple (channels, height, width), default=None
-        Shape of an image for convolutional nets and augmentation. None: from a 4-D X, or from 784 = 1x28x28 and
-        3,072 = 3x32x32 columns.
+        Shape of an image, for convolutional nets and augmentation. None means the shape of a 4-D X; 784 columns mean
+        1x28x28, and 3,072 columns mean 3x32x32.
     init : {"glorot_uniform", "torch"} or callable, default="glorot_uniform"
-        Starting weights of dense and convolutional layers: Glorot-uniform with zero biases (the released code of
-        Keskar et al.), each layer's own default, or a function of the module. A module instance keeps its weights.
-        A warning names a layer that computes its weights from other parameters (spectral norm) and then has others.
+        Starting weights of dense and convolutional layers. ``"glorot_uniform"``: Glorot-uniform weights with zero
+        biases, as in the released code of Keskar et al. ``"torch"``: the default of each layer. Or a function of the
+        module. A module instance starts from its own weights. A warning names a layer that computes its weights from
+        other parameters (such as spectral norm), because its starting weights then differ.
     batch_regime : {"SB", "LB"}, int, float or BatchRegime, default="SB"
-        ``"SB"``: 256 rows, or n // 40 (at least 8) for fewer than 10,240 training samples. ``"LB"``: 10 % of the
-        training samples. An int is a number of rows, a float in (0, 1] a fraction; or `ConstantBatch`,
-        `SwitchBatch`, `GrowingBatch`, `DynamicSampling`, whose parameters are reached as ``batch_regime__...``.
+        How large the batches are. ``"SB"`` is the small batch: 256 samples, or n // 40 (at least 8) for fewer than
+        10,240 training samples. ``"LB"`` is the large batch: 10 % of the training samples. An int is a number of
+        samples, and a float in (0, 1] a fraction of the training samples. Or a regime: `ConstantBatch`, `SwitchBatch`,
+        `GrowingBatch` or `DynamicSampling`, whose parameters are set as ``batch_regime__...``.
     batch_size : int or float, default=None
-        Rows, a fraction in (0, 1] of the training samples, or -1 for all of them; overrides a constant regime, and is
-        an error beside one that varies. Larger than the data: all of them, with a warning. A partial last batch is
-        kept, but a rest of fewer than 8 rows (of 1, where batches have fewer than 16) joins the batch before it: the
-        statistics of a few rows spoil a fit under batch norm.
+        Number of samples in a batch, a fraction in (0, 1] of the training samples, or -1 for all training samples. It
+        overrides a constant regime, and is an error with a regime that varies. A batch size larger than the data means
+        all training samples, with a warning. Training uses a partial last batch, too. If it would have fewer than 8
+        samples (or 1 sample, for batch sizes below 16), its samples join the batch before it, because batch-norm
+        statistics of a few samples spoil a fit.
     max_epochs : int, default=100
-        Largest number of passes over the data (100: Keskar et al., Figure 4).
+        Largest number of passes over the data (100 in Keskar et al., Figure 4).
     tol : float, default=1e-4
-        Training stops when the training loss has not fallen by this fraction within ``n_iter_no_change`` epochs (the
-        paper: "until the loss ceases to improve"). None: all epochs, silently; otherwise reaching ``max_epochs`` is a
-        ``ConvergenceWarning``.
+        Training stops when the training loss has not fallen by this fraction within ``n_iter_no_change`` epochs (in the
+        paper: "until the loss ceases to improve"). With a number, reaching ``max_epochs`` gives a
+        ``ConvergenceWarning``. None means that training makes all epochs, without a warning.
     n_iter_no_change : int, default=10
-        See ``tol``.
+        Number of epochs for the stopping rule of ``tol``.
     target_loss : float, default=None
-        Stop once the training loss of an epoch is at most this: for comparisons at equal loss.
+        Training stops when the training loss of an epoch is at most this value. Use it for comparisons at equal loss.
     optimizer : type, default=torch.optim.Adam
-        Any torch optimiser class (ADAM: Keskar et al.); its arguments by ``optimizer__...``, those of parameters by
-        name by ``optimizer__param_groups=[("*.bias", {"lr": 0.1}), ...]``. A schedule-free one (with ``train()`` and
-        ``eval()``) is evaluated, measured and saved at its average. With
-        ``pip install sklgap[optimizers]`` also ``pytorch_optimizer.LARS``, and ``pytorch_optimizer.Lamb``, which needs
-        ``optimizer__adam_debias=True`` and ``optimizer__weight_decouple=False`` to be the LAMB of its paper.
+        Any torch optimiser class (ADAM in Keskar et al.). Its arguments are given by ``optimizer__...``, and those for
+        some parameters by ``optimizer__param_groups=[("*.bias", {"lr": 0.1}), ...]``. A schedule-free optimiser (with
+        ``train()`` and ``eval()``) is evaluated, measured and saved at its average. ``pip install sklgap[optimizers]``
+        adds ``pytorch_optimizer.LARS`` and ``pytorch_optimizer.Lamb``. The latter needs ``optimizer__adam_debias=True``
+        and ``optimizer__weight_decouple=False`` to be the LAMB of its paper.
     lr : float, default=1e-3
         Learning rate (the default of ADAM).
     criterion : type, default=torch.nn.CrossEntropyLoss
-        Loss of (logits, class numbers), a mean over the rows; its arguments by ``criterion__...``. ``NLLLoss`` is, as
-        in skorch, one of (probabilities, class numbers). ``criterion__weight`` may be a list, a tuple, an array or a
-        tensor with one number for each class, in the order of ``classes_``.
+        Loss of (logits, class numbers), a mean over the samples. Its arguments are given by ``criterion__...``. As in
+        skorch, ``NLLLoss`` is a loss of (probabilities, class numbers). ``criterion__weight`` may be a list, a tuple,
+        an array or a tensor with one number for each class, in the order of ``classes_``.
     class_weight : None, "balanced" or dict, default=None
-        Weight of each class, label to weight, as in scikit-learn; it multiplies the weights of the samples.
-        ``"balanced"``: n_samples / (n_classes * number of samples of the class), on the data of ``fit``, the samples
-        counted by ``sample_weight``. The model is measured with the same weights (`sklgap.sharpness` and the like).
-        ``train_score_``, ``train_accuracy`` and ``score`` count all samples alike.
+        Weights of the classes, as in scikit-learn: a dict from label to weight. They multiply the sample weights.
+        ``"balanced"`` means n_samples / (n_classes * number of samples of the class) on the data of ``fit``, where
+        ``sample_weight`` counts the samples. Measurements such as `sklgap.sharpness` use the same weights.
+        ``train_score_``, ``train_accuracy`` and ``score`` count all samples equally.
     lr_scaling : {None, "sqrt", "linear", "sde"}, default=None
-        Multiply ``lr`` by sqrt(B / B_base) (Hoffer et al., Section 4) or B / B_base, epoch by epoch. ``"sde"`` is for
-        Adam and AdamW with a constant batch size (Malladi et al. 2022): with k = B / B_base the rate is ``lr`` *
-        sqrt(k), each beta is 1 - k (1 - beta), and eps is eps / sqrt(k); a beta below 0 is an error.
+        Scaling of the learning rate with the batch size B, epoch by epoch. ``"sqrt"`` multiplies ``lr`` by sqrt(B /
+        B_base) (Hoffer et al., Section 4), and ``"linear"`` by B / B_base. ``"sde"`` is for Adam and AdamW with a
+        constant batch size (Malladi et al. 2022): with k = B / B_base, the rate is ``lr`` * sqrt(k), each beta is 1 - k
+        (1 - beta), and eps is eps / sqrt(k). A beta below 0 is an error. None means no scaling.
     lr_warmup_epochs : float, default=0
-        Epochs over which the rate goes from ``lr`` to the scaled one, update by update along a straight line (5: Goyal
-        et al., Section 2.2). Needs ``lr_scaling``.
+        Number of epochs in which the learning rate goes linearly, update by update, from ``lr`` to the scaled rate (5
+        in Goyal et al., Section 2.2). It needs ``lr_scaling``.
     lr_milestones : sequence of float, default=()
-        Epochs after which the rate is multiplied by ``lr_decay``, for good.
+        Epochs after which the learning rate is multiplied by ``lr_decay`` for the rest of the training.
     lr_decay : float, default=0.1
-        In (0, 1].
+        Factor of ``lr_milestones``, in (0, 1].
     base_batch_size : int, default=None
-        B_base; None: what ``"SB"`` is for the data.
+        The base batch size B_base. None means the batch size of ``"SB"`` for these data.
     regime_adaptation : bool, default=False
-        Train longer (Hoffer et al., Section 5): make as many updates as ``max_epochs`` epochs at the base batch size
-        have. ``n_iter_no_change``, ``lr_warmup_epochs`` and ``lr_milestones`` count the same epochs of the base batch.
+        Whether to train longer with large batches (Hoffer et al., Section 5): training makes as many updates as
+        ``max_epochs`` epochs with the base batch size. ``n_iter_no_change``, ``lr_warmup_epochs`` and ``lr_milestones``
+        then count epochs of the base batch size.
     ghost_batch_size : int, default=None
-        Replace batch norm by ghost batch norm over so many rows (128 in Hoffer et al.), at least 2 and at most the
-        largest batch. None: plain batch norm.
+        Replace batch norm by ghost batch norm, which computes its statistics over this number of samples (128 in Hoffer
+        et al.), at least 2 and at most the largest batch size. None means plain batch norm.
     micro_batch_size : int, default=None
-        Evaluate so many rows at once (a rest of a few joins them) and add up the gradients, for batches that do not
-        fit in memory: the exact gradient without batch norm; with it, batch norm sees micro-batches.
+        Process a batch in parts of this number of samples and add up the gradients, for batches that do not fit in
+        memory. A small last part joins the part before it. The gradient is exact without batch norm; with batch norm,
+        the statistics are those of the parts.
     augmentation : None, str, callable or Remedy, default=None
-        ``"paper"``: random flips, rotations up to 10 degrees, translations up to 0.2 of the side (Keskar et al.);
-        ``"crop-flip"``: flips and shifts by up to 4 pixels, the usual recipe for CIFAR; ``"crop-flip-cutout"``: with a
-        square of 16 x 16 pixels set to 0 besides; an `Augmentation` with other settings; or a function of a batch
-        tensor. A warning where it mirrors images of one channel, such as digits.
+        Random changes of the training images. ``"paper"``: flips, rotations up to 10 degrees, translations up to 0.2 of
+        the side (Keskar et al.). ``"crop-flip"``: flips and shifts by up to 4 pixels, the usual recipe for CIFAR.
+        ``"crop-flip-cutout"``: the same, with a square of 16 x 16 pixels set to 0. Or an `Augmentation` with other
+        settings, or a function of a batch tensor. A warning is given if images of one channel, such as digits, are
+        mirrored.
     proximal_lambda : float, default=None
-        Conservative training: penalty on the distance from where the batch found the weights (1e-3 in Keskar et al.).
-        None: off. 0.0: the control, each batch used ``proximal_steps`` times without a penalty.
+        Conservative training: penalty on the distance from the weights at the start of the batch (1e-3 in Keskar et
+        al.). None turns it off. 0.0 is the control, which uses each batch ``proximal_steps`` times without a penalty.
     proximal_steps : int, default=3
-        Optimiser steps per batch with ``proximal_lambda`` (3: Keskar et al.).
+        Number of optimiser steps per batch with ``proximal_lambda`` (3 in Keskar et al.).
     remedies : sequence of Remedy, (name, Remedy) or str, default=()
-        Further remedies, applied after augmentation and before the proximal penalty, the last outermost. A str is one
-        with its defaults: ``"adversarial"``, ``"asam"``, ``"augmentation"``, ``"batchaugmentation"``,
-        ``"entropysgd"``, ``"gradientpenalty"``, ``"labelsmoothing"``, ``"mixup"``, ``"proximal"``, ``"sam"``,
-        ``"samplenoise"``, ``"stability"``. Parameters are reached as ``remedies__name__...``
-        (``remedies__sam__rho``).
+        Further remedies. They are applied after the augmentation and before the proximal penalty; the last one is
+        outermost. A str means a remedy with its defaults: ``"adversarial"``, ``"asam"``, ``"augmentation"``,
+        ``"batchaugmentation"``, ``"entropysgd"``, ``"gradientpenalty"``, ``"labelsmoothing"``, ``"mixup"``,
+        ``"proximal"``, ``"sam"``, ``"samplenoise"`` or ``"stability"``. Their parameters are set as
+        ``remedies__name__...``, for example ``remedies__sam__rho``.
     recompute_batch_norm : bool, default=True
-        End ``fit`` by setting the batch-norm buffers to population statistics of the training data. The running
-        averages lag behind the weights, by enough to reverse the order of small and large batch. `WeightAveraging`
-        does so in any case.
+        Whether ``fit`` ends by setting the batch-norm buffers to population statistics of the training data. The
+        running averages lag behind the weights, by enough to reverse the order of small and large batch.
+        `WeightAveraging` always does this.
     random_state : int, RandomState or None, default=None
-        An int makes ``fit`` repeatable bit for bit at equal device, torch version and thread count.
+        Source of all random numbers. An int makes ``fit`` repeatable bit for bit on the same device, with the same
+        torch version and number of threads.
     device : str, default="auto"
-        ``"auto"``: cuda, else mps, else cpu, parallel workers taking several cuda devices in turn; or any torch device.
+        Any torch device, or ``"auto"``: cuda if available, otherwise mps, otherwise cpu. With several cuda devices,
+        parallel workers use them in turn.
     precision : {"float32", "tf32", "bfloat16"}, default="float32"
-        The arithmetic that ``fit`` trains in. Predictions, validation and measurements stay in float32 or float64.
-        ``"float32"``: torch's own settings hold. By default they let CUDA round in convolutions, as ``"tf32"`` does.
-        ``"tf32"``: CUDA rounds the inputs of all matrix products and convolutions to 11 bits (TensorFloat-32). Other
-        devices are refused. So are threads other than the main one, because torch has one setting for the process.
-        ``"bfloat16"``: forward passes run in ``torch.autocast``, where matrix products and convolutions have 8 bits.
-        The outputs are cast to float32 before the loss. Weights and optimiser stay in float32. On a CPU without
-        instructions for bfloat16 it is slower.
+        Arithmetic of the training. Predictions, validation and measurements always use float32 or float64.
+
+        * ``"float32"``: torch's own settings hold. By default they let CUDA round in convolutions, as ``"tf32"`` does.
+        * ``"tf32"``: CUDA rounds the inputs of all matrix products and convolutions to 11 bits (TensorFloat-32). Other
+          devices are refused, and so are threads other than the main one, because torch has one setting for the
+          process.
+        * ``"bfloat16"``: forward passes run in ``torch.autocast``, where matrix products and convolutions have 8 bits.
+          The outputs are cast to float32 before the loss. Weights and optimiser stay in float32. It is slower on a CPU
+          without instructions for bfloat16.
     data_parallel : bool, default=False
-        Share the rows of every batch out between the processes of a ``torchrun``, all of which call ``fit`` with the
-        same arguments: they make the updates of one process with the whole batch. See ``docs/parallel.md``.
+        Whether the processes of a ``torchrun`` share the samples of every batch. All of them call ``fit`` with the same
+        arguments, and make the same updates as one process with the whole batch. See ``docs/parallel.md``.
     train_split : callable, default=None
-        As in skorch, for example ``skorch.dataset.ValidSplit(5)``: held out, scored every epoch, not trained on. It
-        sees rows and labels as ``fit`` does, and so does ``predefined_split`` of your validation set.
+        Split into training and validation samples as in skorch, for example ``skorch.dataset.ValidSplit(5)``.
+        Validation samples are scored in every epoch and are not trained on. The split, and ``predefined_split`` of your
+        own validation set, receive samples and labels in the form that ``fit`` receives them.
     callbacks : list, default=None
-        skorch callbacks; copied, never changed. They see class numbers, not labels. One that fails at the end of the
-        training leaves the estimator fitted, and its error is raised then. `WeightAveraging`, `LatestAveraging` and
-        `ExponentialAveraging` are some;
-        ``skorch.callbacks.GradientNormClipping(5.0)`` clips the gradient of the whole batch, after all remedies.
+        Callbacks of skorch, which are copied and never changed. They receive class numbers, not labels. If a callback
+        fails at the end of the training, the estimator is fitted and the error is raised. Examples are
+        `WeightAveraging`, `LatestAveraging` and `ExponentialAveraging`, and
+        ``skorch.callbacks.GradientNormClipping(5.0)``, which clips the gradient of the whole batch after all remedies.
     verbose : int, default=0
-        1: a progress bar.
+        1 shows a progress bar.
     warm_start : bool, default=False
-        Continue from the last fit instead of starting again. ``lr`` and its schedule, batch sizes and regime, remedies,
-        ``precision``, ``max_epochs`` and the stopping rule may have changed in between; net, criterion, class weights,
-        optimiser, callbacks and ``random_state`` remain those of the first fit.
+        Whether ``fit`` continues from the last fit instead of starting again. In between you may change ``lr`` and its
+        schedule, batch size and regime, remedies, ``precision``, ``max_epochs`` and the stopping rule. Net, criterion,
+        class weights, optimiser, callbacks and ``random_state`` remain those of the first fit.
     memory : str or Path, default=None
-        A fit of equal parameters, data, seed, versions, device and number of threads is loaded from this folder, which
-        any number of processes may share, instead of repeated. A fit that was killed goes on from its last saved epoch
-        and ends with the weights and records of an undisturbed one, bit for bit. Parameters count with all that they
-        hold and read, down to your own code and the globals it uses; files, the environment and the clock do not count.
-        What cannot be followed to its end is not saved, and a fit with a state that is not plain values starts again
-        after a kill: a UserWarning names the reason. Nothing is saved while ``random_state`` is None, side effects of
-        callbacks are not repeated, and no pickle is ever loaded.
+        Folder in which fits are saved. A fit with the same parameters, data, seed, versions, device and number of
+        threads is loaded instead of repeated. Any number of processes may share the folder. A fit that was killed
+        continues from its last saved epoch, and ends with the same weights and records as an undisturbed fit, bit for
+        bit.
+
+        Parameters are compared with everything that they hold and read, including your own code and the globals that it
+        uses. Files, the environment and the clock are not compared. A fit is not saved if a parameter cannot be
+        compared completely. A fit whose state has more than plain values starts again after a kill. A UserWarning names
+        the reason in both cases. Nothing is saved if ``random_state`` is None. Side effects of callbacks are not
+        repeated. No pickle is ever loaded.
     n_threads : int, "auto" or None, default="auto"
-        Threads of the CPU that ``fit`` and predictions compute with; afterwards torch's setting is as before, and that
-        of other threads never changes. ``"auto"``: one where the forward pass of a batch (the largest that is known
-        before the training) takes at most 100 million multiply-adds, so that a small net never waits for the cores of
-        a busy machine; else torch's setting. None: torch's setting. The last digits of a fit depend on the number.
-        A forked process has one thread in any case.
+        Number of CPU threads for ``fit`` and predictions. Afterwards torch's setting is restored, and the setting of
+        other threads never changes. ``"auto"`` means one thread if the forward pass of a batch (the largest one known
+        before the training) takes at most 100 million multiply-adds, and torch's setting otherwise. A small net then
+        never waits for the cores of a busy machine. None means torch's setting. The last digits of a fit depend on the
+        number of threads. A forked process always has one thread.
     compile : bool, default=False
-        Compile the forward and backward pass by ``torch.compile``, in training and in measurements of the estimator.
-        Options are given by ``compile__backend``, ``compile__mode`` and so on, and count only with ``compile=True``.
-        Compiling takes seconds, and pays for large nets and long trainings. Only batches of the regime's batch size are
-        compiled: a partial last batch, validation and predictions are not. A `sklgap.objective.CompileWarning` says why
-        a net is trained without it: no compiler is found, the net cannot be compiled as a whole, it has hooks, or the
-        regime has many batch sizes. The results are then those of ``compile=False``. Compiled results may differ in
-        their last digits. ``memory`` does not distinguish the two: a saved fit may be compiled or not.
+        Whether to compile the forward and backward pass by ``torch.compile``, in training and in measurements of the
+        estimator. Options are given by ``compile__backend``, ``compile__mode`` and so on; they need ``compile=True``.
+        Compiling takes seconds, and pays off for large nets and long trainings. Only batches of the regime's batch size
+        are compiled; a partial last batch, validation and predictions are not.
+
+        A `sklgap.objective.CompileWarning` gives the reason if a net is trained without compilation: no compiler is
+        found, the net cannot be compiled as a whole, it has hooks, or the regime has many batch sizes. The results are
+        then those of ``compile=False``. Compiled results may differ in their last digits. ``memory`` does not
+        distinguish compiled fits from others.
     **kwargs
-        skorch's nested parameters: ``module__``, ``criterion__``, ``optimizer__``, ``iterator_train__``,
-        ``iterator_valid__``, ``callbacks__``, ``dataset__``, ``compile__``; and ``iterator_train``,
-        ``iterator_valid``, ``dataset`` themselves: with one of these, training takes skorch's data path, shuffled by
-        default, and needs a constant regime; a ``dataset`` must not change X, which predictions and measurements see as
-        it is given to them.
+        Nested parameters of skorch: ``module__``, ``criterion__``, ``optimizer__``, ``iterator_train__``,
+        ``iterator_valid__``, ``callbacks__``, ``dataset__`` and ``compile__``. Also ``iterator_train``,
+        ``iterator_valid`` and ``dataset`` themselves. With one of these, training uses skorch's data path, shuffled by
+        default, and needs a constant regime. A ``dataset`` must not change X, because predictions and measurements use
+        X as it is given.
 
     Attributes
     ----------
     net_ : TrainingNet
-        The skorch net: ``net_.save_params``, callbacks, and all else skorch offers.
+        The skorch net, with ``net_.save_params``, callbacks, and everything else that skorch offers.
     module_ : torch.nn.Module
         The trained module.
     history_ : skorch.history.History
-        Per epoch: ``train_loss`` (clean: without penalties), ``train_loss_best`` (whether it is the least so far),
-        ``train_accuracy``, ``batch_size``, ``lr`` (of the last update), ``n_updates``, ``weight_distance`` (Euclidean,
-        from the initial weights), ``dur`` (seconds).
+        For each epoch: ``train_loss`` (without penalties), ``train_loss_best`` (whether it is the smallest so far),
+        ``train_accuracy``, ``batch_size``, ``lr`` (of the last update), ``n_updates``, ``weight_distance`` (Euclidean
+        distance from the initial weights), ``dur`` (seconds).
     classes_ : ndarray of shape (n_classes,)
         The labels.
     n_features_in_ : int
         Size of axis 1 of X.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the columns, where X had them.
+        Names of the columns of X, if it has them.
     n_iter_ : int
-        Epochs trained.
+        Number of epochs trained.
     n_updates_ : int
-        Optimiser steps made.
+        Number of optimiser steps made.
     n_threads_ : int
-        Threads that the last fit computed with.
+        Number of threads that the last fit used.
     train_loss_ : float
-        Training loss of the last epoch, in training mode: the mean over the epoch's batches, in which samples count by
-        their weights.
+        Training loss of the last epoch, in training mode: the mean over the batches of the epoch, with samples weighted
+        by their sample weights.
     train_score_ : float
-        Accuracy of the final weights on the rows trained on, in evaluation mode; all samples count alike.
+        Accuracy of the final weights on the training samples, in evaluation mode; all samples count equally.
     converged_ : bool
         Whether the stopping rule ended the training, rather than ``max_epochs``.
 
     See Also
     --------
-    sklgap.compare_regimes : SB against LB over paired trials.
+    sklgap.compare_regimes : Compares SB and LB over paired trials.
     sklgap.sharpness_score : Metric 2.1 as a scorer.
 
     Notes
     -----
-    Inputs are cast to float32 and trained on as such, in float64 by a module in double precision; predictions are
-    evaluated in float64 (where the module can), so that the prediction for a row does not depend on the rows beside
-    it. Ctrl-C during ``fit`` leaves the estimator fitted with the weights reached and raises KeyboardInterrupt; with
-    ``warm_start=True`` a further ``fit`` goes on from there.
+    Inputs are cast to float32 for training; a module in double precision trains in float64. Predictions are evaluated
+    in float64 if the module supports it, so that the prediction for a sample does not depend on the other samples of
+    the call. Ctrl-C during ``fit`` leaves the estimator fitted with the weights reached, and raises KeyboardInterrupt.
+    With ``warm_start=True``, another ``fit`` continues from these weights.
 
     References
     ----------
@@ -340,28 +362,31 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         Parameters
         ----------
         X : array-like, sparse matrix or tensor of shape (n_samples, n_features) or (n_samples, channels, height, width)
-            Training inputs, finite numbers. What is sparse is made dense by batch, never as a whole.
+            Training inputs, which must be finite numbers. A sparse X becomes dense batch by batch, never as a whole.
         y : array-like of shape (n_samples,)
-            Labels: numbers, strings or booleans of at least two classes.
+            Labels of at least two classes: numbers, strings or booleans.
         sample_weight : array-like of shape (n_samples,), default=None
-            How often each sample counts, at least 0: a weight of 2 is a sample given twice, a sample of weight 0 counts
-            for nothing. None: all count alike. The loss of a batch is the sum of weight times loss over the sum of the
-            weights. Weights do not change which samples make a batch, nor how many. Batch normalisation counts
-            samples, not weights. Samples that ``train_split`` holds out keep their weights in ``valid_loss``.
+            How often each sample counts, at least 0: a weight of 2 counts like a sample given twice, and a weight of 0
+            removes the sample from the loss. None means that all samples count equally. The loss of a batch is the sum
+            of weight times loss, divided by the sum of the weights. Weights change neither which samples form a batch
+            nor their number. Batch normalisation ignores the weights. ``valid_loss`` uses the weights of the samples
+            that ``train_split`` holds out.
 
         Returns
         -------
         self
+            The fitted estimator.
 
         Raises
         ------
         ValueError, TypeError
-            For a parameter outside its allowed values or bad data, in one sentence, before training starts.
+            If a parameter is outside its allowed values, or if the data are not usable. The error is raised before
+            training starts.
 
         Warns
         -----
         sklearn.exceptions.ConvergenceWarning
-            When ``max_epochs`` ended the training though ``tol`` is set, or the loss was no longer a finite number.
+            If ``max_epochs`` ended the training although ``tol`` is set, or if the loss was no longer a finite number.
         """
         check_flag("warm_start", self.warm_start)
         before = self.__dict__.copy()
@@ -376,12 +401,12 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         except BaseException as error:
             net = self.__dict__.get("net_")
             usable = net is not None and net.interrupted_ and len(net.history) > 0
-            if not (isinstance(error, KeyboardInterrupt) and usable):  # Ctrl-C leaves what finished epochs made
-                self.__dict__ = before  # as it was: neither half fitted nor half refitted
+            if not (isinstance(error, KeyboardInterrupt) and usable):  # after Ctrl-C, the finished epochs count
+                self.__dict__ = before  # the estimator is as before, never half fitted
             raise
         failed, self.net_.ending_error_ = self.net_.ending_error_, None
         if failed is not None:
-            raise failed  # by a callback, after the training: the estimator is fitted
+            raise failed  # a callback failed after the training: the estimator is fitted
         return self
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, task: Any = None) -> None:
@@ -402,7 +427,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
             check_data_path(self._nested)
         if len(classes) < 2:
             raise ValueError(f"y must have at least 2 classes; got only one class, {classes.tolist()[0]!r}.")
-        # With one thread, so that the starting weights do not depend on the number that is chosen for the net.
+        # One thread is used, so that the starting weights do not depend on the number of threads of the net.
         with using_threads(1):
             if first:
                 net = resolve.make_net(self, X, len(classes), class_weights(self.class_weight, classes, y, weight))
@@ -434,7 +459,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
                         self.net_.partial_fit(
                             *self.net_.training_data(rows, encoded.astype(np.int64, copy=False), weight)
                         )
-                except BaseException as error:  # of a callback after the training: `fit` raises it when all is done
+                except BaseException as error:  # an error of a callback after the training is raised by `fit` later
                     if error is not self.net_.ending_error_:
                         checkpoint = self.net_.checkpoint_
                         if checkpoint and isinstance(error, Exception) and checkpoint.is_to_blame(self.net_, error):
@@ -446,8 +471,8 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         X, y = to_numpy(X), to_numpy(y)
         if issparse(y):
             raise TypeError(
-                "y must be dense, one label per row; got a sparse matrix: use y.toarray().ravel(), or "
-                "sparse_output=False in the step that made it."
+                "y must be dense, with one label per sample; got a sparse matrix. Use y.toarray().ravel(), or "
+                "sparse_output=False in the step that made y."
             )
         with naming_data("X", "y"):
             X, y = validate_data(self, X, y, **TAKEN, ensure_min_samples=2, reset=first)
@@ -469,7 +494,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            In the order of ``classes_``, float64.
+            Probabilities in the order of ``classes_``, as float64.
         """
         outputs = self._outputs(X)
         if isinstance(self.net_.criterion_, nn.NLLLoss):  # skorch's convention: the module returns probabilities
@@ -478,7 +503,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         return shifted / shifted.sum(axis=1, keepdims=True)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable label of each row, an ndarray of shape (n_samples,)."""
+        """Return the most probable label of each sample, an ndarray of shape (n_samples,)."""
         outputs = self._outputs(X)
         return self.classes_[outputs.argmax(axis=1)]
 
@@ -497,7 +522,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         Returns
         -------
         float
-            The share of the samples that `predict` labels right, by their weights.
+            The share of the samples that `predict` labels correctly, weighted by ``sample_weight``.
         """
         with naming_data("X", "y"):
             return float(super().score(X, y, sample_weight))
@@ -515,7 +540,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
     # -- measuring -------------------------------------------------------------------------------------------------
 
     def objective_parts(self, X: Any, y: Any) -> tuple[nn.Module, RowLoss, Any, Any]:
-        """Return what `sklgap.objective.check_objective` measures: module, own loss, inputs and class numbers."""
+        """Return the parts for `sklgap.objective.check_objective`: module, loss, inputs and class numbers."""
         if is_stream(X):
             return self.net_.objective_parts(X, y)
         X = self._check_X(X)
@@ -523,12 +548,12 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
 
     @property
     def torch_compile_options(self) -> dict[str, Any] | None:
-        """The options of ``torch.compile`` that measurements of the estimator use; None: they do not compile."""
+        """The options of ``torch.compile`` for measurements of the estimator; None if they do not compile."""
         return resolve.compile_options(self)
 
     @property
     def module_(self) -> nn.Module:
-        """The trained module; read from ``net_``, so that a pickle holds it once and moves it between devices."""
+        """The trained module of ``net_``. A pickle holds it once, and can move it between devices."""
         return self.net_.module_
 
     @property
@@ -542,7 +567,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         return tags
 
     def __sklearn_clone__(self) -> Self:
-        """Return an unfitted copy; a module that is not a plain deep copy is copied as ``fit`` copies it."""
+        """Return an unfitted copy. A module instance is copied in the same way as in ``fit``."""
         if not isinstance(self.net, nn.Module):
             return super().__sklearn_clone__()
         shell = copy.copy(self)

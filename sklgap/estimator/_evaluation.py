@@ -1,4 +1,4 @@
-"""The final weights at work: batch-norm statistics recomputed, accuracy, outputs."""
+"""Evaluation of the final weights: recomputed batch-norm statistics, accuracy and outputs."""
 
 import warnings
 from collections.abc import Iterator
@@ -20,24 +20,24 @@ from sklgap.objective._tensors import as_tensor
 from sklgap.training._dtypes import floating_dtype
 from sklgap.training._loaders import dense
 
-# Rows evaluated at once. The outputs of so many rows of a convolution do not fit into a processor's cache: fewer of
-# images are faster.
+# Samples evaluated at once. Fewer images are faster, because the outputs of a convolution for many images do not fit
+# into a processor's cache.
 ROWS, IMAGES = 1000, 100
 
 
 def recompute_batch_norm(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> float | None:
-    """Set the running statistics of batch norm to those of all rows, in one pass.
+    """Set the running statistics of batch norm to those of all samples, in one pass.
 
     Returns
     -------
     float or None
-        The accuracy with these statistics, if all rows are one chunk: every layer has then normalised with its final
-        statistics. None for several chunks, because each was normalised with its own statistics.
+        The accuracy with these statistics if all samples are one chunk, because every layer has then normalised with
+        its final statistics. None for several chunks, each of which was normalised with its own statistics.
 
     Warns
     -----
     UserWarning
-        For a layer that normalises in its own code, so that all statistics stay as the training has left them.
+        If a layer normalises in its own code. All statistics then remain as they are after the training.
     """
     layers = batch_norm_layers(module)
     if not layers:
@@ -51,14 +51,14 @@ def recompute_batch_norm(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> f
     first = next(module.parameters())
     try:
         with undisturbed():
-            # One pass needs no copy of the rows in the order of the chunks. The module has been tried before the
+            # One pass needs no copy of the samples in the order of the chunks. The module was checked before the
             # training.
             data = ArrayData((X, y), CHUNK_SIZE, floating_dtype(module), first.device, passes="few")
             f = Objective(module, count, data, batch_norm="population", check=False)
             statistics, uses = f.population_statistics_and_uses()
     except NormalisesItself as error:
         warnings.warn(
-            f"The running statistics of batch norm stay as the training has left them: {error.reason}.",
+            f"The running statistics of batch norm remain as they are after the training: {error.reason}.",
             UserWarning,
             stacklevel=5,
         )
@@ -76,9 +76,9 @@ def accuracy(module: nn.Module, X: Any, y: np.ndarray | Tensor, *, images_last: 
     Parameters
     ----------
     module : nn.Module
-        Trained.
-    X, y : rows and class numbers
-        X may be a CSR matrix.
+        Trained module.
+    X, y : array-like
+        Samples and class numbers; X may be a CSR matrix.
     images_last : bool, default=False
         Whether the module takes images with their channels last in memory.
     """
@@ -101,7 +101,7 @@ def outputs(module: nn.Module, X: Any, dtype: torch.dtype) -> np.ndarray:
 def _outputs(
     module: nn.Module, X: Any, device: torch.device, dtype: torch.dtype, images_last: bool = False
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield positions of rows, and the outputs of a copy of the module for them."""
+    """Yield slices of the samples with the outputs of a copy of the module for them."""
     module = private_copy(module, device, dtype)
     size = IMAGES if images_last else ROWS
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The end of a fit: fitted attributes from the trained net, and a warning where the training ended badly."""
+"""The end of a fit: fitted attributes from the trained net, and a warning if the training did not end well."""
 
 import warnings
 from typing import Any
@@ -10,7 +10,7 @@ from sklgap.estimator._evaluation import accuracy, recompute_batch_norm
 
 
 def finish_fit(model: Any, X: Any, encoded: np.ndarray) -> None:
-    """Set the fitted attributes; then tell how the training ended."""
+    """Set the fitted attributes, and warn if the training did not converge."""
     net = model.net_
     if len(net.history) and "train_loss" not in net.history[-1]:
         del net.history[-1]  # the epoch that Ctrl-C cut short
@@ -18,7 +18,7 @@ def finish_fit(model: Any, X: Any, encoded: np.ndarray) -> None:
     model.n_iter_ = len(net.history)
     model.n_updates_ = net.n_updates_
     if not model.n_iter_:
-        raise KeyboardInterrupt  # in the first epoch: there is nothing to keep yet
+        raise KeyboardInterrupt  # in the first epoch: there are no weights to save yet
     model.train_loss_ = net.history[-1, "train_loss"]
     checkpoint, net.checkpoint_ = net.checkpoint_, None
     if checkpoint and checkpoint.train_score is not None:
@@ -28,7 +28,7 @@ def finish_fit(model: Any, X: Any, encoded: np.ndarray) -> None:
         if model.recompute_batch_norm or net.weights_averaged_:
             score = recompute_batch_norm(net.module_, rows, target)
         if score is None:
-            # In float32, unlike predict: a second pass over all the data should not cost more than it must.
+            # This pass uses float32, unlike predict, because a second pass over all the data should be fast.
             score = accuracy(net.module_, rows, target, images_last=net.channels_last_)
         model.train_score_ = score
         if checkpoint and not net.interrupted_ and net.ending_error_ is None:
@@ -48,7 +48,7 @@ def finish_fit(model: Any, X: Any, encoded: np.ndarray) -> None:
         warnings.warn(
             f"The training loss was still falling after max_epochs={model.max_epochs} with batches of "
             f"{net.history[-1, 'batch_size']}; "
-            "train longer, or set tol=None if that is meant.",
+            "train longer, or set tol=None if this is intended.",
             ConvergenceWarning,
             stacklevel=4,
         )

@@ -1,4 +1,4 @@
-"""skorch's nested parameters (``optimizer__momentum``) on an estimator: which exist, and what is misspelt."""
+"""Nested parameters of skorch (``optimizer__momentum``) on an estimator, with suggestions for misspelt names."""
 
 import difflib
 import inspect
@@ -12,11 +12,11 @@ from sklgap.remedies import check_remedies
 
 PREFIXES = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks", "dataset", "compile")
 
-# Parts of skorch's data path that a user may replace; they are not parameters of ours.
+# Parts of skorch's data path that a user may replace. They are not parameters of the estimator's own.
 PARTS = ("iterator_train", "iterator_valid", "dataset")
 
 
-# What people give as a parameter of the estimator, and where it goes.
+# Common names of parameters, and the parameter of the estimator that they mean.
 PLACES = {
     "learning_rate": "lr",
     "learning_rate_init": "lr",
@@ -31,7 +31,7 @@ PLACES = {
 
 
 def is_nested(name: str) -> bool:
-    """Say whether the name is one of skorch's nested parameters, or a part of its data path."""
+    """Return whether the name is a nested parameter of skorch, or a part of its data path."""
     prefix, dunder, key = name.partition("__")
     return name in PARTS or (bool(dunder and key) and prefix in PREFIXES)
 
@@ -53,16 +53,16 @@ def unknown_parameter(estimator: str, name: str, own: Iterable[str]) -> str:
 
 
 def check_nested(prefix: str, target: Callable[..., Any], given: dict[str, Any]) -> None:
-    """Raise a TypeError for an argument that ``target`` does not take, or a flag that is neither True nor False.
+    """Raise a TypeError for an argument that ``target`` does not take, or for a flag that is not a bool.
 
     Parameters
     ----------
     prefix : str
-        For example ``"optimizer"``.
+        Prefix of the parameters, for example ``"optimizer"``.
     target : class or callable
-        What the arguments go to.
+        Class or function that receives the arguments.
     given : dict
-        Arguments by their name without the prefix.
+        The arguments, by their names without the prefix.
     """
     try:
         parameters = inspect.signature(target).parameters
@@ -72,7 +72,7 @@ def check_nested(prefix: str, target: Callable[..., Any], given: dict[str, Any])
         return
     allowed = list(parameters)
     for name in given:
-        # skorch's optimizer__param_groups, and deeper nesting, are its own to check.
+        # skorch itself checks optimizer__param_groups and deeper nesting.
         if name.split("__")[0] not in allowed and not name.startswith("param_groups"):
             raise TypeError(
                 f"{prefix}__{name} is not an argument of {getattr(target, '__name__', target)}, "
@@ -85,19 +85,19 @@ def check_nested(prefix: str, target: Callable[..., Any], given: dict[str, Any])
 
 
 def _check_number(name: str, default: Any, value: Any) -> None:
-    """Raise an error where torch has a number by default and the user has something else that torch may not notice."""
+    """Raise an error if the default is a number but the value is not, because torch may not notice that."""
     if isinstance(default, bool) or not isinstance(default, int | float):
         return
     if not (is_number(value) or value is None or (isinstance(value, Tensor) and value.numel() == 1)):
         raise WrongArgument(f"{name} must be a finite number; got {shown(value)}.")
-    if name == "criterion__label_smoothing":  # torch takes a negative one for none
+    if name == "criterion__label_smoothing":  # torch treats a negative value like 0
         check_fraction(name, value)
 
 
 class NestedParametersMixin:
-    """Parameters beyond those of ``__init__``: skorch's nested ones, and those of named remedies.
+    """Parameters in addition to those of ``__init__``: nested parameters of skorch, and parameters of named remedies.
 
-    Goes before ``BaseEstimator``; ``__init__`` ends with ``self._set_nested(kwargs)``.
+    List this class before ``BaseEstimator``, and end ``__init__`` with ``self._set_nested(kwargs)``.
     """
 
     remedies: Any
@@ -107,10 +107,10 @@ class NestedParametersMixin:
         for name in kwargs:
             if not is_nested(name):
                 raise TypeError(unknown_parameter(type(self).__name__, name, self._get_param_names()))
-        self._nested = dict(sorted(kwargs.items()))  # the order of keywords decides nothing
+        self._nested = dict(sorted(kwargs.items()))  # the order of keywords does not matter
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return all parameters, skorch's nested ones included."""
+        """Return all parameters, including the nested parameters of skorch."""
         params = super().get_params(deep)  # type: ignore[misc] # BaseEstimator comes after
         params.update(self._nested)
         if deep:
@@ -119,7 +119,7 @@ class NestedParametersMixin:
         return params
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters, nested ones included; a misspelt name is a ValueError that suggests the right one."""
+        """Set parameters, including nested ones. A misspelt name raises a ValueError with a suggestion."""
         if "remedies" in params:
             self.remedies = params["remedies"]
         known = self.get_params()
@@ -144,14 +144,14 @@ class NestedParametersMixin:
         return self
 
     def _named_remedies(self) -> list[tuple[str, Any]]:
-        """Return the named remedies; none where the parameter is wrong, which is for ``fit`` to say."""
+        """Return the named remedies; an empty list if the parameter is wrong, which ``fit`` reports."""
         try:
             return check_remedies(self.remedies)
         except (TypeError, ValueError):
             return []
 
     def __getattr__(self, name: str) -> Any:
-        """Return a nested parameter, which scikit-learn expects to be an attribute like any other."""
+        """Return a nested parameter, because scikit-learn expects every parameter to be an attribute."""
         try:
             return vars(self)["_nested"][name]
         except KeyError:
@@ -159,7 +159,7 @@ class NestedParametersMixin:
 
 
 def hide_kwargs(cls: type) -> type:
-    """Take ``**kwargs`` out of the signature: scikit-learn's checks take its name for a parameter."""
+    """Remove ``**kwargs`` from the signature, because scikit-learn's checks would treat it as a parameter."""
     parameters = inspect.signature(cls).parameters.values()
     cls.__signature__ = inspect.Signature([p for p in parameters if p.kind is not p.VAR_KEYWORD])  # type: ignore[attr-defined]
     return cls

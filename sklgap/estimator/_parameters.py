@@ -1,4 +1,4 @@
-"""From the parameters of `LBGapClassifier` to the net that trains: shorthands are resolved here, once, in ``fit``."""
+"""Build the training net from the parameters of `LBGapClassifier`. ``fit`` resolves all shorthands here, once."""
 
 import contextlib
 import inspect
@@ -64,7 +64,7 @@ ORDER = ("shuffle", "sampler", "batch_sampler")
 def make_net(model: Any, X: Any, n_classes: int, class_weight: np.ndarray | None = None) -> TrainingNet:
     """Return the net that ``model`` describes, for these data (an array or a CSR matrix), not yet initialised.
 
-    ``class_weight`` holds what ``model.class_weight`` stands for, by class number.
+    ``class_weight`` holds the weights of ``model.class_weight``, by class number.
     """
     _check_numbers(model)
     if issparse(X) and model.data_parallel:
@@ -82,7 +82,7 @@ def make_net(model: Any, X: Any, n_classes: int, class_weight: np.ndarray | None
     if any(name.startswith(("iterator_train", "dataset")) for name in extra):
         if regime.varies or model.regime_adaptation:
             raise ValueError(
-                "batch_regime must be constant and regime_adaptation off beside a user's own iterator_train or dataset."
+                "batch_regime must be constant, and regime_adaptation False, with your own iterator_train or dataset."
             )
         if not {"iterator_train", *(f"iterator_train__{key}" for key in ORDER)} & extra.keys():
             extra["iterator_train__shuffle"] = True
@@ -127,7 +127,7 @@ def compile_options(model: Any) -> dict[str, Any] | None:
     check_nested("compile", target, given)
     if isinstance(model.compile, Mapping):  # as an Objective takes them
         raise WrongArgument(
-            f"compile must be True or False; got {shown(model.compile)}: give options as compile__backend and so on."
+            f"compile must be True or False; got {shown(model.compile)}. Give options as compile__backend and so on."
         )
     check_flag("compile", model.compile)
     return check_compile(given) if model.compile else None
@@ -138,7 +138,7 @@ def _is_of_compile(name: str) -> bool:
 
 
 def _own(value: Any) -> Any:
-    """Return a copy that the fit may change; the value itself where it cannot be copied."""
+    """Return a copy that the fit may change, or the value itself if it cannot be copied."""
     try:
         return deepcopy(value)
     except Exception:  # copying runs the user's code
@@ -146,10 +146,10 @@ def _own(value: Any) -> Any:
 
 
 def check_fit(net: TrainingNet, X: torch.Tensor, n_classes: int) -> tuple[torch.dtype, int]:
-    """Check on two rows that net, criterion and callbacks fit the data and each other, before training.
+    """Check on two samples, before training, that net, criterion and callbacks fit the data and each other.
 
-    Returns the dtype to predict in (float64, or float32 for a module that makes tensors of its own in that dtype), and
-    the multiply-adds of the net for a row.
+    Returns the dtype for predictions (float64, or float32 for a module that creates tensors in that dtype), and the
+    multiply-adds of the net for one sample.
     """
     dtype = check_precision(net.module_)
     module = deepcopy(net.module_).cpu().eval()
@@ -158,12 +158,12 @@ def check_fit(net: TrainingNet, X: torch.Tensor, n_classes: int) -> tuple[torch.
         work = multiply_adds(module, in_dtype(X, dtype))
     if isinstance(net.criterion_, nn.NLLLoss) and outputs.isfinite().all() and not _are_probabilities(outputs):
         raise ValueError(
-            "net must return probabilities for criterion=NLLLoss, as in skorch, which takes their logarithm itself: "
-            "let it return logits and use CrossEntropyLoss, or end it with Softmax in place of LogSoftmax."
+            "net must return probabilities for criterion=NLLLoss, because skorch takes their logarithm itself. Return "
+            "logits and use CrossEntropyLoss, or replace LogSoftmax at the end of the net by Softmax."
         )
     given = net.get_params_for("criterion")
     try:
-        # More rows than classes: a loss that takes no class numbers must not fit by broadcasting.
+        # There are more samples than classes, so that a loss without class numbers does not fit by broadcasting.
         outputs = outputs.repeat(n_classes, 1).to(net.device)
         target = torch.arange(len(outputs), device=net.device) % n_classes
         with warnings.catch_warnings():
@@ -172,19 +172,19 @@ def check_fit(net: TrainingNet, X: torch.Tensor, n_classes: int) -> tuple[torch.
         mean = getattr(net.criterion_, "reduction", "mean") == "mean" and loss.ndim == 0
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         names = ", ".join(f"criterion__{name}" for name in given)
-        blamed = f" and {names} be right for it" if names else ""
-        raise ValueError(f"criterion must take (outputs, class numbers){blamed}; it says: {error}") from error
+        blamed = f" and {names} must fit it" if names else ""
+        raise ValueError(f"criterion must take (outputs, class numbers){blamed}; it raised: {error}") from error
     if mean and given and outputs.isfinite().all() and not loss.isfinite():
         names = ", ".join(f"criterion__{name}" for name in given)
         raise ValueError(f"{names} must give a finite loss; the loss of the initial weights is {float(loss)}.")
     if not mean:
-        raise ValueError("criterion must return the mean loss of the rows; got another reduction.")
+        raise ValueError("criterion must return the mean loss of the samples; got another reduction.")
     _try_optimizer(net, module)
     listed = [item[0] for item in net.callbacks or () if isinstance(item, tuple)]  # also those turned off by None
     known = [*listed, *(name for name, _ in net.callbacks_ if name not in listed)]
     for name in net.get_params_for("callbacks"):
         if name.split("__")[0] not in known:
-            raise TypeError(f"callbacks__{name} names none of the callbacks {known}{suggestion(name, known)}")
+            raise TypeError(f"callbacks__{name} does not name one of the callbacks {known}{suggestion(name, known)}")
     try:
         with torch.no_grad(), seeded(net.seed, torch.device("cpu")):
             uncompiled(convert(module, torch.device("cpu"), torch.float64))(X.double())
@@ -194,7 +194,7 @@ def check_fit(net: TrainingNet, X: torch.Tensor, n_classes: int) -> tuple[torch.
 
 
 def _try_optimizer(net: TrainingNet, module: nn.Module) -> None:
-    """Make a step with an optimiser of the user's arguments on a copy: some are wrong only then."""
+    """Make a step on a copy with the user's optimiser arguments, because some mistakes show only then."""
     given = net.get_params_for("optimizer")
     given.pop("lr", None)
     if not given or any(name.startswith("param_groups") for name in given):
@@ -208,12 +208,12 @@ def _try_optimizer(net: TrainingNet, module: nn.Module) -> None:
 
 
 def _check_outputs(module: nn.Module, X: torch.Tensor, n_classes: int) -> torch.Tensor:
-    """Return the outputs of two rows; ValueError unless they are one per class, repeatable, and each row's alone."""
-    # An instance-wise layer without statistics is not batch norm.
+    """Return the outputs for two samples, checked: one per class, repeatable, independent of other samples."""
+    # An instance-norm layer without statistics does not count as batch norm.
     if any(layer.running_mean is None for layer in batch_norm_layers(module).values()):
         raise ValueError(
-            "net must have batch normalisation with running statistics: with track_running_stats=False the prediction "
-            "for a row would depend on the rows beside it; use track_running_stats=True."
+            "net must have batch normalisation with running statistics (track_running_stats=True). Otherwise the "
+            "prediction for a sample would depend on the other samples of the call."
         )
     before = torch.get_rng_state()
     try:
@@ -221,10 +221,10 @@ def _check_outputs(module: nn.Module, X: torch.Tensor, n_classes: int) -> torch.
         first, version = module(X), X._version
         second = module(X)
     except Exception as error:  # a user's module may raise anything
-        raise ValueError(f"net must take rows of shape {tuple(X.shape[1:])}; the module says: {error}") from error
+        raise ValueError(f"net must take samples of shape {tuple(X.shape[1:])}; the module raised: {error}") from error
     if version:
         raise ValueError(
-            "net must not write into its inputs, which are rows of X: let its first layer compute with inplace=False, "
+            "net must not write into its inputs, because they are samples of X. Use inplace=False in its first layer, "
             "or begin the forward pass with X = X.clone()."
         )
     try:
@@ -235,19 +235,19 @@ def _check_outputs(module: nn.Module, X: torch.Tensor, n_classes: int) -> torch.
         raise ValueError(f"net must return {n_classes} outputs, one per class; got {tuple(outputs.shape[1:])}.")
     repeatable = torch.allclose(outputs, again, equal_nan=True)
     if repeatable and not torch.equal(before, torch.get_rng_state()):
-        # It draws random numbers: a dropout with a small rate may have missed two rows.
+        # The net draws random numbers. A dropout with a small rate may not have changed the two samples.
         many = X[:1].expand(64, *X.shape[1:])
         repeatable = torch.allclose(logits_of(module(many)), outputs[:1], rtol=1e-3, atol=1e-5, equal_nan=True)
     if not repeatable:
         raise ValueError(
-            "net must return the same outputs for the same rows in evaluation mode, or its predictions would be "
-            "random: give functional dropout training=self.training."
+            "net must return the same outputs for the same samples in evaluation mode, because its predictions must "
+            "not be random. Pass training=self.training to functional dropout."
         )
     alone = logits_of(module(torch.cat([X[:1], X[:1]])))[:1]
     if not torch.allclose(alone, outputs[:1], rtol=1e-3, atol=1e-5, equal_nan=True):
         raise ValueError(
-            "net must evaluate every row by itself in evaluation mode; got another output for a row beside other "
-            "rows: take no mean, softmax or normalisation over the batch (dim 0) then."
+            "net must evaluate every sample by itself in evaluation mode, but the output for a sample changes with the "
+            "other samples. Do not use a mean, softmax or normalisation over the batch (dim 0) in evaluation mode."
         )
     return outputs
 
@@ -257,7 +257,7 @@ def _are_probabilities(outputs: torch.Tensor) -> bool:
 
 
 def net_shape(model: Any, X: Any) -> tuple[int, ...]:
-    """Return the shape of a row as the net takes it."""
+    """Return the shape of a sample in the form that the net takes."""
     net = check_net(model.net) if isinstance(model.net, str) else model.net
     takes_images = getattr(net, "takes_images", model.input_shape is not None)
     shape = check_input_shape(model.input_shape, X.shape, needed=takes_images)
@@ -265,7 +265,7 @@ def net_shape(model: Any, X: Any) -> tuple[int, ...]:
 
 
 def deterministic(on: bool) -> contextlib.AbstractContextManager[Any]:
-    """Ask cuDNN for algorithms that repeat bit for bit; no effect without a GPU."""
+    """Make cuDNN use algorithms that are repeatable bit for bit; this has no effect without a GPU."""
     if on and torch.cuda.is_available():
         tf32 = torch.backends.cudnn.allow_tf32
         return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32)
@@ -276,12 +276,12 @@ def _module_arguments(model: Any, module: Any, X: Any, n_classes: int) -> dict[s
     if isinstance(module, nn.Module) or not hasattr(module, "takes_images"):
         return {}
     shape = net_shape(model, X)
-    takes = inspect.signature(module).parameters  # a user's subclass may have settled its sizes
+    takes = inspect.signature(module).parameters  # a user's subclass may have fixed its sizes
     sizes = net_arguments(module, int(np.prod(shape)), n_classes, shape)
     arguments = {name: size for name, size in sizes.items() if name in takes}
     clash = [name for name in arguments if f"module__{name}" in model._nested]
     if clash:
-        raise ValueError(f"module__{clash[0]} comes from the data for a net of the papers and cannot be set.")
+        raise ValueError(f"module__{clash[0]} cannot be set for a net of the papers, because it comes from the data.")
     return {f"module__{name}": value for name, value in arguments.items()}
 
 
@@ -299,11 +299,11 @@ def _check_nested_names(net: TrainingNet, model: Any, module: Any) -> None:
 
 
 def _copied(name: str, value: Any) -> Any:
-    """Return a deep copy; ValueError for what holds an object that cannot be copied, such as a generator."""
+    """Return a deep copy; raise a ValueError if an object in it, such as a generator, cannot be copied."""
     try:
         return deepcopy(value)
     except Exception as error:  # copying runs the user's code
-        raise WrongArgument(f"{name} must be something that can be copied: {error}") from error
+        raise WrongArgument(f"{name} must be an object that can be copied: {error}") from error
 
 
 def _regime(model: Any, n_samples: int) -> Any:
@@ -312,18 +312,18 @@ def _regime(model: Any, n_samples: int) -> Any:
         check_batch_size(model.batch_size, n_samples)
         if regime.varies:
             raise ValueError(
-                f"batch_size must be None beside a batch_regime that varies, {regime!r}; got {shown(model.batch_size)}."
+                f"batch_size must be None with a batch_regime that varies, {regime!r}; got {shown(model.batch_size)}."
             )
         regime = ConstantBatch(model.batch_size)
     if check_lr_scaling(model.lr_scaling) == "sde" and regime.varies:
         raise ValueError(
-            "batch_regime must be constant with lr_scaling='sde', whose betas belong to one batch size; got "
-            f"{regime!r}: use lr_scaling='sqrt'."
+            "batch_regime must be constant with lr_scaling='sde', because its betas belong to one batch size; got "
+            f"{regime!r}. Use lr_scaling='sqrt'."
         )
     asked = model.batch_regime if model.batch_size is None else model.batch_size
     if isinstance(asked, numbers.Integral) and int(asked) > n_samples:
         warnings.warn(
-            f"batch_size={asked} is larger than the data: every batch holds all {n_samples} samples.",
+            f"batch_size={asked} is larger than the data, so every batch holds all {n_samples} samples.",
             UserWarning,
             stacklevel=4,
         )
@@ -362,7 +362,7 @@ def _remedies(model: Any, X: Any) -> tuple[Remedy, ...]:
 
 
 def check_device(device: str) -> str:
-    """Return the device that the parameter stands for; ValueError for one that is not there."""
+    """Return the device of the parameter; raise a ValueError if the machine does not have it."""
     if isinstance(device, str) and device == "auto":
         return default_device()
     try:
@@ -380,7 +380,7 @@ def check_device(device: str) -> str:
 
 
 def _seed(random_state: int | np.random.RandomState | None) -> int:
-    """Return the one integer that all randomness of a fit comes from; never drawn from NumPy's global state."""
+    """Return the integer that seeds all random numbers of a fit. It never comes from NumPy's global state."""
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31 - 1))
     if random_state is None:
@@ -395,7 +395,7 @@ def _seed(random_state: int | np.random.RandomState | None) -> int:
 
 
 def _train_split(split: Any, seed: int) -> Any:
-    """Return a copy; one of skorch's that draws its rows, from NumPy's global state without a seed, gets the fit's."""
+    """Return a copy of the split. A random split of skorch without a seed gets the seed of the fit."""
     split = deepcopy(split)
     if getattr(split, "random_state", seed) is None and isinstance(getattr(split, "cv", None), float):
         split.random_state = seed % 2**32
@@ -429,6 +429,6 @@ def _check_numbers(model: Any) -> None:
 
 
 def _is_callback(item: Any) -> bool:
-    """Say whether it is a callback, its class, or a pair (name, callback), as skorch takes them."""
+    """Return whether the item is a callback, a callback class, or a pair (name, callback), as skorch accepts them."""
     item = item[1] if isinstance(item, tuple) and len(item) == 2 else item
     return callable(getattr(item, "on_epoch_end", None))

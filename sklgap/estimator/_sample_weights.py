@@ -1,4 +1,4 @@
-"""What each sample counts for, as the user says it: ``sample_weight``, ``class_weight``, ``criterion__weight``."""
+"""The weights of samples and classes: ``sample_weight``, ``class_weight`` and ``criterion__weight``."""
 
 import math
 import re
@@ -14,15 +14,15 @@ from torch.utils.data import DataLoader
 from sklgap.objective._row_loss import NO_TERMS, RowLoss
 from sklgap.training._encoding import to_numpy
 
-# Criteria of torch whose ``weight`` holds a number for every class.
+# Criteria of torch whose ``weight`` has one number for every class.
 BY_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
 
 
 def check_sample_weight(sample_weight: Any, X: Any) -> np.ndarray | None:
-    """Return float64 weights with a largest one from 1 to 2; ValueError for weights that mean nothing.
+    """Return the weights as float64, scaled so that the largest lies from 1 to 2; raise a ValueError for other values.
 
-    Only their ratios matter. A division by a power of two is exact, and lets the sums of very small or very large
-    weights fit into single precision.
+    Only the ratios of weights matter. The scaling divides by a power of two, which is exact, so that sums of very small
+    or very large weights fit into single precision.
     """
     if sample_weight is None:
         return None
@@ -45,17 +45,16 @@ def check_sample_weight(sample_weight: Any, X: Any) -> np.ndarray | None:
 def class_weights(
     class_weight: Any, classes: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None
 ) -> np.ndarray | None:
-    """Return the weight of every class, with scikit-learn's meaning; None for None.
+    """Return the weight of every class, as scikit-learn defines it; None for None.
 
-    In a dict, a label that is left out has the weight 1.
-
-    ``"balanced"`` counts the samples by ``sample_weight``, so that a weight of 2 is a sample given twice here too.
+    A label that a dict leaves out has weight 1. ``"balanced"`` counts the samples by ``sample_weight``, so that a
+    weight of 2 counts like a sample given twice.
     """
     if class_weight is None:
         return None
     if isinstance(class_weight, str) and class_weight == "balanced":
         counts = np.bincount(np.searchsorted(classes, y), weights=sample_weight, minlength=len(classes))
-        # A class without weight has no sample that counts, whatever its own weight is.
+        # If all samples of a class have weight 0, the weight of the class does not matter.
         return np.divide(counts.sum(), len(classes) * counts, out=np.zeros(len(classes)), where=counts > 0)
     if not isinstance(class_weight, Mapping):
         raise ValueError(f"class_weight must be None, 'balanced' or a dict from label to weight; got {class_weight!r}.")
@@ -65,7 +64,7 @@ def class_weights(
     if unknown and missing:  # scikit-learn's sentence
         raise ValueError(f"The classes, {missing}, are not in class_weight; it has {unknown} instead.")
     if unknown:
-        raise ValueError(f"class_weight must have labels of y, {labels}, as keys; got {unknown} beside them.")
+        raise ValueError(f"class_weight must have labels of y, {labels}, as its keys; it also has {unknown}.")
     weights = [class_weight.get(label, 1.0) for label in labels]
     if not (all(_is_weight(value) for value in weights) and any(weights)):
         raise ValueError(f"class_weight must hold finite numbers of at least 0, not all 0; got {dict(class_weight)!r}.")
@@ -73,10 +72,10 @@ def class_weights(
 
 
 def criterion_weight(weight: Any, criterion: Any, n_classes: int) -> Any:
-    """Return the class weights of one of torch's criteria, any sort of array, as a new tensor.
+    """Return the class weights of a torch criterion, given as any kind of array, as a new tensor.
 
-    Of another criterion ``weight`` may mean anything: it is returned as it is. ValueError for anything that
-    cannot be weights.
+    For other criteria, ``weight`` is returned unchanged, because its meaning is not known. A ValueError is raised for
+    values that cannot be weights.
     """
     if weight is None or not (isinstance(criterion, type) and issubclass(criterion, BY_CLASS)):
         return weight
@@ -94,7 +93,7 @@ def criterion_weight(weight: Any, criterion: Any, n_classes: int) -> Any:
 
 
 def check_data_path(nested: Mapping[str, Any]) -> None:
-    """Raise a ValueError for a user's own part of skorch's data path that would not hand weights on."""
+    """Raise a ValueError if a part of skorch's data path that the user replaced would lose the weights."""
     for name, value in nested.items():
         part, _, argument = name.partition("__")
         own_loader = part in ("iterator_train", "iterator_valid") and (
@@ -102,25 +101,25 @@ def check_data_path(nested: Mapping[str, Any]) -> None:
         )
         if own_loader or part == "dataset":
             raise ValueError(
-                f"sample_weight must be None beside a user's own {name}, which hands on pairs (X, y) and would lose "
-                "the weights; class_weight and criterion__weight can be used with it."
+                f"sample_weight must be None with your own {name}, which passes on pairs (X, y) and would lose the "
+                "weights. class_weight and criterion__weight can be used with it."
             )
 
 
 def check_terms(loss: RowLoss, n_classes: int, like: Tensor) -> None:
-    """Raise a TypeError for a criterion that is not known to be the mean of the losses of the samples.
+    """Raise a TypeError unless the criterion is the mean of the losses of the samples.
 
     Parameters
     ----------
     loss : RowLoss
-        Of the criterion alone, without ``class_weight``.
+        Loss of the criterion alone, without ``class_weight``.
     n_classes : int
         Number of classes.
     like : Tensor
-        In the type and on the device of the outputs.
+        Tensor with the type and device of the outputs.
     """
     y = torch.arange(3 * n_classes, device=like.device) % n_classes
-    # Numbers that are outputs of any kind: logits, and probabilities.
+    # Numbers that are valid as logits and as probabilities.
     y_pred = torch.arange(3 * n_classes**2).sin().view(-1, n_classes).softmax(dim=1).to(like)
     name = "sample_weight and class_weight need a criterion"
     if loss.terms is None:

@@ -1,4 +1,4 @@
-"""How many threads an estimator computes with: ``n_threads``, and ``"auto"`` by the work of a batch."""
+"""The number of threads of an estimator: ``n_threads``, where ``"auto"`` depends on the work of a batch."""
 
 import contextlib
 from typing import Any
@@ -11,22 +11,23 @@ from torch.utils.flop_counter import flop_registry
 from sklgap._checks import is_integer, shown
 from sklgap._threads import usable_threads
 
-# Multiply-adds of the forward pass of a batch up to which "auto" takes one thread. F1 (1.5 million weights) passes it
-# with 69 rows, F1 with 64 units a layer on 784 inputs with 1,500. It rests on updates of F1 (with ADAM) on
-# two cores beside other programs. From 0.7 to 27 million multiply-adds the fastest of 60 updates, which had the cores
-# to itself, was 4 to 16 % slower with two threads than with one: there is nothing to gain. The mean update took 5 to 45
-# times the processor time: each of its hundred or so operations waits, spinning, for the thread that has no core. At
-# 120 million that was still 41 times, at 370 million (F1 with 256 rows) 16 times. But there an update takes some 35 ms
-# on one core, which idle cores divide, so the paper's nets at the paper's batch sizes have torch's setting.
+# "auto" takes one thread up to this number of multiply-adds in the forward pass of a batch. F1 (1.5 million weights)
+# exceeds it with 69 samples, and F1 with 64 units a layer on 784 inputs with 1,500 samples. The number comes from
+# updates of F1 (with ADAM) on two cores, with other programs running. From 0.7 to 27 million multiply-adds, the
+# fastest of 60 updates, which had both cores, was 4 to 16 % slower with two threads than with one. The mean update
+# took 5 to 45 times the processor time, because each of its hundred or so operations waits, spinning, for the thread
+# that has no core. At 120 million the factor was still 41, and at 370 million (F1 with 256 samples) 16. But there an
+# update takes some 35 ms on one core, which idle cores share. The paper's nets at the paper's batch sizes therefore
+# use torch's setting.
 SMALL_WORK = 100_000_000
-# Many more threads than cores gain nothing, and OpenMP ends the process where it cannot start them.
+# Many more threads than cores gain nothing, and OpenMP ends the process if it cannot start them.
 MOST_THREADS = 1024
-# What a table of embeddings multiplies does not depend on its size.
+# The work of an embedding table does not depend on its size.
 _LOOKED_UP = (nn.Embedding, nn.EmbeddingBag)
 
 
 def check_n_threads(n_threads: Any) -> None:
-    """Raise a ValueError unless it is "auto", None or a number of threads that can be."""
+    """Raise a ValueError unless the value is "auto", None or a possible number of threads."""
     if isinstance(n_threads, str) and n_threads == "auto":
         return
     if n_threads is not None and not (is_integer(n_threads, 1) and int(n_threads) <= MOST_THREADS):
@@ -36,18 +37,18 @@ def check_n_threads(n_threads: Any) -> None:
 
 
 def resolved_threads(n_threads: Any, row_work: int, n_rows: int, device: Any) -> int:
-    """Return the number of threads that ``n_threads`` stands for.
+    """Return the number of threads for a value of ``n_threads``.
 
     Parameters
     ----------
     n_threads : int, "auto" or None
-        As `LBGapClassifier` takes it.
+        As in `LBGapClassifier`.
     row_work : int
-        From `multiply_adds`.
+        Multiply-adds per sample, from `multiply_adds`.
     n_rows : int
-        Rows that are evaluated at once.
+        Number of samples that are evaluated at once.
     device : torch.device or str
-        On another one than the CPU ``"auto"`` leaves torch's setting as it is.
+        Device of the net. On other devices than the CPU, ``"auto"`` does not change torch's setting.
     """
     check_n_threads(n_threads)
     if isinstance(n_threads, str):
@@ -57,9 +58,10 @@ def resolved_threads(n_threads: Any, row_work: int, n_rows: int, device: Any) ->
 
 
 def multiply_adds(module: nn.Module, X: Tensor) -> int:
-    """Return the multiply-adds of a forward pass for a row of X: those that torch can count, or one for each weight.
+    """Return the multiply-adds of a forward pass for one sample of X: those that torch counts, or one for each weight.
 
-    The larger of the two: torch does not count recurrent layers, and a convolution uses a weight many times.
+    It is the larger of the two numbers, because torch does not count recurrent layers, and a convolution uses each
+    weight many times.
     """
     counter = _Counter()
     with contextlib.suppress(Exception), torch.no_grad(), counter:  # torch has formulas for its own operations only
@@ -70,9 +72,9 @@ def multiply_adds(module: nn.Module, X: Tensor) -> int:
 
 
 class _Counter(TorchDispatchMode):
-    """Adds up the floating-point operations of what this thread computes, two for a multiply-add.
+    """Adds up the floating-point operations of this thread, two for a multiply-add.
 
-    torch's own ``FlopCounterMode`` puts hooks on the modules of all threads.
+    torch's own ``FlopCounterMode`` would put hooks on the modules of all threads.
     """
 
     def __init__(self) -> None:

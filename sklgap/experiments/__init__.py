@@ -1,24 +1,25 @@
-"""What batch size does to training: regimes and remedies compared, the largest safe batch, and the critical one.
+"""Experiments on the batch size: comparisons of regimes and remedies, the safe and the critical batch size.
 
-What an experiment measures of every model is a `Measurement`. Four parameters are the same in all experiments.
+A `Measurement` says what an experiment measures on every model. Four parameters are the same in all experiments.
 
 ``random_state`` : int, RandomState or None, default=None
-    An int makes an experiment repeatable, whatever ``n_jobs``, at equal thread count.
+    An int makes an experiment repeatable for every ``n_jobs``, if the number of threads is the same.
 ``n_jobs`` : int, default=None
-    Fits at once, as in scikit-learn, in joblib's backend. On one GPU leave it at 1.
+    Number of fits that run at the same time, as in scikit-learn, with joblib's backend. With a single GPU leave it at
+    1.
 ``memory`` : str or Path, default=None
-    Folder of saved work: a finished fit, and what was measured on it, is loaded instead of repeated; an unfinished fit
-    goes on from its last saved epoch; see `LBGapClassifier`. It needs ``random_state``.
+    Folder in which work is saved. A finished fit and its measurements are loaded instead of repeated. An unfinished fit
+    continues from its last saved epoch; see `LBGapClassifier`. It needs an integer ``random_state``.
 ``verbose`` : int, default=1
-    0 is silent. 1 prints first what the experiment will cost (fits, updates, and the time they will take by some steps
-    that are measured), then shows a progress bar.
+    0 is silent. 1 first prints the expected cost of the experiment (fits, updates, and their time, estimated from some
+    measured steps), and then shows a progress bar.
 
-Ctrl-C and SIGTERM end an experiment early. It returns what had finished, and its notes say how much that is; they raise
-KeyboardInterrupt only while nothing has finished. A second Ctrl-C does not wait for processes that still run.
+Ctrl-C and SIGTERM end an experiment early. The experiment then returns the results that finished, and its notes say how
+many did. It raises KeyboardInterrupt if nothing finished. A second Ctrl-C does not wait for processes that still run.
 
-Every result prints its answer first, then a table, what the table says, and notes that a reader must know before
-believing it. It has ``records``, ``notes``, ``to_frame()``, ``to_json()``, ``to_latex()``, ``to_markdown()`` and
-``plot()``. Every interval is an `Estimate`, which says what it covers.
+Every result prints its answer first, then a table, the meaning of its columns, and notes that a reader must know before
+believing the figures. It has ``records``, ``notes``, ``to_frame()``, ``to_json()``, ``to_latex()``, ``to_markdown()``
+and ``plot()``. Every interval is an `Estimate`, which says what the interval covers.
 """
 
 from sklgap.experiments._batch_size_curve import BatchSizeCurve, batch_size_curve

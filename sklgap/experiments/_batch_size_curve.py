@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
 LR_RULES = ("fixed", *get_args(LRScaling), "tuned")
 BUDGETS = ("epochs", "updates", "loss")
-# Trials of each learning rate beside those of the curve.
+# Trials of each learning rate, in addition to the trials of the curve.
 TUNING_TRIALS = 2
 
 
@@ -95,92 +95,106 @@ def batch_size_curve(
     memory: str | Path | None = None,
     verbose: int = 1,
 ) -> "BatchSizeCurve":
-    """Train with batches of several sizes from the same starting points: accuracy and sharpness against batch size.
+    """Measure accuracy and sharpness against batch size, with trainings from the same starting points.
 
-    A part of the training data is held out once, and whatever is chosen is chosen on it: the learning rates here, and
-    the batch size by `largest_safe_batch_size`. X_test is reported only.
+    A part of the training data is held out once as validation data. All choices use the validation data alone: the
+    choice of learning rates here, and the choice of the batch size by `largest_safe_batch_size`. Scores on X_test are
+    only reported.
 
     Parameters
     ----------
     estimator : LBGapClassifier, a pipeline that ends in one, or a function
-        Cloned for every fit. Its ``batch_size``, ``batch_regime``, ``base_batch_size``, ``lr_scaling`` and
-        ``regime_adaptation`` are set by the parameters below. Or a training loop of your own, in any library: a
-        function ``train(batch_size, learning_rate, random_state)``, see Notes.
+        Estimator that is cloned for every fit. The parameters below set its ``batch_size``, ``batch_regime``,
+        ``base_batch_size``, ``lr_scaling`` and ``regime_adaptation``. Or your own training loop, in any library: a
+        function ``train(batch_size, learning_rate, random_state)``; see Notes.
     X, y : array-like
-        Training data, of which ``validation_fraction`` is held out. A function has its own.
+        Training data, of which ``validation_fraction`` is held out. None for a function, which has its own data.
     X_test, y_test : array-like
-        Test data: evaluated once per fitted model, never used for a choice. A function takes none.
+        Test data. Every fitted model is evaluated on them once; no choice uses them. None for a function.
     batch_sizes : sequence of int or float, default=None
-        Samples, at most those trained on, or fractions of them. None: ``"SB"`` (256 samples, or n // 40 for few data),
-        doubled up to twice ``"LB"``, that is at most 20 % of the samples. A function needs integers.
+        Batch sizes as numbers of samples, at most the number of training samples, or as fractions of it. None means
+        ``"SB"`` (256 samples, or n // 40 for few data), doubled up to twice ``"LB"``, that is, up to 20 % of the
+        training samples. A function needs integers.
     reference : int or float, default=None
-        The size that the others are compared with, one of ``batch_sizes``; None: the smallest.
+        One of ``batch_sizes``, with which the others are compared. None means the smallest one.
     lr : {"fixed", "sqrt", "linear", "sde", "tuned"}, default="fixed"
-        ``"fixed"``: the estimator's ``lr`` for all sizes (Keskar et al.). ``"sqrt"``, ``"linear"``, and for Adam
-        ``"sde"``: that rate at the reference, and ``lr_scaling`` for the others. ``"tuned"``: for each size that one of
-        ``learning_rates`` with the best validation score, on average over two seeds that the curve does not use. The
-        notes say for which sizes a rule held, or which power of the batch size the tuned rates follow.
+        Rule for the learning rate. ``"fixed"``: the ``lr`` of the estimator for all batch sizes (Keskar et al.).
+        ``"sqrt"``, ``"linear"``, and for Adam ``"sde"``: the ``lr`` of the estimator at the reference, scaled by this
+        ``lr_scaling`` for the other batch sizes. ``"tuned"``: for each batch size, the one of ``learning_rates`` with
+        the best mean validation score over two seeds that the curve does not use. The notes of the result say for
+        which batch sizes a rule held, or which power of the batch size the tuned rates follow.
     learning_rate : float, default=None
-        Of a function at the reference. None: it is called without one. An estimator has its own ``lr``.
+        Learning rate of a function at the reference batch size. None means that the function is called without one.
+        An estimator has its own ``lr``.
     learning_rates : sequence of float, default=(3e-4, 1e-3, 3e-3, 1e-2)
-        Learning rates to choose from with ``lr="tuned"`` (the default is made for ADAM).
+        Learning rates to choose from with ``lr="tuned"``. The default is made for ADAM.
     budget : {"epochs", "updates", "loss"}, default="epochs"
-        How long each size trains: ``max_epochs`` epochs; as many updates as the reference makes in them
-        (``regime_adaptation``: Hoffer et al., Section 5); or to the estimator's ``target_loss``, within ``max_epochs``
-        and without ``tol``.
+        How long each batch size trains. ``"epochs"``: ``max_epochs`` epochs. ``"updates"``: as many updates as the
+        reference makes in these epochs (``regime_adaptation``: Hoffer et al., Section 5). ``"loss"``: until the
+        ``target_loss`` of the estimator, within ``max_epochs`` and without ``tol``.
     n_trials : int, default=5
-        Starting points (5: Keskar et al.). Trial i starts all sizes from the same weights.
+        Number of paired trials (5 in Keskar et al.). In trial i, all batch sizes start from the same weights.
     validation_fraction : float, default=0.1
-        Part of the training data that is held out, stratified by class; one sample of every class stays. A margin of
-        `largest_safe_batch_size` needs a hold-out of 5 / margin samples: 1,000 for half a point.
-    epsilon, subspace_dims, batch_norm, max_samples, solver, scoring
-        What is measured; `Measurement` explains them.
+        Fraction of the training data that is held out, stratified by class. At least one sample of every class remains
+        for training. `largest_safe_batch_size` needs at least 5 / margin held-out samples, which is 1,000 for a margin
+        of half a point.
+    epsilon, subspace_dims, batch_norm, max_samples, solver, scoring : see `Measurement`
+        What is measured on every model.
     measurement : Measurement, default=None
-        All of these at once.
-    random_state, n_jobs, memory, verbose
-        As in every experiment; `sklgap.experiments` explains them.
+        All of these parameters in one object.
+    random_state : int, RandomState or None, default=None
+        Source of all random numbers. An int makes the result repeatable.
+    n_jobs : int or None, default=None
+        Number of fits that run at the same time, as in scikit-learn.
+    memory : str, Path or None, default=None
+        Folder in which finished work is saved, and from which it is loaded in the next run.
+    verbose : int, default=1
+        0 is silent; 1 prints the expected cost and shows a progress bar. `sklgap.experiments` explains these four
+        parameters.
 
     Returns
     -------
     BatchSizeCurve
-        Prints as a table. Interrupted by Ctrl-C it holds the fits that had finished, and those that learning rates are
-        chosen by.
+        The curve; ``print`` shows it as a table. After Ctrl-C it holds the fits that finished, including the fits that
+        choose learning rates.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, before anything is trained.
+        If a parameter is outside its allowed values. This is raised before anything is trained.
     TypeError
-        For an estimator that is neither an `LBGapClassifier`, nor ends in one, nor is a function.
+        If the estimator is neither an `LBGapClassifier`, nor ends in one, nor is a function.
 
     See Also
     --------
-    largest_safe_batch_size : The largest batch that costs no more than a margin.
-    sklgap.critical_batch_size : The batch beyond which more samples save few updates: speed, not accuracy.
+    largest_safe_batch_size : The largest batch size that loses less than a margin.
+    sklgap.critical_batch_size : The batch size beyond which larger batches save few updates (speed, not accuracy).
 
     Notes
     -----
-    With a fixed number of epochs a larger batch makes fewer updates, so that part of what it loses may be that it is
-    trained less: compare the training losses, and see ``budget``.
+    In a fixed number of epochs, a larger batch makes fewer updates. Part of its loss may come from that: compare the
+    training losses, and see ``budget``.
 
-    Costs ``len(batch_sizes) * n_trials`` fits, and as many measurements of sharpness per dimension and epsilon; with
-    ``lr="tuned"`` two more fits for each size and rate.
+    The cost is ``len(batch_sizes) * n_trials`` fits. Every fit has one measurement of sharpness for each dimension and
+    epsilon. ``lr="tuned"`` needs two more fits for each batch size and learning rate.
 
-    A function is called by name with ``batch_size``, ``random_state`` and, where one is given or tried,
-    ``learning_rate``. It trains once and returns what the model scores on validation samples, the larger the better:
+    A training function is called with the keyword arguments ``batch_size``, ``random_state`` and, if a learning rate is
+    given or tried, ``learning_rate``. It trains once and returns the score of the model on validation samples, where
+    larger is better:
 
     * a number;
-    * a dict of numbers by name, of which ``scoring`` names the score unless there is but one. Under ``"correct"`` it
-      may hold one True or False for each validation sample, in the same order in all calls. Then accuracy, their mean,
-      is the score, and intervals cover new seeds and new samples; without it they cover new seeds only. Other numbers
-      are recorded; ``"train_loss"``, ``"n_updates"`` and ``"converged"`` have the columns and notes of an estimator;
-    * (model, either of these): the models are in ``estimators_``.
+    * a dict of numbers by name. ``scoring`` names the score, unless there is only one number. Under ``"correct"`` the
+      dict may hold one True or False for each validation sample, in the same order in all calls. Accuracy, the mean of
+      these values, is then the score, and intervals cover new seeds and new samples. Without ``"correct"``, intervals
+      cover new seeds only. Other numbers are recorded; ``"train_loss"``, ``"n_updates"`` and ``"converged"`` appear in
+      the same columns and notes as for an estimator;
+    * a tuple of a model and either of these. The models are then in ``estimators_``.
 
-    A score that is not finite is that of a training that diverged. An exception ends the curve. What the curve cannot
-    check stands in its notes: that initial weights and order of samples come from ``random_state`` alone, which pairs
-    the trials, and that the validation samples were not trained on. ``memory`` holds the scores, not the models, of a
-    function that can be followed to its end: its code, and all that it reads but files. For a loaded training
-    ``estimators_`` has None.
+    A score that is not finite means that the training diverged. An exception ends the curve. Two conditions cannot be
+    checked, and the notes of the result name them: the initial weights and the order of the samples must come from
+    ``random_state`` alone, which pairs the trials, and the function must not train on the validation samples.
+    ``memory`` saves the scores of a function, not its models. It needs a function whose code, and everything that the
+    code reads except files, can be identified. For a loaded training, ``estimators_`` has None.
 
     References
     ----------
@@ -200,7 +214,7 @@ def batch_size_curve(
     >>> bool(curve.values(20, "test_accuracy").mean() > curve.values(200, "test_accuracy").mean())
     True
 
-    A loop of your own:
+    The same with your own training loop:
 
     >>> import numpy as np
     >>> def train(batch_size, learning_rate, random_state):
@@ -329,8 +343,8 @@ def _curve_of_function(train: Any, given: dict[str, Any]) -> "BatchSizeCurve":
 def _check_sizes_of_function(batch_sizes: Any) -> list[int]:
     if isinstance(batch_sizes, str) or not is_flat(batch_sizes) or not len(batch_sizes):
         raise WrongArgument(
-            "batch_sizes must be a sequence of integers beside a training function, whose number of samples is not "
-            f"known here; got {shown(batch_sizes)}."
+            "batch_sizes must be a sequence of integers for a training function, because its number of samples is not "
+            f"known; got {shown(batch_sizes)}."
         )
     sizes = sorted(check_size("batch_sizes", size) for size in batch_sizes)
     if len(set(sizes)) < len(sizes):
@@ -339,16 +353,18 @@ def _check_sizes_of_function(batch_sizes: Any) -> list[int]:
 
 
 def _rates_of_function(lr: str, learning_rate: Any, sizes: Sequence[int], base: int) -> dict[int, dict[str, float]]:
-    """Return the learning rate that a function is called with at each size; nothing where it has its own."""
+    """Return the learning rate that a function receives at each batch size; nothing if it has its own."""
     check_rate(learning_rate)
     if lr == "tuned" and learning_rate is not None:
         raise WrongArgument(
-            f"learning_rate must be None with lr='tuned', which tries learning_rates; got {learning_rate}."
+            f"learning_rate must be None with lr='tuned', which tries learning_rates instead; got {learning_rate}."
         )
     if lr == "sde":
-        raise WrongArgument("lr must not be 'sde' for a function, which is given no betas: use 'sqrt'.")
+        raise WrongArgument("lr must not be 'sde' for a function, because it receives no betas. Use 'sqrt'.")
     if lr in ("sqrt", "linear") and learning_rate is None:
-        raise WrongArgument(f"learning_rate must be given with lr={lr!r}: the rate at the reference, {base}; got None.")
+        raise WrongArgument(
+            f"learning_rate must be the learning rate at the reference, {base}, with lr={lr!r}; got None."
+        )
     if learning_rate is None:
         return {size: {} for size in sizes}
     rules: dict[str, Literal["sqrt", "linear"]] = {"sqrt": "sqrt", "linear": "linear"}
@@ -364,7 +380,7 @@ def _say_cost(
     n_tuning: int,
     n_jobs: int | None,
 ) -> dict[str, Any]:
-    """Print what the curve will cost, with ``n_tuning`` more fits for each size; return it for the settings."""
+    """Print and return the expected cost of the curve, with ``n_tuning`` more fits for each batch size."""
     n_valid = len(parts["valid"][1])
     cost = measure_cost(
         estimator,
@@ -384,7 +400,7 @@ Runner = Callable[[list[Trial]], Finished[Outcome]]
 
 
 class _Trained(NamedTuple):
-    """What came of all sizes: ``tried`` and the records of ``tuning`` are of the trainings that rates are chosen by."""
+    """The trainings of all batch sizes. ``tried`` and ``tuning`` hold the trainings that choose learning rates."""
 
     outcomes: list[Outcome]
     tried: list[Outcome]
@@ -403,7 +419,10 @@ def _train_sizes(
     try_rates: Runner,
     rate_name: str = "lr",
 ) -> _Trained:
-    """Choose a rate for every size where there are several, and train all sizes; KeyboardInterrupt without a result."""
+    """Choose a learning rate for every batch size if there are several, and train all batch sizes.
+
+    Raises KeyboardInterrupt if nothing finished.
+    """
     tried: list[Outcome] = []
     tuning: list[dict[str, Any]] = []
     outcomes: list[Outcome] = []
@@ -433,41 +452,40 @@ def _train_sizes(
 
 
 _BUDGETS = {
-    "epochs": "{max_epochs} epochs for every size",
-    "updates": "as many updates for every size as the reference makes in {max_epochs} epochs",
-    "loss": "to a training loss of {target_loss}, within {max_epochs} epochs",
+    "epochs": "{max_epochs} epochs for every batch size",
+    "updates": "for every batch size as many updates as the reference makes in {max_epochs} epochs",
+    "loss": "until a training loss of {target_loss}, within {max_epochs} epochs",
 }
 _RATES = {
-    "fixed": "the same for all sizes",
+    "fixed": "the same for all batch sizes",
     "sqrt": "grows with the square root of the batch size",
     "linear": "grows in proportion to the batch size",
     "sde": "grows with the square root of the batch size, and Adam's betas and eps with it",
-    "tuned": "chosen for each size on the validation data, by seeds that the trials below do not use",
+    "tuned": "chosen for each batch size on the validation data, with seeds that the trials below do not use",
 }
 
 
 class BatchSizeCurve(Records):
-    """What `batch_size_curve` found; ``print`` it.
+    """Result of `batch_size_curve`; ``print`` shows it.
 
     Attributes
     ----------
     batch_sizes : list of int
         In ascending order.
     reference : int
-        The size that the others are compared with.
+        The batch size that the others are compared with.
     records : list of dict
-        One per finished fit; ``regime`` is the batch size as text. Accuracies as fractions, sharpness in percent,
-        seconds.
+        One per finished fit; ``regime`` is the batch size as text. Accuracies are fractions, sharpness is in percent,
+        times are in seconds.
     tuning : list of dict
-        One record per fit that a learning rate was chosen by: ``batch_size``, ``lr``, ``valid_accuracy`` and more.
+        One record per fit that was used to choose a learning rate: ``batch_size``, ``lr``, ``valid_accuracy`` and more.
     settings : dict
-        What was trained and measured; ``settings["cost"]`` is what the curve was expected to cost, where it was
-        measured.
+        What was trained and measured. ``settings["cost"]`` is the expected cost of the curve, if it was estimated.
     estimators_ : dict of lists
-        The fitted estimators by batch size, such as ``estimators_[512]``, in the order of the trials; of a function
-        what it returned as its model, or None.
+        Fitted estimators by batch size, such as ``estimators_[512]``, in the order of the trials. For a function, the
+        models that it returned, or None.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     def __init__(
@@ -487,14 +505,14 @@ class BatchSizeCurve(Records):
         super().__init__(outcomes, labels, settings, interrupted, targets=targets, scores=scores)
 
     def quantity(self, name: str) -> np.ndarray:
-        """Return one quantity, an array of shape (n_sizes, n_trials), NaN where the fit had not finished."""
+        """Return one quantity, an array of shape (n_sizes, n_trials), with NaN for fits that did not finish."""
         return np.array([self.by_trial(size, name) for size in self.batch_sizes])
 
     # -- printing --------------------------------------------------------------------------------------------------
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         s, gaps, score, called = self.settings, self.gaps(), self.scores[0].name, "batches of {}"
         with_losses = gaps if self.has("train_loss") else {}
         losses = {label: self.paired(self.reference, label, "train_loss") for label in with_losses}
@@ -515,7 +533,7 @@ class BatchSizeCurve(Records):
         ]
 
     def _rules(self) -> list[str]:
-        """Say whether the rule for the learning rate held, or which one the tuned rates follow."""
+        """Report whether the rule for the learning rate held, or which rule the tuned rates follow."""
         lr = self.settings["lr"]
         if lr == "tuned":
             rates = {size: rate[0] for size, rate in self.by_label("lr").items()}
@@ -527,19 +545,19 @@ class BatchSizeCurve(Records):
         n_tuning = len(s["learning_rates"]) * len(s["tuning_seeds"]) * len(self.batch_sizes)
         if self.interrupted and len(self.tuning) < n_tuning:
             return [
-                f"Interrupted while learning rates were tried: {len(self.tuning)} of {n_tuning} of these fits had "
-                "finished, see tuning, and no trial was begun."
+                f"Interrupted while learning rates were tried: {len(self.tuning)} of {n_tuning} of these fits finished "
+                "(see the attribute tuning), and no trial started."
             ]
         return notes.interrupted(self.interrupted, len(self.records), s["n_trials"] * len(self.labels))
 
     def _verdict(self) -> list[str]:
         gaps = {label: gap for label, gap in self.gaps().items() if not np.isnan(gap.value)}
         if not gaps:
-            return ["No size has a trial that the reference has finished too: nothing can be compared."]
+            return ["No trial finished for the reference and for another batch size, so nothing can be compared."]
         label, gap = list(gaps.items())[-1]
-        verb = {"test": "test", "valid": "score"}[self.judged]
+        data = " on test data" if self.judged == "test" else ""
         sentence = (
-            f"Batches of {int(label):,} {verb} {self.apart(gap)} batches of {self.reference:,}, over "
+            f"Batches of {int(label):,} score {self.apart(gap)} batches of {self.reference:,}{data}, over "
             f"{count(gap.n, 'trial')}{self.doubt(gap)}"
         )
         for key, name in list(self.sharpness_names().items())[:1]:
@@ -589,22 +607,22 @@ class BatchSizeCurve(Records):
         if not gaps:
             return []
         lines = [
-            f"regime gap: {self.judged_part} score of the reference minus that of the size, negative where the size is "
-            "better; worst trial: the most that a trial lost",
+            f"regime gap: {self.judged_part} score of the reference minus that of the batch size, negative if the "
+            "batch size is better; worst trial: the largest loss in a single trial",
             *self.interval_lines([gap for score in self.scores for gap in self.gaps(score.name).values()]),
         ]
         if self.settings["n_trials"] > 1:
-            lines.append(f"How large a batch is safe: {self._next_step()}.")
+            lines.append(f"To find the largest safe batch size, call {self._next_step()}.")
         return lines
 
     def _next_step(self) -> str:
-        """Return the call that finds the safe size, with a margin that the validation samples can show."""
+        """Return the call that finds the safe batch size, with a margin that the validation samples can show."""
         if not self.scores[0].is_fraction:
             return "largest_safe_batch_size(curve, margin=...), in the units of the score"
         smallest = round_up(smallest_margin(self.settings["n_valid"]))
         if smallest <= DEFAULT_MARGIN:
             return "largest_safe_batch_size(curve)"
-        return f"largest_safe_batch_size(curve, margin={smallest:g}), or a larger margin"
+        return f"largest_safe_batch_size(curve, margin={smallest:g}), or give a larger margin"
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 
@@ -617,9 +635,9 @@ class BatchSizeCurve(Records):
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None: a new figure.
+            Axes to draw on. None means a new figure.
         safe : int or SafeBatchSize, default=None
-            A batch size to mark.
+            Batch size to mark.
         """
         from sklgap.experiments._plot._batch_size_curve import BatchSizeCurveDisplay
 
@@ -627,7 +645,7 @@ class BatchSizeCurve(Records):
 
 
 def ladder(n_samples: int) -> list[int]:
-    """Return the small batch, doubled up to twice the large one; at least two sizes where the data have them."""
+    """Return the small batch size, doubled up to twice the large one; at least two batch sizes if the data allow it."""
     size = default_base_batch_size(n_samples)
     sizes = [size]
     while 2 * sizes[-1] <= max(2 * LARGE_BATCH_FRACTION * n_samples, 2 * size) and 2 * sizes[-1] <= n_samples:
@@ -636,7 +654,7 @@ def ladder(n_samples: int) -> list[int]:
 
 
 def _parameters(size: int, reference: int, lr: str, budget: str) -> dict[str, Any]:
-    """Return what a batch size sets in the classifier."""
+    """Return the parameters of the classifier for a batch size."""
     scaling: dict[str, Any] = {"lr_scaling": lr if lr in get_args(LRScaling) else None}
     if scaling["lr_scaling"] is None:
         scaling["lr_warmup_epochs"] = 0  # it warms up to a scaled rate
@@ -656,7 +674,7 @@ def _parameters(size: int, reference: int, lr: str, budget: str) -> dict[str, An
 def _run_tuning(
     estimator: Any, trials: Sequence[Trial], data: TrialData, measuring: Measuring, options: dict[str, Any]
 ) -> Finished[Outcome]:
-    """Run the trials that learning rates are chosen by; the test data are not seen."""
+    """Run the trials that choose learning rates, without the test data."""
     scores_alone = replace(measuring, epsilons=(), subspace_dims=())
     return run_trials(estimator, trials, data.without("test"), scores_alone, keep_estimators=False, **options)
 
@@ -669,10 +687,10 @@ def _tuning_record(outcome: Outcome, size: int, rate: float) -> dict[str, Any]:
 
 
 def _best_rate(tuning: list[dict[str, Any]], score: str = "accuracy") -> float:
-    """Return the rate of the best mean validation score; of equal ones that of the smallest validation loss.
+    """Return the learning rate with the best mean validation score; among equal ones, that of the smallest loss.
 
-    ``tuning`` holds the records of one batch size. Where a training function returns no loss, the smallest of these
-    rates is taken.
+    ``tuning`` holds the records of one batch size. If a training function returns no loss, the smallest of equal rates
+    is returned.
     """
     of_rate = _grouped(tuning, "lr")
     rates = sorted(of_rate)
@@ -692,7 +710,7 @@ def _grouped(records: list[dict[str, Any]], name: str) -> dict[Any, list[dict[st
 
 
 def _rate(estimator: Any, parameters: dict[str, Any], size: int, reference: int) -> float:
-    """Return the rate of a batch size, before milestones and schedulers."""
+    """Return the learning rate of a batch size, before milestones and schedulers."""
     lr = parameters.get("lr", final_estimator(estimator).lr)
     return float(lr * lr_factor(parameters["lr_scaling"], size, reference))
 
@@ -719,7 +737,7 @@ def _check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
 
 
 def _check_rates(lr: Any, learning_rates: Any) -> list[float]:
-    """Return the learning rates to choose from; none where they are not tuned."""
+    """Return the learning rates to choose from; an empty list if they are not tuned."""
     _check_choice("lr", lr, LR_RULES)
     if (
         not is_flat(learning_rates)
@@ -739,7 +757,7 @@ def _check_sizes(batch_sizes: Any, n_samples: int) -> list[int]:
         raise ValueError(f"batch_sizes must be None or a sequence of batch sizes; got {batch_sizes!r}.")
     sizes = sorted(check_batch_size(size, n_samples, "batch_sizes") for size in batch_sizes)
     if max(batch_sizes) > n_samples:
-        raise ValueError(f"batch_sizes must be at most the {n_samples} samples trained on; got {batch_sizes!r}.")
+        raise ValueError(f"batch_sizes must be at most the {n_samples} training samples; got {batch_sizes!r}.")
     if len(set(sizes)) < len(sizes):
         raise ValueError(f"batch_sizes must all be different; got {batch_sizes!r}.")
     return sizes
@@ -759,7 +777,7 @@ def _check_among(size: int, sizes: list[int], reference: Any) -> None:
 
 
 def _hold_out(X: Any, y: Any, fraction: Any, rng: np.random.RandomState) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    """Return training and validation data; every class is among the first, and in proportion where it can be."""
+    """Return training and validation data. The training data have every class; the classes are split in proportion."""
     labels, n = np.asarray(y), len(y)
     if not is_number(fraction) or not 0 < fraction < 1:
         raise ValueError(f"validation_fraction must be a number above 0 and below 1; got {fraction!r}.")
@@ -770,7 +788,7 @@ def _hold_out(X: Any, y: Any, fraction: Any, rng: np.random.RandomState) -> tupl
     n_valid = round(float(fraction) * n)
     if not 2 <= n_valid <= n - max(2, len(classes)):
         raise ValueError(
-            "validation_fraction must leave at least 2 samples to validate on and one of each class to train on; "
+            "validation_fraction must leave at least 2 validation samples and one training sample of each class; "
             f"got {fraction!r} of {n} samples."
         )
     rest = np.delete(order, first)
@@ -781,7 +799,10 @@ def _hold_out(X: Any, y: Any, fraction: Any, rng: np.random.RandomState) -> tupl
 
 
 def _share_before(labels: np.ndarray) -> np.ndarray:
-    """Return which share of its class comes before each row: the rows of the smallest shares hold all classes alike."""
+    """Return for each sample the share of its class that comes before it.
+
+    The samples with the smallest shares have all classes in proportion.
+    """
     share = np.empty(len(labels))
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)

@@ -1,4 +1,4 @@
-"""``batch_size_limits``: what fits in memory, what is safe and what is useful, in one table."""
+"""``batch_size_limits``: the batch sizes that fit in memory, are safe, and are useful, in one table."""
 
 import math
 from collections.abc import Mapping
@@ -24,41 +24,42 @@ def batch_size_limits(
     fits: int | None = None,
     useful: float | Estimate | GradientNoise | BatchSizeMonitor | None = None,
 ) -> "BatchSizeLimits":
-    """Say which limit of the batch size is the smallest: what fits in memory, what is safe, or what is useful.
+    """Return the smallest of three limits of the batch size: what fits in memory, what is safe, and what is useful.
 
     Parameters
     ----------
     safe : SafeBatchSize
-        What `largest_safe_batch_size` found, for an estimator or for a training function.
+        Result of `largest_safe_batch_size`, for an estimator or for a training function.
     fits : int, default=None
-        Samples of the largest batch that fits in memory; None: not known.
+        Number of samples of the largest batch that fits in memory; None if it is not known.
     useful : float, Estimate, GradientNoise, or BatchSizeMonitor, default=None
-        The batch size beyond which more samples save few updates (the "knee"), in samples: the noise scale of a
-        `sklgap.monitor.BatchSizeMonitor` that counts samples, what `sklgap.inspection.gradient_noise_scale` returns,
-        ``critical_batch_size(...).estimate``, or a number. None: not known.
+        The batch size, in samples, beyond which larger batches save few updates (the "knee"). Give a
+        `sklgap.monitor.BatchSizeMonitor` that counts samples, the result of `sklgap.inspection.gradient_noise_scale`,
+        ``critical_batch_size(...).estimate``, or a number. None if it is not known.
 
     Returns
     -------
     BatchSizeLimits
-        Prints as a table.
+        The limits; ``print`` shows them as a table, and ``int`` is the smallest one.
 
     Raises
     ------
     ValueError
-        For a limit that is no batch size.
+        If a limit is not a batch size.
     TypeError
-        For a ``safe`` that is not a `SafeBatchSize`.
+        If ``safe`` is not a `SafeBatchSize`.
 
     See Also
     --------
-    largest_safe_batch_size : What is safe.
-    sklgap.critical_batch_size : What is useful, of a whole training.
+    largest_safe_batch_size : The largest safe batch size.
+    sklgap.critical_batch_size : The useful batch size of a whole training.
 
     Notes
     -----
-    The three limits answer different questions. A batch that is safe loses less of a score than a margin. A batch at
-    the knee needs twice the fewest updates and twice the fewest samples that any batch size needs to a loss (McCandlish
-    et al., An empirical model of large-batch training, 2018): that is about speed, not about accuracy.
+    The three limits answer different questions. A safe batch size loses less of a score than a margin. A batch size at
+    the knee needs twice the smallest possible number of updates, and twice the smallest possible number of samples, to
+    reach a loss (McCandlish et al., An empirical model of large-batch training, 2018). The knee is about speed, not
+    about accuracy.
 
     Examples
     --------
@@ -78,26 +79,26 @@ def batch_size_limits(
     check_integer("fits", fits, or_none=True)
     if isinstance(useful, Mapping):
         raise WrongArgument(
-            "useful must be the BatchSizeMonitor itself: its state() does not say whether it counts samples; got "
-            f"{shown(useful)}."
+            "useful must be the BatchSizeMonitor itself, because its state() does not say whether it counts samples; "
+            f"got {shown(useful)}."
         )
     useful_size = None if useful is None else check_noise_scale("useful", useful)
     return BatchSizeLimits(safe, None if fits is None else int(fits), useful_size)
 
 
 class BatchSizeLimits(Result):
-    """What `batch_size_limits` found; ``print`` it, and ``int`` it.
+    """Result of `batch_size_limits`; ``print`` shows the limits, and ``int`` is the smallest one.
 
     Attributes
     ----------
     limits : dict of str to float
-        "fits in memory", "safe" and "useful", those that are known, in samples; infinite where there is no limit.
+        The known ones of "fits in memory", "safe" and "useful", in samples; infinite if there is no limit.
     binding : list of str
-        The smallest of them, or several that are equal.
+        Name of the smallest limit, or names of several equal ones.
     records : list of dict
         One per limit: ``limit``, ``batch_size``, ``low`` and ``high``.
     notes : list of str
-        What a reader must know before believing the answer, also of the safe size.
+        Sentences that a reader must know before believing the answer, including the notes of the safe batch size.
     """
 
     def __init__(self, safe: SafeBatchSize, fits: int | None, useful: Estimate | None) -> None:
@@ -124,26 +125,28 @@ class BatchSizeLimits(Result):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the answer, in plain sentences."""
+        """The sentences that a reader must know before believing the answer."""
         safe, found = self._safe, []
         if USEFUL in self.limits:
-            found.append("What is useful is about speed, not about accuracy: a larger batch saves few updates.")
+            found.append(
+                "The useful batch size is about speed, not about accuracy: larger batches than that save few updates."
+            )
         elif self._useful is not None:
-            found.append("What is useful is not known yet: nothing has been measured.")
+            found.append("The useful batch size is not known yet, because the monitor has measured nothing.")
         found += self._doubts()
         if all(test.shown for test in safe.tests):
-            found.append("No size above the safe one was tested: a larger one may be safe too.")
+            found.append("No batch size above the safe one was tested, so a larger one may be safe too.")
         elif not any(test.n_failed for test in safe.tests):
-            found.append("A larger size may be safe as well: that is not shown, nor is the opposite.")
+            found.append("A larger batch size may be safe too: the trials show neither that nor the opposite.")
         if self.limits.get(FITS, math.inf) < safe.reference:
             found.append(
-                f"The reference of the curve, {safe.reference:,}, does not fit in memory: what is safe is not known of "
-                "sizes that do."
+                f"The reference of the curve, {safe.reference:,}, does not fit in memory. It is not known whether the "
+                "batch sizes that fit are safe."
             )
         return found + safe.notes
 
     def _doubts(self) -> list[str]:
-        """Say which other limits lie in the interval of what is useful, so that either may be the smaller."""
+        """Report which other limits lie in the interval of the useful batch size, so that either may be smaller."""
         ends = self._ends(USEFUL)
         if ends["low"] is None or ends["high"] is None:
             return []
@@ -154,7 +157,10 @@ class BatchSizeLimits(Result):
         ]
         if not within:
             return []
-        return [f"Whether what is useful is above or below these is not shown, by its interval: {listed(within)}."]
+        return [
+            f"The interval of the useful batch size contains {listed(within)}. It is not shown which of them is "
+            "smaller."
+        ]
 
     def _verdict(self) -> list[str]:
         names = {FITS: "what fits in memory", SAFE: "what is safe", USEFUL: "what is useful"}
@@ -171,8 +177,8 @@ class BatchSizeLimits(Result):
 
     def _head(self) -> list[str]:
         return [
-            f"safe: the largest size shown to lose less than {self._safe._margins_in_words()}, against batches of "
-            f"{self._safe.reference:,}, or these themselves"
+            f"safe: the largest batch size shown to lose less than {self._safe._margins_in_words()}, compared with "
+            f"batches of {self._safe.reference:,}; without such a batch size, {self._safe.reference:,} itself"
         ]
 
     def _table(self) -> list[list[str]]:
@@ -197,7 +203,7 @@ class BatchSizeLimits(Result):
         return {"batch_size": int(self), "binding": self.binding}
 
     def plot(self, ax: Any = None) -> "BatchSizeCurveDisplay":
-        """Draw the curve with the safe size marked; return a `BatchSizeCurveDisplay`."""
+        """Draw the curve with the safe batch size marked; return a `BatchSizeCurveDisplay`."""
         return self._safe.plot(ax=ax)
 
 

@@ -1,4 +1,4 @@
-"""``branched_critical_batch_size``: the largest batch that loses nothing from a checkpoint on (Merrill et al. 2025)."""
+"""``branched_critical_batch_size``: the largest batch size that loses nothing from a checkpoint on."""
 
 import inspect
 import math
@@ -48,9 +48,9 @@ if TYPE_CHECKING:
 
 LR_RULES = ("auto", None, "sqrt", "linear")
 NEW_ORDERS = "new data orders from this checkpoint of this run"
-# What a function of the user is called with, beside the state.
+# Arguments of the user's function, in addition to the state.
 _ARGUMENTS = ("batch_size", "learning_rate", "n_samples", "random_state")
-# The rate of these grows with the square root of the batch size, that of SGD in proportion: Malladi et al. (2022).
+# Their learning rate grows with the square root of the batch size, and that of SGD in proportion (Malladi et al. 2022).
 _ADAPTIVE = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.RMSprop)
 
 
@@ -79,99 +79,108 @@ def branched_critical_batch_size(
     memory: str | Path | None = None,
     verbose: int = 1,
 ) -> "BranchedCriticalBatchSize":
-    r"""The largest batch that loses nothing from a checkpoint on, measured by branches (Merrill et al. 2025).
+    r"""Measure, by branches, the largest batch size that loses nothing from a checkpoint on (Merrill et al. 2025).
 
-    From every checkpoint of one run with batches of B samples, branches train the same number of samples, with batches
-    of kB and the learning rate :math:`f(k)\,\eta` that goes with it: :math:`f(k) = k` for SGD, :math:`\sqrt k` for
-    ADAM. The unbranched run, k = 1, goes on with the same data orders. A branch has caught up if its held-out loss
-    exceeds that of the unbranched run by no more than ``tolerance`` times it. The answer at a checkpoint is the
-    largest size up to which all sizes tried have caught up.
+    One run trains with batches of B samples. From each of its checkpoints, branches train on the same number of samples
+    with batches of kB, and with the learning rate :math:`f(k)\,\eta`, where :math:`f(k) = k` for SGD and :math:`\sqrt
+    k` for ADAM. The unbranched run, k = 1, continues with the same data orders. A branch has caught up if its held-out
+    loss exceeds the loss of the unbranched run by at most the fraction ``tolerance``. The answer at a checkpoint is the
+    largest batch size up to which all tried batch sizes have caught up.
 
-    It is not the critical batch size of the noise scale, at which a batch takes twice the samples to the same progress
-    (half the efficiency). The two are printed side by side.
+    This is not the critical batch size of the noise scale, at which a batch needs twice the samples for the same
+    progress (half the efficiency). The result prints both.
 
     Parameters
     ----------
     estimator : LBGapClassifier, a pipeline that ends in one, or callable
-        An estimator is cloned and trained with its own batch size. Or a function of your own training loop,
-        ``train_from(state, batch_size, learning_rate, n_samples, random_state)``: it goes on from a saved state (the
-        weights, and the state of the optimiser) over so many samples, in an order that ``random_state`` (an int)
-        decides, and returns the held-out loss. It is called with these names, and gets a copy of the state.
+        An estimator is cloned and trained with its own batch size. Or a function for your own training loop,
+        ``train_from(state, batch_size, learning_rate, n_samples, random_state)``. It continues from a saved state
+        (weights and state of the optimiser) over ``n_samples`` samples, in an order that depends on ``random_state``
+        (an int), and returns the held-out loss. It is called with these names, and receives a copy of the state.
     X, y : array-like
         Training data; None for a function.
     X_valid, y_valid : array-like
-        Held-out data, which the losses are of; None for a function.
+        Held-out data on which the losses are measured; None for a function.
     checkpoints : sequence of int, or dict
-        Epochs of the run after which the branches begin. For a function: a dict of your saved states by the name or
-        number that they are reported by, ``{1000: "step_1000.pt", 4000: "step_4000.pt"}``.
+        Epochs of the run after which branches start. For a function: a dict from names or numbers, which the report
+        uses, to your saved states, such as ``{1000: "step_1000.pt", 4000: "step_4000.pt"}``.
     batch_sizes : sequence of int
-        Samples of a batch of the branches, above the run's own, which need not be among them.
+        Batch sizes of the branches in samples, above the batch size of the run, which is always included.
     n_samples : int, default=None
-        Samples that every branch trains. For an estimator a multiple of the training samples, as its epochs are whole;
-        None: one epoch. For a function a multiple of every batch size, so that all branches train as many.
+        Number of samples that every branch trains on. For an estimator it is a multiple of the number of training
+        samples, because its epochs are whole; None means one epoch. For a function it is a multiple of every batch
+        size, so that all branches train on equally many samples.
     batch_size, learning_rate : int, float, default=None
-        Those of the run, for a function; None for an estimator, which has its own.
+        Batch size and learning rate of the run, for a function; None for an estimator, which has its own.
     lr_scaling : {"auto", "sqrt", "linear"} or None, default="auto"
-        The rate of a branch: ``"linear"`` :math:`k \eta`, ``"sqrt"`` :math:`\sqrt k\,\eta`, None :math:`\eta`.
-        ``"auto"``: ``"linear"`` for SGD, ``"sqrt"`` for ADAM and its like; a function must say which.
+        Learning rate of a branch: :math:`k \eta` for ``"linear"``, :math:`\sqrt k\,\eta` for ``"sqrt"``, and
+        :math:`\eta` for None. ``"auto"`` means ``"linear"`` for SGD and ``"sqrt"`` for ADAM and similar optimisers; it
+        is not allowed for a function.
     tolerance : float, default=0.01
-        The share of the unbranched loss by which a branch that has caught up may exceed it.
+        Fraction of the unbranched loss by which a branch that has caught up may exceed it.
     n_orders : int, default=3
-        Data orders. The first one is that of the run itself as it goes on.
+        Number of data orders. The first one is the order in which the run itself continues.
     noise_scales : dict, default=None
-        For a function: by checkpoint, the noise scale there, as a number, an `Estimate`, what `gradient_noise_scale`
-        returns, or the ``state()`` of a `BatchSizeMonitor` of the run. None: it is not reported. None for an estimator,
-        whose noise is measured.
+        For a function: the noise scale at each checkpoint, as a number, an `Estimate`, the result of
+        `gradient_noise_scale`, or the ``state()`` of a `BatchSizeMonitor` of the run. None means that it is not
+        reported. For an estimator it must be None, because the noise is measured.
     n_batches : int, default=50
-        Mini-batches that the noise of an estimator is measured from at a checkpoint.
+        Number of mini-batches from which the noise of an estimator is measured at a checkpoint.
     batch_norm : {"batch", "population", "running"}, default="batch"
-        Batch-norm policy of the held-out losses of an estimator, and of the gradients.
+        Batch-norm policy of the held-out losses and of the gradients of an estimator.
     max_samples : int, float or None, default=10_000
         Training samples that these mini-batches are taken from: their number, or a fraction in (0, 1]. None: all.
-    random_state, n_jobs, memory, verbose
-        As in every experiment; `sklgap.experiments` explains them. ``memory`` holds finished branches; the run itself
-        is trained again where one of them is missing. It must be None for a function.
+    random_state : int, RandomState or None, default=None
+        Source of all random numbers. An int makes the result repeatable.
+    n_jobs : int or None, default=None
+        Number of branches that run at the same time, as in scikit-learn.
+    memory : str, Path or None, default=None
+        Folder in which finished branches are saved, and from which they are loaded in the next run. If a branch is
+        missing, the run is trained again. It must be None for a function.
+    verbose : int, default=1
+        0 is silent; 1 prints the expected cost and shows a progress bar. `sklgap.experiments` explains these four
+        parameters.
 
     Returns
     -------
     BranchedCriticalBatchSize
-        Prints as a table. Interrupted by Ctrl-C it holds the branches that had finished.
+        The result; ``print`` shows it as a table. After Ctrl-C it holds the branches that finished.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values; for an estimator whose learning rate or batch size changes by a
-        schedule of ``lr_scaling``, a callback or a regime, which a branch could not go on with; for a held-out loss
-        that is not above 0.
+        If a parameter is outside its allowed values; if the learning rate or the batch size of the estimator changes by
+        ``lr_scaling``, a callback or a regime, which a branch could not continue; or if a held-out loss is not above 0.
     TypeError
-        For an estimator that is neither an `LBGapClassifier` nor a function of these arguments.
+        If the estimator is neither an `LBGapClassifier` nor a function with these arguments.
 
     See Also
     --------
-    sklgap.critical_batch_size : Where a batch takes twice the samples, predicted from the noise along a training.
-    sklgap.experiments.steps_to_loss : The same, measured.
-    sklgap.experiments.largest_safe_batch_size : Which size is safe for a test score at the end of a training.
+    sklgap.critical_batch_size : Predicts, from the noise along a training, where a batch needs twice the samples.
+    sklgap.experiments.steps_to_loss : Measures the same.
+    sklgap.experiments.largest_safe_batch_size : Finds a batch size that is safe for a score at the end of a training.
 
     Notes
     -----
-    A branch begins from the full state of the run: weights, buffers, the moments of the optimiser and the number of
-    epochs, so that ``lr_milestones`` go on as in the run. In the paper branches begin from checkpoints of a run with
-    ADAM, the rate grows with the square root of k, the losses are smoothed training losses after 2 billion tokens, two
-    losses count as equal within 0.01, and the answer is the largest k that is no worse than any smaller one. Ours are:
-    held-out losses at the end of the branch, a tolerance relative to the loss, comparison with the unbranched run
-    alone, several data orders, and the interval.
+    A branch starts from the full state of the run: weights, buffers, the moments of the optimiser and the number of
+    epochs, so that ``lr_milestones`` continue as in the run. In the paper, branches start from checkpoints of a run
+    with ADAM, and the learning rate grows with the square root of k. The losses there are smoothed training losses
+    after 2 billion tokens, two losses count as equal within 0.01, and the answer is the largest k that is no worse than
+    any smaller one. This function uses held-out losses at the end of the branch, a tolerance relative to the loss, a
+    comparison with the unbranched run alone, several data orders, and an interval.
 
-    The interval comes from the paired relative differences over the data orders, by Student's t. It goes from the
-    largest size up to which all sizes have an upper end within the tolerance (shown to have caught up), to the size
-    below the smallest of those whose lower end is above the tolerance, counted from the largest size down (shown to be
-    too large). Each is a test in a fixed sequence, so that each end errs with a chance of at most 2.5 %. Three orders
-    give wide intervals (t = 4.3). They cover data orders alone: neither other runs, nor other held-out samples, nor
-    losses that a branch would catch up with later.
+    The interval comes from the paired relative differences over the data orders, by Student's t. Its lower end is the
+    largest batch size up to which all batch sizes are shown to have caught up (the upper end of the difference is
+    within the tolerance). Its upper end is the batch size below the smallest one that is shown to be too large, counted
+    down from the largest batch size (the lower end of the difference is above the tolerance). Both are tests in a fixed
+    sequence, so that each end errs with a chance of at most 2.5 %. Three orders give wide intervals (t = 4.3). The
+    intervals cover data orders alone. They cover neither other runs nor other held-out samples, nor losses with which a
+    branch would catch up later.
 
-    An epoch whose samples are not a multiple of the batch size ends with a smaller batch, at the full rate.
+    An epoch whose samples are not a multiple of the batch size ends with a smaller batch, at the full learning rate.
 
-    Cost: the run up to its last checkpoint, and for every checkpoint ``n_orders * (1 + len(batch_sizes))`` branches of
-    ``n_samples`` samples. All checkpoints are in memory at once.
+    The cost is the run up to its last checkpoint, and for every checkpoint ``n_orders * (1 + len(batch_sizes))``
+    branches of ``n_samples`` samples. All checkpoints are in memory at the same time.
 
     References
     ----------
@@ -193,7 +202,7 @@ def branched_critical_batch_size(
     >>> found.estimates[2].value < 1000
     True
 
-    A training loop of your own, here gradient steps towards 0 with noise that falls with the batch size:
+    The same with your own training loop, here gradient steps towards 0 with noise that falls with the batch size:
 
     >>> import numpy as np
     >>> def train_from(state, batch_size, learning_rate, n_samples, random_state):
@@ -227,7 +236,7 @@ def branched_critical_batch_size(
         records += noise
     else:
         own = {"batch_size": batch_size, "learning_rate": learning_rate, "noise_scales": noise_scales}
-        _check_none(own, "an estimator, which has its own")
+        _check_none(own, "an estimator, which has its own values")
         check_keepable(memory, random_state)
         data = check_data(X, y, X_valid, y_valid, "X_valid", "y_valid")
         common |= {"n_samples": n_samples, "n_batches": int(n_batches)}
@@ -250,7 +259,7 @@ def branched_critical_batch_size(
 def _check_none(given: Mapping[str, Any], what: str) -> None:
     for name, value in given.items():
         if value is not None:
-            raise WrongArgument(f"{name} must be None beside {what}; got {shown(value)}.")
+            raise WrongArgument(f"{name} must be None for {what}; got {shown(value)}.")
 
 
 def _of_function(
@@ -263,7 +272,7 @@ def _of_function(
     """Return the jobs of a user's function, and the settings of the result."""
     if not isinstance(checkpoints, Mapping) or not checkpoints or not all(map(_is_label, checkpoints)):
         raise ValueError(
-            f"checkpoints must be a dict of saved states by name or number, not empty, beside a function; got "
+            "checkpoints must be a non-empty dict from names or numbers to saved states for a function; got "
             f"{shown(checkpoints)}."
         )
     check_integer("batch_size", of_run["batch_size"])
@@ -274,12 +283,12 @@ def _of_function(
     uneven = [size for size in sizes if n_samples % size]
     if uneven:
         raise ValueError(
-            "n_samples must be a multiple of every batch size, so that all branches train as many samples; got "
+            "n_samples must be a multiple of every batch size, so that all branches train on equally many samples; got "
             f"{n_samples} and batches of {uneven[0]}."
         )
     if of_run["lr_scaling"] == "auto":
         raise ValueError(
-            "lr_scaling must be 'linear' (for SGD), 'sqrt' (for ADAM) or None beside a function, whose optimiser is "
+            "lr_scaling must be 'linear' (for SGD), 'sqrt' (for ADAM) or None for a function, because its optimiser is "
             "not known; got 'auto'."
         )
     settings = {
@@ -305,7 +314,7 @@ def _of_function(
 
 
 def _check_signature(train_from: Callable[..., Any]) -> None:
-    """Raise a TypeError for a function that cannot be called as it will be."""
+    """Raise a TypeError for a function that cannot be called with the arguments of a branch."""
     try:
         signature = inspect.signature(train_from)
     except (TypeError, ValueError):  # a callable without a signature
@@ -320,19 +329,22 @@ def _check_signature(train_from: Callable[..., Any]) -> None:
 
 
 def _given_noise(noise_scales: Any, checkpoints: Mapping[Any, Any]) -> list[dict[str, Any]]:
-    """Return the records of noise scales that a user gives by checkpoint."""
+    """Return the records of the noise scales that the user gives for checkpoints."""
     if noise_scales is None:
         return []
     if not isinstance(noise_scales, Mapping):
-        raise ValueError(f"noise_scales must be None or a dict by checkpoint; got {shown(noise_scales)}.")
+        raise ValueError(
+            f"noise_scales must be None or a dict from checkpoints to noise scales; got {shown(noise_scales)}."
+        )
     unknown = [label for label in noise_scales if label not in checkpoints]
     if unknown:
-        raise ValueError(f"noise_scales must be of the checkpoints given; got one of {shown(unknown[0])}.")
+        raise ValueError(f"noise_scales must only have checkpoints that are given; got {shown(unknown[0])}.")
     found = {label: check_noise_scale(f"noise_scales[{label!r}]", value) for label, value in noise_scales.items()}
     unmeasured = [label for label, scale in found.items() if math.isnan(scale.value)]
     if unmeasured:
         raise ValueError(
-            f"noise_scales[{unmeasured[0]!r}] must be of a BatchSizeMonitor that has measured: leave it out."
+            f"noise_scales[{unmeasured[0]!r}] must come from a BatchSizeMonitor that has measured; otherwise leave it "
+            "out."
         )
     return [{"checkpoint": label, "noise_scale": scale} for label, scale in found.items()]
 
@@ -349,7 +361,7 @@ def _of_estimator(
     common: dict[str, Any],
     random_state: int | np.random.RandomState | None,
 ) -> tuple[Any, Setting, dict[str, Any], list[int]]:
-    """Return the classifier of the run, what its branches have in common, the settings of the result, and the seeds."""
+    """Return the classifier of the run, the settings of its branches and of the result, and the seeds."""
     X, y, X_valid, y_valid = data
     n = len(y)
     classifier = check_classifier(estimator)
@@ -362,7 +374,7 @@ def _of_estimator(
         raise ValueError(f"n_samples must be None or a multiple of the {n:,} training samples; got {n_samples}.")
     if resolve_max_samples(common["max_samples"], n) <= size:
         raise ValueError(
-            f"max_samples must be more samples than a batch of the run has, {size}; got {shown(common['max_samples'])}."
+            f"max_samples must be larger than the batch size of the run, {size}; got {shown(common['max_samples'])}."
         )
     settings = {
         "n_train": n,
@@ -390,71 +402,75 @@ def _of_estimator(
 
 
 def _check_run(classifier: Any, n_samples: int) -> int:
-    """Return the batch size of a run that branches can go on with; an error for one that they cannot."""
+    """Return the batch size of the run; raise an error if branches cannot continue the run."""
     if classifier.lr_scaling is not None:
         raise ValueError(
-            "estimator must have lr_scaling=None: branches get the rate of their batch size from the lr_scaling of the "
-            f"experiment; got {classifier.lr_scaling!r}."
+            "estimator must have lr_scaling=None, because the lr_scaling of the experiment sets the learning rate of a "
+            f"branch; got {classifier.lr_scaling!r}."
         )
     if classifier.regime_adaptation:
-        raise ValueError("estimator must have regime_adaptation=False: all branches train as many samples.")
+        raise ValueError(
+            "estimator must have regime_adaptation=False, because all branches train on equally many samples."
+        )
     if classifier.data_parallel:
-        raise ValueError("estimator must have data_parallel=False: branches are trained in one process each.")
+        raise ValueError("estimator must have data_parallel=False, because each branch is trained in one process.")
     if classifier.train_split is not None and classifier.train_split is not False:
-        raise ValueError("estimator must have train_split=None: the losses are those of X_valid and y_valid.")
+        raise ValueError("estimator must have train_split=None, because the losses are those on X_valid and y_valid.")
     for callback in classifier.callbacks or []:
         kind = type(callback[1] if isinstance(callback, tuple) else callback)
         if not (kind.__name__ == "GradientNormClipping" and kind.__module__.startswith("skorch.")):
             raise ValueError(
-                f"estimator must have no callbacks beside GradientNormClipping: a schedule or a state that a callback "
-                f"has would begin again in every branch; got {kind.__name__}."
+                "estimator must have no callbacks other than GradientNormClipping, because the schedule or the state "
+                f"of a callback would start again in every branch; got {kind.__name__}."
             )
     own_path = [name for name in classifier.get_params() if name.partition("__")[0] in ("iterator_train", "dataset")]
     if own_path:
-        raise ValueError(f"estimator must have no {own_path[0]}: the order of the data must come from a seed.")
+        raise ValueError(f"estimator must have no {own_path[0]}, because the order of the data must come from a seed.")
     try:
         pickle.dumps((classifier.net, classifier.criterion, classifier.optimizer))
     except Exception as error:  # pickling runs the code of what it saves
         raise ValueError(
-            "estimator must have a net, a criterion and an optimiser that can be pickled, as checkpoints are copies: "
-            f"use classes from the top level of a module ({type(error).__name__}: {error})."
+            "estimator must have a net, a criterion and an optimiser that can be pickled, because checkpoints are "
+            f"copies. Use classes from the top level of a module ({type(error).__name__}: {error})."
         ) from error
     if classifier.batch_size is not None:
         return min(int(check_batch_size(classifier.batch_size, n_samples)), n_samples)
     regime = check_batch_regime(classifier.batch_regime, n_samples)
     if regime.varies or regime.adaptive:
         raise ValueError(
-            f"estimator must have a constant batch size, which branches multiply; got batch_regime="
+            "estimator must have a constant batch size, because branches multiply it; got batch_regime="
             f"{shown(classifier.batch_regime)}."
         )
     return int(regime.batch_size(0, n_samples))
 
 
 def _rule_of(optimizer: Any) -> str:
-    """Return the rule of the rate that is published for an optimiser."""
+    """Return the published rule for the learning rate of an optimiser."""
     kind = optimizer if isinstance(optimizer, type) else type(optimizer)
     if issubclass(kind, torch.optim.SGD):
         return "linear"
     if issubclass(kind, _ADAPTIVE):
         return "sqrt"
     raise ValueError(
-        f"lr_scaling must be 'linear', 'sqrt' or None where no rule is published for the optimiser, {kind.__name__}; "
-        "got 'auto'."
+        f"lr_scaling must be 'linear', 'sqrt' or None for the optimiser {kind.__name__}, because it has no published "
+        "rule; got 'auto'."
     )
 
 
 def _check_sizes(batch_sizes: Any, own_size: int, most: int) -> list[int]:
-    """Return the sizes in ascending order, the run's own first."""
+    """Return the batch sizes in ascending order, starting with that of the run."""
     flat = is_flat(batch_sizes) and len(batch_sizes) > 0
     if not flat or not all(is_integer(size, 1) for size in batch_sizes):
         raise ValueError(
-            f"batch_sizes must be a sequence of integers of at least 1, not empty; got {shown(batch_sizes)}."
+            f"batch_sizes must be a non-empty sequence of integers of at least 1; got {shown(batch_sizes)}."
         )
     sizes = sorted({int(size) for size in batch_sizes} - {own_size})
     if not sizes or sizes[0] < own_size:
         raise ValueError(f"batch_sizes must be above the batch size of the run, {own_size}; got {shown(batch_sizes)}.")
     if sizes[-1] > most:
-        raise ValueError(f"batch_sizes must be at most {most}, the samples of a branch or epoch; got {sizes[-1]}.")
+        raise ValueError(
+            f"batch_sizes must be at most {most}, the number of samples of a branch or epoch; got {sizes[-1]}."
+        )
     return [own_size, *sizes]
 
 
@@ -462,13 +478,13 @@ def _check_epochs(checkpoints: Any) -> list[int]:
     flat = not isinstance(checkpoints, Mapping) and is_flat(checkpoints) and len(checkpoints) > 0
     if not flat or not all(is_integer(epoch, 1) for epoch in checkpoints):
         raise ValueError(
-            f"checkpoints must be a sequence of epochs, integers of at least 1, not empty; got {shown(checkpoints)}."
+            f"checkpoints must be a non-empty sequence of epochs, integers of at least 1; got {shown(checkpoints)}."
         )
     return sorted({int(epoch) for epoch in checkpoints})
 
 
 def _cost(model: Any, setting: Setting, settings: dict[str, Any], n_jobs: int | None) -> Cost:
-    """Return `measure_cost` of the branches, of the run before them, and of the noise at its checkpoints."""
+    """Return the expected cost of the run, its branches, and the noise measurements at its checkpoints."""
     sizes, n_points = settings["batch_sizes"], len(settings["checkpoints"])
     parameters = {f"branches of {size:,}": {"batch_size": size, "max_epochs": setting.n_epochs} for size in sizes}
     cost = measure_cost(
@@ -498,7 +514,7 @@ def _cost(model: Any, setting: Setting, settings: dict[str, Any], n_jobs: int | 
 
 
 class BranchedCriticalBatchSize(Result):
-    """What `branched_critical_batch_size` found; ``print`` it.
+    """Result of `branched_critical_batch_size`; ``print`` shows it.
 
     Attributes
     ----------
@@ -506,17 +522,17 @@ class BranchedCriticalBatchSize(Result):
         One per finished branch: ``checkpoint``, ``batch_size``, ``learning_rate``, ``order``, ``seed``, ``loss``
         (held out, at its end; infinite where it diverged).
     checkpoints : list
-        Those with a branch that can be compared, in the order of the run.
+        The checkpoints with a branch that can be compared, in the order of the run.
     batch_sizes : list of int
-        The run's own, then those of the branches.
+        The batch size of the run, then those of the branches.
     estimates : dict
-        By checkpoint, an `Estimate`: the largest size up to which no size tried loses more than the tolerance. Its
-        ``low`` is what is shown to lose nothing, its ``high`` what is not shown to lose, infinite where no size tried
-        is shown to lose.
+        An `Estimate` for each checkpoint: the largest batch size up to which no tried batch size loses more than the
+        tolerance. ``low`` is the largest one that is shown to lose nothing. ``high`` is the largest one that is not
+        shown to lose; it is infinite if no tried batch size is shown to lose.
     noise_scales : dict
-        By checkpoint, an `Estimate` of the gradient noise scale, near which a batch takes twice the samples.
+        An `Estimate` of the gradient noise scale for each checkpoint, near which a batch needs twice the samples.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     def __init__(self, records: list[dict[str, Any]], settings: dict[str, Any], interrupted: bool = False) -> None:
@@ -534,7 +550,7 @@ class BranchedCriticalBatchSize(Result):
     # -- statistics ------------------------------------------------------------------------------------------------
 
     def losses(self, checkpoint: Any) -> np.ndarray:
-        """Return the held-out losses, an array of shape (n_sizes, n_orders), NaN where a branch had not finished."""
+        """Return the held-out losses, an array of shape (n_sizes, n_orders), NaN for unfinished branches."""
         if checkpoint not in self._losses:
             raise ValueError(
                 f"checkpoint must be one of {listed([str(one) for one in self._losses])}; got {checkpoint!r}."
@@ -542,12 +558,12 @@ class BranchedCriticalBatchSize(Result):
         return self._losses[checkpoint]
 
     def differences(self, checkpoint: Any) -> list[Estimate]:
-        """Return, per size, by which share its loss exceeds that of the unbranched run, over the paired orders."""
+        """Return, for each batch size, the relative excess of its loss over the unbranched run, over paired orders."""
         losses = self.losses(checkpoint)
         return [_relative(of_size, losses[0]) for of_size in losses]
 
     def ratio(self, checkpoint: Any) -> float:
-        """Return the noise scale, relative to the size of the branches; NaN where one of them is not known."""
+        """Return the noise scale divided by the answer of the branches; NaN if one of them is not known."""
         if checkpoint not in self.estimates or checkpoint not in self.noise_scales:
             return math.nan
         return self.noise_scales[checkpoint].value / self.estimates[checkpoint].value
@@ -560,7 +576,7 @@ class BranchedCriticalBatchSize(Result):
         return values
 
     def _largest(self, checkpoint: Any) -> Estimate:
-        """Return the largest size that loses nothing, and what the orders show of it."""
+        """Return the largest batch size that loses nothing, with its interval over the orders."""
         tolerance, found = self.settings["tolerance"], self.differences(checkpoint)
         measured = _prefix(difference.value <= tolerance for difference in found[1:])
         shown_fine = _prefix(difference.has_interval and difference.high <= tolerance for difference in found[1:])
@@ -576,7 +592,7 @@ class BranchedCriticalBatchSize(Result):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         s = self.settings
         n_all = (len(s["checkpoints"]) - len(s["lost"])) * len(self.batch_sizes) * s["n_orders"]
         labelled = {
@@ -588,34 +604,31 @@ class BranchedCriticalBatchSize(Result):
         return [
             *notes.interrupted(self.interrupted, len(self.records), n_all, "branched training"),
             *self._lost(),
-            *([f"Some branches diverged, and have not caught up: {listed(diverged)}."] if diverged else []),
+            *([f"Some branches diverged and did not catch up: {listed(diverged)}."] if diverged else []),
             *notes.no_interval({name: d for name, d in labelled.items() if math.isfinite(d.value)}),
             *self._at_the_end(),
             *self._out_of_order(),
-            "An interval is for new data orders from the same checkpoint: it covers neither other runs nor other "
+            "An interval covers new data orders from the same checkpoint. It covers neither other runs nor other "
             "held-out samples.",
-            "The two critical batch sizes answer different questions: a branch of the one loses at most "
-            f"{100 * s['tolerance']:g} % of the loss over {s['n_samples']:,} samples; at the other, that of the noise "
-            "scale, a batch takes twice the samples to the same progress, at the best learning rate (half the "
-            "efficiency).",
+            "The two critical batch sizes answer different questions. A branch loses at most "
+            f"{100 * s['tolerance']:g} % of the loss over {s['n_samples']:,} samples. At the noise scale, a batch "
+            "needs twice the samples for the same progress at the best learning rate (half the efficiency).",
             *self._of_adam(),
         ]
 
     def _lost(self) -> list[str]:
         s, found = self.settings, []
         if s["lost"]:
-            found.append(
-                f"The run diverged before {count(s['lost'][0], s['unit'])}: there are no branches from there on."
-            )
+            found.append(f"The run diverged before {count(s['lost'][0], s['unit'])}, so there are no later branches.")
         unknown = [label for label in s["checkpoints"] if np.isinf(self._losses[label][0]).any()]
         if unknown:
             where = listed([self._at(label) for label in unknown])
-            found.append(f"The unbranched run diverged in some orders, which are left out: {where}.")
+            found.append(f"The unbranched run diverged in some data orders, which are left out: {where}.")
         return found
 
     def _at_the_end(self) -> list[str]:
         ends = [self._at(label) for label, found in self.estimates.items() if found.value == self.batch_sizes[-1]]
-        return [f"The largest size tried loses nothing {listed(ends)}: try larger ones."] if ends else []
+        return [f"The largest tried batch size loses nothing {listed(ends)}: try larger ones."] if ends else []
 
     def _out_of_order(self) -> list[str]:
         tolerance = self.settings["tolerance"]
@@ -628,14 +641,15 @@ class BranchedCriticalBatchSize(Result):
         if not found:
             return []
         return [
-            f"A larger size caught up where a smaller one had not {listed(list(dict.fromkeys(found)))}: the losses do "
-            "not follow the batch size there, and the smaller one counts; try more orders, or a larger n_samples."
+            f"A larger batch size caught up although a smaller one did not {listed(list(dict.fromkeys(found)))}. The "
+            "losses do not follow the batch size there, and the smaller one counts. Try more orders, or a larger "
+            "n_samples."
         ]
 
     def _of_adam(self) -> list[str]:
         if self.settings.get("sgd", True):
             return []
-        return ["The noise scale is that of plain gradient steps: it knows nothing of the optimiser's preconditioning."]
+        return ["The noise scale is that of plain gradient steps. It ignores the preconditioning of the optimiser."]
 
     def _at(self, checkpoint: Any) -> str:
         unit = self.settings["unit"]
@@ -651,24 +665,23 @@ class BranchedCriticalBatchSize(Result):
     def _verdict(self) -> list[str]:
         s = self.settings
         if not self.checkpoints:
-            return ["Nothing can be compared: no branch has finished beside the unbranched run."]
+            return ["Nothing can be compared, because no branch and its unbranched run have both finished."]
         sizes = [f"{self._size(found)} {self._at(label)}" for label, found in self.estimates.items()]
         said = [
-            f"Batches lose nothing over {s['n_samples']:,} samples, as branches (held-out loss at most "
-            f"{100 * s['tolerance']:g} % above that of the run with batches of {self.batch_sizes[0]:,}), up to "
-            f"{'; '.join(sizes)}."
+            f"Branches lose nothing over {s['n_samples']:,} samples up to a batch size of {'; '.join(sizes)} (held-out "
+            f"loss at most {100 * s['tolerance']:g} % above that of the run with batches of {self.batch_sizes[0]:,})."
         ]
         scales = [f"{_shown(found)} {self._at(label)}" for label, found in self.noise_scales.items()]
         if scales:
-            said.append(f"The noise scale, near which a batch takes twice the samples, is {'; '.join(scales)}.")
+            said.append(f"The noise scale, near which a batch needs twice the samples, is {'; '.join(scales)}.")
         return said
 
     def _head(self) -> list[str]:
         s = self.settings
         rule = {"linear": "k", "sqrt": "the square root of k", None: "1"}[s["lr_scaling"]]
         lines = [
-            f"one run with batches of {s['batch_size']:,} and rate {s['learning_rate']:g}; branches of "
-            f"{s['n_samples']:,} samples with k times the batch and {rule} times the rate, "
+            f"one run with batches of {s['batch_size']:,} and learning rate {s['learning_rate']:g}; branches of "
+            f"{s['n_samples']:,} samples with k times the batch size and {rule} times the learning rate; "
             f"{count(s['n_orders'], 'data order')}"
         ]
         if s["unit"] is None:
@@ -698,9 +711,9 @@ class BranchedCriticalBatchSize(Result):
         kinds = [*(d for label in self.checkpoints for d in self.differences(label)[1:]), *self.noise_scales.values()]
         return [
             "% more: held-out loss at the end of a branch, relative to the unbranched run in the same data order; more "
-            f"than {100 * s['tolerance']:g} % is a loss",
-            "loses nothing up to: the largest size up to which no size tried loses; its interval goes from the largest "
-            "that is shown to lose nothing to the largest that is not shown to lose, of those tried",
+            f"than {100 * s['tolerance']:g} % counts as a loss",
+            "loses nothing up to: the largest batch size up to which no tried one loses; its interval goes from the "
+            "largest that is shown to lose nothing to the largest that is not shown to lose",
             *self.interval_lines(kinds),
         ]
 
@@ -732,7 +745,7 @@ class BranchedCriticalBatchSize(Result):
 
 
 def _relative(losses: np.ndarray, unbranched: np.ndarray) -> Estimate:
-    """Return by which share losses exceed those of the unbranched run; infinite where a branch diverged."""
+    """Return the relative excess of losses over those of the unbranched run; infinite if a branch diverged."""
     there = ~np.isnan(losses) & np.isfinite(unbranched)
     ratios = losses[there] / unbranched[there]
     finite = np.isfinite(ratios)
@@ -743,7 +756,7 @@ def _relative(losses: np.ndarray, unbranched: np.ndarray) -> Estimate:
 
 
 def _prefix(right: Iterable[bool]) -> int:
-    """Return how many are right before the first that is not."""
+    """Return the number of true values before the first false one."""
     return sum(1 for _ in takewhile(bool, right))
 
 

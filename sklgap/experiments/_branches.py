@@ -1,4 +1,4 @@
-"""The job of `branched_critical_batch_size`: one training from a checkpoint of a run, or the noise scale there."""
+"""The jobs of `branched_critical_batch_size`: a training from a checkpoint, or the noise scale at a checkpoint."""
 
 import copy
 import math
@@ -25,13 +25,13 @@ from sklgap.objective import check_objective
 from sklgap.regimes._lr_scaling import lr_factor
 
 _NEW_BATCHES = "other mini-batches at this checkpoint"
-# Why a net stopped training.
+# The stopping reason of a net that diverged.
 _DIVERGED = "loss not finite"
-# What a run and its branches are trained with beside the estimator's own parameters.
+# Parameters of a run and its branches, in addition to those of the estimator.
 RUN_PARAMETERS = {
     "tol": None,
     "target_loss": None,
-    "warm_start": True,  # weights, buffers, the optimiser's state and the number of epochs go on
+    "warm_start": True,  # weights, buffers, the optimiser's state and the number of epochs continue
     "recompute_batch_norm": False,
     "memory": None,
     "verbose": 0,
@@ -39,9 +39,10 @@ RUN_PARAMETERS = {
 
 
 class Branch(NamedTuple):
-    """One training from a checkpoint, an epoch or the name that a user gave.
+    """One training from a checkpoint, which is an epoch or a name given by the user.
 
-    ``factor`` multiplies the rate of the run. ``order`` numbers the data orders, and ``seed`` decides this one.
+    ``factor`` multiplies the learning rate of the run. ``order`` is the number of the data order, and ``seed`` is its
+    seed.
     """
 
     checkpoint: Any
@@ -61,10 +62,11 @@ Case = Branch | Noise
 
 
 class Setting(NamedTuple):
-    """What all branches of an estimator have in common.
+    """The common settings of all branches of an estimator.
 
-    ``train`` and ``valid`` are (X, y), the held-out data last. ``n_epochs`` are those of a branch. ``batch_size``, that
-    of the run, ``n_batches``, ``max_samples`` and ``seed`` are for the measurement of the noise.
+    ``train`` and ``valid`` are (X, y) of the training and of the held-out data. ``n_epochs`` is the number of epochs of
+    a branch. ``batch_size`` (that of the run), ``n_batches``, ``max_samples`` and ``seed`` are for the measurement of
+    the noise.
     """
 
     train: tuple[Any, Any]
@@ -78,7 +80,7 @@ class Setting(NamedTuple):
 
 
 def cases_of(settings: dict[str, Any], seeds: Sequence[int]) -> list[Case]:
-    """Return what is to be measured, checkpoint by checkpoint: all sizes of an order after another, and the noise."""
+    """Return the cases to measure, checkpoint by checkpoint: for each data order all batch sizes, then the noise."""
     own, rule = settings["batch_sizes"][0], settings["lr_scaling"]
     found: list[Case] = []
     for checkpoint in settings["checkpoints"]:
@@ -92,7 +94,7 @@ def cases_of(settings: dict[str, Any], seeds: Sequence[int]) -> list[Case]:
 
 
 def describe(record: dict[str, Any]) -> str:
-    """Return what the progress bar says of a case that has finished."""
+    """Return the text of the progress bar for a finished case."""
     if "loss" not in record:
         return f"noise scale {record['noise_scale'].value:,.3g}"
     return f"{record['checkpoint']}, batches of {record['batch_size']:,}: loss {record['loss']:.4g}"
@@ -100,7 +102,7 @@ def describe(record: dict[str, Any]) -> str:
 
 def _record(branch: Branch, learning_rate: float, loss: float) -> dict[str, Any]:
     if not math.isnan(loss) and loss <= 0:
-        raise ValueError(f"The held-out loss must be above 0, for the tolerance is relative to it; it is {loss:g}.")
+        raise ValueError(f"The held-out loss must be above 0, because the tolerance is relative to it; got {loss:g}.")
     return {
         "checkpoint": branch.checkpoint,
         "batch_size": branch.batch_size,
@@ -126,7 +128,7 @@ def call_branch(
 
 
 def _copy(state: Any) -> Any:
-    """Return a copy of a saved state: a branch must not begin where another one ended."""
+    """Return a copy of a saved state, so that a branch does not start where another one ended."""
     try:
         return copy.deepcopy(state)
     except Exception as error:  # copying runs the code of a user's state
@@ -150,10 +152,10 @@ def _number(loss: Any) -> float:
 def run_branches(
     model: Any, setting: Setting, cases: list[Case], memory: str | Path | None, n_jobs: int | None, verbose: int
 ) -> tuple[list[dict[str, Any]], bool, list[int]]:
-    """Return the records, whether some are missing by an interruption, and the checkpoints that were not reached."""
+    """Return the records, whether an interruption left some out, and the checkpoints that were not reached."""
     key, records = None, []
     if memory is not None:
-        # By a job, as the key holds the number of threads, which may be another one in the processes of joblib.
+        # This runs as a job, because the key holds the number of threads, which may differ in joblib's processes.
         looked_up, interrupted = run([partial(_look_up, model, setting, cases, memory)], n_jobs=n_jobs, verbose=0)
         if interrupted or not looked_up:
             raise KeyboardInterrupt
@@ -174,7 +176,7 @@ def run_branches(
     lost = [epoch for epoch in wanted if epoch not in states]
     if not states and not records:
         raise ValueError(
-            f"lr must be smaller: the training loss was no longer finite before epoch {wanted[0]} had ended."
+            f"lr must be smaller, because the training loss was no longer finite before the end of epoch {wanted[0]}."
         )
     jobs = [
         partial(_measure, states[case.checkpoint], setting, case, memory, key)
@@ -186,7 +188,7 @@ def run_branches(
 
 
 def train_run(model: Any, setting: Setting, epochs: Sequence[int]) -> dict[int, Any]:
-    """Train the run, and return the fitted estimator as it is after each of these epochs, if it came so far."""
+    """Train the run, and return a copy of the fitted estimator after each of these epochs that it reached."""
     X, y = (in_memory(part) for part in setting.train)
     states: dict[int, Any] = {}
     for done, epoch in zip([0, *epochs], epochs, strict=False):
@@ -200,12 +202,12 @@ def train_run(model: Any, setting: Setting, epochs: Sequence[int]) -> dict[int, 
 def _go_on(model: Any, X: Any, y: Any, n_epochs: int) -> None:
     model.set_params(max_epochs=n_epochs)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # what diverged is reported
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the result reports trainings that diverged
         model.fit(X, y)
 
 
 def _measure(state: Any, setting: Setting, case: Case, memory: str | Path | None, key: str | None) -> dict[str, Any]:
-    """Measure one case, and save what was found."""
+    """Measure one case and save the result."""
     if isinstance(case, Branch):
         found = {"loss": _branch_loss(state, setting, case)}
     else:
@@ -223,9 +225,9 @@ def _with_case(case: Case, found: dict[str, float], model: Any, setting: Setting
 
 
 def branch_from(state: Any, setting: Setting, branch: Branch) -> Any:
-    """Return the estimator at the end of a branch, which begins from the full state of the run."""
+    """Return the estimator at the end of a branch, which starts from the full state of the run."""
     model = copy.deepcopy(state)
-    model.net_.seed = branch.seed  # the order of the data, and all else that is drawn from here on
+    model.net_.seed = branch.seed  # for the order of the data, and all other random numbers from here on
     for group in model.net_.optimizer_.param_groups:
         group["lr"] = group["lr"] * branch.factor
     model.set_params(batch_size=branch.batch_size)
@@ -264,7 +266,7 @@ def _noise(state: Any, setting: Setting) -> dict[str, float]:
 def _look_up(
     model: Any, setting: Setting, cases: Sequence[Case], memory: str | Path
 ) -> tuple[str | None, list[dict[str, float] | None]]:
-    """Return the key of the run, and what was saved of each case."""
+    """Return the key of the run, and the saved result of each case."""
     plainly = as_saved(model, {"device": "auto"})
     data = tuple(in_memory(part) for part in (*setting.train, *setting.valid))
     key = key_of("branched", plainly, *data, surroundings(check_device(model.device)))
@@ -285,7 +287,7 @@ def _loaded(store: Memory, key: str, case: Case) -> dict[str, float] | None:
 
 
 def _key(key: str, setting: Setting, case: Case) -> str:
-    """Return the key of one case: neither the other checkpoints and sizes nor the number of its order decide it."""
+    """Return the key of one case, which does not depend on the other cases or on the number of its order."""
     if isinstance(case, Branch):
         own = (case.checkpoint, case.batch_size, case.factor, case.seed, setting.n_epochs)
         return fingerprint(key, "branch", own, setting.batch_norm)

@@ -1,4 +1,4 @@
-"""What a fitted search, or `cross_validate`, measured: candidate by candidate, fold by fold."""
+"""The results of a fitted search or of `cross_validate`, by candidate and fold."""
 
 import copy
 import re
@@ -25,9 +25,9 @@ from sklgap.inspection._records import net_of
 from sklgap.regimes._base import BatchRegime, check_batch_size
 from sklgap.regimes._check import check_batch_regime
 
-# Sizes that training sets may have where a search does not say how large its own were.
+# Possible sizes of training sets, for a search whose own sizes are not known.
 _ANY_SIZE = 100, 10_000_000
-# Splitters whose folds have equal parts of the rows.
+# Splitters whose folds have equal sizes.
 _K_FOLDS = KFold, StratifiedKFold, GroupKFold, StratifiedGroupKFold, RepeatedKFold, RepeatedStratifiedKFold
 
 
@@ -44,13 +44,13 @@ class Candidate:
     parameters : dict
         All parameters that were searched.
     iteration : int or None
-        Of a halving search.
+        Iteration of a halving search; None for other searches.
     resources : int or None
-        What it was given of the resource of a halving search.
+        Amount of the resource of a halving search; None for other searches.
     scores : dict of str to ndarray
         ``train_{metric}`` and ``test_{metric}``, one value per fold.
     fit_time, fit_time_std : float
-        Seconds of a fit: mean and standard deviation over the folds (by n, as scikit-learn has it).
+        Seconds of a fit: mean and standard deviation over the folds (divided by n, as in scikit-learn).
     """
 
     index: int
@@ -65,16 +65,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class TrainingLosses:
-    """What is known of the training losses behind a search.
+    """The known training losses of a search.
 
     Attributes
     ----------
     values : dict of int to ndarray
-        By the index of a candidate: one loss per fold, or that of the one model that was fitted again to all the data.
+        Losses by the index of a candidate: one loss per fold, or the loss of the one model that was refitted to all
+        data.
     source : str
-        Where they are from: "scores" of the folds, the "estimators" of the folds, "best_estimator_", or "" for nowhere.
+        Source of the losses: "scores" of the folds, "estimators" of the folds, "best_estimator_", or "" without losses.
     n_classes : int or None
-        None where nothing says how many there are.
+        Number of classes; None if it is not known.
     """
 
     values: dict[int, np.ndarray]
@@ -140,7 +141,7 @@ def _of_dict(index: int, label: str, result: Mapping[str, Any]) -> Candidate:
 
 
 def _labels(parameters: list[dict[str, Any]]) -> list[str]:
-    """Return what distinguishes the candidates, in short: no parameter all share, no prefix that is not needed."""
+    """Return short labels of the candidates, without parameters that all share and without needless prefixes."""
     keys = list(dict.fromkeys(key for candidate in parameters for key in candidate))
     shown = {key: [repr(candidate[key]) if key in candidate else "" for candidate in parameters] for key in keys}
     telling = [key for key in keys if len(set(shown[key])) > 1] or keys
@@ -166,17 +167,17 @@ def _value(value: Any) -> str:
 
 
 def scorer_of(search: Any, name: str) -> Any:
-    """Return the scorer of this name; None where only the name is known, as in the dict of `cross_validate`."""
+    """Return the scorer of this name; None if only the name is known, as in the dict of `cross_validate`."""
     scorer = getattr(search, "scorer_", None)
     return scorer.get(name) if isinstance(scorer, Mapping) else scorer if name == "score" else None
 
 
 def training_losses(search: Any, candidates: list[Candidate]) -> TrainingLosses:
-    """Return the cross-entropy of the training samples where it can be had.
+    """Return the cross-entropy of the training samples if it is available.
 
-    A score that is the log loss comes first, as it is measured on the final weights of every fold. Else the
-    ``train_loss_`` of estimators is read, the loss of the last epoch: of all folds where `cross_validate` returned the
-    estimators, of the one that a search has fitted again otherwise.
+    A log loss among the scores comes first, because it is measured on the final weights of every fold. Otherwise the
+    loss of the last epoch (``train_loss_``) is read from the estimators: from those of all folds if `cross_validate`
+    returned them, or from the one that a search refitted.
     """
     by_candidate = _estimators(search, candidates)
     models = [model for own in by_candidate.values() for model in own]
@@ -193,7 +194,7 @@ def training_losses(search: Any, candidates: list[Candidate]) -> TrainingLosses:
 
 
 def _estimators(search: Any, candidates: list[Candidate]) -> dict[int, list[Any]]:
-    """Return the fitted estimators that are there, by the index of their candidate."""
+    """Return the available fitted estimators, by the index of their candidate."""
     if hasattr(search, "cv_results_"):
         best, index = getattr(search, "best_estimator_", None), getattr(search, "best_index_", None)
         return {} if best is None or index is None else {int(index): [best]}
@@ -216,7 +217,7 @@ def _log_loss_name(search: Any, candidates: list[Candidate]) -> str | None:
 
 
 def _loss_of(model: Any) -> float:
-    """Return the training loss of the last epoch where it is a cross-entropy; NaN where it is not known to be one."""
+    """Return the training loss of the last epoch if it is a cross-entropy; NaN if that is not known."""
     try:
         net = net_of(model)
     except NotFittedError:  # an ensemble of nets, say
@@ -230,7 +231,7 @@ def _loss_of(model: Any) -> float:
 
 
 def batch_parameter(candidate: Candidate) -> Any:
-    """Return the ``batch_size`` or ``batch_regime`` of a candidate, whatever its prefix; None where it has none."""
+    """Return the ``batch_size`` or ``batch_regime`` of a candidate, with any prefix; None if it has neither."""
     by_name: dict[str, Any] = {}
     for key, value in candidate.parameters.items():
         by_name.setdefault(key.rsplit("__", 1)[-1], value)
@@ -239,10 +240,10 @@ def batch_parameter(candidate: Candidate) -> Any:
 
 
 def smallest_batch(search: Any, candidates: list[Candidate]) -> tuple[Candidate | None, int]:
-    """Return the first candidate with the smallest batches, and how many have such; None where batches do not vary.
+    """Return the first candidate with the smallest batch size, and their number; None if the batch sizes do not vary.
 
-    Batch sizes that are ordered one way on small data and another way on large data (256 and 10 %) cannot be ordered
-    where the size of the data is not known, and the reference must be named.
+    The order of batch sizes such as 256 and 10 % depends on the number of training samples. If that is not known, the
+    reference must be given.
     """
     values = [batch_parameter(candidate) for candidate in candidates]
     if len({repr(value) for value in values}) < 2:
@@ -252,14 +253,14 @@ def smallest_batch(search: Any, candidates: list[Candidate]) -> tuple[Candidate 
     if not len(smallest):
         named = ", ".join(dict.fromkeys(map(repr, values)))
         raise ValueError(
-            "reference must be given where it depends on the size of the data which batch is the smallest; the "
+            "reference must be given, because the smallest batch size depends on the number of training samples; the "
             f"candidates have {named}."
         )
     return candidates[smallest[0]], len(smallest)
 
 
 def _training_sizes(search: Any) -> tuple[int, int]:
-    """Return the least and the largest size that the training sets of the folds may have had."""
+    """Return the least and the largest possible size of the training sets of the folds."""
     if not hasattr(search, "best_estimator_") or getattr(search, "resource", None) == "n_samples":
         return _ANY_SIZE
     try:
@@ -270,12 +271,12 @@ def _training_sizes(search: Any) -> tuple[int, int]:
 
 
 def _rows(value: Any, n_samples: int) -> float:
-    """Return the rows of a batch in the first epoch; None is the classifier's own default, the small batch."""
+    """Return the batch size in the first epoch. None stands for the default of the classifier, the small batch."""
     if value is None or value == "SB":
         return check_batch_size(None, n_samples)
     if isinstance(value, BatchRegime | str):
         return check_batch_regime(value, n_samples).batch_size(0, n_samples)
-    # Not cut off at the size of the data, which may not be known: no batch is larger than all of them.
+    # The number is not limited to the size of the data, which may not be known. All samples count as infinity.
     if isinstance(value, int | np.integer) and value > 0:
         return int(value)
     return np.inf if value in (-1, 1.0) else check_batch_size(value, n_samples)
@@ -285,7 +286,7 @@ def _rows(value: Any, n_samples: int) -> float:
 
 
 def test_to_train_ratio(search: Any, n_folds: int) -> tuple[float, bool]:
-    """Return the rows of a test fold by those of its training set, and whether that is known, not taken for k-fold."""
+    """Return the ratio of test to training samples in a fold, and whether it is known (else that of k-fold)."""
     splits = _splits(search)
     if splits is not None:
         return float(np.mean([len(test) / len(train) for train, test in splits])), True
@@ -298,7 +299,7 @@ def test_to_train_ratio(search: Any, n_folds: int) -> tuple[float, bool]:
 
 
 def _splits(search: Any) -> list[tuple[Any, Any]] | None:
-    """Return the splits themselves where they are there: ``return_indices=True``, or a list of splits as ``cv``."""
+    """Return the splits if they are available by ``return_indices=True``, or as a list of splits in ``cv``."""
     if isinstance(search, Mapping):
         result = search if "fit_time" in search else next(iter(search.values()))
         indices = result.get("indices")

@@ -1,4 +1,4 @@
-"""``compare_regimes``: the paper's tables for a user's own data."""
+"""``compare_regimes``: the tables of Keskar et al. (2017) for your own data."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,47 +48,59 @@ def compare_regimes(
     memory: str | Path | None = None,
     verbose: int = 1,
 ) -> "RegimeComparison":
-    """Compare small- and large-batch training, or any regimes and remedies, over paired trials.
+    """Compare small-batch and large-batch training, or any regimes and remedies, over paired trials.
+
+    A batch regime says how large the batches are: "SB" is the small batch, "LB" the large batch. In a paired trial, all
+    regimes start from the same weights. The result shows accuracy, sharpness and distance from the starting weights,
+    with confidence intervals for the differences.
 
     Parameters
     ----------
     estimator : LBGapClassifier, or a pipeline that ends in one
-        Cloned for every fit.
+        Estimator that is cloned for every fit.
     X, y : array-like
         Training data.
     X_test, y_test : array-like
-        Test data: evaluated once per fitted model, never used for a choice.
+        Test data. Every fitted model is evaluated on them once; no choice uses them.
     regimes : sequence or dict, default=("SB", "LB")
         Values of ``batch_regime``; or a dict from label to parameter overrides, such as
         ``{"SB": {}, "LB": {"batch_regime": "LB"}, "LB + proximal": {"batch_regime": "LB", "proximal_lambda": 1e-3}}``.
     reference : str or number, default="SB"
         Label of the regime that the others are compared with.
     n_trials : int, default=5
-        Starting points (5: Keskar et al.). Trial i starts every regime from the same weights: their ``random_state`` is
-        the trial's.
-    epsilon, subspace_dims, batch_norm, max_samples, solver, scoring
-        What is measured; `Measurement` explains them. Here both box sizes of the paper are the default.
+        Number of paired trials (5 in Keskar et al.). In trial i, every regime has the same ``random_state`` and so
+        starts from the same weights.
+    epsilon, subspace_dims, batch_norm, max_samples, solver, scoring : see `Measurement`
+        What is measured on every model. The default of ``epsilon`` here is both box sizes of the paper.
     measurement : Measurement, default=None
-        All of these at once.
-    random_state, n_jobs, memory, verbose
-        As in every experiment; `sklgap.experiments` explains them.
+        All of these parameters in one object.
+    random_state : int, RandomState or None, default=None
+        Source of all random numbers. An int makes the result repeatable.
+    n_jobs : int or None, default=None
+        Number of fits that run at the same time, as in scikit-learn.
+    memory : str, Path or None, default=None
+        Folder in which finished work is saved, and from which it is loaded in the next run.
+    verbose : int, default=1
+        0 is silent; 1 prints the expected cost and shows a progress bar. `sklgap.experiments` explains these four
+        parameters.
 
     Returns
     -------
     RegimeComparison
-        Prints as tables. Interrupted by Ctrl-C it holds the fits that had finished.
+        The comparison; ``print`` shows its tables. After Ctrl-C it holds the fits that finished.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, or one that a regime overrides and the estimator does not have;
-        before anything is trained.
+        If a parameter is outside its allowed values, or if a regime overrides a parameter that the estimator does not
+        have. This is raised before anything is trained.
     TypeError
-        For an estimator that is not an `LBGapClassifier` and does not end in one.
+        If the estimator is not an `LBGapClassifier` and does not end in one.
 
     Notes
     -----
-    Costs ``n_trials * len(regimes)`` fits, and as many sharpness measurements per dimension and epsilon.
+    The cost is ``n_trials * len(regimes)`` fits. Every fit has one sharpness measurement for each dimension and
+    epsilon.
 
     References
     ----------
@@ -131,25 +143,25 @@ def compare_regimes(
 
 
 class RegimeComparison(Records):
-    """What `compare_regimes` found; ``print`` it.
+    """Result of `compare_regimes`; ``print`` shows its tables.
 
     Attributes
     ----------
     records : list of dict
-        One per finished fit: accuracies as fractions, sharpness in percent, seconds.
+        One per finished fit: accuracies as fractions, sharpness in percent, times in seconds.
     labels : list of str
         The regimes, in order.
     estimators_ : dict of lists
-        The fitted estimators by regime, in the order of the trials.
+        Fitted estimators by regime, in the order of the trials.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     # -- statistics ------------------------------------------------------------------------------------------------
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         s, reference = self.settings, self.settings["reference"]
         gaps, name = self.gaps(), self.scores[0].name
         losses = {label: self.values(label, "train_loss") for label in self.done}
@@ -174,8 +186,8 @@ class RegimeComparison(Records):
         gaps = {label: gap for label, gap in self.gaps().items() if not np.isnan(gap.value)}
         if not gaps:
             if len(self.labels) == 1:
-                return [f"Only {reference} was trained: nothing is compared."]
-            return [f"No regime has a trial with a score that {reference} has too: nothing can be compared."]
+                return [f"Only {reference} was trained, so there is nothing to compare."]
+            return [f"No trial has a score for {reference} and for another regime, so nothing can be compared."]
         label, gap = max(gaps.items(), key=lambda pair: pair[1].value)
         if gap.value <= 0 and not gap.excludes(0):
             return [f"No regime loses to {reference} in these trials."]
@@ -205,7 +217,7 @@ class RegimeComparison(Records):
         return [*rows, *self._gap_rows(columns)]
 
     def _gap_rows(self, columns: list[str]) -> list[list[str]]:
-        """Return the rows that compare training with test data, and each regime with the reference."""
+        """Return the table rows that compare training with test data, and each regime with the reference."""
         reference, rows = self.settings["reference"], []
         for score in self.scores:
             factor, spec, unit = (100, ".2f", " (points)") if score.in_points else (1, ".4f", "")
@@ -234,7 +246,7 @@ class RegimeComparison(Records):
         return [
             f"regime gap: test score of {reference} minus that of the regime, over {trials}",
             *self.interval_lines([gap for score in self.scores for gap in self.gaps(score.name).values()]),
-            "worst trial: the most that a trial lost to the reference",
+            "worst trial: the largest loss against the reference in a single trial",
             f"distance ratio: distance from start of {reference} divided by that of the regime",
         ]
 

@@ -1,4 +1,4 @@
-"""What an experiment will cost, from steps measured on the real data."""
+"""The expected cost of an experiment, from training steps that are measured on the real data."""
 
 import time
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ from sklgap.objective._estimators import final_estimator
 from sklgap.regimes import default_base_batch_size, n_batches, updates_of_epochs
 from sklgap.training._step_timer import StepTimer
 
-# Gradients are measured until so many seconds or so many of them.
+# Gradients are timed until this many seconds have passed, or this many gradients are measured.
 _GRADIENT_SECONDS, _MOST_GRADIENTS = 0.3, 5
 _MOST_ROWS = 1000
-# What a training step is not changed by; the sweep sets the rest.
+# Parameters that do not change a training step; the experiment sets the others.
 _TIMED = {
     "max_epochs": 1,
     "memory": None,
@@ -40,24 +40,25 @@ _TIMED = {
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of an experiment before it starts; ``print`` it.
+    """The expected cost of an experiment; ``print`` shows it.
 
     Attributes
     ----------
     labels : list of str
-        What is trained.
+        Names of the settings that are trained.
     step_seconds : list of float
-        Of an optimiser step, measured, by label.
+        Measured seconds of one optimiser step, by label.
     updates : list of int
-        Of one fit, if no stopping rule ends it early, by label.
+        Updates of one fit if no stopping rule ends it early, by label.
     n_fits : list of int
-        By label.
+        Number of fits, by label.
     fit_seconds : float
-        Of all fits, one after the other.
+        Seconds of all fits, one after the other.
     measure_seconds : tuple of float
-        Of all their evaluations and measurements of sharpness: from, to. A search for a maximum ends when it ends.
+        Least and largest seconds of all evaluations and measurements of sharpness. The duration of a search for a
+        maximum is not known beforehand.
     n_jobs : int
-        Fits at once.
+        Number of fits that run at the same time.
     """
 
     labels: list[str]
@@ -70,17 +71,17 @@ class Cost:
 
     @property
     def seconds(self) -> tuple[float, float]:
-        """Time until the end, from and to, if fits at once are as fast as one."""
+        """Least and largest time until the end, if fits that run at the same time are as fast as a single fit."""
         low, high = ((self.fit_seconds + measuring) / self.n_jobs for measuring in self.measure_seconds)
         return low, high
 
     def __str__(self) -> str:
         total = sum(n * updates for n, updates in zip(self.n_fits, self.updates, strict=True))
-        at_once = "" if self.n_jobs == 1 else f", if {self.n_jobs} fits at once are as fast as one"
+        at_once = "" if self.n_jobs == 1 else f", if {self.n_jobs} fits at the same time are as fast as one"
         lines = [
             f"cost: {count(sum(self.n_fits), 'fit')}, at most {total:,} updates, about {between(*self.seconds)}"
-            f"{at_once} (training {duration(self.fit_seconds)}, measuring {between(*self.measure_seconds)}). It is "
-            "less where training stops early, and for saved work."
+            f"{at_once} (training {duration(self.fit_seconds)}, measuring {between(*self.measure_seconds)}). Early "
+            "stopping and saved work make it less."
         ]
         width = max(len(label) for label in self.labels)
         for label, n, updates, seconds in zip(self.labels, self.n_fits, self.updates, self.step_seconds, strict=True):
@@ -101,24 +102,24 @@ def measure_cost(
     n_more_fits: int = 0,
     n_jobs: int | None = None,
 ) -> Cost:
-    """Train a clone for some steps in every way, and add up what all fits will take.
+    """Train a clone for some steps with every setting, and add up the time of all fits.
 
     Parameters
     ----------
     estimator : estimator
-        Cloned.
+        Estimator that is cloned.
     parameters : dict
-        Label to parameters of the classifier.
+        Parameters of the classifier, by label.
     n_fits, n_more_fits : int
-        Fits of each label whose sharpness is measured, and further ones that are evaluated alone.
+        Number of fits of each label whose sharpness is measured, and of further fits that are only evaluated.
     train : tuple
         X and y.
     n_evaluated : int
-        Samples beside the training data that each fit is evaluated on.
+        Number of samples, besides the training data, that each fit is evaluated on.
     measuring : Measuring or None
-        What each fit is measured for; None: losses alone.
+        Measurements of each fit. None means losses alone.
     n_records : int
-        How often a fit is measured.
+        How often each fit is measured.
     n_jobs : int or None
         As in joblib.
     """
@@ -137,7 +138,8 @@ def measure_cost(
         row_seconds = _gradient_seconds(timed.net_, X, train[1], rows, policy) / len(rows)
     dims, solver = ((), "auto") if measuring is None else (measuring.subspace_dims, measuring.solver)
     searches = [usual_gradients(solver, dim) for dim in dims]
-    # After a fit: batch-norm statistics, training accuracy, and the report's evaluation; a third of a gradient each.
+    # After a fit: batch-norm statistics, training accuracy and the evaluation for the report, each about a third of a
+    # gradient.
     evaluation = (3 * n_train + n_evaluated) * row_seconds / 3
     n_rows = 0 if measuring is None else len(measuring.epsilons) * len(rows)
     low, high = (
@@ -164,12 +166,12 @@ def duration(seconds: float) -> str:
 
 
 def between(low: float, high: float) -> str:
-    """Return "2.0 min to 5.6 h", or one duration where both are as good as equal."""
+    """Return "2.0 min to 5.6 h", or one duration if both are nearly equal."""
     return duration(high) if high < 1.2 * low else f"{duration(low)} to {duration(high)}"
 
 
 def time_steps(classifier: Any, parameters: Mapping[str, Any], X: Any, y: Any) -> StepTimer:
-    """Train a clone for some steps; the timer that is returned has the net too."""
+    """Train a clone for some steps, and return the timer, which also holds the net."""
     timer = StepTimer()
     model = with_parameters(classifier, {**parameters, **_TIMED})
     model.set_params(callbacks=[*(model.callbacks or []), ("step_timer", timer)])
@@ -182,7 +184,7 @@ def time_steps(classifier: Any, parameters: Mapping[str, Any], X: Any, y: Any) -
 
 
 def _n_batches(model: Any, timer: StepTimer) -> int:
-    """Return the batches of a whole fit; of a regime that adapts, as if all epochs were like the first."""
+    """Return the number of batches of a whole fit. For an adaptive regime, all epochs count like the first."""
     n, regime = timer.n_samples_, timer.net_.regime
     if model.regime_adaptation:
         base = default_base_batch_size(n) if model.base_batch_size is None else model.base_batch_size

@@ -1,4 +1,4 @@
-"""``critical_batch_size``: the batch size beyond which larger batches stop paying in the speed of optimisation."""
+"""``critical_batch_size``: the batch size beyond which larger batches make training little faster."""
 
 import math
 from collections.abc import Callable
@@ -40,12 +40,12 @@ from sklgap.training._recorder import log_spaced_updates
 if TYPE_CHECKING:
     from sklgap.experiments._plot._critical_batch_size import CriticalBatchSizeDisplay
 
-# Measurements of the noise for every doubling of the updates.
+# Number of noise measurements per doubling of the updates.
 _PER_DOUBLING = 4
 
 
 class Measured(NamedTuple):
-    """One training: its figures, and the noise along it."""
+    """One training: its figures, and the noise measured along it."""
 
     record: dict[str, Any]
     trajectory: dict[str, np.ndarray]
@@ -67,50 +67,60 @@ def critical_batch_size(
     memory: str | Path | None = None,
     verbose: int = 1,
 ) -> "CriticalBatchSize":
-    r"""Critical batch size of a training: beyond it, larger batches save few updates.
+    r"""Predict the critical batch size of a training, beyond which larger batches save few updates.
 
-    The estimator is trained with its own, small, batches, and the gradient noise scale
-    :math:`\mathcal B = \mathrm{tr}(\Sigma) / \|g\|^2` is measured along the way. A step on B samples does the work of
-    :math:`ds = dt / (1 + \mathcal B / B)` steps without noise, so that the training would take at least
+    The estimator is trained with its own, small batches. The gradient noise scale :math:`\mathcal B =
+    \mathrm{tr}(\Sigma) / \|g\|^2` is measured along the way. A step on B samples does the work of :math:`ds = dt / (1 +
+    \mathcal B / B)` steps without noise. The training would therefore take at least
 
     .. math:: S_{min} = \int \frac{dt}{1 + \mathcal B / B} \;\text{ updates}, \qquad
         E_{min} = \int \frac{\mathcal B \, dt}{1 + \mathcal B / B} \;\text{ samples}, \qquad
         B_{crit} = \frac{E_{min}}{S_{min}}
 
-    and, with batches of B_crit, twice as many of either.
+    and, with batches of B_crit samples, twice as many updates and twice as many samples.
 
     Parameters
     ----------
     estimator : LBGapClassifier, or a pipeline that ends in one
-        Cloned for every trial. Train it with a batch well below the result.
+        Estimator that is cloned for every trial. Its batch size should be well below the result.
     X, y : array-like
         Training data.
     target_loss : float, default=None
-        Count the training up to this mean loss, in evaluation mode: the noise scale grows as the loss falls, and so
-        does the critical batch size. None: the whole training, as the estimator's own stopping rule ends it.
+        Mean training loss, in evaluation mode, up to which the training counts. The noise scale, and with it the
+        critical batch size, grows as the loss falls. None means the whole training, up to the stopping rule of the
+        estimator.
     n_trials : int, default=3
-        Starting points.
+        Number of trials, each with its own starting point.
     n_batches : int, default=50
-        Mini-batches that the noise is measured from at each of its points: at 0 updates, at four points for every
-        doubling, and at the end.
+        Number of mini-batches for each measurement of the noise. The noise is measured at 0 updates, four times per
+        doubling of the updates, and at the end.
     batch_norm : {"batch", "population", "running"}, default="batch"
-        Batch-norm policy of the loss, and of the gradients; ``"batch"`` is how the estimator trains.
+        Batch-norm policy of the loss and of the gradients. The estimator itself trains with ``"batch"``.
     max_samples : int, float or None, default=10_000
-        Training samples that mini-batches and losses are taken from: their number, or a fraction in (0, 1]. None: all.
-    random_state, n_jobs, memory, verbose
-        As in every experiment; `sklgap.experiments` explains them.
+        Training samples from which mini-batches and losses are taken: their number, or a fraction in (0, 1]. None means
+        all.
+    random_state : int, RandomState or None, default=None
+        Source of all random numbers. An int makes the result repeatable.
+    n_jobs : int or None, default=None
+        Number of fits that run at the same time, as in scikit-learn.
+    memory : str, Path or None, default=None
+        Folder in which finished work is saved, and from which it is loaded in the next run.
+    verbose : int, default=1
+        0 is silent; 1 prints the expected cost and shows a progress bar. `sklgap.experiments` explains these four
+        parameters.
 
     Returns
     -------
     CriticalBatchSize
-        Prints as a table with its assumptions. Interrupted by Ctrl-C it holds the trainings that had finished.
+        The prediction; ``print`` shows it as a table with its assumptions. After Ctrl-C it holds the trainings that
+        finished.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, or a target that the initial weights have reached.
+        If a parameter is outside its allowed values, or if the initial weights have already reached the target.
     TypeError
-        For an estimator that is not an `LBGapClassifier` and does not end in one.
+        If the estimator is not an `LBGapClassifier` and does not end in one.
 
     See Also
     --------
@@ -119,16 +129,16 @@ def critical_batch_size(
 
     Notes
     -----
-    The integrals are sums over points, by the trapezoidal rule, of trace and squared norm themselves, so that points at
-    which the gradient is lost in its noise need no special care. At an update of its training the noise is measured at
-    the batch size used then.
+    The integrals are computed by the trapezoidal rule from trace and squared norm themselves. Points at which the
+    gradient is lost in its noise therefore need no special treatment. At each point, the noise is measured at the batch
+    size of that update.
 
-    The theory takes the Hessian for a multiple of the identity, and steps for plain gradient steps at the best learning
-    rate. McCandlish et al. find such predictions within an order of magnitude of the batch sizes that trainings
-    themselves show. With ADAM, and with a learning rate far from the best, expect no more.
+    The theory assumes that the Hessian is a multiple of the identity, and that steps are plain gradient steps at the
+    best learning rate. McCandlish et al. find that such predictions are within an order of magnitude of the batch sizes
+    measured in trainings. Expect no more precision than that with ADAM, or with a learning rate far from the best one.
 
-    Cost: ``n_trials`` trainings and, for each point, ``n_batches`` gradients of a batch: ``4 * n_batches`` for every
-    doubling of the number of updates.
+    The cost is ``n_trials`` trainings and ``n_batches`` gradients of a batch for each measurement, which is ``4 *
+    n_batches`` gradients per doubling of the updates.
 
     References
     ----------
@@ -194,18 +204,19 @@ class CriticalBatchSize(Result):
     Attributes
     ----------
     estimate : Estimate
-        In samples: the harmonic mean over the trials, and its 95 % interval by Student's t of the inverses; infinite
-        where gradients are lost in their noise throughout. The interval covers the seeds and the noise of the
-        measurement, not the assumptions.
+        The critical batch size in samples: the harmonic mean over the trials, with its 95 % interval by Student's t of
+        the inverses. It is infinite if gradients are lost in their noise throughout. The interval covers the seeds and
+        the noise of the measurement, not the assumptions.
     records : list of dict
-        One per finished training, by trial: ``n_updates`` that count, ``reached`` (whether the target loss was, None
-        without one), ``batch_size`` (the first, where it varies), ``min_steps``, ``min_examples``,
+        One per finished training, by trial: ``n_updates`` (those that count), ``reached`` (whether the target loss was
+        reached; None without a target), ``batch_size`` (the first one, if it varies), ``min_steps``, ``min_examples``,
         ``critical_batch_size``, ``lowest_loss``, ``n_updates_trained``.
     trials : list of dict of ndarrays
-        The noise along these trainings, in the same order: ``n_updates``, ``loss``, and there ``trace``,
-        ``squared_gradient_norm`` (negative where noise prevails) and ``noise_scale`` (then infinite).
+        The noise along these trainings, in the same order: ``n_updates``, ``loss``, ``trace``,
+        ``squared_gradient_norm`` and ``noise_scale``. If noise prevails, the squared norm is negative and the noise
+        scale is infinite.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     def __init__(self, measured: list[Measured], settings: dict[str, Any], interrupted: bool = False) -> None:
@@ -220,41 +231,41 @@ class CriticalBatchSize(Result):
 
     @property
     def critical_batch_size(self) -> float:
-        """The estimate itself."""
+        """The value of the estimate, in samples."""
         return self.estimate.value
 
     @property
     def low(self) -> float:
-        """Lower end of the interval; 0 where the trials do not bound it."""
+        """Lower end of the interval; 0 if the trials do not bound it."""
         return max(0.0, self.estimate.low)
 
     @property
     def high(self) -> float:
-        """Upper end of the interval; infinite where the trials do not bound it."""
+        """Upper end of the interval; infinite if the trials do not bound it."""
         return self.estimate.high
 
     @property
     def min_steps(self) -> float:
-        """The fewest updates that the same training would take, on average over the trials."""
+        """The smallest number of updates that the same training would take, on average over the trials."""
         return max(0.0, float(self.values("min_steps").mean()))
 
     @property
     def min_examples(self) -> float:
-        """The fewest samples that the same training would take, on average over the trials."""
+        """The smallest number of samples that the same training would take, on average over the trials."""
         return float(self.values("min_examples").mean())
 
     # -- printing --------------------------------------------------------------------------------------------------
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         return [
             *notes.interrupted(self.interrupted, len(self.records), self.settings["n_trials"], "training"),
             *self._missed(),
             *notes.no_interval({"the critical batch size": self.estimate}),
-            "The prediction assumes that curvature is the same in all directions, plain gradient steps and the best "
-            "learning rate at every batch size: it is good for an order of magnitude, and no interval covers that.",
-            "It is about the speed of optimisation, not about test accuracy.",
+            "The prediction assumes equal curvature in all directions, plain gradient steps, and the best learning "
+            "rate at every batch size. It is right within an order of magnitude, and no interval covers that error.",
+            "The critical batch size is about the speed of training, not about test accuracy.",
         ]
 
     def _missed(self) -> list[str]:
@@ -263,17 +274,15 @@ class CriticalBatchSize(Result):
             return []
         return [
             f"{len(missed)} of {count(len(self.records), 'training')} did not reach target_loss="
-            f"{self.settings['target_loss']:g} before the stopping rule or max_epochs ended it; the lowest loss is "
-            f"{min(record['lowest_loss'] for record in missed):.3g}, and all updates of these count."
+            f"{self.settings['target_loss']:g} before the stopping rule or max_epochs ended them. Their lowest loss is "
+            f"{min(record['lowest_loss'] for record in missed):.3g}, and all of their updates count."
         ]
 
     def _verdict(self) -> list[str]:
         size, target = self.estimate, self.settings["target_loss"]
         until = "over the whole training" if target is None else f"to a training loss of {target:g}"
         if math.isinf(size.value):
-            return [
-                f"Gradients are lost in their noise {until}: every batch size tried would be below the critical one."
-            ]
+            return [f"Gradients are lost in their noise {until}, so the critical batch size is above every batch size."]
         low, high = f"{self.low:,.3g}", f"{size.high:,.3g}"
         interval = f" [{low}, {high}]" if size.has_interval else ", without an interval"
         return [
@@ -285,7 +294,7 @@ class CriticalBatchSize(Result):
         s, size = self.settings, self.records[0]["batch_size"]
         return [
             f"{s['n_train']:,} training samples, {count(s['n_trials'], 'trial')}",
-            f"gradient noise scale of {s['n_batches']} batches of {size:,} at each of its points along training",
+            f"gradient noise scale from {s['n_batches']} batches of {size:,} at each measurement along training",
             *describe_measuring(s),
         ]
 
@@ -310,8 +319,9 @@ class CriticalBatchSize(Result):
     def _reading(self) -> list[str]:
         size = self.estimate
         return [
-            "updates: those that count; fewest updates: with batches of all sizes at least; fewest examples: samples, "
-            "with batches of all sizes at least; critical batch size: their ratio, and its harmonic mean",
+            "updates: updates up to the target loss, or to the end; fewest updates, fewest examples: the smallest "
+            "numbers of updates and of samples with any batch size; critical batch size: fewest examples divided by "
+            "fewest updates, with its harmonic mean",
             *([f"in brackets: {size.about()}"] if size.has_interval else []),
         ]
 
@@ -343,7 +353,7 @@ def measure_training(
     max_samples: int | float | None,
     memory: str | Path | None = None,
 ) -> Measured:
-    """Train, measure the noise along the way, and add up what it says of the training."""
+    """Train, measure the noise along the way, and return the figures of the training."""
     X, y = in_memory(X), in_memory(y)
     noise = partial(
         measure_noise, X=X, y=y, n_batches=n_batches, max_samples=max_samples, batch_norm=batch_norm, seed=seed
@@ -367,7 +377,7 @@ def measure_training(
     end = end if reached else last
     steps, examples = minimal_work(found, end)
     if not examples > 0:
-        raise ValueError("X must have samples that differ: all batches have the same gradient, which has no noise.")
+        raise ValueError("X must have samples that differ; here all batches have the same gradient, without noise.")
     record = {
         "trial": trial,
         "seed": seed,
@@ -395,7 +405,7 @@ def measure_noise(
     seed: int,
 ) -> dict[str, float]:
     """Return the noise of a net's gradients at the batch size of its current epoch."""
-    # Before the first epoch has begun: what it will be.
+    # Before the first epoch, the batch size is that of the regime.
     size = net.size_ if hasattr(net, "size_") else net.regime.batch_size(0, getattr(net, "n_samples_", len(y)))
     found = gradient_noise_scale(
         net,
@@ -420,7 +430,7 @@ def minimal_work(record: dict[str, np.ndarray], end: float) -> tuple[float, floa
     both = size * square + trace
     known = np.isfinite(both) & (both > 0)
     if not known.any():
-        raise ValueError("The gradients must be finite along training; none of those measured was: try a smaller lr.")
+        raise ValueError("The gradients must be finite along training, but no measured one is. Try a smaller lr.")
     points = np.append(n_updates[known & (n_updates < end)], end)
     steps, examples = (
         float(np.trapezoid(np.interp(points, n_updates[known], size[known] * part[known] / both[known]), points))
@@ -432,7 +442,7 @@ def minimal_work(record: dict[str, np.ndarray], end: float) -> tuple[float, floa
 def _harmonic_mean(inverses: np.ndarray) -> Estimate:
     """Return the critical batch size whose inverse is the mean over the trials, and its interval.
 
-    The inverse is finite, and may fall below 0, where a trial's gradients are lost in their noise.
+    The inverse of a trial whose gradients are lost in their noise is finite, and may be negative.
     """
     found = mean_estimate(inverses)
     value = 1 / found.value if found.value > 0 else math.inf

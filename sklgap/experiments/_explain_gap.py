@@ -1,4 +1,4 @@
-"""``explain_gap``: why does my large batch lose? Causes are removed one at a time, over paired trials."""
+"""``explain_gap``: why the large batch loses accuracy, by removing causes one at a time over paired trials."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -48,11 +48,11 @@ from sklgap.training._averaging import Averaging
 if TYPE_CHECKING:
     from sklgap.experiments._plot._explain_gap import GapExplanationDisplay
 
-# What may make a large batch lose, in the order in which it is removed.
+# Possible causes of the loss of a large batch, in the order in which they are removed.
 CAUSES = ("fewer updates", "learning rate", "batch norm", "last weights")
 SMALL, LARGE = "small batch", "large batch"
 NOT_EXPLAINED = "not explained"
-# What every training of `explain_gap` has from it, and no cause may set.
+# Parameters that `explain_gap` sets for all trainings, so that no cause may set them.
 _OF_ALL_ARMS = ("batch_size", "batch_regime", "base_batch_size", "random_state")
 _OF_ALL_CALLS = ("batch_size", "random_state")
 
@@ -82,74 +82,91 @@ def explain_gap(
     memory: str | Path | None = None,
     verbose: int = 1,
 ) -> "GapExplanation":
-    r"""Say which part of a large batch's loss is due to fewer updates, learning rate, batch norm and last weights.
+    r"""Split the score that a large batch loses into parts: fewer updates, learning rate, batch norm, last weights.
 
-    The large batch is trained as it is, then with one cause after the other removed, always from the same starting
-    points as the small batch. What is left when all are removed is not explained. Each cause is also removed alone, for
-    what one gives may depend on the others.
+    The estimator is trained with the small batch and with the large batch, from the same starting points. Then the
+    causes are removed from the large-batch training, one after the other. The part of the gap that remains after all
+    removals is "not explained". Each cause is also removed alone, because its effect may depend on the others.
 
     Parameters
     ----------
     estimator : LBGapClassifier, a pipeline that ends in one, or a function
-        Cloned for every fit. It trains as you train, but for the batch size. Or a training loop of your own: a function
-        ``train(batch_size, random_state, ...)`` that returns validation scores, see `batch_size_curve`.
+        Estimator that is cloned for every fit, with your training settings except the batch size. Or your own training
+        loop: a function ``train(batch_size, random_state, ...)`` that returns validation scores; see
+        `batch_size_curve`.
     X, y : array-like
-        Training data. A function has its own.
+        Training data. None for a function, which has its own data.
     X_test, y_test : array-like
-        Test data: evaluated once per fitted model. A function takes none.
+        Test data. Every fitted model is evaluated on them once. None for a function.
     small, large : "SB", "LB", int or float, default="SB", "LB"
-        The ``batch_regime`` of either; constant batch sizes. A function needs integers.
+        The ``batch_regime`` of the small and of the large batch, which must be constant batch sizes. A function needs
+        integers.
     causes : sequence of str, dict of str to dict, or None, default=None
-        What is removed, in this order. ``"fewer updates"``: a budget of as many updates as that of the small batch
-        (``regime_adaptation``: Hoffer et al., Section 5); a stopping rule may end either training before. ``"learning
-        rate"``: scaled by the square root of the batch size (``lr_scaling="sqrt"``: Hoffer et al., Section 4.1).
-        ``"batch norm"``: statistics of as many samples as the small batch has (``ghost_batch_size``: Hoffer et al.,
-        Section 4.2). ``"last weights"``: the average of the last quarter of the training (`sklgap.WeightAveraging`).
-        None: those of these four that can be removed; the notes name the others, such as what the estimator's own
-        parameters have removed already. Or a dict from names of yours to parameters of the classifier that remove a
-        cause; each parameter may be set by one cause, and callbacks of several add up. A function needs such a dict, to
-        arguments that remove a cause (``{"fewer updates": {"epochs": 320}}``), or ``["learning rate"]``.
+        The causes to remove, in this order.
+
+        * ``"fewer updates"``: the large batch gets a budget of as many updates as the small batch
+          (``regime_adaptation``: Hoffer et al., Section 5). A stopping rule may end either training earlier.
+        * ``"learning rate"``: the learning rate is scaled by the square root of the batch size (``lr_scaling="sqrt"``:
+          Hoffer et al., Section 4.1).
+        * ``"batch norm"``: batch norm uses statistics of as many samples as the small batch has (``ghost_batch_size``:
+          Hoffer et al., Section 4.2).
+        * ``"last weights"``: the final weights are the average over the last quarter of the training
+          (`sklgap.WeightAveraging`).
+
+        None means those of the four that can be removed; the notes name the others, for example causes that the
+        parameters of the estimator already remove. Or a dict from your own names to parameters of the classifier that
+        remove a cause. Only one cause may set a parameter, except that the callbacks of several causes add up. A
+        function needs a dict from names to arguments that remove a cause (``{"fewer updates": {"epochs": 320}}``), or
+        ``["learning rate"]``.
     learning_rate : float, default=None
-        What a function is called with in all trainings but those whose cause sets another; ``"learning rate"`` by name
-        scales it by the square root of large / small. None: it is called without one. An estimator has its own ``lr``.
+        Learning rate that a function receives in all trainings, unless a cause sets another one. The named cause
+        ``"learning rate"`` scales it by the square root of large / small. None means that the function is called
+        without one. An estimator has its own ``lr``.
     n_trials : int, default=5
-        Starting points. In a trial all fits start from the same weights.
-    epsilon, subspace_dims, batch_norm, max_samples, solver, scoring
-        What is measured; `Measurement` explains them. Here sharpness is not measured by default.
+        Number of paired trials. In a trial, all fits start from the same weights.
+    epsilon, subspace_dims, batch_norm, max_samples, solver, scoring : see `Measurement`
+        What is measured on every model. By default, sharpness is not measured here.
     measurement : Measurement, default=None
-        All of these at once.
-    random_state, n_jobs, memory, verbose
-        As in every experiment; `sklgap.experiments` explains them.
+        All of these parameters in one object.
+    random_state : int, RandomState or None, default=None
+        Source of all random numbers. An int makes the result repeatable.
+    n_jobs : int or None, default=None
+        Number of fits that run at the same time, as in scikit-learn.
+    memory : str, Path or None, default=None
+        Folder in which finished work is saved, and from which it is loaded in the next run.
+    verbose : int, default=1
+        0 is silent; 1 prints the expected cost and shows a progress bar. `sklgap.experiments` explains these four
+        parameters.
 
     Returns
     -------
     GapExplanation
-        Prints the parts as a table; ``plot()`` draws a waterfall. Interrupted by Ctrl-C it holds the fits that had
-        finished.
+        The parts of the gap. ``print`` shows them as a table, and ``plot()`` draws a waterfall chart. After Ctrl-C it
+        holds the fits that finished.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, before anything is trained.
+        If a parameter is outside its allowed values. This is raised before anything is trained.
     TypeError
-        For an estimator that is neither an `LBGapClassifier`, nor ends in one, nor is a function.
+        If the estimator is neither an `LBGapClassifier`, nor ends in one, nor is a function.
 
     See Also
     --------
-    compare_regimes : Any settings side by side.
+    compare_regimes : Compares any settings side by side.
 
     Notes
     -----
-    With scores :math:`s_0` of the large batch, :math:`s_k` with the first k causes removed, and s of the small batch,
-    the gap is a sum without a remainder:
+    Let :math:`s_0` be the score of the large batch, :math:`s_k` its score with the first k of K causes removed, and s
+    the score of the small batch. The gap is a sum without a remainder:
 
     .. math:: s - s_0 = \sum_k (s_k - s_{k-1}) + (s - s_K)
 
-    Each part is a mean over paired trials with its own interval; the trials are those that have a score at every
-    step, for all parts alike. The parts depend on the order of the causes; their sum does not.
+    Each part is a mean over paired trials with its own interval. All parts use the same trials, which are those with a
+    score at every step. The parts depend on the order of the causes; their sum does not.
 
-    Costs ``n_trials * (1 + 2 * len(causes))`` fits and ``n_trials`` more of the small batch; those with as many updates
-    as the small batch take the longest.
+    The cost is ``n_trials * (1 + 2 * len(causes))`` fits. Fits with as many updates as the small batch take the longest
+    time.
 
     References
     ----------
@@ -170,7 +187,7 @@ def explain_gap(
     >>> bool(abs(sum(part.value for part in parts.values()) - found.total().value) < 1e-12)
     True
 
-    A loop of your own, here of least squares:
+    The same with your own training loop, here for least squares:
 
     >>> import numpy as np
     >>> def train(batch_size, random_state, learning_rate=0.1, epochs=1):
@@ -259,44 +276,43 @@ def _explain_function(train: Any, given: dict[str, Any]) -> "GapExplanation":
 
 
 class GapExplanation(Records):
-    """What `explain_gap` found; ``print`` it.
+    """Result of `explain_gap`; ``print`` shows it.
 
     Attributes
     ----------
     causes : list of str
-        In the order in which they were removed.
+        The causes, in the order of their removal.
     records : list of dict
-        One per finished fit: accuracies as fractions, sharpness in percent, seconds.
+        One per finished fit: accuracies as fractions, sharpness in percent, times in seconds.
     labels : list of str
         "small batch", "large batch", "without a", "without a, b", ..., then "without b alone", ...
     estimators_ : dict of lists
-        The fitted estimators by label, in the order of the trials; of a function what it returned as its model, or
-        None.
+        Fitted estimators by label, in the order of the trials. For a function, the models that it returned, or None.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     @property
     def causes(self) -> list[str]:
-        """The causes, in the order in which they were removed."""
+        """The causes, in the order of their removal."""
         return list(self.settings["causes"])
 
     # -- statistics ------------------------------------------------------------------------------------------------
 
     def total(self) -> Estimate:
-        """Return the gap: the test score of the small batch minus that of the large one, with its interval.
+        """Return the gap: the test score of the small batch minus that of the large batch, with its interval.
 
-        Of a training function it is the validation score.
+        For a training function, it is the gap in the validation score.
         """
         return self._gained(SMALL, LARGE)
 
     def parts(self) -> dict[str, Estimate]:
-        """Return the parts of the gap by cause, and "not explained", each with its own interval; they add up to it."""
+        """Return the parts of the gap by cause, and "not explained", each with its interval. Their sum is the gap."""
         steps = self._steps()
         return {name: self._gained(steps[k + 1], steps[k]) for k, name in enumerate([*self.causes, NOT_EXPLAINED])}
 
     def alone(self) -> dict[str, Estimate]:
-        """Return what removing each cause alone gains for the large batch."""
+        """Return the score that the large batch gains when each cause alone is removed."""
         return {cause: self._gained(_alone(cause, self.causes), LARGE) for cause in self.causes}
 
     def _steps(self) -> list[str]:
@@ -304,14 +320,14 @@ class GapExplanation(Records):
         return [LARGE, *(_together(self.causes[: k + 1]) for k in range(len(self.causes))), SMALL]
 
     def _gained(self, label: str, before: str) -> Estimate:
-        """Return a test score minus that of another label, over the trials that have one at every step."""
+        """Return the test score of a label minus that of another one, over the trials with a score at every step."""
         name = f"{self.judged}_{self.scores[0].name}"
         among = np.isfinite(np.array([self.by_trial(step, name) for step in self._steps()])).all(axis=0)
         return self.estimate_of(self.components(label, before, name, among=among), name)
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         s, name = self.settings, self.scores[0].name
         differences = {"the gap": self.total(), **self.parts()}
         found = [
@@ -329,13 +345,13 @@ class GapExplanation(Records):
         ]
         if len(self.causes) > 1:
             found.append(
-                "The parts depend on the order in which the causes are removed. The column alone says what each gains "
-                "by itself; where the two differ, the causes act on one another."
+                'The parts depend on the order in which the causes are removed. The column "alone" shows the gain when '
+                "each cause is removed by itself. If the two columns differ, the causes act on one another."
             )
         worse = [cause for cause in self.causes if self.parts()[cause].high < 0]
         if worse:
-            found.append(f"To remove these made the large batch worse: {listed(worse)}.")
-        found.append("A part says what its removal changes in these trainings, not by which mechanism.")
+            found.append(f"The large batch became worse when these were removed: {listed(worse)}.")
+        found.append("A part shows what the removal changes in these trainings, not by which mechanism.")
         return found
 
     def _not_removed(self) -> list[str]:
@@ -343,7 +359,7 @@ class GapExplanation(Records):
         return [f"These causes are not removed: {listed(reasons)}."] if reasons else []
 
     def _unequal_updates(self) -> list[str]:
-        """Say so where a stopping rule ended trainings whose budgets of updates are equal."""
+        """Report that a stopping rule ended some trainings whose budgets of updates are equal."""
         if self.of_training_function or SMALL not in self.done:
             return []
         regimes = self.settings["regimes"]
@@ -362,11 +378,10 @@ class GapExplanation(Records):
     def _verdict(self) -> list[str]:
         total = self.total()
         if not total.n:
-            return ["No trial has a score at every step: the gap cannot be split into parts."]
-        verb = {"test": "tests", "valid": "scores"}[self.judged]
+            return ["No trial has a score at every step, so the gap cannot be split into parts."]
         if total.value <= 0:
             return [
-                f"The large batch does not lose here: it {verb} {self.apart(total)} the small batch{self.doubt(total)}."
+                f"The large batch does not lose here: it scores {self.apart(total)} the small batch{self.doubt(total)}."
             ]
         parts = "; ".join(f"{name} {self._number(part)}" for name, part in self.parts().items())
         return [f"The large batch loses {self.gap_sentence(total)}{self.doubt(total)}. Parts: {parts}."]
@@ -405,11 +420,11 @@ class GapExplanation(Records):
     def _reading(self) -> list[str]:
         estimates = [*self.parts().values(), *self.alone().values()]
         return [
-            f"part of the gap: {self.judged_part} score minus that of the line above; on the line of the small batch "
-            "it is what is not explained",
-            "alone: what removing this cause alone gains for the large batch",
+            f"part of the gap: {self.judged_part} score minus that of the line above; on the line of the small batch, "
+            "the part that is not explained",
+            "alone: the gain of the large batch when this cause alone is removed",
             *self.interval_lines(estimates),
-            f"part of the gap and alone: over {count(self.total().n, 'trial')} with a score at every step",
+            f"part of the gap and alone: means over {count(self.total().n, 'trial')} with a score at every step",
         ]
 
     # -- leaving ---------------------------------------------------------------------------------------------------
@@ -455,7 +470,7 @@ def _all_arms(
     removed: Mapping[str, Mapping[str, Any]],
     without: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]],
 ) -> dict[str, dict[str, Any]]:
-    """Return the parameters of either batch, and of the large one ``without`` more and more causes and each alone."""
+    """Return the parameters of both batches, and those of the large one ``without`` the causes, together and alone."""
     arms = {SMALL: small, LARGE: large}
     names = list(removed)
     for k in range(len(names)):
@@ -478,7 +493,7 @@ def _without(estimator: Any, large: Mapping[str, Any], removals: Sequence[Mappin
 
 def _check_order(sizes: Mapping[str, int]) -> None:
     if sizes["small"] >= sizes["large"]:
-        raise ValueError(f"small must be a smaller batch than large, {sizes['large']}; got {sizes['small']}.")
+        raise ValueError(f"small must be a smaller batch size than large, {sizes['large']}; got {sizes['small']}.")
 
 
 def _check_size(name: str, size: Any, n_samples: int) -> int:
@@ -493,7 +508,7 @@ def _check_size(name: str, size: Any, n_samples: int) -> int:
 def _check_causes(
     causes: Any, estimator: Any, X: Any, y: Any, small: int
 ) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
-    """Return the parameters that remove each cause, and why the causes that were not asked for by name cannot be."""
+    """Return the parameters that remove each cause, and the reasons why other causes cannot be removed."""
     if isinstance(causes, Mapping):
         return _check_own_causes(causes), {}
     allowed = ", ".join(map(repr, CAUSES))
@@ -513,7 +528,7 @@ def _check_causes(
         cause, reason = next(iter(cannot.items()))
         raise ValueError(f"causes must not have {cause!r}, which cannot be removed: {reason}.")
     if len(cannot) == len(wanted):
-        raise ValueError(f"causes must be a dict of your own here, for none of {allowed} can be removed.")
+        raise ValueError(f"causes must be a dict with your own causes here, because {allowed} cannot be removed.")
     return {cause: removals[cause] for cause in wanted if cause not in cannot}, cannot
 
 
@@ -525,9 +540,9 @@ def _check_causes_of_function(
         return _check_own_causes(causes, _OF_ALL_CALLS, adding_up=())
     if not isinstance(causes, list | tuple) or list(causes) != ["learning rate"]:
         raise WrongArgument(
-            "causes must be given beside a training function: a dict of names to the arguments that remove each, such "
-            "as {'fewer updates': {'epochs': 320}}, or ['learning rate'], which scales learning_rate by the square "
-            f"root of large / small; got {shown(causes)}."
+            "causes must be given for a training function: a dict from names to the arguments that remove each cause, "
+            "such as {'fewer updates': {'epochs': 320}}, or ['learning rate'], which scales learning_rate by the "
+            f"square root of large / small; got {shown(causes)}."
         )
     if learning_rate is None:
         raise WrongArgument("learning_rate must be given with the cause 'learning rate', which scales it; got None.")
@@ -552,8 +567,8 @@ def _check_own_causes(
     named = all(isinstance(name, str) and name.strip() and name != NOT_EXPLAINED for name in causes)
     if not causes or not named or not all(isinstance(p, Mapping) and p for p in causes.values()):
         raise WrongArgument(
-            f"causes must be a dict of names, other than {NOT_EXPLAINED!r}, to the parameters that remove each; got "
-            f"{shown(causes)}."
+            f"causes must be a dict from names, other than {NOT_EXPLAINED!r}, to the parameters that remove each "
+            f"cause; got {shown(causes)}."
         )
     names = list(causes)
     if len({*(_together(names[: k + 1]) for k in range(len(names))), *(_alone(n, names) for n in names)}) < (
@@ -567,24 +582,26 @@ def _check_own_causes(
                 raise ValueError(f"causes must not set {name}, which explain_gap sets for all trainings; {cause} does.")
             if name in set_by and name not in adding_up:
                 raise ValueError(
-                    f"causes must not set a parameter twice; {set_by[name]} and {cause} both set {name}, so that the "
-                    "second would undo what the first removes."
+                    f"causes must not set a parameter twice; {set_by[name]} and {cause} both set {name}, so the second "
+                    "one would undo the first."
                 )
             set_by[name] = cause
         callbacks = parameters.get("callbacks", []) if "callbacks" in adding_up else []
         if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
-            raise WrongArgument(f"callbacks of causes must be lists, which add up; got {shown(callbacks)} for {cause}.")
+            raise WrongArgument(
+                f"callbacks of causes must be lists, because they add up; got {shown(callbacks)} for {cause}."
+            )
     return dict(causes)
 
 
 def _not_removable(estimator: Any, wanted: Sequence[str], X: Any, y: Any) -> dict[str, str]:
-    """Return the causes that cannot be removed, and why."""
+    """Return the causes that cannot be removed, with the reasons."""
     classifier = final_estimator(estimator)
     found = {}
     if classifier.regime_adaptation:
         found["fewer updates"] = "the estimator has regime_adaptation=True already"
     elif any(name.startswith(("iterator_train", "dataset")) for name in classifier.get_params(deep=False)):
-        found["fewer updates"] = "the estimator has an iterator_train or a dataset of the user, which excludes it"
+        found["fewer updates"] = "the estimator has its own iterator_train or dataset, which excludes regime_adaptation"
     if classifier.lr_scaling is not None:
         found["learning rate"] = f"the estimator has lr_scaling={classifier.lr_scaling!r} already"
     callbacks = [entry[1] if isinstance(entry, tuple) else entry for entry in classifier.callbacks or []]

@@ -1,4 +1,4 @@
-"""``gap_report``: the two gaps and the sharpness of the candidates of a search that has been run."""
+"""``gap_report``: the train-test gap, the regime gap and the sharpness of the candidates of a finished search."""
 
 import math
 from collections.abc import Mapping
@@ -28,9 +28,9 @@ from sklgap.objective._estimators import final_estimator
 if TYPE_CHECKING:
     from sklgap.experiments._plot._gap_report import GapReportDisplay
 
-# A search may have thousands of candidates; the printed table has no more than this.
+# Largest number of candidates in the printed table. A search may have thousands.
 _MOST_ROWS = 50
-# Below the reference's training accuracy by more than this, a candidate is called trained less far.
+# A note reports candidates whose training accuracy is below that of the reference by more than this.
 _LESS_FAR = 0.01
 
 
@@ -41,65 +41,68 @@ def gap_report(
     scoring: str | None = None,
     test_ratio: float | None = None,
 ) -> "GapReport":
-    r"""Read a search as a study of batch sizes: scores, both gaps, training loss and sharpness of every candidate.
+    r"""Read a finished search as a study of batch sizes.
+
+    The report has scores, the train-test gap, the regime gap, the training loss and the sharpness of every candidate.
 
     Parameters
     ----------
     search : fitted search, or dict
-        A `GridSearchCV`, `RandomizedSearchCV` or halving search, or what `cross_validate` returned, or a dict of
-        ``{label: what cross_validate returned}`` over the same folds. Made with ``return_train_score=True``, and with
-        sharpness among the scorers where it is wanted: ``scoring={"accuracy": "accuracy", "neg_log_loss":
-        "neg_log_loss", "sharpness": sharpness_score}, refit="accuracy"``.
+        A `GridSearchCV`, `RandomizedSearchCV` or halving search, the result of `cross_validate`, or a dict from labels
+        to results of `cross_validate` over the same folds. It needs ``return_train_score=True``. To include sharpness,
+        add it to the scorers: ``scoring={"accuracy": "accuracy", "neg_log_loss": "neg_log_loss", "sharpness":
+        sharpness_score}, refit="accuracy"``.
     reference : int, str or dict, default=None
         The candidate that the others are compared with: its index in ``cv_results_``, its label, or parameters that
-        only it has (prefixes of a pipeline's step may be left out). None: the one with the smallest batch by
-        ``batch_size`` or ``batch_regime``, the first of several; of a dict of results the first.
+        only this candidate has (without prefixes of pipeline steps, if you like). None means the candidate with the
+        smallest batch by ``batch_size`` or ``batch_regime`` (the first of several), and for a dict of results the first
+        one.
     scoring : str, default=None
-        Which score of the search to read, by its name there. None: accuracy, else the only name that contains it,
-        else the only score there is beside sharpness and a log loss. Larger must be better, as in all of scikit-learn's
-        scorers. Accuracy is shown in percent and points, every other score in its own units.
+        Name of the score in the search. None means accuracy, otherwise the only name that contains "accuracy",
+        otherwise the only score other than sharpness and a log loss. Larger must be better, as for all scorers of
+        scikit-learn. Accuracy is shown in percent and points, every other score in its own units.
     test_ratio : float, default=None
-        Rows of a test fold by those of its training set, for the interval. None: taken from the splits where they are
-        known, else 1 / (n_folds - 1), which is right for k-fold.
+        Number of samples in a test fold divided by that in its training set, for the interval. None means the ratio of
+        the splits if they are known, otherwise 1 / (n_folds - 1), which holds for k-fold.
 
     Returns
     -------
     GapReport
-        Prints as a table with its notes.
+        The report; ``print`` shows it as a table with notes.
 
     Raises
     ------
     ValueError
-        Without training scores, where it is not clear which score to read, for results of unequal folds, or a
-        reference that is not one candidate.
+        If there are no training scores, if it is not clear which score to read, if results have different folds, or if
+        the reference is not exactly one candidate.
     TypeError
-        For an object that is not the result of a search.
+        If ``search`` is not the result of a search.
 
     See Also
     --------
-    compare_regimes : Paired trials that start from the same weights, on one training and test set.
+    compare_regimes : Runs paired trials that start from the same weights, on one training and test set.
 
     Notes
     -----
-    The regime gap is paired over the folds. With J folds, differences of variance :math:`s^2`, and
-    :math:`n_2 / n_1` test rows to training rows, its interval is
+    The regime gap is paired over the folds. With J folds, differences of variance :math:`s^2`, and :math:`n_2 / n_1`
+    test samples per training sample, its interval is
 
     .. math:: \bar d \pm t_{J-1} \sqrt{\Big(\frac{1}{J} + \frac{n_2}{n_1}\Big) s^2}
 
-    where 1/J alone would take the folds for independent, which their common training samples forbid. The folds of
-    different iterations of a halving search use different samples: gaps are taken within an iteration.
+    The term 1/J alone would treat the folds as independent, although they share training samples. The folds of
+    different iterations of a halving search use different samples, so that gaps are computed within an iteration.
 
-    Sharpness is that of the training samples, the paper's f; a score that is negative throughout, as that of
-    ``neg_sharpness_scorer``, is turned. Failed fits (NaN) are left out and reported.
+    Sharpness is that of the training samples, as in the paper. The sign of a sharpness score that is always negative,
+    such as ``neg_sharpness_scorer``, is reversed. Failed fits (NaN) are left out and reported.
 
-    The sharpness of Keskar et al. compares minima: far from one it means little, and a note says where that is so. The
-    training loss that shows it is the log loss among the training scores. Without it, it is the loss of the last epoch
-    of fitted estimators whose criterion is a cross-entropy: those of all folds with
-    ``cross_validate(..., return_estimator=True)``, and of a search the one candidate that it has fitted again to all
-    the data. How many classes there are, and so how large the loss of guessing is, only fitted estimators know.
+    The sharpness of Keskar et al. compares minima. Far from a minimum it means little, and a note reports such
+    candidates. This needs the training loss. It is the log loss among the training scores if there is one. Otherwise it
+    is the loss of the last epoch of fitted estimators whose criterion is a cross-entropy: the estimators of all folds
+    with ``cross_validate(..., return_estimator=True)``, or the one candidate that a search refits to all data. The
+    number of classes, and with it the loss of guessing, is known from fitted estimators only.
 
-    Batch-norm policies may differ: scores are those of ``predict``, sharpness has its own ``batch_norm``. Seconds
-    compare only where the fits had the machine to themselves in the same way.
+    Batch-norm policies may differ: scores are those of ``predict``, and sharpness has its own ``batch_norm``. Times are
+    comparable only if all fits used the machine in the same way.
 
     References
     ----------
@@ -168,19 +171,20 @@ def gap_report(
 
 
 class GapReport(Result):
-    """What `gap_report` read from a search; ``print`` it.
+    """Result of `gap_report`; ``print`` shows it.
 
     Attributes
     ----------
     records : list of dict
         One per candidate, in the order of ``cv_results_``: ``train_`` and ``test_`` with the name of the score (such as
-        ``test_accuracy``), accuracies and gaps as fractions, ``training_loss`` where it is known, sharpness in percent,
-        seconds; means over the folds, with ``_std`` (by n - 1). ``regime_gap`` has ``_low`` and ``_high``, which are
-        infinite without an interval. NaN where there is no value.
+        ``test_accuracy``), accuracies and gaps as fractions, ``training_loss`` if it is known, sharpness in percent,
+        times in seconds. Values are means over the folds, with standard deviations as ``_std`` (divided by n - 1).
+        ``regime_gap`` has the ends ``_low`` and ``_high``, which are infinite without an interval. Missing values are
+        NaN.
     settings : dict
-        The reference, the metrics, the folds.
+        The reference, the metrics and the folds.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     def __init__(
@@ -198,7 +202,7 @@ class GapReport(Result):
 
     @property
     def labels(self) -> list[str]:
-        """What distinguishes the candidates, in the order of the records; of a halving search with the iteration."""
+        """The labels of the candidates, in the order of the records; for a halving search with the iteration."""
         return [_named(record) for record in self.records]
 
     def gap(self, candidate: int | str) -> Estimate:
@@ -207,26 +211,26 @@ class GapReport(Result):
         Parameters
         ----------
         candidate : int or str
-            Its index in the records or its label.
+            Index of the candidate in the records, or its label.
         """
         labels = self.labels
         index = candidate if is_integer(candidate, 0) else labels.index(candidate) if candidate in labels else None
         if index not in self._gaps:
             with_gap = [labels[i] for i in self._gaps]
             raise ValueError(
-                f"candidate must be one that has a regime gap, {listed(with_gap) if with_gap else 'which no one has'}; "
-                f"got {shown(candidate)}."
+                f"candidate must have a regime gap ({listed(with_gap) if with_gap else 'no candidate has one'}); got "
+                f"{shown(candidate)}."
             )
         return self._gaps[index]
 
     def gaps(self) -> dict[str, Estimate]:
-        """Return the regime gaps that there are, by label."""
+        """Return the regime gaps by label, for the candidates that have one."""
         labels = self.labels
         return {labels[index]: gap for index, gap in self._gaps.items()}
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         s, gaps = self.settings, self.gaps()
         return [
             *self._on_fits(),
@@ -243,25 +247,24 @@ class GapReport(Result):
     def _on_fits(self) -> list[str]:
         n = self.settings["n_folds"]
         failed = [f"{n - r['n_finished']} of {_named(r)}" for r in self.records if r["n_finished"] < n]
-        return [f"Fits failed or have scores that are NaN, and are left out: {listed(failed)}."] if failed else []
+        return [f"Fits that failed or have NaN scores are left out: {listed(failed)}."] if failed else []
 
     def _on_reference(self) -> list[str]:
         s, found = self.settings, []
         if len(self.records) == 1:
-            found.append("There is one candidate: nothing to compare it with, and no regime gap.")
+            found.append("There is only one candidate, so there is no regime gap.")
         elif s["reference"] is None:
-            found.append(
-                "The batch size does not vary over the candidates: there is no regime gap without a reference."
-            )
+            found.append("All candidates have the same batch size. Give reference= to get a regime gap.")
         if s["n_sharing_the_smallest_batch"] > 1:
             found.append(
-                f"{s['n_sharing_the_smallest_batch']} candidates share the smallest batch; the first of them, "
-                f"{s['reference']}, is the reference. Compare with what differs in one parameter only, by reference=."
+                f"{s['n_sharing_the_smallest_batch']} candidates have the smallest batch size; the first of them, "
+                f"{s['reference']}, is the reference. To compare candidates that differ in one parameter only, give "
+                "reference=."
             )
         if s["resource"]:
             found.append(
-                f"A halving search gives its iterations different amounts ({s['resource']}): compare candidates within "
-                "an iteration only. The regime gaps do; there is none where the reference had dropped out."
+                f"The iterations of a halving search have different amounts of {s['resource']}, so compare candidates "
+                "within an iteration only. The regime gaps do so; iterations without the reference have no regime gap."
             )
         return found
 
@@ -270,8 +273,8 @@ class GapReport(Result):
         found = []
         if s["sharpness_of_test_rows_alone"]:
             found.append(
-                "Sharpness was scored on test samples only and is left out: the paper's f is the training loss "
-                "(return_train_score=True)."
+                "Sharpness was measured on test samples only, and is left out. The paper measures it on the training "
+                "loss: use return_train_score=True."
             )
         if not s["sharpness"]:
             return found
@@ -283,18 +286,19 @@ class GapReport(Result):
         if s["n_classes"] is None or unknown:
             of = "any candidate" if s["n_classes"] is None else listed(unknown)
             found.append(
-                f"Whether the models are near a minimum, where sharpness means something, is not known for {of}: score "
-                "neg_log_loss too and let the search refit, or use cross_validate(..., return_estimator=True)."
+                f"Sharpness means little far from a minimum, and it is not known for {of} whether the models are near "
+                "one. Add the score neg_log_loss and let the search refit, or use cross_validate(..., "
+                "return_estimator=True)."
             )
         return found
 
     def _on_folds(self) -> list[str]:
         if self.settings["test_to_train_ratio_known"]:
             return []
-        return ["The folds are taken for those of k-fold cross-validation in the intervals; test_ratio= says more."]
+        return ["The intervals assume folds of k-fold cross-validation; for other folds give test_ratio=."]
 
     def _less_far(self) -> list[str]:
-        """Say which candidates are not trained as far as the reference, by their losses or else by their accuracies."""
+        """Report which candidates are trained less than the reference, by their losses or else by their accuracies."""
         reference = {r.get("iteration"): r for r in self.records if r.get("is_reference")}
         beside = {i: reference[self.records[i].get("iteration")] for i in self._gaps}
         labels = self.labels
@@ -308,8 +312,8 @@ class GapReport(Result):
         if not less:
             return []
         return [
-            f"Training accuracy more than {100 * _LESS_FAR:g} point below that of {self.settings['reference']}: "
-            f"{listed(less)}. Part of the gap may be that it is not trained as far."
+            f"These have a training accuracy more than {100 * _LESS_FAR:g} point below that of "
+            f"{self.settings['reference']}: {listed(less)}. Part of their gap may come from shorter training."
         ]
 
     # -- printing --------------------------------------------------------------------------------------------------
@@ -340,7 +344,7 @@ class GapReport(Result):
         s = self.settings
         head = [f"{count(len(self.records), 'candidate')}, {count(s['n_folds'], 'fold')}, mean ± std over the folds"]
         if s["sharpness"]:
-            head.append("sharpness in %, of the training samples of each fold")
+            head.append("sharpness is in %, measured on the training samples of each fold")
         return head
 
     def _table(self) -> list[list[str]]:
@@ -454,7 +458,7 @@ def _times(candidate: Candidate, n_folds: int) -> dict[str, float]:
 
 
 def _by_iteration(reference: Candidate | None, candidates: list[Candidate]) -> dict[int | None, Candidate | None]:
-    """Return the reference of each iteration; None for an iteration that a halving search ran without it."""
+    """Return the reference of each iteration; None for an iteration of a halving search without it."""
     found: dict[int | None, Candidate | None] = {candidate.iteration: None for candidate in candidates}
     if reference is None:
         return found
@@ -467,7 +471,7 @@ def _by_iteration(reference: Candidate | None, candidates: list[Candidate]) -> d
 
 
 def _score_key(candidates: list[Candidate], search: Any, scoring: Any) -> str:
-    """Return the name that the score to read has in the results."""
+    """Return the name of the score in the results."""
     names = [key.removeprefix("test_") for key in candidates[0].scores if key.startswith("test_")]
     by_shown = {_shown_name(search, name): name for name in names}  # a search with one score calls it "score"
     if scoring is not None:
@@ -483,19 +487,19 @@ def _score_key(candidates: list[Candidate], search: Any, scoring: Any) -> str:
         found = next((choice for choice in choices if len(choice) == 1), [])
     if len(found) != 1:
         raise ValueError(
-            f"scoring must name the score of the search to read, one of {', '.join(map(repr, by_shown)) or 'none'}; "
+            f"scoring must name a score of the search, one of {', '.join(map(repr, by_shown)) or 'none'}; "
             f"got {shown(scoring)}."
         )
     if f"train_{found[0]}" not in candidates[0].scores:
         raise ValueError(
-            "search must have training scores, which the gaps need: make it with return_train_score=True; got test "
-            "scores alone."
+            "search must have training scores, because the gaps need them; got test scores alone. Use "
+            "return_train_score=True."
         )
     return found[0]
 
 
 def _shown_name(search: Any, key: str) -> str:
-    """Return what a reader calls a score: what the search was asked for, where its results say "score"."""
+    """Return the printed name of a score. If the results call it "score", it is the scoring of the search."""
     scoring = getattr(search, "scoring", None)
     if key != "score":
         return key
@@ -503,7 +507,7 @@ def _shown_name(search: Any, key: str) -> str:
 
 
 def _is_accuracy(search: Any, key: str) -> bool:
-    """Say whether a score is known to be accuracy, so that it is a share of samples."""
+    """Return whether a score is known to be accuracy, which is a share of samples."""
     scorer = scorer_of(search, key)
     if scorer is None:
         return key == ACCURACY
@@ -514,20 +518,20 @@ def _is_accuracy(search: Any, key: str) -> bool:
 
 
 def _covers(search: Any) -> str:
-    """Return what an interval over the folds is for: whether they had different seeds is known of a search alone."""
+    """Return what an interval over the folds covers. Only a search says whether its fits had different seeds."""
     rows = "new training and test samples of these sizes"
     if not hasattr(search, "estimator"):
-        return f"{rows}, and new seeds as far as the folds had different ones"
+        return f"{rows}, and new seeds if the folds had different seeds"
     parameters = final_estimator(search.estimator).get_params(deep=False)
     return f"{rows}, and new seeds" if parameters.get("random_state") is None else f"{rows}, with the same seed"
 
 
 def _check_folds(candidates: list[Candidate], key: str) -> int:
-    """Return the number of folds, which all candidates must have."""
+    """Return the number of folds, which must be the same for all candidates."""
     for candidate in candidates:
         for name in (f"train_{key}", f"test_{key}"):
             if name not in candidate.scores:
-                raise ValueError(f"search must have {name!r} for every label; {candidate.label!r} has none.")
+                raise ValueError(f"search must have {name!r} for every label; {candidate.label!r} does not have it.")
     counts = {len(candidate.scores[f"test_{key}"]) for candidate in candidates}
     if len(counts) > 1:
         raise ValueError(f"search must have results over the same folds; got {sorted(counts)} folds.")
@@ -543,19 +547,19 @@ def _sharpness_names(candidates: list[Candidate]) -> dict[str, float]:
             continue
         values = np.concatenate([candidate.scores[key] for candidate in candidates])
         values = values[np.isfinite(values)]
-        # Sharpness is a maximum minus a value it includes: what is negative is a scorer that prefers flat minima.
+        # Sharpness is never negative, so a negative score is a scorer that prefers flat minima.
         signs[name] = -1.0 if len(values) and values.max() <= 0 and values.min() < 0 else 1.0
     return signs
 
 
 def _resource(search: Any) -> str:
-    return "rows" if getattr(search, "resource", "n_samples") == "n_samples" else str(search.resource)
+    return "samples" if getattr(search, "resource", "n_samples") == "n_samples" else str(search.resource)
 
 
 def _choose_reference(
     search: Any, candidates: list[Candidate], reference: int | str | dict[str, Any] | None
 ) -> tuple[Candidate | None, int]:
-    """Return the reference, None where nothing says which, and how many candidates share its batch size."""
+    """Return the reference, or None if it is not determined, and the number of candidates with its batch size."""
     first = [c for c in candidates if c.iteration in (None, candidates[0].iteration)]
     if reference is None:
         if len(first) == 1:

@@ -1,7 +1,7 @@
-"""Kendall's tau of two quantities over trained models: of all pairs, and of pairs that differ in one thing alone.
+"""Kendall's tau of two quantities over trained models: over all pairs, and over pairs that differ in one setting alone.
 
-The models of one trial share their seed, and differ in settings such as batch size and learning rate. Trials are what
-is drawn: an interval comes from resamples of whole trials.
+The models of one trial have the same seed, and differ in settings such as batch size and learning rate. Intervals come
+from resamples of whole trials.
 """
 
 import math
@@ -13,16 +13,18 @@ from scipy import stats
 from sklgap.experiments._estimate import CONFIDENCE, Estimate
 
 COVERS = "new seeds, for these settings and samples"
-# Resamples that all hold one trial have no order. With fewer defined resamples than this share there is no interval.
+# A resample in which all trials are the same has no tau. Below this share of resamples with a tau, there is no
+# interval.
 _LEAST_DEFINED = 0.5
 _ROUNDING = 1e-12
 
 
 class Taus(NamedTuple):
-    """What `granulated_taus` returns.
+    """Result of `granulated_taus`.
 
-    ``plain`` is over all pairs, ``granulated`` over pairs that differ in one setting alone, ``axes`` are its parts in
-    the order of the settings, and ``within`` is over pairs that differ in the seed alone.
+    ``plain`` is tau over all pairs, and ``granulated`` tau over pairs that differ in one setting alone. ``axes`` are
+    the parts of ``granulated`` in the order of the settings. ``within`` is tau over pairs that differ in the seed
+    alone.
     """
 
     plain: Estimate
@@ -37,36 +39,36 @@ def granulated_taus(first: Any, second: Any, trials: Any, settings: Any, resampl
     Parameters
     ----------
     first, second : array-like of shape (n_models,)
-        The two quantities; a model is left out where one of them is not finite.
+        The two quantities. Models for which one of them is not finite are left out.
     trials : array-like of shape (n_models,), int
         The trial of each model, from 0.
     settings : array-like of shape (n_models, n_axes), int
         The value of each setting of each model, numbered; n_axes may be 0.
     resamples : ndarray of shape (n_resamples, n_trials), int
-        How often each trial is in each resample: `draw_resamples`.
+        How often each trial is in each resample, from `draw_resamples`.
 
     Returns
     -------
     Taus
-        Not defined (NaN) where a quantity is constant, or where no two models make such a pair.
+        The taus; NaN if a quantity is constant, or if there is no such pair of models.
 
     Notes
     -----
-    ``plain`` and ``within`` are tau-b, as ``scipy.stats.kendalltau`` has it; ``within`` is its mean over the settings
-    where it is defined. ``granulated`` is that of Jiang et al. (2020): the mean over settings i of
+    ``plain`` and ``within`` are tau-b, as in ``scipy.stats.kendalltau``; ``within`` is the mean over the settings for
+    which tau-b is defined. ``granulated`` is that of Jiang et al. (2020): the mean over settings i of
 
     .. math:: \psi_i = \frac{1}{m_i} \sum_{\text{others fixed}} \tau, \qquad
         \tau = \operatorname{mean}_{\text{pairs}} \operatorname{sign}(\mu_1 - \mu_2) \operatorname{sign}(g_1 - g_2)
 
-    in which a tie counts as 0. The trial is among what is fixed.
+    in which a tie counts as 0. The trial is fixed, too.
 
-    An interval is value ± t s, cut to [-1, 1]: s is the standard deviation over resamples of whole trials times
+    An interval is value ± t s, cut to [-1, 1]. Here s is the standard deviation over resamples of whole trials times
     :math:`\sqrt{J / (J - 1)}`, and t is Student's with J - 1 degrees of freedom, for J trials. For a mean over trials
-    that is Student's interval. The interval between percentiles of the resamples is too short for few trials.
+    this is Student's interval. The interval between percentiles of the resamples would be too short for few trials.
 
-    Where ``granulated`` or one of its parts is 1 in all J trials, s is 0. Its interval is then [2 x 0.05^(1/J) - 1, 1],
-    and the same with the other sign for -1: if the chance p of a trial with 1 is below 0.05^(1/J), then J of them come
-    with a chance below 5 %, and else the mean is at least p - (1 - p).
+    If ``granulated`` or one of its parts is 1 in all J trials, s is 0, and the interval is [2 x 0.05^(1/J) - 1, 1]. The
+    interval for -1 is its mirror image. The reason: if the probability p of a trial with 1 is below 0.05^(1/J), then J
+    such trials have a probability below 5 %; otherwise the mean is at least p - (1 - p).
     """
     one, two = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     known = np.isfinite(one) & np.isfinite(two)
@@ -77,7 +79,7 @@ def granulated_taus(first: Any, second: Any, trials: Any, settings: Any, resampl
     if len(one) < 2 or np.ptp(one) == 0 or np.ptp(two) == 0:
         none = Estimate(math.nan, math.nan, math.nan, n_trials, COVERS)
         return Taus(none, none, [none] * n_axes, none)
-    weights = np.concatenate([np.ones((1, resamples.shape[1])), resamples])  # the first row: all trials as they are
+    weights = np.concatenate([np.ones((1, resamples.shape[1])), resamples])  # the first row has every trial once
     plain = _tau_b(one, two, codes, weights)
     parts = [_one_axis(one, two, codes, axes, axis, weights) for axis in range(n_axes)]
     there = [psi for psi, _ in parts if np.isfinite(psi[0])]
@@ -98,7 +100,7 @@ def draw_resamples(n_trials: int, n_resamples: int, rng: np.random.RandomState) 
 
 
 def _tau_b(one: np.ndarray, two: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return tau-b in every resample; all of its sums are quadratic forms in the counts of the trials."""
+    """Return tau-b in every resample. All of its sums are quadratic forms in the counts of the trials."""
     n = weights.shape[1]
     sums = np.zeros((3, n, n))  # over pairs of a model of one trial and a model of another one
     for trial in np.unique(codes):
@@ -112,7 +114,7 @@ def _tau_b(one: np.ndarray, two: np.ndarray, codes: np.ndarray, weights: np.ndar
 
 
 def _within(one: np.ndarray, two: np.ndarray, codes: np.ndarray, axes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean of tau-b over the settings where it is defined."""
+    """Return the mean of tau-b over the settings for which it is defined."""
     cells = np.unique(axes, axis=0, return_inverse=True)[1].ravel() if axes.shape[1] else np.zeros(len(one), dtype=int)
     found = [_tau_b(one[cells == c], two[cells == c], codes[cells == c], weights) for c in range(cells.max() + 1)]
     return _mean_of_known(np.array(found))
@@ -121,7 +123,7 @@ def _within(one: np.ndarray, two: np.ndarray, codes: np.ndarray, axes: np.ndarra
 def _one_axis(
     one: np.ndarray, two: np.ndarray, codes: np.ndarray, axes: np.ndarray, axis: int, weights: np.ndarray
 ) -> tuple[np.ndarray, int]:
-    """Return the mean tau of the groups of models that differ in one setting alone, and of how many trials it is."""
+    """Return the mean tau of the groups of models that differ in one setting alone, and its number of trials."""
     sums, counts = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
     fixed = np.column_stack([codes, np.delete(axes, axis, axis=1)])
     groups = np.unique(fixed, axis=0, return_inverse=True)[1].ravel()
@@ -140,7 +142,7 @@ def _one_axis(
 
 
 def _mean_of_known(values: np.ndarray) -> np.ndarray:
-    """Return the mean over the first axis of what is not NaN; NaN where nothing is known."""
+    """Return the mean over the first axis without NaN values; NaN if all values are NaN."""
     known = np.isfinite(values)
     n_known = known.sum(axis=0)
     total = np.where(known, values, 0.0).sum(axis=0)
@@ -148,9 +150,9 @@ def _mean_of_known(values: np.ndarray) -> np.ndarray:
 
 
 def _estimate(values: np.ndarray, n_trials: int, n_averaged: int = 0) -> Estimate:
-    """Return the value, which is the first, with the interval by its resamples, which are the others.
+    """Return the first value, with the interval from its resamples, which are the other values.
 
-    ``n_averaged`` is the number of trials where the value is a mean over trials, and 0 where it is not such a mean.
+    ``n_averaged`` is the number of trials if the value is a mean over trials, and 0 otherwise.
     """
     value, drawn = float(values[0]), values[1:]
     if math.isnan(value):

@@ -1,4 +1,4 @@
-"""What experiments are given, checked: what is wrong is found before anything is trained."""
+"""Checks of the inputs of experiments, so that errors are found before anything is trained."""
 
 import math
 import numbers
@@ -21,43 +21,45 @@ from sklgap.regimes import check_batch_regime
 def check_data(
     X: Any, y: Any, X_test: Any, y_test: Any, X_name: str = "X_test", y_name: str = "y_test"
 ) -> tuple[Any, Any, Any, Any]:
-    """Return training and test data that can be indexed and belong together; names are those of the test data."""
+    """Return training and test data, checked to be indexable and consistent; the names are those of the test data."""
     X, y = check_rows(X, y)
     X_test, y_test = check_rows(X_test, y_test, X_name, y_name)
     with naming_data("y", y_name):
         unseen = np.setdiff1d(np.asarray(y_test), np.asarray(y))
     if len(unseen):
-        raise ValueError(f"{y_name} must have labels that y has; got {unseen} beside them.")
+        raise ValueError(f"{y_name} must not have labels that y does not have; got {unseen}.")
     if np.shape(X)[1:] != np.shape(X_test)[1:]:
         raise ValueError(
-            f"{X_name} must have samples of the shape of those of X, {np.shape(X)[1:]}; got {np.shape(X_test)[1:]}."
+            f"{X_name} must have samples of the same shape as X, {np.shape(X)[1:]}; got {np.shape(X_test)[1:]}."
         )
     return X, y, X_test, y_test
 
 
 def check_rows(X: Any, y: Any, *names: str) -> tuple[Any, Any]:
-    """Return data that can be indexed and belong together; ``names`` are what the user calls them if not X and y."""
+    """Return data, checked to be indexable and consistent; ``names`` are the user's names if not X and y."""
     names = names or ("X", "y")
     for name, value in zip(names, (X, y), strict=True):
         if value is None:
-            raise WrongArgument(f"{name} must be an array with a row per sample; got None.")
+            raise WrongArgument(f"{name} must be an array with one row per sample; got None.")
     with naming_data(*names):
         X, y = indexable(X, y)
     return X, y
 
 
 def check_keepable(memory: Any, random_state: Any) -> None:
-    """Raise a ValueError for a memory of work that cannot be the same twice."""
+    """Raise a ValueError if work is to be saved that is not repeatable."""
     if memory is None:
         return
     check_memory(memory)
     if random_state is None:
-        raise ValueError("memory must be None while random_state is None: no other run could be the same.")
+        raise ValueError(
+            "memory must be None while random_state is None, because no other run could have the same results."
+        )
 
 
 def check_classifier(estimator: Any) -> LBGapClassifier:
-    """Return the classifier that an experiment trains; TypeError for what has none to set a batch size of."""
-    # Of a clone: a fitted search is a search, not what it found.
+    """Return the classifier that an experiment trains; raise a TypeError for an estimator without one."""
+    # A clone is used because a fitted search would count as its best estimator.
     classifier = estimator if isinstance(estimator, type) else final_estimator(_unfitted(estimator))
     if not isinstance(classifier, LBGapClassifier):
         got = f"the class {estimator.__name__}" if isinstance(estimator, type) else type(classifier).__name__
@@ -70,7 +72,7 @@ def _unfitted(estimator: Any) -> Any:
 
 
 def check_candidate(estimator: Any, parameters: Mapping[str, Any], n_samples: int) -> None:
-    """Raise where the estimator does not have these parameters, or a regime does not fit so many samples."""
+    """Raise an error if the estimator lacks these parameters, or if a regime does not fit this number of samples."""
     check_classifier(estimator)
     candidate = final_estimator(with_parameters(estimator, dict(parameters)))
     check_batch_regime(candidate.batch_regime, n_samples).batch_size(0, n_samples)
@@ -95,14 +97,15 @@ def check_regimes(regimes: Any) -> dict[str, Mapping[str, Any]]:
     if len(overrides) < len(regimes):
         raise ValueError(f"regimes must have different labels; got {regimes!r}.")
     if any("random_state" in parameters for parameters in overrides.values()):
-        raise ValueError("regimes must not set random_state: each trial starts all of them from its own.")
+        raise ValueError("regimes must not set random_state, because each trial has one random_state for all regimes.")
     return overrides
 
 
 def check_one_sharpness(measurement: Measurement, experiment: str, given: Any) -> None:
-    """ValueError for an experiment that has one sharpness, where several or none are asked for.
+    """Raise a ValueError if an experiment that measures one sharpness is asked for several or for none.
 
-    ``given`` is the ``epsilon`` of the experiment itself, a number; that of a measurement may be a sequence of one.
+    ``given`` is the ``epsilon`` of the experiment itself, a number. The one of a measurement may be a sequence of one
+    number.
     """
     epsilon, dims = measurement.epsilon, measurement.subspace_dims
     if is_flat(given):
@@ -114,18 +117,20 @@ def check_one_sharpness(measurement: Measurement, experiment: str, given: Any) -
 
 
 def check_target_loss(target_loss: Any) -> None:
-    """ValueError for a loss that no training ends at."""
+    """Raise a ValueError for a target loss that no training can reach."""
     number = isinstance(target_loss, numbers.Real) and not isinstance(target_loss, bool)
     if not number or not 0 < target_loss < math.inf:
         raise ValueError(f"target_loss must be a number above 0; got {target_loss!r}.")
 
 
 def check_learning_rates(learning_rates: Any, classifier: LBGapClassifier) -> list[float | None]:
-    """Return the learning rates to train with; None stands for the estimator's own."""
+    """Return the learning rates to train with; None stands for the learning rate of the estimator."""
     if learning_rates is None:
         return [None]
     if "optimizer__lr" in classifier.get_params():
-        raise ValueError("learning_rates must be None beside optimizer__lr, which would override them: give lr.")
+        raise ValueError(
+            "learning_rates must be None if the estimator has optimizer__lr, which would override them. Set lr instead."
+        )
     try:
         rates = np.asarray(learning_rates, dtype=float)
     except (TypeError, ValueError):
@@ -138,7 +143,7 @@ def check_learning_rates(learning_rates: Any, classifier: LBGapClassifier) -> li
 
 
 def without_head(estimator: Any, X: Any, y: Any, *others: Any) -> tuple[Any, ...]:
-    """Return the classifier at the end of a pipeline, X as it gets it, and other inputs as it gets them."""
+    """Return the classifier at the end of a pipeline, and X and other inputs as this classifier receives them."""
     if not hasattr(estimator, "steps"):
         return estimator, X, *others
     if len(estimator.steps) > 1:
@@ -148,7 +153,7 @@ def without_head(estimator: Any, X: Any, y: Any, *others: Any) -> tuple[Any, ...
 
 
 def common_settings(estimator: Any, random_state: Any) -> dict[str, Any]:
-    """Return what every result says about what was trained, and where."""
+    """Return the settings that every result has: what was trained, and where."""
     classifier = check_classifier(estimator)
     return {
         "estimator": text_of(estimator),
@@ -160,7 +165,7 @@ def common_settings(estimator: Any, random_state: Any) -> dict[str, Any]:
 
 
 def described(overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the parameters of each label as JSON knows them: what it does not know as its text."""
+    """Return the parameters of each label in types that JSON has; other objects become their text."""
     return {label: {name: _plain(value) for name, value in values.items()} for label, values in overrides.items()}
 
 

@@ -1,4 +1,4 @@
-"""Did a rule for the learning rate hold on these data? Sentences for `batch_size_curve`."""
+"""Sentences for `batch_size_curve` on whether a rule for the learning rate held on these data."""
 
 import itertools
 import math
@@ -12,21 +12,21 @@ from sklgap.experiments._result import listed
 # How the learning rate grows with the batch size under each rule.
 _EXPONENTS = {"the same rate for all sizes": 0.0, "the square-root rule": 0.5, "the linear rule": 1.0}
 _ROUNDING = 1e-9
-# A rule holds where the score, a fraction, loses less than this.
+# A rule holds if the score, which is a fraction, loses less than this.
 _POINT = 0.01
 
 
 def rule_held(lr: str, gaps: Mapping[str, Estimate], *, is_fraction: bool) -> list[str]:
-    """Say for which batch sizes the score is that of the reference under a rule.
+    """Report for which batch sizes the score under a rule equals that of the reference.
 
     Parameters
     ----------
     lr : str
-        The rule that the curve was trained with.
+        The rule of the curve.
     gaps : mapping of str to Estimate
         Score of the reference minus that of each batch size.
     is_fraction : bool
-        Whether the score is a fraction, so that it has percentage points: a rule holds where less than one is lost.
+        Whether the score is a fraction. A rule then holds if less than one percentage point is lost.
     """
     known = {label: gap for label, gap in gaps.items() if gap.has_interval}
     if lr not in get_args(LRScaling) or not known:
@@ -45,17 +45,17 @@ def rule_held(lr: str, gaps: Mapping[str, Estimate], *, is_fraction: bool) -> li
 
 
 def tuned_exponents(rates: Mapping[str, float], tried: Sequence[float]) -> list[str]:
-    """Say which power of the batch size the chosen learning rates grow with.
+    """Report with which power of the batch size the chosen learning rates grow.
 
-    A rate that was chosen from a grid stands for all rates as far as half way to its neighbours. Rates at an end of
-    the grid are left out, for the best one may be beyond.
+    A rate that was chosen from a grid stands for all rates up to half way to its neighbours. Rates at an end of the
+    grid are left out, because the best rate may lie beyond.
 
     Parameters
     ----------
     rates : mapping of str to float
-        Batch size, as text, to its rate.
+        Learning rate of each batch size, which is given as text.
     tried : sequence of float
-        The grid.
+        The grid of learning rates.
     """
     grid = sorted(map(math.log, tried))
     points: list[tuple[float, float, float]] = []
@@ -74,12 +74,12 @@ def tuned_exponents(rates: Mapping[str, float], tried: Sequence[float]) -> list[
         low = max(low, (other_rate - rate - half - other_half) / (other - size))
         high = min(high, (other_rate - rate + half + other_half) / (other - size))
     if low > high + _ROUNDING:
-        return ["The learning rates that were chosen follow no power of the batch size."]
+        return ["The chosen learning rates do not follow a power of the batch size."]
     if low <= 0 and high >= 1:
-        return ["learning_rates is too coarse to tell which rule the learning rates that were chosen follow."]
+        return ["The grid learning_rates is too coarse to decide which rule the chosen learning rates follow."]
     fitting = [name for name, exponent in _EXPONENTS.items() if low - _ROUNDING <= exponent <= high + _ROUNDING]
     rules = f"{listed(fitting)} {'fits' if len(fitting) == 1 else 'fit'}" if fitting else "no usual rule fits"
     return [
-        f"The learning rates that were chosen grow like a power of the batch size between {low:.2g} and {high:.2g}, as "
-        f"far as the spacing of learning_rates tells: {rules}. That does not count the chance in the choice."
+        f"The chosen learning rates grow like a power of the batch size between {low:.2g} and {high:.2g}: {rules}. "
+        "This range comes from the spacing of learning_rates alone; it does not include the randomness of the choice."
     ]

@@ -1,4 +1,4 @@
-"""``minima_census``: flatness and test scores of the minima that many seeds, initialisations and rates lead to."""
+"""``minima_census``: flatness and test scores of the minima from many seeds, initialisations and learning rates."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +44,7 @@ from sklgap.nets._check import check_init
 if TYPE_CHECKING:
     from sklgap.experiments._plot._minima_census import MinimaCensusDisplay
 
-# The regime, the initialisation, and where several are tried the learning rate, as text.
+# The regime, the initialisation and, if several are tried, the learning rate, as text.
 Group = tuple[str, ...]
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -75,70 +75,77 @@ def minima_census(
     memory: str | Path | None = None,
     verbose: int = 1,
 ) -> "MinimaCensus":
-    """Count and measure the minima that training finds from many seeds and initialisations.
+    """Measure the minima that training finds from many seeds and initialisations.
 
-    How sharp are the minima of either regime, how wide is the spread, does the initialisation matter, and do the
-    sharper ones of one regime test worse? Keskar et al. (2017) leave these questions open.
+    It answers questions that Keskar et al. (2017) leave open. How sharp are the minima of each batch regime, and how
+    much do they vary? Does the initialisation matter? Do the sharper minima of one regime have lower test scores?
 
     Parameters
     ----------
     estimator : LBGapClassifier, or a pipeline that ends in one
-        Cloned for every fit.
+        Estimator that is cloned for every fit.
     X, y : array-like
         Training data.
     X_test, y_test : array-like
-        Test data: evaluated once per fitted model, never used for a choice.
+        Test data. Every fitted model is evaluated on them once; no choice uses them.
     regimes : sequence or dict, default=("SB", "LB")
         Values of ``batch_regime``, or a dict from label to parameter overrides, as for `compare_regimes`.
     inits : sequence or dict, default=("glorot_uniform", "torch")
         Values of ``init``, or a dict from label to value.
     learning_rates : sequence of float, default=None
-        Values of ``lr``, each for every pair of a regime and an initialisation; with ``lr_scaling`` they are the rates
-        at its base batch size. None: the estimator's own.
+        Values of ``lr`` to combine with every regime and every initialisation. With ``lr_scaling`` they are the rates
+        at the base batch size. None means the learning rate of the estimator.
     measures : sequence of str or dict, default=None
-        Measures of flatness beside the sharpness: names that `sklgap.inspection.flatness` knows, or a dict from your
-        name to one of them, or to a function ``measure(objective, *, random_state)`` that returns a number or a
-        `sklgap.inspection.Flatness`. A larger value must mean a sharper minimum. They are measured on the samples of
-        the sharpness, and stand in the records by their names. `rank_measures` says which of them goes with the test
-        score.
+        Measures of flatness in addition to the sharpness: names that `sklgap.inspection.flatness` knows, or a dict from
+        your name to one of these names, or to a function ``measure(objective, *, random_state)`` that returns a number
+        or a `sklgap.inspection.Flatness`. A larger value must mean a sharper minimum. They are measured on the same
+        samples as the sharpness, and the records have them by their names. `rank_measures` shows which of them is
+        related to the test score.
     n_trials : int, default=10
-        Minima for each group: a regime, an initialisation and a learning rate. Trial i has one ``random_state`` in all
-        groups.
+        Number of minima in each group, which is a combination of regime, initialisation and learning rate. Trial i has
+        the same ``random_state`` in all groups.
     target_loss : float, default=None
-        Stop every training once the training loss of an epoch (its mean over the epoch's batches) is at most this, and
-        by nothing else before ``max_epochs``: minima of more nearly equal loss. None: the estimator's stopping rule.
+        Stop every training when the training loss of an epoch (the mean over its batches) is at most this value, or at
+        ``max_epochs``, so that the minima have similar losses. None means the stopping rule of the estimator.
     epsilon : float, default=1e-3
-        Box size of the sharpness (the paper: 1e-3 and 5e-4).
-    batch_norm, max_samples, solver, scoring
-        What is measured; `Measurement` explains them.
+        Size of the box in which sharpness is measured (1e-3 and 5e-4 in the paper).
+    batch_norm, max_samples, solver, scoring : see `Measurement`
+        What is measured on every model.
     measurement : Measurement, default=None
-        All of these at once, with one ``epsilon`` and one entry of ``subspace_dims``.
-    random_state, n_jobs, memory, verbose
-        As in every experiment; `sklgap.experiments` explains them.
+        All of these parameters in one object, with one ``epsilon`` and one entry of ``subspace_dims``.
+    random_state : int, RandomState or None, default=None
+        Source of all random numbers. An int makes the result repeatable.
+    n_jobs : int or None, default=None
+        Number of fits that run at the same time, as in scikit-learn.
+    memory : str, Path or None, default=None
+        Folder in which finished work is saved, and from which it is loaded in the next run.
+    verbose : int, default=1
+        0 is silent; 1 prints the expected cost and shows a progress bar. `sklgap.experiments` explains these four
+        parameters.
 
     Returns
     -------
     MinimaCensus
-        Prints as tables; ``plot()`` draws a test score against sharpness. Interrupted by Ctrl-C it holds the fits that
-        had finished.
+        The census. ``print`` shows its tables, and ``plot()`` draws the test score against sharpness. After Ctrl-C it
+        holds the fits that finished.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, before anything is trained.
+        If a parameter is outside its allowed values. This is raised before anything is trained.
     TypeError
-        For an estimator that is not an `LBGapClassifier` and does not end in one.
+        If the estimator is not an `LBGapClassifier` and does not end in one.
 
     See Also
     --------
-    compare_regimes : More measurements of fewer minima.
-    rank_measures : Which measure of flatness goes with the test score?
+    compare_regimes : Measures more quantities of fewer minima.
+    rank_measures : Finds the measures of flatness that are related to the test score.
 
     Notes
     -----
-    It samples the minima in the proportions in which training finds them: how many others the loss surface has is not
-    seen by it. "Minimum" is where training ended. Costs ``n_trials * len(regimes) * len(inits) * len(learning_rates)``
-    fits and as many measurements of sharpness, and of each of the measures.
+    The census samples minima in the proportions in which training finds them. It says nothing about other minima of the
+    loss surface. "Minimum" means the weights at the end of training. The cost is ``n_trials * len(regimes) * len(inits)
+    * len(learning_rates)`` fits, and as many measurements of sharpness and of each further measure.
 
     References
     ----------
@@ -165,11 +172,13 @@ def minima_census(
     classifier = check_classifier(estimator)
     rates = check_learning_rates(learning_rates, classifier)
     if isinstance(classifier.net, nn.Module):
-        raise ValueError("net must be a name, a class or a function: a module instance has its weights at any init.")
+        raise ValueError("net must be a name, a class or a function, because a module instance ignores init.")
     if any("init" in parameters for parameters in overrides.values()):
-        raise ValueError("regimes must not set init: every regime starts from all of inits.")
+        raise ValueError("regimes must not set init, because every regime is combined with all of inits.")
     if learning_rates is not None and any("lr" in parameters for parameters in overrides.values()):
-        raise ValueError("regimes must not set lr beside learning_rates: every regime has all of them.")
+        raise ValueError(
+            "regimes must not set lr with learning_rates, because every regime is combined with all of them."
+        )
     flatness = _check_measures(measures)
     if target_loss is not None:
         check_target_loss(target_loss)
@@ -221,18 +230,20 @@ def minima_census(
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two groups of minima that differ in one thing alone: the regime, the initialisation or the learning rate.
+    """Two groups of minima that differ in one setting alone: the regime, the initialisation or the learning rate.
 
     Attributes
     ----------
     first, second : tuple of str
-        The groups: regime, initialisation and, where several are tried, learning rate.
+        The two groups: regime, initialisation and, if several are tried, learning rate.
     sharpness_ratio : Estimate
-        Geometric mean of the sharpness of the second relative to the first, over paired trials.
+        Sharpness of the second group divided by that of the first: the geometric mean over paired trials.
     score_difference : Estimate
-        Test score (accuracy, or the first of ``scoring``) of the second minus that of the first, over paired trials.
+        Test score (accuracy, or the first of ``scoring``) of the second group minus that of the first, over paired
+        trials.
     share_sharper : float
-        In which share of all pairs of one minimum each that of the second is the sharper one; ties count half.
+        Share of all pairs of one minimum from each group in which the one of the second group is sharper; ties count
+        half.
     """
 
     first: Group
@@ -243,19 +254,19 @@ class Contrast:
 
 
 class MinimaCensus(Records):
-    """What `minima_census` found; ``print`` it.
+    """Result of `minima_census`; ``print`` shows it.
 
     Attributes
     ----------
     records : list of dict
-        One per finished fit: what `compare_regimes` records, ``init``, each of the measures by its name and, where
-        learning rates are given, ``learning_rate``. Accuracies as fractions, sharpness in percent, seconds.
+        One per finished fit: the records of `compare_regimes`, ``init``, each measure by its name and, if learning
+        rates are given, ``learning_rate``. Accuracies are fractions, sharpness is in percent, times are in seconds.
     groups : list of tuple of str
-        Those with a finished fit: regime, initialisation and, where several are tried, learning rate.
+        The groups with a finished fit: regime, initialisation and, if several are tried, learning rate.
     labels : list of str
-        All groups as text, such as "LB, torch". Everywhere a label may be given as a group.
+        All groups as text, such as "LB, torch". Every method also accepts a group in place of a label.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     def __init__(
@@ -289,29 +300,29 @@ class MinimaCensus(Records):
 
     @property
     def measures(self) -> list[str]:
-        """The names of the measures beside the sharpness, in the records."""
+        """The names of the further measures in the records."""
         return list(self.settings.get("measures", []))
 
     def by_trial(self, label: Any, name: str) -> np.ndarray:
-        """Return one quantity of a group, of shape (n_trials,), NaN where a fit had not finished or had diverged."""
+        """Return one quantity of a group, of shape (n_trials,), with NaN for fits that did not finish or diverged."""
         values = super().by_trial(label, name)
         # Weights that are not finite have an accuracy too, but they are not a minimum.
         values[~np.isfinite(super().by_trial(label, "train_loss"))] = np.nan
         return values
 
     def values(self, label: Any, name: str) -> np.ndarray:
-        """Return one quantity of a group, of the fits that finished and did not diverge, where it is a number."""
+        """Return one quantity of a group, for the fits that finished and did not diverge, without NaN values."""
         values = self.by_trial(label, name)
         return values[np.isfinite(values)]
 
     def rank_correlation(self, group: Any, name: str | None = None) -> Estimate:
-        """Return Spearman's correlation of sharpness with another quantity, the test score, within a group."""
+        """Return Spearman's correlation of sharpness with the test score, or another quantity, within a group."""
         return rank_correlation(
             self.by_trial(group, self.sharpness_name), self.by_trial(group, name or self._score_name)
         )
 
     def contrasts(self) -> list[Contrast]:
-        """Return all pairs of groups that differ in one thing alone: in the regime, then the init, then the rate."""
+        """Return all pairs of groups that differ only in the regime, the init or the learning rate."""
         return [self._contrast(*pair) for pair in self._pairs()]
 
     def _pairs(self) -> list[tuple[Group, Group]]:
@@ -332,7 +343,7 @@ class MinimaCensus(Records):
         return f"test_{self.scores[0].name}"
 
     def detectable(self) -> float:
-        """Return the least rank correlation over ``n_trials`` minima whose interval excludes 0; NaN below 4."""
+        """Return the smallest rank correlation of ``n_trials`` minima whose interval excludes 0; NaN below 4 trials."""
         n = self.settings["n_trials"]
         if n < 4:
             return math.nan
@@ -343,7 +354,7 @@ class MinimaCensus(Records):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         s, contrasts = self.settings, self.contrasts()
         by_label = {label: self._of(label) for label in self.done}
         converged = {label: [record["converged"] for record in records] for label, records in by_label.items()}
@@ -363,8 +374,8 @@ class MinimaCensus(Records):
             *notes.majority(self),
             *notes.no_interval(differences),
             *notes.seeds_only(differences),
-            "These are the minima that training finds, in the proportions in which it finds them: of others the loss "
-            "surface may have they say nothing.",
+            "These are the minima that training finds, in the proportions in which it finds them. They say nothing "
+            "about other minima of the loss surface.",
             *notes.several_intervals(n_intervals),
         ]
 
@@ -374,24 +385,24 @@ class MinimaCensus(Records):
             with_loss = self.rank_correlation(group, "train_loss")
             if with_loss.excludes(0):
                 found.append(
-                    f"In {_name(group)} sharpness goes with the training loss (rank correlation "
-                    f"{with_loss.text('+.2f')}): what looks like sharpness there may be how far a fit was trained."
+                    f"In {_name(group)}, sharpness is correlated with the training loss (rank correlation "
+                    f"{with_loss.text('+.2f')}). Differences in sharpness may come from longer training there."
                 )
         return found
 
     # -- printing --------------------------------------------------------------------------------------------------
 
     def _verdict(self) -> list[str]:
-        """Return whether sharper minima test worse, and which of the first two regimes has the sharper ones."""
+        """Return whether sharper minima have lower test scores, and which of the first two groups is sharper."""
         found = {group: self.rank_correlation(group) for group in self.groups}
         worse = [_name(group) for group, rho in found.items() if rho.high < 0]
         better = [_name(group) for group, rho in found.items() if rho.low > 0]
         said = [
-            f"The sharper minima test {how} in these groups: {listed(groups)}."
-            for how, groups in (("worse", worse), ("better", better))
+            f"Sharper minima have {how} test scores in these groups: {listed(groups)}."
+            for how, groups in (("lower", worse), ("higher", better))
             if groups
         ]
-        said = said or ["In no group a relation of sharpness and test score is shown."]
+        said = said or ["No group shows a relation between sharpness and the test score."]
         return [*said, *(self._sentence(contrast) for contrast in self.contrasts()[:1])]
 
     def _sentence(self, contrast: Contrast) -> str:
@@ -439,13 +450,13 @@ class MinimaCensus(Records):
     def _reading(self) -> list[str]:
         contrasts, score = self.contrasts(), self.scores[0].name
         correlations = [self.rank_correlation(group) for group in self.groups]
-        first = f"rank correlation: Spearman's, of sharpness with test {score} within the group"
+        first = f"rank correlation: Spearman's correlation of sharpness with test {score} within the group"
         detectable = self.detectable()
         if not math.isnan(detectable):
-            first += f"; over {self.settings['n_trials']} trials its interval excludes 0 beyond ±{detectable:.2f}"
+            first += f"; with {self.settings['n_trials']} trials, its interval excludes 0 beyond ±{detectable:.2f}"
         lines = [first]
         if self.measures:
-            lines.append(f"which measure of flatness goes with test {score}: rank_measures(census)")
+            lines.append(f"rank_measures(census) shows which measures of flatness are related to test {score}")
         lines += [*(self._sentence(contrast) for contrast in contrasts)]
         of_sharpness = [*correlations, *(contrast.sharpness_ratio for contrast in contrasts)]
         lines += [f"of sharpness, {line}" for line in self.interval_lines(of_sharpness)]
@@ -470,7 +481,7 @@ class MinimaCensus(Records):
         return {"groups": groups, "contrasts": contrasts}
 
     def plot(self, ax: Any = None) -> "MinimaCensusDisplay":
-        """Draw a test score against sharpness, a dot for each minimum; return a `MinimaCensusDisplay`."""
+        """Draw the test score against sharpness, with a dot for each minimum; return a `MinimaCensusDisplay`."""
         from sklgap.experiments._plot._minima_census import MinimaCensusDisplay
 
         return MinimaCensusDisplay.from_census(self, ax=ax)
@@ -502,10 +513,10 @@ def _check_inits(inits: Any) -> dict[str, Any]:
 
 
 def _check_measures(measures: Any) -> dict[str, Callable[..., Any]]:
-    """Return the measures of flatness by the names that they have in the records."""
+    """Return the measures of flatness by their names in the records."""
     found = {} if measures is None else check_measures(measures)
     taken = {"regime", "init", "learning_rate", "trial", "seed", *OF_THE_FIT}
     for name in found:
         if name in taken or name.startswith(("train_", "test_", "sharpness_")):
-            raise WrongArgument(f"measures must not have the name of another column of the records; got {shown(name)}.")
+            raise WrongArgument(f"measures must not use the name of another column of the records; got {shown(name)}.")
     return found

@@ -1,4 +1,4 @@
-"""A noise scale that was measured beside an experiment, as an estimate: the form in which a result prints it."""
+"""Convert a noise scale that was measured outside an experiment into an `Estimate`, which results print."""
 
 import math
 import numbers
@@ -20,29 +20,29 @@ def check_noise_scale(name: str, value: Any) -> Estimate:
     Parameters
     ----------
     name : str
-        What an error calls it.
+        Name of the parameter in errors.
     value : float, Estimate, GradientNoise, BatchSizeMonitor or dict
-        Samples, with or without an interval; a dict is the ``state()`` of a `BatchSizeMonitor`, or has at least its
-        noise scale and both ends.
+        Noise scale in samples, with or without an interval. A dict is the ``state()`` of a `BatchSizeMonitor`, or has
+        at least its noise scale and both ends of the interval.
 
     Returns
     -------
     Estimate
-        Its value is NaN where a monitor has measured nothing yet, and infinite where no gradient can be told from the
-        noise. A plain number has no interval.
+        Its value is NaN if a monitor has measured nothing yet, and infinite if no gradient stands out from the noise. A
+        plain number has no interval.
 
     Raises
     ------
     WrongArgument
-        For anything else, and for a number or an Estimate that is not above 0.
+        If the value has another type, or is a number or an Estimate that is not above 0.
     ValueError
-        For a monitor that does not count samples, and for a negative noise scale in a dict.
+        If a monitor does not count samples, or a dict has a negative noise scale.
     """
     if isinstance(value, BatchSizeMonitor):
         if not value.counts_samples:
             raise ValueError(
-                f"{name} must be in samples; the noise scale of this monitor counts what the weights of its loss "
-                "count, such as tokens: give it as a number, divided by what a sample counts for."
+                f"{name} must be in samples, but this monitor counts in the units of its loss weights, such as tokens. "
+                "Give the noise scale as a number, divided by the number of these units per sample."
             )
         value = value.state()
     if isinstance(value, Mapping) and all(isinstance(value.get(key), numbers.Real) for key in _OF_A_MONITOR):

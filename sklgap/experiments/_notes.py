@@ -1,6 +1,7 @@
-"""What a reader must know before believing a figure: each sentence is written once, as a function of the records.
+"""Notes on results: the sentences that a reader must know before believing a figure.
 
-Each function returns a list of sentences, empty where there is nothing to say.
+Each sentence is written once, as a function of the records. A function returns a list of sentences, which is empty if
+there is nothing to say.
 """
 
 import math
@@ -23,36 +24,37 @@ from sklgap.experiments._records import Records
 from sklgap.experiments._result import count, listed
 from sklgap.experiments._scores import ACCURACY, Score
 
-# Beyond this ratio the mean training losses of two models are called clearly unequal.
+# Mean training losses of two models count as unequal if their ratio exceeds this number.
 LOSS_RATIO = 2.0
-# Below this factor of the loss of guessing, a model is near enough to a minimum for its sharpness to mean something.
+# A model counts as near a minimum if its training loss is below this fraction of the loss of guessing.
 FAR_FROM_A_MINIMUM = 0.5
 
 
 def interrupted(was: bool, n_done: int, n_all: int, what: str = "fit") -> list[str]:
-    """Say how much had finished before an interruption."""
-    return [f"Interrupted: {n_done} of {count(n_all, what)} had finished and are reported."] if was else []
+    """Report how much finished before an interruption."""
+    return [f"Interrupted: {n_done} of {count(n_all, what)} finished and are reported."] if was else []
 
 
 def not_converged(converged: Mapping[str, Sequence[bool | None] | np.ndarray], *, target: bool = False) -> list[str]:
-    """Say which fits their stopping rule did not end, and which had none.
+    """Report which fits did not end by their stopping rule, and which had no such rule.
 
     Parameters
     ----------
     converged : dict of str to sequence
-        By label, for each fit whether its stopping rule ended it; None or NaN where it had none.
+        By label, whether each fit ended by its stopping rule; None or NaN for a fit without a stopping rule.
     target : bool, default=False
-        Whether the rule is a target loss.
+        Whether the stopping rule is a target loss.
     """
     by_label = {label: [_flag(value) for value in values] for label, values in converged.items() if len(values)}
     if by_label and all(value is None for values in by_label.values() for value in values):
-        return ["All fits were trained for their whole budget, without a stopping rule."]
+        return ["All fits trained for their whole budget, because they have no stopping rule."]
     missed = {label: sum(value is False for value in values) for label, values in by_label.items()}
     some = [f"{label} (in {n} of {count(len(by_label[label]), 'fit')})" for label, n in missed.items() if n]
     what = "did not reach the target loss" if target else "had not converged under the stopping rule"
-    found = [f"These {what}: {listed(some)}."] if some else []
+    found = [f"These fits {what}: {listed(some)}."] if some else []
     free = [label for label, values in by_label.items() if all(value is None for value in values)]
-    return found + ([f"Trained for the whole budget, without a stopping rule: {listed(free)}."] if free else [])
+    whole = "These fits trained for their whole budget, because they have no stopping rule"
+    return found + ([f"{whole}: {listed(free)}."] if free else [])
 
 
 def _flag(value: object) -> bool | None:
@@ -62,7 +64,7 @@ def _flag(value: object) -> bool | None:
 
 
 def not_reached(reached: Mapping[str, np.ndarray]) -> list[str]:
-    """Say which labels never, or not always, reached a target; by label, whether each training did."""
+    """Report which labels never, or not always, reached a target; ``reached`` says for each training whether it did."""
     never = [label for label, values in reached.items() if not values.any()]
     some = [
         f"{label} (in {count(int((~values).sum()), 'training')} of {len(values)})"
@@ -72,28 +74,28 @@ def not_reached(reached: Mapping[str, np.ndarray]) -> list[str]:
     found = []
     if never:
         found.append(
-            f"The target was never reached by {listed(never)}: the time it takes is not known, only that it is longer "
-            "than they were trained."
+            f"{listed(never)} never reached the target: the time to the target is not known, except that it is longer "
+            "than the training."
         )
     if some:
         found.append(
-            f"The target was not always reached: not by {listed(some)}. The figures are of the other trainings."
+            f"Some trainings did not reach the target: {listed(some)}. The figures describe the other trainings."
         )
     return found
 
 
 def diverged(losses: Mapping[str, np.ndarray]) -> list[str]:
-    """Say which labels have a training loss that is not finite."""
+    """Report which labels have a training loss that is not finite."""
     found = [
         f"{label} (in {int((~np.isfinite(values)).sum())} of {count(len(values), 'fit')})"
         for label, values in losses.items()
         if not np.isfinite(values).all()
     ]
-    return [f"The training loss is not finite, for training diverged: {listed(found)}."] if found else []
+    return [f"Training diverged, so that the training loss is not finite: {listed(found)}."] if found else []
 
 
 def left_out(scores: Mapping[str, np.ndarray], name: str) -> list[str]:
-    """Say which labels have trials without a finite score, which no difference holds."""
+    """Report which labels have trials without a finite score. Differences leave these trials out."""
     found = [
         f"{label} (in {int((~np.isfinite(values)).sum())} of {count(len(values), 'trial')})"
         for label, values in scores.items()
@@ -102,12 +104,13 @@ def left_out(scores: Mapping[str, np.ndarray], name: str) -> list[str]:
     if not found:
         return []
     return [
-        f"There is no finite {name} for {listed(found)}: differences leave these trials out, and make it look better."
+        f"There is no finite {name} for {listed(found)}. Differences leave these trials out, so that the setting looks "
+        "better than it is."
     ]
 
 
 def unequal_losses(reference: str, losses: Mapping[str, tuple[np.ndarray, np.ndarray]], advice: str = "") -> list[str]:
-    """Say whose mean training loss is far from the reference's, over paired trials."""
+    """Report which labels have a mean training loss far from that of the reference, over paired trials."""
     unequal, of_reference = [], math.nan
     for label, (one, other) in losses.items():
         finite = np.isfinite(one) & np.isfinite(other)
@@ -120,12 +123,12 @@ def unequal_losses(reference: str, losses: Mapping[str, tuple[np.ndarray, np.nda
         return []
     return [
         f"The training losses of {reference} ({of_reference:.1e}) and of {listed(unequal)} differ by more than a "
-        f"factor of {LOSS_RATIO:g}: part of any difference may be that one is trained further{advice}."
+        f"factor of {LOSS_RATIO:g}. Part of any difference may come from longer training{advice}."
     ]
 
 
 def unequal_groups(losses: Sequence[np.ndarray], *, target: bool) -> list[str]:
-    """Say so where the mean training losses of groups of minima are far apart.
+    """Report that the mean training losses of groups of minima are far apart.
 
     Parameters
     ----------
@@ -137,38 +140,41 @@ def unequal_groups(losses: Sequence[np.ndarray], *, target: bool) -> list[str]:
     means = [values.mean() for values in losses if len(values)]
     if not means or max(means) <= LOSS_RATIO * min(means):
         return []
-    advice = "" if target else "; target_loss brings them nearer"
+    advice = "" if target else "; target_loss makes the losses more equal"
     return [
-        f"Mean training losses of the groups lie between {min(means):.1e} and {max(means):.1e}: part of any "
-        f"difference between groups may be that one is trained further{advice}."
+        f"The mean training losses of the groups lie between {min(means):.1e} and {max(means):.1e}. Part of any "
+        f"difference between groups may come from longer training{advice}."
     ]
 
 
 def rates_at_the_edge(rates: Mapping[str, float], tried: Sequence[float]) -> list[str]:
-    """Say which batch sizes have the smallest or the largest of the learning rates that were tried."""
+    """Report which batch sizes have the smallest or the largest of the learning rates that were tried."""
     edge = [
         f"{label} ({rate:g})" for label, rate in rates.items() if len(tried) > 1 and rate in (min(tried), max(tried))
     ]
     if not edge:
         return []
-    return [f"The rate of batches of {', '.join(edge)} is at the edge of learning_rates: try further ones."]
+    return [
+        f"For these batch sizes the best learning rate is at the edge of learning_rates: {', '.join(edge)}. Try "
+        "learning rates beyond the edge."
+    ]
 
 
 def no_interval(estimates: Mapping[str, Estimate]) -> list[str]:
-    """Say which differences have no interval, and why."""
+    """Report which differences have no interval, and why."""
     few = [label for label, e in estimates.items() if not e.has_interval and e.n < 2]
     equal = [label for label, e in estimates.items() if not e.has_interval and e.n >= 2]
-    found = [f"There is no interval for {listed(few)}: it needs at least 2 paired trials."] if few else []
+    found = [f"There is no interval for {listed(few)}: an interval needs at least 2 paired trials."] if few else []
     if equal:
         found.append(
-            f"There is no interval for {listed(equal)}: all trials gave the same result, and identical trials say "
-            "nothing about other seeds."
+            f"There is no interval for {listed(equal)}: all trials gave the same result, which says nothing about "
+            "other seeds."
         )
     return found
 
 
 def undecided(reference: str, estimates: Mapping[str, Estimate], what: str = "accuracy") -> list[str]:
-    """Say which intervals contain 0."""
+    """Report which intervals contain 0."""
     found = [label for label, e in estimates.items() if e.has_interval and not e.excludes(0)]
     if not found:
         return []
@@ -179,31 +185,31 @@ def undecided(reference: str, estimates: Mapping[str, Estimate], what: str = "ac
 
 
 def better(reference: str, estimates: Mapping[str, Estimate], what: str = "accuracy") -> list[str]:
-    """Say which labels are shown to be better than the reference."""
+    """Report which labels are shown to be better than the reference."""
     found = [label for label, e in estimates.items() if e.high < 0]
-    return [f"Better than {reference} here in {what}: {listed(found)}."] if found else []
+    return [f"These are better than {reference} in {what}: {listed(found)}."] if found else []
 
 
 def seeds_only(estimates: Mapping[str, Estimate]) -> list[str]:
-    """Say which intervals of a score do not cover new samples."""
+    """Report which intervals of a score do not cover new samples."""
     found = [label for label, e in estimates.items() if e.has_interval and e.covers == NEW_SEEDS]
     if not found:
         return []
     return [
-        f"The interval for {listed(found)} is for new seeds alone: on other samples the difference may lie outside of "
-        "it more often."
+        f"The interval for {listed(found)} covers new seeds but not new samples: on other samples the difference may "
+        "lie outside the interval more often."
     ]
 
 
 def several_intervals(n: int) -> list[str]:
-    """Say that many intervals are not right together."""
+    """Report that several intervals do not all hold together at their level."""
     if n < 2:
         return []
-    return [f"Each of the {n} intervals is right in 95 % of cases by itself: of many, some may miss the truth."]
+    return [f"Each of the {n} intervals holds by itself in 95 % of cases. Of many, some may miss the true value."]
 
 
 def flatter(records: Records) -> list[str]:
-    """Say whose sharpness is below the reference's, for the papers find the opposite for the large batch."""
+    """Report whose sharpness is below that of the reference. The papers find the opposite for the large batch."""
     if not records.settings["epsilon"]:
         return []
     reference, key = records.settings["reference"], next(iter(records.sharpness_names()))
@@ -215,33 +221,33 @@ def flatter(records: Records) -> list[str]:
     if not found:
         return []
     return [
-        f"Not sharper than {reference} here: {listed(found)}. Sharpness also falls as the training loss does: read it "
-        "beside the losses."
+        f"These are not sharper than {reference}: {listed(found)}. Sharpness also falls with the training loss, so "
+        "compare it together with the training losses."
     ]
 
 
 def far_from_a_minimum(losses: Mapping[str, float], n_classes: int) -> list[str]:
-    """Say which models have training losses that are not far below that of guessing."""
+    """Report which models have training losses that are not far below the loss of guessing."""
     found = [label for label, loss in losses.items() if loss > FAR_FROM_A_MINIMUM * math.log(n_classes)]
     if not found:
         return []
     return [
-        f"Far from a minimum of the training loss: {listed(found)}. There the sharpness of Keskar et al. means little: "
-        "it compares minima."
+        f"These are far from a minimum of the training loss: {listed(found)}. The sharpness of Keskar et al. compares "
+        "minima, and means little there."
     ]
 
 
 def majority_class(accuracies: Mapping[str, float], labels: np.ndarray, part: str = "test") -> list[str]:
-    """Say so where no model is more accurate than always saying the largest class, by more than two standard errors.
+    """Report that no model is more accurate than the largest class, by more than two standard errors.
 
     Parameters
     ----------
     accuracies : dict of str to float
         Mean accuracy of each label, as a fraction.
     labels : ndarray of shape (n_samples,)
-        Of the samples that it was measured on.
+        Labels of the samples that accuracy was measured on.
     part : str, default="test"
-        What these samples are called.
+        Name of these samples in the sentence.
     """
     classes, counts = np.unique(labels, return_counts=True)
     share = counts.max() / counts.sum()
@@ -250,16 +256,16 @@ def majority_class(accuracies: Mapping[str, float], labels: np.ndarray, part: st
     if not known or max(known) > share + 2 * error:
         return []
     return [
-        f"No model is more accurate on the {part} samples than always saying {classes[counts.argmax()]!s}, which is "
-        f"right in {100 * share:.1f} % of them, by more than the sampling error: accuracy says nothing here. Try "
-        "scoring='average_precision' or scoring='balanced_accuracy'."
+        f"Always predicting {classes[counts.argmax()]!s}, the largest class, is right for {100 * share:.1f} % of the "
+        f"{part} samples. No model is more accurate than that by more than the sampling error, so accuracy says "
+        "nothing here. Try scoring='average_precision' or scoring='balanced_accuracy'."
     ]
 
 
 def majority(records: Records, *others: Mapping[str, float]) -> list[str]:
-    """Return `majority_class` of the test samples, where accuracy is among the scores asked for.
+    """Return `majority_class` for the test samples if accuracy is among the scores.
 
-    ``others`` are accuracies of further models than those of the records.
+    ``others`` are the accuracies of models that are not in the records.
     """
     if "test" not in records.targets or all(score.name != ACCURACY for score in records.scores):
         return []
@@ -271,39 +277,39 @@ def majority(records: Records, *others: Mapping[str, float]) -> list[str]:
 
 
 def training_function(records: Records) -> list[str]:
-    """Say what cannot be checked of a training function, and whether its trials differ at all."""
+    """Report what cannot be checked about a training function, and whether its trials differ at all."""
     name = records.settings.get("training_function")
     if name is None:
         return []
     found = [
-        f"Whether trials are paired cannot be checked: all trainings of a trial have the same random_state, and {name} "
-        "must draw initial weights and order of samples from it alone. Intervals cover what it draws so, and not what "
-        "is the same in every trial.",
-        "Nor can it be checked that the validation samples are not among those trained on, and that nothing was chosen "
-        "by test samples.",
+        f"sklgap cannot check that the trials are paired. All trainings of a trial have the same random_state, and "
+        f"{name} must draw the initial weights and the order of the samples from it alone. Intervals cover what {name} "
+        "draws from random_state, and not what is the same in every trial.",
+        "sklgap cannot check either that the validation samples are not among the training samples, and that nothing "
+        "was chosen by test samples.",
     ]
     n_valid = records.settings["n_valid"]
     if n_valid is None:
         found.append(
-            f"{name} does not say which validation samples are right: with 'correct' in what it returns, intervals "
-            "would cover new samples too."
+            f"{name} does not return which validation samples are predicted correctly. If it returned 'correct', "
+            "intervals would cover new samples too."
         )
     else:
         found.append(
-            f"'correct' must be of the same samples in the same order in every trial: only their number, {n_valid:,}, "
-            "is checked."
+            f"'correct' must describe the same samples in the same order in every trial; sklgap checks only their "
+            f"number, {n_valid:,}."
         )
     different = [_different_trials(records, label) for label in records.done if len(records.values(label, "trial")) > 1]
     if different and max(different) == 1:
         found.append(
-            f"All trials at one batch size gave exactly the same score: {name} seems not to use random_state, and "
-            "nothing is known of other seeds."
+            f"All trials of a batch size gave exactly the same score. {name} seems not to use random_state, so that "
+            "nothing is known about other seeds."
         )
     return found
 
 
 def _different_trials(records: Records, label: str) -> int:
-    """Return how many trials of a label differ in the score, or in the samples that are right."""
+    """Return how many trials of a label differ in the score, or in the samples that are predicted correctly."""
     name = f"valid_{records.scores[0].name}"
     found = set()
     for trial in records.values(label, "trial").astype(int):
@@ -314,22 +320,22 @@ def _different_trials(records: Records, label: str) -> int:
 
 
 def unseen_failures(n_trials: int) -> list[str]:
-    """Say which rate of failing trials so many trials without a failure leave possible."""
+    """Report which rate of failures remains possible after this many trials without a failure."""
     if not n_trials:
         return []
     rate = unseen_failure_rate(n_trials)
     return [
-        f"A batch size that fails in up to {100 * rate:.0f} % of seeds would show no failure in "
-        f"{count(n_trials, 'trial')} with a chance of {100 * (1 - CONFIDENCE):.0f} % or more."
+        f"A batch size that fails for up to {100 * rate:.0f} % of all seeds has a chance of "
+        f"{100 * (1 - CONFIDENCE):.0f} % or more to show no failure in {count(n_trials, 'trial')}."
     ]
 
 
 def resolution(n_valid: int, score: Score) -> list[str]:
-    """Say which margin of a safe batch size so few validation samples can show, where they cannot show the default."""
+    """Report the smallest margin that the validation samples can show, if they are too few for the default margin."""
     if not score.is_fraction or n_valid >= needed_rows(DEFAULT_MARGIN):
         return []
     return [
         f"{n_valid:,} validation samples can show that a batch size is safe for a margin of at least "
         f"{round_up(smallest_margin(n_valid)):g} ({LEAST_ROWS_OF_A_MARGIN} samples). The default margin of "
-        f"{DEFAULT_MARGIN:g} needs a hold-out of {needed_rows(DEFAULT_MARGIN):,}."
+        f"{DEFAULT_MARGIN:g} needs a hold-out of {needed_rows(DEFAULT_MARGIN):,} samples."
     ]

@@ -1,4 +1,4 @@
-"""Several settings of one estimator, trained from the same starting points and judged on the same data."""
+"""Several settings of one estimator, trained from the same starting points and scored on the same data."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -17,7 +17,7 @@ from sklgap.experiments._trials import Outcome, run_trials
 
 
 class PairedTrials(NamedTuple):
-    """What `Records` is made from: its arguments beside the labels."""
+    """The arguments of `Records`, except the labels."""
 
     outcomes: list[Outcome]
     settings: dict[str, Any]
@@ -40,16 +40,16 @@ def run_paired_trials(
     keep_estimators: bool = True,
     measures: Mapping[str, Callable[..., Any]] | None = None,
 ) -> PairedTrials:
-    """Check what is asked for, say what it will cost, and run it; KeyboardInterrupt where nothing had finished.
+    """Check the arguments, print the expected cost, and run the trials; raise KeyboardInterrupt if nothing finished.
 
     Parameters
     ----------
     estimator : estimator
-        Cloned for every fit.
+        Estimator that is cloned for every fit.
     arms : dict of str to dict
-        The parameters of the classifier in each setting, by its label. In a trial all start from one seed.
+        Parameters of the classifier for each setting, by label. In a trial, all settings start from the same seed.
     data : tuple
-        X, y, X_test and y_test, checked.
+        Checked X, y, X_test and y_test.
     measurement : Measurement
         What is measured on every model.
     n_trials, random_state, n_jobs, memory, verbose
@@ -57,11 +57,11 @@ def run_paired_trials(
     keep_estimators : bool, default=True
         As in `run_trials`.
     measures : dict of str to callable, default=None
-        Further measures of flatness, by the names that they have in the records.
+        Further measures of flatness, by their names in the records.
     """
     X, y, X_test, y_test = data
     check_keepable(memory, random_state)
-    for parameters in arms.values():  # what is wrong is found before hours of training
+    for parameters in arms.values():  # errors are found before hours of training
         check_candidate(estimator, parameters, len(y))
     rng = check_random_state(random_state)
     seeds = draw_seeds(n_trials, rng)
@@ -81,7 +81,7 @@ def run_paired_trials(
         settings["cost"] = asdict(cost)
         print(cost)
         if measuring.measures:
-            print(f"  What the measures cost is not known before: {', '.join(measuring.measures)}.")
+            print(f"  The cost of these measures is not known beforehand: {', '.join(measuring.measures)}.")
     trials = [
         Trial(label, dict(parameters), trial, seed)
         for trial, seed in enumerate(seeds)

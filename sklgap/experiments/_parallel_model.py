@@ -1,4 +1,4 @@
-"""``parallel_model``: when many processors make the large batch the faster one (Keskar et al. 2017, Appendix C)."""
+"""``parallel_model``: when many processors make the large batch faster (Keskar et al. 2017, Appendix C)."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,9 @@ Efficiency = Callable[[float, np.ndarray], Any]
 
 
 def parallel_model(batch_sizes: Any, n_updates: Any, *, reference: int | None = None) -> "ParallelModel":
-    r"""Say which parallel efficiency a batch size needs in order to train in less time than a smaller one.
+    r"""Compute the parallel efficiency that a batch size needs to train in less time than a smaller one.
 
-    On P processors with parallel efficiency e(P), I updates with batches of B samples take a time
+    On P processors with parallel efficiency e(P), I updates with batches of B samples take the time
 
     .. math:: T \propto \frac{I B}{P \, e(P)} , \qquad\text{so that LB wins where}\qquad
         \frac{I_{LB} B_{LB}}{I_{SB} B_{SB}} < \frac{e_{LB}(P)}{e_{SB}(P)}
@@ -25,33 +25,34 @@ def parallel_model(batch_sizes: Any, n_updates: Any, *, reference: int | None = 
     Parameters
     ----------
     batch_sizes : array-like of shape (n_sizes,)
-        Rows of a batch, at least two sizes.
+        Batch sizes in samples, at least two.
     n_updates : array-like of shape (n_sizes,) or (n_sizes, n_trials)
-        Updates that each took to the same end: a test accuracy, a loss. Trials are averaged; NaN: not reached. A size
-        that was not there in every trial has no answer.
+        Updates that each batch size took to the same goal, such as a test accuracy or a loss. Trials are averaged. NaN
+        means that a trial did not reach the goal; a batch size with such a trial has no answer.
     reference : int, default=None
-        Position of the batch size to compare with. None: the smallest.
+        Position of the batch size to compare with. None means the smallest batch size.
 
     Returns
     -------
     ParallelModel
-        Prints as a table; ``speed_up(efficiency, n_processors)`` says what an efficiency wins.
+        The model. ``print`` shows it as a table, and ``speed_up(efficiency, n_processors)`` returns the speed-up for an
+        assumed efficiency.
 
     Raises
     ------
     ValueError
-        For sizes or updates that are not positive or do not belong together, or a reference that is not one of them
-        or has not got there.
+        If batch sizes or updates are not positive or have shapes that do not match, or if the reference is not one of
+        the batch sizes or did not reach the goal.
 
     See Also
     --------
-    time_to_accuracy : Updates, epochs and seconds to a test accuracy, from real trainings.
-    steps_to_loss : Updates to a training loss, for many batch sizes.
+    time_to_accuracy : Reads updates, epochs and seconds to a test accuracy from trainings.
+    steps_to_loss : Counts updates to a training loss for many batch sizes.
 
     Notes
     -----
-    I B counts samples: the efficiency needed is the ratio of epochs. A large batch that needs twice the epochs of a
-    small one wins where it is run more than twice as efficiently.
+    I B is a number of samples, so that the needed efficiency is the ratio of epochs. A large batch that needs twice the
+    epochs of a small one is faster if it runs more than twice as efficiently.
 
     References
     ----------
@@ -59,7 +60,7 @@ def parallel_model(batch_sizes: Any, n_updates: Any, *, reference: int | None = 
 
     Examples
     --------
-    A small batch of 256 that takes 10,000 updates, and a large one of 4,096 that takes 1,250: twice the epochs.
+    A small batch of 256 takes 10,000 updates, and a large batch of 4,096 takes 1,250, which is twice the epochs.
 
     >>> from sklgap.experiments import parallel_model
     >>> model = parallel_model([256, 4096], [10_000, 1_250])
@@ -88,32 +89,33 @@ def parallel_model(batch_sizes: Any, n_updates: Any, *, reference: int | None = 
         reference = int(sizes.argmin())
     if not is_integer(reference, 0) or reference >= len(sizes) or np.isnan(updates[reference]):
         raise ValueError(
-            f"reference must be the position of a batch size that got there, below {len(sizes)}; got {reference!r}."
+            f"reference must be the position, below {len(sizes)}, of a batch size that reached the goal; got "
+            f"{reference!r}."
         )
     return ParallelModel(sizes, by_trial, int(reference))
 
 
 class ParallelModel(Result):
-    """The idealised parallel model of Keskar et al., Appendix C; ``print`` it.
+    """The idealised parallel model of Keskar et al., Appendix C; ``print`` shows it.
 
     Attributes
     ----------
     batch_sizes : ndarray of shape (n_sizes,)
-        Rows of a batch.
+        Batch sizes in samples.
     n_updates : ndarray of shape (n_sizes,)
-        Updates of a training; NaN where a trial did not get where it should.
+        Mean number of updates; NaN if a trial did not reach the goal.
     reference : int
         Position of the batch size that the others are compared with.
     efficiency_needed : ndarray of shape (n_sizes,)
-        I B / (I_ref B_ref): a batch size wins where its parallel efficiency is more than this many times the
-        reference's.
+        I B / (I_ref B_ref). A batch size is faster if its parallel efficiency, divided by that of the reference,
+        exceeds this number.
     reference_efficiency_limit : ndarray of shape (n_sizes,)
-        Parallel efficiency of the reference, as a fraction, from which on a batch size cannot win, however efficient
-        it is; 1 where it can always.
+        Parallel efficiency of the reference, as a fraction, from which on a batch size cannot be faster, however
+        efficient it is; 1 if it always can.
     records : list of dict
         One per batch size.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     def __init__(self, batch_sizes: np.ndarray, updates_by_trial: np.ndarray, reference: int) -> None:
@@ -138,20 +140,20 @@ class ParallelModel(Result):
         super().__init__(records, {"reference": float(batch_sizes[reference]), "n_trials": updates_by_trial.shape[1]})
 
     def speed_up(self, efficiency: float | Efficiency, n_processors: Any = 1) -> np.ndarray:
-        """Return how many times as fast as the reference each batch size is, on so many processors.
+        """Return the speed of each batch size divided by that of the reference, on this number of processors.
 
         Parameters
         ----------
         efficiency : callable or float
-            (batch size, array of processors) -> parallel efficiency in (0, 1]. A number stands for
+            Function (batch size, array of processors) -> parallel efficiency in (0, 1]. A number stands for
             `overhead_efficiency` with this overhead in samples.
         n_processors : int or array-like of shape (n,), default=1
-            Processors, the same for all batch sizes.
+            Number of processors, the same for all batch sizes.
 
         Returns
         -------
         ndarray of shape (n_sizes,) or (n_sizes, n)
-            Above 1: the batch size wins.
+            The speed-up; above 1, the batch size is faster.
         """
         curve = overhead_efficiency(efficiency) if not callable(efficiency) else efficiency
         processors = np.asarray(n_processors, dtype=float)
@@ -167,32 +169,34 @@ class ParallelModel(Result):
                 f"efficiency must be a function of a batch size and an array of processors, but it failed: {error}"
             ) from error
         if not ((efficiencies > 0) & (efficiencies <= 1)).all():
-            raise ValueError("efficiency must return numbers in (0, 1]; it returned others.")
+            raise ValueError("efficiency must return numbers in (0, 1]; it returned other values.")
         needed = self.efficiency_needed.reshape(-1, *[1] * processors.ndim)
         return efficiencies / efficiencies[self.reference] / needed
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         n_trials = self.settings["n_trials"]
         missed = [
             f"{r['batch_size']:,.0f} ({n_trials - r['n_reached']} of {n_trials})"
             for r in self.records
             if r["n_reached"] < n_trials
         ]
-        found = [f"These batch sizes did not always get there, and have no answer: {listed(missed)}."] if missed else []
+        found = []
+        if missed:
+            found.append(f"These batch sizes missed the goal in some trials, and have no answer: {listed(missed)}.")
         if n_trials == 1:
-            found.append("One number of updates each: the efficiencies needed have no spread to judge a difference by.")
+            found.append("There is one trial for each batch size, so the spread of the efficiencies is not known.")
         return found
 
     def _verdict(self) -> list[str]:
         others = [r for r in self.records if not r["is_reference"] and np.isfinite(r["efficiency_needed"])]
         if not others:
-            return ["No other batch size got there in every trial."]
+            return ["No other batch size reached the goal in every trial."]
         size, needed = min(((r["batch_size"], r["efficiency_needed"]) for r in others), key=lambda pair: pair[1])
-        least = "" if len(others) == 1 else ", the least of all"
+        least = "" if len(others) == 1 else ", the smallest factor of all batch sizes"
         return [
-            f"Batches of {size:,.0f} take less time than batches of {self.settings['reference']:,.0f} where their "
+            f"Batches of {size:,.0f} take less time than batches of {self.settings['reference']:,.0f} if their "
             f"parallel efficiency is more than {needed:.3g} times as high{least}."
         ]
 
@@ -200,24 +204,25 @@ class ParallelModel(Result):
         return ["time is proportional to updates * batch size / (processors * efficiency)"]
 
     def _table(self) -> list[list[str]]:
-        rows = [["batch size", "updates", "efficiency needed", "cannot win from"]]
+        rows = [["batch size", "updates", "efficiency needed", "not faster from"]]
         for i, record in enumerate(self.records):
             limit = record["reference_efficiency_limit"]
             updates = mean_std(self._by_trial[i], ",.0f")
             if record["is_reference"]:
                 cells = [updates, "1", "(reference)"]
             elif record["n_reached"] < record["n_trials"]:
-                cells = ["-", "-", "not always there" if record["n_reached"] else "never there"]
+                cells = ["-", "-", "goal missed in some trials" if record["n_reached"] else "goal never reached"]
             else:
-                last = "(can always)" if limit >= 1 else f"{100 * limit:.0f} %"
+                last = "(can be faster)" if limit >= 1 else f"{100 * limit:.0f} %"
                 cells = [updates, f"{record['efficiency_needed']:.3g}", last]
             rows.append([f"{record['batch_size']:,.0f}", *cells])
         return rows
 
     def _reading(self) -> list[str]:
         return [
-            "efficiency needed: over that of the reference, on as many processors; above it a size takes less time",
-            "cannot win from: efficiency of the reference from which on a batch size cannot take less time",
+            "efficiency needed: efficiency divided by that of the reference, on equally many processors, above which a "
+            "batch size takes less time",
+            "not faster from: efficiency of the reference from which on a batch size cannot take less time",
         ]
 
     def _statistics(self) -> dict[str, Any]:
@@ -231,20 +236,21 @@ class ParallelModel(Result):
 
 
 def overhead_efficiency(overhead: float) -> Efficiency:
-    """Return the parallel efficiency of updates that cost a fixed time besides their rows.
+    """Return the parallel efficiency of updates with a fixed overhead.
 
-    An update of B rows on P processors takes max(1, B / P) + ``overhead`` times the time of a row; its efficiency is
-    B / P over that. Not in the paper, which assumes nothing about e(P).
+    An update of B samples on P processors takes max(1, B / P) + ``overhead`` times the time of one sample. Its
+    efficiency is B / P divided by this number. This model is not in the paper, which makes no assumption about e(P).
 
     Parameters
     ----------
     overhead : float
-        Time of an update that processors do not share (communication, the step itself), in rows of one processor.
+        Time of an update that processors cannot share (communication, the step itself), in units of the time of one
+        sample on one processor.
 
     Returns
     -------
     callable
-        (batch size, array of processors) -> efficiency.
+        Function (batch size, array of processors) -> efficiency.
 
     Examples
     --------
@@ -254,7 +260,7 @@ def overhead_efficiency(overhead: float) -> Efficiency:
     [0.5, 0.9]
     """
     if not is_number(overhead) or overhead < 0:
-        raise ValueError(f"efficiency must be a callable, or an overhead in rows of at least 0; got {overhead!r}.")
+        raise ValueError(f"efficiency must be a callable, or an overhead in samples of at least 0; got {overhead!r}.")
 
     def efficiency(batch_size: float, n_processors: np.ndarray) -> Any:
         rows = batch_size / np.asarray(n_processors, dtype=float)

@@ -1,4 +1,4 @@
-"""What is trained and what is measured: the words that all experiments share."""
+"""What is trained and what is measured: the classes that all experiments share."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ from sklgap.objective._estimators import final_estimator, parameter_prefix
 
 @dataclass(frozen=True)
 class Trial:
-    """One fit to make: ``parameters`` of the classifier beside its ``random_state``, which is ``seed``."""
+    """One fit to run: the ``parameters`` of the classifier, and the ``seed`` that is its ``random_state``."""
 
     label: str
     parameters: dict[str, Any]
@@ -38,36 +38,38 @@ class Trial:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What an experiment measures of every model, equal for all that it compares.
+    """What an experiment measures on every model that it compares.
 
-    Every experiment takes these parameters by their names, or all of them at once as ``measurement=Measurement(...)``.
+    Every experiment takes these parameters by their names, or all of them in one object as
+    ``measurement=Measurement(...)``.
 
     Parameters
     ----------
     epsilon : float or sequence of float, default=(1e-3,)
-        Box sizes of the sharpness (1e-3 and 5e-4: Keskar et al., Metric 2.1). An empty sequence measures none.
+        Sizes of the box around the weights in which sharpness is measured (1e-3 and 5e-4 in Keskar et al., Metric 2.1).
+        With an empty sequence, sharpness is not measured.
     subspace_dims : sequence of int or None, default=(None,)
-        Dimensions in which sharpness is measured; None is the full space. Keskar et al. have ``(None, 100)``. In trial
-        i all models are measured in the same random subspace.
+        Numbers of dimensions in which sharpness is measured; None is the full space. Keskar et al. use ``(None, 100)``.
+        In trial i, all models are measured in the same random subspace.
     batch_norm : {"batch", "population", "running"}, default="batch"
-        The batch-norm policy of losses, accuracies and sharpness; see `sklgap.objective.Objective`. Other scores see
-        ``predict``, which uses population statistics.
+        The batch-norm policy of losses, accuracies and sharpness; see `sklgap.objective.Objective`. Other scores use
+        the outputs of ``predict``, which uses population statistics.
     max_samples : int, float or None, default=10_000
         Training samples that sharpness is measured on, the same in all trials: their number, or a fraction in (0, 1].
-        None: all.
+        None means all training samples.
     solver : {"auto", "lbfgsb", "lbfgsb-scaled", "power"}, default="auto"
-        How sharpness is maximised; see `sklgap.inspection.sharpness`.
+        Method that maximises the loss in the box; see `sklgap.inspection.sharpness`.
     scoring : str, callable, sequence of str, dict or None, default=None
-        What models are judged by: the name of one of scikit-learn's scorers, a scorer ``scorer(estimator, X, y)``,
-        several names, or a dict of your names to either. The first one is what regimes are compared by. None or
-        "accuracy": accuracy under ``batch_norm``, which is recorded in any case.
+        The scores of a model: the name of one of scikit-learn's scorers, a scorer ``scorer(estimator, X, y)``, several
+        names, or a dict from your names to either. Comparisons use the first one. None and "accuracy" mean accuracy
+        under ``batch_norm``, which is always recorded.
 
     Notes
     -----
-    A difference of accuracies, or of another score that is a mean over samples, has an interval for new seeds and new
-    test samples. For a score that is not such a mean (average precision, F1) the same samples are drawn with
-    replacement in all trials. A scorer that reads more of a model than its outputs has an interval for new seeds alone.
-    Every interval says what it covers.
+    A difference in accuracy, or in another score that is a mean over samples, has an interval for new seeds and new
+    test samples. For a score that is not such a mean (average precision, F1), the interval comes from resamples of the
+    test samples, which are the same in all trials. If a scorer reads more of a model than its outputs, the interval
+    covers new seeds alone. Every interval says what it covers.
 
     Examples
     --------
@@ -87,14 +89,14 @@ class Measurement:
         self.settle(2, np.random.RandomState(0))
 
     def settle(self, n_samples: int, rng: np.random.RandomState) -> "Measuring":
-        """Return what is measured, on samples that are drawn here; an error for a value that is not allowed."""
+        """Return the checked measurement, with its drawn samples; raise an error for a value that is not allowed."""
         check_batch_norm(self.batch_norm)
         if not is_one_of(self.solver, SOLVERS):
             raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}; got {shown(self.solver)}.")
         empty = is_flat(self.epsilon) and not len(np.atleast_1d(self.epsilon))
         epsilons = () if empty else tuple(check_epsilons(self.epsilon))
         if len(set(epsilons)) < len(epsilons):
-            raise ValueError(f"epsilon must not name a size twice; got {shown(self.epsilon)}.")
+            raise ValueError(f"epsilon must not have the same box size twice; got {shown(self.epsilon)}.")
         check_max_samples(self.max_samples)
         dims = _check_dims(self.subspace_dims)
         rows = drawn_samples(n_samples, self.max_samples, rng)
@@ -110,8 +112,8 @@ MEASUREMENT_NAMES = tuple(f.name for f in fields(Measurement))
 class Measuring:
     """A `Measurement` whose values are checked.
 
-    ``rows`` are the training samples that sharpness is measured on, and ``measures`` are further measures of flatness,
-    by the names that they have in the records.
+    ``rows`` are the positions of the training samples that sharpness is measured on. ``measures`` are further measures
+    of flatness, by their names in the records.
     """
 
     epsilons: tuple[float, ...]
@@ -123,7 +125,7 @@ class Measuring:
     measures: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
-        """Return what a report says about the measurements."""
+        """Return the settings of the measurements for a report."""
         return {
             "epsilon": list(self.epsilons),
             "subspace_dims": list(self.subspace_dims),
@@ -134,23 +136,24 @@ class Measuring:
         }
 
     def sharpness_keys(self) -> list[str]:
-        """Return the names of the sharpnesses in a record."""
+        """Return the names of all sharpnesses in a record."""
         return [sharpness_key(epsilon, dim) for dim in self.subspace_dims for epsilon in self.epsilons]
 
     def flatness_keys(self) -> list[str]:
-        """Return the names of all that is measured around the weights: the sharpnesses and the further measures."""
+        """Return the names of all measures of flatness: the sharpnesses and the further measures."""
         return [*self.sharpness_keys(), *self.measures]
 
 
 def given_measurement(experiment: Callable[..., Any], given: Mapping[str, Any]) -> Measurement:
-    """Return the measurement of a call of an experiment: ``measurement``, or what its own parameters say.
+    """Return the measurement of a call of an experiment, from ``measurement`` or from its separate parameters.
 
     Parameters
     ----------
     experiment : callable
         The public function.
     given : mapping
-        Its arguments by name: ``locals()`` in its first lines. It may lack some of the parameters of `Measurement`.
+        Its arguments by name, which are ``locals()`` in its first lines. Some parameters of `Measurement` may be
+        missing.
     """
     parameters = inspect.signature(experiment).parameters
     names = [name for name in MEASUREMENT_NAMES if name in parameters]
@@ -161,12 +164,14 @@ def given_measurement(experiment: Callable[..., Any], given: Mapping[str, Any]) 
         raise WrongArgument(f"measurement must be None or a Measurement; got {shown(whole)}.")
     beside = given_beside(experiment, given, names)
     if beside:
-        raise WrongArgument(f"measurement must be None beside {', '.join(beside)}: it says all that is measured.")
+        raise WrongArgument(
+            f"measurement must be None if {', '.join(beside)} is given, because it holds all of these parameters."
+        )
     return whole
 
 
 def given_beside(experiment: Callable[..., Any], given: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Return which of these parameters of a call of an experiment are not what they are by default."""
+    """Return which of these parameters of a call of an experiment differ from their defaults."""
     defaults = {name: inspect.signature(experiment).parameters[name].default for name in names}
     return [
         name
@@ -188,7 +193,7 @@ def draw_seeds(n_trials: Any, random_state: int | np.random.RandomState | None) 
 
 
 def draw_different_seeds(n: int, rng: np.random.RandomState) -> list[int]:
-    """Return seeds of which no two are equal."""
+    """Return seeds that are all different."""
     seeds: dict[int, None] = {}
     while len(seeds) < n:
         seeds |= dict.fromkeys(rng.randint(2**31 - 1, size=n - len(seeds)).tolist())
@@ -196,13 +201,13 @@ def draw_different_seeds(n: int, rng: np.random.RandomState) -> list[int]:
 
 
 def with_parameters(estimator: Any, parameters: Mapping[str, Any]) -> Any:
-    """Return a clone with the parameters of its classifier set, which may be the end of a pipeline."""
+    """Return a clone in which the parameters of the classifier, which may be the end of a pipeline, are set."""
     prefix = parameter_prefix(estimator)
     return clone(estimator).set_params(**{prefix + name: value for name, value in parameters.items()})
 
 
 def as_saved(estimator: Any, parameters: Mapping[str, Any]) -> Any:
-    """Return what `with_parameters` does, without ``compile``, which is no part of the key of saved work."""
+    """Return what `with_parameters` returns, without ``compile``, which is not part of the key of saved work."""
     found = with_parameters(estimator, {**parameters, "compile": False})
     drop_nested(final_estimator(found), "compile")
     return found
@@ -227,6 +232,6 @@ def _check_dims(dims: Any) -> tuple[int | None, ...]:
     )
     if not allowed:
         raise ValueError(
-            f"subspace_dims must be a sequence of None and integers of at least 1, not empty; got {shown(dims)}."
+            f"subspace_dims must be a non-empty sequence of None and integers of at least 1; got {shown(dims)}."
         )
     return tuple(dims)

@@ -1,4 +1,4 @@
-"""``rank_measures``: which measures of flatness go with the test score, also at equal rate and batch size."""
+"""``rank_measures``: which measures of flatness are related to the test score, overall and at equal settings."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from sklgap.experiments._plot._rank_measures import MeasureRankingDisplay
 
-# The columns of a census that say how a minimum was trained, and what a reader calls them.
+# The columns of a census that hold the settings of the training, with their printed names.
 _SETTINGS = {"learning_rate": "learning rate", "regime": "batch regime", "init": "initialisation"}
 _MOST_RESAMPLES = 100_000
-# From this share of tied pairs on, a note says what they do.
+# A note reports the share of tied pairs if it exceeds this number.
 _MANY_TIES = 0.1
 
 
@@ -36,46 +36,47 @@ def rank_measures(
     n_resamples: int = 2000,
     random_state: int | np.random.RandomState | None = 0,
 ) -> "MeasureRanking":
-    r"""Ask which measure of flatness goes with generalisation, over all minima and at equal settings.
+    r"""Rank measures of flatness by their relation to generalisation, over all minima and at equal settings.
 
-    Kendall's tau of each measure with the test error: +1 where of any two minima the flatter one generalises better, -1
-    where it generalises worse. Over all minima tau may only say that one learning rate is better than another, so that
-    it is also taken over pairs that differ in one setting alone (the granulated tau of Jiang et al., 2020), and over
-    pairs that differ in the seed alone.
+    The relation is Kendall's tau of each measure with the test error. It is +1 if the flatter one of any two minima
+    generalises better, and -1 if it generalises worse. Over all minima, tau may only show that one learning rate is
+    better than another. It is therefore also computed over pairs that differ in one setting alone (the granulated tau
+    of Jiang et al., 2020), and over pairs that differ in the seed alone.
 
     Parameters
     ----------
     census : MinimaCensus, pandas DataFrame, or sequence of dict
-        What `minima_census` returned. Or records of your own models, one per model: numbers by the names of the
-        measures, ``trial`` (a number or a name that the models of one seed share), the scores, the hyper-parameters.
+        The result of `minima_census`. Or records of your own models, one per model: the measures as numbers, ``trial``
+        (a number or a name that the models of one seed share), the scores and the hyper-parameters.
     measures : sequence of str, default=None
-        Columns of the records, of which a larger value means a sharper minimum; any number of the records may be
-        ranked, such as ``"train_loss"`` or ``"weight_distance"``. None: the sharpness and all measures of the census.
+        Columns of the records in which a larger value means a sharper minimum. Any numbers in the records can be
+        ranked, such as ``"train_loss"`` or ``"weight_distance"``. None means the sharpness and all measures of the
+        census.
     target : {"test", "gap"}, default="test"
-        What a measure should predict: ``"test"`` is the test score (the smaller it is, the worse), ``"gap"`` the
-        train-test gap (the score of the training data minus that of the test data).
+        The quantity that a measure should predict: ``"test"`` is the test score (smaller is worse), and ``"gap"`` the
+        train-test gap (training score minus test score; larger is worse).
     score : str, default=None
-        The name of the score: the records have it as ``test_<score>`` and ``train_<score>``. A larger value must be the
-        better one. None: the first score of the census, or ``"accuracy"``.
+        Name of the score, which the records have as ``test_<score>`` and ``train_<score>``. Larger must be better. None
+        means the first score of the census, or ``"accuracy"``.
     hyperparameters : sequence of str, default=None
-        The columns of the settings, such as ``["batch_size", "learning_rate"]``. None: ``learning_rate``, ``regime``
-        and ``init``, where the records have them.
+        The columns of the settings, such as ``["batch_size", "learning_rate"]``. None means those of ``learning_rate``,
+        ``regime`` and ``init`` that the records have.
     n_resamples : int, default=2000
-        Resamples of the trials for the intervals.
+        Number of resamples of the trials for the intervals, from 20 to 100,000.
     random_state : int, RandomState or None, default=0
-        Draws the resamples.
+        Source of the random numbers for the resamples.
 
     Returns
     -------
     MeasureRanking
-        Prints as a table; ``plot()`` draws it.
+        The ranking; ``print`` shows it as a table, and ``plot()`` draws it.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, or a column that the records do not have.
+        If a parameter is outside its allowed values, or if the records lack a column.
     TypeError
-        For something else than a census, a DataFrame or a list of dicts.
+        If ``census`` is not a census, a DataFrame or a sequence of dicts.
 
     See Also
     --------
@@ -83,23 +84,25 @@ def rank_measures(
 
     Notes
     -----
-    The plain tau and that within settings are tau-b, as ``scipy.stats.kendalltau`` has it. The granulated tau is
-    :math:`\Psi` of Jiang et al.: for each hyper-parameter the mean tau over groups of minima that are equal
-    in all others, in which a tie counts as 0; then the mean over the hyper-parameters. Minima of one group are of one
-    trial: they start from the same seed.
+    The plain tau and the tau within settings are tau-b, as in ``scipy.stats.kendalltau``. The granulated tau is
+    :math:`\Psi` of Jiang et al. For each hyper-parameter, it is the mean tau over groups of minima that are equal in
+    all other hyper-parameters, where a tie counts as 0; then the mean over the hyper-parameters is taken. All minima of
+    a group belong to one trial and start from the same seed.
 
-    Intervals come from resamples of whole trials: value ± t s, with s the standard deviation over the resamples times
-    :math:`\sqrt{J / (J - 1)}` and t Student's with J - 1 degrees of freedom, for J trials. In a simulation of nine
-    settings, with correlations between 0 and 0.7, with and without ties, such intervals held the true value in 93 to
-    99.8 % of 400 repetitions for 3 to 20 trials (at 3 and 5 trials within settings they are wider than they need be),
-    and the interval between percentiles of the same resamples in 62 to 97 % (``examples/benchmarks/tau_intervals.py``).
-    A granulated tau of 1 in all J trials has the interval [2 x 0.05^(1/J) - 1, 1], which holds the mean in at least
-    95 % of cases whatever the distribution: [0.10, 1] for five trials. Other taus that all trials share have none.
+    Intervals come from resamples of whole trials: value ± t s. Here s is the standard deviation over the resamples
+    times :math:`\sqrt{J / (J - 1)}`, and t is Student's with J - 1 degrees of freedom, for J trials. A simulation had
+    nine settings, correlations between 0 and 0.7, with and without ties. These intervals contained the true value in 93
+    to 99.8 % of 400 repetitions for 3 to 20 trials (with 3 and 5 trials, those within settings are wider than
+    necessary). The interval between percentiles of the same resamples contained it in 62 to 97 %
+    (``examples/benchmarks/tau_intervals.py``). A granulated tau of 1 in all J trials has the interval [2 x 0.05^(1/J) -
+    1, 1], which contains the mean in at least 95 % of cases for any distribution; for five trials it is [0.10, 1].
+    There is no interval for other taus that are the same in all trials.
 
-    Intervals cover new seeds. They do not cover other settings, training sets or test samples: all minima are judged on
-    the same test samples.
+    Intervals cover new seeds. They do not cover other settings, training sets or test samples, because all minima are
+    scored on the same test samples.
 
-    A measure is only compared with itself: minima of unequal training loss differ in most measures for that alone.
+    Each measure is compared across minima. Minima with unequal training losses differ in most measures for that reason
+    alone.
 
     References
     ----------
@@ -132,7 +135,7 @@ def rank_measures(
     check_arguments(rank_measures, locals())
     if not is_integer(n_resamples, 20) or n_resamples > _MOST_RESAMPLES:
         raise ValueError(
-            f"n_resamples must be an integer from 20 to {_MOST_RESAMPLES}, which are all in memory; got "
+            f"n_resamples must be an integer from 20 to {_MOST_RESAMPLES}, because all resamples are in memory; got "
             f"{shown(n_resamples)}."
         )
     rng = check_random_state(random_state)
@@ -172,22 +175,22 @@ def rank_measures(
 
 @dataclass(frozen=True)
 class RankedMeasure:
-    """How a measure of flatness goes with the test error: Kendall's tau, +1 where flatter is always better.
+    """The relation of a measure of flatness to the test error: Kendall's tau, +1 if flatter is always better.
 
     Attributes
     ----------
     name : str
-        The measure.
+        Name of the measure.
     n_minima : int
-        Minima at which it and the test score are finite.
+        Number of minima with a finite measure and a finite test score.
     plain : Estimate
-        Over all pairs of minima.
+        Tau over all pairs of minima.
     granulated : Estimate
-        Over pairs of one trial that differ in one hyper-parameter alone: the mean of ``axes``.
+        Tau over pairs of one trial that differ in one hyper-parameter alone: the mean of ``axes``.
     axes : dict of str to Estimate
-        The same by hyper-parameter, of those with several values.
+        Tau over pairs that differ in this hyper-parameter alone, for each hyper-parameter with several values.
     within : Estimate
-        Over pairs of equal hyper-parameters, which differ in the seed alone: the mean over settings.
+        Tau over pairs with equal hyper-parameters, which differ in the seed alone: the mean over settings.
     """
 
     name: str
@@ -198,24 +201,24 @@ class RankedMeasure:
     within: Estimate
 
     def taus(self) -> dict[str, Estimate]:
-        """Return all of them by name; the parts of the granulated one by that of the hyper-parameter."""
+        """Return all taus by name; the parts of the granulated tau have the names of the hyper-parameters."""
         return {"plain": self.plain, "granulated": self.granulated, **self.axes, "within": self.within}
 
 
 class MeasureRanking(Result):
-    """What `rank_measures` found; ``print`` it.
+    """Result of `rank_measures`; ``print`` shows it.
 
     Attributes
     ----------
     measures : dict of str to RankedMeasure
-        By name, in the order asked for.
+        The ranked measures by name, in the given order.
     minima : list of dict
         The records of the models that were ranked.
     records : list of dict
         One per measure and kind of pairs: ``measure``, ``pairs`` ("plain", "granulated", the name of a hyper-parameter,
         or "within"), ``tau``, ``low``, ``high``, ``n_minima`` and ``n_trials``.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     def __init__(
@@ -246,32 +249,32 @@ class MeasureRanking(Result):
 
     @property
     def target_name(self) -> str:
-        """What a measure should predict, in words."""
+        """The quantity that a measure should predict, in words."""
         score = self.settings["score"]
         return f"test {score}" if self.settings["target"] == "test" else f"the train-test gap in {score}"
 
     @property
     def _conditioned(self) -> str:
-        """The pairs that the verdict is about: those of the granulated tau, where there are any."""
+        """The pairs of the verdict: those of the granulated tau, if there are any."""
         return "granulated" if any(not math.isnan(m.granulated.value) for m in self.measures.values()) else "within"
 
     def _verdict(self) -> list[str]:
-        """Return which measures go with the target at equal settings, and over all minima."""
+        """Return which measures are related to the target at equal settings, and over all minima."""
         pairs = self._conditioned
         taus = {name: getattr(measure, pairs) for name, measure in self.measures.items()}
         defined = {name: tau for name, tau in taus.items() if not math.isnan(tau.value)}
         if not defined:
-            return ["No tau is defined: the measures or the scores are constant, or no two minima can be compared."]
+            return ["No tau is defined, because measures or scores are constant, or no two minima can be compared."]
         if pairs == "within":
             condition = "Between seeds at equal settings"
         else:
             axes = [_called(axis) for axis in self.settings["varied"]]
-            condition = f"Where {'the' if len(axes) == 1 else 'one of'} {listed(axes)} differs alone"
+            condition = f"If only {'the' if len(axes) == 1 else 'one of'} {listed(axes)} differs"
         if not any(tau.has_interval for tau in defined.values()):
             best = max(defined, key=lambda name: defined[name].value)
             return [
-                f"There is no interval, so that nothing is shown for other seeds. {condition}, the largest tau is that "
-                f"of {best}, {defined[best].value:+.2f}."
+                f"There is no interval, so nothing is shown for other seeds. {condition}, the largest tau is that of "
+                f"{best}, {defined[best].value:+.2f}."
             ]
         return [
             self._said(taus, condition),
@@ -279,18 +282,19 @@ class MeasureRanking(Result):
         ]
 
     def _said(self, taus: Mapping[str, Estimate], condition: str) -> str:
-        """Return by which measures the flatter minima are better, and by which they are worse."""
+        """Return the measures by which flatter minima are better, and those by which they are worse."""
         with_interval = {name: tau for name, tau in taus.items() if tau.has_interval}
         order = sorted(with_interval, key=lambda name: -abs(with_interval[name].value))
         better = [f"{name} ({taus[name].value:+.2f})" for name in order if taus[name].low > 0]
         worse = [f"{name} ({taus[name].value:+.2f})" for name in order if taus[name].high < 0]
         n_rest = len(order) - len(better) - len(worse)
         equal = [f"{n} ({t.value:+.2f})" for n, t in taus.items() if not t.has_interval and not math.isnan(t.value)]
-        # The strongest relation may be one of these: a tau of 1 in every trial.
-        also = f"; without an interval, as all trials have the same tau: {listed(equal)}" if equal else ""
+        # The strongest relation may have no interval, such as a tau of 1 in every trial.
+        also = f"; these have no interval, because all trials have the same tau: {listed(equal)}" if equal else ""
         if not better and not worse:
             return (
-                f"{condition}, no measure is shown to go with {self.target_name}: no interval of tau excludes 0{also}."
+                f"{condition}, no measure is shown to be related to {self.target_name}: no interval of tau excludes 0"
+                f"{also}."
             )
         good, bad = (
             ("the better test", "the worse test")
@@ -305,7 +309,7 @@ class MeasureRanking(Result):
             if n_rest
             else ""
         )
-        return f"{condition}, the flatter minima have {', and '.join(said)}{rest}{also}."
+        return f"{condition}, flatter minima have {', and '.join(said)}{rest}{also}."
 
     def _head(self) -> list[str]:
         s = self.settings
@@ -323,7 +327,7 @@ class MeasureRanking(Result):
         return "the test error" + ("" if self.settings["score"] == "accuracy" else f" in {self.settings['score']}")
 
     def _columns(self) -> dict[str, str]:
-        """Return the pairs that are printed: name to header."""
+        """Return the names of the printed pairs with their headers."""
         axes = self.settings["varied"]
         columns = {"plain": "all minima"}
         if axes:
@@ -343,12 +347,12 @@ class MeasureRanking(Result):
     def _reading(self) -> list[str]:
         good = "better test score" if self.settings["target"] == "test" else "smaller gap"
         lines = [
-            f"tau: +1 where of any two minima the flatter one has the {good}, -1 where the sharper one has it, 0 where "
-            "the measure does not order them",
+            f"tau: +1 if the flatter one of any two minima has the {good}, -1 if the sharper one has it, 0 if there is "
+            "no relation",
         ]
         if len(self.settings["varied"]) > 1:
             lines.append(
-                "granulated: the mean of the columns in which one setting differs alone, between minima of one trial "
+                "granulated: the mean of the columns in which only one setting differs, between minima of one trial "
                 "(Jiang et al., 2020)"
             )
         return [*lines, *self.interval_lines(self._printed())]
@@ -358,10 +362,10 @@ class MeasureRanking(Result):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         conditioned = {name: getattr(measure, self._conditioned) for name, measure in self.measures.items()}
         return [
-            *(["The census was interrupted: the minima that it has are ranked."] if self.interrupted else []),
+            *(["The census was interrupted; the ranking uses its finished minima."] if self.interrupted else []),
             *self._missing(),
             *self._axes_left_out(),
             *self._not_trained_equally(),
@@ -369,7 +373,7 @@ class MeasureRanking(Result):
             *self._opposite(),
             *self._ties(),
             *notes.several_intervals(sum(tau.has_interval for tau in self._printed())),
-            "All minima are judged on the same samples: no interval covers other samples, training data or settings.",
+            "All minima are scored on the same samples. No interval covers other samples, training data or settings.",
         ]
 
     def _missing(self) -> list[str]:
@@ -381,11 +385,11 @@ class MeasureRanking(Result):
         if fewer:
             found.append(f"Minima without a finite measure, score or training loss are left out: {listed(fewer)}.")
         if undefined:
-            found.append(f"There is no tau of {listed(undefined)}: the measure, or the score, is the same everywhere.")
+            found.append(f"There is no tau for {listed(undefined)}, because the measure or the score is constant.")
         return found
 
     def _axes_left_out(self) -> list[str]:
-        """Say which settings the granulated tau does not hold, as no two minima differ in one of them alone."""
+        """Report which settings the granulated tau does not include, because no two minima differ in them alone."""
         s = self.settings
         asked = dict.fromkeys([*(["learning_rate"] if s["census"] is not None else []), *s["hyperparameters"]])
         defined = [measure for measure in self.measures.values() if not math.isnan(measure.plain.value)]
@@ -394,12 +398,12 @@ class MeasureRanking(Result):
         if not defined or not missing:
             return []
         return [
-            f"No two minima of one trial differ in the {listed(missing)} alone: the granulated tau does not hold "
+            f"No two minima of one trial differ in the {listed(missing)} alone, so the granulated tau does not include "
             f"{'it' if len(missing) == 1 else 'them'}."
         ]
 
     def _not_trained_equally(self) -> list[str]:
-        """Say which minima had not reached the target loss or converged, and how unequal the training losses are."""
+        """Report which minima did not reach the target loss or converge, and how unequal the training losses are."""
         census, found = self.settings["census"], []
         target = census is not None and census.get("target_loss") is not None
         groups: dict[str, list[dict[str, Any]]] = {}
@@ -415,7 +419,7 @@ class MeasureRanking(Result):
         return found
 
     def _opposite(self) -> list[str]:
-        """Say where the settings turn the sign, so that all minima together say the opposite of equal settings."""
+        """Report measures whose sign over all minima is the opposite of the sign at equal settings."""
         pairs = self._conditioned
         opposite = [
             name
@@ -426,8 +430,8 @@ class MeasureRanking(Result):
         if not opposite:
             return []
         return [
-            f"The sign over all minima is the opposite of that at equal settings: {listed(opposite)}. Over all minima "
-            "it says which settings are better, not which minima."
+            f"The sign over all minima is the opposite of the sign at equal settings: {listed(opposite)}. Over all "
+            "minima, tau shows which settings are better, not which minima."
         ]
 
     def _ties(self) -> list[str]:
@@ -435,8 +439,8 @@ class MeasureRanking(Result):
         if not tied > _MANY_TIES:
             return []
         return [
-            f"In {100 * tied:.0f} % of all pairs {self.target_name} is equal: the granulated tau counts a tie as no "
-            "order, and cannot reach 1."
+            f"In {100 * tied:.0f} % of all pairs, {self.target_name} is equal. The granulated tau counts a tie as 0, "
+            "and cannot reach 1."
         ]
 
     # -- leaving ---------------------------------------------------------------------------------------------------
@@ -462,7 +466,7 @@ def _check_records(census: Any) -> list[dict[str, Any]]:
         census = census.to_dict("records")
     if isinstance(census, str) or not isinstance(census, Sequence) or not len(census):
         raise WrongArgument(
-            f"census must be a MinimaCensus, or records: a DataFrame or a sequence of dicts, not empty; got "
+            "census must be a MinimaCensus, or records as a DataFrame or a non-empty sequence of dicts; got "
             f"{shown(census)}."
         )
     if not all(isinstance(record, Mapping) for record in census):
@@ -482,7 +486,7 @@ def _check_measures(measures: Any, census: Any) -> list[str]:
     """Return the columns to rank."""
     if measures is None:
         if not isinstance(census, MinimaCensus):
-            raise WrongArgument("measures must be the names of columns beside records that are not a MinimaCensus.")
+            raise WrongArgument("measures must be names of columns for records that are not a MinimaCensus; got None.")
         return [census.sharpness_name, *census.measures]
     return _check_names("measures", measures)
 
@@ -492,7 +496,7 @@ def _check_names(name: str, names: Any, *, empty: bool = False) -> list[str]:
     if not right or not all(isinstance(one, str) for one in names):
         raise WrongArgument(f"{name} must be None or a sequence of names of columns; got {shown(names)}.")
     if len(set(names)) < len(names):
-        raise WrongArgument(f"{name} must not name a column twice; got {shown(names)}.")
+        raise WrongArgument(f"{name} must not have the same column twice; got {shown(names)}.")
     return list(names)
 
 
@@ -511,30 +515,30 @@ def _check_hyperparameters(hyperparameters: Any, minima: list[dict[str, Any]]) -
 def _values(minima: list[dict[str, Any]], column: str, argument: str) -> list[Any]:
     if not all(column in record for record in minima):
         raise WrongArgument(
-            f"{argument} must be of columns that all records have, which {column!r} is not; they have "
+            f"{argument} must name columns that all records have; got {column!r}, but they have "
             f"{listed(sorted(map(str, set(minima[0]).intersection(*minima))), most=20) or 'none'}."
         )
     return [record[column] for record in minima]
 
 
 def _numbers(minima: list[dict[str, Any]], column: str, argument: str) -> np.ndarray:
-    """Return a column of numbers, NaN where there is none."""
+    """Return a column of numbers, with NaN for missing ones."""
     values = _values(minima, column, argument)
     try:
         return np.array([math.nan if value is None else float(value) for value in values])
     except (TypeError, ValueError):
-        raise WrongArgument(f"{argument} must be of columns of numbers, which {column!r} is not.") from None
+        raise WrongArgument(f"{argument} must name columns of numbers; {column!r} is not one.") from None
 
 
 def _codes(minima: list[dict[str, Any]], column: str, argument: str) -> np.ndarray:
-    """Return the values of a column as numbers from 0, in the order in which they come."""
+    """Return the values of a column as codes from 0, in the order of their first occurrence."""
     values = _values(minima, column, argument)
     if any(value is None or value != value for value in values):
         raise WrongArgument(f"{argument} must be known for every record: {column!r} is missing in one.")
     try:
         place = {value: i for i, value in enumerate(dict.fromkeys(values))}
     except TypeError:
-        raise WrongArgument(f"{argument} must be of columns of numbers or texts, which {column!r} is not.") from None
+        raise WrongArgument(f"{argument} must name columns of numbers or texts; {column!r} is not one.") from None
     return np.array([place[value] for value in values])
 
 
@@ -547,7 +551,7 @@ def _ranked(name: str, n_minima: int, taus: Taus, axes: Sequence[str]) -> Ranked
 
 
 def _share_tied(values: np.ndarray) -> float:
-    """Return in which share of all pairs the values are equal; NaN without a pair."""
+    """Return the share of all pairs whose values are equal; NaN without a pair."""
     known = values[np.isfinite(values)]
     counts = np.unique(known, return_counts=True)[1]
     n_pairs = len(known) * (len(known) - 1) / 2

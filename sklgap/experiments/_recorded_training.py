@@ -1,4 +1,4 @@
-"""A training whose loss is recorded at logarithmically spaced updates, until it has reached a target."""
+"""A training whose loss is recorded at logarithmically spaced updates until it reaches a target."""
 
 import math
 import sys
@@ -18,8 +18,8 @@ from sklgap.inspection import recorded
 from sklgap.objective._check import drawn_samples
 from sklgap.training import TrainingRecorder
 
-# An epoch's training loss is a mean over the epoch, of batches in training mode. Training goes on until it is so far
-# below the target that the loss recorded must have reached it.
+# An epoch's training loss is a mean over batches in training mode. Training continues until it is below this fraction
+# of the target, so that the recorded loss has reached the target.
 BELOW = 0.8
 _RECORDER = "recorded_training"
 
@@ -36,10 +36,10 @@ def train_recorded(
     measurements: dict[str, Callable[[Any], Any]] | None = None,
     memory: str | Path | None = None,
 ) -> dict[str, np.ndarray]:
-    """Train a clone, until it is safely below the target, and return what was recorded on the way.
+    """Train a clone until its loss is safely below the target, and return the records of the training.
 
-    A training that ``memory`` holds is loaded with its records. For that ``measurements`` must be functions of a
-    module, or partial ones.
+    A training that ``memory`` holds is loaded with its records. This needs ``measurements`` that are functions defined
+    in a module, or partial functions of these.
     """
     recorder = TrainingRecorder(
         {"train": (X, y)},
@@ -57,18 +57,18 @@ def train_recorded(
         model.set_params(memory=memory)
     model.set_params(callbacks=[*(model.callbacks or []), (_RECORDER, recorder)])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # what was not reached is reported
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the result reports targets that were not reached
         model.fit(X, y)
     return recorded(model, _RECORDER)
 
 
 def in_memory(values: Any) -> Any:
-    """Return an array that joblib has put in a file for its processes as what it was: saved work has it in its key."""
+    """Return an array that joblib has memory-mapped as a plain array again, because saved work has it in its key."""
     return np.asarray(values) if isinstance(values, np.memmap) else values
 
 
 def first_reached(n_updates: np.ndarray, loss: np.ndarray, target_loss: float) -> float:
-    """Return when the loss was first at the target, interpolated between records; NaN where it never was."""
+    """Return when the loss first reached the target, interpolated between records; NaN if it never did."""
     there = np.flatnonzero(loss <= target_loss)
     if not len(there):
         return math.nan
@@ -80,7 +80,7 @@ def first_reached(n_updates: np.ndarray, loss: np.ndarray, target_loss: float) -
 
 
 def updates_to_loss(record: Mapping[str, np.ndarray], target_loss: float) -> float:
-    """Return `first_reached` of a recorded training; an error where the initial weights are there already."""
+    """Return `first_reached` of a recorded training; raise an error if the initial weights have reached the target."""
     found = first_reached(record["n_updates"], record["train_loss"], target_loss)
     if found == 0:
         raise ValueError(
@@ -90,7 +90,7 @@ def updates_to_loss(record: Mapping[str, np.ndarray], target_loss: float) -> flo
 
 
 def lowest_loss(record: Mapping[str, np.ndarray]) -> float:
-    """Return the lowest loss recorded; NaN where none was finite."""
+    """Return the lowest recorded loss; NaN if no loss was finite."""
     losses = record["train_loss"][np.isfinite(record["train_loss"])]
     return float(losses.min()) if len(losses) else math.nan
 

@@ -1,4 +1,4 @@
-"""The records of many trials: pairing, differences and their intervals, and what every report prints of them."""
+"""The records of many trials: their pairing, their differences with intervals, and the common parts of reports."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ Column = tuple[str, str, Callable[[np.ndarray], str]]
 
 
 class ByLabel(dict[str, Any]):
-    """A dict by labels, in which a batch size may be given as a number."""
+    """A dict from labels to values, in which a batch size may be given as a number."""
 
     def __missing__(self, key: Any) -> Any:
         text = str(key)
@@ -27,31 +27,32 @@ class ByLabel(dict[str, Any]):
 
 
 class Records(Result):
-    """One flat record per finished fit of an experiment with paired trials, and what its scores rest on.
+    """One flat record per finished fit of an experiment with paired trials, and the samples behind its scores.
 
     Parameters
     ----------
     outcomes : sequence of Outcome
-        Of the fits that finished, in any order.
+        The finished fits, in any order.
     labels : sequence of str
-        What is compared, in order. Everywhere a label may be given as a number.
+        Names of what is compared, in order. Every method also accepts a label as a number.
     settings : dict
-        What was trained and measured; ``n_trials`` is the number of trials, ``reference`` the label that others are
-        compared with.
+        What was trained and measured. ``n_trials`` is the number of trials, and ``reference`` the label that the others
+        are compared with.
     interrupted : bool, default=False
         Whether Ctrl-C or SIGTERM ended it early.
     targets : dict of str to ndarray, default=None
-        The labels of the samples of each part but the training data, for scores that are not means over samples.
+        Labels of the samples of each part except the training data, for scores that are not means over samples.
     scores : sequence of Score, default=(accuracy,)
-        What was measured; the first is what is compared.
+        Scores that were measured; the first one is compared.
 
     Attributes
     ----------
     records : list of dict
-        By trial and label: accuracies as fractions, sharpness in percent, seconds.
+        One per finished fit, sorted by trial and label: accuracies as fractions, sharpness in percent, times in
+        seconds.
     estimators_ : dict of lists
-        The fitted estimators by label, in the order of the trials; of a training function what it returned as its
-        model, or None.
+        Fitted estimators by label, in the order of the trials. For a training function, the models that it returned, or
+        None.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Records(Result):
         super().__init__([outcome.record for _, outcome in found], settings, interrupted)
         self.scores = tuple(scores)
         self.estimators_ = ByLabel({label: [] for label in self.labels})
-        # Each quantity of each label is read from here: a search of all records would take quadratic time.
+        # The records by label. Searching all records for every quantity would take quadratic time.
         self._records_of: dict[str, list[dict[str, Any]]] = {label: [] for label in self.labels}
         for label, outcome in found:
             self.estimators_[label].append(outcome.model)
@@ -83,18 +84,18 @@ class Records(Result):
     # -- values ----------------------------------------------------------------------------------------------------
 
     def values(self, label: Any, name: str) -> np.ndarray:
-        """Return one quantity of one label in its finished trials, an array of shape (n_finished,)."""
+        """Return one quantity of a label in its finished trials, an array of shape (n_finished,)."""
         return self.by_trial(label, name)[self.finished(label)]
 
     def paired(
         self, reference: Any, label: Any, name: str, *, reference_name: str | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return a quantity of two labels in the trials that both finished."""
+        """Return one quantity of two labels in the trials that both labels finished."""
         both = self.finished(reference) & self.finished(label)
         return self.by_trial(reference, reference_name or name)[both], self.by_trial(label, name)[both]
 
     def by_trial(self, label: Any, name: str) -> np.ndarray:
-        """Return one quantity of one label, an array of shape (n_trials,), NaN where the fit had not finished."""
+        """Return one quantity of a label, an array of shape (n_trials,), with NaN for fits that did not finish."""
         values = np.full(self.settings["n_trials"], np.nan)
         for record in self._of(label):
             value = record[name]
@@ -102,7 +103,7 @@ class Records(Result):
         return values
 
     def finished(self, label: Any) -> np.ndarray:
-        """Return which trials of a label had finished, a boolean array of shape (n_trials,)."""
+        """Return which trials of a label finished, a boolean array of shape (n_trials,)."""
         done = np.zeros(self.settings["n_trials"], dtype=bool)
         done[[record["trial"] for record in self._of(label)]] = True
         return done
@@ -124,35 +125,35 @@ class Records(Result):
         return str(label)
 
     def has(self, name: str) -> bool:
-        """Say whether every record has this quantity, as those of a training function may lack some."""
+        """Return whether every record has this quantity. Records of a training function may lack some quantities."""
         return all(name in record for record in self.records)
 
     def by_label(self, name: str, called: str = "{}") -> dict[str, np.ndarray]:
-        """Return a quantity of every label with a finished fit, by what a reader calls it; empty if it is not known."""
+        """Return a quantity of every label with a finished fit, by its printed name; empty if it is not known."""
         return {called.format(label): self.values(label, name) for label in self.done} if self.has(name) else {}
 
     @property
     def of_training_function(self) -> bool:
-        """Whether a function of the user's trained, and nothing is known but what it returned."""
+        """Whether a function of the user trained, so that only its returned values are known."""
         return "training_function" in self.settings
 
     @property
     def judged(self) -> str:
-        """The part of the data by whose scores labels are compared: "test", or "valid" of a training function."""
+        """The part of the data on which labels are compared: "test", or "valid" for a training function."""
         return "valid" if self.of_training_function else "test"
 
     @property
     def judged_part(self) -> str:
-        """What a reader calls it."""
+        """The name of this part in printed sentences."""
         return {"test": "test", "valid": "validation"}[self.judged]
 
     @property
     def measured(self) -> tuple[Score, ...]:
-        """The scores that every record has; accuracy is measured of every estimator."""
+        """The scores that every record has. Accuracy is measured for every estimator."""
         return self.scores if self.of_training_function else (*self.scores, Score(ACCURACY))
 
     def score(self, name: str | None = None) -> Score:
-        """Return the score of this name, the first one without a name."""
+        """Return the score with this name; None means the first score."""
         if name is None:
             return self.scores[0]
         for score in self.measured:
@@ -172,22 +173,22 @@ class Records(Result):
         strict: bool = False,
         among: np.ndarray | None = None,
     ) -> Components:
-        """Return reference minus label in a quantity, over paired trials, and the parts of its variance.
+        """Return a difference, reference minus label, over paired trials, with the parts of its variance.
 
         Parameters
         ----------
         reference, label : str or number
             Labels.
         name : str, default="test_accuracy"
-            A quantity of the records. A score of test or validation data varies with trials and samples, everything
-            else with trials alone.
+            A quantity of the records. Scores of test and validation data vary with trials and samples, all other
+            quantities with trials alone.
         reference_name : str, default=None
-            The quantity of the reference where it has another name, as one of the same samples may; None: ``name``.
+            Name of the quantity of the reference, if it differs from ``name``.
         strict : bool, default=False
-            Raise a ValueError where the samples are too few for an interval of the score, instead of one for new seeds
-            alone.
+            Whether to raise a ValueError if there are too few samples for an interval of the score. False returns an
+            interval for new seeds alone.
         among : ndarray of shape (n_trials,), bool, default=None
-            The trials that count; None: all that both finished.
+            The trials to use. None means all trials that both labels finished.
 
         Returns
         -------
@@ -210,7 +211,7 @@ class Records(Result):
         part, _, score = name.partition("_")
         found = trial_components(one - two)
         if len(trials) and (part in self.targets or (self.of_training_function and part == self.judged)):
-            # Labels are not known of a training function, which says itself which samples are right.
+            # The labels are not known for a training function, which returns the correct samples itself.
             y, classes = (self.targets.get(key, np.empty(0)) for key in (part, "classes"))
             try:
                 found = difference(self.score(score), y, classes, (one, two), samples)
@@ -222,11 +223,11 @@ class Records(Result):
         return found
 
     def difference(self, reference: Any, label: Any, name: str = "test_accuracy") -> Estimate:
-        """Return reference minus label in a quantity, over paired trials, with its 95 % interval."""
+        """Return the difference in a quantity, reference minus label, over paired trials, with its 95 % interval."""
         return self.estimate_of(self.components(reference, label, name), name)
 
     def estimate_of(self, components: Components, name: str) -> Estimate:
-        """Return the estimate of a difference in a quantity; its interval says which samples it covers."""
+        """Return the estimate of a difference in a quantity, with the samples that its interval covers."""
         found = components.estimate()
         if name.startswith("valid_"):
             return replace(found, covers=found.covers.replace("test samples", "validation samples"))
@@ -235,12 +236,12 @@ class Records(Result):
     def gap(self, label: Any, score: str | None = None) -> Estimate:
         """Return the regime gap: the test score of the reference minus that of a label, with its 95 % interval.
 
-        Of a training function it is the validation score.
+        For a training function, it is the gap in the validation score.
         """
         return self.difference(self.settings["reference"], label, f"{self.judged}_{self.score(score).name}")
 
     def gaps(self, score: str | None = None) -> dict[str, Estimate]:
-        """Return the regime gap of every label that has a trial which the reference has finished too."""
+        """Return the regime gap of every label that finished at least one trial which the reference finished too."""
         reference = self.settings["reference"]
         others = [label for label in self.labels if label != reference]
         return {label: self.gap(label, score) for label in others if len(self.paired(reference, label, "trial")[0])}
@@ -248,7 +249,7 @@ class Records(Result):
     # -- printing --------------------------------------------------------------------------------------------------
 
     def policy(self, score: Score) -> str:
-        """Return the batch-norm policy of a score; "" where only the training function knows it."""
+        """Return the batch-norm policy of a score; "" for a training function, whose policy is not known."""
         if self.of_training_function:
             return ""
         if score.scorer is not None and "predict_batch_norm" in self.settings:
@@ -258,7 +259,7 @@ class Records(Result):
         return score.policy(self.settings["batch_norm"], last)
 
     def score_columns(self, parts: Sequence[str] = ("train", "test")) -> list[Column]:
-        """Return the columns of all scores: name with the batch-norm policy, key, and how values are shown."""
+        """Return the columns of all scores: name with the batch-norm policy, key, and format of the values."""
         shown = {"train": "train", "valid": "valid.", "test": "test"}
         columns: list[Column] = []
         for score in self.scores:
@@ -270,7 +271,7 @@ class Records(Result):
         return [column for column in columns if self.has(column[1])]
 
     def sharpness_names(self) -> dict[str, str]:
-        """Return what was measured of the sharpness: key of a record to what a reader calls it."""
+        """Return the measured sharpnesses: keys of the records, with their printed names."""
         return {
             sharpness_key(epsilon, dim): f"sharpness {epsilon:g}" + ("" if dim is None else f", {dim} dims")
             for dim in self.settings.get("subspace_dims", [None])
@@ -305,11 +306,11 @@ class Records(Result):
         return f"{scaled.value:{spec}} {unit}{interval}"
 
     def apart(self, gap: Estimate) -> str:
-        """Return where a label is: "9.60 points of accuracy [6.70, 12.50] below" the reference, or "above"."""
+        """Return a difference in words: "9.60 points of accuracy [6.70, 12.50] below" or "above" the reference."""
         return f"{self.gap_sentence(gap)} below" if gap.value > 0 else f"{self.gap_sentence(gap.scaled(-1))} above"
 
     def doubt(self, gap: Estimate) -> str:
-        """Return how a sentence on a difference ends where its interval does not show one."""
+        """Return the end of a sentence about a difference that its interval does not show."""
         if not gap.has_interval:
             return ", without an interval"
         return "" if gap.excludes(0) else ": the interval contains 0"
@@ -320,7 +321,7 @@ class Records(Result):
         return "one trial" if n_trials == 1 else f"{n_trials} paired trials, mean ± std"
 
     def data_line(self) -> str:
-        """Return "1,000 training and 200 test samples, 5 paired trials, mean ± std", or whose scores these are."""
+        """Return "1,000 training and 200 test samples, 5 paired trials, mean ± std", or the source of the scores."""
         s = self.settings
         if self.of_training_function:
             n_valid = "" if s["n_valid"] is None else f" of {s['n_valid']:,} validation samples"
@@ -330,12 +331,12 @@ class Records(Result):
         return f"{', '.join(first)} and {last} samples, {self.trials_line()}"
 
     def measured_lines(self) -> list[str]:
-        """Return what the head of a report says about batch norm and sharpness."""
+        """Return the lines of a report about batch norm and sharpness."""
         s = self.settings
         lines = [] if self.of_training_function else describe_measuring(s)
         if s["epsilon"]:
             samples = count_of(s["n_samples_sharpness"])
-            lines.append(f"sharpness in %, on {samples} training samples, solver {s['solver']!r}")
+            lines.append(f"sharpness is in %, measured on {samples} training samples with solver {s['solver']!r}")
         return lines
 
     # -- leaving ---------------------------------------------------------------------------------------------------
@@ -349,7 +350,7 @@ class Records(Result):
         return {"gaps": gaps}
 
     def samples_of(self, label: Any, trial: int, name: str = "test_accuracy") -> Samples | None:
-        """Return what a score of one trial rests on, in the order of the samples; None where it was not recorded."""
+        """Return the values behind the score of one trial, sample by sample; None if they were not recorded."""
         return self._samples.get((self._text(label), trial), {}).get(name)
 
     def to_json(self, path: Any = None, *, samples: bool = False) -> str:
@@ -358,10 +359,10 @@ class Records(Result):
         Parameters
         ----------
         path : str or Path, default=None
-            Where to write it as well.
+            File to which the JSON is also written.
         samples : bool, default=False
-            Add what every score rests on: which samples are predicted right, as the hexadecimal digits of
-            ``numpy.packbits``; the scores of the samples; or the outputs.
+            Whether to add the values behind every score: which samples are predicted correctly, as the hexadecimal
+            digits of ``numpy.packbits``; the scores of the samples; or the outputs.
         """
         return super().to_json(path) if not samples else self._with_samples(path)
 
@@ -386,7 +387,7 @@ def targets_of(parts: Parts) -> dict[str, np.ndarray]:
 
 
 def count_of(n: int) -> str:
-    """Return a number of samples with its thousands apart."""
+    """Return a number of samples with a separator between thousands."""
     return f"{n:,}"
 
 

@@ -1,4 +1,4 @@
-"""What all results of experiments are: sentences, a table, records, and the files and pages they leave in."""
+"""The base class of all results: sentences, a table, records, and their export to files and web pages."""
 
 import html
 import json
@@ -20,9 +20,9 @@ import torch
 from sklgap._version import __version__
 from sklgap.experiments._estimate import Estimate
 
-# Characters of a line of a table.
+# Largest width of a printed table, in characters.
 _LINE = 120
-# From here on a number is written with an exponent.
+# Numbers from here on are written with an exponent.
 _LONG = 1e13
 _POLICIES = {
     "batch": "batch statistics of fixed chunks",
@@ -32,18 +32,18 @@ _POLICIES = {
 
 
 class Result(ABC):
-    """What an experiment found: sentences, a table, records, and their files. ``print`` it.
+    """Result of an experiment: sentences, a table, records and their export. ``print`` shows it.
 
-    A subclass says what its records mean: `_verdict`, `_head`, `_table`, `_reading`, `notes`, `_statistics`.
+    A subclass explains its records by `_verdict`, `_head`, `_table`, `_reading`, `notes` and `_statistics`.
 
     Attributes
     ----------
     records : list of dict
-        Flat, one per measurement.
+        One flat dict per measurement.
     settings : dict
-        What was trained and measured, and on which versions.
+        What was trained and measured, and the versions of the libraries.
     interrupted : bool
-        Whether Ctrl-C or SIGTERM ended it early.
+        Whether Ctrl-C or SIGTERM ended the experiment early.
     """
 
     def __init__(self, records: list[dict[str, Any]], settings: dict[str, Any], interrupted: bool = False) -> None:
@@ -56,7 +56,7 @@ class Result(ABC):
     @property
     @abstractmethod
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
 
     @abstractmethod
     def _verdict(self) -> list[str]:
@@ -72,27 +72,27 @@ class Result(ABC):
 
     @abstractmethod
     def _reading(self) -> list[str]:
-        """Return the lines below the table: what its columns mean and what they say."""
+        """Return the lines below the table: what its columns mean."""
 
     @abstractmethod
     def _statistics(self) -> dict[str, Any]:
-        """Return what is said of the records, for the file."""
+        """Return the statistics of the records, for the JSON file."""
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
     @property
     def verdict(self) -> list[str]:
-        """The one or two sentences that answer the question of the experiment; empty where nothing can be answered."""
+        """The one or two sentences that answer the question of the experiment; empty if there is no answer."""
         return self._verdict()
 
     def text(self, *, verdict: bool = True, head: bool = True, notes: bool = True) -> str:
-        """Return what is printed; parts of it may be left out.
+        """Return the text that ``print`` shows, or parts of it.
 
         Parameters
         ----------
         verdict, head, notes : bool, default=True
-            The answer, the lines above the table, and what a reader must know before believing the figures. The table
-            and the lines that explain it are always there.
+            Whether to include the answer, the lines above the table, and the notes. The table and the lines that
+            explain it are always included.
         """
         blocks = [self.verdict if verdict else [], self._head() if head else [], folded(self._table()), self._reading()]
         found = self.notes if notes else []
@@ -121,7 +121,7 @@ class Result(ABC):
         return f"<div>{verdict}{paragraphs(self._head())}{table}{paragraphs(self._reading())}{said}</div>"
 
     def interval_lines(self, estimates: Sequence[Estimate]) -> list[str]:
-        """Return what the intervals printed are, each kind once."""
+        """Return the lines that explain the printed intervals, each kind once."""
         return list(dict.fromkeys(f"in brackets: {e.about()}" for e in estimates if e.has_interval))
 
     # -- leaving ---------------------------------------------------------------------------------------------------
@@ -155,15 +155,16 @@ class Result(ABC):
 
 
 def describe_policy(batch_norm: str) -> str:
-    """Return the line of a report that says how its losses and accuracies were measured."""
-    return f"losses and accuracies with {_POLICIES[batch_norm]} in batch norm (batch_norm={batch_norm!r}), dropout off"
+    """Return the line of a report that explains how its losses and accuracies were measured."""
+    policy = f"batch norm uses {_POLICIES[batch_norm]} (batch_norm={batch_norm!r})"
+    return f"losses and accuracies: {policy}, and dropout is off"
 
 
 def describe_measuring(settings: dict[str, Any]) -> list[str]:
-    """Return the lines of a report that say how losses were measured, and in which precision nets were trained."""
+    """Return the lines of a report that explain how losses were measured, and in which precision nets were trained."""
     lines, precision = [describe_policy(settings["batch_norm"])], settings.get("precision", "float32")
     if precision != "float32":
-        lines.append(f"trained with precision={precision!r}, measured in float32")
+        lines.append(f"nets are trained with precision={precision!r} and measured in float32")
     return lines
 
 
@@ -177,7 +178,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def folded(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table; columns beyond the width of a line stand in a further table below."""
+    """Return the lines of a table. Columns that do not fit into the width stand in another table below."""
     lines: list[str] = []
     while rows and len(rows[0]) > 1:
         n = len(rows[0]) - 1
@@ -194,7 +195,7 @@ def count(n: int, noun: str) -> str:
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
-    """Return the names in one phrase, of many the first ones."""
+    """Return the names in one phrase; of many names, the first ones and the number of the others."""
     separator = "; " if any("," in name for name in names) else ", "
     shown, rest = list(names[:most]), len(names) - most
     last = f"{rest} more" if rest > 0 else shown.pop()
@@ -202,9 +203,9 @@ def listed(names: Sequence[str], most: int = 6) -> str:
 
 
 def mean_std(values: np.ndarray, spec: str) -> str:
-    """Return mean ± standard deviation of the finite values, and how many these are where some are not.
+    """Return mean ± standard deviation of the finite values, with their number if some values are not finite.
 
-    Of a single value it is the value alone, and "-" where no value is finite.
+    A single value has no standard deviation. The text is "-" if no value is finite.
     """
     finite = values[np.isfinite(values)]
     if not len(finite):
@@ -216,7 +217,7 @@ def mean_std(values: np.ndarray, spec: str) -> str:
 
 
 def _short(value: float, spec: str) -> str:
-    """Return the number in this format; a number of many digits with an exponent."""
+    """Return the number in this format, or with an exponent if it has many digits."""
     return format(value, spec if abs(value) < _LONG or not spec.endswith("f") else ".2e")
 
 
@@ -225,12 +226,12 @@ def to_frame(records: list[dict[str, Any]]) -> Any:
     try:
         import pandas as pd
     except ImportError as error:
-        raise ImportError("to_frame needs pandas: pip install pandas; to_json and records do not.") from error
+        raise ImportError("to_frame needs pandas (pip install pandas). records and to_json do not need it.") from error
     return pd.DataFrame(records)
 
 
 def to_json(content: dict[str, Any], path: str | Path | None) -> str:
-    """Return the content as JSON, what JSON does not know as its text; write it to ``path`` if given."""
+    """Return the content as JSON; other objects become their text. Write it to ``path`` if given."""
     return _written(json.dumps(_plain(content), indent=2, ensure_ascii=False, default=text_of), path)
 
 
@@ -258,12 +259,12 @@ def _in_latex(cell: str) -> str:
 
 
 def text_of(value: Any) -> str:
-    """Return the repr without addresses in memory, which say nothing to another process."""
+    """Return the repr without addresses in memory, which differ between processes."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def environment() -> dict[str, Any]:
-    """Return versions and hardware, for the record."""
+    """Return the versions of the libraries and the hardware."""
     return {
         "sklgap": __version__,
         "python": platform.python_version(),
@@ -280,7 +281,7 @@ def environment() -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return JSON's own types; numbers that JSON does not know become null."""
+    """Return types that JSON has; numbers that are not finite become null."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,13 +1,13 @@
-"""The loop over the jobs of an experiment, and what ends it early.
+"""The loop over the jobs of an experiment, and its early end.
 
-A job is a function without arguments that trains, measures and returns. `run` is the only loop over jobs: it shows a
-bar, hands the jobs to joblib's backend, and returns what has finished when it is interrupted. An experiment with
-several phases calls it once for each.
+A job is a function without arguments that trains, measures and returns. `run` is the only loop over jobs. It shows a
+progress bar, passes the jobs to joblib's backend, and returns the finished results if it is interrupted. An experiment
+with several phases calls it once for each phase.
 
-Ctrl-C and SIGTERM (as batch systems send it before they kill) end an experiment that is decorated with
-`interruptible`: no further job is begun, those that run are given up, and the experiment returns what had finished. A
-second one ends the wait for processes and threads. What jobs have saved in their ``memory`` is there in any case, also
-when the process is killed.
+Ctrl-C and SIGTERM (which batch systems send before they kill a process) end an experiment that is decorated with
+`interruptible`. No further job starts, running jobs are abandoned, and the experiment returns the finished results. A
+second signal ends the wait for processes and threads. Work that jobs have saved in their ``memory`` is never lost, even
+if the process is killed.
 """
 
 import contextlib
@@ -28,14 +28,14 @@ from tqdm.auto import tqdm
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# A signal this soon after another is the same press of the keys: the first one may still be on its way to the loop.
+# A signal within this time after another one is the same key press, because the first may not have reached the loop.
 _SAME_PRESS = 0.2
-# After a signal to a whole group of processes, workers may be gone before the signal has arrived here.
+# After a signal to a group of processes, workers may end before this process receives the signal.
 _LATE_SIGNAL = 0.3
 
 
 class Finished(NamedTuple, Generic[T]):
-    """What `run` returns: the results that are there, and whether some are missing because it was interrupted."""
+    """Result of `run`: the finished results, and whether some are missing because of an interruption."""
 
     results: list[T]
     interrupted: bool
@@ -49,37 +49,37 @@ def run(
     unit: str = "fit",
     describe: Callable[[T], str] | None = None,
 ) -> Finished[T]:
-    """Do all jobs, until the last or until Ctrl-C or SIGTERM.
+    """Run all jobs, until the last one or until Ctrl-C or SIGTERM.
 
     Parameters
     ----------
     jobs : sequence of callables
-        Functions without arguments, such as ``functools.partial``; other processes get a copy.
+        Functions without arguments, such as ``functools.partial``. Other processes receive a copy.
     n_jobs : int, default=None
-        Jobs at once, as in joblib, whose backend is used: ``with joblib.parallel_config(...)``.
+        Number of jobs that run at the same time, as in joblib. ``joblib.parallel_config`` chooses the backend.
     verbose : int, default=1
-        0: no progress bar.
+        0 hides the progress bar.
     unit : str, default="fit"
-        What the bar counts.
+        Unit of the progress bar.
     describe : callable, default=None
-        What the bar says of a result.
+        Function that returns the text of the progress bar for a result.
 
     Returns
     -------
     Finished
-        ``results``, in the order in which they were done, and ``interrupted``. Once a run of an experiment has been
-        interrupted, further ones do nothing.
+        ``results``, in the order in which they finished, and ``interrupted``. After an interrupted run, further runs of
+        the same experiment do nothing.
     """
     results: list[T] = []
     stop = _stop()
     try:
         with stop.loop(), tqdm(total=len(jobs), unit=unit, disable=not verbose) as bar:
-            # One by one: of a batch of jobs none would be finished before all are.
+            # Jobs are passed one by one, because the jobs of a joblib batch would all finish together.
             parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
             done = parallel(delayed(job)() for job in jobs)
             for result in done:
                 if stop.asked:
-                    break  # a job whose interruption was caught somewhere may return half of its work
+                    break  # a job that caught the interruption may return incomplete work
                 results.append(result)
                 if describe is not None:
                     bar.set_postfix_str(describe(result))
@@ -87,12 +87,12 @@ def run(
     except KeyboardInterrupt:
         stop.asked = max(stop.asked, 1)
     except pickle.PicklingError as error:
-        if "Could not pickle" not in str(error):  # of joblib; any other is one of a job's own
+        if "Could not pickle" not in str(error):  # joblib's error; other pickling errors come from a job
             raise
         reason = str(error.__cause__ or error).strip('"\n ').splitlines()[-1]  # behind a traceback as text
         raise ValueError(
-            f"n_jobs must be None or 1 for what cannot be copied to other processes ({reason}): "
-            "make it inside of the function, or use joblib.parallel_config('threading')."
+            f"n_jobs must be None or 1, because an object cannot be copied to other processes ({reason}). "
+            "Create it inside the function, or use joblib.parallel_config('threading')."
         ) from error
     except BrokenProcessPool:
         time.sleep(_LATE_SIGNAL)
@@ -102,9 +102,10 @@ def run(
 
 
 def interruptible(experiment: Callable[P, T]) -> Callable[P, T]:
-    """Decorate an experiment: Ctrl-C and SIGTERM end its loops, and never what is done with their results.
+    """Decorate an experiment so that Ctrl-C and SIGTERM end its loops, but not the processing of their results.
 
-    Outside of the main thread, which alone gets signals, and beside handlers of the user's own it changes nothing.
+    It changes nothing outside the main thread, which alone receives signals, or if the user has installed signal
+    handlers.
     """
 
     @functools.wraps(experiment)
@@ -121,10 +122,10 @@ def interruptible(experiment: Callable[P, T]) -> Callable[P, T]:
 
 
 class _Stop:
-    """The signals that an experiment has been sent.
+    """The signals that an experiment has received.
 
-    Until its first loop there is nothing to lose: a signal is a KeyboardInterrupt, as without us. In a loop it is one
-    too, which the loop catches. Elsewhere a signal is noted, and the next loop does not begin.
+    Before the first loop, a signal raises KeyboardInterrupt as usual. In a loop it raises KeyboardInterrupt, too, and
+    the loop catches it. Elsewhere a signal is only recorded, and the next loop does not start.
     """
 
     def __init__(self) -> None:
@@ -146,7 +147,7 @@ class _Stop:
 
     @contextlib.contextmanager
     def handlers(self) -> Iterator[None]:
-        """Take the signals that have no handler but the default one."""
+        """Handle the signals that have only their default handler."""
         taken: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             usual_ones = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
@@ -160,7 +161,7 @@ class _Stop:
                 signal.signal(taken_number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a fork of this process, which is not the experiment
+        if os.getpid() != self._process:  # a fork of this process does not run the experiment
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
@@ -176,5 +177,5 @@ _CURRENT = threading.local()
 
 
 def _stop() -> _Stop:
-    """Return what the experiment around has been sent; outside of one a `run` stands alone."""
+    """Return the signals of the surrounding experiment, or new ones for a `run` outside an experiment."""
     return getattr(_CURRENT, "stop", None) or _Stop()

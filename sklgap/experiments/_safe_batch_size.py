@@ -1,4 +1,4 @@
-"""``largest_safe_batch_size``: the largest batch that is shown to cost no more of a score than a margin."""
+"""``largest_safe_batch_size``: the largest batch size that is shown to lose less of a score than a margin."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,26 +31,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NonInferiority:
-    """A one-sided paired test that a batch size costs less than the margin.
+    """A one-sided paired test that a batch size loses less than the margin.
 
     Attributes
     ----------
     batch_size : int
-        The size tested against the reference.
+        The batch size that is tested against the reference.
     score : str
-        What may be lost.
+        Name of the score.
     lost : float
-        Mean score of the reference minus that of the size, in the units of the score.
+        Mean score of the reference minus mean score of the batch size, in the units of the score.
     bound : float
-        Its upper confidence bound; infinite with fewer than two paired trials, or where all trials are identical.
+        Upper confidence bound of ``lost``; infinite with fewer than two paired trials, or if all trials are identical.
     p_value : float
-        Of the hypothesis that the margin or more is lost; NaN where there is no bound.
+        p value of the hypothesis that the margin or more is lost; NaN if there is no bound.
     n_trials : int
-        Paired trials.
+        Number of paired trials.
     worst : float
-        The most that a trial lost; infinite where one has no finite score.
+        The largest loss of a single trial; infinite if a trial has no finite score.
     n_failed : int
-        Trials that lost more than five margins, or have no finite score.
+        Number of trials that lost more than five margins, or have no finite score.
     shown : bool
         Whether the bound is below the margin and no trial failed.
     """
@@ -67,28 +67,30 @@ class NonInferiority:
 
 
 class SafeBatchSize(Result):
-    """The largest batch size shown to be safe; ``print`` it, and ``int`` it.
+    """Result of `largest_safe_batch_size`; ``print`` shows the tests, and ``int`` is the batch size.
 
     Attributes
     ----------
     batch_size : int
-        In samples; the reference itself where no larger size was shown to be safe.
+        The largest batch size shown to be safe, in samples; the reference if no larger one was shown to be safe.
     reference : int
-        The size that it is not worse than by more than the margin.
+        The batch size that the others are compared with.
     margins : dict of str to float
-        By score, in its units.
+        The acceptable loss of each score, in its units.
     confidence : float
-        Of the bounds, one-sided.
+        One-sided confidence of the bounds.
     tests : list of NonInferiority
-        On validation data, from the smallest size above the reference up to the first that failed.
+        Tests on validation data, from the smallest batch size above the reference up to the first one that is not shown
+        to be safe.
     untested : list of int
-        Sizes above that one, which the fixed sequence leaves untested.
+        Larger batch sizes, which the fixed sequence leaves untested.
     confirmations : list of NonInferiority
-        The tests of the size chosen on the test data of trials with other seeds; empty without them.
+        Tests of the chosen batch size on the test data of a second curve with other seeds; empty without a second
+        curve.
     confirmed : bool or None
-        Whether they all show the same; None where there are none.
+        Whether all confirmations show that the batch size is safe; None without confirmations.
     notes : list of str
-        What a reader must know before believing the answer, also of the curve.
+        Sentences that a reader must know before believing the answer, including the notes of the curve.
     """
 
     def __init__(
@@ -119,14 +121,14 @@ class SafeBatchSize(Result):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the answer, in plain sentences."""
+        """The sentences that a reader must know before believing the answer."""
         found = [f"The curve: {note}" for note in self._curve.notes if "hold-out of" not in note]
         failed = [test for test in self.tests if test.n_failed]
         for test in failed:
             found.append(
                 f"Batches of {test.batch_size:,} failed in {test.n_failed} of {count(test.n_trials, 'trial')}: they "
-                f"lost more than {FAILED_MARGINS} margins there or have no finite {test.score}, so the size is not "
-                "safe whatever the others show."
+                f"lost more than {FAILED_MARGINS} margins there, or have no finite {test.score}. This batch size is "
+                "not safe, whatever the other trials show."
             )
         if not failed and self.tests:
             found += notes.unseen_failures(min(test.n_trials for test in self.tests))
@@ -138,19 +140,19 @@ class SafeBatchSize(Result):
 
     def _conclusion(self) -> list[str]:
         if not self.tests:
-            return ["The curve has no size above the reference: nothing was tested."]
+            return ["The curve has no batch size above the reference, so nothing was tested."]
         margin = self._margins_in_words()
         last = [test for test in self.tests if test.batch_size == self.tests[-1].batch_size]
         if all(test.shown for test in last):
-            lines = [f"All sizes are shown to lose less than {margin}: a larger one may be safe too."]
+            lines = [f"All batch sizes are shown to lose less than {margin}. A larger one may be safe too."]
         else:
             first = f"Batches of {last[0].batch_size:,} are not shown to lose less than {margin}."
-            more = " That does not prove that they lose more: more trials or more validation samples may show it."
+            more = " That does not prove that they lose more. More trials or more validation samples may decide it."
             if any(test.p_value > self.confidence for test in last):  # the opposite test, at the same level
                 more = " They are shown to lose more."
             lines = [first if any(test.n_failed for test in last) else first + more]
         if not self.confirmations and self.batch_size != self.reference:
-            lines.append("Not confirmed on other seeds: see the parameter confirm.")
+            lines.append("The answer is not confirmed with other seeds; see the parameter confirm.")
         return lines + [self._confirmation(test) for test in self.confirmations]
 
     def _confirmation(self, test: NonInferiority) -> str:
@@ -184,31 +186,31 @@ class SafeBatchSize(Result):
 
     def _reading(self) -> list[str]:
         return [
-            "lost: score of the reference minus that of the size; accuracy in points",
+            "lost: score of the reference minus that of the batch size; accuracy in points",
             "Assumptions:",
             *self._assumptions(),
         ]
 
     def _assumptions(self) -> list[str]:
-        """Return what the answer rests on."""
+        """Return the assumptions of the answer."""
         s = self._curve.settings
         level = f"{100 * (1 - self.confidence):.3g} %"
         lines = [
-            f"* Each test is one-sided at level {level}, of differences between paired trials. It covers "
+            f"* Each test is one-sided at level {level} and uses differences between paired trials. It covers "
             f"{self._covers()}.",
-            "* The order of the tests is fixed beforehand, upwards from the reference, and the first failure ends "
-            f"them: the chance to call any size safe that loses the margin or more is at most about {level}, without a "
-            "correction for several tests.",
-            f"* The margin is one of {listed(list(self.margins))}: nothing is said of other scores, or of single "
+            "* The order of the tests is fixed beforehand, upwards from the reference, and the first test that does "
+            "not show safety is the last. The chance to call a batch size safe that loses the margin or more is "
+            f"therefore at most about {level}, without a correction for several tests.",
+            f"* The margin is a loss of {listed(list(self.margins))}. Nothing is shown for other scores or for single "
             "classes.",
         ]
         if s["n_valid"] is None:
             lines.append(
-                "* How many validation samples the score rests on is not known: of few, one sample more or less may be "
-                "as large as the margin."
+                "* The number of validation samples is not known. If there are few, a single sample may change the "
+                "score by as much as the margin."
             )
         if s["lr"] == "tuned":
-            lines.append("* The learning rates were chosen on the same validation samples, by other seeds.")
+            lines.append("* The learning rates were chosen on the same validation samples, with other seeds.")
         return lines
 
     def _covers(self) -> str:
@@ -241,7 +243,7 @@ class SafeBatchSize(Result):
         return {**own, "components": components, "confirmations": [asdict(test) for test in self.confirmations]}
 
     def plot(self, ax: Any = None) -> "BatchSizeCurveDisplay":
-        """Draw the curve with the size marked; return a `BatchSizeCurveDisplay`."""
+        """Draw the curve with the safe batch size marked; return a `BatchSizeCurveDisplay`."""
         return self._curve.plot(ax=ax, safe=self)
 
 
@@ -255,57 +257,60 @@ def largest_safe_batch_size(
 ) -> SafeBatchSize:
     r"""Return the largest batch size that is shown to lose less of a validation score than a margin.
 
-    For each size above the reference, in ascending order, a one-sided paired test asks whether its loss is below the
-    margin. With :math:`D_{ij}` the score of the reference minus that of the size in trial j on sample i, it is shown if
+    For each batch size above the reference, in ascending order, a one-sided paired test asks whether its loss is below
+    the margin. :math:`D_{ij}` is the score of the reference minus that of the batch size, in trial j on sample i. The
+    loss is shown to be below the margin if
 
     .. math:: \bar D + t_{\mathrm{confidence}} \sqrt v < \mathrm{margin}
 
-    and no single trial loses more than five margins; v is the variance of the mean over new seeds *and* new samples
-    (`Components`). The first size of which that is not shown ends the search.
+    and no single trial loses more than five margins. Here v is the variance of the mean over new seeds *and* new
+    samples (`Components`). The search ends at the first batch size whose loss is not shown to be below the margin.
 
     Parameters
     ----------
     curve : BatchSizeCurve
-        From `batch_size_curve`, with at least two trials; of an estimator or of a training function. Sizes below its
-        reference are not considered.
+        Result of `batch_size_curve` for an estimator or a training function, with at least two trials. Batch sizes
+        below its reference are not considered.
     margin : float or dict of str to float, default=None
-        The acceptable loss, in the units of the score; by the name of the score where there are several.
-        None: 0.005, half a point, for scores that lie in [0, 1]; other scores need one.
+        The acceptable loss, in the units of the score, or a dict from names of scores to such losses. None means 0.005,
+        half a point, for scores that lie in [0, 1]; other scores need a margin.
     scoring : str, scorer, or dict of these, default=None
-        Which of the scores that the curve has measured. Several: a size is safe only if it is shown to be for each of
-        them. None: the first.
+        Scores to test, among those that the curve has measured. With several scores, a batch size is safe only if it is
+        shown to be safe for each of them. None means the first score.
     confidence : float, default=0.95
         One-sided confidence of the bounds, above 0.5 and below 1.
     confirm : BatchSizeCurve, default=None
-        A second curve over at least the reference and the size chosen, made with another ``random_state``, and with the
-        same ``lr``, ``budget`` and ``max_epochs``, at the same learning rate, on as many samples. The same test is
-        repeated there on test data; the choice stays, and the result says whether it is confirmed. Of training
-        functions it is repeated on what the second one returns: let that be scores on test data.
+        A second curve that confirms the choice. It needs the reference and the chosen batch size, another
+        ``random_state``, the same ``lr``, ``budget``, ``max_epochs`` and learning rate, and as many samples. The same
+        test is repeated on its test data. The choice does not change, and the result says whether it is confirmed. For
+        training functions, the test uses the scores that the second function returns, which should be scores on test
+        data.
 
     Returns
     -------
     SafeBatchSize
-        Prints as a table with its assumptions; ``int`` of it is the number of samples.
+        The answer; ``print`` shows a table with the assumptions, and ``int`` is the batch size.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, a margin that so few validation samples cannot resolve, and a second
-        curve that shares seeds with the first.
+        If a parameter is outside its allowed values, if the margin needs more validation samples, or if the second
+        curve shares seeds with the first.
 
     See Also
     --------
-    batch_size_curve : Makes the curve.
+    batch_size_curve : Computes the curve.
 
     Notes
     -----
-    A non-inferiority test: that a difference is not significant shows nothing, that its bound is below the margin does.
-    Few or noisy trials make the answer smaller, not wrong. The tests form a fixed sequence, so that the chance to call
-    *any* size safe that loses the margin or more is at most 1 - confidence; with several scores all must be shown,
-    which needs no correction either. It follows that a size above one that failed is never called safe, even if it is.
+    This is a non-inferiority test. A difference that is not significant shows nothing; a bound below the margin shows
+    that the loss is small. Few or noisy trials make the answer smaller, not wrong. The tests form a fixed sequence, so
+    that the chance to call *any* batch size safe that loses the margin or more is at most 1 - confidence. With several
+    scores, all must be shown, which needs no correction either. As a consequence, a batch size above one that is not
+    shown to be safe is never called safe, even if it is.
 
-    A large batch that fails in a few seeds only is not seen by few trials: the result says which rate of failures would
-    not have shown.
+    Few trials do not reveal a batch size that fails for few seeds. The result reports the largest rate of failures that
+    these trials may have missed.
 
     References
     ----------
@@ -326,17 +331,17 @@ def largest_safe_batch_size(
     """
     if is_training_function(curve):
         raise TypeError(
-            f"curve must be a BatchSizeCurve: give batch_size_curve({name_of(curve)}, batch_sizes=..., n_trials=...), "
-            "so that its trainings are not lost whatever margin is asked for; got a function."
+            "curve must be a BatchSizeCurve; got a function. Compute the curve first by "
+            f"batch_size_curve({name_of(curve)}, batch_sizes=..., n_trials=...); it can be tested with any margin."
         )
     if not isinstance(curve, BatchSizeCurve):
         raise TypeError(f"curve must be a BatchSizeCurve; got {type(curve).__name__}.")
     if not is_number(confidence) or not 0.5 < confidence < 1:
         raise ValueError(f"confidence must be a number above 0.5 and below 1; got {shown(confidence)}.")
     if curve.settings["n_trials"] < 2:
-        raise ValueError("curve must have at least 2 trials: one has no bound.")
+        raise ValueError("curve must have at least 2 trials, because one trial gives no bound.")
     if not len(curve.values(curve.reference, "trial")):
-        raise ValueError("curve must have a finished fit of its reference; it was interrupted before.")
+        raise ValueError("curve must have a finished fit of its reference, but it was interrupted before that.")
     scores = _scores_of(curve, scoring)
     margins = _check_margins(margin, scores, curve.settings["n_valid"])
     larger = [size for size in curve.batch_sizes if size > curve.reference]
@@ -361,7 +366,7 @@ def _test(curve: BatchSizeCurve, size: int, part: str, score: str, margin: float
     losses: Components = curve.components(curve.reference, size, f"{part}_{score}", strict=True)
     found: LossTest = loss_test(losses, margin, confidence)
     lost = int((~np.isfinite(curve.paired(curve.reference, size, f"{part}_{score}")[1])).sum())
-    if lost:  # training diverged there, and a score that is not there is the worst one
+    if lost:  # these trainings diverged, and a missing score counts as the worst
         n_failed, n_trials = found.n_failed + lost, found.n_trials + lost
         found = replace(found, worst=math.inf, n_failed=n_failed, n_trials=n_trials, shown=False)
     return NonInferiority(size, score, **asdict(found))
@@ -384,15 +389,15 @@ def _scores_of(curve: BatchSizeCurve, scoring: Any) -> list[Score]:
             same = [score for score in curve.scores if not isinstance(one, str) and _equal(score.scorer, one)]
         if not same:
             raise ValueError(
-                f"scoring must be scores that the curve has measured, {', '.join(map(repr, by_name))}; got "
-                f"{shown(one)}: measure it with batch_size_curve(..., scoring=...)."
+                f"scoring must name scores that the curve has measured, {', '.join(map(repr, by_name))}; got "
+                f"{shown(one)}. Measure it with batch_size_curve(..., scoring=...)."
             )
         found += same[:1]
     return found
 
 
 def _equal(measured: Any, asked: Any) -> bool:
-    """Say whether two scorers compute the same, which only scikit-learn's own can be asked."""
+    """Return whether two scorers compute the same score. This is known for scikit-learn's own scorers only."""
     functions = [getattr(scorer, "_score_func", None) for scorer in (measured, asked)]
     same_function = functions[0] is not None and functions[0] is functions[1]
     return measured is asked or (same_function and repr(measured) == repr(asked))
@@ -410,7 +415,7 @@ def _check_margins(margin: Any, scores: Sequence[Score], n_valid: int) -> dict[s
         if own is None:
             if not score.is_fraction:
                 raise ValueError(
-                    f"margin must be given for {score.name}, in its units: it is not known to lie in [0, 1]; got None."
+                    f"margin must be given for {score.name}, in its units, because it may not lie in [0, 1]; got None."
                 )
             own = DEFAULT_MARGIN
         if score.is_fraction:
@@ -422,11 +427,13 @@ def _check_margins(margin: Any, scores: Sequence[Score], n_valid: int) -> dict[s
 
 
 def _check_confirming(second: BatchSizeCurve, scores: Sequence[Score], margins: Mapping[str, float]) -> None:
-    """Raise a ValueError for a second curve whose test data cannot show what they are asked."""
+    """Raise a ValueError for a second curve whose test data cannot confirm the choice."""
     n_test = second.settings[f"n_{second.judged}"]
     for score in scores:
         if not any(own.name == score.name and _equal(own.scorer, score.scorer) for own in second.measured):
-            raise ValueError(f"confirm must have measured {score.name!r} too; it has {second.settings['scores']}.")
+            raise ValueError(
+                f"confirm must have measured {score.name!r} too; it has measured {second.settings['scores']}."
+            )
         if score.is_fraction != second.score(score.name).is_fraction:
             raise ValueError(
                 f"confirm must return 'correct' for {score.name!r} if the first curve does, and only then."
@@ -442,17 +449,17 @@ def _check_second(curve: BatchSizeCurve, second: Any, chosen: int) -> None:
     if not isinstance(second, BatchSizeCurve):
         raise TypeError(f"confirm must be None or a BatchSizeCurve; got {type(second).__name__}.")
     if second.judged != curve.judged:
-        raise ValueError("confirm must be of an estimator, or of a training function, as the first curve is.")
+        raise ValueError("confirm and curve must both be curves of estimators, or both of training functions.")
     shared = _seeds(curve) & _seeds(second)
     if shared:
         raise ValueError(
-            f"confirm must be a curve of other seeds, by another random_state; {count(len(shared), 'seed')} of it "
-            "were used by the first curve."
+            f"confirm must be a curve with other seeds, from another random_state; the first curve used "
+            f"{count(len(shared), 'seed')} of it."
         )
     if second.reference != curve.reference or chosen not in second.batch_sizes:
         raise ValueError(
-            f"confirm must have the reference {curve.reference} and the batch size chosen, {chosen}; got the reference "
-            f"{second.reference} and batch sizes {second.batch_sizes}."
+            f"confirm must have the reference {curve.reference} and the chosen batch size, {chosen}; got the reference "
+            f"{second.reference} and the batch sizes {second.batch_sizes}."
         )
     for name in ("lr", "budget", "max_epochs", "target_loss", "n_train", "batch_norm"):
         if second.settings[name] != curve.settings[name]:

@@ -1,8 +1,8 @@
-"""What a model is judged by: accuracy under a batch-norm policy, or any score of scikit-learn.
+"""The scores of a model: accuracy under a batch-norm policy, or any score of scikit-learn.
 
-A difference between two batch sizes varies with the samples that it is measured on, so that a trial saves beside a
-score what it rests on sample by sample: which samples were predicted right, the score of each sample, or, where a score
-is not a mean over samples (average precision), the outputs that it is computed from.
+A difference between two batch sizes varies with the samples that it is measured on. A trial therefore saves, together
+with a score, the values behind it: which samples are predicted correctly, the score of each sample, or the outputs if
+the score is not a mean over samples (such as average precision).
 """
 
 import copy
@@ -43,14 +43,14 @@ _FRACTIONS = {
 
 @dataclass(frozen=True)
 class Score:
-    """A score by the name that it has in records; without a scorer it is accuracy under the batch-norm policy."""
+    """A score, with its name in the records. Without a scorer it is accuracy under the batch-norm policy."""
 
     name: str
     scorer: Scorer | None = None
 
     @property
     def is_fraction(self) -> bool:
-        """Whether it is known to lie in [0, 1]."""
+        """Whether the score is known to lie in [0, 1]."""
         if self.scorer is None:
             return True
         adjusted = _kwargs(self.scorer).get("adjusted", False)
@@ -58,11 +58,11 @@ class Score:
 
     @property
     def in_points(self) -> bool:
-        """Whether differences of it are shown in percentage points."""
+        """Whether its differences are shown in percentage points."""
         return self.scorer is None
 
     def policy(self, batch_norm: str, model: Any) -> str:
-        """Return the batch-norm policy under which it is measured: scorers see what ``predict`` uses."""
+        """Return the batch-norm policy of the score. Scorers use the policy of ``predict``."""
         if self.scorer is None:
             return batch_norm
         return "population" if getattr(model, "recompute_batch_norm", False) else "running"
@@ -70,15 +70,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Samples:
-    """What the score of one model rests on, in the order of the samples.
+    """The values behind the score of one model, in the order of the samples.
 
     Attributes
     ----------
     values : ndarray of shape (n_samples,) or (n_samples, n_classes)
-        Without a method the score of each sample, whose mean is the score: True where a sample is predicted right.
-        Else the outputs, labels as their positions in ``classes_``.
+        Without a method, the score of each sample, whose mean is the score (True for a sample that is predicted
+        correctly). With a method, the outputs; labels are their positions in ``classes_``.
     method : str
-        The method of the model that gave the outputs; "" where there are scores.
+        The method of the model that returned the outputs; "" for scores.
     """
 
     values: np.ndarray
@@ -86,18 +86,18 @@ class Samples:
 
 
 def check_scoring(scoring: Any) -> tuple[Score, ...]:
-    """Return the scores that ``scoring`` asks for; the first is the one that regimes are compared by.
+    """Return the scores of ``scoring``. Comparisons use the first one.
 
     Parameters
     ----------
     scoring : None, str, callable, sequence of str, or dict
-        None or "accuracy": accuracy under the batch-norm policy. Else a name of scikit-learn's scorers, a scorer
-        ``scorer(estimator, X, y)``, several names, or a dict of names of yours to either.
+        None or "accuracy" means accuracy under the batch-norm policy. Otherwise the name of one of scikit-learn's
+        scorers, a scorer ``scorer(estimator, X, y)``, several names, or a dict from your names to either.
 
     Raises
     ------
     WrongArgument
-        For anything else.
+        If ``scoring`` is anything else.
     """
     if scoring is None:
         return (Score(ACCURACY),)
@@ -119,7 +119,7 @@ def check_scoring(scoring: Any) -> tuple[Score, ...]:
 
 def _wrong(scoring: Any) -> WrongArgument:
     return WrongArgument(
-        "scoring must be None, a scorer, the name of one of scikit-learn's, or a dict of names to these; got "
+        "scoring must be None, a scorer, the name of one of scikit-learn's scorers, or a dict from names to these; got "
         f"{shown(scoring)}."
     )
 
@@ -129,13 +129,13 @@ def _named(scorer: str, name: str | None = None) -> Score:
     if scorer == ACCURACY:
         if name != ACCURACY:
             raise WrongArgument(
-                f"scoring must have accuracy under its own name; got {name!r}: for what predict is right in, give "
+                f"scoring must have accuracy under its own name; got {name!r}. For the accuracy of predict, give "
                 "make_scorer(accuracy_score)."
             )
         return Score(ACCURACY)
     if scorer not in get_scorer_names():
         raise WrongArgument(
-            f"scoring must be the name of one of scikit-learn's scorers, see sklearn.metrics.get_scorer_names(); got "
+            "scoring must be the name of one of scikit-learn's scorers (see sklearn.metrics.get_scorer_names()); got "
             f"{scorer!r}."
         )
     return _checked(Score(name, get_scorer(scorer)))
@@ -144,14 +144,14 @@ def _named(scorer: str, name: str | None = None) -> Score:
 def _checked(score: Score) -> Score:
     if score.name in _MEASURED_ANYWAY:
         raise WrongArgument(
-            f"scoring must not call a scorer {score.name!r}, which is measured under batch_norm; give it another name "
-            "in a dict."
+            f"scoring must not call a scorer {score.name!r}, because this name is for the value under batch_norm. Give "
+            "it another name in a dict."
         )
     module = getattr(score.scorer, "__module__", None)
     if inspect.isfunction(score.scorer) and isinstance(module, str) and module.startswith("sklearn.metrics."):
         raise WrongArgument(
-            f"scoring must be scorers, which are called with a model; got the metric {shown(score.scorer)}: give "
-            "make_scorer of it, or its name."
+            f"scoring must be a scorer, which is called with a model; got the metric {shown(score.scorer)}. Use "
+            "make_scorer, or the name of its scorer."
         )
     return score
 
@@ -163,32 +163,32 @@ def _name_of(scorer: Any) -> str:
 
 
 def try_scores(scores: Sequence[Score], y: Any, y_train: Any) -> None:
-    """Raise a WrongArgument for a scorer that cannot be computed for such labels, before anything is trained.
+    """Raise a WrongArgument, before anything is trained, for a scorer that cannot be computed for these labels.
 
     Parameters
     ----------
     scores : sequence of Score
-        What will be measured.
+        Scores that will be measured.
     y : array-like
-        Labels of the samples that models will be judged on.
+        Labels of the samples that models will be scored on.
     y_train : array-like
-        Labels that models are trained on, whose classes they know.
+        Labels of the training samples, whose classes the models know.
     """
     y, classes = np.asarray(y), np.unique(np.asarray(y_train))
     for score in scores:
         if not hasattr(score.scorer, "_score_func"):
-            continue  # it may read anything of a model: nothing stands in for that
+            continue  # it may read anything of a model, which nothing can replace
         assert score.scorer is not None
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that a score is not defined, which is said here
+                warnings.simplefilter("ignore")  # a warning about an undefined score is raised here as an error
                 value = score.scorer(_Perfect(classes), y, y)
             if not np.isfinite(value):
                 raise ValueError(f"it is {value} even for predictions that are all right")
         except Exception as error:  # a metric of the user may raise anything
             way_out = "; give y as 0 and 1, or make_scorer(..., pos_label=...)" if "pos_label" in str(error) else ""
             raise WrongArgument(
-                f"scoring must be scores that these labels have; {score.name} has none: {error}{way_out}"
+                f"scoring must be defined for these labels; {score.name} is not: {error}{way_out}"
             ) from error
 
 
@@ -196,12 +196,12 @@ def try_scores(scores: Sequence[Score], y: Any, y_train: Any) -> None:
 
 
 def measure_score(score: Score, model: Any, X: Any, y: Any) -> tuple[float, Samples | None]:
-    """Return the value of a scorer, and what it rests on; None where it reads more than the outputs of one method.
+    """Return the value of a scorer and the values behind it; None for these if it reads more than one method's outputs.
 
-    The value is NaN where there is none because outputs are not finite.
+    The value is NaN if the outputs are not finite.
     """
     assert score.scorer is not None
-    # A copy whose methods remember what they have returned: what the scorer does with it is its own matter.
+    # The scorer receives a copy of the model whose methods record their outputs.
     listening = copy.copy(model)
     heard: dict[str, Any] = {}
     for method in _METHODS:
@@ -211,7 +211,7 @@ def measure_score(score: Score, model: Any, X: Any, y: Any) -> tuple[float, Samp
         value = float(score.scorer(listening, X, y))
     except Exception as error:  # a metric of the user may raise anything
         if any(isinstance(found, np.ndarray) and not _all_finite(found) for found in heard.values()):
-            return float("nan"), None  # training diverged: that must not cost the other fits
+            return float("nan"), None  # training diverged, which must not end the other fits
         raise WrongArgument(
             f"scoring must be scorers that take the fitted model; {score.name} raised {type(error).__name__}: {error}"
         ) from error
@@ -229,7 +229,7 @@ def measure_score(score: Score, model: Any, X: Any, y: Any) -> tuple[float, Samp
         return value, Samples(rows)
     try:
         again = float(score.scorer(_Replay(classes, method), _decoded(method, outputs, classes), y))
-    except Exception:  # the scorer asks for more than outputs
+    except Exception:  # the scorer needs more than outputs
         return value, None
     return value, Samples(outputs, method) if again == value else None
 
@@ -254,7 +254,7 @@ def _remembering(function: Callable[[Any], Any], X: Any, heard: dict[str, Any], 
 def _scores_of_samples(
     scorer: Scorer, method: str, outputs: np.ndarray, classes: np.ndarray, y: np.ndarray
 ) -> np.ndarray | None:
-    """Return the scores of single samples of the scores that are known to be means; None for others."""
+    """Return the score of each sample, for scores that are known to be means over samples; None for others."""
     function = getattr(scorer, "_score_func", None)
     if _kwargs(scorer):
         return None
@@ -268,7 +268,7 @@ def _scores_of_samples(
 
 
 class _StandIn(ClassifierMixin, BaseEstimator):
-    """What scorers take for a fitted classifier."""
+    """A stand-in for a fitted classifier, which scorers accept."""
 
     classes_: np.ndarray
 
@@ -284,9 +284,9 @@ def _if_heard(method: str) -> Any:
 
 
 class _Replay(_StandIn):
-    """A model whose input is its output: a scorer computes from it what it computed from the model.
+    """A model that returns its input, so that a scorer computes from saved outputs what it computed from the model.
 
-    It has one method alone, for scorers choose between the methods that a model has.
+    It has a single method, because scorers choose among the methods of a model.
     """
 
     def __init__(self, classes: Any = None, method: str = "predict") -> None:
@@ -307,7 +307,7 @@ class _Replay(_StandIn):
 
 
 class _Perfect(_StandIn):
-    """A model that is given the labels and is sure of them, with the methods of `LBGapClassifier`."""
+    """A model that predicts the given labels with certainty, with the methods of `LBGapClassifier`."""
 
     def __init__(self, classes: Any = None) -> None:
         self.classes = self.classes_ = classes
@@ -340,16 +340,16 @@ def difference(
     score : Score
         What was measured.
     y, classes : ndarray
-        The labels of the samples that it was measured on, and the classes of the models.
+        Labels of the samples that the score was measured on, and classes of the models.
     values : pair of ndarrays of shape (n_trials,)
-        Of the reference and of the other.
+        Scores of the reference and of the other.
     samples : pair of sequences of n_trials Samples
-        What the values rest on; where one is None only seeds vary.
+        The values behind these scores. If one of them is None, only seeds vary.
 
     Raises
     ------
     ValueError
-        Where the samples are too few for an interval of a score that is not a mean over them.
+        If there are too few samples for the interval of a score that is not a mean over samples.
     """
     flat = [own for side in samples for own in side]
     if not len(values[0]) or any(own is None for own in flat):
@@ -368,7 +368,7 @@ def difference(
 def _function_of(
     scorer: Scorer, method: str, classes: np.ndarray, y: np.ndarray
 ) -> tuple[Callable[..., float], np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """Return score(y, outputs[, sample_weight]), y, and what makes its outputs of ours."""
+    """Return score(y, outputs[, sample_weight]), y, and a function that converts saved outputs for the score."""
     known = getattr(scorer, "_score_func", None)
     found_by_one = known is balanced_accuracy_score or classes[-1] == 1  # scikit-learn looks for the class 1
     if (

@@ -39,7 +39,7 @@ from sklgap.experiments._run import interruptible, run
 from sklgap.experiments._trajectory import Moments, Trajectory, Updates, regime_trials, train_along
 from sklgap.inspection import SharpnessTrajectoryDisplay, sharpness
 
-# Losses of the table: two for every power of ten, from 10 down to 1e-8.
+# Training losses of the table: two per power of ten, from 10 down to 1e-8.
 _LEVELS = [10 ** (k / 2) for k in range(2, -17, -1)]
 
 Curve = tuple[np.ndarray, np.ndarray]
@@ -65,48 +65,58 @@ def sharpness_trajectory(
     memory: str | Path | None = None,
     verbose: int = 1,
 ) -> "SharpnessTrajectory":
-    """Measure sharpness and training loss along trainings with several regimes.
+    """Measure sharpness and training loss along trainings with several batch regimes.
 
-    At which loss do small and large batches part: does the large batch start out sharp, or become so?
+    It shows at which loss small and large batches separate: whether the large batch is sharp from the start, or becomes
+    sharp later.
 
     Parameters
     ----------
     estimator : LBGapClassifier, or a pipeline that ends in one
-        Cloned for every fit.
+        Estimator that is cloned for every fit.
     X, y : array-like
         Training data.
     regimes : sequence or dict, default=("SB", "LB")
         Values of ``batch_regime``; or a dict from label to parameter overrides, such as
         ``{"SB": {"batch_regime": "SB", "max_epochs": 12}, "LB": {"batch_regime": "LB", "max_epochs": 30}}``. The others
-        are compared with the first.
+        are compared with the first regime.
     n_trials : int, default=1
-        Starting points. Trial i starts every regime from the same weights: their ``random_state`` is the trial's.
+        Number of paired trials. In trial i, every regime has the same ``random_state`` and so starts from the same
+        weights.
     every : int or None, default=5
-        Measure at the end of every so many epochs, and of the last one; None: not at the ends of epochs.
+        Measure at the end of every ``every``-th epoch and of the last one. None means no measurements at the ends of
+        epochs.
     at_updates : "log", sequence of int or None, default="log"
-        Measure also when so many updates have been made; see `sklgap.TrainingRecorder`.
+        Measure also after these numbers of updates; see `sklgap.TrainingRecorder`.
     epsilon : float, default=1e-3
-        Box size of the sharpness (the paper: 1e-3 and 5e-4).
-    batch_norm, max_samples, solver
-        What is measured; `Measurement` explains them. The loss is measured on the same samples as sharpness, here on
-        1,000 by default.
+        Size of the box in which sharpness is measured (1e-3 and 5e-4 in the paper).
+    batch_norm, max_samples, solver : see `Measurement`
+        What is measured on every model. The loss is measured on the same samples as sharpness, by default on 1,000.
     measurement : Measurement, default=None
-        All of these at once, with one ``epsilon``, one entry of ``subspace_dims`` and without ``scoring``.
-    random_state, n_jobs, memory, verbose
-        As in every experiment; `sklgap.experiments` explains them.
+        All of these parameters in one object, with one ``epsilon``, one entry of ``subspace_dims`` and without
+        ``scoring``.
+    random_state : int, RandomState or None, default=None
+        Source of all random numbers. An int makes the result repeatable.
+    n_jobs : int or None, default=None
+        Number of fits that run at the same time, as in scikit-learn.
+    memory : str, Path or None, default=None
+        Folder in which finished work is saved, and from which it is loaded in the next run.
+    verbose : int, default=1
+        0 is silent; 1 prints the expected cost and shows a progress bar. `sklgap.experiments` explains these four
+        parameters.
 
     Returns
     -------
     SharpnessTrajectory
-        Prints sharpness at equal losses; ``plot()`` draws the figure. Interrupted by Ctrl-C it holds the fits that had
-        finished.
+        The result. ``print`` shows the sharpness at equal losses, and ``plot()`` draws the figure. After Ctrl-C it
+        holds the fits that finished.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, before anything is trained.
+        If a parameter is outside its allowed values. This is raised before anything is trained.
     TypeError
-        For an estimator that is not an `LBGapClassifier` and does not end in one.
+        If the estimator is not an `LBGapClassifier` and does not end in one.
 
     See Also
     --------
@@ -115,9 +125,9 @@ def sharpness_trajectory(
 
     Notes
     -----
-    Sharpness falls and rises with the loss: compare it at equal losses only. Costs ``n_trials * len(regimes)`` fits,
-    and a measurement of sharpness at each of their records (with the defaults two for every doubling of the updates,
-    and one for every five epochs). The steps of a pipeline before the classifier are fitted once.
+    Sharpness falls and rises with the loss, so compare it at equal losses only. The cost is ``n_trials * len(regimes)``
+    fits, with a measurement of sharpness at each record (by default two per doubling of the updates, and one every five
+    epochs). The steps of a pipeline before the classifier are fitted once.
 
     References
     ----------
@@ -140,7 +150,7 @@ def sharpness_trajectory(
     check_one_sharpness(measurement, "sharpness_trajectory", epsilon)
     if measurement.scoring is not None:
         raise ValueError(
-            f"scoring must be None: sharpness_trajectory compares sharpness at equal losses; got "
+            "scoring must be None, because sharpness_trajectory compares sharpness at equal losses; got "
             f"{shown(measurement.scoring)}."
         )
     overrides = check_regimes(regimes)
@@ -178,7 +188,7 @@ def sharpness_trajectory(
 
 
 def _of_all_records(cost: Cost, epochs: Sequence[int], moments: Moments) -> Cost:
-    """Return the cost of measuring at every record, of that of measuring once in a fit."""
+    """Return the cost with measurements at every record, from the cost with one measurement per fit."""
     n_records = [moments.number(*pair) for pair in zip(cost.updates, epochs, strict=True)]
     low, high = (seconds * sum(n_records) / len(n_records) for seconds in cost.measure_seconds)
     return replace(cost, measure_seconds=(low, high))
@@ -187,7 +197,7 @@ def _of_all_records(cost: Cost, epochs: Sequence[int], moments: Moments) -> Cost
 def _train(
     classifier: Any, trial: Trial, train: tuple[Any, Any], measuring: Measuring, moments: Moments
 ) -> list[dict[str, Any]]:
-    """Return what was recorded along one training."""
+    """Return the records of one training."""
     X, y = (take(part, measuring.rows) for part in train)
 
     def measure(net: Any) -> float:
@@ -209,7 +219,7 @@ def _train(
 
 
 class SharpnessTrajectory(Trajectory):
-    """What `sharpness_trajectory` found; ``print`` it.
+    """Result of `sharpness_trajectory`; ``print`` shows it.
 
     Attributes
     ----------
@@ -217,9 +227,9 @@ class SharpnessTrajectory(Trajectory):
         One per measurement along a training: regime, trial, updates, epoch, training loss and accuracy, sharpness in
         percent, Euclidean distance from the start. Sorted by trial, regime and updates.
     labels : list of str
-        The regimes with a finished training; the others are compared with the first.
+        The regimes with a finished training. The others are compared with the first one.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     # -- statistics ------------------------------------------------------------------------------------------------
@@ -232,7 +242,7 @@ class SharpnessTrajectory(Trajectory):
         }
 
     def mean_curve(self, label: Any) -> Curve:
-        """Return the geometric means over the trials, at the numbers of updates that all of them have."""
+        """Return the geometric means over the trials, at the numbers of updates that all trials have."""
         trials = self.curves(label)
         updates = [self._column(label, trial, "n_updates") for trial in trials]
         common = np.array(sorted(set.intersection(*(set(steps) for steps in updates))))
@@ -244,10 +254,10 @@ class SharpnessTrajectory(Trajectory):
         return np.exp(stacked[0]), np.exp(stacked[1])
 
     def at_loss(self, loss: float) -> dict[str, np.ndarray]:
-        """Return the sharpness where the training loss is first at ``loss``, by regime.
+        """Return the sharpness at the first time that the training loss is ``loss``, by regime.
 
-        Interpolated between records on logarithmic scales; arrays of shape (n_trials,), NaN where the loss was not
-        reached, or the first record is below it.
+        The values are arrays of shape (n_trials,), interpolated between records on logarithmic scales. They are NaN if
+        the loss was not reached, or if the first record is already below it.
         """
         found = ByLabel()
         for label in self.labels:
@@ -257,24 +267,25 @@ class SharpnessTrajectory(Trajectory):
         return found
 
     def levels(self) -> list[float]:
-        """Return the losses, two for every power of ten, that some trial reached with all regimes."""
+        """Return the losses, two per power of ten, that at least one trial reached with all regimes."""
         return [level for level in _LEVELS if (~np.isnan(list(self.at_loss(level).values()))).all(axis=0).any()]
 
     def ratio(self, label: Any, loss: float) -> Estimate:
-        """Return how many times as sharp as the first regime a regime is at a loss, over paired trials."""
+        """Return the sharpness of a regime divided by that of the first regime at a loss, over paired trials."""
         values = self.at_loss(loss)
         return ratio_estimate(values[label], values[self.labels[0]])
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         s, levels = self.settings, self.levels() if len(self.labels) > 1 else []
         n_done = sum(len(self.curves(label)) for label in self.labels)
         found = notes.interrupted(self.interrupted, n_done, self.n_regimes * s["n_trials"])
         failed = sum(not 0 < record["sharpness"] < math.inf for record in self.records)
         if failed:
             found.append(
-                f"{failed} of {len(self.records)} measurements of sharpness failed, or found no rise, and are left out."
+                f"{failed} of {len(self.records)} measurements of sharpness failed, or found no larger loss in the "
+                "box, and are left out."
             )
         ratios = [{label: self.ratio(label, level) for label in self.labels[1:]} for level in levels]
         if not ratios:
@@ -284,8 +295,8 @@ class SharpnessTrajectory(Trajectory):
         flat = [label for label, ratio in ratios[-1].items() if ratio.value < 1]
         if flat:
             found.append(
-                f"Not sharper than {self.labels[0]} at the smallest loss of both here: {listed(flat)}. In the paper "
-                "the large batch is."
+                f"These are not sharper than {self.labels[0]} at the smallest common loss: {listed(flat)}. In the "
+                "paper, the large batch is sharper."
             )
         return found
 
@@ -294,10 +305,10 @@ class SharpnessTrajectory(Trajectory):
     def _verdict(self) -> list[str]:
         reference, *others = self.labels
         if not others:
-            return [f"Only {reference} has a finished training: nothing can be compared."]
+            return [f"Only {reference} has a finished training, so nothing can be compared."]
         levels = self.levels()
         if not levels:
-            return ["There is no loss that all regimes passed between their records: they cannot be compared."]
+            return ["No loss lies between the records of all regimes, so they cannot be compared."]
         said = []
         for label in others:
             at = [
@@ -314,8 +325,8 @@ class SharpnessTrajectory(Trajectory):
         return [
             f"{s['n_train']:,} training samples, {trials}",
             *describe_measuring(s),
-            f"sharpness {s['epsilon'][0]:g}{dims} in %, on {s['n_samples_sharpness']:,} of them, where their loss is "
-            f"first as low as that, solver {s['solver']!r}",
+            f"sharpness {s['epsilon'][0]:g}{dims} is in %, measured on {s['n_samples_sharpness']:,} of the training "
+            f"samples when their loss first reaches the value, with solver {s['solver']!r}",
         ]
 
     def _table(self) -> list[list[str]]:
@@ -338,7 +349,7 @@ class SharpnessTrajectory(Trajectory):
             return []
         fewest, most = min(ratio.n for ratio in ratios), max(ratio.n for ratio in ratios)
         trials = count(most, "paired trial") if fewest == most else f"{fewest} to {count(most, 'paired trial')}"
-        return [f"a ratio: geometric mean over {trials}", *self.interval_lines(ratios)]
+        return [f"ratios: geometric means over {trials}", *self.interval_lines(ratios)]
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 
@@ -350,7 +361,7 @@ class SharpnessTrajectory(Trajectory):
         return {"labels": self.labels, "ratios": ratios}
 
     def plot(self, ax: Any = None, **kwargs: Any) -> SharpnessTrajectoryDisplay:
-        """Draw the mean curves, and every trial where there are several; return a `SharpnessTrajectoryDisplay`."""
+        """Draw the mean curves, and every trial if there are several; return a `SharpnessTrajectoryDisplay`."""
         curves = {label: self.mean_curve(label) for label in self.labels}
         trials = {label: list(self.curves(label).values()) for label in self.labels}
         display = SharpnessTrajectoryDisplay(curves, batch_norm=self.settings["batch_norm"], trials=trials)
@@ -358,7 +369,7 @@ class SharpnessTrajectory(Trajectory):
 
 
 def _value_at(loss: np.ndarray, values: np.ndarray, level: float) -> float:
-    """Return the value where the loss is first at the level, between records along a straight line in logarithms."""
+    """Return the value when the loss first reaches the level, interpolated between records in logarithms."""
     there = np.flatnonzero(loss <= level)
     if not len(there) or there[0] == 0:
         return math.nan

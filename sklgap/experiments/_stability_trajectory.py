@@ -1,4 +1,4 @@
-"""``stability_trajectory``: the edge of stability, for small and large batches."""
+"""``stability_trajectory``: the edge of stability for small and large batches."""
 
 import copy
 import math
@@ -40,9 +40,9 @@ from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._check import drawn_samples
 
 _NAME = "stability"
-# Updates that are the beginning: initial weights may be sharp, and P of Adam is still that of a few gradients.
+# The first updates are left out: initial weights may be sharp, and Adam's preconditioner rests on few gradients.
 _BEGINNING = 10
-# Gradients that one search for eigenvalues costs: from, to. Some 12 to 40 products of two to three gradients.
+# Least and largest cost of a search for eigenvalues, in gradients: 12 to 40 products of two to three gradients each.
 _GRADIENTS = (25, 120)
 
 
@@ -67,73 +67,86 @@ def stability_trajectory(
     memory: str | Path | None = None,
     verbose: int = 1,
 ) -> "StabilityTrajectory":
-    """Measure the largest eigenvalues of the Hessian along trainings with several regimes.
+    """Measure the largest eigenvalues of the Hessian along trainings with several batch regimes.
 
-    Does training with large batches stay at the edge of stability, and training with small ones below it?
+    It shows whether training with large batches stays at the edge of stability, and training with small batches below
+    it.
 
     Parameters
     ----------
     estimator : LBGapClassifier, or a pipeline that ends in one
-        Cloned for every fit, with ``train_split=None``. Its optimiser is one that
-        `sklgap.inspection.stability_threshold` knows, or ``threshold`` is another one.
+        Estimator that is cloned for every fit. It needs ``train_split=None``, and an optimiser that
+        `sklgap.inspection.stability_threshold` knows unless ``threshold`` has another value.
     X, y : array-like
         Training data.
     regimes : sequence or dict, default=("SB", "LB")
         Values of ``batch_regime``; or a dict from label to parameter overrides, such as
         ``{"SB": {"batch_regime": "SB"}, "all": {"batch_size": -1}}``.
     n_trials : int, default=1
-        Starting points. Trial i starts every regime from the same weights: their ``random_state`` is the trial's.
+        Number of paired trials. In trial i, every regime has the same ``random_state`` and so starts from the same
+        weights.
     every : int or None, default=5
-        Measure at the end of every so many epochs, and of the last one; None: not at the ends of epochs.
+        Measure at the end of every ``every``-th epoch and of the last one. None means no measurements at the ends of
+        epochs.
     at_updates : "log", sequence of int or None, default="log"
-        Measure also when so many updates have been made; see `sklgap.TrainingRecorder`.
+        Measure also after these numbers of updates; see `sklgap.TrainingRecorder`.
     n_eigenvalues : int, default=1
-        How many of the largest eigenvalues.
+        Number of largest eigenvalues to measure.
     threshold : "optimizer", float or None, default="optimizer"
-        ``"optimizer"``: the threshold of the optimiser at its rates at each record, and eigenvalues of the Hessian as
-        the optimiser preconditions it. A number, or None for no threshold: eigenvalues of the Hessian.
+        ``"optimizer"`` means the threshold of the optimiser at its learning rates at each record, and eigenvalues of
+        the Hessian as preconditioned by the optimiser. With a number, or with None for no threshold, they are
+        eigenvalues of the plain Hessian.
     batch_norm : {"batch", "population", "running"}, default="batch"
-        The batch-norm policy of loss and eigenvalues; see `sklgap.Objective`.
+        Batch-norm policy of loss and eigenvalues; see `sklgap.Objective`.
     max_samples : int, float or None, default=5000
-        Training samples that loss and eigenvalues are measured on, the same in all trials: their number, or a fraction
-        in (0, 1]. None: all.
+        Training samples on which loss and eigenvalues are measured, the same in all trials: their number, or a fraction
+        in (0, 1]. None means all.
     tol : float, default=1e-3
-        Largest residual of an eigenpair, relative to the eigenvalue, which is then right to that share or better.
+        Largest residual of an eigenpair relative to the eigenvalue, which bounds the relative error of the eigenvalue.
     max_iter : int, default=None
-        Hessian-vector products allowed for a record; None: 200 and 20 per eigenvalue.
-    random_state, n_jobs, memory, verbose
-        As in every experiment; `sklgap.experiments` explains them.
+        Largest number of Hessian-vector products for a record. None means 200 plus 20 per eigenvalue.
+    random_state : int, RandomState or None, default=None
+        Source of all random numbers. An int makes the result repeatable.
+    n_jobs : int or None, default=None
+        Number of fits that run at the same time, as in scikit-learn.
+    memory : str, Path or None, default=None
+        Folder in which finished work is saved, and from which it is loaded in the next run.
+    verbose : int, default=1
+        0 is silent; 1 prints the expected cost and shows a progress bar. `sklgap.experiments` explains these four
+        parameters.
 
     Returns
     -------
     StabilityTrajectory
-        Prints where each regime is relative to its threshold; ``plot()`` draws the figure. Interrupted by Ctrl-C it
-        holds the fits that had finished.
+        The result. ``print`` shows the position of each regime relative to its threshold, and ``plot()`` draws the
+        figure. After Ctrl-C it holds the fits that finished.
 
     Raises
     ------
     ValueError
-        Before anything is trained: for a parameter outside its allowed values, an estimator that holds samples out
-        (``train_split``), an optimiser whose threshold is not known, and remedies and callbacks that change the
-        gradient, such as gradient clipping. ``threshold=None`` takes any optimiser, remedy and callback.
+        If a parameter is outside its allowed values, if the estimator holds out samples (``train_split``), if the
+        threshold of the optimiser is not known, or if remedies or callbacks change the gradient, such as gradient
+        clipping. This is raised before anything is trained. ``threshold=None`` accepts any optimiser, remedy and
+        callback.
     TypeError
-        For an estimator that is not an `LBGapClassifier` and does not end in one.
+        If the estimator is not an `LBGapClassifier` and does not end in one.
 
     See Also
     --------
     sklgap.inspection.StabilityMeasurement : The measurement, for a recorder of any training.
-    sklgap.monitor.StabilityMonitor : The same in your own training loop.
+    sklgap.monitor.StabilityMonitor : The same measurement in your own training loop.
     sklgap.inspection.StabilityTrajectoryDisplay : Draws the figure.
 
     Notes
     -----
-    Cohen et al. (2021) report that gradient descent on all samples sharpens until the largest eigenvalue is at the
-    threshold, 2 / lr for plain SGD, and stays there; the loss goes on falling, but not at every step. They report the
-    same of Adam with its preconditioned Hessian (Cohen et al. 2022), and that the noise of small batches ends the
-    sharpening earlier. Whether your training does so is what this measures.
+    Cohen et al. (2021) report that gradient descent on all samples makes the loss sharper until the largest eigenvalue
+    is at the threshold, which is 2 / lr for plain SGD. It stays there, while the loss continues to fall, but not at
+    every step. They report the same for Adam with its preconditioned Hessian (Cohen et al. 2022), and that the noise of
+    small batches ends the sharpening earlier. This function measures whether your training does so.
 
-    A search begins with the eigenvectors of the last record. It costs some 12 to 40 products with the Hessian, of two
-    to three gradients each, on ``max_samples`` samples. The steps of a pipeline before the classifier are fitted once.
+    A search starts with the eigenvectors of the previous record. It costs some 12 to 40 products with the Hessian, of
+    two to three gradients each, on ``max_samples`` samples. The steps of a pipeline before the classifier are fitted
+    once.
 
     References
     ----------
@@ -208,11 +221,11 @@ def stability_trajectory(
 def _probe(
     classifier: Any, parameters: Mapping[str, Any], X: Any, y: Any, threshold: Threshold, n_eigenvalues: int
 ) -> dict[str, Any]:
-    """Train for a few steps; return what the report says of a regime, or raise what the measurement would raise."""
+    """Train for a few steps; return facts about a regime for the report, or raise the errors of the measurement."""
     net = time_steps(classifier, parameters, X, y).net_
     if net.train_split:
         raise ValueError(
-            "estimator must have train_split=None: the samples measured are those trained on; got a train_split."
+            "estimator must have train_split=None, because all training samples are measured; got a train_split."
         )
     check_number(n_eigenvalues, net.module_)
     known: dict[str, Any] = {
@@ -233,15 +246,15 @@ def _probe(
 
 
 def _looked_at(known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return what is known of the regimes, by the name of the fact and then by label."""
+    """Return the known facts about the regimes, by the name of the fact and then by label."""
     names = next(iter(known.values()))
     return {name: {label: of_label[name] for label, of_label in known.items()} for name in names}
 
 
 def _with_searches(cost: Cost, epochs: Sequence[int], moments: Moments, share: float, n_trials: int) -> Cost:
-    """Return the cost with that of the records, on this share of the training samples."""
+    """Return the cost including the records, which use this share of the training samples."""
     n_fits = n_trials * len(epochs)
-    gradient = share * cost.measure_seconds[0] / n_fits  # after a fit all samples are evaluated three times
+    gradient = share * cost.measure_seconds[0] / n_fits  # all samples are evaluated three times after a fit
     n_records = sum(moments.number(*pair) for pair in zip(cost.updates, epochs, strict=True)) * n_trials
     low, high = (
         seconds + n_records * (1 / 3 + gradients) * gradient
@@ -253,7 +266,7 @@ def _with_searches(cost: Cost, epochs: Sequence[int], moments: Moments, share: f
 def _train(
     classifier: Any, trial: Trial, train: tuple[Any, Any], measure: StabilityMeasurement, moments: Moments
 ) -> list[dict[str, Any]]:
-    """Return what was recorded along one training."""
+    """Return the records of one training."""
     own = copy.copy(measure)
     own.random_state = trial.seed
     evaluated, policy = (measure.X, measure.y), measure.batch_norm
@@ -262,7 +275,7 @@ def _train(
 
 
 class StabilityTrajectory(Trajectory):
-    """What `stability_trajectory` found; ``print`` it.
+    """Result of `stability_trajectory`; ``print`` shows it.
 
     Attributes
     ----------
@@ -270,11 +283,11 @@ class StabilityTrajectory(Trajectory):
         One per measurement along a training: regime, trial, updates, epoch, training loss and accuracy, ``eigenvalue``
         (the largest), ``eigenvalue_2`` and so on, ``threshold``, ``relative`` (the largest eigenvalue divided by the
         threshold: 1 is the edge), ``learning_rate``, ``converged``, ``n_products``, Euclidean distance from the start.
-        Sorted by trial, regime and updates. NaN where there was nothing to measure.
+        Sorted by trial, regime and updates. Values that could not be measured are NaN.
     labels : list of str
         The regimes with a finished training.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     # -- statistics ------------------------------------------------------------------------------------------------
@@ -293,17 +306,18 @@ class StabilityTrajectory(Trajectory):
         return {trial: curve.eigenvalues[:, 0] / curve.threshold for trial, curve in self.curves(label).items()}
 
     def share_at_edge(self, label: Any) -> np.ndarray:
-        """Return by trial which share of the records after half of the updates is at the edge or beyond it.
+        """Return, for each trial, the share of the records after half of the updates that are at or above the edge.
 
-        At the edge: the largest eigenvalue is at least 0.9 of the threshold. NaN where there is no such record.
+        A record is at the edge if the largest eigenvalue is at least 0.9 of the threshold. The share is NaN if there is
+        no record after half of the updates.
         """
         return np.array([share_at_edge(late) for late in self._late(label)])
 
     def first_at_edge(self, label: Any) -> np.ndarray:
-        """Return by trial the updates of the first record at the edge; NaN where there is none.
+        """Return, for each trial, the updates at the first record at the edge; NaN if there is no such record.
 
-        The first 10 updates are left out: initial weights may be sharp, and the preconditioner of Adam is still that
-        of a few gradients.
+        The first 10 updates are left out, because initial weights may be sharp, and the preconditioner of Adam then
+        rests on few gradients.
         """
         found = []
         for curve in self.curves(label).values():
@@ -313,7 +327,7 @@ class StabilityTrajectory(Trajectory):
         return np.array(found)
 
     def _late(self, label: Any) -> list[np.ndarray]:
-        """Return by trial the eigenvalues relative to the threshold at the records after half of the updates."""
+        """Return, for each trial, the eigenvalues divided by the threshold at the records after half of the updates."""
         curves = self.curves(label).values()
         return [late_records(curve.n_updates, curve.eigenvalues[:, 0] / curve.threshold) for curve in curves]
 
@@ -324,7 +338,7 @@ class StabilityTrajectory(Trajectory):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         s = self.settings
         n_done = sum(len(self.trials_of(label)) for label in self.labels)
         found = notes.interrupted(self.interrupted, n_done, self.n_regimes * s["n_trials"])
@@ -334,30 +348,30 @@ class StabilityTrajectory(Trajectory):
         small = [label for label in self.labels if s["batch_size"][label] < s["n_train"]]
         if small:
             found.append(
-                "The threshold is that of training on all samples at once. The noise of smaller batches can end the "
-                f"sharpening below it: {listed(small)}."
+                "The threshold holds for training on all samples at once. With smaller batches, noise can end the "
+                f"sharpening below the threshold: {listed(small)}."
             )
         if s["n_samples"] < s["n_train"]:
             found.append(
                 f"Eigenvalues are measured on {s['n_samples']:,} of the {s['n_train']:,} training samples. On fewer "
-                "samples the largest one is commonly larger: max_samples=None measures on all."
+                "samples the largest eigenvalue is commonly larger; max_samples=None measures on all samples."
             )
         if any(s["has_batch_norm"][label] for label in self.labels):
             found.append(
-                f"The nets have batch norm. Eigenvalues are measured with batch_norm={s['batch_norm']!r}, and training "
-                "uses the statistics of each batch: the two losses are the same only where a batch is all samples."
+                f"The nets have batch norm. Eigenvalues are measured with batch_norm={s['batch_norm']!r}, but training "
+                "uses the statistics of each batch. The two losses are the same only if a batch has all samples."
             )
         others = sorted({name for label in self.labels for name in s["other_batches"][label]})
         if others:
             found.append(
-                f"The loss is measured on the samples as they are; the net trains on samples that {listed(others)} "
+                f"The loss is measured on the original samples, but the net trains on samples that {listed(others)} "
                 "changed."
             )
         fell = [label for label in self.labels if self._class_of(label) == "left"]
         if fell and any("CrossEntropy" in s["criterion"][label] for label in fell):
             found.append(
-                "The cross entropy flattens as the outputs grow, so that its eigenvalues fall late in training. This "
-                f"alone may be why {listed(fell)} left the edge."
+                "The cross entropy becomes flatter as the outputs grow, so that its eigenvalues fall late in training. "
+                f"This alone may be the reason why {listed(fell)} left the edge."
             )
         return found
 
@@ -366,27 +380,27 @@ class StabilityTrajectory(Trajectory):
         found, missing = [], len(self.records) - len(measured)
         if missing:
             found.append(
-                f"{count(missing, 'record')} of {len(self.records)} have no eigenvalue: before the first update of an "
-                "adaptive optimiser, or where the loss was not finite."
+                f"{count(missing, 'record')} of {len(self.records)} have no eigenvalue, because they are before the "
+                "first update of an adaptive optimiser, or because the loss was not finite."
             )
         loose = sum(not record["converged"] for record in measured)
         if loose:
             found.append(
-                f"In {loose} of {count(len(measured), 'record')} the search for eigenvalues had not converged when its "
-                "products were spent; the true ones are larger: raise max_iter."
+                f"In {loose} of {count(len(measured), 'record')}, the search for eigenvalues did not converge within "
+                "max_iter products. The true eigenvalues are larger: raise max_iter."
             )
         return found
 
     # -- printing --------------------------------------------------------------------------------------------------
 
     def _class_of(self, label: str) -> str:
-        """Return where a regime is, "far above", "at" or "below" the edge; "left" where it was there before."""
+        """Return the position of a regime: "far above", "at" or "below" the edge, or "left" the edge."""
         place = place_of(np.concatenate(self._late(label)))
         return "left" if place == "below" and np.isfinite(self.first_at_edge(label)).any() else place
 
     def _verdict(self) -> list[str]:
         if not self._has_threshold():
-            return ["There is no threshold to compare with: these are the largest eigenvalues alone."]
+            return ["There is no threshold to compare with. The table shows the largest eigenvalues alone."]
         return [self._sentence(label) for label in self.labels]
 
     def _sentence(self, label: str) -> str:
@@ -421,11 +435,11 @@ class StabilityTrajectory(Trajectory):
             which = {label: s["formula"][label] for label in self.labels}
             same = len(set(which.values())) == 1
             said = next(iter(which.values())) if same else ", ".join(f"{label}: {f}" for label, f in which.items())
-            lines.append(f"threshold {said}, at the rate of the record")
+            lines.append(f"threshold {said}, at the learning rate of the record")
             if any(s["preconditioned"][label] for label in self.labels):
-                lines.append("the Hessian is preconditioned as the optimiser does: P^-1/2 H P^-1/2")
+                lines.append("the Hessian is preconditioned by the optimiser: P^-1/2 H P^-1/2")
         elif s["threshold"] is not None:
-            lines.append(f"threshold {s['threshold']:g}, as it was given")
+            lines.append(f"threshold {s['threshold']:g}, as given")
         return lines
 
     def _table(self) -> list[list[str]]:
@@ -451,7 +465,7 @@ class StabilityTrajectory(Trajectory):
         return rows + [[name, *(cell(label) for label in self.labels)] for name, cell in ends.items()]
 
     def _ends(self, label: str, key: str, place: int = -1) -> np.ndarray:
-        """Return by trial the first or the last finite value."""
+        """Return, for each trial, the first or the last finite value."""
         found = []
         for trial in self.trials_of(label):
             values = self._column(label, trial, key)
@@ -468,7 +482,8 @@ class StabilityTrajectory(Trajectory):
             return []
         return [
             f"at the edge: the largest eigenvalue is at least {AT_EDGE:g} of the threshold at the record",
-            f"first record at the edge: after {_BEGINNING} updates; second half: records after half of the updates",
+            f"first record at the edge: the first {_BEGINNING} updates are left out; second half: records after half "
+            "of the updates",
         ]
 
     # -- leaving ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How many updates a training loss takes with batches of several sizes."""
+"""``steps_to_loss``: the number of updates to a training loss for several batch sizes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ from sklgap.training._recorder import log_spaced_updates
 if TYPE_CHECKING:
     from sklgap.experiments._plot._steps_to_loss import StepsToLossDisplay
 
-# The loss falls by a few percent from one record to the next.
+# Number of records per doubling of the updates, between which the loss falls by a few percent.
 _PER_DOUBLING = 8
 
 
@@ -61,55 +61,66 @@ def steps_to_loss(
     memory: str | Path | None = None,
     verbose: int = 1,
 ) -> "StepsToLoss":
-    """Count the updates that batches of several sizes take to one training loss, and fit the trade-off.
+    """Count the updates to a training loss for several batch sizes, and fit the trade-off between updates and samples.
 
     Parameters
     ----------
     estimator : LBGapClassifier, or a pipeline that ends in one
-        Cloned for every training. Its ``max_epochs`` must let the largest batch get there, which may have a single
-        update an epoch, and its ``tol`` and ``n_iter_no_change`` must not end the training before.
+        Estimator that is cloned for every training. Its ``max_epochs`` must be large enough for the largest batch,
+        which may make a single update per epoch, to reach the target. Its ``tol`` and ``n_iter_no_change`` must not end
+        the training before that.
     X, y : array-like
         Training data.
     batch_sizes : sequence of int or float
-        Values of ``batch_size``: samples, or fractions of the samples.
+        Values of ``batch_size``: numbers of samples, or fractions of the training samples.
     target_loss : float
-        Mean training loss to reach, in evaluation mode; reached between two records it is interpolated.
+        Mean training loss to reach, in evaluation mode. The number of updates is interpolated between records.
     learning_rates : sequence of float, default=None
-        Tried for every batch size; the one with the fewest updates on average over the trials counts, of those that
-        get there in most trials. None: the estimator's ``lr`` and ``lr_scaling``.
+        Learning rates to try for every batch size. Among those that reach the target in most trials, the one with the
+        fewest updates on average counts. None means the ``lr`` and ``lr_scaling`` of the estimator.
     n_trials : int, default=3
-        Starting points, the same for all sizes and rates.
+        Number of trials. Their starting points are the same for all batch sizes and learning rates.
     batch_norm : {"batch", "population", "running"}, default="batch"
         Batch-norm policy of the loss.
     max_samples : int, float or None, default=2000
-        Training samples that the loss is measured on: their number, or a fraction in (0, 1]. None: all.
-    random_state, n_jobs, memory, verbose
-        As in every experiment; `sklgap.experiments` explains them.
+        Training samples on which the loss is measured: their number, or a fraction in (0, 1]. None means all.
+    random_state : int, RandomState or None, default=None
+        Source of all random numbers. An int makes the result repeatable.
+    n_jobs : int or None, default=None
+        Number of fits that run at the same time, as in scikit-learn.
+    memory : str, Path or None, default=None
+        Folder in which finished work is saved, and from which it is loaded in the next run.
+    verbose : int, default=1
+        0 is silent; 1 prints the expected cost and shows a progress bar. `sklgap.experiments` explains these four
+        parameters.
 
     Returns
     -------
     StepsToLoss
-        Prints as a table. Interrupted by Ctrl-C it holds the trainings that had finished; those that had not are NaN.
+        The result; ``print`` shows it as a table. After Ctrl-C it holds the trainings that finished; the others are
+        NaN.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, or a target that the initial weights have reached.
+        If a parameter is outside its allowed values, or if the initial weights have already reached the target.
     TypeError
-        For an estimator that is not an `LBGapClassifier` and does not end in one.
+        If the estimator is not an `LBGapClassifier` and does not end in one.
 
     See Also
     --------
-    fit_steps_to_loss : The fit alone.
-    sklgap.critical_batch_size : A prediction from one batch size.
+    fit_steps_to_loss : Fits the trade-off to your own numbers.
+    sklgap.critical_batch_size : Predicts the critical batch size from one batch size.
 
     Notes
     -----
-    The trade-off holds for the best learning rate at every batch size; with one rate for all, large batches look worse
-    than they are. The loss is recorded at 0 updates and at eight updates for every doubling. With batch norm choose
-    sizes that leave no last batch of a few samples, whose statistics would throw the weights.
+    The trade-off holds for the best learning rate at every batch size. With one learning rate for all, large batches
+    look worse than they are. The loss is recorded at 0 updates and eight times per doubling of the updates. With batch
+    norm, choose batch sizes that do not leave a last batch of a few samples, because its statistics would disturb the
+    weights.
 
-    Costs ``len(batch_sizes) * len(learning_rates) * n_trials`` trainings: trial by trial, each of all sizes and rates.
+    The cost is ``len(batch_sizes) * len(learning_rates) * n_trials`` trainings. They run trial by trial, each with all
+    batch sizes and learning rates.
 
     References
     ----------
@@ -175,27 +186,28 @@ def _describe(record: dict[str, Any]) -> str:
 
 
 class StepsToLoss(Result):
-    """Updates to a training loss, by batch size; ``print`` it.
+    """Result of `steps_to_loss`; ``print`` shows it.
 
     Attributes
     ----------
     batch_sizes : ndarray of shape (n_sizes,)
-        Samples of a batch, in the order given.
+        Batch sizes in samples, in the given order.
     n_steps : ndarray of shape (n_sizes, n_trials)
-        Updates until the loss was reached, at the learning rate chosen; NaN where it was not, or where the training had
-        not finished.
+        Updates until the loss was reached, at the chosen learning rate; NaN if it was not reached, or if the training
+        did not finish.
     learning_rates : ndarray of shape (n_sizes,)
-        The rate chosen for each size; NaN where the estimator's own was used, or nothing had finished.
+        The chosen learning rate for each batch size; NaN for the learning rate of the estimator, or if nothing
+        finished.
     target_loss : float
-        The loss.
+        The training loss to reach.
     tradeoff : StepsTradeoff or None
-        The trade-off fitted to them; None where fewer than two sizes reached the loss.
+        The fitted trade-off; None if fewer than two batch sizes reached the loss.
     records : list of dict
-        One per finished training, of all rates: ``batch_size``, ``learning_rate`` (None: the estimator's own),
-        ``trial``, ``seed``, ``n_steps``, ``reached``, ``chosen`` (whether its rate is the one of the size),
-        ``lowest_loss``, ``n_updates_trained``.
+        One per finished training, for all learning rates: ``batch_size``, ``learning_rate`` (None for that of the
+        estimator), ``trial``, ``seed``, ``n_steps``, ``reached``, ``chosen`` (whether its learning rate is the chosen
+        one), ``lowest_loss``, ``n_updates_trained``.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     def __init__(self, records: list[dict[str, Any]], settings: dict[str, Any], interrupted: bool = False) -> None:
@@ -227,14 +239,14 @@ class StepsToLoss(Result):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         sizes = self.settings["batch_sizes"]
         reached = {f"batches of {size:,}": [r["reached"] for r in self._chosen(size)] for size in sizes}
         tried = self.settings["learning_rates"]
         rates = {f"{size:,}": rate for size, rate in zip(sizes, self.learning_rates, strict=True)}
         one_rate = (
-            "The trade-off holds for the best learning rate at every batch size; one rate for all makes large batches "
-            "look worse than they are: try learning_rates."
+            "The trade-off holds for the best learning rate at every batch size. With one learning rate for all, large "
+            "batches look worse than they are: try learning_rates."
         )
         return [
             *self._interrupted(),
@@ -251,20 +263,23 @@ class StepsToLoss(Result):
         if found:
             none = [f"{size:,}" for size in s["batch_sizes"] if not self._chosen(size)]
             missing = sum(s["n_trials"] - len(self._chosen(size)) for size in s["batch_sizes"])
-            of_all = f"{missing} of the {self.n_steps.size} values of n_steps had not finished and are NaN"
-            found.append(f"{of_all}; {listed(none)} had none that had finished." if none else f"{of_all}.")
+            of_all = f"{missing} of the {self.n_steps.size} trainings of n_steps did not finish and are NaN"
+            found.append(f"{of_all}. Nothing finished for batches of {listed(none)}." if none else f"{of_all}.")
         return found
 
     def _verdict(self) -> list[str]:
         if self.tradeoff is None:
-            return [f"No critical batch size is found: fewer than two sizes reached a loss of {self.target_loss:g}."]
+            return [
+                "There is no critical batch size, because fewer than two batch sizes reached a loss of "
+                f"{self.target_loss:g}."
+            ]
         sentence = self.tradeoff.verdict[0]
         return [f"To a training loss of {self.target_loss:g}, {sentence[0].lower()}{sentence[1:]}"]
 
     def _head(self) -> list[str]:
         s = self.settings
         tried = s["learning_rates"]
-        rates = f"the best of {', '.join(f'{rate:g}' for rate in tried)}" if tried else "the estimator's own"
+        rates = f"the best of {', '.join(f'{rate:g}' for rate in tried)}" if tried else "that of the estimator"
         return [
             f"{s['n_train']:,} training samples, {count(s['n_trials'], 'trial')}, target_loss={self.target_loss:g}",
             f"learning rate: {rates}",
@@ -283,7 +298,7 @@ class StepsToLoss(Result):
         return [[row[i] for i in columns] for row in rows]
 
     def _reading(self) -> list[str]:
-        lines = ["updates: until the loss was reached; reached: of the trials that had finished"]
+        lines = ["updates: updates until the loss was reached; reached: number of finished trials that reached it"]
         return lines if self.tradeoff is None else [*lines, *self.tradeoff._lines()]
 
     # -- leaving ---------------------------------------------------------------------------------------------------
@@ -316,7 +331,7 @@ def count_steps(
     at_updates: list[int],
     memory: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Train until the loss is there, and return the record of this training."""
+    """Train until the loss is reached, and return the record of this training."""
     parameters: dict[str, Any] = {"batch_size": size, "random_state": seed}
     parameters |= {} if rate is None else {"lr": rate}
     found = train_recorded(
@@ -357,9 +372,9 @@ def _check_sizes(batch_sizes: Any, n_samples: int) -> list[int]:
 
 
 def _best_rate(steps: np.ndarray) -> int:
-    """Return the row, of (n_rates, n_trials), with the fewest missed trials, and then the fewest steps.
+    """Return the row of an array (n_rates, n_trials) with the fewest missed trials, and then the fewest steps.
 
-    A trial that had not finished is NaN too, and counts as missed.
+    A trial that did not finish is NaN, too, and counts as missed.
     """
     missed = np.isnan(steps).sum(axis=1)
     means = [row[~np.isnan(row)].mean() if np.isfinite(row).any() else math.inf for row in steps]

@@ -1,4 +1,4 @@
-"""The trade-off between updates and examples that trainings with several batch sizes follow: a fit."""
+"""The trade-off between updates and samples, fitted to trainings with several batch sizes."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,15 @@ from sklgap.experiments._result import Result, count
 if TYPE_CHECKING:
     from sklgap.experiments._plot._steps_to_loss import StepsToLossDisplay
 
-# Critical batch sizes tried: so many powers of e beyond the smallest and the largest batch, so many steps to a power.
+# The grid of critical batch sizes: 12 powers of e beyond the smallest and the largest batch, 300 steps per power.
 _BEYOND, _PER_E = 12, 300
-_COVERS = "new trainings, if they are off the trade-off at random"
+_COVERS = "new trainings, if they scatter around the trade-off at random"
 
 
 def fit_steps_to_loss(batch_sizes: Any, n_steps: Any) -> "StepsTradeoff":
-    r"""Fit the trade-off between updates and examples to measured trainings.
+    r"""Fit the trade-off between updates and samples to measured trainings.
+
+    With S updates of B samples each, a training uses E = B S samples ("examples" in the paper). The trade-off is
 
     .. math:: \Big(\frac{S}{S_{min}} - 1\Big) \Big(\frac{E}{E_{min}} - 1\Big) = 1, \quad E = B S
         \quad \Longleftrightarrow \quad S = S_{min} \Big(1 + \frac{B_{crit}}{B}\Big),
@@ -28,28 +30,29 @@ def fit_steps_to_loss(batch_sizes: Any, n_steps: Any) -> "StepsTradeoff":
     Parameters
     ----------
     batch_sizes : array-like of shape (n_sizes,)
-        Samples of a batch, of at least two different sizes.
+        Batch sizes in samples, of which at least two are different.
     n_steps : array-like of shape (n_sizes,) or (n_sizes, n_trials)
-        Updates until one and the same loss was reached; NaN (not reached) is left out.
+        Updates until the same loss was reached. NaN means that it was not reached, and is left out.
 
     Returns
     -------
     StepsTradeoff
+        The fit; ``print`` shows it.
 
     Raises
     ------
     ValueError
-        For sizes or updates that are not positive, of which there are not enough, or that do not belong together.
+        If batch sizes or updates are not positive, are too few, or have shapes that do not match.
 
     See Also
     --------
-    steps_to_loss : Measures them.
+    steps_to_loss : Measures the updates.
     sklgap.critical_batch_size : Predicts the critical batch size from the noise of the gradients.
 
     Notes
     -----
-    Least squares in log S: errors are taken for relative, independent and of one size. The intervals are those of the
-    profile likelihood with Student's t, and include what the trade-off does not explain.
+    The fit is least squares in log S, which assumes relative, independent errors of equal size. The intervals come from
+    the profile likelihood with Student's t, and include the scatter that the trade-off does not explain.
 
     References
     ----------
@@ -67,7 +70,7 @@ def fit_steps_to_loss(batch_sizes: Any, n_steps: Any) -> "StepsTradeoff":
     log_steps = np.log(steps)
 
     def profile(log_critical: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the residual sum of squares, and log S_min, that a critical batch size has at best."""
+        """Return the smallest residual sum of squares for a critical batch size, and its log S_min."""
         shape = np.log1p(np.exp(np.subtract.outer(log_critical, np.log(sizes))))
         log_min = (log_steps - shape).mean(axis=-1)
         return np.square(log_steps - shape - log_min[..., None]).sum(axis=-1), log_min
@@ -84,7 +87,7 @@ def fit_steps_to_loss(batch_sizes: Any, n_steps: Any) -> "StepsTradeoff":
     t = stats.t.ppf((1 + CONFIDENCE) / 2, degrees) if degrees else math.inf
     limit = least * (1 + t**2 / degrees) if degrees else math.inf
     inside = squares <= limit
-    # What the interval holds beside the best itself.
+    # The points inside the interval, with the best one.
     critical, smallest = np.append(grid[inside], best), np.append(log_min[inside], log_min_best)
     half = np.sqrt(np.append(np.maximum(0.0, limit - squares[inside]), limit - least) / len(steps))
     flat, steep = squares.argmin() == 0, squares.argmin() == len(grid) - 1  # all of S is S_min, or all E_min / B
@@ -108,21 +111,21 @@ def fit_steps_to_loss(batch_sizes: Any, n_steps: Any) -> "StepsTradeoff":
 
 
 class StepsTradeoff(Result):
-    """The trade-off S = S_min + E_min / B between updates S and batch size B; ``print`` it.
+    """The trade-off S = S_min + E_min / B between updates S and batch size B; ``print`` shows it.
 
     Attributes
     ----------
     critical_batch_size : Estimate
-        E_min / S_min, in samples: there training takes twice the fewest updates and twice the fewest examples. An end
-        of its interval is 0 or infinite where the batch sizes do not bound it.
+        E_min / S_min, in samples. At this batch size, training takes twice the smallest number of updates and twice the
+        smallest number of samples. An end of its interval is 0 or infinite if the batch sizes do not bound it.
     min_steps, min_examples : Estimate
-        S_min, updates with batches of any size at least, and E_min, samples at least.
+        S_min, the smallest number of updates with any batch size, and E_min, the smallest number of samples.
     scatter : float
-        Root mean square of log(measured / fitted): 0.1 means that updates are off by a tenth.
+        Root mean square of log(measured / fitted); 0.1 means that updates deviate by a tenth.
     records : list of dict
-        One per training fitted to: ``batch_size``, ``n_steps``, ``fitted``.
+        One per fitted training: ``batch_size``, ``n_steps``, ``fitted``.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     def __init__(
@@ -148,11 +151,11 @@ class StepsTradeoff(Result):
 
     @property
     def n_measurements(self) -> int:
-        """Trainings fitted to."""
+        """Number of fitted trainings."""
         return len(self.records)
 
     def steps(self, batch_size: Any) -> Any:
-        """Return the updates that the trade-off says batches of this size take; arrays too."""
+        """Return the updates that the trade-off predicts for a batch size or an array of batch sizes."""
         return self.min_steps.value + self.min_examples.value / np.asarray(batch_size, dtype=float)
 
     # -- printing --------------------------------------------------------------------------------------------------
@@ -166,22 +169,25 @@ class StepsTradeoff(Result):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         size, found = self.critical_batch_size, []
         if not size.has_interval:
-            found.append("There is no interval: two trainings fit exactly, or the batch sizes bound nothing.")
+            found.append("There is no interval, because two trainings fit exactly, or the batch sizes bound nothing.")
         elif math.isinf(size.high):
-            found.append("The batch sizes do not bound the critical batch size from above: try larger ones.")
+            found.append("The batch sizes do not bound the critical batch size from above. Try larger ones.")
         elif size.low == 0:
-            found.append("The batch sizes do not bound the critical batch size from below: try smaller ones.")
+            found.append("The batch sizes do not bound the critical batch size from below. Try smaller ones.")
         return found
 
     def _verdict(self) -> list[str]:
         size = self.critical_batch_size
         if size.value == 0:
-            return ["The updates do not fall as batches grow: the critical batch size is below those measured."]
+            return ["The updates do not fall as batches grow, so the critical batch size is below the measured ones."]
         if math.isinf(size.value):
-            return ["Updates fall in proportion to the batch size: the critical batch size is above those measured."]
+            return [
+                "The updates fall in proportion to the batch size, so the critical batch size is above the measured "
+                "ones."
+            ]
         interval = f" [{size.low:,.4g}, {size.high:,.4g}]" if size.has_interval else ", without an interval"
         return [
             f"The critical batch size is {size.value:,.4g} samples{interval}: beyond it, larger batches save few "
@@ -191,7 +197,10 @@ class StepsTradeoff(Result):
     def _head(self) -> list[str]:
         sizes = len({record["batch_size"] for record in self.records})
         trainings = count(self.n_measurements, "training")
-        return [f"S = S_min + E_min / B fitted to {trainings} of {sizes} batch sizes, {100 * self.scatter:.0f} % off"]
+        return [
+            f"S = S_min + E_min / B fitted to {trainings} of {sizes} batch sizes, with a scatter of "
+            f"{100 * self.scatter:.0f} %"
+        ]
 
     def _table(self) -> list[list[str]]:
         return [["", "fitted"], *([name, shown_estimate(estimate)] for name, estimate in self._estimates().items())]
@@ -220,12 +229,12 @@ class StepsTradeoff(Result):
 
 
 def shown_estimate(estimate: Estimate) -> str:
-    """Return the value and its interval with thousands apart."""
+    """Return the value and its interval, with a separator between thousands."""
     return estimate.text(",.4g") if estimate.has_interval else f"{estimate.value:,.4g}"
 
 
 def _estimate(value: float, interval: tuple[float, float], n: int) -> Estimate:
-    """Return the estimate of what is never below 0; without an interval where it is open at both ends."""
+    """Return the estimate of a quantity that is never below 0; without an interval if both ends are open."""
     low, high = interval
     if low == 0 and math.isinf(high):
         low = -math.inf
@@ -233,14 +242,14 @@ def _estimate(value: float, interval: tuple[float, float], n: int) -> Estimate:
 
 
 def _interval(logs: np.ndarray, half: np.ndarray, zero: bool, infinite: bool) -> tuple[float, float]:
-    """Return the hull of exp(logs - half) and exp(logs + half); open where the grid, not the data, ends it."""
+    """Return the hull of exp(logs - half) and exp(logs + half); an end is open if the grid, not the data, limits it."""
     with np.errstate(over="ignore"):
         low, high = float(np.exp((logs - half).min())), float(np.exp((logs + half).max()))
     return 0.0 if zero else low, math.inf if infinite else high
 
 
 def _check_measured(batch_sizes: Any, n_steps: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return two vectors of equal length, without what was not reached."""
+    """Return two vectors of equal length, without the trainings that did not reach the loss."""
     try:
         sizes, steps = np.asarray(batch_sizes, dtype=float), np.asarray(n_steps, dtype=float)
     except (TypeError, ValueError):

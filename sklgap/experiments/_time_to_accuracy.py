@@ -1,4 +1,4 @@
-"""``time_to_accuracy``, the computational gap: what an accuracy costs in seconds, updates and epochs."""
+"""``time_to_accuracy``: the seconds, updates and epochs that trainings need to reach an accuracy."""
 
 import math
 from collections.abc import Mapping
@@ -29,57 +29,57 @@ def time_to_accuracy(
     reference: str | int | float | None = None,
     recorder: str | None = None,
 ) -> "TimeToAccuracy":
-    """Find when trainings first reached an accuracy, in seconds, updates and epochs.
+    """Find the seconds, updates and epochs at which trainings first reached an accuracy.
 
     Parameters
     ----------
     models : dict of str to estimator, history, or list of them
-        By regime, fitted with a `TrainingRecorder` that has the test data; or their histories (``history_``, a list of
-        dicts), where ``quantity`` is in them. In lists trial i of every regime is a pair.
+        Models by regime, fitted with a `TrainingRecorder` that has the test data. Or their histories (``history_``, a
+        list of dicts), if these have ``quantity``. In lists, the trials with the same position are paired.
     target : float
-        What to reach: a fraction of 1 for an accuracy, else in the units of ``quantity``.
+        Value to reach: a fraction in (0, 1] for an accuracy, otherwise a number in the units of ``quantity``.
     quantity : str, default="test_accuracy"
-        What must reach it: any name in the records, or in the histories (``valid_acc`` with a ``train_split``).
+        Name of the quantity in the records, or in the histories (``valid_acc`` with a ``train_split``).
     greater_is_better : bool, default=None
-        Whether it is reached from below. None: unless the name of the quantity ends in "loss".
+        Whether the quantity reaches the target from below. None means True unless its name ends in "loss".
     reference : str or number, default=None
-        The regime that the others are compared with. None: the first.
+        The regime that the others are compared with. None means the first one.
     recorder : str, default=None
-        Name of the recorder; needed where there are several.
+        Name of the recorder, which is needed if there are several.
 
     Returns
     -------
     TimeToAccuracy
-        Prints as a table with ratios to the reference.
+        The result; ``print`` shows a table with ratios to the reference.
 
     Raises
     ------
     ValueError
-        For an accuracy outside (0, 1], a target that is not a number, an unknown reference, or a training without such
-        records.
+        If an accuracy is outside (0, 1], the target is not a number, the reference is unknown, or a training does not
+        have the quantity in its records.
     TypeError
-        For models that are not a dict.
+        If ``models`` is not a dict.
 
     See Also
     --------
-    parallel_model : What these updates mean on many processors.
+    parallel_model : Converts updates into training time on many processors.
     sklgap.TrainingRecorder : Records the accuracy.
 
     Notes
     -----
-    Hoffer et al. argue that with enough updates large batches lose no accuracy, so that what is left is a question of
-    time. Compare at equal accuracy, at a target that all reach.
+    Hoffer et al. argue that large batches lose no accuracy with enough updates, so that only the time remains to
+    compare. Compare it at a target accuracy that all trainings reach.
 
-    A training that never reached the target is censored: its time is at least what it was trained for. The ratio of
-    two regimes is the median of the ratios of paired trainings, and its interval reaches from the k-th smallest ratio
-    to the k-th largest. It assumes nothing of how times are distributed. Its upper end is infinite where the regime is
-    censored in too many pairs, and unknown where both are. Its level is printed: 93.75 % with five trainings, 95 % or
-    more only from six on.
+    A training that never reached the target is censored: its time is at least the time that it trained for. The ratio
+    of two regimes is the median of the ratios of paired trainings, and its interval goes from the k-th smallest ratio
+    to the k-th largest. The interval makes no assumption about the distribution of times. Its upper end is infinite if
+    the regime is censored in too many pairs, and unknown if both regimes are. Its level is printed: 93.75 % with five
+    trainings, and 95 % or more only from six on.
 
-    The first record at the target counts: the true moment is up to one record earlier, an epoch by default, and
-    accuracy that goes up and down may fall below again. ``TrainingRecorder(at_updates=...)`` records more finely; its
-    seconds within an epoch are interpolated. Seconds are sums of ``dur``: they leave out what was recorded at the ends
-    of epochs, and contain what was recorded within.
+    The first record at the target counts. The true moment is up to one record earlier, which is an epoch by default,
+    and the accuracy may later fall below the target again. ``TrainingRecorder(at_updates=...)`` records more often;
+    seconds within an epoch are interpolated. Seconds are sums of ``dur``. They exclude measurements at the ends of
+    epochs, and include measurements within epochs.
 
     References
     ----------
@@ -103,7 +103,7 @@ def time_to_accuracy(
     if not isinstance(models, Mapping) or not models:
         got = "an empty one" if isinstance(models, Mapping) else type(models).__name__
         raise TypeError(
-            f"models must be a dict of names to fitted estimators or histories, or lists of them; got {got}."
+            f"models must be a dict from names to fitted estimators or histories, or lists of them; got {got}."
         )
     labels = [str(label) for label in models]
     if len(set(labels)) < len(labels):
@@ -137,18 +137,18 @@ def time_to_accuracy(
 
 
 class TimeToAccuracy(Result):
-    """When trainings first reached an accuracy; ``print`` it.
+    """Result of `time_to_accuracy`; ``print`` shows it.
 
     Attributes
     ----------
     records : list of dict
         One per training: ``label``, ``trial``, ``reached``; ``seconds``, ``n_updates`` and ``epochs`` at the first
-        record at the target, NaN where there is none; ``trained_seconds``, ``trained_n_updates`` and
-        ``trained_epochs``, up to which it is known whether it was reached; and ``best``, the best value recorded.
+        record at the target (NaN if it was not reached); ``trained_seconds``, ``trained_n_updates`` and
+        ``trained_epochs``, up to which the quantity is known; and ``best``, the best recorded value.
     settings : dict
-        ``target``, ``quantity``, ``reference``, and how the quantity is read.
+        ``target``, ``quantity``, ``reference``, and the direction and unit of the quantity.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     # -- statistics ------------------------------------------------------------------------------------------------
@@ -159,11 +159,11 @@ class TimeToAccuracy(Result):
         return list(dict.fromkeys(record["label"] for record in self.records))
 
     def values(self, label: Any, key: str) -> np.ndarray:
-        """Return one quantity of one regime, an array of shape (n_trials,), NaN where the target was not reached."""
+        """Return one quantity of a regime, an array of shape (n_trials,), with NaN if the target was not reached."""
         return np.array([record[key] for record in self.records if record["label"] == str(label)], dtype=float)
 
     def ratio(self, label: Any, cost: str = "seconds") -> Estimate:
-        """Return a cost of a regime over the reference's: the median over paired trainings, with its interval.
+        """Return the ratio of a cost to that of the reference: the median over paired trainings.
 
         Parameters
         ----------
@@ -175,8 +175,8 @@ class TimeToAccuracy(Result):
         Returns
         -------
         Estimate
-            Trainings that never reached the target are censored; see the notes of `time_to_accuracy`. Its level is that
-            of the trainings that there are, 93.75 % of five.
+            The median ratio. Trainings that never reached the target are censored; see the notes of `time_to_accuracy`.
+            The level of the interval depends on the number of trainings; it is 93.75 % for five.
         """
         if str(label) not in self.labels:
             raise ValueError(f"label must be one of {', '.join(map(repr, self.labels))}; got {shown(label)}.")
@@ -188,7 +188,7 @@ class TimeToAccuracy(Result):
         for own in (one, other):
             there = self.values(own, "reached")[:n] == 1
             costs = np.where(there, self.values(own, cost)[:n], self.values(own, f"trained_{cost}")[:n])
-            times.append(np.where(costs > 0, costs, np.nan))  # there is no ratio to what was there at the start
+            times.append(np.where(costs > 0, costs, np.nan))  # a cost of 0 has no ratio
             reached.append(there)
         return time_ratio(*times, *reached)
 
@@ -198,26 +198,30 @@ class TimeToAccuracy(Result):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         reached = {label: self.values(label, "reached") == 1 for label in self.labels}
         sizes = [len(values) for values in reached.values()]
         found = notes.not_reached(reached)
         at_start = [label for label in self.labels if any((self.values(label, cost) == 0).any() for cost in COSTS)]
         if at_start:
-            found.append(f"At the target at once, at no cost, so that some ratio is not known: {listed(at_start)}.")
+            found.append(
+                f"These reached the target at the start, without a cost, so that some ratios are not known: "
+                f"{listed(at_start)}."
+            )
         if max(sizes) == 1:
-            found.append("One training each: the figures have no spread to judge a difference by.")
+            found.append("There is one training for each regime, so the spread of the figures is not known.")
         elif len(set(sizes)) > 1:
-            found.append(f"Ratios are of pairs: of {max(sizes)} trainings, those without a partner are left out.")
+            found.append(f"Ratios need pairs: of up to {max(sizes)} trainings, those without a partner are left out.")
         ratios = [ratio for by_cost in self._ratios().values() for ratio in by_cost.values() if ratio.has_interval]
         low = {(ratio.n, ratio.level) for ratio in ratios if ratio.level < CONFIDENCE}
         found += [
-            f"With {count(n, 'pair')} the interval of a ratio holds the true one in {100 * level:.4g} % of cases only: "
-            "95 % needs 6 pairs."
+            f"With {count(n, 'pair')}, the interval of a ratio contains the true ratio in only {100 * level:.4g} % of "
+            "cases; 95 % needs 6 pairs."
             for n, level in sorted(low)
         ]
         found.append(
-            "Seconds are those of this machine as it was used: of fits run at once, or elsewhere, they differ."
+            "Seconds depend on the machine and its load: they differ on other machines, and if fits run at the same "
+            "time."
         )
         return found
 
@@ -235,7 +239,7 @@ class TimeToAccuracy(Result):
             reached = self.values(s["reference"], "reached") == 1
             return [f"{s['reference']} reached a {self._goal()} in {reached.sum()} of {len(reached)} trainings."]
         parts = [f"{label} {_times(ratio)}" for label, ratio in ratios.items()]
-        return [f"Seconds to a {self._goal()}, against {s['reference']}: {'; '.join(parts)}."]
+        return [f"Seconds to a {self._goal()}, relative to {s['reference']}: {'; '.join(parts)}."]
 
     def _head(self) -> list[str]:
         n = max(len(self.values(label, "trial")) for label in self.labels)
@@ -258,14 +262,14 @@ class TimeToAccuracy(Result):
         for label, by_cost in ratios.items():
             parts = [f"{NOUNS[cost]} {_times(ratio)}" for cost, ratio in by_cost.items() if _is_known(ratio)]
             if parts:
-                lines.append(f"{label} against {self.settings['reference']}: {', '.join(parts)}")
+                lines.append(f"{label} relative to {self.settings['reference']}: {', '.join(parts)}")
         if lines:
             lines.append("ratios: medians over paired trainings")
         intervals = [f"in brackets: {r.about()}" for own in ratios.values() for r in own.values() if r.has_interval]
         if intervals:
             lines += [
                 *dict.fromkeys(intervals),
-                "from the order of the ratios; infinite where too many are only bounds",
+                "intervals come from the order of the ratios; an end is infinite if too many ratios are only bounds",
             ]
         return lines
 
@@ -276,18 +280,19 @@ class TimeToAccuracy(Result):
         return {"ratios": ratios}
 
     def plot(self, cost: str = "seconds", ax: Any = None) -> "TimeToAccuracyDisplay":
-        """Draw a cost of every training, those that never reached the target as bounds.
+        """Draw a cost of every training; trainings that never reached the target are drawn as bounds.
 
         Parameters
         ----------
         cost : {"seconds", "n_updates", "epochs"}, default="seconds"
             What is counted.
         ax : matplotlib Axes, default=None
-            None: a new figure.
+            Axes to draw on. None means a new figure.
 
         Returns
         -------
         TimeToAccuracyDisplay
+            The drawn figure.
         """
         from sklgap.experiments._plot._time_to_accuracy import TimeToAccuracyDisplay
 
@@ -299,7 +304,7 @@ def _is_known(ratio: Estimate) -> bool:
 
 
 def _times(ratio: Estimate) -> str:
-    """Return a ratio in words: "1.5 times [1.2, 1.9]", "at least 3 times", or "not known"."""
+    """Return a ratio in words, such as "1.5 times [1.2, 1.9]" or "not known"."""
     if not math.isnan(ratio.value):
         return ratio.text(".3g", " times").removesuffix(" (no interval)")
     if not ratio.has_interval:
@@ -323,12 +328,12 @@ def _is_history(training: Any) -> bool:
 
 
 def _columns(label: str, training: Any, quantity: str, recorder: str | None) -> dict[str, np.ndarray]:
-    """Return epoch, updates, seconds and the quantity, at every record."""
+    """Return epoch, updates, seconds and the quantity at every record."""
     if _is_history(training):
         rows = training
         columns = {
             "epoch": np.arange(1.0, len(rows) + 1),
-            # A history of another skorch net than ours counts no updates.
+            # Histories of other skorch nets do not have the number of updates.
             "n_updates": np.array([row.get("n_updates", math.nan) for row in rows], dtype=float),
         }
         if all(quantity in row for row in rows):
@@ -352,7 +357,7 @@ def _first(columns: dict[str, np.ndarray], quantity: str, target: float, greater
     best = math.nan
     if len(known):
         best = float(values[known].max() if greater_is_better else values[known].min())
-    # Between the last record of the quantity and the end of the training it may have been reached unseen.
+    # The quantity is not known between its last record and the end of the training.
     at_target, at_end = (_costs_at(columns, own) for own in (there[:1], known[-1:]))
     trained = {f"trained_{cost}": value for cost, value in at_end.items()}
     return {"reached": bool(len(there)), **at_target, **trained, "best": best}

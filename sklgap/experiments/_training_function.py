@@ -1,9 +1,9 @@
-"""The job of an experiment on a training loop of the user's own: call a function, and record the scores it returns.
+"""The job of an experiment with the user's own training loop: call a function, and record the scores that it returns.
 
-A training function is ``train(batch_size, random_state, ...)``, in most cases with a ``learning_rate``. It trains once
-and returns what the model scores on validation samples: a number, a dict of numbers, or (model, either of these). Under
-``correct`` a dict may say which validation samples were predicted right. Then accuracy is their share, and intervals
-cover new samples too.
+A training function is ``train(batch_size, random_state, ...)``, usually with a ``learning_rate``. It trains once and
+returns the scores of the model on validation samples: a number, a dict of numbers, or a tuple (model, either of these).
+Under ``correct``, a dict may say which validation samples are predicted correctly. Accuracy is then the share of these
+samples, and intervals cover new samples, too.
 """
 
 import functools
@@ -30,36 +30,36 @@ from sklgap.experiments._scores import ACCURACY, Samples, Score
 from sklgap.experiments._trials import Outcome
 from sklgap.memory import Memory, Unfollowable, fingerprint, key_of, not_saved, plain, surroundings, unplain
 
-# What the one score is called where a function returns a number.
+# Name of the score if a function returns a single number.
 SCORE = "score"
 CORRECT = "correct"
 _RETURNS = "a number, a dict of numbers, or a tuple (model, either of these)"
-# What a record says of the call itself.
+# Entries of a record that describe the call itself.
 _OF_THE_CALL = ("regime", "trial", "seed", "batch_size", "lr", "fit_seconds")
-# What every experiment takes beside a training function.
+# Parameters that every experiment accepts for a training function.
 _TAKEN = ("estimator", "learning_rate", "n_trials", "scoring", "random_state", "n_jobs", "memory", "verbose")
-# In the name of a score: it is better the smaller it is, unless the name begins with one of the others.
+# Words in the name of a score that mean "smaller is better", unless the name begins with a word of _NEGATED.
 _SMALLER_IS_BETTER = {
     *("err", "nll", "ppl", "mse", "rmse", "rmsle", "mae", "mape", "wer", "cer", "eer", "ter", "fid", "kl", "ece"),
     *("bits", "bpb", "bpc", "bpd", "cost", "risk", "regret", "deviance", "brier"),
 }
-# Also at the end of a word, as in logloss.
+# The same at the end of a word, as in logloss.
 _SMALLER_AT_THE_END = ("loss", "losses", "error", "errors", "entropy", "perplexity", "divergence")
 _NEGATED = ("neg", "negative", "minus")
 
 
 @dataclass(frozen=True)
 class Reported(Score):
-    """A score that a training function returns as a number: nothing is known of its range or of its samples."""
+    """A score that a training function returns as a number. Its range and its samples are not known."""
 
     @property
     def is_fraction(self) -> bool:
-        """No: nobody knows."""
+        """False, because the range is not known."""
         return False
 
     @property
     def in_points(self) -> bool:
-        """No: it is shown as it is."""
+        """False, because the score is shown unchanged."""
         return False
 
 
@@ -67,19 +67,19 @@ class Reported(Score):
 
 
 def is_training_function(value: Any) -> bool:
-    """Say whether it is a function that trains, rather than an estimator or a module."""
+    """Return whether the value is a training function, and not an estimator or a module."""
     return callable(value) and not isinstance(value, type | nn.Module) and not hasattr(value, "fit")
 
 
 def name_of(train: Any) -> str:
-    """Return what a training function is called."""
+    """Return the name of a training function."""
     if isinstance(train, functools.partial):
         return name_of(train.func)
     return str(getattr(train, "__name__", type(train).__name__))
 
 
 def check_beside(experiment: Callable[..., Any], given: Mapping[str, Any], taken: Sequence[str]) -> None:
-    """Raise a WrongArgument for a parameter of an experiment that says nothing to a training function.
+    """Raise a WrongArgument for a parameter of an experiment that has no meaning for a training function.
 
     Parameters
     ----------
@@ -88,14 +88,14 @@ def check_beside(experiment: Callable[..., Any], given: Mapping[str, Any], taken
     given : mapping
         Its arguments by name.
     taken : sequence of str
-        The parameters that it has for a training function, beside those that every experiment has for one; all others
-        must be left at their defaults.
+        Further parameters of this experiment that a training function accepts. All others must have their
+        defaults.
     """
     others = given_beside(experiment, given, [name for name in given if name not in (*_TAKEN, *taken)])
     if others:
         raise WrongArgument(
-            f"{', '.join(others)} must be left out beside a training function, which has its own data, measures itself "
-            "and decides how long it trains."
+            f"{', '.join(others)} must be left out for a training function, because it has its own data, measures "
+            "itself and decides how long it trains."
         )
 
 
@@ -108,7 +108,7 @@ def check_calls(train: Any, arguments: Mapping[str, Any]) -> None:
         way_out = ""
         if "learning_rate" in str(error):
             takes = "learning_rate" not in arguments
-            way_out = "; give learning_rate" if takes else "; let it take learning_rate, or leave the rate to it"
+            way_out = "; give learning_rate" if takes else "; add the parameter learning_rate, or give no learning rate"
         raise WrongArgument(
             f"estimator must be an estimator or a function that can be called as {call}; {name_of(train)} cannot: "
             f"{error}{way_out}."
@@ -122,51 +122,49 @@ def check_rate(learning_rate: Any) -> None:
 
 
 def check_no_rate(learning_rate: Any) -> None:
-    """Raise a WrongArgument for a learning rate beside an estimator."""
+    """Raise a WrongArgument for a learning rate that is given together with an estimator."""
     if learning_rate is not None:
-        raise WrongArgument(
-            f"learning_rate must be None beside an estimator, which has lr; got {shown(learning_rate)}."
-        )
+        raise WrongArgument(f"learning_rate must be None for an estimator, which has lr; got {shown(learning_rate)}.")
 
 
 def check_size(name: str, size: Any) -> int:
-    """Return a batch size: only its function knows how many samples there are, so that it is a number of them."""
+    """Return a batch size, checked to be a number of samples, because only the function knows its samples."""
     if size is None or isinstance(size, str | float):
         raise WrongArgument(
-            f"{name} must be {'integers' if name == 'batch_sizes' else 'an integer'} beside a training function, whose "
-            f"number of samples is not known here; got {shown(size)}."
+            f"{name} must be {'integers' if name == 'batch_sizes' else 'an integer'} for a training function, because "
+            f"its number of samples is not known; got {shown(size)}."
         )
     check_sizes(**{name: size})
     return int(size)
 
 
 def check_names(scoring: Any) -> tuple[str, ...] | None:
-    """Return the names of the scores that are asked for; None where the function returns only one."""
+    """Return the names of the scores in ``scoring``; None if the function returns a single score."""
     if scoring is None:
         return None
     names = (scoring,) if isinstance(scoring, str) else scoring
     right = isinstance(names, list | tuple) and names and all(isinstance(name, str) and name for name in names)
     if not right or len(set(names)) < len(names):
         raise WrongArgument(
-            "scoring must be None, or the name or several names of what a training function returns; got "
+            "scoring must be None, or one or several names of scores that the training function returns; got "
             f"{shown(scoring)}."
         )
     return tuple(names)
 
 
 def check_memory_of(train: Any, arguments: Mapping[str, Any]) -> None:
-    """Raise a ValueError for a function of which no key says completely what it computes."""
+    """Raise a ValueError for a function that cannot be identified completely, so that its work cannot be saved."""
     try:
         fingerprint(train, dict(arguments))
     except Unfollowable as error:
         raise ValueError(
-            f"memory must be None for {name_of(train)}, of which it cannot be said whether it is the same as before: "
-            f"{error}; give this as a plain value, or make it inside of the function."
+            f"memory must be None for {name_of(train)}, because sklgap cannot check whether the function has changed: "
+            f"{error}. Use a plain value instead, or create the object inside the function."
         ) from error
 
 
 def function_settings(train: Any, random_state: Any) -> dict[str, Any]:
-    """Return what every result says about a training function; what only it knows is None."""
+    """Return the settings of a result for a training function; those that only the function knows are None."""
     unknown = ("n_train", "n_test", "batch_norm", "budget", "max_epochs", "target_loss")
     return {
         **dict.fromkeys(unknown),
@@ -180,10 +178,10 @@ def function_settings(train: Any, random_state: Any) -> dict[str, Any]:
 
 
 def say_cost(train: Any, n_calls: int) -> dict[str, Any]:
-    """Print how often a function will be called; return it for the settings."""
+    """Print and return how often a function will be called."""
     print(
-        f"cost: {n_calls:,} trainings by {name_of(train)}. How long one takes is not known before the first has "
-        "finished: the progress bar says it then."
+        f"cost: {n_calls:,} trainings by {name_of(train)}. The progress bar shows the expected time after the first "
+        "training."
     )
     return {"n_fits": n_calls}
 
@@ -206,15 +204,15 @@ def run_calls(
     Parameters
     ----------
     train : callable
-        Called with the ``parameters`` of a trial by name, and its seed as ``random_state``.
+        Function that is called with the ``parameters`` of a trial by name, and its seed as ``random_state``.
     trials : sequence of Trial
-        What to train, in this order.
+        Trials to train, in this order.
     names : tuple of str or None
-        The scores that are asked for.
+        Names of the scores.
     n_jobs, verbose, memory
         As in the experiments.
     keep_models : bool, default=True
-        False: None in place of every model that is returned.
+        Whether to return the models. False returns None for each.
     """
     jobs: list[Callable[[], Outcome]] = [partial(call, train, trial, names, memory, keep_models) for trial in trials]
 
@@ -222,7 +220,7 @@ def run_calls(
 
     def describe(outcome: Outcome) -> str:
         first[:] = first or [outcome]
-        agreed([*first, outcome])  # what cannot be compared is refused now, not after hours of training
+        agreed([*first, outcome])  # results that cannot be compared are refused at once, not after hours
         name = outcome.scores[0].name
         return f"{outcome.record['regime']}: {name} {outcome.record[f'valid_{name}']:.4g}"
 
@@ -236,7 +234,7 @@ def call(
     memory: str | Path | None = None,
     keep_model: bool = True,
 ) -> Outcome:
-    """Train once and return the scores; those that ``memory`` holds are loaded, without the model."""
+    """Train once and return the scores. Scores that ``memory`` holds are loaded, without the model."""
     arguments = {**trial.parameters, "random_state": trial.seed}
     store, key = None, None
     if memory is not None:
@@ -263,8 +261,8 @@ def call(
     taken = [name for name in judged if f"valid_{name}" in values]
     if taken:
         raise WrongArgument(
-            f"estimator must be a function whose dict has another name than 'valid_{taken[0]}', which is that of the "
-            f"validation {taken[0]} here."
+            f"estimator must be a function whose dict does not use the name 'valid_{taken[0]}', because the records "
+            f"use it for the validation {taken[0]}."
         )
     record |= {f"valid_{name}": values[name] for name in judged}
     record |= {name: value for name, value in values.items() if name not in judged}
@@ -272,12 +270,12 @@ def call(
 
 
 def agreed(outcomes: Sequence[Outcome]) -> tuple[tuple[Score, ...], int | None]:
-    """Return the scores that all calls returned, and the number of validation samples where it is known.
+    """Return the scores that all calls returned, and the number of validation samples if it is known.
 
     Raises
     ------
     ValueError
-        Where calls differ in these, so that they cannot be compared.
+        If calls differ in these, so that they cannot be compared.
     """
     found: dict[tuple[tuple[Score, ...], int | None], str] = {}
     for outcome in outcomes:
@@ -287,7 +285,7 @@ def agreed(outcomes: Sequence[Outcome]) -> tuple[tuple[Score, ...], int | None]:
     if len(found) > 1:
         (one, where), (other, elsewhere) = list(found.items())[:2]
         raise ValueError(
-            "estimator must be a function that returns the same scores, of the same validation samples, in every call; "
+            "estimator must be a function that returns the same scores, on the same validation samples, in every call; "
             f"got {_form(*one)} for {where}, and {_form(*other)} for {elsewhere}."
         )
     return next(iter(found))
@@ -295,14 +293,14 @@ def agreed(outcomes: Sequence[Outcome]) -> tuple[tuple[Score, ...], int | None]:
 
 def _form(scores: Sequence[Score], n_valid: int | None) -> str:
     names = ", ".join(score.name for score in scores)
-    return names if n_valid is None else f"{names} of {n_valid:,} samples"
+    return names if n_valid is None else f"{names} on {n_valid:,} samples"
 
 
 # -- what is returned --------------------------------------------------------------------------------------------------
 
 
 class _Returned(NamedTuple):
-    """What came of one training; numbers that are not finite are NaN."""
+    """The returned values of one training; numbers that are not finite are NaN."""
 
     model: Any
     numbers: dict[str, float]
@@ -325,12 +323,13 @@ def _read(returned: Any, seconds: float) -> _Returned:
         value = _number(one)
         if not isinstance(name, str) or not name or value is None:
             raise WrongArgument(
-                f"estimator must be a function whose dict holds numbers by name, and {CORRECT!r}; got "
+                f"estimator must be a function whose dict has names with numbers, and {CORRECT!r}; got "
                 f"{shown(name)}: {shown(one)}."
             )
         if name in _OF_THE_CALL:
             raise WrongArgument(
-                f"estimator must be a function whose dict has other names than {', '.join(_OF_THE_CALL)}; got {name!r}."
+                f"estimator must be a function whose dict does not use the names {', '.join(_OF_THE_CALL)}; got "
+                f"{name!r}."
             )
         found[name] = value
     if correct is not None and ACCURACY in found:
@@ -338,13 +337,13 @@ def _read(returned: Any, seconds: float) -> _Returned:
         if not abs(found.pop(ACCURACY) - share) < 0.5 / len(correct):
             raise WrongArgument(
                 f"estimator must be a function whose {ACCURACY!r} is the share of True in {CORRECT!r}, {share:g}; got "
-                f"{shown(scores[ACCURACY])}: leave it out, or give it another name."
+                f"{shown(scores[ACCURACY])}. Leave it out, or give it another name."
             )
     return _Returned(model, found, correct, seconds)
 
 
 def _number(value: Any) -> float | None:
-    """Return a number, also of NumPy, torch or JAX, NaN where it is not finite; None for anything else."""
+    """Return a number, also one of NumPy, torch or JAX, as a float (NaN if not finite); None for anything else."""
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
@@ -357,7 +356,7 @@ def _number(value: Any) -> float | None:
 
 
 def _correct(values: Any) -> np.ndarray:
-    """Return which validation samples were predicted right, as an array."""
+    """Return which validation samples are predicted correctly, as an array."""
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
     try:
@@ -373,7 +372,7 @@ def _correct(values: Any) -> np.ndarray:
 
 
 def _judged_by(found: _Returned, names: tuple[str, ...] | None) -> tuple[Score, ...]:
-    """Return the scores of a training, the one that is compared first; accuracy is among them where it is known."""
+    """Return the scores of a training, the compared one first. Accuracy is among them if it is known."""
     accuracy = () if found.correct is None else (Score(ACCURACY),)
     if names is None and accuracy:
         return accuracy
@@ -381,8 +380,8 @@ def _judged_by(found: _Returned, names: tuple[str, ...] | None) -> tuple[Score, 
         raise WrongArgument(f"estimator must be a function that returns {_RETURNS}; got an empty dict.")
     if names is None and len(found.numbers) != 1:
         raise WrongArgument(
-            f"scoring must name the score among what the function returns, {', '.join(map(repr, found.numbers))}; got "
-            "None."
+            f"scoring must name one of the scores that the function returns, {', '.join(map(repr, found.numbers))}; "
+            "got None."
         )
     asked = tuple(found.numbers) if names is None else names
     for name in asked:
@@ -390,14 +389,14 @@ def _judged_by(found: _Returned, names: tuple[str, ...] | None) -> tuple[Score, 
             continue
         if name not in found.numbers:
             has = ", ".join(map(repr, [*found.numbers, *(score.name for score in accuracy)]))
-            raise WrongArgument(f"scoring must be among what the function returns, {has}; got {name!r}.")
-        # Of val_loss, valLoss and val/loss alike.
+            raise WrongArgument(f"scoring must name scores that the function returns, {has}; got {name!r}.")
+        # The words of val_loss, valLoss and val/loss are the same.
         words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
         smaller = _SMALLER_IS_BETTER.intersection(words) or any(w.endswith(_SMALLER_AT_THE_END) for w in words)
         if smaller and words[0] not in _NEGATED:
             raise WrongArgument(
-                f"scoring must be scores that are better the larger they are; {name!r} does not sound like one: return "
-                f"-{name} as 'neg_{name}', and name that."
+                f"scoring must name a score for which larger is better; {name!r} does not seem to be one. Return "
+                f"-{name} as 'neg_{name}', and use this name."
             )
     own = tuple(Score(ACCURACY) if accuracy and name == ACCURACY else Reported(name) for name in asked)
     return own if not accuracy or ACCURACY in asked else own + accuracy
@@ -412,7 +411,7 @@ def _key(train: Any, arguments: Mapping[str, Any]) -> str | None:
 
 def _save(store: Memory, key: str, after: str | None, found: _Returned) -> None:
     if after is None:
-        return  # which has been said
+        return  # a warning has given the reason
     if after != key:
         not_saved("the training function changes what it reads, so that another call starts from the change")
         return
@@ -421,7 +420,7 @@ def _save(store: Memory, key: str, after: str | None, found: _Returned) -> None:
 
 
 def _loaded(store: Memory, key: str) -> _Returned | None:
-    """Return what `_save` saved; None where it is not there or is something else."""
+    """Return the values that `_save` saved; None if there are none, or if they are not valid."""
     saved = unplain(store.read(key, "scores"))
     if saved is None:
         return None

@@ -1,4 +1,4 @@
-"""Trainings with several regimes, and what is measured along them: the common part of the trajectories."""
+"""Trainings with several regimes and measurements along them: the common part of the trajectories."""
 
 import math
 import warnings
@@ -23,20 +23,20 @@ Updates = Literal["log"] | Sequence[int] | None
 
 @dataclass(frozen=True)
 class Moments:
-    """When a training is measured: at the end of every ``every``-th epoch, and at these updates."""
+    """The moments at which a training is measured: the end of every ``every``-th epoch, and these updates."""
 
     every: int | None
     at_updates: Updates
 
     def check(self) -> None:
-        """ValueError for parameters outside their allowed values."""
+        """Raise a ValueError for parameters outside their allowed values."""
         check_integer("every", self.every, or_none=True)
         check_updates(self.at_updates)
         if self.every is None and self.at_updates is None:
-            raise ValueError("every and at_updates must not both be None: there would be no record.")
+            raise ValueError("every and at_updates must not both be None, because there would be no record.")
 
     def number(self, n_updates: int, n_epochs: int) -> int:
-        """Return how many records a training of ``n_updates`` updates and ``n_epochs`` epochs has."""
+        """Return the number of records of a training with ``n_updates`` updates and ``n_epochs`` epochs."""
         asked = log_spaced_updates(per_doubling=2) if isinstance(self.at_updates, str) else self.at_updates or ()
         ends = 0 if self.every is None else math.ceil(n_epochs / self.every)
         return sum(update <= n_updates for update in asked) + ends
@@ -45,7 +45,7 @@ class Moments:
 def regime_trials(
     overrides: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], classifier: Any, memory: str | Path | None
 ) -> list[Trial]:
-    """Return the trainings: every regime from every seed. ``memory`` is that of a classifier without one."""
+    """Return the trainings of every regime from every seed. ``memory`` is used if the classifier has none."""
     saved = {} if memory is None or classifier.memory is not None else {"memory": memory}
     return [
         Trial(label, {**parameters, **saved}, trial, seed)
@@ -64,24 +64,24 @@ def train_along(
     batch_norm: BatchNormPolicy,
     name: str,
 ) -> list[dict[str, Any]]:
-    """Return what was recorded along one training.
+    """Return the records of one training.
 
     Parameters
     ----------
     classifier : LBGapClassifier
-        Cloned.
+        Classifier that is cloned.
     trial : Trial
-        Its parameters and its seed.
+        Parameters and seed of the training.
     train, evaluated : tuple
-        X and y to train on, and those that the training loss is measured on.
+        X and y to train on, and X and y on which the training loss is measured.
     measurements : dict
-        As of a `TrainingRecorder`.
+        As in `TrainingRecorder`.
     moments : Moments
-        When.
+        When to measure.
     batch_norm : str
-        The policy of the training loss.
+        Batch-norm policy of the training loss.
     name : str
-        Of the recorder among the callbacks.
+        Name of the recorder among the callbacks.
     """
     recorder = TrainingRecorder(
         {"train": evaluated},
@@ -94,7 +94,7 @@ def train_along(
     model = with_parameters(classifier, {**trial.parameters, "random_state": trial.seed})
     model.set_params(callbacks=[*(model.callbacks or []), (name, recorder)])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # what was not reached is reported
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the result reports it
         model.fit(*train)
     columns = recorded(model, name)
     fit = {"regime": trial.label, "trial": trial.trial, "seed": trial.seed}
@@ -103,7 +103,7 @@ def train_along(
 
 
 class Trajectory(Result):
-    """What was recorded along trainings, sorted; a subclass adds its reading.
+    """The sorted records of trainings; a subclass explains them.
 
     Attributes
     ----------
@@ -112,7 +112,7 @@ class Trajectory(Result):
     labels : list of str
         The regimes with a finished training.
     n_regimes : int
-        The regimes asked for.
+        Number of all regimes, finished or not.
     """
 
     def __init__(

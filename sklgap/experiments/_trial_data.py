@@ -1,9 +1,9 @@
 """The data of an experiment, prepared once for all its fits: checked, converted, and hashed for saved work.
 
-Prepared arrays are read-only. If work is saved, they also share no memory with the user's arrays. So a callback or a
-scorer that changes the user's arrays meanwhile cannot change the data of a saved result. Some data cannot be prepared:
-those of a pipeline, which transforms X in every fit, sparse matrices, and those of the user's own data path. They are
-checked, converted and hashed in every fit.
+Prepared arrays are read-only. If work is saved, they also share no memory with the user's arrays, so that a callback or
+a scorer that changes these arrays cannot change the data of a saved result. Some data cannot be prepared: data of a
+pipeline, which transforms X in every fit, sparse matrices, and data of the user's own data path. They are checked,
+converted and hashed in every fit.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,21 +25,21 @@ from sklgap.training._dtypes import floating_dtype
 from sklgap.training._encoding import CheckedRows, to_numpy
 
 Data = tuple[Any, Any]
-# The training data and further parts, by their names in records.
+# The training data and further parts, by their names in the records.
 Parts = Mapping[str, Data]
 # Parameters that set the user's own data path, whose code may do anything with arrays.
 _OWN_PATH = ("iterator_train", "iterator_valid", "dataset")
 
 
 class TrialData(Mapping[str, Data]):
-    """The parts of an experiment by name, as the user gave them and prepared.
+    """The parts of an experiment by name, in the user's form and in the prepared form.
 
-    joblib passes the arrays to other processes: above 1 MB all of them map one file.
+    joblib passes the arrays to other processes. Arrays above 1 MB are shared as a memory-mapped file.
 
     Parameters
     ----------
     parts : dict of str to (X, y)
-        As the user gave them.
+        The parts in the user's form.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -59,11 +59,11 @@ class TrialData(Mapping[str, Data]):
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """Fingerprint of the parts as the user gave them; None if it was not computed once for all fits."""
+        """Fingerprint of the parts in the user's form; None if it was not computed once for all fits."""
         return self._fingerprints.get(tuple(self))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what every process makes from the arrays itself."""
+        """Leave out the data on devices, which every process creates itself."""
         return {**vars(self), "_on_device": {}}
 
     # -- preparing -----------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ class TrialData(Mapping[str, Data]):
         Parameters
         ----------
         parts : dict of str to (X, y)
-            As the user gave them; `TrialData` are returned as they are.
+            The parts in the user's form. `TrialData` are returned unchanged.
         estimator : estimator
             The estimator that will be fitted.
         parameters : iterable of str
@@ -92,9 +92,9 @@ class TrialData(Mapping[str, Data]):
         hashed : bool, default=False
             Whether work will be saved.
         scored : bool, default=False
-            Whether scorers see the data, as the user gave them.
+            Whether scorers receive the data in the user's form.
         left_out : str, default=None
-            A part that some of the fits do not see (`without`).
+            A part that some of the fits do not use (`without`).
         """
         if isinstance(parts, TrialData):
             return parts
@@ -109,7 +109,7 @@ class TrialData(Mapping[str, Data]):
         try:
             found._prepare(estimator, hashed, scored, left_out)
         except (ValueError, TypeError, Unfollowable):
-            return cls(parts)  # a fit, or the key of one, says in its own words what is wrong
+            return cls(parts)  # a fit, or its key, then raises the error
         return found
 
     def _prepare(self, estimator: Any, hashed: bool, scored: bool, left_out: str | None) -> None:
@@ -133,11 +133,11 @@ class TrialData(Mapping[str, Data]):
             own = Fingerprint(fingerprint(values)) if hashed and train else None
             self._checked[part] = CheckedRows(values, names, own), labels
         self._fingerprints = fingerprints
-        if not scored:  # nothing sees the data as the user gave them any more
+        if not scored:  # the data in the user's form are no longer needed
             self._given = {part: (checked.values, labels) for part, (checked, labels) in self._checked.items()}
 
     def without(self, part: str) -> "TrialData":
-        """Return the other parts."""
+        """Return the data without this part."""
         fewer = TrialData({name: data for name, data in self.items() if name != part})
         fewer._checked = {name: data for name, data in self._checked.items() if name != part}
         fewer._on_device, fewer._fingerprints = self._on_device, self._fingerprints
@@ -150,7 +150,7 @@ class TrialData(Mapping[str, Data]):
         model.fit(*(self._checked or self._given)["train"])
 
     def encoded(self, model: Any, part: str) -> tuple[Any, np.ndarray]:
-        """Return rows and class numbers of a part as the net of a fitted classifier takes them."""
+        """Return samples and class numbers of a part in the form that the net of a fitted classifier takes."""
         if part not in self._checked:
             rows, numbers = model.net_.encoding_.encode(*self[part])
         else:
@@ -166,7 +166,7 @@ class TrialData(Mapping[str, Data]):
         rows: np.ndarray | None = None,
         passes: Literal["many", "few"] = "few",
     ) -> Objective:
-        """Return the objective of a fitted model on a part, or on some of its rows; ``passes`` as in `ArrayData`."""
+        """Return the objective of a fitted model on a part, or on some of its samples; ``passes`` as in `ArrayData`."""
         X, y = self[part]
         if part not in self._checked:
             if rows is not None:
@@ -189,7 +189,7 @@ def _is_array(given: Any) -> bool:
 
 
 def _private(new: np.ndarray, unless: Any = None) -> np.ndarray:
-    """Return a copy; the array itself if it shares no memory with ``unless``, which it was made from."""
+    """Return a copy, or the array itself if it shares no memory with ``unless``, from which it was made."""
     if unless is None or not isinstance(unless, np.ndarray | list) or np.may_share_memory(new, np.asarray(unless)):
         return _read_only(new.copy())
     return new

@@ -22,16 +22,16 @@ from sklgap.memory import Memory, key_of, plain, surroundings, unplain
 from sklgap.objective import Objective
 from sklgap.objective._estimators import final_estimator
 
-# What of the parts a user calls X and y.
+# The user's names of the arrays of each part.
 _NAMES = {"train": ("X", "y"), "valid": ("X", "y"), "test": ("X_test", "y_test")}
 
 
 class Outcome(NamedTuple):
-    """What comes of a trial.
+    """The result of a trial.
 
-    ``record`` is flat: the trial, and its figures as numbers. ``samples`` says what the scores of the parts other than
-    the training data rest on, by the names of the scores in the record. ``model`` is the fitted estimator, or None.
-    ``scores`` are what it is judged by, the one that is compared first.
+    ``record`` is a flat dict with the trial and its figures as numbers. ``samples`` holds the values behind the scores
+    of all parts except the training data, by the names of the scores in the record. ``model`` is the fitted estimator,
+    or None. ``scores`` are the scores, the compared one first.
     """
 
     record: dict[str, Any]
@@ -56,17 +56,17 @@ def run_trials(
     Parameters
     ----------
     estimator : estimator
-        Cloned for every trial.
+        Estimator that is cloned for every trial.
     trials : sequence of Trial
-        What to fit, in this order.
+        Trials to fit, in this order.
     parts : dict of str to (X, y)
         "train", and further data that models are evaluated on; `TrialData` if several runs share them.
     measuring : Measuring
-        What to measure on each.
+        What to measure on each model.
     n_jobs, verbose, memory
         As in the experiments.
     keep_estimators : bool, default=True
-        False: None in place of every fitted estimator, for experiments of hundreds of fits.
+        Whether to return the fitted estimators. False returns None for each, for experiments with hundreds of fits.
     """
     data = trial_data(estimator, trials, parts, measuring, memory)
     jobs: list[Callable[[], Outcome]] = [
@@ -103,7 +103,7 @@ def run_trial(
     memory: str | Path | None = None,
     keep_estimator: bool = True,
 ) -> Outcome:
-    """Fit and measure; a fit and measurements that ``memory`` holds are loaded."""
+    """Fit and measure. A fit and measurements that ``memory`` holds are loaded."""
     data = parts if isinstance(parts, TrialData) else TrialData(parts)
     model = with_parameters(estimator, {**trial.parameters, "random_state": trial.seed})
     store, key = None, None
@@ -112,13 +112,13 @@ def run_trial(
         if final_estimator(model).memory is None:
             model = with_parameters(model, {"memory": memory})
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the report says which trials had not converged
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the report says which trials did not converge
         data.fit(model)
-    with using_threads(final_estimator(model).n_threads_):  # a small net is measured as it is trained
+    with using_threads(final_estimator(model).n_threads_):  # measurements use the threads of the training
         if store is not None:
             plainly = as_saved(model, {"memory": None, "verbose": 0, "device": "auto"})
             device = check_device(final_estimator(model).device)
-            # The weights too: a fit that is not saved may have come to others.
+            # The key includes the weights, because a fit that is not saved may have reached other weights.
             fitted = final_estimator(model).module_.state_dict()
             seen = dict(data) if data.fingerprint is None else data.fingerprint
             key = key_of("trial", plainly, fitted, seen, measuring, surroundings(device))
@@ -136,16 +136,16 @@ def run_trial(
 
 # -- measuring ---------------------------------------------------------------------------------------------------------
 
-# What is measured of a trial beside what depends on the parts, the scores and the measures that are asked for.
+# Figures of every trial, which do not depend on the parts, the scores and the measures.
 OF_THE_FIT = ("batch_size", "weight_distance", "n_epochs", "n_updates", "converged", "fit_seconds", "measure_seconds")
 
 
 def measure(model: Any, data: TrialData, measuring: Measuring, seed: int) -> tuple[dict[str, Any], dict[str, Samples]]:
-    """Return the figures of a fitted model, and what its scores rest on."""
+    """Return the figures of a fitted model, and the values behind its scores."""
     started = time.perf_counter()
     classifier = final_estimator(model)
     figures: dict[str, Any] = {"batch_size": classifier.history_[-1, "batch_size"]}
-    # Sharpness on all training samples needs no objective beside the one for loss and accuracy.
+    # Sharpness on all training samples uses the same objective as loss and accuracy.
     whole = len(measuring.rows) == len(data["train"][1]) and bool(measuring.flatness_keys())
     with naming_data(*_NAMES["train"]):
         train = data.objective(model, "train", measuring.batch_norm, passes="many" if whole else "few")
@@ -156,7 +156,7 @@ def measure(model: Any, data: TrialData, measuring: Measuring, seed: int) -> tup
         "n_epochs": classifier.n_iter_,
         "n_updates": classifier.n_updates_,
         "converged": classifier.converged_ if _has_stopping_rule(classifier) else None,
-        # Of the epochs themselves: a fit may have been stopped and gone on, or be loaded.
+        # The sum over the epochs, because a fit may have been interrupted and continued, or loaded.
         "fit_seconds": sum(classifier.history_[:, "dur"]),
     }
     figures |= _flatness(model, data, measuring, seed, train if whole else None)
@@ -167,9 +167,10 @@ def measure(model: Any, data: TrialData, measuring: Measuring, seed: int) -> tup
 def measure_scores(
     model: Any, data: TrialData, measuring: Measuring, train: Objective | None = None
 ) -> tuple[dict[str, float], dict[str, Samples]]:
-    """Return losses and scores of a fitted model on all parts, and what those beside the training data rest on.
+    """Return losses and scores of a fitted model on all parts, and the values behind the scores.
 
-    ``train`` is the objective of the training data, if it exists already.
+    The values are returned for all parts except the training data. ``train`` is the objective of the training data, if
+    it exists already.
     """
     figures: dict[str, float] = {}
     samples: dict[str, Samples] = {}
@@ -197,7 +198,7 @@ def _flatness(
     objective = train
     if objective is None:
         objective = data.objective(model, "train", measuring.batch_norm, measuring.rows, passes="many")
-    if not np.isfinite(objective.value()):  # a regime that diverged must not cost the others
+    if not np.isfinite(objective.value()):  # a regime that diverged must not end the others
         return found
     for dim in measuring.subspace_dims:
         for one in sharpness(
@@ -210,7 +211,7 @@ def _flatness(
 
 
 def _measured(name: str, measure: Callable[..., Any], objective: Objective, seed: int) -> float:
-    """Return what a measure of flatness says of a minimum."""
+    """Return the value of a measure of flatness at a minimum."""
     try:
         return float(measure(objective, random_state=seed).value)
     except Exception as error:  # a measure of the user may raise anything
@@ -229,7 +230,7 @@ def _has_stopping_rule(classifier: Any) -> bool:
 def _loaded(
     store: Memory, key: str, parts: Parts, measuring: Measuring
 ) -> tuple[dict[str, Any], dict[str, Samples]] | None:
-    """Return what `measure` returned in another run; None where it is not there, or is not what is measured here."""
+    """Return the result of `measure` from an earlier run; None if there is none, or if it has other figures."""
     saved = unplain(store.read(key, "trial"))
     if saved is None:
         return None

@@ -1,4 +1,4 @@
-"""``warm_start_curve``: large batches started from small-batch weights, Figure 5 of Keskar et al. (2017)."""
+"""``warm_start_curve``: large batches started from small-batch weights (Keskar et al. 2017, Figure 5)."""
 
 import copy
 import warnings
@@ -80,67 +80,76 @@ def warm_start_curve(
     memory: str | Path | None = None,
     verbose: int = 1,
 ) -> "WarmStartCurve":
-    """Train with small batches, and from the weights after every k-th epoch with large ones.
+    """Train with small batches, and from the weights after every k-th epoch with large batches.
 
-    When has the small batch left the region of sharp minima: after how many of its epochs does a large batch that goes
-    on from there end as flat, and as accurate on test data? A trial trains the small batch once and saves its weights
-    along the way. A training with the large batch starts from each of them, and from the starting point itself (0
-    epochs: large batch from scratch).
+    It shows after how many small-batch epochs a large-batch training ends as flat, and as accurate on test data, as the
+    small batch. A trial trains with the small batch once and saves the weights along the way. A large-batch training
+    starts from each of these weights, and from the starting point itself (0 epochs, which is large-batch training from
+    scratch).
 
     Parameters
     ----------
     estimator : LBGapClassifier, or a pipeline that ends in one
-        Cloned for every fit. The large-batch trainings follow its stopping rule; the small-batch trainings make all
-        their epochs.
+        Estimator that is cloned for every fit. Large-batch trainings follow its stopping rule; small-batch trainings
+        make all their epochs.
     X, y : array-like
         Training data.
     X_test, y_test : array-like
-        Test data: evaluated once per large-batch fit and saved small-batch epoch, never used for a choice.
+        Test data. Every large-batch model and every saved small-batch epoch is evaluated on them once; no choice uses
+        them.
     small, large : "SB", "LB", int, float or BatchRegime, default="SB", "LB"
-        The ``batch_regime`` of either training.
+        The ``batch_regime`` of the small-batch and of the large-batch training.
     max_small_epochs : int, default=20
-        Epochs of the small-batch training (100: Keskar et al.).
+        Number of epochs of the small-batch training (100 in Keskar et al.).
     every : int, default=1
-        Start a large-batch training after every so many of them (1: Keskar et al.).
+        A large-batch training starts after every ``every``-th of these epochs (1 in Keskar et al.).
     large_epochs : int, default=None
-        ``max_epochs`` of the large-batch trainings (100: Keskar et al.); None: the estimator's.
+        ``max_epochs`` of the large-batch trainings (100 in Keskar et al.). None means that of the estimator.
     n_trials : int, default=5
-        Starting points. In a trial all trainings have one ``random_state``.
-    epsilon, subspace_dims, batch_norm, max_samples, solver, scoring
-        What is measured; `Measurement` explains them. Sharpness is measured after the large batch.
+        Number of paired trials. In a trial, all trainings have the same ``random_state``.
+    epsilon, subspace_dims, batch_norm, max_samples, solver, scoring : see `Measurement`
+        What is measured on every model. Sharpness is measured after the large batch.
     measurement : Measurement, default=None
-        All of these at once.
-    random_state, n_jobs, memory, verbose
-        As in every experiment; `sklgap.experiments` explains them.
+        All of these parameters in one object.
+    random_state : int, RandomState or None, default=None
+        Source of all random numbers. An int makes the result repeatable.
+    n_jobs : int or None, default=None
+        Number of fits that run at the same time, as in scikit-learn.
+    memory : str, Path or None, default=None
+        Folder in which finished work is saved, and from which it is loaded in the next run.
+    verbose : int, default=1
+        0 is silent; 1 prints the expected cost and shows a progress bar. `sklgap.experiments` explains these four
+        parameters.
 
     Returns
     -------
     WarmStartCurve
-        Prints as a table; ``plot()`` draws the figure. Interrupted by Ctrl-C it holds the large-batch trainings that
-        had finished, and ``small_records`` those of the small batch.
+        The curve. ``print`` shows it as a table, and ``plot()`` draws the figure. After Ctrl-C it holds the large-batch
+        trainings that finished, and ``small_records`` the small-batch trainings.
 
     Raises
     ------
     ValueError
-        For a parameter outside its allowed values, before anything is trained.
+        If a parameter is outside its allowed values. This is raised before anything is trained.
     TypeError
-        For an estimator that is not an `LBGapClassifier` and does not end in one.
+        If the estimator is not an `LBGapClassifier` and does not end in one.
 
     See Also
     --------
-    sklgap.SwitchBatch : Goes from small to large batches within one training, and retains the optimiser's state.
+    sklgap.SwitchBatch : Switches from small to large batches within one training, with the same optimiser state.
 
     Notes
     -----
-    As in the paper's "piggyback", a large-batch training starts from weights alone: the state of the optimiser, the
-    number of updates and the schedule of the learning rate start from zero. Its ``weight_distance`` is from where it
-    started. It has also had the small-batch epochs, which is why the table has plain small-batch training too. The
-    small batch is measured after an epoch as if its training had ended there: with ``recompute_batch_norm`` the
-    statistics of batch norm are those of the training data at these weights.
+    As in the paper's "piggyback" experiment, a large-batch training starts from the weights alone. The state of the
+    optimiser, the number of updates and the schedule of the learning rate start from zero, and ``weight_distance`` is
+    the distance from these weights. A warm-started training also benefits from the small-batch epochs; the table
+    therefore shows the small-batch training itself, too. The small batch is measured after an epoch as if its training
+    had ended there. With ``recompute_batch_norm``, the batch-norm statistics are those of the training data at these
+    weights.
 
-    Costs ``n_trials`` small-batch trainings of ``max_small_epochs`` epochs and
-    ``n_trials * (1 + max_small_epochs // every)`` large-batch ones; all saved weights are in memory at once. The
-    steps of a pipeline before the classifier are fitted once.
+    The cost is ``n_trials`` small-batch trainings of ``max_small_epochs`` epochs, and ``n_trials * (1 +
+    max_small_epochs // every)`` large-batch trainings. All saved weights are in memory at the same time. The steps of a
+    pipeline before the classifier are fitted once.
 
     References
     ----------
@@ -232,22 +241,23 @@ def warm_start_curve(
 
 
 class WarmStartCurve(Records):
-    """What `warm_start_curve` found; ``print`` it.
+    """Result of `warm_start_curve`; ``print`` shows it.
 
     Attributes
     ----------
     records : list of dict
-        One per finished large-batch training: what `compare_regimes` records; ``small_epochs``, the small-batch epochs
-        before it; and, with ``small_`` before their names, losses, scores, updates and distance from the start of the
-        small-batch training itself by then. Accuracies as fractions, sharpness in percent, seconds.
+        One per finished large-batch training: the records of `compare_regimes`; ``small_epochs``, the number of
+        small-batch epochs before it; and, with the prefix ``small_``, losses, scores, updates and distance from the
+        start of the small-batch training at that point. Accuracies are fractions, sharpness is in percent, times are in
+        seconds.
     small_records : list of dict
-        One for each saved epoch of each finished small-batch training: what of it is in ``records``.
+        One for each saved epoch of each finished small-batch training, with the same entries as in ``records``.
     small_epochs : ndarray of shape (n_points,)
-        Small-batch epochs that large-batch trainings started after; the first is 0.
+        Numbers of small-batch epochs after which large-batch trainings started; the first is 0.
     labels : list of str
-        The same as text. Everywhere a label may be given as a number: ``curve.values(5, "test_accuracy")``.
+        The same numbers as text. Every method also accepts a label as a number: ``curve.values(5, "test_accuracy")``.
     notes : list of str
-        What a reader must know before believing the figures.
+        Sentences that a reader must know before believing the figures.
     """
 
     def __init__(
@@ -271,7 +281,7 @@ class WarmStartCurve(Records):
     # -- statistics ------------------------------------------------------------------------------------------------
 
     def quantity(self, name: str) -> np.ndarray:
-        """Return one quantity, an array of shape (n_points, n_trials), NaN where the fit had not finished."""
+        """Return one quantity, an array of shape (n_points, n_trials), with NaN for fits that did not finish."""
         values = np.full((len(self.small_epochs), self.settings["n_trials"]), np.nan)
         for record in self.small_records if name.startswith("small_") else self.records:
             value = record[name]
@@ -279,15 +289,15 @@ class WarmStartCurve(Records):
         return values
 
     def gain(self, score: str | None = None) -> list[Estimate]:
-        """Return, per point, a test score of the large batch minus that of the large batch from scratch."""
+        """Return, for each point, the test score of the large batch minus that of the large batch from scratch."""
         return [self._gain(label, self.score(score)).estimate() for label in self.labels]
 
     def cost(self, score: str | None = None) -> list[Estimate]:
-        """Return, per point, a test score of the small batch minus that of the large batch started from it."""
+        """Return, for each point, the test score of the small batch minus that of the large batch started from it."""
         return [self._cost(label, self.score(score)).estimate() for label in self.labels]
 
     def sharpness_ratio(self, epsilon: float, subspace_dim: int | None = None) -> list[Estimate]:
-        """Return, per point, the sharpness of the large batch relative to the large batch from scratch."""
+        """Return, for each point, the sharpness of the large batch divided by that of the large batch from scratch."""
         values = self.quantity(sharpness_key(epsilon, subspace_dim))
         return [ratio_estimate(of_point, values[0]) for of_point in values]
 
@@ -299,13 +309,13 @@ class WarmStartCurve(Records):
         return self.components(label, label, name, reference_name=f"small_{name}")
 
     def _last(self) -> int | None:
-        """Return the last point that can be compared with point 0 in some trial; None where there is none."""
+        """Return the last point that can be compared with point 0 in at least one trial, or None."""
         paired = [i for i, gain in enumerate(self.gain()) if i and gain.n]
         return paired[-1] if paired else None
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the figures, in plain sentences."""
+        """The sentences that a reader must know before believing the figures."""
         s, last = self.settings, self._last()
         small, large, scratch = s["small"], s["large"], f"{s['large']} from scratch"
         names = {label: f"{large} after {count(int(label), f'{small} epoch')}" for label in self.done}
@@ -323,13 +333,13 @@ class WarmStartCurve(Records):
         losses = {names[label]: self.paired(0, label, "train_loss")} if s["epsilon"] else {}
         return [
             *found,
-            *notes.unequal_losses(scratch, losses, "; sharpness falls as the training loss does"),
+            *notes.unequal_losses(scratch, losses, ", and sharpness falls with the training loss"),
             *notes.no_interval(gains),
             *notes.undecided(scratch, at_last, self.scores[0].name),
             *notes.seeds_only(gains),
             *notes.several_intervals(sum(gain.has_interval for gain in gains.values())),
-            f"A warm-started {large} has also made the updates of {small}: a gain over {scratch} shows what those "
-            f"do; compare it with {small} itself.",
+            f"A warm-started {large} has also made the updates of {small}, so a gain over {scratch} includes their "
+            f"effect. Compare it with {small} itself.",
         ]
 
     def _missing(self) -> list[str]:
@@ -337,18 +347,18 @@ class WarmStartCurve(Records):
         n_small, n_done = len({record["trial"] for record in self.small_records}), len(self.records)
         if self.interrupted and n_small < n_trials:
             return [
-                f"Interrupted during the small-batch trainings: {n_small} of {n_trials} had finished and are in "
-                "small_records, and no large-batch training was begun."
+                f"Interrupted during the small-batch trainings: {n_small} of {n_trials} finished and are in "
+                "small_records, and no large-batch training started."
             ]
         if self.interrupted or n_done == n_all:
             return notes.interrupted(self.interrupted, n_done, n_all, "large-batch fit")
         return [
-            f"{n_all - n_done} of {n_all} starting points are missing: the small-batch training ended before them, or "
-            "had diverged."
+            f"{n_all - n_done} of {n_all} starting points are missing, because the small-batch training ended before "
+            "them or diverged."
         ]
 
     def _small_accuracies(self) -> dict[str, float]:
-        """Return the mean test accuracies of the small batch itself."""
+        """Return the mean test accuracies of the small batch."""
         of_small = [_there(values) for values in self.quantity(f"small_test_{ACCURACY}")]
         return {f"small, {i}": float(values.mean()) for i, values in enumerate(of_small) if len(values)}
 
@@ -358,14 +368,15 @@ class WarmStartCurve(Records):
         s, i = self.settings, self._last()
         if i is None:
             return [
-                f"Nothing can be compared: no {s['large']} that started after {s['small']} epochs has finished beside "
-                "one from scratch."
+                f"Nothing can be compared, because no trial finished {s['large']} both from scratch and after "
+                f"{s['small']} epochs."
             ]
         gain, cost = self.gain()[i], self.cost()[i]
         there, itself = (self.apart(difference.scaled(-1)) for difference in (gain, cost))
         return [
-            f"{s['large']} started after {self._epochs(i)} tests {there} {s['large']} from scratch{self.doubt(gain)}.",
-            f"{s['small']} itself tests {itself} the {s['large']} that starts from it{self.doubt(cost)}.",
+            f"On test data, {s['large']} started after {self._epochs(i)} is {there} {s['large']} from scratch"
+            f"{self.doubt(gain)}.",
+            f"{s['small']} itself is {itself} the {s['large']} that starts from it{self.doubt(cost)}.",
         ]
 
     def _epochs(self, i: int) -> str:
@@ -413,7 +424,7 @@ class WarmStartCurve(Records):
             ratio = ratio_estimate(values[i], values[0])
             ratios.append(ratio)
             relative = ratio.text(".2g", " times")
-            lines.append(f"after {self._epochs(i)}: {name} of {s['large']}, relative to from scratch: {relative}")
+            lines.append(f"after {self._epochs(i)}, {name} of {s['large']} relative to that from scratch: {relative}")
         scores = [e for score in self.scores for e in (*self.gain(score.name), *self.cost(score.name))]
         of_ratios = [f"of sharpness, {line}" for line in self.interval_lines(ratios)]
         return [*lines, *self.interval_lines(scores), *of_ratios]
@@ -471,7 +482,7 @@ def _tell_cost(
     settings: dict[str, Any],
     n_jobs: int | None,
 ) -> dict[str, Any]:
-    """Print what both phases will cost, and return it."""
+    """Print and return the expected cost of both phases."""
     n_trials, n_points, train = settings["n_trials"], len(settings["small_epochs"]), parts["train"]
     common: dict[str, Any] = {"n_evaluated": settings["n_test"], "n_jobs": n_jobs}
     costs = {
@@ -488,7 +499,7 @@ def _tell_cost(
 
 
 class SmallFit(NamedTuple):
-    """A small-batch training by epochs done, 0 included: weights, what was measured there, and what scores rest on."""
+    """A small-batch training: weights, records and the values behind the scores, by the number of epochs."""
 
     trial: int
     weights: dict[int, Weights]
@@ -500,7 +511,7 @@ def _train_small(classifier: Any, trial: Trial, data: TrialData, measuring: Meas
     model = with_parameters(classifier, {**trial.parameters, "random_state": trial.seed})
     model.set_params(callbacks=[*(model.callbacks or []), (_KEEPER, WeightsKeeper(every))])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the result says where the loss was not finite
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the result reports losses that are not finite
         data.fit(model)
     found = SmallFit(trial.trial, {}, {}, {})
     with using_threads(model.n_threads_):  # as `run_trial` measures
@@ -518,13 +529,13 @@ def _train_small(classifier: Any, trial: Trial, data: TrialData, measuring: Meas
 
 
 def _model_at(model: Any, weights: Weights, epoch: int, data: TrialData) -> Any:
-    """Return a copy of a fitted model as it was after an epoch, had its training ended there."""
+    """Return a copy of a fitted model in the state after an epoch, as if its training had ended there."""
     copied = copy.copy(model)
     copied.net_ = snapshot(model.net_)
     KeptWeights(weights, epoch)(copied.module_)
     if model.recompute_batch_norm:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of a module that normalises itself: fit has said it
+            warnings.simplefilter("ignore", UserWarning)  # fit has warned about a module that normalises itself
             recompute_batch_norm(copied.module_, *data.encoded(model, "train"))
     return copied
 
@@ -536,10 +547,10 @@ def _large_trials(
     settings: dict[str, Any],
     seeds: Sequence[int],
 ) -> tuple[list[Trial], dict[tuple[int, str], tuple[dict[str, Any], dict[str, Samples]]]]:
-    """Return the large-batch trainings, and what is known of where each starts, by trial and label."""
+    """Return the large-batch trainings, and the records and samples of their starting points, by trial and label."""
     trials, starts = [], {}
     for fit in small_fits:
-        # The small-batch training may have diverged, or a callback ended it.
+        # The small-batch training may have diverged, or a callback may have ended it.
         for epoch in (epoch for epoch in settings["small_epochs"] if epoch in fit.weights):
             label = f"{settings['large']} after {epoch} epochs"
             parameters = {**of_large, **(_start_from(classifier, fit.weights[epoch], epoch) if epoch else {})}

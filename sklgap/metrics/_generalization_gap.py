@@ -1,4 +1,4 @@
-"""The train-test gap as a score: not the regime gap between small and large batch, which compares two models."""
+"""The train-test gap of one model as a score. The regime gap, in contrast, compares a small and a large batch."""
 
 from sklearn.metrics import accuracy_score
 
@@ -10,24 +10,25 @@ from sklgap.objective._stream import is_stream
 
 
 def generalization_gap_score(estimator: Classifier, X: Inputs, y: ArrayLike | None = None) -> float:
-    """Training accuracy minus accuracy on X, y: the train-test gap of one model.
+    """Return the train-test gap of a model: its training accuracy minus its accuracy on X, y.
 
     Parameters
     ----------
     estimator : estimator
-        A fitted `LBGapClassifier`, a pipeline or a search that ends in one: it knows its ``train_score_``.
+        A fitted `LBGapClassifier`, or a pipeline or a search that ends in one. It has the attribute ``train_score_``.
     X, y : array-like
-        Data the estimator was not fitted on. Or X is a Dataset or a DataLoader, and y is None.
+        Data that the estimator was not fitted on. X may also be a Dataset or a DataLoader, with y None.
 
     Returns
     -------
     float
-        In [-1, 1]; larger is worse. All samples count alike in both accuracies, whatever weights they had in ``fit``.
+        The gap, in [-1, 1]; larger is worse. All samples count equally in both accuracies, whatever weights they had in
+        ``fit``.
 
     Raises
     ------
     TypeError
-        For an estimator without ``train_score_``.
+        If the estimator has no ``train_score_``.
 
     Examples
     --------
@@ -41,8 +42,8 @@ def generalization_gap_score(estimator: Classifier, X: Inputs, y: ArrayLike | No
     last = final_estimator(estimator)
     if not hasattr(last, "train_score_"):
         raise TypeError(
-            "generalization_gap_score needs a fitted estimator with a train_score_, such as LBGapClassifier; "
-            f"{type(last).__name__} has none."
+            "estimator must be fitted and have a train_score_, such as LBGapClassifier; "
+            f"{type(last).__name__} does not have it."
         )
     if is_stream(X):  # accuracy with the statistics that predict uses
         return float(last.train_score_ - check_objective(estimator, X, batch_norm="running").evaluate().accuracy)
@@ -51,5 +52,32 @@ def generalization_gap_score(estimator: Classifier, X: Inputs, y: ArrayLike | No
 
 
 def neg_generalization_gap_scorer(estimator: Classifier, X: Inputs, y: ArrayLike | None) -> float:
-    """Accuracy on X, y minus training accuracy: larger is better, for searches."""
+    """Return the negative train-test gap, for searches: accuracy on X, y minus training accuracy.
+
+    Parameters
+    ----------
+    estimator : estimator
+        As in `generalization_gap_score`.
+    X, y : array-like
+        As in `generalization_gap_score`.
+
+    Returns
+    -------
+    float
+        The negative gap; larger is better.
+
+    See Also
+    --------
+    generalization_gap_score : The gap itself.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklgap import LBGapClassifier
+    >>> from sklgap.metrics import neg_generalization_gap_scorer
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = LBGapClassifier(module__width=16, max_epochs=3, tol=None, random_state=0).fit(X[:900], y[:900])
+    >>> bool(-1 <= neg_generalization_gap_scorer(model, X[900:], y[900:]) <= 1)
+    True
+    """
     return -generalization_gap_score(estimator, X, y)

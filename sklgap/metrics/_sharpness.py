@@ -1,4 +1,4 @@
-"""Metric 2.1 as a scorer."""
+"""Sharpness (Metric 2.1 of Keskar et al. 2017) as a scorer."""
 
 import inspect
 from typing import Any, TypedDict, Unpack
@@ -26,30 +26,31 @@ def sharpness_score(
     max_samples: int | float | None = None,
     random_state: int | np.random.RandomState | None = 0,
 ) -> float:
-    """Metric 2.1 of a fitted estimator on X and y, in percent: larger is sharper.
+    """Return the sharpness (Metric 2.1) of a fitted estimator on X and y, in percent.
 
-    The paper's f is the *training* loss: in searches and ``cross_validate`` ask for ``return_train_score=True`` and
-    read the train column. On held-out rows the loss starts far above zero and the figure says little about the minimum.
+    In the paper, sharpness is measured on the *training* loss. In searches and ``cross_validate``, ask for
+    ``return_train_score=True`` and read the train column. On held-out samples the loss is far above zero, and the
+    figure says little about the minimum.
 
     Parameters
     ----------
     estimator : estimator
         A fitted `LBGapClassifier` or skorch net, or a pipeline or a search that ends in one.
     X, y : array-like
-        Samples that f is the mean over. Or X is a Dataset or a DataLoader, and y is None.
-    epsilon, subspace_dim, solver, batch_norm, max_samples, random_state
-        As in `sklgap.inspection.sharpness`; ``random_state`` is 0 by default, so that all candidates of a search are
+        Samples over which the loss is averaged. X may also be a Dataset or a DataLoader, with y None.
+    epsilon, subspace_dim, solver, batch_norm, max_samples, random_state : see `sklgap.inspection.sharpness`
+        Parameters of the measurement. The default of ``random_state`` is 0 here, so that all candidates of a search are
         measured in the same subspace.
 
     Returns
     -------
     float
-        The metric. A search that refits on it would choose the sharpest model: refit on accuracy, or search with
-        ``neg_sharpness_scorer``.
+        The sharpness; larger is sharper. A search that refits on it would choose the sharpest model. Refit on accuracy,
+        or search with ``neg_sharpness_scorer``.
 
     See Also
     --------
-    sklgap.inspection.sharpness : The whole record: solver status, number of gradients, point of the maximum.
+    sklgap.inspection.sharpness : The whole record, with solver status, number of gradients and point of the maximum.
 
     References
     ----------
@@ -82,7 +83,7 @@ def sharpness_score(
 
 
 class _SharpnessScorer:
-    """A scorer with fixed arguments; a class, so that it pickles."""
+    """A scorer with fixed arguments. It is a class so that it can be pickled."""
 
     def __init__(self, sign: int, kwargs: "ScoreOptions") -> None:
         self.sign = sign
@@ -108,19 +109,19 @@ class ScoreOptions(TypedDict, total=False):
 
 
 def make_sharpness_scorer(*, greater_is_better: bool = False, **kwargs: Unpack[ScoreOptions]) -> _SharpnessScorer:
-    """Return a scorer with fixed arguments, picklable.
+    """Return a sharpness scorer with fixed arguments, which can be pickled.
 
     Parameters
     ----------
     greater_is_better : bool, default=False
-        False: the score is the negative sharpness, so that searches prefer flat minima.
+        False means that the score is the negative sharpness, so that searches prefer flat minima.
     **kwargs
-        Arguments of `sharpness_score`, checked at once.
+        Arguments of `sharpness_score`, which are checked immediately.
 
     Returns
     -------
     callable
-        (estimator, X, y) -> float.
+        Scorer (estimator, X, y) -> float.
 
     Examples
     --------
@@ -143,7 +144,7 @@ def make_sharpness_scorer(*, greater_is_better: bool = False, **kwargs: Unpack[S
 
 
 def _check_one(epsilon: Any) -> None:
-    """Raise a ValueError for several epsilons, of which a score can be but one."""
+    """Raise a ValueError for several epsilons, because a score is a single number."""
     if isinstance(epsilon, list | tuple) or getattr(epsilon, "ndim", 0) != 0:
         raise ValueError(f"epsilon must be a number above 0; got {shown(epsilon)}.")
 
@@ -155,5 +156,32 @@ def _defaults() -> dict[str, Any]:
 
 
 def neg_sharpness_scorer(estimator: Measurable, X: Inputs, y: ArrayLike | None) -> float:
-    """Negative sharpness with the defaults of `sharpness_score`: a search on it prefers flat minima."""
+    """Return the negative sharpness with the defaults of `sharpness_score`, for searches.
+
+    Parameters
+    ----------
+    estimator : estimator
+        As in `sharpness_score`.
+    X, y : array-like
+        As in `sharpness_score`.
+
+    Returns
+    -------
+    float
+        The negative sharpness in percent; larger is flatter.
+
+    See Also
+    --------
+    make_sharpness_scorer : A scorer with other arguments.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklgap import LBGapClassifier
+    >>> from sklgap.metrics import neg_sharpness_scorer
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = LBGapClassifier(module__width=16, max_epochs=3, tol=None, random_state=0).fit(X[:900], y[:900])
+    >>> neg_sharpness_scorer(model, X[:900], y[:900]) < 0
+    True
+    """
     return -sharpness_score(estimator, X, y)

@@ -54,7 +54,7 @@ def test_compare_draws_the_line_between_nets_that_take_numbers(capsys, tmp_path,
 
 def test_compare_of_one_regime_says_so(capsys, table, no_picture):
     found = of_table(capsys, "compare", table, "--regimes", "8", "--epsilon")
-    assert (found.code, found.lines[-1]) == (0, "Only 8 was trained: nothing is compared.")
+    assert (found.code, found.lines[-1]) == (0, "Only 8 was trained, so there is nothing to compare.")
 
 
 def test_explain(capsys, table):
@@ -96,7 +96,10 @@ WRONG = {
     "dimensions": (("compare", "--subspace-dim", "0"), "--subspace-dim must"),
     "samples": (("compare", "--max-samples", "0"), "--max-samples must be"),
     "small": (("explain", "--small", "0"), "--small must be"),
-    "order": (("explain", "--small", "20", "--large", "0.1"), "--small must be a smaller batch than large, 9; got 20."),
+    "order": (
+        ("explain", "--small", "20", "--large", "0.1"),
+        "--small must be a smaller batch size than large, 9; got 20.",
+    ),
     "convolution": (("explain", "--net", "C1"), "input_shape"),
     "scoring": (("explain", "--scoring", "f1"), "--scoring f1 needs at least 10 test samples of each class"),
 }
@@ -129,9 +132,9 @@ def test_interrupted(capsys, table, no_picture, monkeypatch, command, n):
         assert found.lines[-1] == content(table)["answers"][0]
         assert any("Interrupted" in line for line in found.lines)
     else:
-        assert found.lines[-1] == "Interrupted before the first fit had finished."
+        assert found.lines[-1] == "Interrupted before the first fit finished."
 
 
 def test_a_missing_file(capsys):
     for command in ("compare", "explain"):
-        assert refused(capsys, command, "no.csv") == "no.csv: there is no such file."
+        assert refused(capsys, command, "no.csv") == "no.csv: the file does not exist."

@@ -43,8 +43,8 @@ def test_the_last_line_and_the_files(capsys, table):
     assert found.code == 0
     assert re.fullmatch(
         r"(The largest batch size shown to be safe is 32: it loses less than 20 points of accuracy on validation data, "
-        r"against batches of 8|No batch size above 8, the reference, is shown to lose less than 20 points of accuracy "
-        r"on validation data), at a learning rate that was not tuned for each size \(--lr\)\.",
+        r"compared with batches of 8|No batch size above 8, the reference, is shown to lose less than 20 points of "
+        r"accuracy on validation data), at a learning rate that was not tuned for each batch size \(--lr\)\.",
         found.lines[-1],
     )
     described = next(i for i, line in enumerate(found.lines) if line.startswith("columns: "))
@@ -125,9 +125,12 @@ def test_equal_losses(capsys, table, no_picture):
 
 
 REFUSED = {
-    "loss": (["--budget", "loss"], "--budget loss needs --target-loss, the training loss that every size trains to."),
+    "loss": (
+        ["--budget", "loss"],
+        "--budget loss needs --target-loss, the training loss",
+    ),
     "negative loss": (["--budget", "loss", "--target-loss", "-1"], "--target-loss must be a number above 0 with"),
-    "trials": (["--trials", "1"], "--trials must be at least 2, for one trial has no bound; got 1."),
+    "trials": (["--trials", "1"], "--trials must be at least 2, because one trial gives no bound; got 1."),
     "rate": (["--lr", "0"], "--lr must be a number above 0; got 0."),
     "margin": (["--margin", "0.01"], "--margin must be at least 0.1112 with 45 validation samples"),
     "negative margin": (
@@ -137,10 +140,16 @@ REFUSED = {
     "margin in units": (["--scoring", "neg_log_loss"], "--margin must be given for neg_log_loss, in its units"),
     "samples of a class": (["--scoring", "roc_auc"], "--scoring roc_auc needs at least 10 test samples of each class"),
     "score": (["--scoring", "acuracy"], "acuracy"),
-    "large": (["--batch-sizes", "8", "400"], "--batch-sizes must be at most the 65 samples trained on"),
+    "large": (["--batch-sizes", "8", "400"], "--batch-sizes must be at most the 65 training samples"),
     "twice": (["--batch-sizes", "8", "8"], "--batch-sizes must all be different"),
-    "assert a large one": (["--assert-safe", "400"], "--assert-safe must be at most the 65 samples that are trained"),
-    "assert the reference": (["--assert-safe", "8"], "above the reference, the smallest of --batch-sizes, 8; got 8."),
+    "assert a large one": (
+        ["--assert-safe", "400"],
+        "--assert-safe must be at most the number of training samples, 65;",
+    ),
+    "assert the reference": (
+        ["--assert-safe", "8"],
+        "larger than the reference, 8, which is the smallest batch",
+    ),
     "assert one": (["--assert-safe", "1"], "--assert-safe must be a batch size of at least 2; got 1."),
     "epochs": (["--epochs", "0"], "--epochs must be"),
     "jobs": (["--jobs", "0"], "--jobs must"),
@@ -161,7 +170,7 @@ def test_what_is_wrong_is_found_before_training(capsys, table, no_picture, monke
 
 def test_the_output_must_be_a_folder(capsys, table, no_picture):
     said = refused(capsys, "curve", table, "--target", "late", "--output", table)
-    assert said == f"--output: {table} cannot be made a folder (File exists)."
+    assert said == f"--output: the folder {table} cannot be created (File exists)."
 
 
 def test_memory_resumes(capsys, table, no_picture, monkeypatch):
@@ -200,8 +209,7 @@ ANSWERS = {
     "not tested": (
         {32: GOOD, 128: NOISY, 256: GOOD},
         3,
-        "not shown to be safe: the trials are inconclusive, for batches of 128 are not shown to be safe and no larger "
-        "size is tested after these",
+        "not shown to be safe: batches of 128 are not shown to be safe, and no larger batch size is tested after that",
     ),
     "not tested and worse": ({32: GOOD, 128: NOISY, 256: LOW}, 3, "unsafe: it loses more than 2 points"),
 }
@@ -214,7 +222,10 @@ def test_assert_safe(capsys, monkeypatch, table, no_picture, valid, code, senten
     assert found.lines[-1].startswith(f"A batch size of 256 is {sentence}")
     assert found.lines[-1].endswith(".")
     untuned = asserted(capsys, monkeypatch, table, made_up(valid), "--lr", "0.01")
-    assert untuned.lines[-1] == found.lines[-1][:-1] + ", at a learning rate that was not tuned for each size (--lr)."
+    assert (
+        untuned.lines[-1]
+        == f"{found.lines[-1][:-1]}, at a learning rate that was not tuned for each batch size (--lr)."
+    )
 
 
 @pytest.mark.parametrize(
@@ -237,8 +248,8 @@ def test_assert_safe_from_the_shell(capsys, table, no_picture):
 @pytest.mark.parametrize(
     ("n", "said"),
     [
-        (1, "Interrupted before all fits had finished."),
-        (3, "Interrupted before all fits had finished; so far "),
+        (1, "Interrupted before all fits finished."),
+        (3, "Interrupted before all fits finished; so far "),
     ],
 )
 def test_interrupted(capsys, table, no_picture, monkeypatch, n, said):
@@ -271,7 +282,7 @@ def test_interrupted_while_rates_are_tried(capsys, table, no_picture, monkeypatc
 
     monkeypatch.setattr(_trials, "measure", measure)
     found = curve(capsys, table, *SIZES, quick=("--epochs", "1", "--trials", "2", "--jobs", "1"))
-    assert (found.code, found.lines[-1]) == (130, "Interrupted before all fits had finished.")
+    assert (found.code, found.lines[-1]) == (130, "Interrupted before all fits finished.")
     content = json.loads((table.parent / "out" / "report.json").read_text(encoding="utf-8"))
     assert (len(content["tuning"]), content["records"]) == (1, [])
     assert len(content["settings"]["learning_rates"]) == 3
@@ -283,4 +294,4 @@ def test_interrupted_before_the_first_fit(capsys, table, no_picture, monkeypatch
 
     monkeypatch.setattr(_trials, "measure", measure)
     found = curve(capsys, table, *SIZES)
-    assert (found.code, found.lines[-1]) == (130, "Interrupted before the first fit had finished.")
+    assert (found.code, found.lines[-1]) == (130, "Interrupted before the first fit finished.")

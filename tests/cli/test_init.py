@@ -90,7 +90,7 @@ def test_an_interruption_before_anything_had_finished(capsys, monkeypatch):
 
     monkeypatch.setattr("sklgap.cli._memory.main", interrupted)
     found = run(capsys, "memory")
-    assert (found.code, found.lines) == (130, ["Interrupted before the first fit had finished."])
+    assert (found.code, found.lines) == (130, ["Interrupted before the first fit finished."])
 
 
 @pytest.mark.parametrize(

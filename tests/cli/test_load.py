@@ -26,12 +26,12 @@ def loaded(*arguments):
 
 
 def test_no_data_is_one_sentence(capsys):
-    assert refused(capsys, "curve").startswith("DATA is missing: name one of mnist1d, digits")
+    assert refused(capsys, "curve").startswith("DATA is missing: give one of mnist1d, digits")
 
 
 @pytest.mark.parametrize("name", ["missing.csv", "missing.parquet", "missing.npz", "missing.csv.gz"])
 def test_a_file_that_is_not_there(capsys, tmp_path, name):
-    assert refused(capsys, "curve", tmp_path / name, "--target", "y") == f"{tmp_path / name}: there is no such file."
+    assert refused(capsys, "curve", tmp_path / name, "--target", "y") == f"{tmp_path / name}: the file does not exist."
 
 
 @pytest.mark.parametrize("name", ["mnst", "data.xlsx", "data"])
@@ -56,7 +56,7 @@ def test_target_is_missing_unknown_or_dropped(capsys, tmp_path):
     assert "--drop must not name" in refused(capsys, "curve", path, "--target", "late", "--drop", "late")
     others = columns.split(", ")[:-1]
     nothing = refused(capsys, "curve", path, "--target", "late", "--drop", *others)
-    assert nothing.endswith("no column to learn from beside 'late'.")
+    assert nothing.endswith("no column to learn from besides 'late'.")
 
 
 def labels(*values):
@@ -67,11 +67,11 @@ def labels(*values):
 WRONG_TARGETS = {
     "one class": (labels(*20 * ["a"]), "only one class, 'a'"),
     "a rare class": (labels(*20 * ["a"], *20 * ["b"], "c", "c"), "class 'c' of the target has 2 samples"),
-    "a single one": (labels(*20 * ["a"], *20 * ["b"], "c"), "class 'c' of the target has 1 sample and"),
-    "continuous": (labels(*(f"{i}.5" for i in range(40))), "numbers such as 0.5, and a classifier needs classes"),
-    "a quantity": (labels(*range(40)), "40 different numbers, and a classifier needs classes"),
-    "gaps": (labels("a", "b", "", "a", "NA", "b"), "no value in 2 rows, the first is in line 4"),
-    "one gap after an empty line": (["x,y", "1,a", "", "2,", "3,b"], "no value in 1 row, the first is in line 4"),
+    "a single one": (labels(*20 * ["a"], *20 * ["b"], "c"), "class 'c' of the target has 1 sample, but"),
+    "continuous": (labels(*(f"{i}.5" for i in range(40))), "numbers such as 0.5, but a classifier needs classes"),
+    "a quantity": (labels(*range(40)), "40 different numbers, but a classifier needs classes"),
+    "gaps": (labels("a", "b", "", "a", "NA", "b"), "no value in 2 rows, first in line 4"),
+    "one gap after an empty line": (["x,y", "1,a", "", "2,", "3,b"], "no value in 1 row, first in line 4"),
 }
 
 
@@ -81,16 +81,16 @@ def test_targets_that_are_no_classes(capsys, tmp_path, lines, sentence):
 
 
 WRONG_TABLES = {
-    "header only": (["a,target"], "has a header and no rows"),
+    "header only": (["a,target"], "has a header but no rows"),
     "no header": (["", "1,a"], "must begin with a line of column names"),
-    "long row": (["a,target", "1,x", "2,x,7"], "line 3 has 3 fields and the header has 2 columns"),
-    "short row": (["a,b,target", "1,2,x", "", "2,x"], "line 4 has 2 fields and the header has 3 columns"),
+    "long row": (["a,target", "1,x", "2,x,7"], "line 3 has 3 fields, but the header has 2 columns"),
+    "short row": (["a,b,target", "1,2,x", "", "2,x"], "line 4 has 2 fields, but the header has 3 columns"),
     "index of row names": (["a,target", "r1,1,x", "r2,2,y"], "line 2 has 3 fields"),
-    "open quote": (["a,target", '"1,x', "2,y"], "look for a quotation mark that is not closed"),
-    "endless word": (["a,target", "x" * 140_000 + ",y"], "line 2 is no CSV (field larger than"),
-    "semicolons": (["a;target", "1;x", "2;y"], "separated by ';': save the table with commas"),
+    "open quote": (["a,target", '"1,x', "2,y"], "Look for a quotation mark that is not closed"),
+    "endless word": (["a,target", "x" * 140_000 + ",y"], "line 2 is not valid CSV (field larger than"),
+    "semicolons": (["a;target", "1;x", "2;y"], "separated by ';'. Save the table with commas"),
     "tabs": (["a\ttarget", "1\tx", "2\ty"], "separated by '\\t'"),
-    "same name": (["a,b,a,target", "1,2,3,x"], "two columns named 'a': rename one"),
+    "same name": (["a,b,a,target", "1,2,3,x"], "two columns named 'a'. Rename one"),
     "no name": ([",a,target", "0,1,x", "1,2,y"], "column 1 has no name"),
 }
 
@@ -115,12 +115,12 @@ DATES = [
 ]
 WRONG_COLUMNS = {
     **{f"date {value}": ([f'"{value}"'], f"column 'x' has dates or times, such as '{value}'") for value in DATES},
-    "thousands": (['"1,234"', '"5,678"'], "numbers with signs in them, such as '1,234'"),
-    "percent": (["12 %", "3.5%"], "numbers with signs in them, such as '12 %'"),
-    "money": (["$12.50", "$7"], "numbers with signs in them, such as '$12.50'"),
-    "no value": (["", "NA"], "column 'x' has no value at all: --drop x"),
+    "thousands": (['"1,234"', '"5,678"'], "numbers with other signs in them, such as '1,234'"),
+    "percent": (["12 %", "3.5%"], "numbers with other signs in them, such as '12 %'"),
+    "money": (["$12.50", "$7"], "numbers with other signs in them, such as '$12.50'"),
+    "no value": (["", "NA"], "column 'x' has no values. Leave it out by --drop x"),
     "infinite": (["1", "2", "inf", "4"], "column 'x' has an infinite number in line 4"),
-    "mostly numbers": ([*map(str, range(19)), "?"], "column 'x' has numbers, and '?' in line 21"),
+    "mostly numbers": ([*map(str, range(19)), "?"], "column 'x' has numbers, but also '?' in line 21"),
 }
 
 
@@ -144,7 +144,7 @@ WORDS = {
 @pytest.mark.parametrize("values", WORDS.values(), ids=WORDS)
 def test_words_that_look_a_little_like_dates_or_numbers_are_words(tmp_path, values):
     found = loaded(write(tmp_path / "t.csv", with_column("x", values)), "--target", "target")
-    assert "columns: 1 of numbers (scaled) and 1 of words (one-hot encoded)" in found.said
+    assert "columns: 1 with numbers (scaled) and 1 with words (one-hot encoded)" in found.said
     assert found.head.fit_transform(found.X).shape[1] == 1 + len(values)
 
 
@@ -153,7 +153,7 @@ def test_text_in_another_encoding_names_the_line(capsys, tmp_path, encoding):
     path = tmp_path / "t.csv"
     path.write_bytes("a,target\n1,x\n2,größer\n".encode(encoding))
     line = 1 if encoding == "utf-16" else 3
-    assert f"is not text in UTF-8 (line {line})" in refused(capsys, "curve", path, "--target", "target")
+    assert f"the file is not UTF-8 text (line {line})" in refused(capsys, "curve", path, "--target", "target")
 
 
 def test_damaged_gzip(capsys, tmp_path):
@@ -161,7 +161,7 @@ def test_damaged_gzip(capsys, tmp_path):
     for name, content in (("none", b"a,b\n1,2\n"), ("cut", whole[: len(whole) // 2])):
         path = tmp_path / f"{name}.csv.gz"
         path.write_bytes(content)
-        assert f"{path}: could not be read as CSV: " in refused(capsys, "curve", path, "--target", "late")
+        assert f"{path}: the file could not be read as CSV: " in refused(capsys, "curve", path, "--target", "late")
 
 
 @pytest.mark.parametrize(("name", "gigabytes"), [("t.csv", "0.3"), ("t.parquet", "0.3"), ("t.csv.gz", "2.4")])
@@ -170,7 +170,7 @@ def test_a_file_that_memory_cannot_hold(capsys, tmp_path, monkeypatch, name, gig
     path = tmp_path / name
     with open(path, "wb") as file:
         file.truncate(100_000_000)
-    said = f"{path}: would take about {gigabytes} GB of memory, and 0.2 GB are free: use a part"
+    said = f"{path}: the data would take about {gigabytes} GB of memory, but only 0.2 GB are free. Use a part"
     assert said in refused(capsys, "curve", path, "--target", "y")
 
 
@@ -200,10 +200,13 @@ WRONG_OPTIONS = {
     "test fraction": (("--test-fraction", "1.5"), "--test-fraction must be above 0 and below 1; got 1.5."),
     "small fraction": (("--test-fraction", "0.001"), "--test-fraction 0.001 of 120 samples leaves too few"),
     "none to train": (("--train-samples", "0"), "--train-samples must be at least 1; got 0."),
-    "too many": (("--train-samples", "91"), "--train-samples must be at most the 90 training samples; got 91."),
-    "without a class": (("--train-samples", "1"), "--train-samples must be more"),
+    "too many": (
+        ("--train-samples", "91"),
+        "--train-samples must be at most the number of training samples, 90;",
+    ),
+    "without a class": (("--train-samples", "1"), "--train-samples must be larger"),
     "positive": (("--positive", "no"), "--positive must be one of late, ok; got 'no'."),
-    "data twice": (("--dataset", "digits"), "DATA and --dataset are the same thing"),
+    "data twice": (("--dataset", "digits"), "DATA and --dataset must not both be given"),
 }
 
 
@@ -215,7 +218,9 @@ def test_options_of_files(capsys, tmp_path, options, sentence):
 
 @pytest.mark.parametrize("option", ["--target", "--drop", "--positive", "--test-fraction"])
 def test_named_data_sets_have_no_options_of_files(capsys, option):
-    assert refused(capsys, "curve", "digits", option, "0.5").startswith(f"{option} is for files; digits comes with")
+    assert refused(capsys, "curve", "digits", option, "0.5").startswith(
+        f"{option} is for files only, because digits has"
+    )
 
 
 # -- what is read ----------------------------------------------------------------------------------------------------
@@ -225,9 +230,10 @@ def test_a_table_becomes_numbers_as_stated(tmp_path):
     found = loaded(write(tmp_path / "tölle.csv", rows()), "--target", "late")
     assert found.said == [
         "tölle.csv: 90 training and 30 test samples, drawn at random (--seed 0), each class in proportion",
-        "two classes, late and ok: the positive one is late, 27.5 % of the samples (--positive)",
-        "columns: 3 of numbers (scaled) and 1 of words (one-hot encoded)",
-        "gaps are filled, numbers with the median and a column that marks them, words with a kind for gaps: "
+        "two classes, late and ok; the positive class is late, with 27.5 % of the samples (see --positive)",
+        "columns: 3 with numbers (scaled) and 1 with words (one-hot encoded)",
+        "gaps are filled (numbers: by the median, with a column that marks the gaps; words: by a word that stands "
+        "for a gap) in these columns: "
         "wait, colour",
     ]
     Z = found.head.fit_transform(found.X)
@@ -255,13 +261,13 @@ def test_positive_chooses_the_label_that_scores_look_for(tmp_path):
     path = write(tmp_path / "t.csv", rows())
     rarer, other = loaded(path, "--target", "late"), loaded(path, "--target", "late", "--positive", "ok")
     np.testing.assert_array_equal(rarer.y, 1 - other.y)
-    assert "the positive one is ok, 72.5 %" in other.said[1]
+    assert "the positive class is ok, with 72.5 %" in other.said[1]
 
 
 def test_several_classes_stay_as_they_are(tmp_path):
     found = loaded(write(tmp_path / "t.csv", labels(*40 * [3, 7, 9])), "--target", "y")
     assert set(found.y) == {3, 7, 9}
-    assert found.said[1] == "3 classes, the largest has 33.3 % of the samples"
+    assert found.said[1] == "3 classes; the largest one has 33.3 % of the samples"
 
 
 @pytest.mark.parametrize("values", [["1.0", "0.0"], ["True", "False"], ["no", "yes"]], ids=["floats", "bools", "words"])
@@ -275,9 +281,12 @@ def test_hundreds_of_kinds_share_columns_and_ids_are_named(tmp_path):
     lines = ["number,code,town,always,y"]
     lines += [f"{i},id{i},{'very' * 500 if i % 2 else ''}{i % 200},1,{'ab'[i % 2]}" for i in range(400)]
     found = loaded(write(tmp_path / "t.csv", lines), "--target", "y")
-    assert "of more than 50 kinds of words the rarest are encoded as one: code, town" in found.said
-    assert "another value in every row: if code, number is an id or a row number, --drop it" in found.said
-    assert "the same value in every row: always" in found.said
+    assert "columns with more than 50 different words, whose rarest words are encoded as one: code, town" in found.said
+    assert (
+        "columns with a different value in every row: code, number. If it is an id or a row number, --drop it"
+        in found.said
+    )
+    assert "columns with the same value in every row: always" in found.said
     assert found.head.fit_transform(found.X).shape[1] == 2 + 2 * 50
     assert np.isfinite(found.head.transform(found.X_test).sum())
 
@@ -295,7 +304,7 @@ def test_train_samples_are_the_first_and_said(tmp_path):
     some, every = loaded(path, "--target", "late", "--train-samples", "50"), loaded(path, "--target", "late")
     pd.testing.assert_frame_equal(some.X, every.X[:50])
     assert len(some.y_test) == len(every.y_test)
-    assert some.said[-1] == "only the first 50 training samples are used"
+    assert some.said[-1] == "training uses only the first 50 training samples"
 
 
 @pytest.mark.parametrize("column", ["Int64", "boolean", "category", "string", "decimal", "datetime", "lists"])
@@ -322,7 +331,7 @@ def test_types_that_csv_does_not_have(tmp_path, monkeypatch, column):
         return
     found = loaded(path, "--target", "target")
     words = column in ("category", "string")
-    assert found.said[2] == f"columns: 1 of {'words (one-hot encoded)' if words else 'numbers (scaled)'}"
+    assert found.said[2] == f"columns: 1 with {'words (one-hot encoded)' if words else 'numbers (scaled)'}"
     Z = found.head.fit_transform(found.X)
     assert np.isfinite(Z.toarray() if hasattr(Z, "toarray") else Z).all()
     assert Z.shape == (30, 4 if words else 2)
@@ -342,7 +351,7 @@ def test_a_parquet_file_that_is_none(capsys, tmp_path, content):
     path = tmp_path / "t.parquet"
     path.write_bytes(content)
     found = refused(capsys, "curve", path, "--target", "y")
-    assert f"{path}: could not be read as Parquet: " in found or "pip install 'sklgap[table]'" in found
+    assert f"{path}: the file could not be read as Parquet: " in found or "pip install 'sklgap[table]'" in found
 
 
 # -- arrays ----------------------------------------------------------------------------------------------------------
@@ -355,13 +364,13 @@ def arrays(n=40, **others):
 
 
 WRONG_ARRAYS = {
-    "no labels": ({"y": None}, "must hold an array 'y' of labels (--target); it has X."),
+    "no labels": ({"y": None}, "must hold an array 'y' of labels (--target); it holds X."),
     "which samples": ({"X": None, "a": np.ones(3), "b": np.ones(3)}, "must hold one array of samples, named X"),
     "lengths": ({"y": np.arange(39) % 2}, "one label per sample; got X of shape (40, 4) and y of shape (39,)"),
     "one-hot labels": ({"y": np.eye(40)}, "one label per sample; got X of shape (40, 4) and y of shape (40, 40)"),
     "one column": ({"X": np.ones(40)}, "one label per sample; got X of shape (40,)"),
-    "objects": ({"X": np.array([[None]] * 40)}, "X holds objects, which only a pickle could load"),
-    "labels of objects": ({"y": np.array(["a", None] * 20)}, "y holds objects, which only a pickle could load"),
+    "objects": ({"X": np.array([[None]] * 40)}, "X holds objects, which only a pickle can load"),
+    "labels of objects": ({"y": np.array(["a", None] * 20)}, "y holds objects, which only a pickle can load"),
     "words": ({"X": np.array([["a"]] * 40)}, "X must hold numbers; it has dtype <U1"),
     "infinite": ({"X": np.where(np.eye(40) > 0, np.inf, 0)}, "X[0, 0] is not a finite number"),
     "gap in labels": ({"y": np.where(np.arange(40) == 7, np.nan, 0)}, "y[7] is not a finite number"),
@@ -389,9 +398,9 @@ def test_npz_files_that_are_none(capsys, tmp_path):
         file.writestr("X", "no array")
         file.writestr("y.npy", "no array")
     wrong = {
-        "is no npz file, or was cut off": [whole[: len(whole) // 2], whole[:-30], b"text", single.getvalue()],
+        "is not an npz file, or is incomplete": [whole[: len(whole) // 2], whole[:-30], b"text", single.getvalue()],
         "is damaged": [bytes(damaged)],
-        "X is no array": [text.getvalue()],
+        "X is not an array": [text.getvalue()],
     }
     for sentence, contents in wrong.items():
         for content in contents:
@@ -404,7 +413,7 @@ def test_memory_for_arrays_is_that_of_their_numbers(capsys, tmp_path, monkeypatc
     np.savez_compressed(path, X=np.zeros((100_000, 10)), y=np.zeros(100_000))
     monkeypatch.setattr(_load, "_free_memory", lambda: 5_000_000)
     assert path.stat().st_size < 100_000
-    assert "would take about 0.0088 GB of memory" in refused(capsys, "curve", path)
+    assert "the data would take about 0.0088 GB of memory" in refused(capsys, "curve", path)
     assert "--drop is for tables" in refused(capsys, "curve", path, "--drop", "x")
 
 
@@ -413,12 +422,13 @@ def test_arrays_are_scaled_and_images_are_not(tmp_path):
     np.savez(path, **arrays(X_test=np.ones(3)))
     table = loaded(path)
     np.testing.assert_allclose(table.head.fit_transform(table.X).mean(axis=0), 0, atol=1e-6)
-    assert table.said[-2:] == ["4 numbers a sample (scaled)", "arrays that are not used: X_test"]
+    scaled, unused = "samples have 4 numbers, which are scaled", "arrays of the file that are not used: X_test"
+    assert table.said[-2:] == [scaled, unused]
     np.savez(path, pixels=np.ones((40, 1, 8, 8), dtype=np.float32), kind=np.array(["cat", "dog"] * 20))
     images = loaded(path, "--target", "kind")
     assert images.head is None
     assert images.X.shape == (30, 1, 8, 8)
-    assert images.said[-1] == "samples of shape (1, 8, 8), used as they are (not scaled)"
+    assert images.said[-1] == "samples have shape (1, 8, 8) and are not scaled"
 
 
 # -- named data sets -------------------------------------------------------------------------------------------------
@@ -444,8 +454,8 @@ def test_a_named_data_set_that_is_not_found(capsys, tmp_path, monkeypatch, name,
         monkeypatch.setenv("SKLGAP_DATA", str(tmp_path))
         said = f"in $SKLGAP_DATA, {tmp_path}"
     found = refused(capsys, "curve", name, *options)
-    assert found.startswith(f"{name} was not found {said}, and was not downloaded from OpenML (no network): put")
-    assert found.endswith("name it by --data-home or $SKLGAP_DATA (in Python: data_home=).")
+    assert found.startswith(f"{name} was not found {said}, and could not be downloaded from OpenML (no network). Put")
+    assert found.endswith("give the folder by --data-home or $SKLGAP_DATA (in Python: data_home=).")
 
 
 def test_a_named_data_set_that_is_found(monkeypatch):

@@ -60,7 +60,7 @@ def test_value_is_that_of_python(capsys, tmp_path, study, saved, options, kwargs
     )
     values = " and ".join(f"{record.value:.4g} % at epsilon {record.epsilon:g}" for record in own)
     assert found.lines[-1] == f"Sharpness is {values}, at a training loss of {own[-1].f0:.3g}."
-    assert "outputs of the net stand for the classes in this order: 0, 1" in found.lines
+    assert "the outputs of the net stand for the classes in this order: 0, 1" in found.lines
     assert not any("Please note" in line for line in found.lines)
 
 
@@ -70,7 +70,7 @@ def test_weights_that_do_not_know_the_data_are_noted(capsys, tmp_path, study):
     torch.save(state, tmp_path / "w.pt")
     found = measured(capsys, path, tmp_path / "w.pt", "--epsilon", "1e-3")
     assert found.code == 0
-    assert any("no more than the largest class has" in line for line in found.lines)
+    assert any("no more than always predicting the largest class" in line for line in found.lines)
 
 
 def test_named_data_sets(capsys, tmp_path):
@@ -96,7 +96,7 @@ def test_files_without_such_weights(capsys, tmp_path, study):
     state = model.module_.state_dict()
     params, first = tmp_path / "w.pt", next(iter(state))
     missing = {name: value for name, value in state.items() if name != first}
-    none = "is not a file of weights that can be loaded without running a pickle: save module.state_dict()."
+    none = "the file holds no weights that can be loaded without running a pickle. Save module.state_dict()."
     wrong = {
         "must hold weights by name": [{"state_dict": state, "epoch": 3}, [1.0], torch.ones(3)],
         f"({first} is missing)": [missing],
@@ -118,7 +118,7 @@ def test_a_file_of_another_net(capsys, tmp_path, study):
     path, _, _, model = study
     torch.save(model.module_.state_dict(), tmp_path / "w.pt")
     options = ("--target", "late", "--params", tmp_path / "w.pt", *FEW)
-    assert "must hold the weights of this net" in refused(capsys, "sharpness", path, *options, "--net", "F2")
+    assert "the weights do not belong to this net" in refused(capsys, "sharpness", path, *options, "--net", "F2")
     assert "must have shape" in refused(capsys, "sharpness", path, *options, "--drop", "size")
 
 
@@ -127,7 +127,7 @@ def test_arguments_of_sharpness(capsys, tmp_path, study):
     torch.save(model.module_.state_dict(), tmp_path / "w.pt")
     options = ("--target", "late", "--params", tmp_path / "w.pt", *FEW)
     missing = refused(capsys, "sharpness", path, "--target", "late", "--params", tmp_path / "no.pt")
-    assert missing == f"{tmp_path / 'no.pt'}: there is no such file."
+    assert missing == f"{tmp_path / 'no.pt'}: the file does not exist."
     assert refused(capsys, "sharpness", path, *options, "--epsilon", "-1").startswith("--epsilon must be")
     assert refused(capsys, "sharpness", path, *options, "--subspace-dim", "0").startswith("--subspace-dim must be")
     assert refused(capsys, "sharpness", "--params", tmp_path / "w.pt").startswith("DATA is missing")

@@ -363,7 +363,7 @@ def test_scores_decide_in_the_place_of_accuracy():
 def test_a_class_that_is_not_tested_is_found_before_training(monkeypatch):
     monkeypatch.setattr(LBGapClassifier, "fit", None)
     two = DATA[3] < 2
-    with pytest.raises(ValueError, match="scoring must be scores that these labels have; roc_auc_ovr"):
+    with pytest.raises(ValueError, match="scoring must be defined for these labels; roc_auc_ovr"):
         compute(
             data=(*DATA[:2], DATA[2][two], DATA[3][two]),
             scoring="roc_auc_ovr",
@@ -389,7 +389,7 @@ BAD = {
     "sizes twice": ({"batch_sizes": [9, 54, 1.0]}, r"batch_sizes must all be different; got \[9, 54, 1.0\]"),
     "sizes too large": (
         {"batch_sizes": [9, 60]},
-        r"batch_sizes must be at most the 54 samples trained on; got \[9, 60\]",
+        r"batch_sizes must be at most the 54 training samples; got \[9, 60\]",
     ),
     "reference": ({"reference": 10}, "reference must be one of the batch sizes, 9, 18, 54; got 10"),
     "reference text": ({"reference": "SB"}, "reference must be .*; got 'SB'"),
@@ -397,13 +397,13 @@ BAD = {
     "fraction 1": ({"validation_fraction": 1.0}, "validation_fraction must be .*; got 1.0"),
     "fraction small": (
         {"validation_fraction": 0.01},
-        "validation_fraction must leave at least 2 samples .*; got 0.01 of 60",
+        "validation_fraction must leave at least 2 validation samples .*; got 0.01 of 60",
     ),
     "fraction large": ({"validation_fraction": 0.99}, "validation_fraction must leave .*; got 0.99"),
     "epsilon": ({"epsilon": 0}, "epsilon must be .* above 0"),
-    "scoring": ({"scoring": "f1"}, "scoring must be scores that these labels have; f1"),
+    "scoring": ({"scoring": "f1"}, "scoring must be defined for these labels; f1"),
     "memory": ({"memory": "folder", "random_state": None}, "memory must be None while random_state is None"),
-    "dims": ({"epsilon": [1e-3], "subspace_dims": [0]}, "subspace_dims must be a sequence"),
+    "dims": ({"epsilon": [1e-3], "subspace_dims": [0]}, "subspace_dims must be a non-empty sequence"),
     "batch_norm": ({"batch_norm": "train"}, "batch_norm must be one of"),
     "solver": ({"solver": "best"}, "solver must be one of"),
     "max_samples": ({"max_samples": 0}, "max_samples must be .*; got 0"),
@@ -437,7 +437,7 @@ def test_bad_parameters_of_the_estimator(params, sentence):
 def test_bad_data():
     with pytest.raises(ValueError, match="y must have one label per sample"):
         compute(data=(X[:60], np.c_[Y[:60], Y[:60]], X[60:], Y[60:]))
-    with pytest.raises(ValueError, match="y_test must have labels that y has"):
+    with pytest.raises(ValueError, match="y_test must not have labels that y does not have"):
         compute(data=(*DATA[:3], DATA[3] + 7))
 
 
@@ -484,7 +484,7 @@ def test_the_table():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({}, ["lr='fixed'", "the same for all sizes"]),
+        ({}, ["lr='fixed'", "the same for all batch sizes"]),
         ({"lr": "sqrt"}, ["lr='sqrt'", "square root of the batch size"]),
         ({"lr": "linear"}, ["lr='linear'", "in proportion to the batch size"]),
         ({"lr": "tuned"}, ["lr='tuned'", "validation data", "seeds that the trials below do not use"]),

@@ -72,7 +72,7 @@ def test_an_interval_is_printed_with_what_it_covers(safe):
     found = batch_size_limits(safe, useful=Estimate(900.0, 600.0, 1400.0, 5, covers="new seeds and the noise"))
     assert "about 900 [600, 1,400]" in found.verdict[0]
     assert "new seeds and the noise" in str(found)
-    assert "by its interval" not in " ".join(found.notes)
+    assert "The interval of the useful batch size contains" not in " ".join(found.notes)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_the_knee_of_a_monitor(safe, monitor):
 def test_a_monitor_that_has_measured_nothing_says_so(safe):
     found = batch_size_limits(safe, useful=BatchSizeMonitor(nn.Linear(2, 2)))
     assert "useful" not in found.limits
-    assert "nothing has been measured" in " ".join(found.notes)
+    assert "the monitor has measured nothing" in " ".join(found.notes)
 
 
 def test_notes_say_what_a_limit_is_not(safe):
@@ -108,7 +108,7 @@ def test_notes_say_what_a_limit_is_not(safe):
 
 def test_sizes_that_were_not_tested_may_be_safe():
     curve = batch_size_curve(train, batch_sizes=[64, 256], n_trials=6, random_state=0, verbose=0)
-    assert "No size above" in " ".join(batch_size_limits(largest_safe_batch_size(curve, 0.03)).notes)
+    assert "No batch size above" in " ".join(batch_size_limits(largest_safe_batch_size(curve, 0.03)).notes)
 
 
 def test_the_safe_size_of_an_estimator():
@@ -120,14 +120,16 @@ def test_the_safe_size_of_an_estimator():
 
 
 def test_the_margin_is_printed_in_the_units_of_its_score(safe):
-    assert "less than 3 points of accuracy on validation data, against batches of 64" in str(batch_size_limits(safe))
+    assert "less than 3 points of accuracy on validation data, compared with batches of 64" in str(
+        batch_size_limits(safe)
+    )
 
     def scored(batch_size, random_state):
         return {"reward": 100 - batch_size / 64 + random_state % 7 / 100}
 
     curve = batch_size_curve(scored, batch_sizes=[64, 128], n_trials=4, random_state=0, verbose=0)
     own = largest_safe_batch_size(curve, {"reward": 2.5})
-    assert "less than 2.5 of reward on validation data, against batches of 64" in str(batch_size_limits(own))
+    assert "less than 2.5 of reward on validation data, compared with batches of 64" in str(batch_size_limits(own))
 
 
 def test_it_leaves_in_every_form(safe, monitor):
@@ -169,7 +171,7 @@ def test_a_monitor_that_counts_tokens_is_refused(safe, tokens):
     )
     for _ in range(8):
         monitor.step(torch.randn(32, 3))
-    with pytest.raises(ValueError, match=r"^useful must be in samples; .* such as tokens"):
+    with pytest.raises(ValueError, match=r"^useful must be in samples, .* such as tokens"):
         batch_size_limits(safe, useful=monitor)
 
 

@@ -320,7 +320,7 @@ BAD = {
     "max_samples 0": ({"max_samples": 0}, "max_samples must be .*; got 0"),
     "max_samples True": ({"max_samples": True}, "max_samples must be .*; got True"),
     "subspace_dims 0": ({"subspace_dims": [0]}, "subspace_dim.* must be .*; got "),
-    "subspace_dims of nothing": ({"subspace_dims": ()}, r"subspace_dims must be .* not empty; got \(\)"),
+    "subspace_dims of nothing": ({"subspace_dims": ()}, r"subspace_dims must be a non-empty .*; got \(\)"),
     "subspace_dims True": ({"subspace_dims": [True]}, "subspace_dim.* must be .*; got "),
     "misspelt": (
         {"regimes": {"10": {}, "LB": {"proximal_lamda": 1}}},
@@ -330,7 +330,7 @@ BAD = {
     "scoring": ({"scoring": "precision at noon"}, "scoring must be the name of .*; got 'precision at noon'"),
     "scoring of other labels": (
         {"scoring": "f1", "data": (X, np.array(list("abc"))[Y], X, np.array(list("abc"))[Y])},
-        "scoring must be scores that these labels have; f1",
+        "scoring must be defined for these labels; f1",
     ),
     "measurement": (
         {"measurement": "all", "epsilon": (1e-3, 5e-4)},
@@ -338,7 +338,7 @@ BAD = {
     ),
     "measurement beside": (
         {"measurement": Measurement(), "solver": "power"},
-        "measurement must be None beside .*solver",
+        "measurement must be None if .*solver",
     ),
     "unknown regime": ({"regimes": ("10", "XL")}, "batch_regime must be .*; got"),
     "regime out of range": ({"regimes": ("SB", -3), "reference": "SB"}, "batch.* must be .*; got -3"),
@@ -376,8 +376,8 @@ def test_unequal_lengths():
 
 
 BAD_TEST_DATA = {
-    "label": (X[50:], Y[50:] + 7, r"y_test must have labels that y has; got \[7 8 9\] beside them\."),
-    "columns": (X[50:, :3], Y[50:], r"X_test must have samples of the shape of those of X, \(4,\); got \(3,\)\."),
+    "label": (X[50:], Y[50:] + 7, r"y_test must not have labels that y does not have; got \[7 8 9\]\."),
+    "columns": (X[50:, :3], Y[50:], r"X_test must have samples of the same shape as X, \(4,\); got \(3,\)\."),
 }
 
 

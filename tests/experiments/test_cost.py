@@ -74,7 +74,7 @@ def test_time_of_a_real_fit():
 def test_fits_at_once_share_the_time():
     found = cost(small(), {"10": {}}, n_jobs=2)
     assert found.seconds == tuple((found.fit_seconds + seconds) / 2 for seconds in found.measure_seconds)
-    assert "if 2 fits at once are as fast as one" in str(found)
+    assert "if 2 fits at the same time are as fast as one" in str(found)
 
 
 def test_measuring_grows_with_what_is_measured():

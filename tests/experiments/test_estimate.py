@@ -282,7 +282,7 @@ def test_one_trial_shows_nothing():
 
 @pytest.mark.parametrize("D", [[[1.0], [2.0]], [[1, 2], [1, 2, 3]], [1, 2, 3]])
 def test_bad_shapes(D):
-    with pytest.raises(ValueError, match="differences must have at least 2 rows of data, the same number"):
+    with pytest.raises(ValueError, match="differences must have at least 2 samples, the same number"):
         crossed_components(D)
 
 
@@ -408,12 +408,12 @@ def test_bootstrap_of_equal_trials_shows_nothing():
     [
         ({"n_resamples": 5}, "n_resamples must be an integer of at least 20"),
         ({"other": []}, "other must have as many trials as reference, 3; got 0"),
-        ({"other": [np.zeros(4)] * 3}, "a prediction for each of the 120 rows"),
+        ({"other": [np.zeros(4)] * 3}, "a prediction for each of the 120 samples"),
         (
             {"y": np.r_[np.ones(9), np.zeros(111)]},
-            "at least 10 samples of every class.* the smallest has 9: hold out more",
+            "at least 10 samples of every class.* the smallest class has 9. Hold out more",
         ),
-        ({"other": [np.full(120, math.nan)] * 3}, "must be finite; leave a trial out"),
+        ({"other": [np.full(120, math.nan)] * 3}, "must be finite; leave out trials"),
         ({"score": lambda y, p: math.nan}, "score must be finite"),
     ],
 )

@@ -117,12 +117,12 @@ def test_a_large_batch_that_does_not_lose():
     better = explanation({**ACCURACY, "small batch": (0.75, 0.78, 0.74)})
     verdict = str(better).splitlines()[0]
     assert "does not lose" in verdict
-    assert "tests 7.00 points of accuracy" in verdict
+    assert "scores 7.00 points of accuracy" in verdict
     assert "above the small batch" in verdict
     assert "loses -" not in str(better)
     equal = explanation({label: (0.9, 0.9, 0.9) for label in ACCURACY})
-    assert "tests 0.00 points of accuracy above the small batch, without an interval" in str(equal)
-    assert said(equal, "no interval", "the gap, a, b", "identical trials")
+    assert "scores 0.00 points of accuracy above the small batch, without an interval" in str(equal)
+    assert said(equal, "no interval", "the gap, a, b", "the same result")
 
 
 def test_an_interval_that_contains_0_is_said_at_once():
@@ -133,9 +133,9 @@ def test_an_interval_that_contains_0_is_said_at_once():
 def test_what_is_not_explained_is_not_called_a_removal_that_made_it_worse():
     found = explanation({**ACCURACY, "without a, b": (0.99, 0.999, 0.98)})
     assert found.parts()["not explained"].high < 0
-    assert not any("made the large batch worse" in note for note in found.notes)
+    assert not any("became worse when these were removed" in note for note in found.notes)
     found = explanation({**ACCURACY, "without a": (0.70, 0.765, 0.72)})
-    assert said(found, "made the large batch worse", "a.")
+    assert said(found, "became worse when these were removed", "a.")
 
 
 def test_equal_budgets_that_a_stopping_rule_ended():
@@ -291,7 +291,7 @@ def test_scoring():
 def test_a_class_that_is_not_tested_is_found_before_training():
     X, y, X_test, y_test = DATA
     seen = y_test < 2
-    with pytest.raises(ValueError, match="neg_log_loss has none"):
+    with pytest.raises(ValueError, match="neg_log_loss is not"):
         explain(interrupted_by(1), data=(X, y, X_test[seen], y_test[seen]), scoring="neg_log_loss")
     assert adds_up(explain(data=(X, y, X_test[seen], y_test[seen])))
 

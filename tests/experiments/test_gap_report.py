@@ -100,7 +100,7 @@ def test_rows_of_the_folds(cv, ratio):
 )
 def test_folds_that_are_not_known_are_said_to_be_taken_for_k_fold(cv):
     search = GridSearchCV(Remembers(), {"batch_size": [1, 5]}, cv=cv, return_train_score=True, refit=False)
-    assert "are taken for those of k-fold" in str(gap_report(search.fit(*rows())))
+    assert "assume folds of k-fold" in str(gap_report(search.fit(*rows())))
 
 
 def test_rows_of_the_folds_of_cross_validate():
@@ -112,14 +112,14 @@ def test_rows_of_the_folds_of_cross_validate():
     }
     report = gap_report(results)
     assert report.settings["test_to_train_ratio"] == 1 / 2
-    assert "are taken for those of k-fold" in str(report)
+    assert "assume folds of k-fold" in str(report)
     results = {
         size: cross_validate(Remembers(size), *rows(), cv=4, return_train_score=True, return_indices=True)
         for size in (1, 5)
     }
     report = gap_report(results)
     assert report.settings["test_to_train_ratio"] == pytest.approx(1 / 3)
-    assert "are taken for those of k-fold" not in str(report)
+    assert "assume folds of k-fold" not in str(report)
 
 
 # -- sharpness ---------------------------------------------------------------------------------------------------------
@@ -176,15 +176,17 @@ def test_sentences_on_the_gaps():
         return {size for size in (2, 3, 4) if f"batch_size={size}" in sentence}
 
     assert about("contains 0") == {3}
-    assert about("Better than") == {4}
-    assert about("Training accuracy") == {2}
+    assert about("These are better than") == {4}
+    assert about("have a training accuracy") == {2}
     assert any("Each of the 3 intervals" in sentence for sentence in report.notes)
     assert report._verdict()[0].startswith("batch_size=2 is")
     assert "below batch_size=1" in report._verdict()[0]
 
 
 @pytest.mark.parametrize(
-    ("scores", "why"), [([[0.8], [0.7]], "at least 2"), ([[0.8, 0.9], [0.7, 0.8]], "identical")], ids=["one", "equal"]
+    ("scores", "why"),
+    [([[0.8], [0.7]], "at least 2"), ([[0.8, 0.9], [0.7, 0.8]], "the same result")],
+    ids=["one", "equal"],
 )
 def test_folds_that_say_nothing_have_no_interval(scores, why):
     report = gap_report(made_up([{"batch_size": 1}, {"batch_size": 2}], {"train_score": scores, "test_score": scores}))
@@ -199,7 +201,7 @@ def test_folds_that_say_nothing_have_no_interval(scores, why):
 def test_one_candidate():
     report = gap_report(cross_validate(Remembers(), *rows(), cv=3, return_train_score=True))
     assert report.settings["reference"] is None
-    assert "There is one candidate" in str(report)
+    assert "There is only one candidate" in str(report)
     assert report.gaps() == {}
     assert "highest mean test" in report._verdict()[0]
 
@@ -295,12 +297,12 @@ def test_what_the_interval_covers(seed, words):
     report = gap_report(search)
     assert report.gap("batch_size=0.5").covers.endswith(words)
     assert words in str(report)
-    with pytest.raises(ValueError, match=r"^candidate must be one that has a regime gap, batch_size=0.5; got"):
+    with pytest.raises(ValueError, match=r"^candidate must have a regime gap \(batch_size=0.5\); got"):
         report.gap("batch_size=5")
 
 
 def test_the_seeds_of_a_dict_are_not_known():
-    assert "as far as the folds had different ones" in gap_report(two()).gap(0).covers
+    assert "if the folds had different seeds" in gap_report(two()).gap(0).covers
 
 
 # -- training losses ---------------------------------------------------------------------------------------------------
@@ -338,7 +340,7 @@ def test_the_losses_of_the_estimators_of_the_folds(scored):
     report = gap_report(scored)
     for record, result in zip(report.records, scored.values(), strict=True):
         assert record["training_loss"] == pytest.approx(np.mean([model.train_loss_ for model in result["estimator"]]))
-    (sentence,) = [sentence for sentence in report.notes if "Far from a minimum" in sentence]
+    (sentence,) = [sentence for sentence in report.notes if "far from a minimum" in sentence]
     assert "-1" in sentence
     assert "4" not in sentence.split(".")[0]
     assert report.settings["n_classes"] == 3
@@ -369,7 +371,10 @@ def test_the_loss_of_the_model_that_a_search_fitted_again(in_pipeline):
     assert losses[search.best_index_] == best.train_loss_
     assert math.isnan(losses[1 - search.best_index_])
     other = report.labels[1 - search.best_index_]
-    assert any(sentence.startswith("Whether") and f"for {other}:" in sentence for sentence in report.notes)
+    assert any(
+        sentence.startswith("Sharpness means little") and f"for {other} whether" in sentence
+        for sentence in report.notes
+    )
 
 
 def test_a_loss_that_is_no_cross_entropy_is_not_read(scored):
@@ -403,7 +408,7 @@ def test_unequal_folds_and_metrics():
     three, four = (cross_validate(Remembers(), *rows(), cv=cv, return_train_score=True) for cv in (3, 4))
     with pytest.raises(ValueError, match=r"results over the same folds; got \[3, 4\] folds"):
         gap_report({"SB": three, "LB": four})
-    with pytest.raises(ValueError, match=r"search must have 'train_score' for every label; 'LB' has none\.$"):
+    with pytest.raises(ValueError, match=r"search must have 'train_score' for every label; 'LB' does not have it\.$"):
         gap_report({"SB": three, "LB": cross_validate(Remembers(), *rows(), cv=3)})
 
 

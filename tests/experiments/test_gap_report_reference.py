@@ -54,7 +54,9 @@ def test_the_smallest_batch(values, name, smallest):
 
 
 def test_a_smallest_batch_that_depends_on_the_size_of_the_data():
-    with pytest.raises(ValueError, match=r"^reference must be given where it depends .*; the candidates have 256, 0.1"):
+    with pytest.raises(
+        ValueError, match=r"^reference must be given, because .* depends .*; the candidates have 256, 0.1"
+    ):
         gap_report(grid([256, 0.1]))
     assert gap_report(grid([256, 0.1]), reference=1).settings["reference"] == "batch_size=0.1"
     net = SimpleNamespace(n_samples_=60_000)
@@ -80,12 +82,12 @@ def test_several_with_the_smallest_batch():
     scores = np.full((4, 3), 0.9)
     report = gap_report(made_up(parameters, {"train_score": scores, "test_score": scores}))
     assert report.settings["reference"] == "batch_size=10, lr=0.1"
-    assert "2 candidates share the smallest batch" in str(report)
+    assert "2 candidates have the smallest batch size" in str(report)
 
 
 def test_no_reference_where_batches_do_not_vary():
     report = gap_report(grid([0.1, 0.2], "lr"))
     assert report.settings["reference"] is None
     assert "regime_gap" not in report.records[0]
-    assert "The batch size does not vary" in str(report)
+    assert "All candidates have the same batch size" in str(report)
     assert gap_report(grid([0.1, 0.2], "lr"), reference={"lr": 0.2}).records[0]["regime_gap"] == 0

@@ -87,7 +87,7 @@ def test_a_randomized_search_with_failures():
         warnings.simplefilter("ignore")  # scikit-learn's, of the failures
         search.fit(*rows())
     report = gap_report(search, reference={"batch_size": 1, "lr": 0.5})
-    assert any("Fits failed" in sentence for sentence in report.notes)
+    assert any("Fits that failed" in sentence for sentence in report.notes)
     assert len(report.records) == 4
 
 

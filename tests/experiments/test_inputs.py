@@ -44,12 +44,12 @@ def test_estimators_without_a_batch_size(experiment, other):
 
 
 BAD_DATA = {
-    "no X": ((None, Y, X, Y), "X must be an array with a row per sample; got None"),
-    "no y_test": ((X, Y, X, None), "y_test must be an array with a row per sample; got None"),
+    "no X": ((None, Y, X, Y), "X must be an array with one row per sample; got None"),
+    "no y_test": ((X, Y, X, None), "y_test must be an array with one row per sample; got None"),
     "lengths": ((X, Y[:9], X, Y), "X and y must be .*inconsistent numbers of samples"),
     "lengths of test data": ((X, Y, X, Y[:9]), "X_test and y_test must be .*inconsistent numbers of samples"),
-    "labels": ((X, Y, X, Y + 7), r"y_test must have labels that y has; got \[7 8 9\]"),
-    "columns": ((X, Y, X[:, :3], Y), r"X_test must have samples of the shape of those of X, \(4,\); got \(3,\)"),
+    "labels": ((X, Y, X, Y + 7), r"y_test must not have labels that y does not have; got \[7 8 9\]"),
+    "columns": ((X, Y, X[:, :3], Y), r"X_test must have samples of the same shape as X, \(4,\); got \(3,\)"),
 }
 
 

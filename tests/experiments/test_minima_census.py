@@ -239,7 +239,7 @@ def test_memory_holds_the_measures(tmp_path):
 
 def test_the_cost_of_measures_is_not_guessed(capsys):
     count(inits=["torch"], regimes=(50,), measures={"norm": _norm}, verbose=1)
-    assert "not known before: norm" in capsys.readouterr().out
+    assert "not known beforehand: norm" in capsys.readouterr().out
 
 
 # -- interrupted -------------------------------------------------------------------------------------------------------
@@ -299,24 +299,24 @@ BAD = {
         "subspace_dims must have one entry for minima_census; got [None, 3].",
     ),
     "solver": ({"solver": "best"}, "solver must be one of "),
-    "scoring": ({"scoring": ["f1"]}, "scoring must be scores that these labels have"),
+    "scoring": ({"scoring": ["f1"]}, "scoring must be defined for these labels"),
     "init in a regime": ({"regimes": {"a": {"init": "torch"}}}, "regimes must not set init"),
     "no rates": ({"learning_rates": []}, "learning_rates must be None or a sequence of numbers above 0; got []."),
     "rate 0": ({"learning_rates": [0.1, 0]}, "learning_rates must be None or a sequence of numbers above 0"),
     "rates twice": ({"learning_rates": [0.1, 0.1]}, "learning_rates must all be different"),
     "rates of the regimes": (
         {"learning_rates": [0.1], "regimes": {"a": {"lr": 0.1}}},
-        "regimes must not set lr beside learning_rates",
+        "regimes must not set lr with learning_rates",
     ),
     "a rate that overrides": (
         {"learning_rates": [0.1], "estimator": small(optimizer__lr=0.1)},
-        "learning_rates must be None beside optimizer__lr",
+        "learning_rates must be None if the estimator has optimizer__lr",
     ),
     "no measures": ({"measures": []}, "measures must contain at least one measure"),
     "unknown measure": ({"measures": ["flat"]}, "measures must contain names from "),
-    "a column": ({"measures": {"seed": "fisher_trace"}}, "measures must not have the name of another column"),
-    "a score": ({"measures": {"test_f": "fisher_trace"}}, "measures must not have the name of another column"),
-    "a sharpness": ({"measures": {"sharpness_2": "fisher_trace"}}, "measures must not have the name of another column"),
+    "a column": ({"measures": {"seed": "fisher_trace"}}, "measures must not use the name of another column"),
+    "a score": ({"measures": {"test_f": "fisher_trace"}}, "measures must not use the name of another column"),
+    "a sharpness": ({"measures": {"sharpness_2": "fisher_trace"}}, "measures must not use the name of another column"),
     "instance": ({"estimator": small(net=Mlp())}, "net must be a name, a class or a function"),
 }
 
@@ -407,7 +407,7 @@ def test_printed():
     found = census()
     text = str(found)
     first, second = text.splitlines()[:2]
-    assert "worse" in first
+    assert "lower test scores" in first
     assert all(name in first for name in ("LB, glorot_uniform", "LB, torch"))
     assert "SB, torch" not in first
     assert "LB, glorot_uniform against SB, glorot_uniform: sharpness 4 times" in second
@@ -424,16 +424,16 @@ def test_printed():
 
 def test_no_relation_and_the_other_one():
     flat = [census_record(*group, i, test_accuracy=0.9 + 0.01 * (i % 2)) for group, i in ALL]
-    assert "In no group" in census(flat)._verdict()[0]
+    assert "No group shows" in census(flat)._verdict()[0]
     rising = [census_record(*group, i, test_accuracy=0.9 + 0.01 * i) for group, i in ALL]
-    assert "better" in census(rising)._verdict()[0]
+    assert "higher test scores" in census(rising)._verdict()[0]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4, 5), (0, 1, 2, 4, 3, 5)], ids=["perfectly", "nearly"])
 def test_sharpness_that_goes_with_the_loss(order):
     records = [census_record(*group, i, train_loss=0.01 + 1e-4 * order[i] * (group == GROUPS[0])) for group, i in ALL]
-    assert said(census(records), "SB, glorot_uniform", "goes with the training loss", "+")
-    assert not any("goes with the training loss" in sentence for sentence in census().notes)
+    assert said(census(records), "SB, glorot_uniform", "is correlated with the training loss", "+")
+    assert not any("is correlated with the training loss" in sentence for sentence in census().notes)
 
 
 def test_unequal_losses():
@@ -502,7 +502,7 @@ def test_files_escape(tmp_path):
 
 
 def test_intervals_that_are_counted_are_those_that_are_printed():
-    assert not any("intervals is right" in note for note in census([census_record(*g, 0) for g in GROUPS]).notes)
+    assert not any("intervals holds" in note for note in census([census_record(*g, 0) for g in GROUPS]).notes)
     # Four correlations, and two contrasts of the score; the others have the same value in all trials.
     assert said(census(), "Each of the 6 intervals")
 
@@ -510,5 +510,5 @@ def test_intervals_that_are_counted_are_those_that_are_printed():
 @pytest.mark.parametrize("scoring", ["neg_log_loss", "roc_auc_ovr"])
 def test_a_class_that_is_not_tested_is_found_before_training(scoring):
     seen = Y[50:] < 2
-    with pytest.raises(ValueError, match=f"{scoring} has none"):
+    with pytest.raises(ValueError, match=f"{scoring} is not: "):
         count(small(net=interrupting_at(1)), data=(X[:50], Y[:50], X[50:][seen], Y[50:][seen]), scoring=scoring)

@@ -46,7 +46,7 @@ def test_equal_accuracies_in_all_trials_show_nothing_of_other_seeds():
     """The same samples right, in all trials: no interval, however many there are."""
     report = comparison([r for t in range(3) for r in _both(t, lb={"test_accuracy": SB_ACCURACY[t]})])
     assert not report.gap("LB").has_interval
-    _noted(report, "no interval for LB", "identical trials")
+    _noted(report, "no interval for LB", "the same result")
 
 
 @pytest.mark.parametrize(("loss", "noted"), [(0.021, True), (0.019, False), (0.0049, True), (0.0051, False)])
@@ -71,9 +71,9 @@ def test_unequal_losses_where_another_trial_of_the_reference_diverged():
 def test_regimes_without_a_stopping_rule():
     """Nothing says whether training for a fixed number of epochs would have gone on."""
     report = _all(sb={"converged": None}, lb={"converged": None})
-    _noted(report, "All fits", "without a stopping rule")
+    _noted(report, "All fits", "no stopping rule")
     assert json.loads(report.to_json())["records"][0]["converged"] is None
-    _noted(_all(lb={"converged": None}), "LB", "without a stopping rule")
+    _noted(_all(lb={"converged": None}), "LB", "no stopping rule")
 
 
 def test_regimes_that_had_not_converged():
@@ -94,17 +94,17 @@ def test_interrupted():
 
 def test_a_large_batch_that_is_not_sharper():
     report = comparison([r for t in range(3) for r in _both(t, lb={"sharpness_0.001": 0.1})])
-    _noted(report, "Not sharper than SB", "LB")
+    _noted(report, "not sharper than SB", "LB")
 
 
 def test_a_large_batch_that_is_better():
     best = (0.98, 0.985, 0.99)
     report = comparison([r for t in range(3) for r in _both(t, lb={"test_accuracy": best[t]})])
-    _noted(report, "Better than SB", "accuracy", "LB")
+    _noted(report, "These are better than SB", "accuracy", "LB")
 
 
 def test_intervals_for_new_seeds_alone():
-    _noted(comparison(samples=False), "LB", "new seeds alone")
+    _noted(comparison(samples=False), "LB", "but not new samples")
 
 
 def test_labels_of_one_note_are_one_sentence():
@@ -131,7 +131,7 @@ VALID = {100: (0.96, 0.95, 0.955), 200: (0.96, 0.951, 0.954), 400: (0.90, 0.91, 
 
 def _own(c):
     """The notes of a curve but those that every curve of three sizes has."""
-    return [note for note in c.notes if "intervals is right" not in note and "smallest margin" not in note]
+    return [note for note in c.notes if "intervals holds" not in note and "smallest margin" not in note]
 
 
 def test_no_note_of_a_curve_without_a_reason():
@@ -157,7 +157,7 @@ def test_rates_at_the_edge():
     c = curve(VALID, lr="tuned", learning_rates=rates, values={200: {"lr": 1e-2}, 400: {"lr": 1e-4}})
     _noted(c, "edge of learning_rates", "200 (0.01)", "400 (0.0001)")
     (other,) = _own(curve(VALID, lr="tuned", learning_rates=rates))
-    assert "too coarse to tell" in other
+    assert "too coarse to decide" in other
     assert _own(curve(VALID, lr="tuned", learning_rates=[1e-3])) == []
 
 
@@ -223,9 +223,9 @@ def test_the_largest_class_for_any_share(n):
 def test_the_largest_class_in_a_comparison_and_a_curve():
     low = (0.49, 0.45, 0.5)
     records = [record(label, t, test_accuracy=low[t]) for t in range(3) for label in ("SB", "LB")]
-    assert any("always saying 0" in note and "50.0 %" in note for note in comparison(records).notes)
-    assert not any("always saying" in note for note in comparison().notes)
-    assert any("always saying 0" in note for note in curve({100: low, 200: low}).notes)
+    assert any("Always predicting 0" in note and "50.0 %" in note for note in comparison(records).notes)
+    assert not any("Always predicting" in note for note in comparison().notes)
+    assert any("Always predicting 0" in note for note in curve({100: low, 200: low}).notes)
 
 
 @pytest.mark.parametrize(("n", "percent"), [(1, 95), (2, 78), (5, 45), (10, 26), (20, 14)])

@@ -60,7 +60,7 @@ def test_trials_are_averaged_and_what_was_not_always_reached_has_no_answer():
     np.testing.assert_array_equal(model.n_updates, [100, 20, np.nan, np.nan])
     np.testing.assert_array_equal(model.efficiency_needed, [1, 2, np.nan, np.nan])
     assert [record["n_reached"] for record in model.records] == [2, 2, 1, 0]
-    assert [row[-1] for row in model._table()[3:]] == ["not always there", "never there"]
+    assert [row[-1] for row in model._table()[3:]] == ["goal missed in some trials", "goal never reached"]
     assert any("1,000 (1 of 2)" in sentence and "2,000 (2 of 2)" in sentence for sentence in model.notes)
 
 
@@ -69,18 +69,18 @@ def test_it_prints():
     assert model._table()[1:] == [
         ["100", "100", "1", "(reference)"],
         ["200", "100", "2", "50 %"],
-        ["400", "20", "0.8", "(can always)"],
+        ["400", "20", "0.8", "(can be faster)"],
     ]
     text = str(model)
     assert "Batches of 400 take less time than batches of 100" in text.splitlines()[0]
     assert "more than 0.8 times" in text.splitlines()[0]
-    assert any("no spread" in sentence for sentence in model.notes)
+    assert any("spread of the efficiencies is not known" in sentence for sentence in model.notes)
     assert parallel_model([400, 100], [20, 100]).reference == 1
 
 
 def test_nothing_to_compare_with():
     model = parallel_model([100, 200], [[100, 90], [50, np.nan]])
-    assert model._verdict() == ["No other batch size got there in every trial."]
+    assert model._verdict() == ["No other batch size reached the goal in every trial."]
 
 
 def test_it_leaves_in_all_formats():
@@ -104,7 +104,12 @@ def test_it_leaves_in_all_formats():
         ([1, np.nan], [2, 3], None, "must be above 0"),
         (["small", "large"], [2, 3], None, r"must be numbers; got \['small', 'large'\] and \[2, 3\]"),
         ([1, 2], [None, [3]], None, "must be numbers; got"),
-        ([1, 2], [np.nan, 3], None, "reference must be the position of a batch size that got there, below 2; got 0"),
+        (
+            [1, 2],
+            [np.nan, 3],
+            None,
+            "reference must be the position, below 2, of a batch size that reached the goal; got 0",
+        ),
         ([1, 2], [2, 3], 2, "reference must be"),
         ([1, 2], [2, 3], -1, "reference must be"),
     ],
@@ -117,7 +122,7 @@ def test_bad_input(sizes, updates, reference, message):
 @pytest.mark.parametrize(
     ("efficiency", "processors", "message"),
     [
-        (-1, 1, "efficiency must be a callable, or an overhead in rows of at least 0; got -1"),
+        (-1, 1, "efficiency must be a callable, or an overhead in samples of at least 0; got -1"),
         ("high", 1, "efficiency must be a callable"),
         (1.0, 0, "n_processors must be numbers of at least 1; got 0"),
         (1.0, [[1]], "n_processors must be"),

@@ -102,7 +102,7 @@ def test_what_its_own_parameters_say():
     "beside", [{"epsilon": 1e-3}, {"epsilon": np.array([1e-3, 5e-4])}, {"scoring": "f1", "solver": "power"}], ids=str
 )
 def test_a_measurement_beside_its_own_parameters(beside):
-    with pytest.raises(ValueError, match=f"measurement must be None beside {', '.join(sorted(beside, reverse=True))}"):
+    with pytest.raises(ValueError, match=f"measurement must be None if {', '.join(sorted(beside, reverse=True))}"):
         _given(measurement=Measurement(), **beside)
 
 

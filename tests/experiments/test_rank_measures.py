@@ -190,7 +190,7 @@ def _noisy(seed, n_trials=5, effect=0.0, settings=0.0):
 def test_the_verdict_where_nothing_is_shown():
     found = rank_measures(_noisy(0), measures=["flat"])
     assert found.measures["flat"].plain.has_interval
-    assert "no measure is shown to go with test accuracy" in found.verdict[0]
+    assert "no measure is shown to be related to test accuracy" in found.verdict[0]
     assert "learning rate" in found.verdict[0]
     assert "batch regime" in found.verdict[0]
 
@@ -237,7 +237,7 @@ def test_equal_trials_have_no_interval():
     ]
     found = rank_measures(records, measures=["flat", "steady"])
     assert not found.measures["steady"].granulated.has_interval
-    assert said(found, "no interval", "steady", "identical trials")
+    assert said(found, "no interval", "steady", "the same result")
     assert "the same tau: steady (+0" in found.verdict[0]
 
 
@@ -276,7 +276,7 @@ def test_settings_that_change_together_are_no_pair():
 def test_a_measure_that_is_constant_or_missing(value):
     found = rank_measures(minima(5, noise=value), measures=["noise", "flat"])
     assert all(math.isnan(tau) for tau in values_of(found, "noise"))
-    assert said(found, "no tau of noise")
+    assert said(found, "no tau for noise")
     assert ("noise (20 of 20)" in str(found)) == (value != 1.0)
     assert "flat" in found.verdict[0]
     leaves(found)
@@ -355,20 +355,20 @@ BAD = {
     "no records": ([], {"measures": ["flat"]}, "census must be a MinimaCensus, or records"),
     "a text": ("census", {"measures": ["flat"]}, "census must be a MinimaCensus, or records"),
     "numbers": ([1, 2], {"measures": ["flat"]}, "census must have dicts as its records"),
-    "no names": (minima(), {}, "measures must be the names of columns beside records"),
+    "no names": (minima(), {}, "measures must be names of columns for records"),
     "one name": (minima(), {"measures": "flat"}, "measures must be None or a sequence of names"),
     "empty": (minima(), {"measures": []}, "measures must be None or a sequence of names"),
-    "twice": (minima(), {"measures": ["flat", "flat"]}, "measures must not name a column twice"),
-    "unknown": (minima(), {"measures": ["sharp"]}, "measures must be of columns that all records have"),
-    "words": (minima(), {"measures": ["regime"]}, "measures must be of columns of numbers, which 'regime' is not"),
+    "twice": (minima(), {"measures": ["flat", "flat"]}, "measures must not have the same column twice"),
+    "unknown": (minima(), {"measures": ["sharp"]}, "measures must name columns that all records have"),
+    "words": (minima(), {"measures": ["regime"]}, "measures must name columns of numbers; 'regime' is not one"),
     "target": (minima(), {"measures": ["flat"], "target": "train"}, "target must be 'test' or 'gap'; got 'train'"),
-    "score": (minima(), {"measures": ["flat"], "score": "f1"}, "score must be of columns that all records have"),
+    "score": (minima(), {"measures": ["flat"], "score": "f1"}, "score must name columns that all records have"),
     "no score": (minima(), {"measures": ["flat"], "score": 1}, "score must be None or the name of a score"),
-    "setting": (minima(), {"measures": ["flat"], "hyperparameters": ["depth"]}, "hyperparameters must be of columns"),
+    "setting": (minima(), {"measures": ["flat"], "hyperparameters": ["depth"]}, "hyperparameters must name columns"),
     "trial": (minima(), {"measures": ["flat"], "hyperparameters": ["trial"]}, "hyperparameters must not be the trial"),
     "resamples": (minima(), {"measures": ["flat"], "n_resamples": 1}, "n_resamples must be an integer from 20 to"),
     "too many": (minima(), {"measures": ["flat"], "n_resamples": 10**9}, "n_resamples must be an integer from 20 to"),
-    "no trial": ([{"flat": 1, "test_accuracy": 1}], {"measures": ["flat"]}, "census must be of columns that all"),
+    "no trial": ([{"flat": 1, "test_accuracy": 1}], {"measures": ["flat"]}, "census must name columns that all"),
     "a setting that is missing": (minima(learning_rate=None), {"measures": ["flat"]}, "hyperparameters must be known"),
 }
 

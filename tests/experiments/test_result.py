@@ -40,7 +40,7 @@ def test_the_print_names_policy_samples_and_what_intervals_cover():
     assert repr(comparison()) == text
     for words in ("1,000 training and 200 test samples", "3 paired trials, mean ± std", "batch_norm='batch'"):
         assert words in text
-    assert "on 800 training samples, solver 'auto'" in text
+    assert "measured on 800 training samples with solver 'auto'" in text
     assert text.count("95 % interval, for new seeds and new test samples, for this training set") == 1
     assert "95 % interval, for new seeds\n" in str(comparison(samples=False))
 
@@ -262,7 +262,7 @@ def test_what_is_not_compared_is_said_first():
     alone = comparison([record("SB", t) for t in range(3)], labels=("SB",))
     assert str(alone).startswith("Only SB was trained")
     for records in ([record("LB", 0)], [record("SB", 0)], [record("SB", 0), record("LB", 1)]):
-        assert str(comparison(records, interrupted=True)).startswith("No regime has a trial with a score that SB has")
+        assert str(comparison(records, interrupted=True)).startswith("No trial has a score for SB")
 
 
 def test_parts_of_the_text_may_be_left_out():

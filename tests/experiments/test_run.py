@@ -304,7 +304,7 @@ def test_two_processes_are_not_waited_for(number):
 
 @pytest.mark.parametrize("hold", [threading.Lock, threading.Event, lambda: (value(i) for i in range(3))])
 def test_jobs_that_other_processes_cannot_get_are_refused(hold):
-    with pytest.raises(ValueError, match=r"^n_jobs must be None or 1 for what cannot be copied .*threading"):
+    with pytest.raises(ValueError, match=r"^n_jobs must be None or 1, because an object cannot be copied .*threading"):
         run([partial(str, hold()), partial(str, 1)], n_jobs=2, verbose=0)
 
 

@@ -95,13 +95,19 @@ BAD = {
     "nothing": ([], r"got \[\]"),
     "no names": ({}, r"got \{\}"),
     "a set, which has no order": ({"f1"}, r"got \{'f1'\}"),
-    "a list of scorers": ([get_scorer("f1")], "a dict of names to these"),
+    "a list of scorers": ([get_scorer("f1")], "a dict from names to these"),
     "a number for a name": ({1: "f1"}, r"got \{1: 'f1'\}"),
     "no name": ({"": "f1"}, "got"),
     "a dict of a number": ({"f": 1}, r"got \{'f': 1\}"),
     "accuracy by another name": ({"mine": "accuracy"}, "accuracy under its own name; got 'mine'"),
-    "another accuracy": ({"accuracy": get_scorer("f1")}, "'accuracy', which is measured under batch_norm"),
-    "another loss": ({"loss": get_scorer("neg_log_loss")}, "'loss', which is measured under batch_norm"),
+    "another accuracy": (
+        {"accuracy": get_scorer("f1")},
+        "'accuracy', because this name is for the value under batch_norm",
+    ),
+    "another loss": (
+        {"loss": get_scorer("neg_log_loss")},
+        "'loss', because this name is for the value under batch_norm",
+    ),
     "a metric": (f1_score, "called with a model; got the metric .*make_scorer"),
     "a metric by a name": ({"f": average_precision_score}, "called with a model; got the metric .*make_scorer"),
 }
@@ -148,9 +154,9 @@ CANNOT = {
     "three classes": ("f1", THREE, THREE, "multiclass"),
     "words": ("f1", LABELS["words"][Y], None, "pos_label"),
     "labels 2 and 3": ("f1", Y + 2, None, "pos_label"),
-    "a class that is not held out": ("roc_auc_ovr", THREE[THREE < 2], THREE, "roc_auc_ovr has none"),
-    "log loss of a class that is not held out": ("neg_log_loss", THREE[THREE < 2], THREE, "neg_log_loss has none"),
-    "one class": ("roc_auc", np.zeros(20, int), Y, "roc_auc has none: it is nan"),
+    "a class that is not held out": ("roc_auc_ovr", THREE[THREE < 2], THREE, "roc_auc_ovr is not"),
+    "log loss of a class that is not held out": ("neg_log_loss", THREE[THREE < 2], THREE, "neg_log_loss is not"),
+    "one class": ("roc_auc", np.zeros(20, int), Y, "roc_auc is not: it is nan"),
     "a method that the classifier lacks": (
         make_scorer(roc_auc_score, response_method="decision_function"),
         Y,
@@ -164,7 +170,7 @@ CANNOT = {
 @pytest.mark.parametrize("case", CANNOT)
 def test_scorers_that_cannot_work_are_refused_before_training(case):
     scoring, y, y_train, words = CANNOT[case]
-    with pytest.raises(ValueError, match=f"scoring must be scores that these labels have; .*{words}"):
+    with pytest.raises(ValueError, match=f"scoring must be defined for these labels; .*{words}"):
         try_scores(check_scoring(scoring), y, y_train)
 
 

@@ -232,14 +232,14 @@ def test_printed():
     assert "2 paired trials" in text
     assert "95 % interval, for new seeds" in text
     assert said(found, "6 intervals")
-    assert "Not sharper" not in text
+    assert "not sharper" not in text
     leaves(found)
 
 
 def test_notes():
     one = trajectory(power_law("SB", 0, 10.0, 0.5) + power_law("LB", 0, 5.0, 0.5), n_trials=1)
     assert said(one, "no interval for LB", "2 paired trials")
-    assert said(one, "Not sharper than SB", "LB")
+    assert said(one, "not sharper than SB", "LB")
     apart = trajectory(power_law("SB", 0, 10.0, 0.5, (9.0, 7.0)) + power_law("LB", 0, 5.0, 0.5, (2.0, 0.5)), n_trials=1)
     assert "cannot be compared" in apart._verdict()[0]
     stopped = trajectory(power_law("SB", 0, 10.0, 0.5), interrupted=True)

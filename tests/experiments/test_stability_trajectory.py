@@ -260,7 +260,7 @@ def test_the_first_updates_do_not_count():
 
 def test_notes():
     fell = [*lines("SB", [0.1] * 4), *lines("LB", [0.1, 1.0, 0.5, 0.4])]
-    assert said(made(fell), "noise of smaller batches", "SB")
+    assert said(made(fell), "With smaller batches, noise", "SB")
     assert said(made(fell), "cross entropy", "LB")
     assert not said(made(fell, criterion={"SB": "MSELoss", "LB": "MSELoss"}), "cross entropy")
     assert said(made(fell, other_batches={"SB": [], "LB": ["Augmentation"]}), "Augmentation")
@@ -273,7 +273,7 @@ def test_notes():
 
 def test_batches_that_are_changed_are_named():
     found = follow(small(net=Mlp, remedies=[("noise", SampleNoise())], **SGD))
-    assert said(found, "SampleNoise", "as they are")
+    assert said(found, "SampleNoise", "original samples")
 
 
 def test_json_and_plot(real):

@@ -162,7 +162,7 @@ def test_values_that_had_not_finished_are_nan_and_counted():
     np.testing.assert_array_equal(part.n_steps, expected)
     assert part.tradeoff.n_measurements == 4
     assert "4 of 6 trainings" in part.notes[0]
-    assert "2 of the 6 values" in part.notes[1]
+    assert "2 of the 6 trainings" in part.notes[1]
     one = StepsToLoss(records[:1], whole.settings, True)
     assert one.tradeoff is None
     assert "16, 40" in " ".join(one.notes).replace(" and ", ", ")
@@ -232,8 +232,8 @@ def test_the_verdict_is_the_critical_batch_size():
 def test_notes_on_the_learning_rates(tuned):
     assert any("edge of learning_rates" in note for note in tuned.notes) == (tuned.learning_rates != 0.1).any()
     own = compute(target_loss=1.0)
-    assert any("one rate for all" in note for note in own.notes)
-    assert not any("one rate for all" in note for note in tuned.notes)
+    assert any("one learning rate for all" in note for note in own.notes)
+    assert not any("one learning rate for all" in note for note in tuned.notes)
 
 
 def test_it_leaves_as_tables_pages_and_files(tuned):

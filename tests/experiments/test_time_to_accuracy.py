@@ -88,7 +88,9 @@ def test_how_long_a_training_is_known_not_to_have_got_there():
 def test_never_and_not_always_are_told_apart():
     models = {"SB": times([1, 1]), "LB": times([2, 3], censored=[1]), "XL": times([4, 4], censored=[0, 1])}
     found = time_to_accuracy(models, 0.9, quantity="valid_acc")
-    never, some = ([s for s in found.notes if words in s] for words in ("never reached", "not always reached"))
+    never, some = (
+        [s for s in found.notes if words in s] for words in ("never reached", "Some trainings did not reach")
+    )
     assert ["XL" in s and "LB" not in s for s in never] == [True]
     assert ["LB (in 1 training of 2)" in s for s in some] == [True]
     assert found.ratio("XL", "epochs").low == 4
@@ -104,7 +106,7 @@ def test_one_training_each_has_no_interval():
     assert not found.ratio("2").has_interval
     assert "2 3 times." in found._verdict()[0]
     assert "in brackets" not in str(found)
-    assert any("One training each" in sentence for sentence in found.notes)
+    assert any("There is one training for each regime" in sentence for sentence in found.notes)
 
 
 def test_trainings_without_a_partner_are_left_out():
@@ -137,7 +139,7 @@ def test_what_was_there_at_the_start_has_no_ratio():
     found = time_to_accuracy({"SB": at_once, "LB": history([0.9])}, 0.5, quantity="valid_acc")
     assert math.isnan(found.ratio("LB").value)
     assert "not known" in found._verdict()[0]
-    assert any("at once" in sentence and "SB" in sentence for sentence in found.notes)
+    assert any("at the start" in sentence and "SB" in sentence for sentence in found.notes)
 
 
 def test_it_leaves_in_all_formats():
@@ -213,8 +215,8 @@ def test_a_history_without_updates_is_one_of_another_net():
             "^greater_is_better must be True, False or None",
         ),
         ({"1": history([1]), 1: history([1])}, {}, ValueError, "^models must have different names"),
-        ({}, {}, TypeError, "models must be a dict of names to .*; got an empty one"),
-        ([history([1])], {}, TypeError, "models must be a dict of names to .*; got list"),
+        ({}, {}, TypeError, "models must be a dict from names to .*; got an empty one"),
+        ([history([1])], {}, TypeError, "models must be a dict from names to .*; got list"),
         ({"SB": []}, {}, ValueError, r"models\['SB'\] must have at least one training; got none"),
         ({"SB": history([1])}, {"reference": "LB"}, ValueError, r"^reference must be one of 'SB'; got 'LB'\.$"),
         (

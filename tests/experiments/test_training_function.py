@@ -167,9 +167,9 @@ def test_without_correct_an_interval_covers_seeds_only_and_says_so():
     assert gap.covers == "new seeds"
     assert gap.value == pytest.approx(full.gap(1000).value)
     notes = " ".join(curve.notes)
-    assert "for new seeds alone" in notes
+    assert "covers new seeds but not new samples" in notes
     assert "'correct'" in notes
-    assert "new seeds alone" not in " ".join(full.notes)
+    assert "but not new samples" not in " ".join(full.notes)
 
 
 def test_models_are_there_by_batch_size():
@@ -187,7 +187,7 @@ def test_other_numbers_are_recorded_and_some_have_their_columns_and_notes():
     text = str(curve)
     assert "updates" in text
     assert "train loss" in text
-    assert "trained further" in text
+    assert "longer training" in text
     bare = compute()
     assert "updates" not in bare._table()[0]
     assert "lr" not in bare._table()[0]
@@ -230,7 +230,7 @@ def test_accuracy_beside_correct_must_be_their_share():
         ({"correct": [True]}, "True or False"),
         ({"correct": [[True, False]]}, "True or False"),
         ({"gain": "high"}, "gain"),
-        ({1: 0.5}, "by name"),
+        ({1: 0.5}, "names with numbers"),
         ({"gain": 0.5, "seed": 3}, "seed"),
         ({"one": 0.5, "two": 0.7}, "scoring must name"),
         ({"loss": 0.5}, "neg_loss"),
@@ -261,7 +261,7 @@ def test_what_is_not_understood_is_refused_at_the_first_call(returned, words):
 )
 def test_calls_that_cannot_be_compared_are_refused_at_once(function):
     counted, calls = recorded(function)
-    with pytest.raises(ValueError, match=r"same scores, of the same validation samples.*batches of 10, .*of 100, "):
+    with pytest.raises(ValueError, match=r"same scores, on the same validation samples.*batches of 10, .*of 100, "):
         compute(counted)
     assert len(calls) == 2
 
@@ -322,7 +322,7 @@ def test_correct_is_judged_unless_another_score_is_named():
 
 @pytest.mark.parametrize("scoring", ["mine", ["accuracy", "recall"]])
 def test_a_score_that_is_not_returned_is_refused(scoring):
-    with pytest.raises(ValueError, match=r"scoring must be among.*'f1'"):
+    with pytest.raises(ValueError, match=r"scoring must name scores that.*'f1'"):
         compute(several, scoring=scoring)
 
 
@@ -362,8 +362,8 @@ def test_scoring_must_be_names(scoring):
         ({"reference": 50}, "reference must be one of"),
         ({"reference": 2000}, "reference must be one of"),
         ({"reference": 0.5}, "reference must be an integer"),
-        ({"lr": "sqrt"}, "learning_rate must be given"),
-        ({"lr": "linear"}, "learning_rate must be given"),
+        ({"lr": "sqrt"}, "learning_rate must be the learning rate at the reference"),
+        ({"lr": "linear"}, "learning_rate must be the learning rate at the reference"),
         ({"lr": "tuned", "learning_rate": 0.1}, "learning_rate must be None"),
         ({"lr": "half"}, "lr must be one of"),
         ({"lr": "tuned", "learning_rates": []}, "learning_rates"),
@@ -455,7 +455,14 @@ def test_the_plot_has_the_scores_that_there_are():
 
 def test_notes_say_what_cannot_be_checked():
     notes = " ".join(compute().notes)
-    for words in ("paired cannot be checked", "random_state", "trained on", "test samples", "same order", "400"):
+    for words in (
+        "cannot check that the trials are paired",
+        "random_state",
+        "validation samples are not among the training samples",
+        "test samples",
+        "same order",
+        "400",
+    ):
         assert words in notes
 
 
@@ -507,14 +514,16 @@ def test_a_score_of_unknown_range_needs_a_margin_and_of_unknown_samples_it_is_sa
 
 def test_accuracy_is_no_score_of_a_function_that_does_not_return_it():
     curve = compute(lambda **k: {"gain": varying(**k)})
-    with pytest.raises(ValueError, match=r"scoring must be scores that the curve has measured, 'gain'"):
+    with pytest.raises(ValueError, match=r"scoring must name scores that the curve has measured, 'gain'"):
         largest_safe_batch_size(curve, 0.5, scoring="accuracy")
     with pytest.raises(ValueError, match="'gain'"):
         curve.gap(100, "accuracy")
 
 
 def test_a_function_is_no_curve_and_the_way_out_is_named():
-    with pytest.raises(TypeError, match=r"curve must be a BatchSizeCurve: give batch_size_curve\(train, "):
+    with pytest.raises(
+        TypeError, match=r"curve must be a BatchSizeCurve; got a function.* by batch_size_curve\(train, "
+    ):
         largest_safe_batch_size(train, 0.05)
 
 
@@ -690,7 +699,7 @@ def test_parts_add_up_and_say_what_they_cover():
     text = str(found)
     assert "scores that trained_longer returns of 400 validation samples" in text
     assert "part of the gap: validation score" in text
-    assert "paired cannot be checked" in text
+    assert "cannot check that the trials are paired" in text
     for written in (found.to_latex(), found.to_markdown(), found._repr_html_(), found.to_json()):
         assert "fewer updates" in written
     assert "validation" in found.plot().name
@@ -713,7 +722,7 @@ def test_a_large_batch_that_does_not_lose(score):
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"causes": None}, "causes must be given beside a training function"),
+        ({"causes": None}, "causes must be given for a training function"),
         ({"causes": ["fewer updates"]}, r"causes must be given .*\{'fewer updates': \{'epochs': 320\}\}"),
         ({"causes": ["learning rate"]}, "learning_rate must be given"),
         ({"causes": {}}, "causes must be a dict"),

@@ -188,7 +188,7 @@ def test_a_measurement_is_all_of_its_parameters(curve):
     how = Measurement(epsilon=1e-3, solver="power", scoring=SCORES)
     points = [record for record in _figures(curve) if record["trial"] == 0 and record["small_epochs"] < 4]
     assert _figures(warm(measurement=how, n_trials=2))[:2] == points
-    with pytest.raises(ValueError, match="measurement must be None beside epsilon"):
+    with pytest.raises(ValueError, match="measurement must be None if epsilon"):
         warm(measurement=how, epsilon=[])
 
 
@@ -287,13 +287,13 @@ BAD = {
     "small": ({"small": "XL"}, "small must be 'SB', 'LB', an integer, a fraction or a BatchRegime; got 'XL'."),
     "large": ({"large": 0}, "large must be an integer of at least 1, a fraction"),
     "epsilon": ({"epsilon": 0}, "epsilon must be "),
-    "epsilon twice": ({"epsilon": [1e-3, 1e-3]}, "epsilon must not name a size twice"),
+    "epsilon twice": ({"epsilon": [1e-3, 1e-3]}, "epsilon must not have the same box size twice"),
     "subspace_dims": ({"subspace_dims": [0]}, "subspace_dims must be "),
     "batch_norm": ({"batch_norm": "train"}, "batch_norm must be one of 'batch', 'population', 'running'; got 'train'."),
     "solver": ({"solver": "best"}, "solver must be one of "),
     "max_samples": ({"max_samples": 0}, "max_samples must be "),
     "scoring": ({"scoring": "acuracy"}, "scoring must be the name of "),
-    "scoring of three classes": ({"scoring": "f1"}, "scoring must be scores that these labels have"),
+    "scoring of three classes": ({"scoring": "f1"}, "scoring must be defined for these labels"),
     "measurement": ({"measurement": {"epsilon": 1e-3}}, "measurement must be None or a Measurement"),
 }
 
@@ -307,7 +307,7 @@ def test_bad_values(case, monkeypatch):
 
 
 def test_unknown_labels():
-    with pytest.raises(ValueError, match="y_test must have labels that y has"):
+    with pytest.raises(ValueError, match="y_test must not have labels that y does not have"):
         warm(data=(*DATA[:3], DATA[3] + 7))
 
 
@@ -336,7 +336,7 @@ def test_gain_and_cost_are_paired_differences():
         assert gain.value == pytest.approx((large[i] - large[0]).mean())
         assert cost.value == pytest.approx((of_small[i] - large[i]).mean())
         assert {gain.covers, cost.covers} == {NEW_SEEDS}  # this made-up curve does not know the samples
-    assert said(curve, "seeds alone")
+    assert said(curve, "but not new samples")
     ratio = curve.sharpness_ratio(1e-3)[2]
     assert ratio.value == pytest.approx(np.sqrt(10 / 100 * 5 / 200))
     assert ratio == ratio_estimate([10, 5], [100, 200])
@@ -356,7 +356,7 @@ def test_intervals_cover_new_samples_where_these_are_there(curve):
     assert f"for {NEW_SEEDS_AND_ROWS}" in str(curve)
     made_up = warm_start(samples=True)
     assert {e.covers for e in (*made_up.gain(), *made_up.cost())} == {NEW_SEEDS_AND_ROWS}
-    assert not any("seeds alone" in sentence for sentence in made_up.notes)
+    assert not any("but not new samples" in sentence for sentence in made_up.notes)
 
 
 def test_any_score_has_a_gain_and_a_cost(curve):
@@ -382,7 +382,7 @@ def test_printed():
     row = " ".join(line for line in text.splitlines() if line.startswith("10 "))
     for cell in ("96.50 ± 0.71", "95.50 ± 0.71", "7.5 ± 3.54", "+4.50 [-1.85, +10.85]"):
         assert cell in row
-    assert "relative to from scratch: 0.05 times" in text
+    assert "relative to that from scratch: 0.05 times" in text
     assert "95 % interval, for new seeds" in text
     leaves(warm_start())
 
@@ -412,7 +412,7 @@ def test_unequal_losses():
 
 def test_convergence():
     assert said(warm_start([warm_record(t, e, converged=e > 0) for t, e in ALL]), "not converged", "2 of 6")
-    assert said(warm_start([warm_record(t, e, converged=None) for t, e in ALL]), "without a stopping rule")
+    assert said(warm_start([warm_record(t, e, converged=None) for t, e in ALL]), "no stopping rule")
 
 
 def test_no_model_beats_the_majority():
@@ -471,5 +471,5 @@ def test_files_escape(tmp_path):
 @pytest.mark.parametrize("scoring", ["neg_log_loss", "roc_auc_ovr"])
 def test_a_class_that_is_not_tested_is_found_before_training(scoring):
     seen = Y[50:] < 2
-    with pytest.raises(ValueError, match=f"{scoring} has none"):
+    with pytest.raises(ValueError, match=f"{scoring} is not: "):
         warm(small(net=interrupting_at(1)), data=(X[:50], Y[:50], X[50:][seen], Y[50:][seen]), scoring=scoring)

@@ -63,7 +63,9 @@ def test_in_cross_validate(data):
 def test_estimators_without_a_training_score(data):
     X, y, X_test, y_test = data
     for estimator in (LogisticRegression(), make_pipeline(StandardScaler(), LogisticRegression())):
-        with pytest.raises(TypeError, match="train_score_, such as LBGapClassifier; LogisticRegression has none"):
+        with pytest.raises(
+            TypeError, match="train_score_, such as LBGapClassifier; LogisticRegression does not have it"
+        ):
             generalization_gap_score(estimator.fit(X, y), X_test, y_test)
-    with pytest.raises(TypeError, match="needs a fitted estimator"):
+    with pytest.raises(TypeError, match="must be fitted"):
         generalization_gap_score(small(), X_test, y_test)

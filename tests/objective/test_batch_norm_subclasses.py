@@ -268,7 +268,7 @@ def test_training_with_normalisation_in_own_code(layer):
             net(each, 1), batch_size=20, max_epochs=2, tol=None, random_state=0, lr=0.05, recompute_batch_norm=True
         )
         if each is layer:
-            with pytest.warns(UserWarning, match=r"statistics of batch norm stay as .*: layer '2', a .* own code"):
+            with pytest.warns(UserWarning, match=r"statistics of batch norm remain as .*: layer '2', a .* own code"):
                 model.fit(X.numpy(), y.numpy())
         else:
             model.fit(X.numpy(), y.numpy())

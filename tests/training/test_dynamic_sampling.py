@@ -231,7 +231,7 @@ def test_batches_of_one_row_and_batch_norm():
 
 
 def test_beside_a_batch_size_or_a_loader_of_the_user():
-    with pytest.raises(ValueError, match="batch_size must be None beside a batch_regime that varies"):
+    with pytest.raises(ValueError, match="batch_size must be None with a batch_regime that varies"):
         small(batch_regime=growing(), batch_size=8).fit(X, Y)
     with pytest.raises(ValueError, match="batch_regime must be constant"):
         small(batch_regime=growing(), iterator_train__shuffle=True).fit(X, Y)

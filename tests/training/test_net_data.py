@@ -119,7 +119,7 @@ def test_dataset_of_the_user():
 def test_iterator_of_the_user_with_regime_adaptation():
     """The epochs of a user's own iterator could not be cut to the budget of updates."""
     model = small(iterator_train=CountingLoader, batch_size=25, regime_adaptation=True, max_epochs=1)
-    sentence = "batch_regime must be constant and regime_adaptation off beside a user's own iterator_train or dataset."
+    sentence = "batch_regime must be constant, and regime_adaptation False, with your own iterator_train or dataset."
     with pytest.raises(ValueError, match=f"^{sentence}$"):
         model.fit(X, Y)
 

@@ -246,7 +246,7 @@ def test_it_is_part_of_the_key(other, tmp_path, monkeypatch):
 def test_a_report_says_it(precision):
     model = small(net=Mlp, precision=precision)
     report = compare_regimes(model, X, Y, X, Y, n_trials=1, epsilon=[], random_state=0, verbose=0)
-    line = "trained with precision='bfloat16', measured in float32"
+    line = "trained with precision='bfloat16' and measured in float32"
     assert (line in str(report)) is (precision == "bfloat16")
     assert report.settings["precision"] == precision
 
