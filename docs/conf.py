@@ -1,6 +1,7 @@
 """Settings of the documentation's build: ``sphinx-build -W docs site``, which needs no network."""
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import joblib
@@ -22,6 +23,7 @@ extensions = [
     "myst_parser",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    *(["sphinx_copybutton"] if find_spec("sphinx_copybutton") else []),  # a site without it has no copy buttons
     # docs/_ext
     "api_pages",
     "benchmarks",
@@ -55,6 +57,7 @@ sphinx_gallery_conf = {
     "ignore_pattern": r"(^|[\\/])(?!plot_)\w+\.py$",
     "within_subsection_order": "FileNameSortKey",
     "reset_argv": "quick_mode.reset_argv",
+    "image_scrapers": ("quick_mode.svg_scraper",),
     "parallel": joblib.cpu_count(),
     "abort_on_example_error": True,
     "show_signature": False,
@@ -63,6 +66,11 @@ sphinx_gallery_conf = {
     "backreferences_dir": "auto_examples/backreferences",
     "doc_module": ("sklgap",),
 }
+
+# Code has a button that copies it, without prompts; what a program printed has none.
+copybutton_selector = "div[class*=highlight-]:not(.highlight-text):not(.highlight-none) pre"
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sklgap"

@@ -100,7 +100,8 @@ def save(figure, arguments, result=None, **numbers):
     result : result of an experiment, default=None
         Its settings, notes and records become part of the record.
     **numbers : dict
-        By the names that the last cell reads: Displays, records, arrays, text.
+        By the names that the last cell reads: Displays, records, arrays, text; None for
+        a result that is saved but not drawn.
     """
     if arguments.output is None:
         return

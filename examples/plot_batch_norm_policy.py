@@ -128,6 +128,7 @@ for ax, (policy, words) in zip(axes, judged.items(), strict=True):
 axes[0].set_ylabel("test accuracy (%)")
 figure.suptitle(title)
 # sphinx_gallery_start_ignore
-save(figure, arguments, report, records=records, sizes=sizes, title=title)
+record = {"records": records, "sizes": sizes, "report": None}
+save(figure, arguments, report, title=title, **record)
 # sphinx_gallery_end_ignore
 plt.show()

@@ -144,7 +144,7 @@ for ax in axes:
     ax.legend(**place, ncols=3, frameon=False, fontsize="small")
 figure.suptitle("A dense net on an imbalanced table")
 # sphinx_gallery_start_ignore
-record = {"scores": scores, "batch_sizes": batch_sizes}
+record = {"scores": scores, "batch_sizes": batch_sizes, "curve": None}
 save(figure, arguments, curve, share=share, safe_size=safe_size, **record)
 # sphinx_gallery_end_ignore
 plt.show()

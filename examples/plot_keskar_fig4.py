@@ -121,7 +121,7 @@ figure, ax = plt.subplots(figsize=(7.5, 5), layout="constrained")
 display = safe.plot(ax=ax)
 figure.suptitle(title)
 # sphinx_gallery_start_ignore
-_options.save(figure, arguments, curve, safe=display, title=title)
+_options.save(figure, arguments, curve, curve=None, safe=display, title=title)
 if arguments.output and not arguments.draw:
     safe.to_json(arguments.output.with_suffix(".safe.json"))
 # sphinx_gallery_end_ignore

@@ -145,6 +145,7 @@ save(
     figure,
     arguments,
     curve,
+    curve=None,
     knees=knees,
     updates=updates,
     safe=display,
