@@ -58,6 +58,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "reset_argv": "quick_mode.reset_argv",
     "image_scrapers": ("quick_mode.svg_scraper",),
+    "capture_repr": (),  # what a cell prints is all of its output
     "parallel": joblib.cpu_count(),
     "abort_on_example_error": True,
     "show_signature": False,
