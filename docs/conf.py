@@ -43,6 +43,7 @@ nitpicky = True
 autosummary_generate = True
 # scikit-learn's own methods, described in its documentation.
 autodoc_default_options = {"exclude-members": "set_fit_request, set_score_request, set_partial_fit_request"}
+toc_object_entries_show_parents = "hide"  # beside a page the name of its class is known
 autodoc_typehints = "none"  # the docstrings state types in words
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
