@@ -93,15 +93,17 @@ print(f"an update costs as much as {overhead:.0f} samples beside its own\n")
 # The model, with the updates to the target averaged over the trials.
 parallel = parallel_model(sizes, [found.values(label, "n_updates") for label in models])
 print(parallel)
+assumed = {"efficiency": overhead}
 
 # %%
 # Above its line on the left, a batch size wins. On the right, it wins above 1.
-display = parallel.plot(efficiency=overhead)
+display = parallel.plot(**assumed)
 display.ax_[0].set_title(f"needed for {100 * target:g} % on test data")
 display.ax_[1].set_title(f"assumed: an update costs {overhead:.0f} samples more")
 display.figure_.suptitle(title)
 # sphinx_gallery_start_ignore
-saved = {"overhead": float(overhead), "target": target, "title": title}
+# A Display holds the speed-ups that follow from the efficiency.
+saved = {"overhead": float(overhead), "target": target, "title": title, "assumed": {}}
 save(display.figure_, arguments, parallel=display, **saved)
 # sphinx_gallery_end_ignore
 plt.show()
