@@ -5,6 +5,7 @@ Where there is one, names of scikit-learn, torch, skorch, NumPy and others becom
 """
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import joblib
@@ -31,6 +32,7 @@ extensions = [
     "myst_parser",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    *(["sphinx_copybutton"] if find_spec("sphinx_copybutton") else []),  # a site without it has no copy buttons
     # docs/_ext
     "api_pages",
     "benchmarks",
@@ -50,6 +52,7 @@ nitpicky = True
 autosummary_generate = True
 # scikit-learn's own methods, described in its documentation.
 autodoc_default_options = {"exclude-members": "set_fit_request, set_score_request, set_partial_fit_request"}
+toc_object_entries_show_parents = "hide"  # beside a page the name of its class is known
 autodoc_typehints = "none"  # the docstrings state types in words
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
@@ -80,6 +83,8 @@ sphinx_gallery_conf = {
     "ignore_pattern": r"(^|[\\/])(?!plot_)\w+\.py$",
     "within_subsection_order": "FileNameSortKey",
     "reset_argv": "quick_mode.reset_argv",
+    "image_scrapers": ("quick_mode.svg_scraper",),
+    "capture_repr": (),  # what a cell prints is all of its output
     "parallel": joblib.cpu_count(),
     "abort_on_example_error": True,
     "show_signature": False,
@@ -88,6 +93,11 @@ sphinx_gallery_conf = {
     "backreferences_dir": "auto_examples/backreferences",
     "doc_module": ("sklgap",),
 }
+
+# Code has a button that copies it, without prompts; what a program printed has none.
+copybutton_selector = "div[class*=highlight-]:not(.highlight-text):not(.highlight-none) pre"
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sklgap"

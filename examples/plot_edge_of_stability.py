@@ -2,46 +2,56 @@
 The edge of stability, for small and large batches
 ==================================================
 
-Gradient descent with the rate lr is unstable where the largest eigenvalue of the Hessian is above 2 / lr. Do large
-batches train there?
+Gradient descent with learning rate lr is unstable where the largest eigenvalue of the
+Hessian is above 2 / lr. Do large batches train there?
 
-Cohen et al. (2021) find that training on all samples at once sharpens until the largest eigenvalue is at that
-threshold, and stays there. The loss goes on falling, but not at every step. For Adam it is the largest eigenvalue of
-the preconditioned Hessian, and the threshold is (2 + 2 beta1) / ((1 - beta1) lr) (Cohen et al. 2022). The noise of
-small batches holds training below it.
+Cohen et al. (2021) train on all samples at once. The largest eigenvalue grows until it
+reaches that threshold, and stays there. The loss goes on falling, but not at every
+update. For Adam the quantity is the largest eigenvalue of the preconditioned Hessian,
+and the threshold is (2 + 2 beta1) / ((1 - beta1) lr) (Cohen et al. 2022). The noise of
+small batches holds training below the threshold.
 
-``--quick`` does it with few samples and updates. Without it, MNIST-1D takes minutes, and ``--dataset mnist`` some more.
+The page runs the example with ``--quick``, which takes few samples and updates. Without
+it, MNIST-1D takes minutes, and ``--dataset mnist`` takes longer.
 """
 
 # %%
-# The data, and the sizes of the experiment. A dense net with tanh and without batch norm, as in the papers: the loss
-# that is trained is then the one that is measured.
-import argparse
-import json
-from pathlib import Path
-
+# The data, and a dense net with tanh and without batch norm, as in the papers. The loss
+# that is trained is then the loss that is measured.
 import matplotlib.pyplot as plt
 from torch import nn
 from torch.optim import SGD, Adam
 
 from sklgap import LBGapClassifier, stability_trajectory
-from sklgap.datasets import fetch_mnist, make_mnist1d
+from sklgap.datasets import make_mnist1d
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--quick", action="store_true", help="few samples and updates")
-parser.add_argument("--dataset", choices=["mnist1d", "mnist"], default="mnist1d")
-parser.add_argument("--samples", type=int, help="default: 1,000; 200 with --quick")
-parser.add_argument("--updates", type=int, help="of every training; default: 1,000; 200 with --quick")
-parser.add_argument("--record", help="JSON file to save both results to")
-parser.add_argument("--output", help="file to save the figure to")
-arguments = parser.parse_args()
+n_samples, n_updates, every = 200, 200, 20
+X, y = make_mnist1d(n_samples=n_samples, random_state=0)
+optimizers = {"SGD": (SGD, 0.5), "Adam": (Adam, 0.01)}
+title = "Dense net with two layers of 100 units on MNIST-1D"
 
-n_samples = arguments.samples or (200 if arguments.quick else 1000)
-n_updates = arguments.updates or (200 if arguments.quick else 1000)
+# sphinx_gallery_start_ignore
+from _options import options, save
+
+from sklgap.datasets import fetch_mnist
+
+arguments = options(
+    __doc__,
+    dataset={"choices": ["mnist1d", "mnist"], "default": "mnist1d", "help": "the data"},
+    samples={"type": int, "help": "training samples (1000; 200 with --quick)"},
+    updates={"type": int, "help": "updates of each training (1000; 200 with --quick)"},
+)
+if not arguments.quick:
+    n_samples = n_updates = 1000
+n_samples = arguments.samples or n_samples
+n_updates = arguments.updates or n_updates
+every = max(1, n_updates // (10 if arguments.quick else 35))
+X, y = make_mnist1d(n_samples=n_samples, random_state=0)
 if arguments.dataset == "mnist":
     X, y = (part[:n_samples] for part in fetch_mnist(return_X_y=True, flat=True))
-else:
-    X, y = make_mnist1d(n_samples=n_samples, random_state=0)
+    optimizers["SGD"] = (SGD, 0.4)
+    title = title.replace("MNIST-1D", "MNIST")
+# sphinx_gallery_end_ignore
 
 
 class Dense(nn.Module):
@@ -50,7 +60,11 @@ class Dense(nn.Module):
     def __init__(self, n_in=X.shape[1], width=100, n_out=10):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(n_in, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, n_out)
+            nn.Linear(n_in, width),
+            nn.Tanh(),
+            nn.Linear(width, width),
+            nn.Tanh(),
+            nn.Linear(width, n_out),
         )
 
     def forward(self, X):
@@ -59,22 +73,17 @@ class Dense(nn.Module):
 
 
 # %%
-# Batches of 32 samples (SB) against all samples at once (LB): equal numbers of updates, equal rates. Eigenvalues are
-# measured on all training samples, so that those of LB are the curvature of the loss that it descends.
-BATCH = 32
-small_epochs = max(1, round(n_updates * BATCH / n_samples))
+# Batches of 32 samples (SB) against all samples at once (LB): the same number of
+# updates and the same learning rate. Eigenvalues are measured on all training samples,
+# so those of LB are the curvature of the loss that LB descends.
 regimes = {
-    "SB": {"batch_size": BATCH, "max_epochs": small_epochs},
+    "SB": {"batch_size": 32, "max_epochs": max(1, round(n_updates * 32 / n_samples))},
     "LB": {"batch_size": -1, "max_epochs": n_updates},
 }
-# Some 40 records of each; 15 with --quick.
-every = max(1, n_updates // (10 if arguments.quick else 35))
-rates = {"SGD": (SGD, 0.4 if arguments.dataset == "mnist" else 0.5), "Adam": (Adam, 0.01)}
 found = {}
-for name, (optimizer, lr) in rates.items():
-    model = LBGapClassifier(Dense, init="torch", optimizer=optimizer, lr=lr, tol=None)
+for name, (optimizer, lr) in optimizers.items():
     found[name] = stability_trajectory(
-        model,
+        LBGapClassifier(Dense, init="torch", optimizer=optimizer, lr=lr, tol=None),
         X,
         y,
         regimes=regimes,
@@ -82,20 +91,29 @@ for name, (optimizer, lr) in rates.items():
         at_updates=[1, 2, 4, 7, *range(every, n_updates, every)],
         max_samples=None,
         random_state=0,
-        verbose=0 if arguments.quick else 1,
+        verbose=0,
     )
     print(f"{name}, lr {lr:g}\n\n{found[name]}\n")
-if arguments.record:
-    records = {name: json.loads(trajectory.to_json()) for name, trajectory in found.items()}
-    Path(arguments.record).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+names = {name: f"{name}, lr {lr:g}" for name, (_, lr) in optimizers.items()}
 
 # %%
-# The dashed line is the threshold: above it the optimiser is unstable on a quadratic loss. Adam begins far above its
-# own, with a preconditioner of very few gradients.
-figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+# The dotted line is the threshold. Above it the optimiser is unstable on a quadratic
+# loss. Adam begins far above its threshold, with a preconditioner of very few
+# gradients.
+figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+shown = {}
 for ax, (name, trajectory) in zip(axes, found.items(), strict=True):
-    trajectory.plot(ax=ax)
-    ax.set_title(f"{name}, lr {rates[name][1]:g}")
-if arguments.output:
-    figure.savefig(arguments.output, dpi=150)
+    shown[name] = trajectory.plot(ax=ax)
+    ax.set_title(names[name])
+figure.suptitle(title)
+# sphinx_gallery_start_ignore
+save(figure, arguments, found=shown, names=names, title=title)
+if arguments.output and not arguments.draw:
+    import json
+
+    path = arguments.output.with_suffix(".json")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record |= {name: json.loads(one.to_json()) for name, one in found.items()}
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+# sphinx_gallery_end_ignore
 plt.show()

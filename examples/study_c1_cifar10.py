@@ -27,26 +27,42 @@ from sklearn.model_selection import train_test_split
 from sklgap import LBGapClassifier, compare_regimes, loss_along_line
 from sklgap.datasets import fetch_cifar10
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--quick", action="store_true", help="digits, not the paper's setting")
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
+parser.add_argument(
+    "--quick", action="store_true", help="digits, not the paper's setting"
+)
 parser.add_argument("--trials", type=int, default=5)
-parser.add_argument("--sharpness-samples", type=int, default=1000, help="0: train only (1000)")
+parser.add_argument(
+    "--sharpness-samples", type=int, default=1000, help="0: train only (1000)"
+)
 parser.add_argument("--memory", help="folder of saved work")
-parser.add_argument("--weights", type=Path, help="folder to save the weights of every trial to")
+parser.add_argument(
+    "--weights", type=Path, help="folder to save the weights of every trial to"
+)
 parser.add_argument("--output", type=Path, help="file to write the result to, as JSON")
 arguments = parser.parse_args()
 
 if arguments.quick:
     digits, labels = load_digits(return_X_y=True)
-    X, X_test, y, y_test = train_test_split(digits / 16, labels, test_size=0.3, random_state=0)
-    regimes = {"SB": {"batch_size": 32, "max_epochs": 2}, "LB": {"batch_size": 250, "max_epochs": 4}}
+    X, X_test, y, y_test = train_test_split(
+        digits / 16, labels, test_size=0.3, random_state=0
+    )
+    regimes = {
+        "SB": {"batch_size": 32, "max_epochs": 2},
+        "LB": {"batch_size": 250, "max_epochs": 4},
+    }
     estimator = LBGapClassifier("F1", module__width=32, tol=None)
 else:
     X, y = fetch_cifar10(return_X_y=True)
     rows = np.random.RandomState(0).permutation(len(X))[:10_000]
     X, y = X[rows], y[rows]
     X_test, y_test = fetch_cifar10(subset="test", return_X_y=True)
-    regimes = {"SB": {"batch_size": 64, "max_epochs": 25}, "LB": {"batch_size": 1000, "max_epochs": 60}}
+    regimes = {
+        "SB": {"batch_size": 64, "max_epochs": 25},
+        "LB": {"batch_size": 1000, "max_epochs": 60},
+    }
     estimator = LBGapClassifier("C1", tol=None)
 
 # %%
@@ -75,15 +91,24 @@ for policy in ("batch", "population", "running"):
         arguments.weights.mkdir(parents=True, exist_ok=True)
         for label in report.labels:
             for trial, model in enumerate(report.estimators_[label]):
-                torch.save(model.module_.state_dict(), arguments.weights / f"{label}_{trial}.pt")
+                torch.save(
+                    model.module_.state_dict(),
+                    arguments.weights / f"{label}_{trial}.pt",
+                )
 
 # %%
 # The loss on the line from the small batch's solution to the large batch's, in the first trial.
 if arguments.sharpness_samples:
     small, large = (report.estimators_[label][0] for label in ("SB", "LB"))
-    options = {"max_samples": min(arguments.sharpness_samples, len(X_test)), "random_state": 0}
+    options = {
+        "max_samples": min(arguments.sharpness_samples, len(X_test)),
+        "random_state": 0,
+    }
     for part, data in {"train": (X, y), "test": (X_test, y_test)}.items():
         curve = loss_along_line(small, large, *data, **options)
-        found[f"line_{part}"] = {name: getattr(curve, name).tolist() for name in ("alphas", "loss", "accuracy")}
+        found[f"line_{part}"] = {
+            name: getattr(curve, name).tolist()
+            for name in ("alphas", "loss", "accuracy")
+        }
 if arguments.output:
     arguments.output.write_text(json.dumps(found, indent=1))

@@ -21,21 +21,40 @@ from pathlib import Path
 from sklgap import LBGapClassifier, minima_census, rank_measures
 from sklgap.datasets import fetch_mnist, make_mnist1d
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--quick", action="store_true", help="small sizes: the figures mean nothing")
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
+parser.add_argument(
+    "--quick", action="store_true", help="small sizes: the figures mean nothing"
+)
 parser.add_argument("--data", choices=["mnist1d", "mnist"], default="mnist1d")
 parser.add_argument("--trials", type=int, help="seeds (default: 5; 2 with --quick)")
 parser.add_argument("--memory", help="folder of finished fits")
-parser.add_argument("--output", help="JSON file for the census; the rankings and the plot are written beside it")
+parser.add_argument(
+    "--output",
+    help="JSON file for the census; the rankings and the plot are written beside it",
+)
 arguments = parser.parse_args()
 
-measures = ["adaptive_sharpness", "average_sharpness", "adaptive_average_sharpness", "normalized_average_sharpness"]
-measures += ["ball_sharpness", "adaptive_ball_sharpness", "normalized_ball_sharpness", "m_sharpness"]
+measures = [
+    "adaptive_sharpness",
+    "average_sharpness",
+    "adaptive_average_sharpness",
+    "normalized_average_sharpness",
+]
+measures += [
+    "ball_sharpness",
+    "adaptive_ball_sharpness",
+    "normalized_ball_sharpness",
+    "m_sharpness",
+]
 measures += ["fisher_sharpness", "fisher_trace", "hessian_trace", "largest_eigenvalue"]
 if arguments.data == "mnist1d" or arguments.quick:
     X, y = make_mnist1d(500 if arguments.quick else 4000, random_state=0)
     X_test, y_test = make_mnist1d(500 if arguments.quick else 10_000, random_state=1)
-    estimator = LBGapClassifier(module__width=100, module__n_layers=3, max_epochs=100, n_threads=1)
+    estimator = LBGapClassifier(
+        module__width=100, module__n_layers=3, max_epochs=100, n_threads=1
+    )
     batch_sizes, learning_rates, target_loss = [40, 100, 400], [1e-3, 2e-3, 4e-3], 0.3
 else:
     X, y = fetch_mnist(return_X_y=True, flat=True)
@@ -45,7 +64,11 @@ else:
     batch_sizes, learning_rates, target_loss = [64, 256, 1000], [1e-3, 2e-3, 4e-3], 0.05
 if arguments.quick:
     estimator.set_params(module__width=16, max_epochs=3)
-    batch_sizes, learning_rates, measures = [40, 100], [1e-3, 4e-3], ["average_sharpness", "fisher_trace"]
+    batch_sizes, learning_rates, measures = (
+        [40, 100],
+        [1e-3, 4e-3],
+        ["average_sharpness", "fisher_trace"],
+    )
 
 # %%
 # Trial i starts all nine settings from the same seed.
@@ -70,7 +93,10 @@ print(census)
 # %%
 # The ranking, by test accuracy and by the train-test gap.
 ranked = [census.sharpness_name, *census.measures, "train_loss", "weight_distance"]
-rankings = {target: rank_measures(census, measures=ranked, target=target) for target in ("test", "gap")}
+rankings = {
+    target: rank_measures(census, measures=ranked, target=target)
+    for target in ("test", "gap")
+}
 for ranking in rankings.values():
     print(f"\n{ranking}")
 if arguments.output:

@@ -36,11 +36,20 @@ from sklgap.datasets import fetch_mnist
 from sklgap.experiments import steps_to_loss
 from sklgap.monitor import BatchSizeMonitor
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 parser.add_argument("--quick", action="store_true", help="digits, not MNIST")
 parser.add_argument("--adam", action="store_true", help="ADAM instead of SGD")
-parser.add_argument("--trials", type=int, default=2, help="starting points of the measured steps (default: 2)")
-parser.add_argument("--memory", help="folder that trainings are saved in, and loaded from")
+parser.add_argument(
+    "--trials",
+    type=int,
+    default=2,
+    help="starting points of the measured steps (default: 2)",
+)
+parser.add_argument(
+    "--memory", help="folder that trainings are saved in, and loaded from"
+)
 parser.add_argument("--output", help="file to write the record to, as JSON")
 parser.add_argument("--figure", help="file to save the figure of the branches to")
 arguments = parser.parse_args()
@@ -49,19 +58,32 @@ if arguments.quick:
     X, y = load_digits(return_X_y=True)
     X, n_train, width = X / 16, 1280, 16
     batch, n_epochs, checkpoints, target_loss, window = 16, 4, [1, 4], 0.5, 20
-    measured_sizes, branch_sizes, max_epochs = [16, 32, 64, 128, 320, 1280], [32, 128, 640], 60
+    measured_sizes, branch_sizes, max_epochs = (
+        [16, 32, 64, 128, 320, 1280],
+        [32, 128, 640],
+        60,
+    )
 else:
     X, y = fetch_mnist(return_X_y=True, flat=True)
-    X = X.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196)  # 14 x 14 pixels: a fourth of the cost
+    X = (
+        X.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196)
+    )  # 14 x 14 pixels: a fourth of the cost
     n_train, width = 24_576, 64
     batch, n_epochs, checkpoints, target_loss, window = 32, 10, [1, 3, 10], 0.15, 192
-    measured_sizes, branch_sizes, max_epochs = [32, 128, 512, 1024, 2048, 8192], [64, 128, 256, 512, 1024, 2048], 160
+    measured_sizes, branch_sizes, max_epochs = (
+        [32, 128, 512, 1024, 2048, 8192],
+        [64, 128, 256, 512, 1024, 2048],
+        160,
+    )
 rate, rates = 0.1, [0.4, 0.8, 1.6]
 if arguments.adam:
     rate, rates = (0.01 if arguments.quick else 0.001), [0.001, 0.003, 0.01]
 every = 2
 order = np.random.RandomState(0).permutation(len(X))
-X, y = torch.tensor(X[order], dtype=torch.float32), torch.tensor(y[order], dtype=torch.long)
+X, y = (
+    torch.tensor(X[order], dtype=torch.float32),
+    torch.tensor(y[order], dtype=torch.long),
+)
 X_valid, y_valid = X[n_train : n_train + 10_000], y[n_train : n_train + 10_000]
 X, y = X[:n_train], y[:n_train]
 
@@ -139,9 +161,13 @@ states, noise = {}, {}
 for epoch in range(1, n_epochs + 1):
     train(net, optimizer, batch, n_train, epoch, monitor, read_monitor)
     if epoch in checkpoints:
-        states[epoch] = copy.deepcopy({"net": net.state_dict(), "optimizer": optimizer.state_dict()})
+        states[epoch] = copy.deepcopy(
+            {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
+        )
         noise[epoch] = monitor.state()
-        print(f"after {epoch} epochs, held-out loss {held_out_loss(net):.3f}: {monitor.verdict()}")
+        print(
+            f"after {epoch} epochs, held-out loss {held_out_loss(net):.3f}: {monitor.verdict()}"
+        )
 
 # %%
 # What the knee predicts: a step on B samples does the work of 1 / (1 + knee / B) steps without noise (McCandlish et
@@ -151,11 +177,16 @@ if until is None:
     raise SystemExit(
         f"The run has not reached a training loss of {target_loss:g}: it ends at {along[-1]['train_loss']:.3g}."
     )
-trace, square = (np.array([at[name] for at in along[: until + 1]]) for name in ("trace", "squared_gradient_norm"))
+trace, square = (
+    np.array([at[name] for at in along[: until + 1]])
+    for name in ("trace", "squared_gradient_norm")
+)
 without_noise = batch * square / (batch * square + trace)
 of_samples = batch * trace / (batch * square + trace)
 predicted = float(of_samples.sum() / without_noise.sum())
-print(f"predicted by the monitor, up to a training loss of {target_loss:g}: {predicted:,.0f}")
+print(
+    f"predicted by the monitor, up to a training loss of {target_loss:g}: {predicted:,.0f}"
+)
 
 # %%
 # The updates that six batch sizes take to that loss.
@@ -225,9 +256,16 @@ record = {
     "steps_to_loss": json.loads(steps.to_json()),
     "branched": json.loads(branched.to_json()),
 }
-print(f"up to a training loss of {target_loss:g}: predicted {predicted:,.0f}, measured {measured.text(',.0f')}")
+print(
+    f"up to a training loss of {target_loss:g}: predicted {predicted:,.0f}, measured {measured.text(',.0f')}"
+)
 if arguments.output:
-    finite = [{name: value if np.isfinite(value) else None for name, value in at.items()} for at in along]
-    Path(arguments.output).write_text(json.dumps({**record, "monitor": finite}, indent=1) + "\n")
+    finite = [
+        {name: value if np.isfinite(value) else None for name, value in at.items()}
+        for at in along
+    ]
+    Path(arguments.output).write_text(
+        json.dumps({**record, "monitor": finite}, indent=1) + "\n"
+    )
 if arguments.figure:
     branched.plot().figure_.savefig(arguments.figure, dpi=150)

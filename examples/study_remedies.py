@@ -80,20 +80,56 @@ def some(X, y, n):
 def data_of(name):
     """Return training and test data, the estimator, its augmentation, and the settings of a study."""
     if name == "mnist1d":
-        estimator = LBGapClassifier("F1", module__width=128, module__n_layers=3, tol=None)
-        settings = {"small": 32, "large": 500, "epochs": {"SB": 15, "LB": 30}, "full": 200}
-        return *make_mnist1d(3000, random_state=0), *make_mnist1d(3000, random_state=1), estimator, Shift(), settings
+        estimator = LBGapClassifier(
+            "F1", module__width=128, module__n_layers=3, tol=None
+        )
+        settings = {
+            "small": 32,
+            "large": 500,
+            "epochs": {"SB": 15, "LB": 30},
+            "full": 200,
+        }
+        return (
+            *make_mnist1d(3000, random_state=0),
+            *make_mnist1d(3000, random_state=1),
+            estimator,
+            Shift(),
+            settings,
+        )
     if name == "mnist":
         X, y = some(*fetch_mnist(return_X_y=True, flat=True), 5000)
         X_test, y_test = fetch_mnist(subset="test", return_X_y=True, flat=True)
         estimator = LBGapClassifier("F1", module__width=256, tol=None)
-        settings = {"small": 64, "large": 500, "epochs": {"SB": 12, "LB": 30}, "full": 200}
-        return X, y, X_test, y_test, estimator, Augmentation(flip=False, degrees=10, translate=0.1), settings
+        settings = {
+            "small": 64,
+            "large": 500,
+            "epochs": {"SB": 12, "LB": 30},
+            "full": 200,
+        }
+        return (
+            X,
+            y,
+            X_test,
+            y_test,
+            estimator,
+            Augmentation(flip=False, degrees=10, translate=0.1),
+            settings,
+        )
     X, y = some(*fetch_cifar10(return_X_y=True), 2000)
     X_test, y_test = some(*fetch_cifar10(subset="test", return_X_y=True), 2000)
-    estimator = LBGapClassifier("C1", module__n_filters=8, module__hidden=(64, 32), tol=None)
+    estimator = LBGapClassifier(
+        "C1", module__n_filters=8, module__hidden=(64, 32), tol=None
+    )
     settings = {"small": 32, "large": 250, "epochs": {"SB": 20, "LB": 40}, "full": 200}
-    return X, y, X_test, y_test, estimator, Augmentation(degrees=0, translate=0, crop_padding=4), settings
+    return (
+        X,
+        y,
+        X_test,
+        y_test,
+        estimator,
+        Augmentation(degrees=0, translate=0, crop_padding=4),
+        settings,
+    )
 
 
 # %%
@@ -116,7 +152,10 @@ def regimes_of(small, large, epochs, full, augmentation):
         return {"remedies": list(remedies)}
 
     large_only = {
-        "augmentation 2x": {"augmentation": augmentation, "max_epochs": 2 * epochs["LB"]},
+        "augmentation 2x": {
+            "augmentation": augmentation,
+            "max_epochs": 2 * epochs["LB"],
+        },
         "batch augmentation, 2 copies": with_remedy(BatchAugmentation(augmentation, 2)),
         "proximal": {"proximal_lambda": 1e-3},
         "proximal 0": {"proximal_lambda": 0.0},
@@ -131,21 +170,48 @@ def regimes_of(small, large, epochs, full, augmentation):
         "exponential average": {"callbacks": [("average", ExponentialAveraging(0.95))]},
         "latest average": {"callbacks": [("average", LatestAveraging())]},
         "sqrt lr": {"lr_scaling": "sqrt", "base_batch_size": small},
-        "linear lr": {"lr_scaling": "linear", "base_batch_size": small, "lr_warmup_epochs": 3},
+        "linear lr": {
+            "lr_scaling": "linear",
+            "base_batch_size": small,
+            "lr_warmup_epochs": 3,
+        },
         "noise": with_remedy(SampleNoise(base_batch_size=small)),
-        "warm start": {"batch_size": None, "batch_regime": SwitchBatch(2, first=small, then=large)},
+        "warm start": {
+            "batch_size": None,
+            "batch_regime": SwitchBatch(2, first=small, then=large),
+        },
     }
-    adapted = {"regime_adaptation": True, "base_batch_size": small, "max_epochs": epochs["SB"]}
+    adapted = {
+        "regime_adaptation": True,
+        "base_batch_size": small,
+        "max_epochs": epochs["SB"],
+    }
     large_only["longer"] = adapted
-    large_only["longer, ghost, sqrt lr"] = {**adapted, "ghost_batch_size": small, "lr_scaling": "sqrt"}
-    found = {f"SB {name}".strip(): setting for name, setting in of_both(small, epochs["SB"]).items()}
-    found |= {f"LB {name}".strip(): setting for name, setting in of_both(large, epochs["LB"]).items()}
-    found |= {f"LB {name}": {"batch_size": large, "max_epochs": epochs["LB"], **s} for name, s in large_only.items()}
+    large_only["longer, ghost, sqrt lr"] = {
+        **adapted,
+        "ghost_batch_size": small,
+        "lr_scaling": "sqrt",
+    }
+    found = {
+        f"SB {name}".strip(): setting
+        for name, setting in of_both(small, epochs["SB"]).items()
+    }
+    found |= {
+        f"LB {name}".strip(): setting
+        for name, setting in of_both(large, epochs["LB"]).items()
+    }
+    found |= {
+        f"LB {name}": {"batch_size": large, "max_epochs": epochs["LB"], **s}
+        for name, s in large_only.items()
+    }
     # Clipping bounds an update, so that the rate can be high; of ADAM's rates this SGD's is another matter.
     recipe = {"lr": 0.4, "sub_batch_size": 128}
     found["FULL"] = full_batch_recipe(full, strength=0.1, **recipe)
     found["FULL, no penalty"] = full_batch_recipe(full, strength=0.0, **recipe)
-    found["FULL, no penalty, ghost"] = {**found["FULL, no penalty"], "ghost_batch_size": recipe["sub_batch_size"]}
+    found["FULL, no penalty, ghost"] = {
+        **found["FULL, no penalty"],
+        "ghost_batch_size": recipe["sub_batch_size"],
+    }
     return found
 
 
@@ -172,10 +238,19 @@ def seconds_per_update(estimator, regimes, X, y, repeats=3, epochs=4):
 def rows_of(comparison, seconds):
     """Return what was found for every regime, in points of test accuracy."""
     rows = []
-    times = {label: seconds[label] * np.nanmean(comparison.by_trial(label, "n_updates")) for label in comparison.labels}
+    times = {
+        label: seconds[label] * np.nanmean(comparison.by_trial(label, "n_updates"))
+        for label in comparison.labels
+    }
     for label in comparison.labels:
         row = {"regime": label, "time": float(times[label] / times["LB"])}
-        for name in ("test_accuracy", "train_loss", "weight_distance", "n_updates", "sharpness_0.001"):
+        for name in (
+            "test_accuracy",
+            "train_loss",
+            "weight_distance",
+            "n_updates",
+            "sharpness_0.001",
+        ):
             row[name] = float(np.nanmean(comparison.by_trial(label, name)))
         if label.startswith(("LB ", "FULL")):
             row["change"] = comparison.difference("LB", label).scaled(-100).to_dict()
@@ -199,7 +274,11 @@ def shown(estimate):
 def print_table(records):
     """Print one table of several studies: a row for every remedy, three columns for every data set."""
     data = [record["data"] for record in records]
-    print("| | " + " | ".join(f"{name}: change of LB | gap left | time / LB" for name in data) + " |")
+    print(
+        "| | "
+        + " | ".join(f"{name}: change of LB | gap left | time / LB" for name in data)
+        + " |"
+    )
     print("|---|" + "---|---|---|" * len(data))
     studies = [{row["regime"]: row for row in record["remedies"]} for record in records]
     for label in dict.fromkeys(label for study in studies for label in study):
@@ -208,32 +287,59 @@ def print_table(records):
         cells = []
         for study in studies:
             row = study.get(label, {})
-            cells += [shown(row.get("change")), shown(row.get("gap")), f"{row['time']:.1f}" if row else ""]
+            cells += [
+                shown(row.get("change")),
+                shown(row.get("gap")),
+                f"{row['time']:.1f}" if row else "",
+            ]
         print(f"| {label} | " + " | ".join(cells) + " |")
 
 
 def print_details(rows):
     """Print everything that was measured of one data set."""
-    print("| | test accuracy | change of LB | gap to SB | gap, both with it | train loss | sharpness 1e-3 | updates |")
+    print(
+        "| | test accuracy | change of LB | gap to SB | gap, both with it | train loss | sharpness 1e-3 | updates |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:
         estimates = [shown(row.get(name)) for name in ("change", "gap", "gap of both")]
-        numbers = [f"{row['train_loss']:.1e}", f"{row['sharpness_0.001']:.3g}", f"{row['n_updates']:,.0f}"]
-        print(f"| {row['regime']} | {100 * row['test_accuracy']:.2f} | " + " | ".join([*estimates, *numbers]) + " |")
+        numbers = [
+            f"{row['train_loss']:.1e}",
+            f"{row['sharpness_0.001']:.3g}",
+            f"{row['n_updates']:,.0f}",
+        ]
+        print(
+            f"| {row['regime']} | {100 * row['test_accuracy']:.2f} | "
+            + " | ".join([*estimates, *numbers])
+            + " |"
+        )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=["mnist1d", "mnist", "cifar10"], default="mnist1d")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", choices=["mnist1d", "mnist", "cifar10"], default="mnist1d"
+    )
     parser.add_argument("--quick", action="store_true", help="few samples and epochs")
-    parser.add_argument("--trials", type=int, help="paired trials (5, and 2 with --quick)")
+    parser.add_argument(
+        "--trials", type=int, help="paired trials (5, and 2 with --quick)"
+    )
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--memory", help="folder that keeps finished fits")
     parser.add_argument("--output", help="file to write the record to, as JSON")
-    parser.add_argument("--table", nargs="+", help="print the table of these records, and train nothing")
+    parser.add_argument(
+        "--table", nargs="+", help="print the table of these records, and train nothing"
+    )
     arguments = parser.parse_args()
     if arguments.table:
-        print_table([json.loads(Path(name).read_text(encoding="utf-8")) for name in arguments.table])
+        print_table(
+            [
+                json.loads(Path(name).read_text(encoding="utf-8"))
+                for name in arguments.table
+            ]
+        )
         return
     X, y, X_test, y_test, estimator, augmentation, settings = data_of(arguments.data)
     if arguments.quick:
@@ -260,12 +366,18 @@ def main():
     record = {
         "data": arguments.data,
         "command": f"python examples/study_remedies.py {' '.join(sys.argv[1:])}",
-        "versions": {"sklgap": sklgap.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {
+            "sklgap": sklgap.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
         "remedies": rows_of(comparison, seconds_per_update(estimator, regimes, X, y)),
         **json.loads(comparison.to_json()),
     }
     if arguments.output:
-        Path(arguments.output).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        Path(arguments.output).write_text(
+            json.dumps(record, indent=1) + "\n", encoding="utf-8"
+        )
     print_details(record["remedies"])
     print()
     print_table([record])

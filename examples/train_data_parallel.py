@@ -21,10 +21,16 @@ from torch import distributed
 from sklgap import LBGapClassifier
 from sklgap.metrics import generalization_gap_score
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 parser.add_argument("--quick", action="store_true", help="five epochs instead of fifty")
-parser.add_argument("--width", type=int, default=128, help="units of a layer (default: 128)")
-parser.add_argument("--batch-size", type=float, default=0.1, help="fraction of the rows (default: 0.1)")
+parser.add_argument(
+    "--width", type=int, default=128, help="units of a layer (default: 128)"
+)
+parser.add_argument(
+    "--batch-size", type=float, default=0.1, help="fraction of the rows (default: 0.1)"
+)
 arguments = parser.parse_args()
 
 # %%
@@ -55,10 +61,14 @@ seconds = time.perf_counter() - started
 # The fitted models are equal in all processes, so one of them tells.
 if first:
     n_processes = distributed.get_world_size() if launched else 1
-    print(f"{n_processes} process(es), batches of {model.history_[-1, 'batch_size']} rows, {model.n_updates_} updates")
+    print(
+        f"{n_processes} process(es), batches of {model.history_[-1, 'batch_size']} rows, {model.n_updates_} updates"
+    )
     print(f"training loss  {model.train_loss_:.6f}")
     print(f"test accuracy  {100 * model.score(X_test, y_test):.2f} %")
-    print(f"train-test gap {100 * generalization_gap_score(model, X_test, y_test):.2f} %")
+    print(
+        f"train-test gap {100 * generalization_gap_score(model, X_test, y_test):.2f} %"
+    )
     print(f"seconds        {seconds:.1f}")
 if launched:
     distributed.destroy_process_group()

@@ -7,12 +7,13 @@ import numpy as np
 
 from sklgap._checks import WrongArgument, check_kind, is_integer, shown
 from sklgap.inspection._plot._axes import axes_for, plain_log_labels
+from sklgap.inspection._plot._style import ACCURACY, GUIDE, deviation, fit_labels, legend_above, sharpness_style
 
 if TYPE_CHECKING:
     from sklgap.experiments._batch_size_curve import BatchSizeCurve
 
-_ACCURACY_COLOUR = "tab:blue"
-_SHARPNESS_COLOURS = ("tab:red", "tab:orange", "tab:purple", "tab:brown")
+# Data of one score: told apart without colours.
+_PARTS = (("-", "o"), ("--", "^"), (":", "D"))
 
 
 class BatchSizeCurveDisplay:
@@ -101,7 +102,7 @@ class BatchSizeCurveDisplay:
         return display.plot(ax=ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw means, and bars from the smallest to the largest trial.
+        """Draw means over the trials; bars are standard deviations, and a single trial has none.
 
         Parameters
         ----------
@@ -116,40 +117,44 @@ class BatchSizeCurveDisplay:
         from matplotlib.ticker import NullLocator
 
         handles, factor = [], 100 if self.percent else 1
-        for (name, values), style in zip(self.score.items(), ("-", "--", ":"), strict=False):
-            options = {"linestyle": style, "marker": "o", "color": _ACCURACY_COLOUR}
+        for (name, values), (style, marker) in zip(self.score.items(), _PARTS, strict=False):
+            options = {"linestyle": style, "marker": marker, "color": ACCURACY}
             handles.append(self._draw(ax, factor * values, f"{self.name}, {name}", options))
         self.sharpness_ax_ = None
         if self.sharpness:
             self.sharpness_ax_ = ax.twinx()
-            for (name, values), colour in zip(self.sharpness.items(), _SHARPNESS_COLOURS, strict=False):
-                handles.append(self._draw(self.sharpness_ax_, values, name, {"marker": "s", "color": colour}))
+            for number, (name, values) in enumerate(self.sharpness.items()):
+                handles.append(self._draw(self.sharpness_ax_, values, name, sharpness_style(number)._asdict()))
             positive = all((values[np.isfinite(values)] > 0).all() for values in self.sharpness.values())
             scale: dict[str, Any] = {"value": "log"} if positive else {"value": "symlog", "linthresh": 1e-2}
             self.sharpness_ax_.set_yscale(**scale)
             plain_log_labels(self.sharpness_ax_.yaxis)
-            self.sharpness_ax_.set_ylabel("sharpness (%)", color=_SHARPNESS_COLOURS[0])
-            self.sharpness_ax_.tick_params(axis="y", which="both", labelcolor=_SHARPNESS_COLOURS[0])
+            colour = sharpness_style(0).color
+            self.sharpness_ax_.set_ylabel("sharpness (%)", color=colour)
+            self.sharpness_ax_.tick_params(axis="y", which="both", labelcolor=colour)
         if self.safe is not None:
-            mark = {"color": "tab:green", "linewidth": 6, "alpha": 0.25, "zorder": 0}
+            mark = {"color": GUIDE, "linewidth": 6, "alpha": 0.25, "zorder": 0}
             found = {None: "", True: ", confirmed", False: ", NOT confirmed"}[self.confirmed]
             handles.append(ax.axvline(self.safe, label=f"largest shown safe: {self.safe:,}{found}", **mark))
         ax.set_xscale("log")
         ax.set_xticks(self.batch_sizes, [f"{size:,}" for size in self.batch_sizes])
         ax.xaxis.set_minor_locator(NullLocator())
         ax.set_xlabel("batch size (samples)")
-        ax.set_ylabel(self.name + (" (%)" if self.percent else ""), color=_ACCURACY_COLOUR)
-        ax.tick_params(axis="y", labelcolor=_ACCURACY_COLOUR)
+        ax.set_ylabel(self.name + (" (%)" if self.percent else ""), color=ACCURACY)
+        ax.tick_params(axis="y", labelcolor=ACCURACY)
         ax.grid(axis="y", alpha=0.3)
-        place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 2}
-        ax.legend(handles=handles, frameon=False, fontsize="small", **place)
+        legend_above(ax, handles, title=self._bars())
+        fit_labels(*(one for one in (ax, self.sharpness_ax_) if one is not None))
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+    def _bars(self) -> str | None:
+        """Return what the error bars are; None where a single trial has no bars."""
+        several = any(values.shape[1] > 1 for values in [*self.score.values(), *self.sharpness.values()])
+        return "mean ± standard deviation over trials" if several else None
 
     def _draw(self, ax: Any, values: np.ndarray, label: str, options: dict[str, Any]) -> Any:
         there = [row[np.isfinite(row)] for row in values if np.isfinite(row).any()]
         sizes = np.array(self.batch_sizes)[np.isfinite(values).any(axis=1)]
         means = np.array([row.mean() for row in there])
-        bars = np.array([[mean - row.min(), row.max() - mean] for mean, row in zip(means, there, strict=True)])
-        # A mean of equal numbers may be off by a rounding.
-        return ax.errorbar(sizes, means, np.maximum(bars.reshape(-1, 2).T, 0), label=label, capsize=3, **options)
+        return ax.errorbar(sizes, means, deviation(there), label=label, capsize=3, markersize=5, **options)

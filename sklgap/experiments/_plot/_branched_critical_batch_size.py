@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sklgap._checks import check_kind
 from sklgap.inspection._plot._axes import axes_for, plain_log_labels
+from sklgap.inspection._plot._style import GUIDE, NOISE, fit_labels, legend_above, other_style
 
 if TYPE_CHECKING:
     from sklgap.experiments._branched_critical_batch_size import BranchedCriticalBatchSize
@@ -90,25 +91,29 @@ class BranchedCriticalBatchSizeDisplay:
         ax = axes_for(ax, "BranchedCriticalBatchSizeDisplay.plot", figsize=(5.2, 4.0))
         ax.set_yscale("log")
         labels = list(self.branched)
-        for estimates, name, colour, shift in (
-            (self.branched, "loses nothing (branches)", "tab:blue", -0.06),
-            (self.noise_scales, "twice the samples (noise scale)", "tab:red", 0.06),
+        branches = other_style(0)
+        for estimates, name, colour, line, shift in (
+            (self.branched, "loses nothing (branches)", branches.color, f"{branches.marker}-", -0.06),
+            (self.noise_scales, "twice the samples (noise scale)", NOISE, "o--", 0.06),
         ):
             drawn = [
                 (labels.index(label) + shift, found) for label, found in estimates.items() if math.isfinite(found.value)
             ]
             if not drawn:
                 continue
-            ax.plot([x for x, _ in drawn], [found.value for _, found in drawn], "o-", color=colour, label=name)
+            ax.plot([x for x, _ in drawn], [found.value for _, found in drawn], line, color=colour, label=name)
             for x, found in drawn:
                 self._interval(ax, x, found, colour)
-        ax.axhline(self.own, color="0.4", linestyle=":", linewidth=0.9, label="batch size of the run")
+        ax.axhline(self.own, color=GUIDE, linestyle=":", linewidth=0.9, label="batch size of the run")
         ax.set_xticks(range(len(labels)), labels)
         ax.set_xlim(-0.5, len(labels) - 0.5)
         plain_log_labels(ax.yaxis)
         ax.set_xlabel("checkpoint" if self.unit is None else f"{self.unit}s")
-        ax.set_ylabel("batch size")
-        ax.legend(frameon=False, fontsize="small")
+        ax.set_ylabel("batch size (samples)")
+        ax.grid(axis="y", alpha=0.3)
+        intervals = any(found.has_interval for found in [*self.branched.values(), *self.noise_scales.values()])
+        legend_above(ax, title="bars: 95 % intervals" if intervals else None)
+        fit_labels(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 

@@ -1,18 +1,22 @@
 """The picture of a comparison: every trial a point, paired trials joined."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from sklgap._checks import check_kind
 from sklgap.inspection._plot._axes import axes_for, literal, plain_log_labels
+from sklgap.inspection._plot._style import GUIDE, fit_labels, legend_above, regime_style
 
 if TYPE_CHECKING:
     from sklgap.experiments._compare_regimes import RegimeComparison
 
 # More characters than these in all names of regimes, and the names would run into one another: they are slanted.
 _LABEL_CHARACTERS = 40
+# Several measurements of sharpness: the marker is that of the regime, filled in several ways.
+_FILLS = ("full", "none", "left", "right", "top", "bottom")
 
 
 class RegimeComparisonDisplay:
@@ -87,15 +91,18 @@ class RegimeComparisonDisplay:
         axes = np.ravel(axes)
         positions = np.arange(len(self.labels))
         values = [(100 if self.percent else 1) * self.score[label] for label in self.labels]
-        _draw(axes[0], positions, values, "tab:red", None)
+        _draw(axes[0], self.labels, values, _FILLS[0])
+        legend_above(axes[0], [_mark("o", 5, "trial"), _mark("_", 14, "mean")])
         axes[0].set_ylabel(self.name + (" (%)" if self.percent else ""))
         if self.sharpness:
-            for colour, (name, of_labels) in enumerate(self.sharpness.items()):
-                _draw(axes[1], positions, [of_labels[label] for label in self.labels], f"C{colour}", name)
+            handles = []
+            for fill, (name, of_labels) in zip(cycle(_FILLS), self.sharpness.items(), strict=False):
+                _draw(axes[1], self.labels, [of_labels[label] for label in self.labels], fill)
+                handles.append(_mark("o", 5, name, fillstyle=fill))
             axes[1].set_yscale("symlog", linthresh=1e-2) if self._not_positive() else axes[1].set_yscale("log")
             plain_log_labels(axes[1].yaxis)
             axes[1].set_ylabel("sharpness (%)")
-            axes[1].legend(title="epsilon", frameon=False, fontsize="small")
+            legend_above(axes[1], handles, title="epsilon")
         for ax in axes[: 2 if self.sharpness else 1]:
             crowded = sum(map(len, self.labels)) > _LABEL_CHARACTERS
             ax.set_xticks(
@@ -105,6 +112,7 @@ class RegimeComparisonDisplay:
             )
             ax.set_xlim(-0.5, len(self.labels) - 0.5)
             ax.grid(axis="y", alpha=0.3)
+        fit_labels(*axes[:n_axes])
         self.ax_, self.figure_ = axes, axes[0].figure
         return self
 
@@ -112,14 +120,23 @@ class RegimeComparisonDisplay:
         return any((values <= 0).any() for by_label in self.sharpness.values() for values in by_label.values())
 
 
-def _draw(ax: Any, positions: np.ndarray, values: list[np.ndarray], colour: str, name: str | None) -> None:
+def _mark(marker: str, size: float, label: str, **options: Any) -> Any:
+    """Return what a legend shows for all regimes: their colours are those of the axis."""
+    from matplotlib.lines import Line2D
+
+    look = {"color": GUIDE, "linestyle": "none", "markersize": size, "markeredgewidth": 1.5, **options}
+    return Line2D([], [], marker=marker, label=literal(label), **look)
+
+
+def _draw(ax: Any, labels: Sequence[str], values: list[np.ndarray], fill: str) -> None:
     """Join the trials that all regimes have by thin lines; mark means."""
     by_trial = np.array(values)
     paired = by_trial[:, np.isfinite(by_trial).all(axis=0)]
     if paired.shape[1] and len(values) > 1:
-        ax.plot(positions, paired, color=colour, alpha=0.25, linewidth=1)
-    for position, v in zip(positions, values, strict=True):
-        v = v[np.isfinite(v)]
-        ax.plot(np.full(len(v), position), v, "o", color=colour, alpha=0.5, markersize=4)
-    means = [v[np.isfinite(v)].mean() if np.isfinite(v).any() else np.nan for v in values]
-    ax.plot(positions, means, "_", color=colour, markersize=22, markeredgewidth=2.5, label=name)
+        ax.plot(np.arange(len(values)), paired, color=GUIDE, alpha=0.3, linewidth=1)
+    for position, (label, v) in enumerate(zip(labels, values, strict=True)):
+        style = regime_style(label, position)
+        there = v[np.isfinite(v)]
+        ax.plot(np.full(len(there), position), there, **style.points, fillstyle=fill, alpha=0.6, markersize=4)
+        if len(there):
+            ax.plot(position, there.mean(), "_", color=style.color, markersize=22, markeredgewidth=2.5)

@@ -7,12 +7,11 @@ import numpy as np
 
 from sklgap._checks import check_kind
 from sklgap.inspection._plot._axes import axes_for, plain_log_labels
+from sklgap.inspection._plot._style import GUIDE, NOISE, fit_labels, legend_above
 
 if TYPE_CHECKING:
     from sklgap.experiments._critical_batch_size import CriticalBatchSize
     from sklgap.experiments._estimate import Estimate
-
-_COLOUR = "tab:red"
 
 
 class CriticalBatchSizeDisplay:
@@ -94,23 +93,25 @@ class CriticalBatchSizeDisplay:
             known = np.isfinite(trial["noise_scale"]) & (trial["noise_scale"] > 0)
             shown += trial["noise_scale"][known].tolist()
             named = {"label": "noise scale of a trial"} if number == 0 else {}
-            ax.plot(trial["n_updates"][known], trial["noise_scale"][known], color=_COLOUR, alpha=0.6, **named)
+            ax.plot(trial["n_updates"][known], trial["noise_scale"][known], color=NOISE, alpha=0.6, **named)
             what = "end of training" if self.target_loss is None else f"loss of {self.target_loss:g}"
             named = {"label": what} if number == 0 else {}
-            ax.axvline(end, color="0.4", linestyle=":", linewidth=0.9, **named)
+            ax.axvline(end, color=GUIDE, linestyle=":", linewidth=0.9, **named)
         if np.isfinite(size.value):
-            ax.axhline(size.value, color=_COLOUR, linewidth=0.9, label=f"critical batch size: {size.value:,.3g}")
+            ax.axhline(size.value, color=NOISE, linewidth=0.9, label=f"critical batch size: {size.value:,.3g}")
             shown.append(size.value)
         if shown:
             bottom, top = min(shown) / 1.5, 1.5 * max(shown)
             ax.set_ylim(bottom, top)
             low, high = max(size.low, bottom), min(size.high, top)
             if size.has_interval and low < high:
-                ax.axhspan(low, high, color=_COLOUR, alpha=0.12, linewidth=0)
+                ax.axhspan(low, high, color=NOISE, alpha=0.12, linewidth=0)
         ax.set_xlim(0, 2 * max(self.n_updates))
         plain_log_labels(ax.yaxis)
         ax.set_xlabel("updates")
         ax.set_ylabel("gradient noise scale (samples)")
-        ax.legend(frameon=False, fontsize="small")
+        ax.grid(axis="y", alpha=0.3)
+        legend_above(ax, title="band: 95 % interval" if size.has_interval else None)
+        fit_labels(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self

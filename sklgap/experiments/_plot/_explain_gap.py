@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, Self
 from sklgap._checks import check_kind
 from sklgap.experiments._estimate import Estimate
 from sklgap.inspection._plot._axes import axes_for, literal
+from sklgap.inspection._plot._style import ACCURACY, GUIDE, LB, SHARPNESS, fit_labels, legend_above
 
 if TYPE_CHECKING:
     from sklgap.experiments._explain_gap import GapExplanation
 
-_TOTAL, _PART, _WORSE, _REST = "#555555", "#0072B2", "#D55E00", "#999999"
+# The gap of the large batch, a cause that takes some of it, one that adds to it, and what is not explained.
+_TOTAL, _PART, _WORSE, _REST = LB, ACCURACY, SHARPNESS, GUIDE
 
 
 class GapExplanationDisplay:
@@ -92,6 +94,8 @@ class GapExplanationDisplay:
         ax.margins(y=0.12)
         ax.grid(axis="y", alpha=0.3)
         ax.set_axisbelow(True)
+        legend_above(ax, ax.get_legend_handles_labels()[0][:1])  # the bars look alike
+        fit_labels(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -102,12 +106,12 @@ class GapExplanationDisplay:
         ax.bar(x, height, bottom=bottom, width=0.7, color=colour)
         if part.has_interval:
             half = factor * (part.high - part.value)
-            ax.errorbar(x, end, yerr=half, color="black", capsize=4, linewidth=1.2)
+            ax.errorbar(x, end, yerr=half, color="black", capsize=4, linewidth=1.2, label="95 % interval")
         ax.annotate(
             f"{height:+.1f}" if self.percent else f"{height:+.3g}",
             (x, max(bottom, bottom + height)),
-            xytext=(0, 3),
+            xytext=(4, 3),  # beside the error bar
             textcoords="offset points",
-            ha="center",
+            ha="left",
             fontsize="small",
         )

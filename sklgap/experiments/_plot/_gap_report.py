@@ -7,6 +7,7 @@ import numpy as np
 
 from sklgap._checks import check_kind
 from sklgap.inspection._plot._axes import axes_for, literal, plain_log_labels
+from sklgap.inspection._plot._style import ACCURACY, GUIDE, Style, fit_labels, legend_above, sharpness_style
 
 if TYPE_CHECKING:
     from sklgap.experiments._gap_report import GapReport
@@ -89,19 +90,21 @@ class GapReportDisplay:
         width = min(max(4.5, 0.6 * len(self.labels)), 12)
         axes = axes_for(axes, "GapReportDisplay.plot", 1, n_axes, figsize=(width * n_axes, 3.8), squeeze=False)
         axes = np.ravel(axes)
-        for (part, values), colour in zip(self.score.items(), ("0.5", "tab:red"), strict=True):
-            _draw(axes[0], (100 if self.percent else 1) * values, colour, part)
+        styles = (Style(GUIDE, "^", "none"), Style(ACCURACY, "o", "none"))
+        for (part, values), style in zip(self.score.items(), styles, strict=True):
+            _draw(axes[0], (100 if self.percent else 1) * values, style, part)
         axes[0].set_ylabel(self.name + (" (%)" if self.percent else ""))
         if self.sharpness:
             for number, (name, values) in enumerate(self.sharpness.items()):
-                _draw(axes[1], values, f"C{number}", name)
+                _draw(axes[1], values, sharpness_style(number), name)
             axes[1].set_yscale("symlog", linthresh=1e-2) if self._not_positive() else axes[1].set_yscale("log")
             plain_log_labels(axes[1].yaxis)
             axes[1].set_ylabel("sharpness of the training samples (%)")
         for ax in axes[:n_axes]:
             self._name_candidates(ax)
             ax.grid(axis="y", alpha=0.3)
-            ax.legend(frameon=False, fontsize="small")
+            legend_above(ax, title="mean ± standard deviation over folds" if self._has_bars() else None)
+        fit_labels(*axes[:n_axes])
         self.ax_, self.figure_ = axes, axes[0].figure
         return self
 
@@ -118,13 +121,15 @@ class GapReportDisplay:
             )
         ax.set_xlim(-0.5, n - 0.5)
 
+    def _has_bars(self) -> bool:
+        return any(np.isfinite(values[:, 1]).any() for values in [*self.score.values(), *self.sharpness.values()])
+
     def _not_positive(self) -> bool:
         # An error bar that reaches 0 has no end on a logarithmic axis either.
         return any((means - np.nan_to_num(stds) <= 0).any() for means, stds in (v.T for v in self.sharpness.values()))
 
 
-def _draw(ax: Any, values: np.ndarray, colour: str, name: str) -> None:
+def _draw(ax: Any, values: np.ndarray, style: Style, name: str) -> None:
     means, stds = values.T
-    ax.errorbar(
-        range(len(means)), means, np.nan_to_num(stds), fmt="o", color=colour, markersize=5, capsize=3, label=name
-    )
+    bars = {"markersize": 5, "capsize": 3, "label": name}
+    ax.errorbar(range(len(means)), means, np.nan_to_num(stds), **style.points, **bars)

@@ -6,21 +6,23 @@ import numpy as np
 
 from sklgap._checks import check_kind
 from sklgap.inspection._plot._axes import axes_for, literal, plain_log_labels
+from sklgap.inspection._plot._style import fit_labels, legend_above, regime_style
 
 if TYPE_CHECKING:
     from sklgap.experiments._minima_census import MinimaCensus
 
-_MARKERS = "o^sDvP*X"
+# The ways to train a regime: full, empty, half of either kind.
+_FILLS = ("full", "none", "left", "top", "right", "bottom")
 
 
 class MinimaCensusDisplay:
-    """A test score against sharpness of many minima: a colour for each regime, a marker for each way to train it.
+    """A test score against sharpness of many minima: a style for each regime, a filling for each way to train it.
 
     Parameters
     ----------
     groups : dict of tuple of str to tuple (sharpness, score) of ndarrays of shape (n_minima,)
         By regime, initialisation and, where several are tried, learning rate. Sharpness in percent, test scores as they
-        are. The marker is that of the initialisation and the learning rate.
+        are. The filling of the marker is that of the initialisation and the learning rate.
     name : str, default="test accuracy"
         What the score is called.
     percent : bool, default=True
@@ -75,17 +77,19 @@ class MinimaCensusDisplay:
         starts = list(dict.fromkeys(group[1:] for group in self.groups))
         positive = True
         for group, (sharpness, score) in self.groups.items():
-            colour = f"C{regimes.index(group[0])}"
-            marker = _MARKERS[starts.index(group[1:]) % len(_MARKERS)]
+            style = regime_style(group[0], regimes.index(group[0]))
+            fill = _FILLS[starts.index(group[1:]) % len(_FILLS)]
             label = ", ".join(group)
             values = 100 * score if self.percent else score
-            ax.plot(sharpness, values, marker, color=colour, alpha=0.6, markersize=6, label=literal(label))
+            look = {"fillstyle": fill, "markersize": 6, "alpha": 0.7}
+            ax.plot(sharpness, values, **style.points, **look, label=literal(label))
             positive = positive and bool((sharpness > 0).all())
         ax.set_xscale("log") if positive else ax.set_xscale("symlog", linthresh=1e-2)
         plain_log_labels(ax.xaxis)
         ax.set_xlabel("sharpness (%)")
         ax.set_ylabel(self.name + (" (%)" if self.percent else ""))
         ax.grid(alpha=0.3)
-        ax.legend(frameon=False, fontsize="small")
+        legend_above(ax)
+        fit_labels(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self

@@ -6,6 +6,7 @@ import numpy as np
 
 from sklgap._checks import check_kind
 from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._style import GUIDE, fit_labels, legend_above, other_style
 
 if TYPE_CHECKING:
     from sklgap.experiments._parallel_model import Efficiency, ParallelModel
@@ -101,7 +102,8 @@ class ParallelModelDisplay:
             self._draw_speed_up(axes[1], name)
         for ax in axes[:n_axes]:
             ax.grid(alpha=0.3)
-            ax.legend(framealpha=0.8, edgecolor="none", fontsize="small", loc="best")
+            legend_above(ax)
+        fit_labels(*axes[:n_axes])
         self.ax_, self.figure_ = axes, axes[0].figure
         return self
 
@@ -111,14 +113,15 @@ class ParallelModelDisplay:
 
     def _draw_needed(self, ax: Any, name: str) -> None:
         own = np.array([0.0, 100.0])
-        ax.plot(own, own, "--", color="0.5", linewidth=1, label=f"as efficient as {name}")
-        for colour, i in enumerate(self._others()):
+        ax.plot(own, own, "--", color=GUIDE, linewidth=1, label=f"as efficient as {name}")
+        for number, i in enumerate(self._others()):
+            color, _, linestyle = other_style(number)
             ratio = self.efficiency_needed[i]
-            ax.plot(own, ratio * own, color=f"C{colour}", label=f"batches of {self.batch_sizes[i]:,.0f}")
+            label = f"batches of {self.batch_sizes[i]:,.0f}"
+            ax.plot(own, ratio * own, color=color, linestyle=linestyle, label=label)
             ends = [0, 100 / ratio, 100] if ratio > 1 else [0, 100]
-            ax.fill_between(
-                ends, np.minimum(ratio * np.array(ends), 100), 100, color=f"C{colour}", alpha=0.1, linewidth=0
-            )
+            low = np.minimum(ratio * np.array(ends), 100)
+            ax.fill_between(ends, low, 100, color=color, alpha=0.1, linewidth=0)
         ax.set(xlim=(0, 100), ylim=(0, 100))
         ax.set_xlabel(f"parallel efficiency of {name} (%)")
         ax.set_ylabel("parallel efficiency; wins above its line (%)")
@@ -126,15 +129,16 @@ class ParallelModelDisplay:
     def _draw_speed_up(self, ax: Any, name: str) -> None:
         from matplotlib.ticker import LogLocator
 
-        ax.axhline(1, linestyle="--", color="0.5", linewidth=1, label=name)
+        ax.axhline(1, linestyle="--", color=GUIDE, linewidth=1, label=name)
         assert self.speed_up is not None
-        for colour, i in enumerate(self._others()):
+        for number, i in enumerate(self._others()):
+            color, _, linestyle = other_style(number)
             label = f"batches of {self.batch_sizes[i]:,.0f}"
-            ax.plot(self.n_processors, self.speed_up[i], color=f"C{colour}", label=label)
+            ax.plot(self.n_processors, self.speed_up[i], color=color, linestyle=linestyle, label=label)
         ax.set(xscale="log", yscale="log")
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(LogLocator(subs=(1, 2, 5) if axis is ax.yaxis else (1,)))
             axis.set_major_formatter("{x:,g}")
         ax.minorticks_off()
         ax.set_xlabel("processors")
-        ax.set_ylabel("speed-up, efficiencies as assumed")
+        ax.set_ylabel("speed-up (times), efficiencies as assumed")

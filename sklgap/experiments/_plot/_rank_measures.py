@@ -8,16 +8,12 @@ import numpy as np
 from sklgap._checks import check_kind
 from sklgap.experiments._estimate import Estimate
 from sklgap.inspection._plot._axes import axes_for, literal
+from sklgap.inspection._plot._style import fit_labels, legend_above, other_style
 
 if TYPE_CHECKING:
     from sklgap.experiments._rank_measures import MeasureRanking
 
-# The kinds of pairs: told apart without colours too.
-_STYLES = {
-    "all minima": ("#999999", "o"),
-    "one setting differs": ("#0072B2", "s"),
-    "only the seed differs": ("#D55E00", "^"),
-}
+_KINDS = ("all minima", "one setting differs", "only the seed differs")
 
 
 class MeasureRankingDisplay:
@@ -50,7 +46,7 @@ class MeasureRankingDisplay:
 
         check_kind("ranking", ranking, MeasureRanking)
         taus = {
-            name: dict(zip(_STYLES, (measure.plain, measure.granulated, measure.within), strict=True))
+            name: dict(zip(_KINDS, (measure.plain, measure.granulated, measure.within), strict=True))
             for name, measure in ranking.measures.items()
         }
         return cls(taus, name="test error" if ranking.settings["target"] == "test" else "train-test gap").plot(ax=ax)
@@ -68,8 +64,9 @@ class MeasureRankingDisplay:
         self
         """
         ax = axes_for(ax, "MeasureRankingDisplay.plot", figsize=(6.4, 1.4 + 0.5 * len(self.taus)))
-        offsets = dict(zip(_STYLES, (-0.22, 0.0, 0.22), strict=True))
-        for kind, (colour, marker) in _STYLES.items():
+        offsets = dict(zip(_KINDS, (-0.22, 0.0, 0.22), strict=True))
+        for number, kind in enumerate(_KINDS):
+            style = other_style(number)
             found = [(i, own[kind]) for i, own in enumerate(self.taus.values()) if np.isfinite(own[kind].value)]
             if not found:
                 continue
@@ -79,10 +76,9 @@ class MeasureRankingDisplay:
                 values,
                 [i + offsets[kind] for i, _ in found],
                 xerr=np.abs(ends.T - values),
-                fmt=marker,
-                color=colour,
+                **style.points,
+                elinewidth=1.2,
                 capsize=3,
-                linewidth=1.2,
                 markersize=5,
                 label=kind,
             )
@@ -93,7 +89,8 @@ class MeasureRankingDisplay:
         ax.set_xlabel(f"Kendall's tau with the {self.name} (+1: flatter is always better)")
         ax.grid(axis="x", alpha=0.3)
         ax.set_axisbelow(True)
-        if ax.get_legend_handles_labels()[0]:
-            ax.legend(frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+        intervals = any(tau.has_interval for own in self.taus.values() for tau in own.values())
+        legend_above(ax, title="bars: 95 % intervals" if intervals else None)
+        fit_labels(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self

@@ -6,13 +6,14 @@ import numpy as np
 
 from sklgap._checks import WrongArgument, shown
 from sklgap.inspection._plot._axes import axes_for, plain_log_labels
+from sklgap.inspection._plot._style import GUIDE, fit_labels, legend_above, other_style
 
 if TYPE_CHECKING:
     from sklgap.experiments._steps_to_loss import StepsToLoss
     from sklgap.experiments._steps_tradeoff import StepsTradeoff
 
-_COLOUR = "tab:blue"
-_LEAST = "0.4"
+_COLOUR = other_style(0).color
+_LEAST = GUIDE
 
 
 class StepsToLossDisplay:
@@ -110,7 +111,10 @@ class StepsToLossDisplay:
             ax.set_xticks(sizes, [f"{size:,g}" for size in sizes])
             ax.xaxis.set_minor_locator(NullLocator())
         plain_log_labels(ax.yaxis)
-        ax.legend(frameon=False, fontsize="small")
+        ax.grid(alpha=0.3)
+        has_band = self.tradeoff is not None and self.tradeoff.critical_batch_size.has_interval
+        legend_above(ax, title="band: 95 % interval" if has_band else None)
+        fit_labels(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 

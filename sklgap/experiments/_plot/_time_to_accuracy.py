@@ -6,6 +6,7 @@ import numpy as np
 
 from sklgap._checks import check_kind, is_one_of, shown
 from sklgap.inspection._plot._axes import axes_for, literal, plain_log_labels
+from sklgap.inspection._plot._style import GUIDE, fit_labels, legend_above, regime_style
 
 if TYPE_CHECKING:
     from sklgap.experiments._time_to_accuracy import TimeToAccuracy
@@ -80,22 +81,30 @@ class TimeToAccuracyDisplay:
         -------
         self
         """
+        from matplotlib.lines import Line2D
+
         width = max(4.5, 0.9 * len(self.cost))
         ax = axes_for(ax, "TimeToAccuracyDisplay.plot", figsize=(width, 3.6))
-        for there, marker, face, name in ((True, "o", "C0", "reached"), (False, "^", "none", "never reached: above")):
-            points = [
-                (position, cost)
-                for position, label in enumerate(self.cost)
-                for cost in self.cost[label][self.reached[label] == there]
-            ]
-            if points:
-                ax.plot(*zip(*points, strict=True), marker, color="C0", markerfacecolor=face, alpha=0.8, label=name)
+        for position, (label, costs) in enumerate(self.cost.items()):
+            style, there = regime_style(label, position), self.reached[label]
+            places = np.full(len(costs), position)
+            ax.plot(places[there], costs[there], **style.points, alpha=0.8)
+            never = {"color": style.color, "markerfacecolor": "none", "alpha": 0.8}
+            ax.plot(places[~there], costs[~there], "^", **never)
+        reached = np.concatenate([*self.reached.values(), np.empty(0, dtype=bool)])
+        kinds = ((True, "o", GUIDE, "reached"), (False, "^", "none", "never reached: above"))
+        handles = [
+            Line2D([], [], color=GUIDE, marker=marker, markerfacecolor=face, linestyle="none", label=name)
+            for there, marker, face, name in kinds
+            if (reached == there).any()
+        ]
         ax.set_yscale("log")
         plain_log_labels(ax.yaxis)
         ax.set_xticks(range(len(self.cost)), [literal(label) for label in self.cost])
         ax.set_xlim(-0.5, len(self.cost) - 0.5)
         ax.set_ylabel(f"{self.name} to a {self.goal}" if self.goal else self.name)
         ax.grid(axis="y", alpha=0.3)
-        ax.legend(frameon=False, fontsize="small")
+        legend_above(ax, handles)
+        fit_labels(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self

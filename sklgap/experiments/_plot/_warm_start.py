@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from sklgap._checks import check_kind
-from sklgap.inspection._plot._axes import axes_for, plain_log_labels
+from sklgap.inspection._plot._axes import axes_for, literal, plain_log_labels
+from sklgap.inspection._plot._style import LB, SB, Style, fit_labels, legend_above, sharpness_style
 
 if TYPE_CHECKING:
     from sklgap.experiments._warm_start import WarmStartCurve
@@ -95,30 +96,29 @@ class WarmStartDisplay:
         (small, of_small), (large, of_large) = self.score.items()
         # Before its first epoch the small batch has learnt nothing: that point would squeeze all others.
         trained = np.where(self.small_epochs[:, None] > 0, of_small, np.nan)
-        self._draw(axes[0], factor * trained, "tab:blue", small, "--")
-        self._draw(axes[0], factor * of_large, "tab:red", large, "-")
+        self._draw(axes[0], factor * trained, Style(SB, "o", "-"), small)
+        self._draw(axes[0], factor * of_large, Style(LB, "s", "--"), large)
         axes[0].set_ylabel(self.name + (" (%)" if self.percent else ""))
-        axes[0].legend(frameon=False, fontsize="small")
+        legend_above(axes[0], title="mean; dots: trials")
         if self.sharpness:
             for number, (name, values) in enumerate(self.sharpness.items()):
-                self._draw(axes[1], values, f"C{number + 3}", name, "-", logarithmic=True)
+                self._draw(axes[1], values, sharpness_style(number), name, logarithmic=True)
             axes[1].set_yscale("log" if self._positive() else "symlog")
             plain_log_labels(axes[1].yaxis)
             axes[1].set_ylabel("sharpness after the large batch (%)")
-            axes[1].legend(title="epsilon", frameon=False, fontsize="small")
+            legend_above(axes[1], title="epsilon; geometric mean" if self._positive() else "epsilon; mean")
         for ax in axes:
             ax.set_xlabel("small-batch epochs before (0: from scratch)")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.grid(alpha=0.3)
+        fit_labels(*axes[:n_axes])
         self.ax_, self.figure_ = axes, axes[0].figure
         return self
 
     def _positive(self) -> bool:
         return not any((values <= 0).any() for values in self.sharpness.values())
 
-    def _draw(
-        self, ax: Any, values: np.ndarray, colour: str, name: str, style: str, *, logarithmic: bool = False
-    ) -> None:
+    def _draw(self, ax: Any, values: np.ndarray, style: Style, name: str, *, logarithmic: bool = False) -> None:
         """Mark every trial; join the means, geometric ones on a logarithmic scale."""
         logarithmic = logarithmic and self._positive()
         scaled = np.log(values) if logarithmic else values
@@ -127,5 +127,5 @@ class WarmStartDisplay:
         alone = np.isfinite(values).sum(axis=1) == 1  # the mean is the value, without the rounding of its logarithm
         means[alone] = np.nansum(values[alone], axis=1)
         for trial in values.T:
-            ax.plot(self.small_epochs, trial, ".", color=colour, alpha=0.35, markersize=5)
-        ax.plot(self.small_epochs, means, style, color=colour, label=name)
+            ax.plot(self.small_epochs, trial, ".", color=style.color, alpha=0.35, markersize=5)
+        ax.plot(self.small_epochs, means, **style._asdict(), markersize=5, label=literal(name))

@@ -1,14 +1,15 @@
 """Learning curves: Keskar et al. (2017), Figure 2."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 
 from sklgap._checks import is_flat, is_one_of, shown
 from sklgap._typing import BatchNormPolicy, Estimator, Quantity
-from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._axes import axes_for, literal
 from sklgap.inspection._plot._lines import dress, spans_decades, with_policy
+from sklgap.inspection._plot._style import regime_style
 from sklgap.inspection._records import recorded_by_name
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class LearningCurvesDisplay:
-    """Accuracy, or loss, against the epoch: a colour per estimator, training data solid, test data dashed.
+    """Accuracy, or loss, against the epoch: a style per estimator, thin on training data, thick on test data.
 
     Parameters
     ----------
@@ -28,7 +29,7 @@ class LearningCurvesDisplay:
     quantity : {"accuracy", "loss"}, default="accuracy"
         What to draw. Losses that span orders of magnitude get a logarithmic axis.
     datasets : sequence of one or two str, default=("train", "test")
-        The names of training and test data in the recorder: solid, then dashed.
+        The names of training and test data in the recorder: a thin line, then a thick one with markers.
     batch_norm : str, default=None
         The batch-norm policy the values were recorded under, for the label of the axis.
 
@@ -122,15 +123,17 @@ class LearningCurvesDisplay:
         self.lines_ = []
         scale = 100 if self.quantity == "accuracy" else 1
         for number, (label, columns) in enumerate(self.curves.items()):
-            for data, style in zip(self.datasets, ("-", "--"), strict=False):
+            color, marker, linestyle = regime_style(label, number)
+            thin = {"linewidth": 1.0, "alpha": 0.6}
+            thick = {"linewidth": 1.8, "marker": marker, "markersize": 3.5}
+            for data, weight in zip(self.datasets, (thin, thick)[-len(self.datasets) :], strict=True):
                 values = scale * columns[f"{data}_{self.quantity}"]
-                options = {"color": f"C{number}", "linestyle": style, "label": f"{label}, {data}", **kwargs}
-                self.lines_ += ax.plot(columns["epoch"], values, **options)
+                options = {"color": color, "linestyle": linestyle, "label": literal(f"{label}, {data}")}
+                self.lines_ += ax.plot(columns["epoch"], values, **{**options, **weight, **kwargs})
         if self.quantity == "loss" and spans_decades(*(line.get_ydata() for line in self.lines_)):
             ax.set_yscale("log")
         quantity = "accuracy (%)" if self.quantity == "accuracy" else "mean loss"
-        corner: Literal["lower right", "upper right"] = "lower right" if self.quantity == "accuracy" else "upper right"
-        dress(ax, "epoch", with_policy(quantity, self.batch_norm), grid="y", legend=corner)
+        dress(ax, "epoch", with_policy(quantity, self.batch_norm), grid="y")
         ax.locator_params(axis="x", integer=True)
         self.ax_, self.figure_ = ax, ax.figure
         return self

@@ -1,4 +1,4 @@
-"""What the displays that draw lines share: one colour per estimator, scales, the batch-norm policy, the legend."""
+"""What the displays that draw lines share: one style per estimator, scales, the batch-norm policy, the legend."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sklgap.inspection._plot._axes import literal
+from sklgap.inspection._plot._style import fit_labels, legend_above, regime_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,12 +19,13 @@ _DECADES = 20
 def draw_records(
     ax: "Axes", number: int, label: str, x: np.ndarray, y: np.ndarray, options: dict[str, Any]
 ) -> "Line2D":
-    """Draw what was recorded of one estimator: a thin line in the colour of its number, a dot for each record.
+    """Draw what was recorded of one estimator: a thin line in its style, with a marker for each record.
 
     ``options`` are the user's arguments of ``Axes.plot``; they win.
     """
-    style = {"color": f"C{number}", "marker": "o", "markersize": 3, "linewidth": 1, "label": literal(label)}
-    (line,) = ax.plot(x, y, **{**style, **options})
+    color, marker, linestyle = regime_style(label, number)
+    style = {"color": color, "marker": marker, "linestyle": linestyle, "markersize": 3.5, "linewidth": 1}
+    (line,) = ax.plot(x, y, **{**style, "label": literal(label), **options})
     return line
 
 
@@ -45,10 +47,10 @@ def dress(
     ylabel: str,
     *,
     grid: Literal["both", "y"] = "both",
-    legend: Literal["best", "lower right", "upper right"] = "best",
 ) -> None:
-    """Give labels, a faint grid, and a legend at that place without a frame."""
+    """Give labels, a faint grid, and a legend above the axes."""
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     ax.grid(axis=grid, alpha=0.3)
-    ax.legend(loc=legend, frameon=False, fontsize="small")
+    legend_above(ax)
+    fit_labels(ax)

@@ -7,6 +7,7 @@ from sklgap._typing import ArrayLike, Inputs, PathKind
 from sklgap.inspection._parametric import LossCurve, loss_along_arc, loss_along_line
 from sklgap.inspection._plot._axes import axes_for
 from sklgap.inspection._plot._lines import spans_decades
+from sklgap.inspection._plot._style import ACCURACY, LOSS, fit_labels, legend_above, regime_style
 from sklgap.objective._check import Measurable
 
 if TYPE_CHECKING:
@@ -138,27 +139,24 @@ class ParametricPlotDisplay:
         ax = axes_for(ax, "ParametricPlotDisplay.plot")
         twin = ax.twinx()
         self.lines_ = []
-        for axes, quantity, scale, colour in ((ax, "loss", 1, "tab:blue"), (twin, "accuracy", 100, "tab:red")):
+        # Markers tell accuracy from loss without colours.
+        for axes, quantity, scale, colour in ((ax, "loss", 1, LOSS), (twin, "accuracy", 100, ACCURACY)):
+            marks = {"marker": "."} if quantity == "accuracy" else {}
             for curve, data, style in ((self.train, "train", "-"), (self.test, "test", "--")):
                 if curve is not None:
                     values = scale * getattr(curve, quantity)
-                    options = {"color": colour, "linestyle": style, "label": f"{quantity}, {data}", **kwargs}
+                    options = {"color": colour, "linestyle": style, **marks, "label": f"{quantity}, {data}", **kwargs}
                     self.lines_ += axes.plot(curve.alphas, values, **options)
-            axes.tick_params(axis="y", labelcolor=colour)
+            axes.tick_params(axis="y", which="both", labelcolor=colour)
         if spans_decades(self.train.loss):  # as that of a converged net
             ax.set_yscale("log")
-        ax.set_ylabel(f"mean loss (batch norm: {self.train.batch_norm})", color="tab:blue")
-        twin.set_ylabel("accuracy (%)", color="tab:red")
+        ax.set_ylabel(f"mean loss (batch norm: {self.train.batch_norm})", color=LOSS)
+        twin.set_ylabel("accuracy (%)", color=ACCURACY)
         ax.set_xlabel(f"alpha along the {self.train.path} (0 = {self.names[0]}, 1 = {self.names[1]})")
-        for alpha in (0, 1):
-            ax.axvline(alpha, color="0.7", linewidth=0.8, zorder=0)
-        ax.legend(
-            handles=self.lines_,
-            loc="upper center",
-            bbox_to_anchor=(0.5, 1.16),
-            ncols=2,
-            frameon=False,
-            fontsize="small",
-        )
+        for alpha, name in enumerate(self.names):
+            color, _, linestyle = regime_style(name, alpha)
+            ax.axvline(alpha, color=color, linestyle=linestyle, linewidth=0.8, zorder=0)
+        legend_above(ax, self.lines_)
+        fit_labels(ax, twin)
         self.ax_, self.accuracy_ax_, self.figure_ = ax, twin, ax.figure
         return self

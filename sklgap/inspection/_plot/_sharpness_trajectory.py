@@ -116,7 +116,7 @@ class SharpnessTrajectoryDisplay:
         for number, (label, (loss, sharpness)) in enumerate(self.curves.items()):
             self.lines_.append(draw_records(ax, number, label, loss, sharpness, kwargs))
             colour = self.lines_[-1].get_color()
-            ax.plot(loss[-1:], sharpness[-1:], "*", color=colour, markersize=13)
+            ax.plot(loss[-1:], sharpness[-1:], "*", color=colour, markersize=11)
             single = (self.trials or {}).get(label, [])
             for curve in single if len(single) > 1 else []:
                 ax.plot(*curve, color=colour, alpha=0.35, linewidth=0.7)

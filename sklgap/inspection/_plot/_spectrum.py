@@ -8,7 +8,8 @@ import numpy as np
 from sklgap._checks import check_positive, check_random_state, check_text
 from sklgap._typing import ArrayLike, Inputs
 from sklgap.inspection._hessian import HessianEigenvalues, hessian_eigenvalues
-from sklgap.inspection._plot._axes import axes_for
+from sklgap.inspection._plot._axes import axes_for, literal
+from sklgap.inspection._plot._style import fit_labels, legend_above, regime_style
 from sklgap.inspection._spectral_density import SpectralDensity, hessian_spectral_density
 from sklgap.objective import check_objective
 from sklgap.objective._check import Measurable, ObjectiveOptions
@@ -183,8 +184,10 @@ class SpectrumDisplay:
         ax = axes_for(ax, "SpectrumDisplay.plot")
         self.lines_, self.marks_ = {}, {}
         single = {name: 1 / (d.n_params * d.width * np.sqrt(2 * np.pi)) for name, d in self.densities.items()}
-        for name, density in self.densities.items():
-            (line,) = ax.plot(density.grid, density.density, **{"label": name, **kwargs})
+        for number, (name, density) in enumerate(self.densities.items()):
+            color, _, linestyle = regime_style(name, number)
+            options = {"color": color, "linestyle": linestyle, "label": literal(name), **kwargs}
+            (line,) = ax.plot(density.grid, density.density, **options)
             self.lines_[name] = line
             record = (self.eigenvalues or {}).get(name)
             if record is not None:
@@ -197,6 +200,8 @@ class SpectrumDisplay:
         policies = ", ".join(sorted({density.batch_norm for density in self.densities.values()}))
         ax.set_xlabel(f"eigenvalue of the Hessian (batch norm: {policies})")
         ax.set_ylabel("density")
-        ax.legend(frameon=False)
+        ax.grid(alpha=0.3)
+        legend_above(ax)
+        fit_labels(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self

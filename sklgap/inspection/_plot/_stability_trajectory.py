@@ -8,6 +8,7 @@ from sklgap._checks import check_flag, check_text
 from sklgap._typing import BatchNormPolicy, Estimator
 from sklgap.inspection._plot._axes import axes_for, literal
 from sklgap.inspection._plot._lines import draw_records, dress, spans_decades, with_policy
+from sklgap.inspection._plot._style import GUIDE
 from sklgap.inspection._records import recorded, recorded_by_name
 
 if TYPE_CHECKING:
@@ -133,11 +134,11 @@ class StabilityTrajectoryDisplay:
         self.lines_, self.thresholds_ = [], []
         updates, heights = [], []
         shared = _shared_threshold([curve for trials in self.curves.values() for curve in trials])
-        style: dict[str, Any] = {"linestyle": "--", "linewidth": 1.2}
+        style: dict[str, Any] = {"linestyle": ":", "linewidth": 1.4}
         for number, (label, trials) in enumerate(self.curves.items()):
             for i, (x, eigenvalues, threshold) in enumerate(trials):
-                own = label if i == 0 else "_nolegend_"
-                line = draw_records(ax, number, own, x, eigenvalues[:, 0], kwargs)
+                named = {"label": "_nolegend_"} if i else {}
+                line = draw_records(ax, number, label, x, eigenvalues[:, 0], {**named, **kwargs})
                 colour = line.get_color()
                 self.lines_.append(line)
                 ax.plot(x, eigenvalues[:, 1:], color=colour, alpha=0.35, linewidth=0.7)
@@ -147,7 +148,7 @@ class StabilityTrajectoryDisplay:
                 updates.append(x)
                 heights += [eigenvalues[:, 0], threshold]
         if shared is not None:
-            self.thresholds_.append(ax.axhline(shared, color="0.3", label="threshold", **style))
+            self.thresholds_.append(ax.axhline(shared, color=GUIDE, label="threshold", **style))
         if updates and spans_decades(*updates):
             ax.set_xscale("log")
         if heights and spans_decades(*heights) and not any((h <= 0).any() for h in heights):

@@ -8,8 +8,9 @@ import numpy as np
 
 from sklgap._checks import WrongArgument, is_one_of, shown
 from sklgap._typing import ArrayLike, Inputs, Quantity, SurfaceKind
-from sklgap.inspection._plot._axes import check_axes
+from sklgap.inspection._plot._axes import check_axes, literal
 from sklgap.inspection._plot._lines import spans_decades
+from sklgap.inspection._plot._style import fit_labels, regime_style
 from sklgap.inspection._surface import LossSurface, loss_on_plane
 from sklgap.objective._check import Measurable
 
@@ -23,7 +24,7 @@ _LABELS = {"loss": "mean loss", "accuracy": "accuracy (%)"}
 _RANDOM = {"filter": "random, filter-normalised", "gaussian": "random"}
 # Labels for which there is room: on contours, and on the third axis of three.
 _MAX_LEVELS, _MAX_HEIGHTS = 12, 7
-_MARK = {"color": "tab:red", "zorder": 10}
+_ABOVE = {"zorder": 10}
 _BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
 
 
@@ -156,6 +157,7 @@ class LossSurfaceDisplay:
         ax.set_ylabel(f"beta ({self._direction(1)})", fontsize=size)
         constant = f", {values.min():.4g} everywhere" if values.min() == values.max() else ""
         ax.set_title(f"{_LABELS[quantity]} (batch norm: {self.surface.batch_norm}){constant}", fontsize="medium")
+        fit_labels(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -225,9 +227,11 @@ def _draw_contours(
         warnings.filterwarnings("ignore", "No contour levels were found")  # values that are all equal
         lines = ax.contour(alphas, betas, values.T, **{**options, **kwargs})
     ax.clabel(lines, fmt="%g", fontsize="small")
-    for name, (alpha, beta) in models:
-        ax.plot(alpha, beta, "o", **_MARK)
-        ax.annotate(name, (alpha, beta), (5, 5), textcoords="offset points", bbox=_BOX, **_MARK)
+    for number, (name, (alpha, beta)) in enumerate(models):
+        style = regime_style(name, number)
+        ax.plot(alpha, beta, **style.points, **_ABOVE)
+        place = {"textcoords": "offset points", "bbox": _BOX, "color": style.color}
+        ax.annotate(literal(name), (alpha, beta), (5, 5), **place, **_ABOVE)
     return lines
 
 
@@ -251,9 +255,10 @@ def _draw_surface(
         ax.set_zticks(np.log10(levels), [f"{level:g}" for level in levels])
     ax.locator_params(axis="x", nbins=5)
     ax.locator_params(axis="y", nbins=5)
-    for name, (alpha, beta) in models:
+    for number, (name, (alpha, beta)) in enumerate(models):
+        style = regime_style(name, number)
         height = heights[alphas == alpha][:, betas == beta].ravel()
         if height.size:  # a model that is not on the grid has no height
-            ax.plot(alpha, beta, height[0], "o", **_MARK)
-            ax.text(alpha, beta, height[0], f"  {name}", **_MARK)
+            ax.plot([alpha], [beta], [height[0]], **style.points, **_ABOVE)
+            ax.text(alpha, beta, height[0], f"  {literal(name)}", color=style.color, **_ABOVE)
     return artist

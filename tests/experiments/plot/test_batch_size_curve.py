@@ -46,10 +46,18 @@ def test_numbers():
     assert display.figure_ is display.ax_.figure
 
 
-def test_bars_reach_from_the_smallest_to_the_largest_trial():
+def test_bars_are_standard_deviations():
     ax = curve(VALID, TEST).plot().ax_
     segments = ax.containers[0].lines[2][0].get_segments()
-    np.testing.assert_allclose([segment[:, 1] for segment in segments], [[94, 95], [94.1, 95], [89, 91]])
+    values = 100 * np.array(list(TEST.values()))
+    expected = values.mean(axis=1)[:, None] + values.std(axis=1, ddof=1)[:, None] * [-1, 1]
+    np.testing.assert_allclose([segment[:, 1] for segment in segments], expected)
+    assert ax.get_legend().get_title().get_text() == "mean ± standard deviation over trials"
+
+
+def test_a_single_trial_has_no_bar():
+    ax = curve({size: accuracies[:1] for size, accuracies in VALID.items()}).plot().ax_
+    assert "standard deviation" not in ax.get_legend().get_title().get_text()
 
 
 def test_the_safe_size_is_marked():

@@ -19,7 +19,7 @@ def _without_a_screen():
 
 def _points(ax):
     """The trials drawn as dots, by position."""
-    return {int(line.get_xdata()[0]): line.get_ydata().tolist() for line in ax.get_lines() if line.get_marker() == "o"}
+    return {int(line.get_xdata()[0]): line.get_ydata().tolist() for line in ax.get_lines() if line.get_marker() in "os"}
 
 
 def _joined(ax):
@@ -37,8 +37,8 @@ def test_numbers():
     accuracy, sharpness = display.ax_
     assert _points(accuracy) == {0: [100 * a for a in SB_ACCURACY], 1: [100 * a for a in LB_ACCURACY]}
     assert _joined(accuracy) == sorted(zip(*_points(accuracy).values(), strict=True))
-    means = next(line for line in accuracy.get_lines() if line.get_marker() == "_")
-    assert means.get_ydata() == pytest.approx([100 * np.mean(SB_ACCURACY), 100 * np.mean(LB_ACCURACY)])
+    means = [line.get_ydata()[0] for line in accuracy.get_lines() if line.get_marker() == "_"]
+    assert means == pytest.approx([100 * np.mean(SB_ACCURACY), 100 * np.mean(LB_ACCURACY)])
     assert [tick.get_text() for tick in accuracy.get_xticklabels()] == ["SB", "LB"]
     assert accuracy.get_ylabel() == "test accuracy (%)"
     assert sharpness.get_ylabel() == "sharpness (%)"

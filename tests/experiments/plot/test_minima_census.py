@@ -14,9 +14,12 @@ def test_numbers():
     assert list(lines) == [", ".join(group) for group in GROUPS]
     np.testing.assert_array_equal(lines["SB, glorot_uniform"].get_xdata(), SB_SHARPNESS)
     np.testing.assert_allclose(lines["SB, torch"].get_ydata(), [95, 96] * 3)
-    colours, markers = ([getattr(line, f"get_{what}")() for line in lines.values()] for what in ("color", "marker"))
+    colours, markers, fills = (
+        [getattr(line, f"get_{what}")() for line in lines.values()] for what in ("color", "marker", "fillstyle")
+    )
     assert colours[0] == colours[1] != colours[2] == colours[3]
-    assert markers[0] == markers[2] != markers[1] == markers[3]
+    assert markers == ["o", "o", "s", "s"]
+    assert fills[0] == fills[2] != fills[1] == fills[3]
     assert (ax.get_xscale(), ax.get_xlabel(), ax.get_ylabel()) == ("log", "sharpness (%)", "test accuracy (%)")
     assert display.ax_ is ax
     assert display.figure_ is ax.figure

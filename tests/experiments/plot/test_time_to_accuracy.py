@@ -24,14 +24,16 @@ def found():
 def test_every_training_is_a_point_or_a_bound(found, cost, unit):
     display = found.plot(cost)
     assert isinstance(display, TimeToAccuracyDisplay)
-    lines = {line.get_label(): line for line in display.ax_.get_lines()}
-    reached, never = lines["reached"], lines["never reached: above"]
-    assert sorted(zip(reached.get_xdata(), reached.get_ydata(), strict=True)) == [
-        (0, unit),
-        (0, 2 * unit),
-        (1, 3 * unit),
+    points = [(line, *point) for line in display.ax_.get_lines() for point in zip(*line.get_data(), strict=True)]
+    open_ones = [point for line, *point in points if line.get_markerfacecolor() == "none"]
+    assert sorted(point for line, *point in points if line.get_markerfacecolor() != "none") == [
+        [0, unit],
+        [0, 2 * unit],
+        [1, 3 * unit],
     ]
-    assert (never.get_xdata()[0], never.get_ydata()[0], never.get_markerfacecolor()) == (1, 4 * unit, "none")
+    assert open_ones == [[1, 4 * unit]]
+    labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert labels == ["reached", "never reached: above"]
     assert "90 %" in display.ax_.get_ylabel()
     display.figure_.canvas.draw()
 

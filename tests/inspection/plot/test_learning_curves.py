@@ -31,8 +31,10 @@ def _numbers(line):
 def test_lines_and_axes():
     display = LearningCurvesDisplay(CURVES, batch_norm="batch").plot(ax=Figure().subplots())
     assert [line.get_label() for line in display.lines_] == ["SB, train", "SB, test", "LB, train", "LB, test"]
-    # Keskar et al., Figure 2: train solid, test dashed.
-    assert [line.get_linestyle() for line in display.lines_] == ["-", "--"] * 2
+    assert [line.get_linestyle() for line in display.lines_] == ["-", "-", "--", "--"]
+    widths = [line.get_linewidth() for line in display.lines_]
+    assert widths[0] == widths[2] < widths[1] == widths[3]
+    assert [line.get_marker() for line in display.lines_] == ["None", "o", "None", "s"]
     colours = [line.get_color() for line in display.lines_]
     assert colours[0] == colours[1] != colours[2] == colours[3]
     assert _numbers(display.lines_[1]) == ([1, 2], [40, 90])
@@ -63,7 +65,8 @@ def test_loss_of_one_dataset(fitted):
         fitted, quantity="loss", datasets=("test",), recorder="recorder", ax=Figure().subplots()
     )
     assert [line.get_label() for line in display.lines_] == ["SB, test", "LB, test"]
-    assert [line.get_linestyle() for line in display.lines_] == ["-", "-"]
+    assert [line.get_linestyle() for line in display.lines_] == ["-", "--"]
+    assert [line.get_marker() for line in display.lines_] == ["o", "s"]
     assert _numbers(display.lines_[0])[1] == recorded(fitted["SB"])["test_loss"].tolist()
     assert display.ax_.get_ylabel().startswith("mean loss")
 

@@ -4,6 +4,7 @@ from matplotlib.figure import Figure
 
 from sklgap.inspection import LearningCurvesDisplay, SharpnessTrajectoryDisplay, WeightDistanceDisplay
 from sklgap.inspection._plot._lines import draw_records, dress, spans_decades, with_policy
+from sklgap.inspection._plot._style import LB, SB, other_style
 
 X = np.array([1.0, 2.0])
 CURVES = {"SB": (X, np.array([3.0, 4.0])), "LB": (X, np.array([5.0, 6.0]))}
@@ -18,7 +19,7 @@ DISPLAYS = {
 @pytest.mark.parametrize("name", DISPLAYS)
 def test_line_displays_look_alike(name):
     display = DISPLAYS[name]().plot(ax=Figure().subplots())
-    assert [line.get_color() for line in display.lines_] == ["C0", "C1"]
+    assert [line.get_color() for line in display.lines_] == [SB, LB]
     assert [text.get_text().split(",")[0] for text in display.ax_.get_legend().get_texts()] == ["SB", "LB"]
     assert not display.ax_.get_legend().get_frame_on()
     assert any(line.get_visible() for line in display.ax_.get_ygridlines())
@@ -33,9 +34,13 @@ def test_options_of_the_user_win(name):
 
 
 def test_records_are_drawn_as_they_are():
-    line = draw_records(Figure().subplots(), 3, "SB", X, 2 * X, {"linestyle": ":"})
+    line = draw_records(Figure().subplots(), 3, "64", X, 2 * X, {"linestyle": ":"})
     assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([1, 2], [2, 4])
-    assert (line.get_color(), line.get_label(), line.get_linestyle()) == ("C3", "SB", ":")
+    assert (line.get_color(), line.get_label(), line.get_linestyle()) == (
+        other_style(3).color,
+        "64",
+        ":",
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,7 +69,7 @@ def test_labels_name_the_policy_where_it_is_known():
 def test_labels_grid_and_legend(grid, vertical):
     ax = Figure().subplots()
     draw_records(ax, 0, "SB", X, X, {})
-    dress(ax, "epoch", "loss", grid=grid, legend="upper right")
+    dress(ax, "epoch", "loss", grid=grid)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "loss")
     assert ax.get_xgridlines()[0].get_visible() is vertical
     assert ax.get_ygridlines()[0].get_visible()

@@ -1,0 +1,154 @@
+"""The one look of all figures: colours, markers and line styles, error bars, and legends that cover no data.
+
+SB and LB have one colour, one marker and one line style each in every figure. Accuracy, sharpness, distance, loss and
+noise have a colour each. What has a colour differs by its marker or its line style too, so that figures can be read
+without colours.
+"""
+
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# The colours of SB and LB are those of the pictures of the site (docs/_static/sklgap.css).
+SB, LB = "#1b6ca8", "#b3261e"
+ACCURACY, SHARPNESS, DISTANCE, LOSS, NOISE = "#2e7d32", "#c96a00", "#7b4fb3", "#4d4d4d", "#00838f"
+# Lines beside the data: the start of both regimes, thresholds, what a reader compares with.
+GUIDE = "#808080"
+# A legend of more characters than fit side by side has one column.
+_INCHES_OF_A_CHARACTER = 0.085
+# Even the smallest axes have labels of so many characters.
+_LEAST_COLUMNS = 17
+
+
+class Style(NamedTuple):
+    """How one thing looks in every figure."""
+
+    color: str
+    marker: str
+    linestyle: Any
+
+    @property
+    def points(self) -> dict[str, Any]:
+        """Options of ``Axes.plot`` for points without a line."""
+        return {"color": self.color, "marker": self.marker, "linestyle": "none"}
+
+
+# What is neither SB nor LB: batch sizes, remedies, models of a user.
+_OTHERS = (
+    Style("#222222", "^", "-"),
+    Style("#c2185b", "D", "--"),
+    Style("#8d6e63", "v", "-."),
+    Style("#3f51b5", "P", ":"),
+    Style("#827717", "X", (0, (5, 1, 1, 1, 1, 1))),
+    Style("#607d8b", "<", (0, (8, 2))),
+    Style("#ad1457", ">", (0, (3, 1, 1, 1))),
+)
+_REGIMES = {"SB": Style(SB, "o", "-"), "LB": Style(LB, "s", "--")}
+_SHARPNESS = (
+    Style(SHARPNESS, "s", "-"),
+    Style("#8a4500", "D", "--"),
+    Style("#e8a04c", "^", "-."),
+    Style("#5c2e00", "v", ":"),
+)
+
+
+def regime_style(label: object, number: int = 0) -> Style:
+    """Return the style of a regime or a model.
+
+    Parameters
+    ----------
+    label : object
+        Its name. What begins with the word SB or LB, such as "LB augmented", has the style of that regime.
+    number : int, default=0
+        Its place among the others, which draws the style of every other name.
+    """
+    found = re.match(r"(SB|LB)\b", str(label))
+    return _REGIMES[found[1]] if found else _OTHERS[number % len(_OTHERS)]
+
+
+def other_style(number: int) -> Style:
+    """Return a style for what is no regime, such as a batch size."""
+    return _OTHERS[number % len(_OTHERS)]
+
+
+def sharpness_style(number: int) -> Style:
+    """Return the style of one of several measurements of sharpness, such as those at two epsilons."""
+    return _SHARPNESS[number % len(_SHARPNESS)]
+
+
+def deviation(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the standard deviation of each row over its finite values; NaN for a single one, which has no bar."""
+    found = [row[np.isfinite(row)] for row in values]
+    return np.array([row.std(ddof=1) if len(row) > 1 else np.nan for row in found])
+
+
+def legend_above(ax: Any, handles: list[Any] | None = None, *, title: str | None = None) -> Any:
+    """Put the legend above the axes, where no data are; a title of the axes moves up.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+        With everything drawn.
+    handles : list of artists, default=None
+        What the legend explains; None: all that has a label.
+    title : str, default=None
+        The title of the legend.
+
+    Returns
+    -------
+    matplotlib Legend, or None where nothing has a label.
+    """
+    handles = ax.get_legend_handles_labels()[0] if handles is None else handles
+    if not handles:
+        return None
+    width = ax.get_window_extent().width / ax.figure.dpi
+    longest = max(len(str(handle.get_label())) for handle in handles) + 6  # the line beside the text
+    n_columns = max(1, min(len(handles), 3, int(width / (longest * _INCHES_OF_A_CHARACTER))))
+    legend = ax.legend(
+        handles=handles,
+        title=title,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=n_columns,
+        frameon=False,
+        fontsize="small" if width > 3 else "x-small",
+        title_fontsize="small",
+        handlelength=2.6,
+        columnspacing=1.2,
+        borderaxespad=0.2,
+    )
+    # matplotlib puts a title above the axes that lie within the axes: this one is as large as the legend, and empty.
+    for old in [child for child in ax.child_axes if child.get_label() == _ROOM]:
+        old.remove()
+    room = ax.inset_axes((0, 1, 1, 0.01), label=_ROOM)
+    room.set_axis_off()
+    room.set_in_layout(False)
+    room.set_axes_locator(_PlaceOf(legend))
+    return legend
+
+
+def fit_labels(*axes: Any) -> None:
+    """Break the labels of axes that are longer than the axes, at spaces."""
+    for ax in axes:
+        place, dpi = ax.get_window_extent(), ax.figure.dpi
+        # The legend above the axes and the ticks below will take some of the height.
+        for axis, inches in ((ax.xaxis, place.width / dpi), (ax.yaxis, place.height / dpi - 0.5)):
+            columns = max(_LEAST_COLUMNS, int(inches / _INCHES_OF_A_CHARACTER))
+            axis.label.set_text(textwrap.fill(axis.label.get_text(), columns, break_long_words=False))
+
+
+_ROOM = "room of the legend"
+
+
+class _PlaceOf:
+    """Where an artist is, as a locator of axes."""
+
+    def __init__(self, artist: Any) -> None:
+        self.artist = artist
+
+    def __call__(self, ax: Any, renderer: Any) -> Any:
+        place = self.artist.get_window_extent(renderer)
+        return place.transformed(ax.get_figure(root=False).transSubfigure.inverted())
