@@ -71,7 +71,7 @@ def test_a_rule_that_does_not_apply_says_why(given, optimizer, rule, reason):
     found = transfer_hyperparameters(given, optimizer, 8, 256)[rule]
     assert found.values is None
     assert re.search(reason, found.reason)
-    assert str(found) == f"{rule}: does not apply: {found.reason}"
+    assert str(found) == f"{rule}: does not apply, because {found.reason}"
 
 
 def test_beta_may_be_just_zero():
