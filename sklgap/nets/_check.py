@@ -101,8 +101,8 @@ def check_input_shape(
         return _IMAGE_SHAPES[n_columns]
     if needed:
         raise ValueError(
-            "A net or an augmentation for images needs input_shape=(channels, height, width), or an X of shape (n, "
-            f"channels, height, width); got X of shape {tuple(X_shape)}."
+            "input_shape=(channels, height, width) must be given for a net or an augmentation for images, unless X "
+            f"has the shape (n, channels, height, width); got X of shape {tuple(X_shape)}."
         )
     return None
 

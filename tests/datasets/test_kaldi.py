@@ -203,8 +203,8 @@ def test_damage_never_ends_in_another_error(tmp_path):
         ({"a": matrix_bytes(np.array([[np.nan]]))}, read_matrices, "finite in float32; those of utterance 'a' are not"),
         ({"a": matrix_bytes(np.empty((0, 3)))}, read_matrices, r"a matrix of frames for utterance 'a'; found shape"),
         ({"a": b"\0BFV \4" + struct.pack("<if", 1, 2.0)}, read_matrices, r"a matrix of frames for utterance 'a'"),
-        ({"": matrix_bytes(MATRIX)}, read_matrices, "at byte 1 it has no utterance's name"),
-        ({"x" * 2000: matrix_bytes(MATRIX)}, read_matrices, "has no utterance's name"),
+        ({"": matrix_bytes(MATRIX)}, read_matrices, "at byte 1 it has no name of an utterance"),
+        ({"x" * 2000: matrix_bytes(MATRIX)}, read_matrices, "has no name of an utterance"),
     ],
 )
 def test_what_does_not_belong(tmp_path, values, read, message):
@@ -222,7 +222,7 @@ def test_an_utterance_twice(tmp_path):
 
 
 def test_files_that_are_missing_or_of_another_kind(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"must be an scp or ark file; it does not exist\.$"):
+    with pytest.raises(FileNotFoundError, match=r"must be an scp or ark file, but it does not exist\.$"):
         list(read_matrices(tmp_path / "feats.scp"))
     with pytest.raises(FileNotFoundError, match="it does not exist"):
         list(read_matrices(tmp_path))

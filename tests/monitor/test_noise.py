@@ -458,7 +458,7 @@ def test_verdict(monkeypatch):
     assert "At a batch size of 16,384, a doubling saves only 3 %" in _saying(monkeypatch, 900, 16384)
     assert "At a batch size of 64, the noise scale (the knee) is above 600 (95 %)" in _saying(monkeypatch, 900, 64, high=float("inf"))
     assert "the noise scale (the knee) is not determined" in _saying(monkeypatch, 900, 64, 0.0, float("inf"))
-    assert "Batch norm: " in _saying(monkeypatch, 900, 64, module=nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)))
+    assert "Under batch norm" in _saying(monkeypatch, 900, 64, module=nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)))
 
 
 def _loop(monitor, net, sizes):
@@ -524,7 +524,7 @@ class ZeroRedundancyOptimizer(torch.optim.Adam):
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), geometry="l2"), "^geometry must be .euclidean., .adam. or .l1."),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), geometry="adam"), "^optimizer must be given with"),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), parameters="none.*"), "^parameters must match"),
-        (lambda: BatchSizeMonitor(nn.Linear(1, 1), parameters={}), "^parameters must be a dict"),
+        (lambda: BatchSizeMonitor(nn.Linear(1, 1), parameters={}), "^parameters must be a non-empty dict"),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), nn.MSELoss(reduction="sum")), "^loss must have reduction='mean'"),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), 3), "^loss must be a criterion"),
     ],
@@ -559,7 +559,7 @@ def _other_loss(y_pred, y):
         (half_square, (torch.ones(32, 1), object()), "^batch must hold tensors, tuples and dicts"),
         (half_square, torch.ones(32, 1), r"^A batch must be \(inputs, target\)"),
         (None, (torch.ones(32, 1), torch.ones(32, 1)), "^loss must be given"),
-        (half_square, None, "^batch must be given, unless"),
+        (half_square, None, "^batch must be given unless"),
     ],
 )
 def test_refused_batches(loss, batch, sentence):
@@ -584,7 +584,7 @@ def test_wrong_accumulation():
     net, draw = regression()
     X, y = draw(8)
     monitor = BatchSizeMonitor(net)
-    with pytest.raises(ValueError, match=r"^There is no gradient yet: call backward"), monitor.accumulate(4):
+    with pytest.raises(ValueError, match=r"^There is no gradient yet\. Call backward"), monitor.accumulate(4):
         pass
     half_square(net(X), y).backward()
     with (
@@ -596,7 +596,7 @@ def test_wrong_accumulation():
     monitor = BatchSizeMonitor(net, half_square)
     with monitor.accumulate(8):
         half_square(net(X), y).backward()
-    with pytest.raises(ValueError, match=r"^batch must be None where accumulate"):
+    with pytest.raises(ValueError, match=r"^batch must be None if accumulate"):
         monitor.step((X, y))
     nn.utils.clip_grad_norm_(net.parameters(), 0.01)
     with pytest.raises(ValueError, match=r"^The gradient must not change between"), monitor.accumulate(8):
