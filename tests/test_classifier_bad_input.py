@@ -281,7 +281,7 @@ def test_unfitted(call):
 
 def test_unseen_labels_when_measured():
     model = small().fit(X, np.array(["a", "b", "c"])[Y])
-    with pytest.raises(ValueError, match=r"y must have the labels seen in fit, \['a' 'b' 'c'\]; got \['z'\] beside"):
+    with pytest.raises(ValueError, match=r"y must have the labels seen in fit, \['a' 'b' 'c'\]; got \['z'\] as well"):
         check_objective(model, X, np.array(["a", "b", "z"])[Y])
     with pytest.raises(ValueError, match="X and y must have the same number of samples; got 60 and 59"):
         check_objective(model, X, np.array(["a", "b", "c"])[Y][:-1])

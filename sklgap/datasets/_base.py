@@ -77,7 +77,7 @@ def fetch_images(
     return_X_y: bool,
     flat: bool,
 ) -> Bunch | XY:
-    """Load a data set from local files, or from OpenML if there are none; every ``fetch_*`` function calls this."""
+    """Load a data set from local files, or from OpenML without local files; every ``fetch_*`` function calls this."""
     check_choice("subset", subset, get_args(DataSubset))
     check_bool("download_if_missing", download_if_missing)
     check_bool("return_X_y", return_X_y)
@@ -307,7 +307,7 @@ def _load_openml(dataset: ImageDataset, subset: str, home: Path) -> tuple[NDArra
     expected = (dataset.n_train + dataset.n_test, math.prod(dataset.shape))
     if bunch.data.shape != expected or len(bunch.target) != expected[0]:
         raise ValueError(
-            f"'{source}' must be a table of shape {expected} with a label for each row, "
+            f"'{source}' must be a table of shape {expected} with a label for each sample, "
             f"found {bunch.data.shape} and {len(bunch.target)} labels."
         )
     rows = {"train": slice(dataset.n_train), "test": slice(dataset.n_train, None), "all": slice(None)}[subset]

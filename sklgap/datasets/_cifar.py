@@ -69,7 +69,7 @@ def fetch_cifar10(
 ) -> Bunch | XY:
     """Load CIFAR-10 (classification of tiny colour images).
 
-    The data come from local files in the publisher's binary format, or from OpenML if there are none.
+    The data come from local files in the publisher's binary format, or from OpenML without local files.
 
     ==============   ==========================
     Classes                                  10

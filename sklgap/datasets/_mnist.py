@@ -39,7 +39,7 @@ def fetch_mnist(
 ) -> Bunch | XY:
     """Load MNIST (classification of handwritten digits).
 
-    The data come from local files in the publisher's idx format, or from OpenML if there are none.
+    The data come from local files in the publisher's idx format, or from OpenML without local files.
 
     ==============   ==========================
     Classes                                  10

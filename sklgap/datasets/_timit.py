@@ -18,10 +18,10 @@ _MOST_CONTEXT = 1000
 
 _DESCR = """Frames of speech with the labels of an alignment, from files in Kaldi's formats
 
-Each row is a frame with its neighbours: its features, and those of the frames before and after it. Rows follow each
-other as the frames of an utterance do, utterance by utterance.
+Each sample is a frame with its neighbours: its features, and those of the frames before and after it. Samples follow
+each other as the frames of an utterance do, utterance by utterance.
 
-Keskar et al. (2017) take 721,329 training and 310,621 test rows of 360 features and 1,973 classes from TIMIT.
+Keskar et al. (2017) use 721,329 training and 310,621 test samples of 360 features and 1,973 classes from TIMIT.
 TIMIT: Garofolo et al., "TIMIT Acoustic-Phonetic Continuous Speech Corpus", LDC93S1; licensed by the LDC.
 """
 

@@ -125,9 +125,9 @@ def read_by(function: types.FunctionType) -> dict[str, Any]:
                 if not isinstance(value, type | types.BuiltinFunctionType):  # the user has put it there
                     found[instruction.argval] = value
             if instruction.argval in ESCAPING_ATTRIBUTES:
-                raise Unreadable(f"uses {instruction.argval}, which reaches what its text does not say")
+                raise Unreadable(f"uses {instruction.argval}, which reaches values that the code does not name")
             if any(found.get(str(instruction.argval)) is function for function in ESCAPING_FUNCTIONS):
-                raise Unreadable(f"uses {instruction.argval}, which reaches what its text does not say")
+                raise Unreadable(f"uses {instruction.argval}, which reaches values that the code does not name")
     return dict(sorted(found.items()))
 
 

@@ -118,7 +118,7 @@ class BatchSizeCallback(Callback):
 
 
 def _unpacked(batch: Any) -> tuple[Any, Any, Any]:
-    """Return inputs, target and sample weights; the weights are None if there are none."""
+    """Return inputs, target and sample weights; the weights are None without weights."""
     return batch[:3] if isinstance(batch, Batch) else (*unpack_data(batch), None)
 
 

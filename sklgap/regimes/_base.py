@@ -25,7 +25,7 @@ class BatchRegime(BaseEstimator):
         Whether the batch size depends on the epoch; True by default.
     adaptive : bool
         Whether training calls ``batch_size`` for the first epoch only, and ``next_batch_size`` for every later epoch;
-        False by default. An adaptive regime saves no state of its own. The history of the net holds all that it needs.
+        False by default. An adaptive regime saves no state. The history of the net holds all that it needs.
 
     Examples
     --------

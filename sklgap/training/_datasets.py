@@ -41,7 +41,7 @@ def batch_of(*parts: Tensor) -> tuple[Tensor, ...]:
 
 
 def unpacked(batch: Any) -> tuple[Any, Any, Any]:
-    """Return inputs, class numbers and weights of a batch; the weights are None if there are none."""
+    """Return inputs, class numbers and weights of a batch; the weights are None without weights."""
     return batch if isinstance(batch, WeightedRows) else (*unpack_data(batch), None)
 
 

@@ -120,7 +120,7 @@ class DataEncoding:
         with naming_data("y"):
             unseen = np.setdiff1d(y, self.classes)
         if len(unseen):
-            raise ValueError(f"y must have the labels seen in fit, {self.classes}; got {unseen} beside them.")
+            raise ValueError(f"y must have the labels seen in fit, {self.classes}; got {unseen} as well.")
         return rows, np.searchsorted(self.classes, y)
 
     def encode_batch(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
@@ -130,7 +130,7 @@ class DataEncoding:
         y = column_or_1d(to_numpy(y))
         unseen = np.setdiff1d(y, self.classes)
         if len(unseen):
-            raise ValueError(f"y must have the labels seen in fit, {self.classes}; got {unseen} beside them.")
+            raise ValueError(f"y must have the labels seen in fit, {self.classes}; got {unseen} as well.")
         return X, np.searchsorted(self.classes, y)
 
 

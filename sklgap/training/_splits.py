@@ -69,6 +69,6 @@ def _rows_and_labels(dataset: Any) -> tuple[Any, Any]:
         raise TypeError(f"a {type(dataset).__name__} has no length")
     items = [dataset[i] for i in range(len(dataset))]
     if not all(isinstance(item, tuple | list) and len(item) == 2 for item in items):
-        raise TypeError(f"a {type(dataset).__name__} must hold pairs (row, label)")
+        raise TypeError(f"a {type(dataset).__name__} must hold pairs (sample, label)")
     labels = [label.item() if hasattr(label, "item") else label for _, label in items]
     return np.stack([np.asarray(to_numpy(row)) for row, _ in items]), np.asarray(labels)

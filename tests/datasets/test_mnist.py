@@ -181,7 +181,7 @@ def test_openml_without_pandas(tmp_path, openml, monkeypatch):
 def test_openml_table_of_wrong_shape(tmp_path, openml):
     openml.data = openml.data[:-1]
     sentence = (
-        r"^'OpenML mnist_784, version 1' must be a table of shape \(70000, 784\) with a label for each row, "
+        r"^'OpenML mnist_784, version 1' must be a table of shape \(70000, 784\) with a label for each sample, "
         r"found \(69999, 784\) and 70000 labels\.$"
     )
     with pytest.raises(ValueError, match=sentence):
