@@ -124,7 +124,10 @@ WRONG_CHOICES = [
         {"augmentation": "crop-flip", "input_shape": (1, 2, 2)},
         "crop_padding must be less than the smaller side of the images, 2; got 4",
     ),
-    ({"ghost_batch_size": 128}, "ghost_batch_size must be at most the largest batch that batch norm sees, 8 samples; got"),
+    (
+        {"ghost_batch_size": 128},
+        "ghost_batch_size must be at most the largest batch that batch norm sees, 8 samples; got 128",
+    ),
     ({"remedies": Proximal()}, "remedies must be a sequence of Remedy objects; got Proximal() alone"),
     ({"remedies": [1]}, "remedies must hold Remedy objects or pairs (name, Remedy); got 1"),
     ({"remedies": [("near", 1)]}, "remedies must hold Remedy objects or pairs (name, Remedy); got ('near', 1)"),

@@ -146,7 +146,8 @@ def test_missing_files_are_an_oserror_that_names_them(tmp_path, fetch, name):
 
 def test_cifar100_is_never_downloaded(tmp_path):
     sentence = (
-        r"^CIFAR-100 needs 'train\.bin' .*cifar-100-binary' or .*\. Put the files there; this data set is not loaded from OpenML\.$"
+        r"^CIFAR-100 needs 'train\.bin' .*cifar-100-binary' or .*\. "
+        r"Put the files there; this data set is not loaded from OpenML\.$"
     )
     with pytest.raises(FileNotFoundError, match=sentence):
         fetch_cifar100(data_home=tmp_path)

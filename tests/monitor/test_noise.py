@@ -451,12 +451,13 @@ def _saying(monkeypatch, knee, size, low=600.0, high=1400.0, module=None):
 def test_verdict(monkeypatch):
     assert _saying(monkeypatch, 912.3, 64) == (
         "At a batch size of 64, each doubling still nearly halves the number of updates. The noise scale (the knee) is "
-        "about 910, with a 95 % interval from 600 to 1,400. Beyond a batch size of 4,000, more samples are mostly wasted. "
-        "This is about speed, not about accuracy."
+        "about 910, with a 95 % interval from 600 to 1,400. Beyond a batch size of 4,000, more samples are mostly "
+        "wasted. This is about speed, not about accuracy."
     )
     assert "At a batch size of 1,024, a doubling saves 23 % of the updates" in _saying(monkeypatch, 900, 1024)
     assert "At a batch size of 16,384, a doubling saves only 3 %" in _saying(monkeypatch, 900, 16384)
-    assert "At a batch size of 64, the noise scale (the knee) is above 600 (95 %)" in _saying(monkeypatch, 900, 64, high=float("inf"))
+    said = _saying(monkeypatch, 900, 64, high=float("inf"))
+    assert said.startswith("At a batch size of 64, the noise scale (the knee) is above 600 (95 %). Measure longer")
     assert "the noise scale (the knee) is not determined" in _saying(monkeypatch, 900, 64, 0.0, float("inf"))
     assert "Under batch norm" in _saying(monkeypatch, 900, 64, module=nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)))
 
@@ -514,7 +515,7 @@ class ZeroRedundancyOptimizer(torch.optim.Adam):
     [
         (lambda: BatchSizeMonitor(len), "^module must be a torch module"),
         (lambda: BatchSizeMonitor(nn.ReLU()), "^module must have at least one trainable parameter; got 0"),
-        (lambda: BatchSizeMonitor(nn.Linear(1, 1).requires_grad_(False)), "^module must have at least one trainable parameter"),
+        (lambda: BatchSizeMonitor(nn.Linear(1, 1).requires_grad_(False)), "^module must have at least one trainable"),
         (lambda: BatchSizeMonitor(FullyShardedDataParallel(1, 1)), "^module must not be sharded"),
         (lambda: BatchSizeMonitor(nn.DataParallel(nn.Linear(1, 1))), "^module must not be a DataParallel"),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), parts=1), "^parts must be"),

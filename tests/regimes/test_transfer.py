@@ -59,7 +59,7 @@ def test_the_averaging_time_is_constant():
     [
         ({"lr": 0.1}, "Adam", "linear", "derived for SGD"),
         ({"lr": 0.1}, "SGD", "sde", "derived for Adam"),
-        ({"lr": 0.1, "betas": (0.9, 0.99)}, "Adam", "sde", "beta1 would be -2.2, which is below 0. .* ends at 10 times"),
+        ({"lr": 0.1, "betas": (0.9, 0.99)}, "Adam", "sde", "beta1 would be -2.2, which is below 0.* ends at 10 times"),
         ({"lr": 0.1, "betas": (0.99, 0.9)}, "AdamW", "sde", "beta2 would be -2.2"),
         ({"lr": 0.1, "weight_decay": 0.1}, "Adam", "averaging_time", "decoupled"),
         ({"lr": 0.1, "weight_decay": 0}, "AdamW", "averaging_time", "weight_decay is 0"),

@@ -120,7 +120,7 @@ BAD = {
         TypeError,
         r"datasets\['a'\] must be a pair \(X, y\), a Dataset or a DataLoader; got ndarray",
     ),
-    "columns": ({"datasets": {"a": (X[:, :3], Y)}}, ValueError, r"datasets\['a'\]: X must have samples of shape \(4,\)"),
+    "columns": ({"datasets": {"a": (X[:, :3], Y)}}, ValueError, r"datasets\['a'\]: X must have samples of shape"),
     "labels": ({"datasets": {"a": (X, Y + 1)}}, ValueError, r"datasets\['a'\]: y must have the labels seen in fit"),
     "rows": ({"datasets": {"a": (X, Y[1:])}}, ValueError, r"datasets\['a'\]: X and y must have the same number of"),
     "nan": ({"datasets": {"a": (X * np.nan, Y)}}, ValueError, r"datasets\['a'\]: Input X contains NaN"),
