@@ -153,7 +153,7 @@ WRONG_CHOICES = [
     ({"net": "C1", "input_shape": (1, 2.0, 2)}, "input_shape must be None or (channels, height, width)"),
     ({"net": "C1", "input_shape": (1, 2, -2)}, "input_shape must be None or (channels, height, width)"),
     ({"net": "C1", "input_shape": 4}, "input_shape must be None or (channels, height, width); got 4"),
-    ({"net": "C1", "input_shape": (1, 3, 3)}, "input_shape=(1, 3, 3) does not fit X, whose rows have 4 values"),
+    ({"net": "C1", "input_shape": (1, 3, 3)}, "input_shape=(1, 3, 3) does not fit X, whose samples have 4 values"),
     ({"batch_size": 1}, "batch normalisation needs batches of at least 2 samples"),
     ({"micro_batch_size": 1}, "batch normalisation needs batches of at least 2 samples"),
     ({"batch_regime": SwitchBatch(switch_epoch=1, then=1)}, "batch normalisation needs batches of at least 2 samples"),

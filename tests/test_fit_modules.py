@@ -110,7 +110,7 @@ class TwoInputs(Mlp):
 
 
 REFUSED = {
-    "two inputs": (TwoInputs, "net must take samples of shape .*'mask'"),
+    "two inputs": (TwoInputs, "net must take rows of shape .*'mask'"),
     "no parameters": (nn.Identity, "net must have parameters"),
     "no logits": (Nothing, "net must return 3 outputs.*'out'"),
     "dropout": (DropsAlways, "training=self.training"),

@@ -93,7 +93,7 @@ def fetch_images(
         raise FileNotFoundError(f"{_not_found(dataset, subset, home)}, and download_if_missing is False.")
     elif dataset.openml is None:
         raise FileNotFoundError(
-            f"{_not_found(dataset, subset, home)}. Put the files there; this data set is not loaded from OpenML."
+            f"{_not_found(dataset, subset, home)}; put the files there; this data set is not loaded from OpenML."
         )
     else:
         X, y = _load_openml(dataset, subset, home)
@@ -215,7 +215,7 @@ def read_idx(path: Path, n_dims: int, most: int | None = None) -> NDArray[np.uin
             raise ValueError(f"{sentence}{file.most}.")
         if expected > file.most:
             raise ValueError(
-                f"{sentence}a compressed file that may unpack to at most {file.most}. If the file is right, unpack it "
+                f"{sentence}a compressed file that may unpack to at most {file.most}; if the file is right, unpack it "
                 "with gunzip first."
             )
         content = file.array(np.uint8, math.prod(shape))

@@ -116,7 +116,7 @@ class DataFile:
         if self.packed and self._position > self.most:
             raise ValueError(
                 f"'{self.path}' must unpack to at most {self.most} bytes, but it unpacks to more, like a damaged or "
-                "forged file. If the file is right, unpack it with gunzip first."
+                "forged file; if the file is right, unpack it with gunzip first."
             )
 
     def _damaged(self, error: Exception) -> Exception:

@@ -125,7 +125,7 @@ def _numbers(file: DataFile, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
         declared = f"it declares {' x '.join(map(str, shape))} values"
         if file.packed and math.prod(shape) * np.dtype(dtype).itemsize > left:
             raise _Damaged(
-                f"{declared}, which is more than the file may unpack to. If the file is right, unpack it with gunzip "
+                f"{declared}, which is more than the file may unpack to; if the file is right, unpack it with gunzip "
                 "first"
             )
         raise _Damaged(f"{declared}, but the file does not hold them")

@@ -165,7 +165,7 @@ def check_format(folder: Path) -> None:
     if said != MAGIC:
         raise ValueError(
             f"memory must be a folder of format {VERSION} of sklgap, but {str(folder / FORMAT_FILE)!r} says "
-            f"{said.decode(errors='replace').strip()!r}. Use another folder, or remove this one."
+            f"{said.decode(errors='replace').strip()!r}; use another folder, or remove this one."
         )
 
 

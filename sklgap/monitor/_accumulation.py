@@ -221,7 +221,7 @@ class _Check:
         low = dtypes - {torch.float32, torch.float64, torch.complex64, torch.complex128}
         if low:
             raise ValueError(
-                f"module must have parameters in float32 or float64; got {low.pop()}. Pass module.float()."
+                f"module must have parameters in float32 or float64; got {low.pop()}; pass module.float()."
             )
         single = dtypes & {torch.float32, torch.complex64}
         self.tolerance = _ROUNDING[torch.float32 if single else torch.float64]

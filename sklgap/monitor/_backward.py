@@ -53,6 +53,6 @@ def seen(
             handle.remove()
     if again:
         raise ValueError(
-            "A parameter must get its gradient in one piece inside monitor.accumulate. Call backward once there, on "
+            "A parameter must get its gradient in one piece inside monitor.accumulate; call backward once there, on "
             "the sum of the losses, and checkpoint with use_reentrant=False."
         )

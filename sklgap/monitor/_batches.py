@@ -16,19 +16,19 @@ from sklgap.objective._nested import tensors_in
 def check_in_reach(module: nn.Module, optimizer: Any = None) -> None:
     """Raise a ValueError if parameters have no values yet, or if they or their optimiser states are sharded."""
     if lazy_parameters(module):
-        raise ValueError("module must know the shapes of its parameters. Call it once on a batch first.")
+        raise ValueError("module must know the shapes of its parameters; call it once on a batch first.")
     if any(p.device.type == "meta" for p in module.parameters()):
-        raise ValueError("module must hold its parameters; they are on the device 'meta'. Load them first.")
+        raise ValueError("module must hold its parameters; they are on the device 'meta'; load them first.")
     kinds = [type(part).__name__ for part in module.modules()]
     sharded = any(kind in ("FullyShardedDataParallel", "DeepSpeedEngine") for kind in kinds)
     sharded = sharded or any(type(p).__name__ == "DTensor" or hasattr(p, "ds_id") for p in module.parameters())
     if sharded or type(optimizer).__name__ == "ZeroRedundancyOptimizer":
         raise ValueError(
-            "module must not be sharded (FSDP, ZeRO), because a process then has only a part of every gradient. "
-            "Measure a training with DistributedDataParallel or in one process."
+            "module must not be sharded (FSDP, ZeRO), because a process then has only a part of every gradient; "
+            "measure a training with DistributedDataParallel or in one process."
         )
     if "DataParallel" in kinds:
-        raise ValueError("module must not be a DataParallel, which splits batches. Pass its .module.")
+        raise ValueError("module must not be a DataParallel, which splits batches; pass its .module.")
 
 
 def number_of_rows(batch: Any) -> int:
@@ -36,7 +36,7 @@ def number_of_rows(batch: Any) -> int:
     tensors = list(tensors_in(batch))
     other = next((t.layout for t in tensors if t.layout != torch.strided or t.is_nested), None)
     if other is not None:
-        raise TypeError(f"batch must hold dense tensors, to be cut into parts; got one of {other}. Use to_dense().")
+        raise TypeError(f"batch must hold dense tensors, to be cut into parts; got one of {other}; use to_dense().")
     lengths = {len(t) for t in tensors if t.ndim}
     if len(lengths) != 1:
         got = f"lengths {sorted(lengths)}" if lengths else f"no tensors in {shown(type(batch).__name__)}"

@@ -31,7 +31,7 @@ def averaging_of(module: nn.Module) -> DistributedDataParallel | None:
     if n_processes > 1:
         raise ValueError(
             f"module must be the DistributedDataParallel itself for accumulate in {n_processes} processes, because "
-            "the monitor cannot see another way of averaging the gradients. Pass it, or use step(batch)."
+            "the monitor cannot see another way of averaging the gradients; pass it, or use step(batch)."
         )
     return None
 
@@ -39,14 +39,14 @@ def averaging_of(module: nn.Module) -> DistributedDataParallel | None:
 def _checked(module: DistributedDataParallel) -> DistributedDataParallel:
     if getattr(module, "_comm_hooks", None):
         raise ValueError(
-            "module must have no communication hook for accumulate, which reads the plain average of the processes. "
-            "Use step(batch)."
+            "module must have no communication hook for accumulate, which reads the plain average of the processes; "
+            "use step(batch)."
         )
     if getattr(module, "mixed_precision", None) is not None:
-        raise ValueError("module must have mixed_precision=None for accumulate. Use torch.autocast, or step(batch).")
+        raise ValueError("module must have mixed_precision=None for accumulate; use torch.autocast, or step(batch).")
     if module._join_config.enable:
         raise ValueError(
-            "module must not be in module.join() for accumulate, because some processes then stop earlier. Give all "
+            "module must not be in module.join() for accumulate, because some processes then stop earlier; give all "
             "processes the same number of batches, as DistributedSampler does, or use step(batch)."
         )
     return module
@@ -87,7 +87,7 @@ def of_all_processes(
     # All processes compute the same sums. Only the order of additions on a device may change them a little.
     if not np.allclose(totals, totals[0], rtol=1e-5, atol=0, equal_nan=True):
         raise ValueError(
-            "The gradient must be averaged over the processes when an update ends. The last micro-batch must not be "
+            "The gradient must be averaged over the processes when an update ends; the last micro-batch must not be "
             "inside no_sync()."
         )
     return rows[:, 0], rows[:, 1], rows[:, 2 : 2 + len(squares)].sum(axis=0)

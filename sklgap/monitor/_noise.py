@@ -247,7 +247,7 @@ class BatchSizeMonitor:
             return
         if n < 2 * self.parts:
             raise ValueError(
-                f"batch must have at least 2 samples for each of the parts={self.parts}; got {n} samples. Use fewer "
+                f"batch must have at least 2 samples for each of the parts={self.parts}; got {n} samples; use fewer "
                 "parts."
             )
         self._check_forward()
@@ -355,7 +355,7 @@ class BatchSizeMonitor:
         """
         check_integer("n_samples", n_samples)
         if self.geometry == "l1":
-            raise ValueError("geometry must be 'euclidean' or 'adam' for accumulate; got 'l1'. Use step(batch).")
+            raise ValueError("geometry must be 'euclidean' or 'adam' for accumulate; got 'l1'; use step(batch).")
         self._check_sums()
         averaging = averaging_of(self._outer)
         if self._is_other():
@@ -373,11 +373,11 @@ class BatchSizeMonitor:
             self._open = _Accumulated(due, self._scale())
         elif self._open is None:
             raise ValueError(
-                "The gradient must be cleared before the first micro-batch of an update. Call optimizer.zero_grad()."
+                "The gradient must be cleared before the first micro-batch of an update; call optimizer.zero_grad()."
             )
         elif not goes_on:
             raise ValueError(
-                "The gradient must not change between the micro-batches of an update, but it did. Clip and unscale "
+                "The gradient must not change between the micro-batches of an update, but it did; clip and unscale "
                 "after the last micro-batch."
             )
         open_ = self._open
@@ -391,7 +391,7 @@ class BatchSizeMonitor:
         with seen(params, square, active=weights is not None) as found:
             yield
         if all(p.grad is None for p in params) or (weights is not None and not found):
-            raise ValueError("There is no gradient yet. Call backward inside monitor.accumulate.")
+            raise ValueError("There is no gradient yet; call backward inside monitor.accumulate.")
         if weights is not None:
             zero = torch.zeros((), dtype=wide(params[0]))
             open_.squares.append(as_array([found.get(i, zero) for i in range(len(params))]) / n_samples)
@@ -404,8 +404,8 @@ class BatchSizeMonitor:
         low = next((p.dtype for p in self._params.values() if p.dtype in (torch.float16, torch.bfloat16)), None)
         if low is not None:
             raise ValueError(
-                f"module must have parameters in float32 for accumulate, which reads the sum of gradients; got {low}. "
-                "Use step(batch)."
+                f"module must have parameters in float32 for accumulate, which reads the sum of gradients; got {low}; "
+                "use step(batch)."
             )
 
     def _scale(self) -> float:

@@ -127,7 +127,7 @@ class BatchSizeCallback(Callback):
         if not pl_module.automatic_optimization:
             raise ValueError(
                 "module must have automatic_optimization=True for BatchSizeCallback, which cannot see the updates "
-                "inside a training_step. Use sklgap.monitor.BatchSizeMonitor inside it."
+                "inside a training_step; use sklgap.monitor.BatchSizeMonitor inside it."
             )
         module = trainer.strategy.model
         if trainer.world_size > 1 and ddp_in(module) is None:

@@ -127,7 +127,7 @@ class BatchSizeCallback(TrainerCallback):
         trainer = self.trainer
         if args.world_size > 1 or args.n_gpu > 1 or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
             raise ValueError(
-                "args must name one device for BatchSizeCallback, without FSDP and DeepSpeed. Measure in one process "
+                "args must name one device for BatchSizeCallback, without FSDP and DeepSpeed; measure in one process "
                 "(CUDA_VISIBLE_DEVICES=0), or use sklgap.monitor.BatchSizeMonitor in your own training loop."
             )
         self._accumulates = args.gradient_accumulation_steps > 1
@@ -157,7 +157,7 @@ class BatchSizeCallback(TrainerCallback):
                 raise ValueError(
                     f"compute_loss of {type(self.trainer).__name__} must return the same value as that of Trainer for "
                     f"BatchSizeCallback, which otherwise cannot weight the micro-batches; got {found:g} instead of "
-                    f"{expected:g}. Use sklgap.monitor.BatchSizeMonitor in training_step."
+                    f"{expected:g}; use sklgap.monitor.BatchSizeMonitor in training_step."
                 )
             return loss
 

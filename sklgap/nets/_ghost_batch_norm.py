@@ -158,7 +158,7 @@ def convert_to_ghost_batch_norm(module: nn.Module, ghost_batch_size: int) -> nn.
         if isinstance(layer, _BatchNorm) and (own or "forward" in vars(layer)):
             raise ValueError(
                 f"ghost_batch_size must be None for batch-norm layers that override the forward pass; layer {name!r} "
-                f"is a {type(layer).__name__}. Put its activation into a separate layer after plain batch norm."
+                f"is a {type(layer).__name__}; put its activation into a separate layer after plain batch norm."
             )
     ghosts = {layer: _ghost_of(layer, ghost_batch_size) for layer in module.modules() if isinstance(layer, _BatchNorm)}
     for parent in module.modules():

@@ -44,7 +44,7 @@ def check_rate_rule(lr_scaling: LRScaling | None) -> LRScaling | None:
     if check_lr_scaling(lr_scaling) == "sde":
         raise ValueError(
             "lr_scaling must be None, 'sqrt' or 'linear' here, because only the learning rate follows the batch "
-            "size; got 'sde', which also changes betas and eps. See transfer_hyperparameters."
+            "size; got 'sde', which also changes betas and eps; see transfer_hyperparameters."
         )
     return lr_scaling
 

@@ -372,7 +372,7 @@ def _size_of_epoch(schedule: Any, n_samples: int) -> Callable[[int], Any]:
     if isinstance(schedule, BatchRegime) and schedule.adaptive:
         raise ValueError(
             "schedule must not be an adaptive regime, which reads the history of an LBGapClassifier; got "
-            f"{shown(schedule)}. Use a function of the epoch."
+            f"{shown(schedule)}; use a function of the epoch."
         )
     if is_integer(schedule, 1) and int(schedule) > n_samples:
         raise ValueError(f"schedule must be at most the {n_samples} samples of the dataset; got {schedule}.")

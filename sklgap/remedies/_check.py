@@ -57,7 +57,7 @@ def check_remedies(remedies: Iterable[Remedy | str | tuple[str, Remedy]] | None)
     """
     if isinstance(remedies, Remedy | str):
         raise TypeError(
-            f"remedies must be a sequence of Remedy objects; got {remedies!r} alone. Write ({remedies!r},)."
+            f"remedies must be a sequence of Remedy objects; got {remedies!r} alone; write ({remedies!r},)."
         )
     if remedies is not None and (not isinstance(remedies, Iterable) or hasattr(remedies, "dtype")):
         raise TypeError(f"remedies must be a sequence of Remedy objects; got {shown(remedies)}.")

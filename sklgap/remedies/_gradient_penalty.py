@@ -118,7 +118,7 @@ def _check_differentiable_twice(loss: Tensor) -> None:
         if isinstance(node, torch.autograd.function.BackwardCFunction):
             raise ValueError(
                 "GradientPenalty needs a net of torch's own operations, because the second derivative of a custom "
-                f"autograd.Function may be wrong; got {type(node).__name__}. Write it with plain torch operations."
+                f"autograd.Function may be wrong; got {type(node).__name__}; write it with plain torch operations."
             )
         seen.add(node)
         ahead += [other for other, _ in node.next_functions]

@@ -61,7 +61,7 @@ class LabelSmoothing(Remedy):
         if criterion.weight is not None:
             raise ValueError(
                 "LabelSmoothing needs a criterion without weight, which would also weight the uniform part; got a "
-                "weight. Give class_weight to the estimator, or label_smoothing to the criterion."
+                "weight; give class_weight to the estimator, or label_smoothing to the criterion."
             )
 
     def transform_loss(self, loss_fn: LossFn, state: Any) -> LossFn:

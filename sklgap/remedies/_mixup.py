@@ -68,7 +68,7 @@ class Mixup(Remedy):
             return batch
         if not has_fractions(batch.X):
             raise TypeError(
-                f"Mixup needs floating-point inputs, which have means; got {batch.X.dtype}. Mix the output of an "
+                f"Mixup needs floating-point inputs, which have means; got {batch.X.dtype}; mix the output of an "
                 "embedding, or leave Mixup out."
             )
         drawn = np.random.default_rng(seed_from(rng)).beta(self.alpha, self.alpha, n_rows)

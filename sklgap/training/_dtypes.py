@@ -18,13 +18,13 @@ def check_precision(module: nn.Module) -> torch.dtype:
     for name, parameter in module.named_parameters():
         if (parameter.is_floating_point() or parameter.is_complex()) and parameter.dtype.to_real() != dtype:
             raise ValueError(
-                f"net must have all its parameters in one precision; got {dtype}, and {parameter.dtype} for {name!r}. "
-                "Pass net.float() or net.double()."
+                f"net must have all its parameters in one precision; got {dtype}, and {parameter.dtype} for {name!r}; "
+                "pass net.float() or net.double()."
             )
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"net must have parameters in float32 or float64; got {dtype}. Lower precision rounds away the updates of "
-            "the usual learning rates. Pass net.float()."
+            f"net must have parameters in float32 or float64; got {dtype}, in which the updates of the "
+            "usual learning rates are rounded away; pass net.float()."
         )
     return dtype
 

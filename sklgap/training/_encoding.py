@@ -14,7 +14,7 @@ from sklgap.memory import Fingerprint
 
 # Sparse data are converted to dense arrays by batch or by block of samples, never as a whole.
 NOT_SPARSE = (
-    "X must be dense {}; got a sparse matrix. Use sparse_output=False in the step that made it, or X.toarray()."
+    "X must be dense {}; got a sparse matrix; use sparse_output=False in the step that made it, or X.toarray()."
 )
 
 
@@ -140,7 +140,7 @@ def to_numpy(data: Any) -> Any:
         return data
     if data.layout != torch.strided:
         raise TypeError(
-            f"X and y must not be sparse tensors; got {data.layout}. Pass data.to_dense(), or a SciPy CSR matrix as X "
+            f"X and y must not be sparse tensors; got {data.layout}; pass data.to_dense(), or a SciPy CSR matrix as X "
             "(steps of scikit-learn return dense arrays with sparse_output=False)."
         )
     return data.detach().cpu().numpy()

@@ -47,7 +47,7 @@ def check_moments(optimizer: torch.optim.Optimizer, batch_size: int, base_batch_
     """Raise a ValueError if the square root scaling rule of Adam does not hold."""
     if not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
         raise ValueError(
-            f"optimizer must be Adam or AdamW with lr_scaling='sde'; got {type(optimizer).__name__}. Use 'linear' for "
+            f"optimizer must be Adam or AdamW with lr_scaling='sde'; got {type(optimizer).__name__}; use 'linear' for "
             "SGD, or 'sqrt'."
         )
     k = batch_size / base_batch_size
@@ -57,5 +57,5 @@ def check_moments(optimizer: torch.optim.Optimizer, batch_size: int, base_batch_
                 raise ValueError(
                     f"batch_size must be at most {math.floor(largest_ratio(beta) * base_batch_size):,} with "
                     f"lr_scaling='sde', base_batch_size={base_batch_size} and beta{i}={beta:g}, because beta{i} would "
-                    f"be below 0; got {batch_size}. Use lr_scaling='sqrt', or a larger beta{i}."
+                    f"be below 0; got {batch_size}; use lr_scaling='sqrt', or a larger beta{i}."
                 )

@@ -21,7 +21,7 @@ def materialize(module: nn.Module, rows: Tensor) -> None:
             module.eval()(in_dtype(rows, floating_dtype(module)))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise ValueError(
-            f"net must take samples of shape {tuple(rows.shape[1:])}; the module raises: {error}"
+            f"net must take samples of shape {tuple(rows.shape[1:])}; the module raised: {error}"
         ) from error
     finally:
         for part, training in modes.items():

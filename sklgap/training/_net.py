@@ -226,7 +226,7 @@ class TrainingNet(NeuralNetClassifier):
         groups = self.get_params_for("optimizer").get("param_groups", [])
         names = [name for name, _ in self.get_all_learnable_params()]
         if not names:
-            raise ValueError("net must have at least one parameter to train; the module has 0.")
+            raise ValueError("net must have parameters to train; the module has 0 of them.")
         check_parameter_groups(groups, names)
         with given_to("optimizer", self.optimizer, self.get_params_for("optimizer")):
             try:
@@ -384,7 +384,7 @@ class TrainingNet(NeuralNetClassifier):
         if counted is not None and not counted.any():
             raise ValueError(
                 "sample_weight, class_weight and the criterion must give at least one training sample and one sample "
-                "that train_split holds out a weight above 0; all weights are 0."
+                "that train_split holds out a weight other than 0; all weights are 0."
             )
 
     def _check_sizes(self, n_samples: int) -> None:

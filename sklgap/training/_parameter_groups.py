@@ -62,7 +62,7 @@ def refusal(optimizer: Any, parameters: Iterable[tuple[str, Tensor]], error: Exc
     vectors = [f"{name!r} has the shape {tuple(p.shape)}" for name, p in parameters if p.ndim != 2]
     where = f" ({vectors[0]})" if vectors else ""
     return ValueError(
-        f"optimizer={kind} does not take the parameters of the module{where}: {str(error).rstrip('.')}. If the "
+        f"optimizer={kind} does not take the parameters of the module{where}: {str(error).rstrip('.')}; if the "
         "optimiser has options for such parameters, for example for those that are not matrices, set them by name: "
         f"optimizer__param_groups=[('*.bias', {{...}}), ...]."
     )

@@ -68,7 +68,7 @@ def check_can_be_lowered(precision: Precision, dtype: torch.dtype) -> None:
     if precision != "float32" and dtype != torch.float32:
         raise ValueError(
             f"precision must be 'float32' for a net in {str(dtype).removeprefix('torch.')}, which autocast and "
-            f"TensorFloat-32 do not change; got {precision!r}. Pass net.float()."
+            f"TensorFloat-32 do not change; got {precision!r}; pass net.float()."
         )
 
 

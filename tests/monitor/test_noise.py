@@ -585,7 +585,7 @@ def test_wrong_accumulation():
     net, draw = regression()
     X, y = draw(8)
     monitor = BatchSizeMonitor(net)
-    with pytest.raises(ValueError, match=r"^There is no gradient yet\. Call backward"), monitor.accumulate(4):
+    with pytest.raises(ValueError, match=r"^There is no gradient yet; call backward"), monitor.accumulate(4):
         pass
     half_square(net(X), y).backward()
     with (
@@ -921,7 +921,7 @@ def test_a_module_that_changes_itself_is_refused(net, X):
     [
         (nn.Linear(3, 1, device="meta"), r"^module must hold its parameters; they are on the device 'meta'"),
         (nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1, device="meta")), r"^module must hold its parameters"),
-        (nn.LazyLinear(1), r"^module must know the shapes of its parameters. Call it once"),
+        (nn.LazyLinear(1), r"^module must know the shapes of its parameters; call it once"),
         (nn.Sequential(nn.Linear(3, 3), nn.LazyConv1d(1, 1)), r"^module must know the shapes of its parameters"),
     ],
 )
@@ -938,7 +938,7 @@ def test_a_module_without_values_is_refused(net, sentence):
 )
 def test_batches_that_cannot_be_cut_are_refused(make):
     monitor = BatchSizeMonitor(nn.Linear(3, 1), lambda model, batch: model(batch).mean(), every=1)
-    with pytest.raises(TypeError, match=r"^batch must hold dense tensors, .* Use to_dense"):
+    with pytest.raises(TypeError, match=r"^batch must hold dense tensors, .* use to_dense"):
         monitor.step({"X": make(torch.randn(32, 3)), "y": torch.zeros(32)})
 
 

@@ -72,7 +72,7 @@ def test_bad_input_shape(shape):
 
 
 def test_input_shape_that_does_not_fit():
-    with pytest.raises(ValueError, match=r"input_shape=\(1, 3, 5\) does not fit X, whose rows have 12 values"):
+    with pytest.raises(ValueError, match=r"input_shape=\(1, 3, 5\) does not fit X, whose samples have 12 values"):
         check_input_shape((1, 3, 5), (5, 12), needed=False)
 
 

@@ -304,7 +304,7 @@ def test_bfloat16_on_a_gpu_without_it(monkeypatch):
 
 
 def test_bfloat16_of_a_net_in_double_precision():
-    with pytest.raises(ValueError, match=r"precision must be 'float32' for a net in float64.*Pass net.float\(\)"):
+    with pytest.raises(ValueError, match=r"precision must be 'float32' for a net in float64.*pass net.float\(\)"):
         small(net=Mlp().double(), **BFLOAT16).fit(X, Y)
 
 

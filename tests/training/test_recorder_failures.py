@@ -131,11 +131,15 @@ BAD = {
     "random_state": ({"random_state": None}, ValueError, "random_state must be an integer of at least 0; got None."),
     "measurements": ({"measurements": [len]}, TypeError, "measurements must be None or a dict with names as keys"),
     "no function": ({"measurements": {"a": 1}}, TypeError, r"measurements\['a'\] must be a function of the net; got 1"),
-    "reserved": ({"measurements": {"epoch": len}}, ValueError, "must not have a name that is recorded anyway; got 'e"),
+    "reserved": (
+        {"measurements": {"epoch": len}},
+        ValueError,
+        "must not have a name that the recorder uses itself; got 'e",
+    ),
     "twice": (
         {"datasets": {"a": (X, Y)}, "measurements": {"a_loss": len}},
         ValueError,
-        "measurements must not have a name that is recorded anyway; got 'a_loss'",
+        "measurements must not have a name that the recorder uses itself; got 'a_loss'",
     ),
 }
 
