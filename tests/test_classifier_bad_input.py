@@ -115,7 +115,7 @@ WRONG_CHOICES = [
         "degrees must be a number in [0, 180]",
     ),
     ({"augmentation": Augmentation(flip=False, translate=2), "input_shape": (1, 2, 2)}, "translate must be a number"),
-    ({"augmentation": "paper"}, "input_shape=(channels, height, width) must be passed"),
+    ({"augmentation": "paper"}, "input_shape=(channels, height, width) must be given"),
     (
         {"augmentation": Augmentation(flip=False, cutout=-1), "input_shape": (1, 2, 2)},
         "cutout must be an integer of at least 0; got -1",
@@ -124,14 +124,17 @@ WRONG_CHOICES = [
         {"augmentation": "crop-flip", "input_shape": (1, 2, 2)},
         "crop_padding must be less than the smaller side of the images, 2; got 4",
     ),
-    ({"ghost_batch_size": 128}, "ghost_batch_size must be at most the largest batch that batch norm sees, 8 rows; got"),
+    (
+        {"ghost_batch_size": 128},
+        "ghost_batch_size must be at most the largest batch that batch norm sees, 8 samples; got 128",
+    ),
     ({"remedies": Proximal()}, "remedies must be a sequence of Remedy objects; got Proximal() alone"),
     ({"remedies": [1]}, "remedies must hold Remedy objects or pairs (name, Remedy); got 1"),
     ({"remedies": [("near", 1)]}, "remedies must hold Remedy objects or pairs (name, Remedy); got ('near', 1)"),
     ({"remedies": [("a", Proximal()), ("a", Proximal())]}, "remedies must have different names; got 'a' twice"),
     ({"remedies": [Proximal(-1.0)]}, "proximal_lambda must be None or a number of at least 0; got -1.0"),
     ({"remedies": 5}, "remedies must"),
-    ({"remedies": (Augmentation(flip=False),)}, "input_shape=(channels, height, width) must be passed"),
+    ({"remedies": (Augmentation(flip=False),)}, "input_shape=(channels, height, width) must be given"),
     *(
         ({"criterion__reduction": value}, "criterion must return the mean loss of the samples; got another reduction")
         for value in ("sum", "none")
@@ -145,15 +148,15 @@ WRONG_CHOICES = [
         for value in (3, [3], "disable", [("name", 3)])
     ),
     ({"train_split": 5}, "train_split must"),
-    ({"net": "C1"}, "input_shape=(channels, height, width) must be passed, or X be of shape"),
+    ({"net": "C1"}, "input_shape=(channels, height, width) must be given for a net"),
     ({"net": "C1", "input_shape": (4, 1)}, "input_shape must be None or (channels, height, width); got (4, 1)"),
     ({"net": "C1", "input_shape": (1, 2.0, 2)}, "input_shape must be None or (channels, height, width)"),
     ({"net": "C1", "input_shape": (1, 2, -2)}, "input_shape must be None or (channels, height, width)"),
     ({"net": "C1", "input_shape": 4}, "input_shape must be None or (channels, height, width); got 4"),
-    ({"net": "C1", "input_shape": (1, 3, 3)}, "input_shape=(1, 3, 3) does not fit X, whose rows have 4 values"),
-    ({"batch_size": 1}, "batch normalisation needs batches of at least 2 rows"),
-    ({"micro_batch_size": 1}, "batch normalisation needs batches of at least 2 rows"),
-    ({"batch_regime": SwitchBatch(switch_epoch=1, then=1)}, "batch normalisation needs batches of at least 2 rows"),
+    ({"net": "C1", "input_shape": (1, 3, 3)}, "input_shape=(1, 3, 3) does not fit X, whose samples have 4 values"),
+    ({"batch_size": 1}, "batch normalisation needs batches of at least 2 samples"),
+    ({"micro_batch_size": 1}, "batch normalisation needs batches of at least 2 samples"),
+    ({"batch_regime": SwitchBatch(switch_epoch=1, then=1)}, "batch normalisation needs batches of at least 2 samples"),
 ]
 
 
@@ -248,7 +251,7 @@ def test_bad_data_to_predict(method):
         (with_value(np.inf), "Input X contains infinity"),
         (X[:, :3], "X has 3 features, but LBGapClassifier is expecting 4 features"),
         (X[:, 0], "Expected 2D array, got 1D array|Reshape your data"),
-        (X[:, :, None], r"X must have rows of shape \(4,\) as in fit; got \(4, 1\)"),
+        (X[:, :, None], r"X must have samples of shape \(4,\), as in fit; got \(4, 1\)"),
         (X[:0], "0 sample"),
     ]:
         with pytest.raises(ValueError, match=sentence):
@@ -258,7 +261,7 @@ def test_bad_data_to_predict(method):
 def test_images_of_another_size_to_predict():
     images_, y = images()
     model = small().fit(images_, y)
-    with pytest.raises(ValueError, match=r"X must have rows of shape \(1, 8, 8\) as in fit; got \(1, 4, 8\)"):
+    with pytest.raises(ValueError, match=r"X must have samples of shape \(1, 8, 8\), as in fit; got \(1, 4, 8\)"):
         model.predict(images_[:, :, :4])
     with pytest.raises(ValueError, match="features"):
         model.predict(images_.reshape(len(images_), -1))
@@ -281,9 +284,9 @@ def test_unfitted(call):
 
 def test_unseen_labels_when_measured():
     model = small().fit(X, np.array(["a", "b", "c"])[Y])
-    with pytest.raises(ValueError, match=r"y must have the labels seen in fit, \['a' 'b' 'c'\]; got \['z'\] beside"):
+    with pytest.raises(ValueError, match=r"y must have the labels seen in fit, \['a' 'b' 'c'\]; got \['z'\] as well"):
         check_objective(model, X, np.array(["a", "b", "z"])[Y])
-    with pytest.raises(ValueError, match="X and y must have the same number of rows; got 60 and 59"):
+    with pytest.raises(ValueError, match="X and y must have the same number of samples; got 60 and 59"):
         check_objective(model, X, np.array(["a", "b", "c"])[Y][:-1])
     with pytest.raises(ValueError, match="Input X contains NaN"):
         check_objective(model, with_value(np.nan), np.array(["a", "b", "c"])[Y])
@@ -379,7 +382,7 @@ def test_criterion_of_another_kind(n_classes):
 
 def test_augmentation_that_loses_rows():
     model = small(augmentation=lambda batch: batch[:-1])
-    with pytest.raises(ValueError, match="augmentation must return a tensor of 8 rows like the batch it is given"):
+    with pytest.raises(ValueError, match="augmentation must return a tensor of 8 samples, as many as its batch has"):
         model.fit(X, Y)
 
 

@@ -270,9 +270,9 @@ class UsersData(Dataset):
 
 
 ANEW = {
-    "a class that counts": (lambda: {"net": CountingClass}, "it changes what its parameters hold"),
-    "a global that counts": (lambda: {"augmentation": counting}, "it changes what its parameters hold"),
-    "a closure that counts": (lambda: {"augmentation": with_closure()}, "it changes what its parameters hold"),
+    "a class that counts": (lambda: {"net": CountingClass}, "it changes its parameters"),
+    "a global that counts": (lambda: {"augmentation": counting}, "it changes its parameters"),
+    "a closure that counts": (lambda: {"augmentation": with_closure()}, "it changes its parameters"),
     "global random numbers": (lambda: {"augmentation": drawing}, "it draws from global random numbers"),
     "an object made on the way": (
         lambda: {"callbacks": [("making", Making())]},
@@ -355,7 +355,7 @@ def test_a_finished_fit_with_an_object_made_as_it_began(tmp_path):
         estimator(tmp_path, **parameters).fit(X, Y)
     for n_batches in (20 - 10, 0):  # batches from the last saved epoch to the end
         kill_after(n_batches + 1)
-        with pytest.warns(UserWarning, match="this finished fit is not saved, for optimizer.step is a function"):
+        with pytest.warns(UserWarning, match="this finished fit is not saved, because optimizer.step is a function"):
             model = estimator(tmp_path, **parameters).fit(X, Y)
         assert_same(model, expected)
         assert noted(model) == noted(expected)
@@ -374,14 +374,17 @@ def test_a_fit_that_cannot_be_saved_starts_anew_and_says_so(case, tmp_path, monk
     expected = estimator(**make()).fit(X, Y)
     begin()
     kill_after(15)
-    with pytest.warns(UserWarning, match="starts again if it is killed, for .*") as told, pytest.raises(Killed):
+    with (
+        pytest.warns(UserWarning, match="cannot continue after an interruption, because") as told,
+        pytest.raises(Killed),
+    ):
         estimator(tmp_path, **make()).fit(X, Y)
     assert [str(w.message) for w in told if reason in str(w.message)]
     for _ in range(2):
         begin()
         kill_after()
         with (
-            pytest.warns(UserWarning, match="this fit starts again"),
+            pytest.warns(UserWarning, match="this fit cannot continue"),
             pytest.warns(match="this finished fit is not saved"),
         ):
             model = estimator(tmp_path, **make()).fit(X, Y)
@@ -392,10 +395,10 @@ def test_a_fit_that_cannot_be_saved_starts_anew_and_says_so(case, tmp_path, monk
 def test_data_of_the_users_own_start_anew(tmp_path):
     expected = estimator(dataset=UsersData).fit(X, Y)
     kill_after(15)
-    with pytest.warns(UserWarning, match="again if it is killed, for dataset is the user's own"), pytest.raises(Killed):
+    with pytest.warns(UserWarning, match="interruption, because dataset is the user's own"), pytest.raises(Killed):
         estimator(tmp_path, dataset=UsersData).fit(X, Y)
     kill_after()
-    with pytest.warns(UserWarning, match="again if it is killed, for dataset is the user's own"):
+    with pytest.warns(UserWarning, match="interruption, because dataset is the user's own"):
         assert_same(estimator(tmp_path, dataset=UsersData).fit(X, Y), expected)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

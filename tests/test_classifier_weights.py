@@ -464,7 +464,7 @@ def test_a_split_that_would_lose_the_weights():
     def split(dataset, y):
         return Dataset(dataset.X[:40], y[:40]), None
 
-    with pytest.raises(ValueError, match="train_split must return the dataset it is given, or a torch Subset of it"):
+    with pytest.raises(ValueError, match="train_split must return its dataset, or a torch Subset of it"):
         small(train_split=split).fit(X, Y, COUNTS)
 
 
@@ -553,7 +553,7 @@ def test_weights_of_the_criterion_that_mean_nothing(given, sentence):
     ],
 )
 def test_nothing_that_counts(params, given):
-    with pytest.raises(ValueError, match="must let a sample count"):
+    with pytest.raises(ValueError, match="must give at least one training sample"):
         small(**params).fit(X, Y, np.asarray(given, dtype=float))
 
 

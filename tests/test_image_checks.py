@@ -157,9 +157,9 @@ def test_shape_mismatch_is_an_error(model, fitted):
     model = fitted
     check_is_fitted(model)
     for bad in (X[:, :, :, :7], X[:, :, :6], np.concatenate([X, X], axis=1), X.reshape(len(X), -1), X[0], X[:, 0]):
-        with pytest.raises(ValueError, match=r"X must have rows of shape|X has .* features|Expected"):
+        with pytest.raises(ValueError, match=r"X must have samples of shape|X has .* features|Expected"):
             model.predict(bad)
-    with pytest.raises(ValueError, match=r"X must have rows of shape|X has .* features"):
+    with pytest.raises(ValueError, match=r"X must have samples of shape|X has .* features"):
         model.set_params(warm_start=True).fit(X[:, :, :6], Y)
 
 

@@ -1,4 +1,4 @@
-"""Data sets: MNIST and CIFAR from the publishers' files or OpenML, TIMIT from Kaldi's, and offline stand-ins."""
+"""Data sets: MNIST and CIFAR from the publishers' files or OpenML, TIMIT from Kaldi files, and offline stand-ins."""
 
 from sklgap.datasets._cifar import fetch_cifar10, fetch_cifar100
 from sklgap.datasets._mnist import fetch_mnist

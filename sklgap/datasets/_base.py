@@ -1,4 +1,4 @@
-"""Where data files lie, how their formats are read, and what every ``fetch_*`` function has in common."""
+"""The folders of data files, the file formats, and the code that all ``fetch_*`` functions share."""
 
 import importlib.util
 import math
@@ -16,32 +16,32 @@ from sklgap._typing import DataSubset
 from sklgap.datasets._file import DataFile
 
 Part = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-"""Images (n, channels, height, width) and labels (n,) of one stretch of a data set, as stored."""
+"""Images (n, channels, height, width) and labels (n,) of one part of a data set, as stored."""
 
 
 class ImageDataset(NamedTuple):
-    """What tells one published image data set from another.
+    """The properties of a published image data set.
 
     Attributes
     ----------
     title : str
-        The name that error messages use.
+        The name in error messages.
     folder : str
-        The folder that the publisher's archive unpacks to.
+        The folder to which the publisher's archive unpacks.
     files : dict of str to tuple of str
-        The names of the files of the subsets "train" and "test".
+        The file names of the subsets "train" and "test".
     read : callable
-        Reads the files of one subset, or of both, into parts.
+        Function that reads the files of one subset, or of both, into parts.
     shape : tuple of int
-        (channels, height, width).
+        The shape (channels, height, width) of an image.
     target_names : sequence of str
-        The class names; their number bounds the labels.
+        The class names. Labels must be below their number.
     descr : str
         The text of ``Bunch.DESCR``.
     openml : str or None
-        The name on OpenML (version 1), or None where OpenML is not used.
+        The name on OpenML (version 1); None if the data set is not loaded from OpenML.
     n_train, n_test : int
-        The published sizes; OpenML stores both subsets in one table, training rows first.
+        The published numbers of samples. OpenML stores both subsets in one table, training samples first.
     """
 
     title: str
@@ -60,7 +60,7 @@ XY = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 class ImageOptions(TypedDict, total=False):
-    """What every ``fetch_*`` function of images takes beside ``return_X_y``."""
+    """The parameters of every ``fetch_*`` function for images, except ``return_X_y``."""
 
     subset: DataSubset
     data_home: str | os.PathLike[str] | None
@@ -77,7 +77,7 @@ def fetch_images(
     return_X_y: bool,
     flat: bool,
 ) -> Bunch | XY:
-    """Load a data set from local files, else from OpenML; the body of every ``fetch_*`` function."""
+    """Load a data set from local files, or from OpenML without local files; every ``fetch_*`` function calls this."""
     check_choice("subset", subset, get_args(DataSubset))
     check_bool("download_if_missing", download_if_missing)
     check_bool("return_X_y", return_X_y)
@@ -92,7 +92,9 @@ def fetch_images(
     elif not download_if_missing:
         raise FileNotFoundError(f"{_not_found(dataset, subset, home)}, and download_if_missing is False.")
     elif dataset.openml is None:
-        raise FileNotFoundError(f"{_not_found(dataset, subset, home)}; put them there, as OpenML is not used for it.")
+        raise FileNotFoundError(
+            f"{_not_found(dataset, subset, home)}; put the files there; this data set is not loaded from OpenML."
+        )
     else:
         X, y = _load_openml(dataset, subset, home)
 
@@ -116,10 +118,10 @@ def check_bool(name: str, value: object) -> None:
 
 
 def check_data_home(data_home: str | os.PathLike[str] | None) -> Path:
-    """Resolve the data folder: the argument, else ``$SKLGAP_DATA``, else scikit-learn's cache; nothing is created."""
+    """Return the data folder: the argument, ``$SKLGAP_DATA``, or scikit-learn's cache. Nothing is created."""
     if not isinstance(data_home, (str, os.PathLike, type(None))):
         raise TypeError(f"data_home must be a path or None, got {data_home!r}.")
-    # sklearn.datasets.get_data_home is not called: it creates the folder even if nothing will be stored there.
+    # This does not call sklearn.datasets.get_data_home, which creates the folder even if nothing will be stored there.
     home = (
         data_home
         or os.environ.get("SKLGAP_DATA")
@@ -133,7 +135,7 @@ def check_data_home(data_home: str | os.PathLike[str] | None) -> Path:
 
 
 def find_files(dataset: ImageDataset, subset: str, home: Path) -> list[Path]:
-    """Return the local files of a subset, in reading order, or an empty list if no file of the data set is there."""
+    """Return the local files of a subset in reading order; an empty list if there is no file of the data set."""
     found = {name: _find_file(home, dataset.folder, name) for names in dataset.files.values() for name in names}
     if not any(found.values()):
         return []
@@ -141,7 +143,7 @@ def find_files(dataset: ImageDataset, subset: str, home: Path) -> list[Path]:
     for name in _file_names(dataset, subset):
         path = found[name]
         if path is None:
-            # A download would mix two copies of the data; a half-copied folder is the likelier cause.
+            # A download would mix two copies of the data, and a half-copied folder is the more likely cause.
             present = ", ".join(str(other) for other in found.values() if other)
             raise FileNotFoundError(
                 f"{dataset.title} is incomplete: expected a file '{name}' or '{name}.gz' in "
@@ -163,35 +165,37 @@ def _find_file(home: Path, folder: str, name: str) -> Path | None:
 
 def _not_found(dataset: ImageDataset, subset: str, home: Path) -> str:
     names = ", ".join(f"'{name}'" for name in _file_names(dataset, subset))
-    return f"{dataset.title} needs {names} (or .gz) in '{home / dataset.folder}' or '{home}', where none was found"
+    return (
+        f"{dataset.title} needs {names} (or .gz) in '{home / dataset.folder}' or '{home}', but no such file was found"
+    )
 
 
 def read_idx(path: Path, n_dims: int, most: int | None = None) -> NDArray[np.uint8]:
-    """Read a file in the idx format that MNIST is published in.
+    """Read a file in the idx format, in which MNIST is published.
 
     Parameters
     ----------
     path : Path
-        The file, plain or with suffix ``.gz``.
+        The file, uncompressed or with the suffix ``.gz``.
     n_dims : int
-        The number of dimensions that it must have.
+        The required number of dimensions.
     most : int or None, default=None
-        The number of elements that a compressed file may have.
+        The largest allowed number of elements of a compressed file.
 
     Returns
     -------
     ndarray of uint8
-        A read-only array of the shape that the header states.
+        A read-only array of the shape in the header.
 
     Raises
     ------
     ValueError
-        If magic number, number of dimensions or length are wrong.
+        If the magic number, the number of dimensions or the length is wrong.
 
     Notes
     -----
-    Two zero bytes, the element type (8 = unsigned byte), the number of dimensions, each dimension as a big-endian
-    32-bit integer, then the elements in row-major order (LeCun, Cortes and Burges, "The MNIST database").
+    The format is: two zero bytes, the element type (8 = unsigned byte), the number of dimensions, each dimension as a
+    big-endian 32-bit integer, then the elements in row-major order (LeCun, Cortes and Burges, "The MNIST database").
     """
     n_header = 4 + 4 * n_dims
     with DataFile(path, None if most is None else n_header + most) as file:
@@ -211,8 +215,8 @@ def read_idx(path: Path, n_dims: int, most: int | None = None) -> NDArray[np.uin
             raise ValueError(f"{sentence}{file.most}.")
         if expected > file.most:
             raise ValueError(
-                f"{sentence}a compressed file that is unpacked to at most {file.most}; if it is right, unpack it with "
-                "gunzip first."
+                f"{sentence}a compressed file that may unpack to at most {file.most}; if the file is right, unpack it "
+                "with gunzip first."
             )
         content = file.array(np.uint8, math.prod(shape))
         if content is None:
@@ -222,40 +226,42 @@ def read_idx(path: Path, n_dims: int, most: int | None = None) -> NDArray[np.uin
     content.flags.writeable = False
     try:
         return content.reshape(shape)
-    except ValueError as error:  # sizes of 0 beside sizes that no array can have
-        raise ValueError(f"'{path}' must have an idx header of an array's sizes, but it says {shape}.") from error
+    except ValueError as error:  # a size of 0 together with sizes that no array can have
+        raise ValueError(
+            f"'{path}' must have an idx header with the sizes of an array, but it says {shape}."
+        ) from error
 
 
 def read_records(path: Path, n_label_bytes: int, shape: tuple[int, int, int], most: int | None = None) -> Part:
-    """Read a file of the "binary version" that CIFAR is published in.
+    """Read a file in the "binary version", in which CIFAR is published.
 
     Parameters
     ----------
     path : Path
-        The file, plain or with suffix ``.gz``.
+        The file, uncompressed or with the suffix ``.gz``.
     n_label_bytes : int
         The number of label bytes before the pixels of each record.
     shape : tuple of int
-        (channels, height, width) of an image.
+        The shape (channels, height, width) of an image.
     most : int or None, default=None
-        The number of records that a compressed file may have.
+        The largest allowed number of records of a compressed file.
 
     Returns
     -------
     images : ndarray of uint8, shape (n, channels, height, width)
-        A read-only view of the file's content.
+        A read-only view of the content of the file.
     labels : ndarray of uint8, shape (n, n_label_bytes)
-        Likewise.
+        A read-only view, too.
 
     Raises
     ------
     ValueError
-        If the file is empty or its length is not a whole number of records.
+        If the file is empty, or its length is not a whole number of records.
 
     Notes
     -----
-    A record is the label bytes and then the pixels, channel by channel, each in row-major order; there is no header
-    (Krizhevsky, "Learning multiple layers of features from tiny images", 2009, and the data set's page).
+    There is no header. A record consists of the label bytes and the pixels, channel by channel, each in row-major order
+    (Krizhevsky, "Learning multiple layers of features from tiny images", 2009, and the page of the data set).
     """
     n_record = n_label_bytes + math.prod(shape)
     with DataFile(path, None if most is None else most * n_record) as file:
@@ -269,7 +275,7 @@ def read_records(path: Path, n_label_bytes: int, shape: tuple[int, int, int], mo
 
 
 def check_labels(source: Path | str, labels: NDArray[Any], n_classes: int) -> None:
-    """Raise a ValueError that names the source if a label is not below the number of classes."""
+    """Raise a ValueError that names the source if a label is negative or not below the number of classes."""
     wrong = np.flatnonzero((labels < 0) | (labels >= n_classes))
     if len(wrong):
         raise ValueError(
@@ -278,11 +284,11 @@ def check_labels(source: Path | str, labels: NDArray[Any], n_classes: int) -> No
 
 
 def scale_pixels(parts: Sequence[NDArray[Any]], shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """Map pixels from 0 ... 255 to [0, 1] in one new float32 array, whose parts follow each other."""
+    """Map pixels from 0 ... 255 to [0, 1], and join the parts to one new float32 array."""
     X = np.empty((sum(map(len, parts)), *shape), dtype=np.float32)
     start = 0
     for part in parts:
-        # `out` and `dtype` keep the division from building a float64 copy of the data.
+        # `out` and `dtype` prevent a float64 copy of the data.
         out = X[start : start + len(part)]
         np.divide(part.reshape(-1, *shape), 255, out=out, dtype=np.float32, casting="same_kind")
         start += len(part)
@@ -290,7 +296,7 @@ def scale_pixels(parts: Sequence[NDArray[Any]], shape: tuple[int, int, int]) -> 
 
 
 def _load_openml(dataset: ImageDataset, subset: str, home: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    # The pandas parser is several times faster, yet pandas is not a dependency.
+    # The pandas parser is several times faster, but pandas is not a dependency.
     parser = "pandas" if importlib.util.find_spec("pandas") else "liac-arff"
     try:
         bunch = fetch_openml(dataset.openml, version=1, data_home=home, as_frame=False, parser=parser)
@@ -301,7 +307,7 @@ def _load_openml(dataset: ImageDataset, subset: str, home: Path) -> tuple[NDArra
     expected = (dataset.n_train + dataset.n_test, math.prod(dataset.shape))
     if bunch.data.shape != expected or len(bunch.target) != expected[0]:
         raise ValueError(
-            f"'{source}' must be a table of shape {expected} with a label for each row, "
+            f"'{source}' must be a table of shape {expected} with a label for each sample, "
             f"found {bunch.data.shape} and {len(bunch.target)} labels."
         )
     rows = {"train": slice(dataset.n_train), "test": slice(dataset.n_train, None), "all": slice(None)}[subset]

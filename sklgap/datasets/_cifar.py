@@ -69,7 +69,7 @@ def fetch_cifar10(
 ) -> Bunch | XY:
     """Load CIFAR-10 (classification of tiny colour images).
 
-    Local files in the publisher's binary format are used where there are any, else the data come from OpenML.
+    The data come from local files in the publisher's binary format, or from OpenML without local files.
 
     ==============   ==========================
     Classes                                  10
@@ -81,13 +81,13 @@ def fetch_cifar10(
     Parameters
     ----------
     subset : {"train", "test", "all"}, default="train"
-        The published training or test set, or both in this order.
+        The published training set, the test set, or both in this order.
     data_home : str or path-like, default=None
-        The folder to look in: for ``data_batch_1.bin`` to ``data_batch_5.bin`` and ``test_batch.bin``, each plain or
-        with suffix ``.gz``, in its sub-folder ``cifar-10-batches-bin`` or in itself. None means ``$SKLGAP_DATA``,
-        else scikit-learn's data folder.
+        The folder with the files ``data_batch_1.bin`` to ``data_batch_5.bin`` and ``test_batch.bin``, or with a
+        sub-folder ``cifar-10-batches-bin`` that holds them. Each file may have the suffix ``.gz``. None means
+        ``$SKLGAP_DATA``, or scikit-learn's data folder if that is not set.
     download_if_missing : bool, default=True
-        If False, raise an OSError where no local files are found, instead of asking OpenML (``CIFAR_10``).
+        Whether to ask OpenML (``CIFAR_10``) if there are no local files. If False, that is an OSError.
     return_X_y : bool, default=False
         If True, return ``(data, target)`` instead of a Bunch.
     flat : bool, default=False
@@ -115,14 +115,14 @@ def fetch_cifar10(
     ValueError
         If a parameter is not allowed, or a file is truncated, damaged or of another format.
     OSError
-        If files are missing and ``download_if_missing`` is False, only some of the files are there, or the download
-        fails.
+        If files are missing and ``download_if_missing`` is False, if only some of the files are there, or if the
+        download fails.
 
     Notes
     -----
-    Format: the "binary version" of the data set's page: records of one label byte and 3,072 pixel bytes. The "python
-    version" is not read, because it is a pickle. Files may hold fewer records than the published ones, and
-    compressed ones may not hold more.
+    The format is the "binary version" on the page of the data set: records of one label byte and 3,072 pixel bytes. The
+    "python version" is not read, because it is a pickle. Files may hold fewer records than the published ones.
+    Compressed files may not hold more.
 
     Examples
     --------
@@ -178,13 +178,14 @@ def fetch_cifar100(
     Parameters
     ----------
     subset : {"train", "test", "all"}, default="train"
-        The published training or test set, or both in this order.
+        The published training set, the test set, or both in this order.
     data_home : str or path-like, default=None
-        The folder to look in: for ``train.bin`` and ``test.bin``, each plain or with suffix ``.gz``, in its
-        sub-folder ``cifar-100-binary`` or in itself. None means ``$SKLGAP_DATA``, else scikit-learn's data folder.
+        The folder with the files ``train.bin`` and ``test.bin``, or with a sub-folder ``cifar-100-binary`` that holds
+        them. Each file may have the suffix ``.gz``. None means ``$SKLGAP_DATA``, or scikit-learn's data folder if that
+        is not set.
     download_if_missing : bool, default=True
-        There for the sake of a common signature: the files are never downloaded, and an OSError says what to put
-        where.
+        No effect: the files are never downloaded, and an OSError says which files to put where. The parameter gives all
+        ``fetch_*`` functions the same signature.
     return_X_y : bool, default=False
         If True, return ``(data, target)`` instead of a Bunch.
     flat : bool, default=False
@@ -218,8 +219,8 @@ def fetch_cifar100(
 
     Notes
     -----
-    Format: the "binary version" of the data set's page: records of a coarse label byte, a fine label byte and 3,072
-    pixel bytes. Files may hold fewer records than the published ones, and compressed ones may not hold more.
+    The format is the "binary version" on the page of the data set: records of a coarse label byte, a fine label byte
+    and 3,072 pixel bytes. Files may hold fewer records than the published ones. Compressed files may not hold more.
 
     Examples
     --------
@@ -250,7 +251,7 @@ def _read_cifar(paths: Sequence[Path], *, class_counts: Sequence[int], column: i
     for path in paths:
         images, labels = read_records(path, len(class_counts), _SHAPE, most)
         for values, n_classes in zip(labels.T, class_counts, strict=True):
-            # The label that is not asked for is checked too: it tells a file of another format.
+            # The other label is checked, too, because a wrong one reveals a file of another format.
             check_labels(path, values, n_classes)
         parts.append((images, labels[:, column]))
     return parts

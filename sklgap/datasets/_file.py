@@ -1,4 +1,4 @@
-"""A data file from outside, read from front to back: no more memory is asked for than the file can fill."""
+"""A data file, read from front to back without asking for more memory than the file can fill."""
 
 import gzip
 import zlib
@@ -8,8 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
-# A compressed file of no stated size may unpack to so many times its size, and always to so many bytes. Features reach
-# a ratio of 2, alignments one of 20, a bomb of zeros one of 1000.
+# A compressed file of unknown content may unpack to ``RATIO`` times its size, and always to ``FREE`` bytes. Features
+# reach a ratio of 2, alignments a ratio of 20, and a bomb of zeros a ratio of 1000.
 RATIO = 32
 FREE = 16 * 2**20
 _CHUNK = 2**20
@@ -21,22 +21,22 @@ class DataFile:
     Parameters
     ----------
     path : Path
-        Compressed if it ends in ``.gz``.
+        The file. It is compressed if its name ends in ``.gz``.
     most : int or None, default=None
-        The largest number of bytes that a compressed file may unpack to, where that is known: the published images
-        take no more. None: 32 times its size, or 16 MB.
+        Largest number of bytes to which a compressed file may unpack. It is known for the published images. None means
+        32 times the size of the file, or 16 MB if that is more.
 
     Attributes
     ----------
     most : int
-        The bytes that the file may hold: its size, or for a compressed one the limit up to which it is unpacked.
+        Largest number of bytes that the file may hold: its size, or the limit for unpacking a compressed file.
     packed : bool
-        Whether it is compressed.
+        Whether the file is compressed.
 
     Raises
     ------
     ValueError
-        From every method: the file is damaged, or unpacks to more than it may.
+        From every method, if the file is damaged or unpacks to more than its limit.
     """
 
     def __init__(self, path: Path, most: int | None = None) -> None:
@@ -59,7 +59,7 @@ class DataFile:
 
     @property
     def left(self) -> int:
-        """The largest number of bytes that may still follow."""
+        """Largest number of bytes that may still follow."""
         return max(self.most - self._position, 0)
 
     def tell(self) -> int:
@@ -72,7 +72,7 @@ class DataFile:
         self._position = position
 
     def read(self, n: int) -> bytes:
-        """Return the next bytes, fewer where the file ends: for headers and names."""
+        """Return the next bytes, or fewer at the end of the file; for headers and names."""
         try:
             content: bytes = self._file.read(n)
         except (OSError, EOFError, zlib.error) as error:
@@ -81,7 +81,7 @@ class DataFile:
         return content
 
     def array(self, dtype: Any, n: int) -> np.ndarray | None:
-        """Return the next n elements, or None where the file cannot hold so many or ends before them."""
+        """Return the next n elements; None if the file cannot hold as many or ends before them."""
         if not 0 <= n * np.dtype(dtype).itemsize <= self.left:
             return None
         try:
@@ -91,7 +91,7 @@ class DataFile:
         return values if self._fill(values) else None
 
     def rest(self) -> np.ndarray:
-        """Return all that follows, as bytes."""
+        """Return the rest of the file as bytes."""
         content = bytearray()
         while chunk := self.read(_CHUNK):
             content += chunk
@@ -115,8 +115,8 @@ class DataFile:
         self._position += n
         if self.packed and self._position > self.most:
             raise ValueError(
-                f"'{self.path}' must unpack to at most {self.most} bytes and unpacks to more, as only a damaged or "
-                "forged file does; if it is right, unpack it with gunzip first."
+                f"'{self.path}' must unpack to at most {self.most} bytes, but it unpacks to more, like a damaged or "
+                "forged file; if the file is right, unpack it with gunzip first."
             )
 
     def _damaged(self, error: Exception) -> Exception:

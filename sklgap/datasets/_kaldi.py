@@ -1,4 +1,4 @@
-"""Tables in Kaldi's binary formats: scp lists and ark archives, read without running anything that they name."""
+"""Tables in the binary formats of Kaldi (scp lists and ark archives), read without running any command in them."""
 
 import math
 import os
@@ -12,23 +12,23 @@ import numpy as np
 
 from sklgap.datasets._file import DataFile
 
-# What Kaldi and kaldiio take beside this (commands with a pipe, ranges of rows, standard input) is refused.
+# Kaldi and kaldiio also accept commands with a pipe, ranges of rows, and standard input. These are refused here.
 _ENTRY = re.compile(r"^(?P<utterance>\S+)\s+(?P<path>[^|\[\]<>]*[^|\[\]<>\s]):(?P<offset>\d+)$")
 _LONGEST_NAME = 1000
-# Values of a compressed matrix that are unpacked at once.
+# Number of values of a compressed matrix that are unpacked at once.
 _AT_ONCE = 2**20
 
 Reader = Callable[[DataFile], np.ndarray]
 
 
 class _Damaged(Exception):
-    """What is wrong with a value; the reader of the table adds file and utterance."""
+    """A description of what is wrong with a value. The reader of the table adds file and utterance."""
 
 
 def read_matrices(path: str | os.PathLike[str]) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (utterance, features of shape (n_frames, n_features)) from an scp or an ark file.
 
-    Compressed matrices (Kaldi's CM, CM2, CM3) are unpacked.
+    Compressed matrices (CM, CM2 and CM3 of Kaldi) are unpacked.
     """
     for utterance, value in _read_table(Path(path), _read_matrix):
         if np.ndim(value) != 2 or not value.size:
@@ -39,7 +39,8 @@ def read_matrices(path: str | os.PathLike[str]) -> Iterator[tuple[str, np.ndarra
             features = np.asarray(value, dtype=np.float32)
         if not np.isfinite(features).all():
             raise ValueError(
-                f"'{path}' must hold features that are finite in float32; those of utterance {utterance!r} are not."
+                f"'{path}' must hold features that are finite in float32; those of utterance {utterance!r} are not "
+                "finite."
             )
         yield utterance, features
 
@@ -56,11 +57,11 @@ def read_integers(path: str | os.PathLike[str]) -> Iterator[tuple[str, np.ndarra
 
 
 def _read_matrix(file: DataFile) -> np.ndarray:
-    """Read a matrix or a vector: a type, the sizes, the numbers (Kaldi's kaldi-matrix.cc and compressed-matrix.cc)."""
+    """Read a matrix or a vector: type, sizes and numbers (kaldi-matrix.cc and compressed-matrix.cc of Kaldi)."""
     kind = file.read(3)
     if kind in (b"CM ", b"CM2", b"CM3"):
         if kind != b"CM " and file.read(1) != b" ":
-            raise _Damaged("it has no type that Kaldi knows")
+            raise _Damaged("its type is unknown to Kaldi")
         return _read_compressed(file, kind)
     if kind not in (b"FM ", b"FV ", b"DM ", b"DV "):
         raise _Damaged(f"its type is {kind!r} instead of FM, FV, DM, DV, CM, CM2 or CM3")
@@ -74,12 +75,13 @@ def _read_compressed(file: DataFile, kind: bytes) -> np.ndarray:
     if rows < 0 or columns < 0:
         raise _Damaged(f"it declares {rows} x {columns} values")
 
-    with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses values that are not finite
         if kind == b"CM2":
             return _scaled(_numbers(file, "<u2", (rows, columns)), smallest, extent)
         if kind == b"CM3":
             return _scaled(_numbers(file, "u1", (rows, columns)), smallest, extent)
-        # Of each column: smallest value, quartiles and largest value; a byte lies between two of them.
+        # Each column has its smallest value, quartiles and largest value. A byte stands for a value between two of
+        # them.
         p0, p25, p75, p100 = _scaled(_numbers(file, "<u2", (columns, 4)), smallest, extent).T
         codes = _numbers(file, "u1", (columns, rows)).T
         matrix = np.empty((rows, columns), np.float32)
@@ -94,7 +96,7 @@ def _read_compressed(file: DataFile, kind: bytes) -> np.ndarray:
 
 
 def _scaled(codes: np.ndarray, smallest: float, extent: float) -> np.ndarray:
-    """Map integers from 0 to their type's largest to smallest ... smallest + extent, in float32 and in place."""
+    """Map integers from 0 ... largest of their type to smallest ... smallest + extent, in float32 and in place."""
     values = codes.astype(np.float32)
     values *= extent
     values /= np.iinfo(codes.dtype).max
@@ -122,15 +124,18 @@ def _numbers(file: DataFile, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
     if values is None:
         declared = f"it declares {' x '.join(map(str, shape))} values"
         if file.packed and math.prod(shape) * np.dtype(dtype).itemsize > left:
-            raise _Damaged(f"{declared}, more than it is unpacked to; if it is right, unpack it with gunzip first")
-        raise _Damaged(f"{declared}, which the file does not hold")
+            raise _Damaged(
+                f"{declared}, which is more than the file may unpack to; if the file is right, unpack it with gunzip "
+                "first"
+            )
+        raise _Damaged(f"{declared}, but the file does not hold them")
     return values.reshape(shape)
 
 
 def _exactly(file: DataFile, n: int) -> bytes:
     content = file.read(n)
     if len(content) < n:
-        raise _Damaged("the file ends in it")
+        raise _Damaged("the file ends within it")
     return content
 
 
@@ -139,11 +144,11 @@ def _exactly(file: DataFile, n: int) -> bytes:
 
 def _read_table(path: Path, read: Reader) -> Iterator[tuple[str, Any]]:
     if not path.is_file():
-        raise FileNotFoundError(f"'{path}' must be an scp or ark file; it does not exist.")
+        raise FileNotFoundError(f"'{path}' must be an scp or ark file, but it does not exist.")
     seen = set()
     for utterance, value in (_read_scp if path.suffix == ".scp" else _read_ark)(path, read):
         if utterance in seen:
-            raise ValueError(f"'{path}' must list every utterance once; {utterance!r} is there twice.")
+            raise ValueError(f"'{path}' must list every utterance once, but it lists {utterance!r} twice.")
         seen.add(utterance)
         yield utterance, value
 
@@ -172,7 +177,8 @@ def _read_scp(path: Path, read: Reader) -> Iterator[tuple[str, Any]]:
             offset = int(entry["offset"][:19])
             if offset >= opened.most:
                 raise ValueError(
-                    f"'{path}' must name places in archives; '{ark}' ends before that of utterance {utterance!r}."
+                    f"'{path}' must name positions in archives; '{ark}' ends before the position of utterance "
+                    f"{utterance!r}."
                 )
             opened.seek(offset)
             yield utterance, _read_value(opened, utterance, read)
@@ -189,11 +195,11 @@ def _lines(path: Path) -> list[str]:
 
 
 def _archive(scp: Path, name: str, utterance: str) -> Path:
-    """Return the file of an entry: relative to the working folder, as in Kaldi, else to the folder of the scp file."""
+    """Return the file of an entry. Its path is relative to the working folder, as in Kaldi, or to the scp file."""
     candidates = [Path(name), scp.parent / name]
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
-        raise FileNotFoundError(f"'{scp}' names '{name}' for utterance {utterance!r}; there is no such file.")
+        raise FileNotFoundError(f"'{scp}' names '{name}' for utterance {utterance!r}, but there is no such file.")
     return found
 
 
@@ -204,7 +210,7 @@ def _read_ark(path: Path, read: Reader) -> Iterator[tuple[str, Any]]:
 
 
 def _read_name(file: DataFile) -> str | None:
-    """Return the name before the next value, None at the end of the file."""
+    """Return the name before the next value; None at the end of the file."""
     name = b""
     while (character := file.read(1)) not in (b" ", b""):
         name += character
@@ -219,7 +225,7 @@ def _read_name(file: DataFile) -> str | None:
     if character != b" " or not text.isprintable() or not text or " " in text:
         raise ValueError(
             f"'{file.path}' must be an archive in Kaldi's binary format; at byte {file.tell() - len(name)} it has no "
-            "utterance's name."
+            "name of an utterance."
         )
     return text
 

@@ -39,7 +39,7 @@ def fetch_mnist(
 ) -> Bunch | XY:
     """Load MNIST (classification of handwritten digits).
 
-    Local files in the publisher's idx format are used where there are any, else the data come from OpenML.
+    The data come from local files in the publisher's idx format, or from OpenML without local files.
 
     ==============   ==========================
     Classes                                  10
@@ -51,13 +51,13 @@ def fetch_mnist(
     Parameters
     ----------
     subset : {"train", "test", "all"}, default="train"
-        The published training or test set, or both in this order.
+        The published training set, the test set, or both in this order.
     data_home : str or path-like, default=None
-        The folder to look in: for ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``,
-        ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``, each plain or with suffix ``.gz``, in its
-        sub-folder ``mnist`` or in itself. None means ``$SKLGAP_DATA``, else scikit-learn's data folder.
+        The folder with the files ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte``
+        and ``t10k-labels-idx1-ubyte``, or with a sub-folder ``mnist`` that holds them. Each file may have the suffix
+        ``.gz``. None means ``$SKLGAP_DATA``, or scikit-learn's data folder if that is not set.
     download_if_missing : bool, default=True
-        If False, raise an OSError where no local files are found, instead of asking OpenML (``mnist_784``).
+        Whether to ask OpenML (``mnist_784``) if there are no local files. If False, that is an OSError.
     return_X_y : bool, default=False
         If True, return ``(data, target)`` instead of a Bunch.
     flat : bool, default=False
@@ -85,13 +85,13 @@ def fetch_mnist(
     ValueError
         If a parameter is not allowed, or a file is truncated, damaged or of another format.
     OSError
-        If files are missing and ``download_if_missing`` is False, only some of the files are there, or the download
-        fails.
+        If files are missing and ``download_if_missing`` is False, if only some of the files are there, or if the
+        download fails.
 
     Notes
     -----
-    Format: LeCun, Cortes and Burges, "The MNIST database of handwritten digits". Files may hold fewer images than
-    the published ones; compressed ones may not hold more than the training set.
+    The format is that of LeCun, Cortes and Burges, "The MNIST database of handwritten digits". Files may hold fewer
+    images than the published ones. Compressed files may not hold more than the training set.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""MNIST-1D, generated: a data set of 40 numbers a sample on which small and large batches differ (Greydanus 2020)."""
+"""MNIST-1D, generated: samples of 40 numbers on which small and large batches differ (Greydanus 2020)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,11 @@ _TEMPLATES = np.array(
         [5, 4, 3.5, 3.5, 4, 5, 5, 5, 5, 4.7, 4.3, 5],
     ]
 )
-# Their settings: points of padding, of translation and of the result; how much is scaled, sheared and noised.
+# The settings of these authors: points of padding, of translation and of the result; strengths of scaling, shear and
+# noise.
 _LEAST_PADDING, _MOST_PADDING, _TRANSLATION, _LENGTH = 36, 60, 48, 40
 _SCALING, _SHEAR, _NOISE, _SMOOTH_NOISE, _SMOOTHNESS = 0.4, 0.75, 0.02, 0.25, 2.0
-# A curve's standard deviation before it is padded.
+# The standard deviation of a curve before padding.
 _AMPLITUDE = 1 / 6
 
 
@@ -36,30 +37,30 @@ def make_mnist1d(
     Parameters
     ----------
     n_samples : int, default=4000
-        The number of samples. Classes are as equal in size as ``n_samples`` allows. (4,000: the training set of
-        Greydanus and Kobak.)
+        Number of samples; 4,000 is the size of the training set of Greydanus and Kobak. Classes have sizes as equal as
+        ``n_samples`` allows.
     random_state : int, RandomState instance or None, default=None
-        Determines everything but the ten curves, which are always the same: training and test data may come from calls
-        with different states.
+        Seed of everything but the ten curves, which are always the same. Training and test data may therefore come from
+        calls with different seeds. None draws from fresh entropy.
 
     Returns
     -------
     X : ndarray of float32, shape (n_samples, 40)
         The curves.
     y : ndarray of int64, shape (n_samples,)
-        Classes, 0 to 9, in random order.
+        The classes, 0 to 9, in random order.
 
     Raises
     ------
     ValueError, TypeError
-        For ``n_samples`` below 1 or a wrong ``random_state``.
+        If ``n_samples`` is below 1 or ``random_state`` is wrong.
 
     Notes
     -----
-    A curve of 12 points is padded with 36 to 60 zeros and stretched to 72 points, multiplied by a factor from 0.8 to
-    1.2, and shifted in a circle by up to 47 points. Smooth noise fills the part without the curve, a straight line of
-    random slope and white noise are added, and 40 points of it are taken. Dense nets fit the training data whole and
-    test at 60 to 70 %, so that there is room for a generalization gap.
+    A curve of 12 points is padded with 36 to 60 zeros, stretched to 72 points, multiplied by a factor from 0.8 to 1.2,
+    and shifted in a circle by up to 47 points. Smooth noise fills the part without the curve. A straight line of random
+    slope and white noise are added, and 40 points are taken. Dense nets fit all training data and have a test accuracy
+    of 60 to 70 %, which leaves room for a generalization gap.
 
     References
     ----------
@@ -91,7 +92,7 @@ def make_mnist1d(
 
 
 def _padded(rng: np.random.Generator, y: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the curve of each class with zeros behind it, of length 12 + 60; the curve itself is never exactly 0."""
+    """Return the curve of each class with zeros after it, of length 12 + 60. The curve itself is never exactly 0."""
     templates = (_TEMPLATES - _TEMPLATES.mean(axis=1, keepdims=True)) / _TEMPLATES.std(axis=1, keepdims=True)
     templates = _AMPLITUDE * (templates - templates[:, :1]) + 1e-8
     padding = rng.integers(_LEAST_PADDING, _MOST_PADDING, size=len(y))
@@ -103,7 +104,7 @@ def _padded(rng: np.random.Generator, y: NDArray[np.int64]) -> NDArray[np.float6
 
 
 def _resampled(curves: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-    """Return so many points of each curve, evenly spaced, on the straight lines between its own."""
+    """Return ``length`` evenly spaced points of each curve, on the straight lines between its own points."""
     places = np.linspace(0, curves.shape[1] - 1, length)
     left = np.minimum(places.astype(int), curves.shape[1] - 2)
     share = places - left

@@ -16,32 +16,32 @@ def randomize_labels(
     Parameters
     ----------
     y : array-like of shape (n_samples,)
-        Labels, of any type that scikit-learn takes. They are not changed.
+        Labels of any type that scikit-learn accepts. The array is not changed.
     fraction : float, default=1.0
-        The probability with which each label, independently of the others, is replaced. 0: no label is; 1: every
-        label is, and says nothing about its row any more.
+        Probability of replacing each label, independently of the others. With 0 no label is replaced. With 1 every
+        label is replaced, and says nothing about its sample.
     random_state : int, RandomState or None, default=None
-        Draws which labels are replaced, and by what. None draws from fresh entropy. With one int, the labels that a
-        smaller fraction replaces are replaced, by the same ones, under a larger fraction too.
+        Seed of the choice of labels and of the new labels. None draws from fresh entropy. With the same int, a larger
+        fraction replaces all labels that a smaller fraction replaces, by the same new labels.
 
     Returns
     -------
     ndarray of shape (n_samples,)
-        The labels, of the type of y.
+        The labels, of the same type as y.
 
     Raises
     ------
     ValueError
-        For a fraction outside [0, 1], or labels that are none.
+        If the fraction is outside [0, 1], or if y does not hold class labels.
 
     Notes
     -----
-    As in the paper a label may come back as itself: with k classes a share of (1 - 1 / k) ``fraction`` of the labels
-    changes on average, and with ``fraction=1`` a net that has learnt nothing is right on 1 / k of the rows. Classes
-    become equally frequent, whatever they were.
+    As in the paper, a new label may equal the old one. With k classes, a share of (1 - 1 / k) ``fraction`` of the
+    labels changes on average. With ``fraction=1``, a net that has learnt nothing is right on 1 / k of the samples. The
+    replaced labels are equally frequent in all classes, whatever the frequencies were before.
 
-    Replace the labels of training rows only: the accuracy on test rows with true labels then shows what is left of the
-    signal.
+    Replace the labels of the training samples only. The accuracy on test samples with true labels then shows how much
+    of the signal is left.
 
     References
     ----------
@@ -64,11 +64,11 @@ def randomize_labels(
     with naming_data("y"):
         labels: np.ndarray = column_or_1d(y)
     if not len(labels):
-        raise ValueError("y must have at least one label; got none.")
+        raise ValueError("y must have at least one label; got an empty y.")
     with naming_data("y"):
         check_classification_targets(labels)
     rng = check_random_state(random_state)
     classes = np.unique(labels)
-    # Both draws are of full length whatever the fraction, so that the labels replaced are nested.
+    # Both draws have full length for any fraction, so that a larger fraction replaces all labels of a smaller one.
     replaced = rng.uniform(size=len(labels)) < fraction
     return np.where(replaced, classes[rng.randint(len(classes), size=len(labels))], labels)

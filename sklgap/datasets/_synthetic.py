@@ -1,4 +1,4 @@
-"""Offline stand-ins: images drawn at random whose classes can be learnt, though not by heart."""
+"""Offline stand-ins: random images whose classes a net can learn, with a test accuracy below 1."""
 
 from collections.abc import Sequence
 from numbers import Real
@@ -23,17 +23,16 @@ def make_image_classification(
     Parameters
     ----------
     n_samples : int, default=1000
-        The number of images. Classes are as equal in size as ``n_samples`` allows.
+        Number of images. Classes have sizes as equal as ``n_samples`` allows.
     shape : tuple of int, default=(3, 32, 32)
-        (channels, height, width).
+        Shape (channels, height, width) of an image.
     n_classes : int, default=10
-        The number of classes, at least 2.
+        Number of classes, at least 2.
     noise : float, default=1.0
-        Standard deviation of the noise, in units of the standard deviation of the templates. The larger, the more
-        the classes overlap.
+        Standard deviation of the noise, in units of the standard deviation of the templates. With a larger value the
+        classes overlap more.
     random_state : int, RandomState instance or None, default=None
-        Determines templates, labels, shifts and noise. None draws from fresh entropy; NumPy's global state is never
-        used.
+        Seed of templates, labels, shifts and noise. None draws from fresh entropy; NumPy's global state is never used.
 
     Returns
     -------
@@ -51,10 +50,11 @@ def make_image_classification(
 
     Notes
     -----
-    The image is ``clip(1/2 + (template[y] shifted + noise * field) / 5, 0, 1)``, where templates and fields are white
-    noise under the same Gaussian filter (an eighth of the image wide) and shifts are up to a sixteenth of the image,
-    with wrap-around. Noise as smooth as the signal cannot be averaged away over pixels, so test accuracy stays
-    below 1. Training and test set must come out of one call: another ``random_state`` has other templates.
+    The image is ``clip(1/2 + (template[y] shifted + noise * field) / 5, 0, 1)``. Templates and fields are white noise
+    under the same Gaussian filter, an eighth of the image wide. Shifts are up to a sixteenth of the image, with
+    wrap-around. The noise is as smooth as the signal, so a mean over pixels does not remove it, and the test accuracy
+    stays below 1. Training and test samples must come from one call, because another ``random_state`` has other
+    templates.
 
     Examples
     --------

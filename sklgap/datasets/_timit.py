@@ -1,4 +1,4 @@
-"""TIMIT: frames of speech as Kaldi's features with the states of an alignment, for the net F2."""
+"""TIMIT: frames of speech with the states of an alignment, from Kaldi files, for the net F2."""
 
 import os
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from sklgap._typing import MissingUtterances
 from sklgap.datasets._base import XY, check_bool, check_choice
 from sklgap.datasets._kaldi import read_integers, read_matrices
 
-# Ten seconds at the usual 100 frames a second: no row of a net for frames is longer.
+# Ten seconds at the usual 100 frames per second. No net for frames takes a longer input.
 _MOST_CONTEXT = 1000
 
 _DESCR = """Frames of speech with the labels of an alignment, from files in Kaldi's formats
 
-Each row is a frame with its neighbours: its features, and those of the frames before and after it. Rows follow each
-other as the frames of an utterance do, utterance by utterance.
+Each sample is a frame with its neighbours: its features, and those of the frames before and after it. Samples follow
+each other as the frames of an utterance do, utterance by utterance.
 
-Keskar et al. (2017) take 721,329 training and 310,621 test rows of 360 features and 1,973 classes from TIMIT.
+Keskar et al. (2017) use 721,329 training and 310,621 test samples of 360 features and 1,973 classes from TIMIT.
 TIMIT: Garofolo et al., "TIMIT Acoustic-Phonetic Continuous Speech Corpus", LDC93S1; licensed by the LDC.
 """
 
@@ -61,25 +61,26 @@ def load_timit(
     missing: MissingUtterances = "error",
     return_X_y: bool = False,
 ) -> Bunch | XY:
-    r"""Load frames and their labels from Kaldi's files: TIMIT, or any other corpus.
+    r"""Load frames and their labels from Kaldi files, of TIMIT or of any other corpus.
 
-    TIMIT is licensed: the features and the alignment are made by the user, with Kaldi.
+    TIMIT is licensed. You make the features and the alignment yourself, with Kaldi.
 
     Parameters
     ----------
     features : str or path-like
-        ``feats.scp``, or an archive (``.ark``, ``.ark.gz``): a matrix of shape (n_frames, n_features) for each
+        ``feats.scp``, or an archive (``.ark``, ``.ark.gz``). It holds a matrix of shape (n_frames, n_features) for each
         utterance, compressed by Kaldi or not. Features should be normalised, or go through a `StandardScaler`.
     alignments : str, path-like or sequence of them
         The scp or ark files that together hold an integer per frame for each utterance, such as the pdf-ids (states)
-        that Kaldi's ``ali-to-pdf final.mdl "ark:gunzip -c ali.*.gz|" ark:pdfs.ark`` writes. (The numbers in
-        ``ali.*.gz`` themselves are transitions, of which there are more than states.)
+        that Kaldi writes with ``ali-to-pdf final.mdl "ark:gunzip -c ali.*.gz|" ark:pdfs.ark``. The numbers in
+        ``ali.*.gz`` itself are transitions, of which there are more than states.
     context : int or tuple of two ints, default=4
-        Frames before and after each frame that are joined to it: 4 makes rows of 9 frames, so that 40 features become
-        the 360 of the paper's F2; at most 1000. At its ends an utterance's first and last frame are repeated, as
-        ``splice-feats`` does.
+        Number of frames before and after each frame that are joined to it, at most 1000. With 4, a sample has 9 frames,
+        so 40 features become the 360 inputs of F2 in the paper. At the ends of an utterance its first and last frame
+        are repeated, as in ``splice-feats``.
     missing : {"error", "skip"}, default="error"
-        What to do about an utterance without an alignment (Kaldi fails to align a few): an error, or leave it out.
+        What to do about an utterance without an alignment (Kaldi fails to align a few): raise an error, or leave it
+        out.
     return_X_y : bool, default=False
         If True, return ``(data, target)`` instead of a Bunch.
 
@@ -89,15 +90,15 @@ def load_timit(
         Dictionary-like object, with the following attributes.
 
         data : ndarray of float32, shape (n_frames, n_features * frames joined)
-            The frames of the utterances one after the other, in the order of ``features``; within a row from the
-            earliest frame to the latest.
+            The frames of the utterances one after the other, in the order of ``features``. A row holds its joined
+            frames from the earliest to the latest.
         target : ndarray of int64, shape (n_frames,)
-            The numbers of the alignment as they are.
+            The numbers of the alignment, unchanged.
         groups : ndarray of int64, shape (n_frames,)
-            The position in ``utterances`` of the utterance that a row belongs to, for `GroupKFold` and its like: rows
-            of one utterance overlap, and must not be split over training and test.
+            The position in ``utterances`` of the utterance of each sample, for `GroupKFold` and similar splitters.
+            Samples of one utterance overlap, so they must not be split over training and test data.
         utterances : ndarray of str
-            The names of the utterances that were loaded.
+            The names of the loaded utterances.
         DESCR : str
             Description of the data.
 
@@ -107,17 +108,17 @@ def load_timit(
     Raises
     ------
     ValueError
-        If a parameter is not allowed, an utterance has no alignment or one of another length, a file is damaged, or
-        a line of an scp file is not ``utterance path:offset``: commands (``gunzip -c ... |``) are not run.
+        If a parameter is not allowed, if an utterance has no alignment or one of another length, if a file is damaged,
+        or if a line of an scp file is not ``utterance path:offset``. Commands (``gunzip -c ... |``) are not run.
     OSError
         If a file is missing.
 
     Notes
     -----
-    Relative paths in an scp file are taken from the working folder, as in Kaldi, else from the folder of the scp file.
-    Archives are read as data, and only Kaldi's binary matrices and vectors of numbers: text archives and pickles are
-    refused. A compressed archive may unpack to 32 times its size, or 16 MB. The rows of the paper's training set take
-    1 GB.
+    Relative paths in an scp file start from the working folder, as in Kaldi, or from the folder of the scp file.
+    Archives are read as data, and only as binary matrices and vectors of numbers. Text archives and pickles are
+    refused. A compressed archive may unpack to 32 times its size, or 16 MB if that is more. The training set of the
+    paper takes 1 GB.
 
     References
     ----------
@@ -156,8 +157,8 @@ def load_timit(
             if missing == "skip":
                 continue
             raise ValueError(
-                f"{_quoted(paths)} must have an alignment for each utterance of '{features}'; there is none for "
-                f"{utterance!r} (missing='skip' leaves such utterances out)."
+                f"{_quoted(paths)} must have an alignment for each utterance of '{features}'; utterance {utterance!r} "
+                "has no alignment. missing='skip' leaves such utterances out."
             )
         if len(labels[utterance]) != len(matrix):
             raise ValueError(
@@ -173,7 +174,7 @@ def load_timit(
         targets.append(labels[utterance])
         names.append(utterance)
     if not frames:
-        raise ValueError(f"'{features}' must have an utterance that {_quoted(paths)} aligns; found none.")
+        raise ValueError(f"'{features}' must have at least one utterance that {_quoted(paths)} aligns; found 0.")
     X, y = splice(frames, left, right), np.concatenate(targets)
     if return_X_y:
         return X, y
@@ -182,7 +183,7 @@ def load_timit(
 
 
 def splice(utterances: Sequence[NDArray[np.float32]], left: int, right: int) -> NDArray[np.float32]:
-    """Join to each frame those before and after it; the frames at the ends of an utterance are repeated."""
+    """Join to each frame those before and after it, and repeat the frames at the ends of an utterance."""
     n_features, n_joined = utterances[0].shape[1], left + 1 + right
     X = np.empty((sum(map(len, utterances)), n_joined * n_features), dtype=np.float32)
     start = 0
@@ -200,7 +201,7 @@ def _read_alignments(paths: Sequence[str | os.PathLike[str]]) -> dict[str, NDArr
     for path in paths:
         for utterance, integers in read_integers(path):
             if utterance in labels:
-                raise ValueError(f"'{path}' aligns utterance {utterance!r}, which another of the files has aligned.")
+                raise ValueError(f"'{path}' aligns utterance {utterance!r}, but another file aligns it, too.")
             labels[utterance] = integers
     return labels
 
@@ -218,7 +219,7 @@ def _check_paths(features: Any, alignments: Any) -> list[str | os.PathLike[str]]
 def _check_context(context: Any) -> tuple[int, int]:
     both = (context, context) if is_integer(context, 0) else context
     if not isinstance(both, tuple | list) or len(both) != 2 or not all(is_integer(n, 0) for n in both):
-        raise ValueError(f"context must be an integer of at least 0, or two of them; got {context!r}.")
+        raise ValueError(f"context must be an integer of at least 0, or two such integers; got {context!r}.")
     if max(both) > _MOST_CONTEXT:
         raise ValueError(f"context must be at most {_MOST_CONTEXT} frames on a side; got {context!r}.")
     return int(both[0]), int(both[1])

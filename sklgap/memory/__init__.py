@@ -1,6 +1,6 @@
-"""Saved work: a folder of whole files, the keys they are found by, and the plain values they hold.
+"""Saved work: a folder of complete files, the keys under which they are found, and the plain values in them.
 
-Public are `saved_work`, `prune` and `SavedWork`; the rest is for the package itself.
+`saved_work`, `prune` and `SavedWork` are public. The rest is for the package itself.
 """
 
 from sklgap.memory._code import is_library as is_library

@@ -1,8 +1,8 @@
-"""The folder of saved work: whole files or none, checked before they are believed.
+"""The folder of saved work: files are complete or absent, and are checked before they are used.
 
-The file FORMAT says the version of the folder. Every other file of ours is named by a key and a kind, and has four
-parts: a line that names the format, a line with the SHA-256 of the rest, a line of JSON that says what it is, and
-tensors and plain values as ``torch.save`` writes them, read with ``weights_only=True``, which runs no code.
+The file FORMAT holds the version of the folder. Every other file of sklgap is named by a key and a kind, and has four
+parts: a line with the name of the format, a line with the SHA-256 of the rest, a line of JSON that describes the file,
+and tensors and plain values written by ``torch.save``. They are read with ``weights_only=True``, which runs no code.
 """
 
 import contextlib
@@ -26,7 +26,8 @@ MAGIC = f"sklgap memory {VERSION}\n".encode()
 FORMAT_FILE = "FORMAT"
 # A file that is still being written is younger than this.
 STALE_SECONDS = 3600
-# Far above every file of ours: the line of JSON, lists and dicts in each other, bytes of tensors beyond the file's.
+# Limits far above every file of sklgap: length of the line of JSON, depth of nested lists and dicts, and bytes of
+# tensors beyond those of the file.
 _LONGEST_LINE = 10_000
 _DEEPEST = 100
 _SLACK = 2**20
@@ -35,7 +36,7 @@ _CONTAINERS = (dict, list, tuple, set)
 
 
 class Refused(Exception):
-    """What is wrong with a file that cannot be believed."""
+    """A description of what is wrong with a file that cannot be trusted."""
 
 
 class Memory:
@@ -44,14 +45,14 @@ class Memory:
     Parameters
     ----------
     folder : str or Path
-        Made if it does not exist.
+        The folder. It is created if it does not exist.
     about : str, default=""
-        What the work is, for whoever lists the folder.
+        Description of the work, for a listing of the folder.
 
     Raises
     ------
     ValueError
-        If it is not a folder and cannot become one, or is a folder of another version.
+        If the path is not a folder and cannot become one, or if the folder has another version.
     """
 
     def __init__(self, folder: str | Path, about: str = "") -> None:
@@ -61,7 +62,7 @@ class Memory:
         self.failed = False
 
     def read(self, key: str, kind: str) -> Any:
-        """Return what was saved, or None: also, with a warning, for a file that cannot be trusted."""
+        """Return the saved value, or None. A file that cannot be trusted gives None and a warning."""
         path = self._path(key, kind)
         try:
             with open(path, "rb") as file:
@@ -78,21 +79,21 @@ class Memory:
             self.distrust(key, kind, f"could not be read ({error.strerror})")
         except Refused as error:
             self.distrust(key, kind, str(error))
-        except Exception:  # whatever it holds, it is nothing that `write` wrote
+        except Exception:  # whatever the file holds, `write` did not write it
             self.distrust(key, kind, "holds what sklgap does not write")
         return None
 
     def write(self, key: str, kind: str, value: Any, *, sync: bool = True) -> bool:
-        """Save a value, whole or not at all; say whether it was saved. A full disk is a warning, once.
+        """Save a value completely or not at all, and return whether it was saved. A full disk gives one warning.
 
         Parameters
         ----------
         key, kind : str
-            What to find it by.
+            The key and kind under which `read` finds the value.
         value : object
-            Tensors, numbers, texts, None, and lists, tuples, sets and dicts of them; see `plain`.
+            Tensors, numbers, strings, None, and lists, tuples, sets and dicts of them; see `plain`.
         sync : bool, default=True
-            Wait until it is on the disk, not only in the system's cache.
+            Whether to wait until the value is on the disk, not only in the system's cache.
         """
         buffer = io.BytesIO()
         torch.save({"key": key, "kind": kind, "value": value}, buffer)
@@ -109,8 +110,8 @@ class Memory:
         except OSError as error:
             if not self.failed:
                 warnings.warn(
-                    f"memory={str(self.folder)!r} could not be written to ({error.strerror}): "
-                    "the work goes on, and what it finds is not saved there.",
+                    f"memory={str(self.folder)!r} could not be written to ({error.strerror}). The work continues, but "
+                    "its results are not saved there.",
                     UserWarning,
                     stacklevel=2,
                 )
@@ -120,11 +121,11 @@ class Memory:
         return True
 
     def forget(self, key: str, kind: str) -> None:
-        """Remove an entry, and what dead processes have left of it."""
+        """Remove an entry, and the unfinished files that dead processes have left of it."""
         path = self._path(key, kind)
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-        for left in self.folder.iterdir():  # not ``glob``: Python would cache a pattern for every name
+        for left in self.folder.iterdir():  # no ``glob``, because Python would cache a pattern for every name
             if left.name.startswith(f"{path.name}.") and left.name.endswith(".tmp"):
                 with contextlib.suppress(OSError):
                     if time.time() - left.stat().st_mtime > STALE_SECONDS:
@@ -134,12 +135,12 @@ class Memory:
         return self.folder / f"{key}.{kind}"
 
     def distrust(self, key: str, kind: str, what: str) -> None:
-        """Warn of an entry that is not believed."""
+        """Warn of an entry that cannot be trusted."""
         warnings.warn(f"memory: {self._path(key, kind)} {what}; the work is done again.", UserWarning, stacklevel=3)
 
 
 def _write_whole(path: Path, parts: list[Any], *, sync: bool) -> None:
-    """Write a file that is there whole or not at all, whatever other processes do."""
+    """Write a file completely or not at all, whatever other processes do."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with open(unfinished, "xb") as file:
@@ -155,23 +156,23 @@ def _write_whole(path: Path, parts: list[Any], *, sync: bool) -> None:
 
 
 def check_format(folder: Path) -> None:
-    """Raise a ValueError for a folder of another version of the format."""
+    """Raise a ValueError if the folder has another version of the format."""
     try:
         with open(folder / FORMAT_FILE, "rb") as file:
             said = file.read(len(MAGIC) + 1)
     except OSError:
-        return  # a new folder, or one that `write` will warn of
+        return  # a new folder, or one of which `write` will warn
     if said != MAGIC:
         raise ValueError(
             f"memory must be a folder of format {VERSION} of sklgap, but {str(folder / FORMAT_FILE)!r} says "
-            f"{said.decode(errors='replace').strip()!r}: use another folder, or remove this one."
+            f"{said.decode(errors='replace').strip()!r}; use another folder, or remove this one."
         )
 
 
 def read_head(file: BinaryIO) -> dict[str, Any]:
-    """Return what an open file says of itself, if size and checksum are right; the file is then at its content.
+    """Return the description in an open file if size and checksum are right. The file is then at its content.
 
-    The content is read in pieces, so that a wrong file takes no memory.
+    The content is read in pieces, so a wrong file takes no memory.
 
     Raises
     ------
@@ -199,21 +200,21 @@ def read_head(file: BinaryIO) -> dict[str, Any]:
 
 
 def _load(body: bytes) -> Any:
-    """Return what ``torch.save`` wrote, if it takes no more memory than the file does."""
+    """Return the value that ``torch.save`` wrote, if it takes no more memory than the file."""
     with zipfile.ZipFile(io.BytesIO(body)) as archive:
         parts = archive.infolist()
     stored = all(part.compress_type == zipfile.ZIP_STORED and part.file_size == part.compress_size for part in parts)
     if not stored or sum(part.file_size for part in parts) > len(body) or len({p.filename for p in parts}) < len(parts):
         raise Refused("declares more than it holds")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch, about pickles that it then refuses
+        warnings.simplefilter("ignore")  # torch warns of pickles that it then refuses
         value = torch.load(io.BytesIO(body), weights_only=True, map_location="cpu")
     _check_plain(value, len(body))
     return value
 
 
 def _check_plain(value: Any, n_bytes: int) -> None:
-    """Raise `Refused` unless all are plain values, no deeper than ours, and not multiplied by references."""
+    """Raise `Refused` unless all values are plain, not nested too deeply, and not multiplied by references."""
     n_values, n_tensor_bytes = 0, 0
     waiting = [(value, 0)]
     while waiting:
@@ -233,7 +234,7 @@ def _check_plain(value: Any, n_bytes: int) -> None:
 
 
 def check_memory(folder: Any) -> Path:
-    """Return the folder, made where it does not exist; ValueError for what cannot be one."""
+    """Return the folder, and create it if it does not exist; raise a ValueError if that is impossible."""
     if not isinstance(folder, str | os.PathLike) or not str(folder):
         raise ValueError(f"memory must be None or the path of a folder; got {folder!r}.")
     path = Path(folder).expanduser()

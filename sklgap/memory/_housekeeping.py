@@ -1,4 +1,4 @@
-"""What a folder of saved work holds, and how it is made smaller."""
+"""The content of a folder of saved work, and ways to make it smaller."""
 
 import contextlib
 import os
@@ -13,9 +13,9 @@ from sklgap._checks import check_flag, is_number, shown
 from sklgap._version import __version__
 from sklgap.memory._folder import STALE_SECONDS, Refused, check_format, read_head
 
-# What the kinds of our files are; other files in the folder are never touched.
+# The kinds of files that sklgap writes. Other files in the folder are never touched.
 KINDS = {"fit": "finished fit", "part": "unfinished fit", "trial": "measurements"}
-_OURS = b"sklgap memory "  # whatever the version
+_OURS = b"sklgap memory "  # for any version
 _ENTRY = re.compile(r"(?P<key>[0-9a-f]{32})\.(?P<kind>" + "|".join(KINDS) + r")")
 _LEFT_OVER = re.compile(
     r"(?:" + _ENTRY.pattern.replace("?P<key>", "").replace("?P<kind>", "") + r"|FORMAT)"
@@ -31,18 +31,18 @@ class SavedWork(NamedTuple):
     path : Path
         The file.
     kind : str
-        "fit" (a finished fit), "part" (an unfinished one), "trial" (the measurements of a trial) or "temporary" (what
-        a process that is gone has left).
+        "fit" (a finished fit), "part" (an unfinished fit), "trial" (the measurements of a trial) or "temporary" (the
+        unfinished file of a process that no longer runs).
     about : str
-        What the work is, where it says so.
+        Description of the work, if the file has one.
     n_bytes : int
-        Its size.
+        Size of the file.
     saved : float
-        When it was written, in seconds since 1970.
+        Time at which the file was written, in seconds since 1970.
     sklgap, torch : str
-        The versions it was made with; empty for a file that is damaged.
+        The versions that made the file; empty for a damaged file.
     damaged : str
-        What is wrong with it; empty for a file that can be used.
+        A description of the damage; empty for a file that can be used.
 
     Examples
     --------
@@ -70,27 +70,27 @@ class SavedWork(NamedTuple):
 
     @property
     def finished(self) -> bool:
-        """Whether it is the result of work that ended."""
+        """Whether the file is the result of finished work."""
         return self.kind in ("fit", "trial")
 
 
 def saved_work(folder: str | os.PathLike[str]) -> list[SavedWork]:
-    """Return what is saved in a folder, the oldest first.
+    """Return the saved work in a folder, the oldest first.
 
     Parameters
     ----------
     folder : str or path-like
-        What was given as ``memory=``.
+        The folder that was given as ``memory=``.
 
     Returns
     -------
     list of SavedWork
-        Files that are not ours are left out, and so are those that a process is writing.
+        The files of sklgap, without those that a process is writing.
 
     Raises
     ------
     ValueError
-        For what is not a folder, or a folder of another version of the format.
+        If the path is not a folder, or if the folder has another version of the format.
 
     Examples
     --------
@@ -122,30 +122,32 @@ def prune(
     max_size: float | None = None,
     dry_run: bool = False,
 ) -> list[SavedWork]:
-    """Remove saved work by age, version or size; what dead processes have left and damaged files always go.
+    """Remove saved work by age, version or size.
+
+    Unfinished files of dead processes and damaged files are always removed.
 
     Parameters
     ----------
     folder : str or path-like
-        What was given as ``memory=``.
+        The folder that was given as ``memory=``.
     older_than : float, default=None
-        Remove what was saved more than so many seconds ago.
+        Remove work that was saved more than this number of seconds ago. None removes nothing by age.
     other_versions : bool, default=False
-        Remove what other versions of sklgap or torch have made, which this one never uses.
+        Whether to remove work of other versions of sklgap or torch, which this version never uses.
     max_size : float, default=None
-        Remove the oldest files until the rest has at most so many bytes.
+        Remove the oldest files until the rest has at most this number of bytes. None removes nothing by size.
     dry_run : bool, default=False
-        Remove nothing, and return what would be removed.
+        Whether to remove nothing, and only return what would be removed.
 
     Returns
     -------
     list of SavedWork
-        What was removed. Files that are not ours are never touched.
+        The removed work. Files of others are never touched.
 
     Raises
     ------
     ValueError, TypeError
-        For what is not a folder, a folder of another version of the format, or a wrong argument.
+        If the path is not a folder, if the folder has another version of the format, or if an argument is wrong.
 
     Examples
     --------
@@ -193,7 +195,7 @@ def _check_folder(folder: Any) -> Path:
 
 
 def _read(path: Path) -> SavedWork | None:
-    """Return what a file is, or None for one that is not ours or is being written."""
+    """Return the record of a file; None if the file is not one of sklgap or is being written."""
     entry, left = _ENTRY.fullmatch(path.name), _LEFT_OVER.fullmatch(path.name)
     if (entry is None and left is None) or path.is_symlink() or not path.is_file():
         return None
@@ -217,7 +219,7 @@ def _read(path: Path) -> SavedWork | None:
 
 
 def _remove(work: SavedWork) -> bool:
-    """Remove a file, unless another process has written it again since."""
+    """Remove a file, unless another process has written it again in the meantime."""
     try:
         if work.path.stat().st_mtime != work.saved:
             return False
@@ -225,5 +227,7 @@ def _remove(work: SavedWork) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise ValueError(f"folder must be one whose files can be removed; '{work.path}': {error.strerror}.") from error
+        raise ValueError(
+            f"folder must be one whose files can be removed; '{work.path}' cannot be removed ({error.strerror})."
+        ) from error
     return True

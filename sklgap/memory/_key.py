@@ -1,7 +1,7 @@
-"""A key for anything that decides a result: complete, or refused.
+"""A key for all that determines a result. The key is complete, or the value is refused.
 
-A value is followed to its end: its type, its content, the code of the user's own functions and classes, and what that
-code reads. ``docs/saved_work.md`` says in plain sentences what counts.
+A value is followed to its end: its type, its content, the code of the user's own functions and classes, and the values
+that this code reads. ``docs/saved_work.md`` explains what counts.
 """
 
 import array
@@ -35,13 +35,13 @@ from sklgap._version import __version__
 from sklgap.memory._code import MAIN, Unreadable, code_objects, is_library, library_name, module_name, read_by
 
 NUMBERS_AND_TEXTS = (type(None), bool, int, float, complex, str, bytes)
-# Types whose repr tells everything.
+# Types whose repr is complete.
 BY_REPR = (
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size, range),
     *(datetime.date, datetime.timedelta, decimal.Decimal, type(Ellipsis), type(NotImplemented)),
 )
 CONTAINERS = (list, tuple, dict, set, frozenset, bytearray, collections.deque, *NUMBERS_AND_TEXTS[1:])
-# What a class has because it is one, or in another form.
+# Attributes that every class has, or that repeat others in another form.
 MACHINERY = (
     *("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__firstlineno__", "__parameters__"),
     *("__static_attributes__", "__abstractmethods__", "_abc_impl", "__dataclass_params__", "__orig_bases__"),
@@ -55,14 +55,14 @@ IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
 
 
 class Unfollowable(ValueError):
-    """A value that cannot be followed to its end.
+    """Raised for a value that cannot be followed to its end.
 
     Parameters
     ----------
     name : str
-        The way to it, such as ``init -> closure 'handle'``.
+        The path to the value, such as ``init -> closure 'handle'``.
     reason : str
-        What it is.
+        A description of the value.
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -71,18 +71,18 @@ class Unfollowable(ValueError):
 
 
 def fingerprint(*values: Any) -> str:
-    """Return 32 hexadecimal digits that are equal for equal values, in any process, and differ for others.
+    """Return 32 hexadecimal digits that are the same for equal values in any process, and differ for others.
 
     Parameters
     ----------
     *values : object
-        Anything.
+        Any objects.
 
     Raises
     ------
     Unfollowable
-        For what cannot be followed to its end, such as an open file, a lock, a generator, or an object of an extension
-        in C.
+        If a value cannot be followed to its end, such as an open file, a lock, a generator, or an object of an
+        extension in C.
     """
     follower = _Follower()
     follower.all("values", values)
@@ -90,25 +90,25 @@ def fingerprint(*values: Any) -> str:
 
 
 class Fingerprint(str):
-    """A fingerprint that was computed before; `key_of` takes it in place of the value."""
+    """A fingerprint that was computed earlier; `key_of` accepts it instead of the value."""
 
     __slots__ = ()
 
 
 class _Follower:
-    """Feeds values to a hash, each with its kind and length, so that no two structures read alike.
+    """Feed values to a hash, each with its kind and length, so that different structures never look the same.
 
-    What can change is followed once and has a number: the same list in two places is not two equal lists. What cannot
-    change counts by its content alone.
+    A mutable object is followed once and gets a number, because the same list in two places differs from two equal
+    lists. An immutable object counts by its content alone.
     """
 
     def __init__(self) -> None:
         self.hash = hashlib.blake2b(digest_size=16)
         self.path: list[str] = []
-        self.seen: dict[int, tuple[int, Any]] = {}  # the object itself, so that its id remains its own
-        self.pure: dict[int, tuple[str, Any]] = {}  # digests of definitions that hold nothing that can change
+        self.seen: dict[int, tuple[int, Any]] = {}  # holds the object, so that no other object gets its id
+        self.pure: dict[int, tuple[str, Any]] = {}  # digests of definitions that hold nothing mutable
         self.memory: list[tuple[int, int, int]] = []  # addresses of tensors and arrays, each with its number
-        self.parts: list[_Follower] = []  # of the members of sets, and with them the objects they have seen
+        self.parts: list[_Follower] = []  # followers of the members of sets, with the objects that they have seen
         self.in_sets: set[int] = set()
         self.hooks: dict[int, int] = {}  # dicts of hooks of modules
 
@@ -124,7 +124,7 @@ class _Follower:
             self.feed(value)
 
     def named(self, kind: str, values: Mapping[str, Any] | Iterable[tuple[str, Any]], what: str = "") -> None:
-        """Feed values by name; the names are the way to what cannot be followed."""
+        """Feed values by name. The names form the path to a value that cannot be followed."""
         values = list(values.items() if isinstance(values, Mapping) else values)
         self.put(kind, len(values))
         for name, value in values:
@@ -169,7 +169,7 @@ class _Follower:
         elif isinstance(value, type | types.FunctionType):
             self._definition(value)
         elif id(value) in self.in_sets:
-            self.refuse("is in a set, whose order no other process repeats")
+            self.refuse("is in a set, whose order differs in other processes")
         elif id(value) in self.seen:
             self.put("again", self.seen[id(value)][0])
         else:
@@ -180,7 +180,7 @@ class _Follower:
         self.seen[id(value)] = len(self.seen), value
 
     def _object(self, value: Any) -> None:
-        """Feed something met for the first time."""
+        """Feed an object that is met for the first time."""
         kind = type(value)
         for types_, feed in FEEDS:
             if isinstance(value, types_):
@@ -209,25 +209,26 @@ class _Follower:
             self.feed(value, f"[{key!r}]" if type(key) in NUMBERS_AND_TEXTS else "[...]")
 
     def _set(self, kind: str, values: Iterable[Any]) -> None:
-        """Feed a set in an order that does not depend on where its members lie in memory."""
+        """Feed a set in an order that does not depend on the memory addresses of its members."""
         values, digests = list(values), []
         for value in values:
             part = _Follower()
             part.path = [*self.path, "a member"]
             part.feed(value)
             if not part.seen.keys().isdisjoint(self.seen):
-                self.refuse("holds in a set what is also elsewhere")
+                self.refuse("holds in a set an object that is also elsewhere")
             self.in_sets |= part.seen.keys()
             self.parts.append(part)
             digests.append(part.hash.hexdigest())
-        # Numbers lie in the order in which they came, in every process; texts lie in another one in each.
+        # In every process, a set holds numbers in the order in which they were added. The order of strings differs
+        # between processes.
         in_order = all(type(value) in (bool, int, float, complex) for value in values)
         self.put(kind, len(digests), *(digests if in_order else sorted(digests)))
 
     # -- numbers in memory ---------------------------------------------------------------------------------------------
 
     def _place(self, start: int, stop: int, offset: Any) -> None:
-        """Say which earlier tensor or array has the same memory: to change one is to change both."""
+        """Feed which earlier tensor or array shares the memory, because a change of one then changes both."""
         shared = [(number, start - first) for first, last, number in self.memory if start < last and first < stop]
         self.put("memory", len(shared), *(shared and [shared[0], offset]))
         self.memory.append((start, stop, len(self.memory)))
@@ -260,7 +261,7 @@ class _Follower:
             return
         self.put(tuple(tensor.shape))
         if tensor.grad_fn is not None:
-            self.refuse("is a tensor with a gradient still to come: detach it")
+            self.refuse("is a tensor that waits for its gradient; detach it")
         hooks = {name: getattr(tensor, name, None) for name in ("_backward_hooks", "_post_accumulate_grad_hooks")}
         self.named("hooks", ((name, list(found.values())) for name, found in hooks.items() if found))
         self.named("attributes", vars(tensor))
@@ -283,7 +284,7 @@ class _Follower:
             self.hash.update(dense.view(torch.uint8).numpy().data if dense.numel() else b"")
 
     def _table(self, value: Any) -> None:
-        """Feed what pandas made: labels, types and values."""
+        """Feed labels, types and values of a pandas object."""
         pandas = _pandas(value)
         self.put(type(value).__name__)
         self.named("attributes", value.attrs if hasattr(value, "attrs") else {})
@@ -315,15 +316,15 @@ class _Follower:
     # -- definitions: functions and classes ----------------------------------------------------------------------------
 
     def _definition(self, value: Any) -> None:
-        """Feed a function or a class: by name if a library has it under that name, otherwise by what it does.
+        """Feed a function or a class: by name if a library has it under that name, otherwise by its content.
 
-        Two equal ones are as good as one, unless they hold what can change.
+        Two equal definitions count as one, unless they hold something mutable.
         """
         if id(value) in self.seen:
             self.put("again", self.seen[id(value)][0])
             return
         if getattr(value, "hooked", False) and module_of_code(value) == torch.optim.Optimizer.__module__:
-            value = value.__wrapped__  # what torch puts around `step` of the user's optimiser when it makes the first
+            value = value.__wrapped__  # torch wraps `step` of the user's optimiser when it makes the first instance
         if id(value) not in self.pure:
             known = library_name(value)
             if known is None and isinstance(value, type) and is_library(value.__module__) and _is_c_type(value):
@@ -382,13 +383,13 @@ class _Follower:
         self.named("parts", {**parts, **{k: v for k, v in own.items() if k not in (*parts, "lock", "__doc__")}})
 
     def _module(self, module: types.ModuleType) -> None:
-        """Feed a module that code hands on as a whole."""
+        """Feed a module that code passes on as a whole."""
         self.put("module", MAIN.get(module.__name__, module.__name__))
         if not is_library(module.__name__):
             self.named("attributes", ((n, v) for n, v in vars(module).items() if not n.startswith("__")))
 
     def _random(self, kind: str, value: Any, state: list[Any]) -> None:
-        """Feed a generator of random numbers, and what a class of the user's adds to it."""
+        """Feed a random generator, and the attributes that a user's subclass adds to it."""
         library = next(cls for cls in type(value).__mro__ if is_library(cls.__module__))
         added = {name: held for name, held in attributes_of(value).items() if not hasattr(library, name)}
         self.all(kind, [type(value), *state, added])
@@ -411,19 +412,19 @@ class _Follower:
         if isinstance(value, nn.Module):
             attributes = self._with_numbered_hooks(attributes)
         if library_name(kind) is not None and kind.__module__.partition(".")[0] not in sys.stdlib_module_names:
-            # No loop goes over the attributes of a library's object, but over those of a SimpleNamespace of Python's;
-            # skorch's copies have some more that are None.
+            # Code does not loop over the attributes of a library's object, so their order does not count; it does over
+            # those of a SimpleNamespace of Python. Copies by skorch have some more attributes that are None.
             attributes = {n: v for n, v in sorted(attributes.items()) if v is not None or not n.endswith("_")}
         self.named("attributes", attributes)
 
     def _with_numbered_hooks(self, attributes: dict[str, Any]) -> dict[str, Any]:
-        """Number the hooks of a module in their order, in place of torch's count of all hooks of the process."""
+        """Number the hooks of a module in their order, instead of torch's count of all hooks in the process."""
         hooks = {name: held for name, held in attributes.items() if "_hooks" in name and isinstance(held, dict)}
         for held in hooks.values():
             self.hooks[id(held)] = len(self.hooks)
         numbers = {id_: n for n, id_ in enumerate(sorted({id_ for held in hooks.values() for id_ in held}))}
         numbered = {name: [(numbers[id_], hook) for id_, hook in held.items()] for name, held in hooks.items()}
-        # Weak references to what is in `_flat_weights` too.
+        # `_flat_weight_refs` holds weak references to the content of `_flat_weights`.
         return {name: held for name, held in {**attributes, **numbered}.items() if name != "_flat_weight_refs"}
 
     def _content(self, base: type, value: Any) -> None:
@@ -443,7 +444,7 @@ class _Follower:
 
 
 def module_of_code(function: Any) -> str:
-    """Return the module that the code of a function is from, whatever the function says of itself."""
+    """Return the module of a function's code, whatever the function reports."""
     return str(getattr(function, "__globals__", {}).get("__name__"))
 
 
@@ -457,7 +458,7 @@ def _is_c_member(member: Any) -> bool:
 
 @functools.lru_cache(maxsize=1000)
 def hidden_state(kind: Any) -> type | None:
-    """Return the first class of a type that holds more than attributes and the content of a container; else None.
+    """Return the first class of a type that holds more than attributes and container content; None without one.
 
     A class made by Python code has room for its slots, its ``__dict__`` and its weak references, and for nothing else.
     """
@@ -474,14 +475,14 @@ def hidden_state(kind: Any) -> type | None:
 
 
 def items_of(mapping: dict[Any, Any]) -> Iterable[tuple[Any, Any]]:
-    """Return keys and values of a dict in their order, whatever a subclass of the user's makes of them."""
+    """Return keys and values of a dict in their order, whatever a user's subclass changes."""
     if isinstance(mapping, collections.OrderedDict):
         return collections.OrderedDict.items(mapping)
     return dict.items(mapping)
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
-    """Return the attributes that an object itself has, in the order in which they were set, those in slots last."""
+    """Return the attributes of an object itself, in the order in which they were set, those in slots last."""
     found = dict(getattr(value, "__dict__", {}))
     kind: Any = type(value)
     for name, slot in _slots(kind):
@@ -504,7 +505,7 @@ def _slots(kind: Any) -> list[tuple[str, Any]]:
 
 
 def _axes(strides: Iterable[int], shape: Iterable[int]) -> str:
-    """Return the order of the axes in memory, which decides the order of sums."""
+    """Return the order of the axes in memory, which determines the order of sums."""
     strides = [abs(stride) for stride, size in zip(strides, shape, strict=True) if size > 1]
     return str(sorted(range(len(strides)), key=lambda axis: -strides[axis]))
 
@@ -517,7 +518,7 @@ def _pandas(value: Any) -> Any:
 def _handle(follower: _Follower, handle: RemovableHandle) -> None:
     hooks: Any = handle.hooks_dict_ref()
     if hooks is None or id(hooks) not in follower.hooks:
-        follower.refuse("is the handle of a hook of something else, which cannot be followed to its end")
+        follower.refuse("is the handle of a hook of another object, which cannot be followed to its end")
     follower.put("hook handle", follower.hooks[id(hooks)], [*hooks, handle.id].index(handle.id))
 
 
@@ -561,7 +562,7 @@ def _ufunc(follower: _Follower, function: np.ufunc) -> None:
 
 
 def _logger(follower: _Follower, logger: Any) -> None:
-    follower.put("logger", logger.name)  # which decides no number
+    follower.put("logger", logger.name)  # a logger does not affect any number
 
 
 KNOWN_CONTENT = (Tensor, torch._C.TensorBase, np.ndarray, collections.OrderedDict, collections.defaultdict)
@@ -599,9 +600,9 @@ FEEDS: list[tuple[Any, Any]] = [
 
 
 def surroundings(device: str) -> tuple[Any, ...]:
-    """Return what beside parameters and data decides the last bit of a result: versions, device, settings of torch.
+    """Return what else determines the last bit of a result: versions, device and settings of torch.
 
-    The number of threads is among them: it decides in which order a sum over a batch is made.
+    The number of threads belongs to it, because it determines the order of the sum over a batch.
     """
     kind = torch.device(device).type
     name = torch.cuda.get_device_name(device) if kind == "cuda" else kind
@@ -624,7 +625,7 @@ def surroundings(device: str) -> tuple[Any, ...]:
 
 @functools.cache
 def _installed() -> tuple[str, ...]:
-    """Return the versions of the other packages. Reading them from files takes 15 ms, so it is done once."""
+    """Return the versions of the other packages. The result is cached, because reading them from files takes 15 ms."""
     return tuple(version(package) for package in ("skorch", "scikit-learn", "numpy", "scipy"))
 
 
@@ -633,17 +634,17 @@ def _is_global_hooks(held: Any) -> bool:
 
 
 def key_of(*values: Any, **named: Any) -> str | None:
-    """Return the key of work that these values decide; None, with a warning, where there is no complete one.
+    """Return the key of work that these values determine; None, with a warning, if there is no complete key.
 
-    Values are followed one by one: memory that two of them share does not count. Named ones are one value: their order
-    does not count, and a warning says which of them was the reason. A `Fingerprint` stands for its value.
+    Values are followed one by one, so memory that two of them share does not count. The named values are one value.
+    Their order does not count, and the warning says which of them was the reason. A `Fingerprint` stands for its value.
     """
     try:
         found = [str(value) if type(value) is Fingerprint else fingerprint(value) for value in values]
         return fingerprint(*found, fingerprint_of_named(named))
     except Unfollowable as error:
-        not_saved(f"{error}; give it as a plain value, or leave it out")
-    except Exception as error:  # the user's objects may raise anything when they are read
+        not_saved(f"{error}. Give it as a plain value, or leave it out")
+    except Exception as error:  # the user's objects may raise any exception when they are read
         not_saved(f"a parameter cannot be read ({type(error).__name__}: {error})")
     return None
 
@@ -656,5 +657,5 @@ def fingerprint_of_named(values: Mapping[str, Any]) -> str:
 
 
 def not_saved(reason: str) -> None:
-    """Warn that work goes on and is not saved."""
-    warnings.warn(f"memory: this work is not saved, for {reason}.", UserWarning, stacklevel=4)
+    """Warn that work continues and is not saved."""
+    warnings.warn(f"memory: this work is not saved, because {reason}.", UserWarning, stacklevel=4)

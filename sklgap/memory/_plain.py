@@ -1,4 +1,4 @@
-"""What a saved file may hold: plain values and tensors."""
+"""The values that a saved file may hold: plain values and tensors."""
 
 from collections import OrderedDict
 from typing import Any
@@ -8,16 +8,16 @@ import torch
 
 
 class NotPlain(TypeError):
-    """A value that only a pickle could hold."""
+    """Raised for a value that only a pickle could hold."""
 
 
 def plain(value: Any) -> Any:
-    """Return the value as `Memory.write` takes it, arrays as tensors and NumPy's numbers as Python's.
+    """Return the value in the form that `Memory.write` accepts: arrays as tensors, NumPy numbers as Python numbers.
 
     Raises
     ------
     NotPlain
-        For anything but numbers, texts, None, tensors, numeric arrays, and containers of them.
+        For anything but numbers, strings, None, tensors, numeric arrays, and containers of them.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -36,7 +36,7 @@ def plain(value: Any) -> Any:
 
 
 def unplain(value: Any) -> Any:
-    """Return what `plain` was given, an OrderedDict as a dict."""
+    """Return the value that `plain` received, with an OrderedDict as a dict."""
     if isinstance(value, dict):
         if value.keys() == {"__array__"}:
             return value["__array__"].numpy()

@@ -1,7 +1,7 @@
-"""The state of living objects as plain values, and back into objects of the same kind: no pickle, no class by name.
+"""The state of live objects as plain values, and back into objects of the same kind: no pickle, no class by name.
 
-A `Graph` finds all objects below some roots and remembers the way to each. `saved_state` writes down what they hold,
-with what they share. `restore_state` puts that into the objects that lie at the same places of another graph.
+A `Graph` finds all objects below some roots and stores the path to each. `saved_state` writes down their content and
+what they share. `restore_state` puts that into the objects at the same places of another graph.
 """
 
 import collections
@@ -34,7 +34,7 @@ from sklgap.memory._plain import NotPlain
 EXACT = (type(None), bool, int, float, str)
 LISTS = {kind.__name__: kind for kind in (list, collections.deque)}
 DICTS = {kind.__name__: kind for kind in (dict, collections.OrderedDict, collections.defaultdict, collections.Counter)}
-# What has no state that a training could change.
+# Types without a state that a training could change.
 CONSTANT = (
     *(types.ModuleType, types.CodeType, types.MappingProxyType, np.ufunc, np.dtype),
     *(weakref.ref, logging.Logger, property, slice, range, type(threading.Lock()), type(threading.RLock())),
@@ -51,25 +51,25 @@ CONSTANT = (
     ),
 )
 LIBRARY_BARS = ("tqdm",)
-# Methods of objects that are not written in Python, such as `numbers.append`: the object is their state.
+# Methods of objects that are not written in Python, such as `numbers.append`. Their state is the object.
 C_METHODS = (types.BuiltinFunctionType, types.MethodWrapperType)
-# What `saved_state` writes in a special way: these types exactly, since a class below them may hold more,
+# `saved_state` writes some types in a special way: exactly these types, because a subclass may hold more,
 RANDOM = (np.random.RandomState, np.random.Generator, random.Random, torch.Generator)
-# and all of these.
+# and all of these with their subclasses.
 WRITTEN = (torch.Size, torch.dtype, torch.device, types.MethodType, types.FunctionType, functools.partial, *C_METHODS)
 
 Skipped = Callable[[Any], set[str]]
 
 
 class Graph:
-    """All objects below the roots, each with the way to it.
+    """All objects below the roots, each with the path to it.
 
     Parameters
     ----------
     roots : dict
-        Objects by the name that the ways to others start with.
+        Objects by the name with which the paths start.
     skipped : callable
-        Object to the names of the attributes that do not belong to its state.
+        Function from an object to the names of the attributes that do not belong to its state.
     """
 
     def __init__(self, roots: Mapping[str, Any], skipped: Skipped = lambda value: set()) -> None:
@@ -81,13 +81,13 @@ class Graph:
         self.digests: dict[str, str] = {}
         self.hooks: dict[str, list[int]] = {}
         self.outlines: dict[str, Any] = {}
-        self.defaults: list[Any] = []  # so that their ids remain their own
+        self.defaults: list[Any] = []  # so that no other object gets their ids
         for name, root in self.roots.items():
             self.add(name, root)
         self.overlaps = _overlaps({path: value for path, value in self.objects.items() if _has_memory(value)})
 
     def add(self, path: str, value: Any) -> None:
-        """Note an object, and all below it."""
+        """Add an object and all objects below it."""
         waiting = [(path, value)]
         while waiting:
             path, value = waiting.pop()
@@ -122,12 +122,12 @@ def digest(value: Any) -> str:
         return fingerprint(value)
     except Unfollowable as error:
         raise NotPlain(str(error)) from error
-    except Exception as error:  # the user's objects may raise anything when they are read
+    except Exception as error:  # the user's objects may raise any exception when they are read
         raise NotPlain(f"{_article(type(value))} that cannot be read ({type(error).__name__}: {error})") from error
 
 
 def children(value: Any, skipped: Skipped) -> Iterator[tuple[str, Any]]:
-    """Yield what an object holds, each with the step to it."""
+    """Yield the content of an object, each value with the step to it."""
     kind = type(value)
     if isinstance(value, (type, *CONSTANT)) or kind in (*EXACT, bytes, complex):
         return
@@ -173,22 +173,22 @@ def children(value: Any, skipped: Skipped) -> Iterator[tuple[str, Any]]:
 
 
 def saved_state(graph: Graph, *, gradients: bool = True, whole: bool = False) -> dict[str, Any]:
-    """Return what the objects below the roots of a graph hold by now, as values that `Memory.write` takes.
+    """Return the current content of the objects below the roots of a graph, as values that `Memory.write` accepts.
 
     Parameters
     ----------
     graph : Graph
-        Made when the state was the one that `restore_state` will find; it may have changed since.
+        A graph that was made in the state in which `restore_state` will find the objects. They may have changed since.
     gradients : bool, default=True
-        Save ``.grad`` of tensors too.
+        Whether to save ``.grad`` of tensors, too.
     whole : bool, default=False
-        Also write down the arrays that are as they were when the graph was made.
+        Whether to write down also the arrays that have not changed since the graph was made.
 
     Raises
     ------
     NotPlain
-        For what is not a plain value and was not there when the graph was made, and for what a file cannot bring back:
-        new memory that two tensors share, hooks that have come or gone, a class that has changed, a gradient graph.
+        For a new object that is not a plain value, and for a change that a file cannot restore: new memory that two
+        tensors share, added or removed hooks, a changed class, a gradient graph.
     """
     writer = _Writer(graph, gradients, whole)
     roots = {name: writer.write(root, name) for name, root in graph.roots.items()}
@@ -232,12 +232,12 @@ class _Writer:
             node["items"], node["maxlen"] = all_of(value), getattr(value, "maxlen", None)
         elif kind in (set, frozenset):
             if any(type(held) not in EXACT for held in value):
-                raise NotPlain(f"{path} is a set of other things than numbers and texts")
-            # Numbers lie in the order in which they came; texts lie in another one in every process.
+                raise NotPlain(f"{path} is a set of values other than numbers and strings")
+            # A set holds numbers in the order in which they were added. The order of strings differs between processes.
             in_order = all(type(held) in (bool, int, float) for held in value)
             node["items"] = list(value) if in_order else sorted(value, key=repr)
             if in_order and list(kind(node["items"])) != node["items"]:
-                raise NotPlain(f"{path} is a set in an order that comes from what it held before")
+                raise NotPlain(f"{path} is a set in an order that depends on its former content")
         elif kind in DICTS.values():
             node["keys"] = all_of(value.keys(), ".key")
             node["items"] = [self.write(held, path + _step(key, i)) for i, (key, held) in enumerate(value.items())]
@@ -289,7 +289,7 @@ class _Writer:
         )
 
     def _known(self, node: dict[str, Any], value: Any, path: str, known: str) -> None:
-        """Write down an object that will be there again: what it holds."""
+        """Write down the content of an object that will exist again."""
         if isinstance(value, (types.MethodType, functools.partial, types.FunctionType, *C_METHODS)):
             if self.graph.outlines.get(known) != _outline(value):
                 raise NotPlain(f"the function {path} has other code, names or defaults than at the start")
@@ -329,7 +329,7 @@ class _Writer:
 
     def _tensor(self, node: dict[str, Any], tensor: Tensor, path: str, known: str | None) -> None:
         if tensor.grad_fn is not None:
-            raise NotPlain(f"{path} is a tensor with a gradient still to come")
+            raise NotPlain(f"{path} is a tensor that waits for its gradient")
         if known is None and type(tensor) is not Tensor:
             raise NotPlain(f"{path} is {_article(type(tensor))} that the training has made")
         self.with_memory[known or f"new: {path}"] = tensor
@@ -349,21 +349,21 @@ class _Writer:
         return not self.whole and known is not None and digest(value) == self.graph.digests.get(known)
 
     def check_shared_memory(self) -> None:
-        """Raise NotPlain unless tensors and arrays share memory just as they did."""
+        """Raise NotPlain unless tensors and arrays share memory exactly as before."""
         found = _overlaps(self.with_memory)
         before = {pair for pair in self.graph.overlaps if pair <= self.with_memory.keys()}
         for pair in found ^ before:
             one, other = sorted(path.removeprefix("new: ") for path in pair)
-            raise NotPlain(f"{one} and {other} share memory, or did")
+            raise NotPlain(f"{one} and {other} share memory, or did before")
 
 
 def restore_state(graph: Graph, saved: dict[str, Any]) -> None:
-    """Put a saved state into the objects of a graph: those at the same places, and new lists, arrays and the like.
+    """Put a saved state into the objects of a graph at the same places, and into new lists, arrays and the like.
 
     Raises
     ------
     Exception
-        Of any kind, if the state is that of other objects; the objects may be half changed then.
+        Of any kind, if the state is that of other objects. The objects may then be half changed.
     """
     reader = _Reader(graph, saved["nodes"])
     for name, root in graph.roots.items():
@@ -443,10 +443,10 @@ class _Reader:
 
     def _array(self, number: int, node: dict[str, Any], target: Any) -> None:
         if "dtype" not in node:
-            self.memo[number] = target  # it was as it is
+            self.memo[number] = target  # it has not changed
         elif node["dtype"] == "|O":
             if math.prod(node["shape"]) != len(node["items"]):
-                raise ValueError("an array holds another number of values than it says")
+                raise ValueError("the number of values of an array does not match its shape")
             made = self.memo[number] = np.empty(node["shape"], dtype=object) if target is None else target
             flat = np.empty(made.size, dtype=object)
             for place, item in enumerate(self._all(node["items"])):
@@ -527,7 +527,7 @@ class _Reader:
 
 
 def _set_attributes(target: Any, attributes: dict[str, Any], left: set[str]) -> None:
-    """Give an object these attributes and no others, but do not touch those named in ``left``."""
+    """Give an object exactly these attributes, without touching those named in ``left``."""
     slots = {name: _slot(target, name) for name in (*attributes, *attributes_of(target))}
     for name, slot in slots.items():
         if slot is not None and name in attributes:
@@ -542,14 +542,14 @@ def _set_attributes(target: Any, attributes: dict[str, Any], left: set[str]) -> 
 
 
 def _set_items(target: Any, items: list[Any]) -> None:
-    """Give a list, a deque or a named tuple these items; what has them already is not touched."""
+    """Give a list, a deque or a named tuple these items, without touching one that has them already."""
     if len(items) != len(target) or not all(map(_is, items, target)):
         target.clear()
         target.extend(items)
 
 
 def _set_pairs(target: dict[Any, Any], keys: Sequence[Any] = (), items: Sequence[Any] = ()) -> None:
-    """Give a dict these keys and values, in this order; what has them already is not touched."""
+    """Give a dict these keys and values in this order, without touching one that has them already."""
     pairs, present = list(zip(keys, items, strict=True)), list(items_of(target))
     if len(pairs) != len(present) or not all(
         _is(key, other) and _is(item, held) for (key, item), (other, held) in zip(pairs, present, strict=True)
@@ -572,7 +572,7 @@ def _cells(function: types.FunctionType) -> list[tuple[str, types.CellType]]:
 
 
 def _outline(function: Any) -> Any:
-    """Return of a function what a file does not bring back: its code, and the names of what it holds."""
+    """Return what a file does not restore of a function: its code, and the names of its content."""
     if not isinstance(function, types.FunctionType):
         return None
     defaults = [*map(id, function.__defaults__ or ()), *map(id, (function.__kwdefaults__ or {}).values())]
@@ -594,7 +594,7 @@ def _hook_dicts(value: Any) -> list[str]:
 
 
 def _is_opaque(value: Any) -> bool:
-    """Say whether an object holds more than Python shows: it must be as it was at the start."""
+    """Return whether an object holds more than Python shows, so that it must be unchanged since the start."""
     kind: Any = type(value)
     if isinstance(value, np.void) or (isinstance(value, RANDOM) and kind not in RANDOM):
         return True

@@ -1,6 +1,6 @@
-"""For anybody's training loop: gradient noise, the edge of stability, batch-size schedules, and accumulation.
+"""Tools for your own training loop: gradient noise, edge of stability, batch-size schedules, gradient accumulation.
 
-In a loop of your own, three lines measure which batch size is useful for speed:
+Three lines in a training loop measure which batch size is useful for speed:
 
 >>> import torch
 >>> from sklgap.monitor import BatchSizeMonitor
@@ -13,9 +13,10 @@ In a loop of your own, three lines measure which batch size is useful for speed:
 ...     optimizer.zero_grad()
 ...     loss(net(X), y).backward()
 ...     optimizer.step()
->>> said = monitor.verdict()
+>>> text = monitor.verdict()
 
-Another one measures whether the training is at the edge of stability: `StabilityMonitor`.
+`StabilityMonitor` measures whether the training is at the edge of stability. `check_accumulation` checks whether
+gradient accumulation gives the gradient of the whole batch.
 
 With Lightning::
 
@@ -36,9 +37,9 @@ With skorch, and with `sklgap.LBGapClassifier`::
 
     net = NeuralNetClassifier(module, callbacks=[BatchSizeCallback()])
 
-With ``DistributedDataParallel``, give it to `BatchSizeMonitor` as the module: each process puts ``with
-monitor.accumulate(n_samples):`` around ``backward`` and calls ``monitor.step()``. The gradients of the processes are
-the parts, and nothing is computed twice.
+With ``DistributedDataParallel``, pass the wrapped module to `BatchSizeMonitor`. In each process, put ``with
+monitor.accumulate(n_samples):`` around ``backward``, then call ``monitor.step()``. The gradients of the processes are
+the parts, so nothing is computed twice.
 """
 
 from sklgap.monitor._accumulation import AccumulationCheck, check_accumulation

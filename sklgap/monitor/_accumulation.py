@@ -1,4 +1,4 @@
-"""Whether gradient accumulation gives the gradient of the whole batch, and if not, why."""
+"""A check whether gradient accumulation gives the gradient of the whole batch, with the reason if it does not."""
 
 import contextlib
 import math
@@ -19,62 +19,67 @@ from sklgap.objective._copy import deepcopy
 from sklgap.objective._objective import WholeBatchLoss
 from sklgap.objective._parameters import real, trainable_parameters
 
-# Goes through the micro-batches of an update, and calls backward for each.
+# A function that goes through the micro-batches of an update and calls backward for each.
 AccumulatingLoop = Callable[[nn.Module, list[Any]], Any]
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 # Relative differences below these are rounding.
 _ROUNDING = {torch.float64: 1e-8, torch.float32: 1e-3}
 _SENTENCES = {
     "not_divided": (
-        "the loss is not divided: the gradient is {scale:.4g} times that of the whole batch; divide every loss by the "
-        "number of micro-batches, or by their share of the samples"
+        "the loss is not divided, so the gradient is {scale:.4g} times that of the whole batch. Divide every loss by "
+        "the number of micro-batches, or multiply it by its share of the samples"
     ),
     "divided_twice": (
-        "the loss is divided twice: the gradient is {scale:.4g} times that of the whole batch; divide once, in the "
-        "loop or in the library, not in both"
+        "the loss is divided twice, so the gradient is {scale:.4g} times that of the whole batch. Divide once, in "
+        "the loop or in the library, not in both"
     ),
-    "scaled": "the gradient is {scale:.4g} times that of the whole batch: the divisor of the loss is another number",
+    "scaled": (
+        "the gradient is {scale:.4g} times that of the whole batch. Check the number by which the loss is divided"
+    ),
     "short_micro_batch": (
-        "a short micro-batch counts as much as a full one: weigh every loss by its share of the samples"
+        "a short micro-batch counts as much as a full one. Multiply every loss by its share of the samples"
     ),
     "unequal_means": (
-        "means over unequal numbers of targets are averaged (ignored targets, token counts): sum the losses, and "
-        "divide by the number of targets of the whole batch"
+        "the loop averages means over unequal numbers of targets (ignored targets, token counts). Sum the losses, "
+        "and divide by the number of targets of the whole batch"
     ),
     "batch_norm": (
-        "batch norm uses the statistics of every micro-batch: no accumulation gives the gradient of the whole batch"
+        "batch norm uses the statistics of each micro-batch, so no accumulation gives the gradient of the whole batch"
     ),
-    "dropout": "dropout draws other masks: both gradients are right, and differ by chance",
-    "random": "the module or the loop draws random numbers: both gradients may be right, and differ by chance",
-    "clipping": "the gradient is changed between micro-batches (clipping): clip once, after the last one",
-    "cleared": "the gradient is cleared between micro-batches: call zero_grad once, before the first one",
+    "dropout": "dropout draws different masks. Both gradients are right, and they differ by chance",
+    "random": "the module or the loop draws random numbers. Both gradients may be right, and they differ by chance",
+    "clipping": (
+        "the gradient is changed between micro-batches, for example by clipping. Clip once, after the last micro-batch"
+    ),
+    "cleared": "the gradient is cleared between micro-batches. Call zero_grad once, before the first micro-batch",
     "samples_meet": (
-        "the loss of a sample depends on the samples beside it (contrastive losses, normalisation over the batch): no "
-        "accumulation gives the gradient of the whole batch"
+        "the loss of a sample depends on the other samples of its batch (contrastive losses, normalisation over the "
+        "batch), so no accumulation gives the gradient of the whole batch"
     ),
-    "other": "the gradients differ for a reason that is not recognised",
+    "other": "the gradients differ for a reason that this check does not recognise",
 }
 
 
 @dataclass(frozen=True)
 class AccumulationCheck:
-    """What `check_accumulation` has found.
+    """The result of `check_accumulation`.
 
     Attributes
     ----------
     same : bool
         Whether the accumulated gradient is that of the whole batch, up to rounding.
     relative_difference : float
-        Norm of the difference of the two gradients over the norm of the whole batch's; before what the loop does to the
-        gradient after the last micro-batch.
+        Norm of the difference between the two gradients, divided by the norm of the gradient of the whole batch. Both
+        are taken before anything that the loop does to the gradient after the last micro-batch.
     scale : float
-        Size of the accumulated gradient along that of the whole batch; 1 where it is right.
+        Length of the accumulated gradient along the gradient of the whole batch, in multiples of the latter. It is 1 if
+        the accumulation is right.
     causes : tuple of str
         The recognised causes: ``"not_divided"``, ``"divided_twice"``, ``"scaled"``, ``"short_micro_batch"``,
         ``"unequal_means"``, ``"batch_norm"``, ``"dropout"``, ``"random"``, ``"clipping"``, ``"cleared"``,
         ``"samples_meet"`` or ``"other"``.
     sizes : tuple of int
-        Samples of the micro-batches.
+        Number of samples of each micro-batch.
     """
 
     same: bool
@@ -92,8 +97,8 @@ class AccumulationCheck:
             )
         causes = "".join(f"\n  {cause}: {_SENTENCES[cause].format(scale=self.scale)}." for cause in self.causes)
         return (
-            f"{k} micro-batches do not give the gradient of the whole batch of {n} samples: the relative difference is "
-            f"{self.relative_difference:.3g}.{causes}"
+            f"{k} micro-batches do not give the gradient of the whole batch of {n} samples (relative difference "
+            f"{self.relative_difference:.3g}).{causes}"
         )
 
 
@@ -105,42 +110,42 @@ def check_accumulation(
     *,
     loss: BatchLoss | None = None,
 ) -> AccumulationCheck:
-    """Check whether gradient accumulation gives the gradient of the whole batch, and say why not.
+    """Check whether gradient accumulation gives the gradient of the whole batch, and name the causes if it does not.
 
     Parameters
     ----------
     train_step : callable
-        Your loop as ``train_step(module, micro_batches)``: it goes through the list of micro-batches, calls
-        ``backward`` for each, and ends before ``optimizer.step()``. It must use the module that it is given.
+        Your loop as a function ``train_step(module, micro_batches)``. It goes through the list of micro-batches, calls
+        ``backward`` for each, and ends before ``optimizer.step()``. It must use the given module.
     module : nn.Module
-        The model, in the mode it is trained in. Private copies of it are used.
+        The model, in the mode in which you train it. The check uses private copies of it.
     batch : object
-        A whole batch: a tensor, or tuples and dicts of tensors with a row a sample.
+        A whole batch: a tensor, or tuples and dicts of tensors with one row per sample.
     sizes : sequence of int
-        Samples of the micro-batches, in order; they add up to the batch. Let the last one be short if it is short in
-        your training, and let targets be ignored where they are.
+        Number of samples of each micro-batch, in order. They add up to the batch. Make the last micro-batch short, and
+        ignore targets, if your training does.
     loss : callable, default=None
         The right loss of a whole batch: a criterion of (outputs, target), or a function ``loss(module, batch)`` that
-        returns the mean. None: what ``train_step(module, [batch])`` does with a single micro-batch is taken to be
-        right. It must be given where ``train_step`` divides by a fixed number of micro-batches.
+        returns the mean. None takes the result of ``train_step(module, [batch])``, with a single micro-batch, as right.
+        ``loss`` is required if ``train_step`` divides by a fixed number of micro-batches.
 
     Returns
     -------
     AccumulationCheck
-        Printed, it names the causes it has recognised and what to do.
+        The result. If you print it, it names the recognised causes and what to do about them.
 
     Raises
     ------
     ValueError
-        For sizes that do not add up, a gradient that is zero or not finite, or a ``train_step`` that does not use its
-        module or changes its weights.
+        If the sizes do not add up to the batch, if a gradient is zero or not finite, or if ``train_step`` does not use
+        its module or changes its weights.
 
     Notes
     -----
-    The causes are told apart by what every ``backward`` gives: as it is, with other random numbers, and with batch norm
-    and dropout in evaluation mode.
+    The check distinguishes the causes by the gradient of each ``backward``: as it is, with other random numbers, and
+    with batch norm and dropout in evaluation mode.
 
-    Relative differences below 1e-8 in float64, and 1e-3 in float32, are taken for rounding.
+    Relative differences below 1e-8 in float64, and 1e-3 in float32, count as rounding.
 
     Examples
     --------
@@ -163,7 +168,7 @@ def check_accumulation(
         raise TypeError(f"train_step must be a function (module, micro_batches); got {shown(train_step)}.")
     module = unwrapped(module)
     if not trainable_parameters(module):
-        raise ValueError("module must have trainable parameters; it has none.")
+        raise ValueError("module must have at least one trainable parameter; got 0.")
     n = number_of_rows(batch)
     listed = list(sizes) if isinstance(sizes, list | tuple | np.ndarray) and is_flat(sizes) else []
     if len(listed) < 2 or not all(is_integer(size, 1) for size in listed) or sum(listed) != n:
@@ -178,7 +183,7 @@ def check_accumulation(
 
 @contextlib.contextmanager
 def _without_gradients(module: nn.Module) -> Iterator[None]:
-    """Put ``.grad`` of the user's module aside: a loop that uses this module, and not its copy, may change it."""
+    """Set ``.grad`` of the user's module aside, because a loop may use this module instead of its copy."""
     saved = [(p, p.grad) for p in module.parameters()]
     for p, _ in saved:
         p.grad = None
@@ -194,7 +199,7 @@ def _without_gradients(module: nn.Module) -> Iterator[None]:
 
 @dataclass
 class _Run:
-    """Gradients of one run of the loop: what every ``backward`` has added, and what stood in ``.grad``."""
+    """The gradients of one run of the loop: the share of every ``backward``, and ``.grad`` before and after it."""
 
     added: list[Tensor]
     before: list[Tensor]
@@ -216,19 +221,20 @@ class _Check:
         low = dtypes - {torch.float32, torch.float64, torch.complex64, torch.complex128}
         if low:
             raise ValueError(
-                f"module must have parameters in float32 or float64; got {low.pop()}: pass module.float()."
+                f"module must have parameters in float32 or float64; got {low.pop()}; pass module.float()."
             )
         single = dtypes & {torch.float32, torch.complex64}
         self.tolerance = _ROUNDING[torch.float32 if single else torch.float64]
         self.has_batch_norm = any(isinstance(part, _BATCH_NORM) and part.training for part in module.modules())
 
     def result(self) -> AccumulationCheck:
-        # With the seed of the whole batch a single dropout layer might draw the same masks by luck.
+        # The seed differs from that of the whole batch, because a single dropout layer could draw the same masks by
+        # chance.
         accumulated, whole = self.run(self.parts, seed=1), self.reference(self.whole)
         if len(accumulated.added) != len(self.parts):
             raise ValueError(
-                f"train_step must call backward once for each of the {len(self.parts)} micro-batches; it called it "
-                f"{len(accumulated.added)} times."
+                f"train_step must call backward once for each of the {len(self.parts)} micro-batches; it called "
+                f"backward {len(accumulated.added)} times."
             )
         difference = _relative(accumulated.total - whole, whole)
         causes = self.causes(accumulated)
@@ -257,14 +263,14 @@ class _Check:
         return found + self.weights()
 
     def statistics_matter(self) -> bool:
-        """Say whether batch norm makes the micro-batches' gradients others than those in evaluation mode add up to."""
+        """Return whether batch norm in training mode prevents the micro-batches from adding up to the whole batch."""
         calm = ("dropout",)
         whole = self.reference(self.whole, calm=calm)
         alone = torch.stack([self.reference([part], calm=calm) for part in self.parts])
         return _relative(self.mixture(alone, whole) @ alone - whole, whole) > self.tolerance
 
     def weights(self) -> list[str]:
-        """Compare what every micro-batch counts for with what it should count for, with nothing else in the way."""
+        """Compare the weight of every micro-batch with the right weight, with batch norm and dropout switched off."""
         calm = ("batch_norm", "dropout")
         whole = self.reference(self.whole, calm=calm)
         alone = torch.stack([self.reference([part], calm=calm) for part in self.parts])
@@ -275,7 +281,7 @@ class _Check:
         if _relative(added.sum(dim=0) - whole, whole) <= self.tolerance:
             return []
         squares = alone.square().sum(dim=1)
-        # A micro-batch of ignored targets alone has no gradient, and no weight that could be wrong.
+        # A micro-batch in which all targets are ignored has no gradient, so its weight cannot be wrong.
         seen = squares > squares.max() * 1e-16
         given = ((added * alone).sum(dim=1) / squares.clamp_min(torch.finfo(squares.dtype).tiny))[seen]
         right, k = right[seen], len(self.parts)
@@ -292,7 +298,7 @@ class _Check:
             else:
                 return ["other"]
         if len(given) < k and proportional and abs(float(given.sum()) * k / len(given) - 1) < _NEAR:
-            # The others have no gradient, and count in the mean of the means.
+            # The other micro-batches have no gradient, but they count in the mean of the means.
             return ["unequal_means"]
         total = float(given.sum()) / (len(given) / k if not proportional else float(right.sum()))
         if abs(total - 1) > _NEAR:
@@ -305,9 +311,9 @@ class _Check:
         return found or ["other"]
 
     def mixture(self, alone: Tensor, whole: Tensor) -> Tensor:
-        """Return with which weights the micro-batches' own gradients add up to that of the whole batch."""
+        """Return the weights with which the gradients of the micro-batches add up to that of the whole batch."""
         sizes = torch.tensor(self.sizes, dtype=whole.dtype, device=whole.device)
-        for weights in (sizes / sizes.sum(), torch.ones_like(sizes)):  # of means, and of sums
+        for weights in (sizes / sizes.sum(), torch.ones_like(sizes)):  # for means, and for sums
             if _relative(weights @ alone - whole, whole) <= self.tolerance:
                 return weights
         return torch.linalg.lstsq(alone.T.cpu(), whole.cpu().unsqueeze(1), driver="gelsd").solution[:, 0].to(whole)
@@ -326,7 +332,7 @@ class _Check:
         else:
             gradient = self.run(batches, calm=calm, seed=seed, train_step=self.by_loss).total
         if batches is self.whole and not gradient.any():
-            raise ValueError("batch must have a gradient to compare with; that of the whole batch is 0.")
+            raise ValueError("batch must have a gradient to compare with; the gradient of the whole batch is 0.")
         return gradient
 
     def by_loss(self, module: nn.Module, batches: list[Any]) -> None:
@@ -338,7 +344,7 @@ class _Check:
     ) -> _Run:
         """Run the loop on a private copy of the module, with batch norm or dropout in evaluation mode if asked."""
         module = deepcopy(self.module)
-        if "dropout" in calm:  # also where a function draws the masks, as in attention
+        if "dropout" in calm:  # also if a function draws the masks, as in attention
             training = [part for part in module.modules() if isinstance(part, _BATCH_NORM) and part.training]
             module.eval()
             for part in training:
@@ -350,29 +356,30 @@ class _Check:
         with undisturbed(seed), torch.enable_grad(), _recorded(params) as run:
             try:
                 (train_step or self.train_step)(module, list(batches))
-            except Exception as error:  # a function of the user may raise anything
+            except Exception as error:  # the user's function may raise any exception
                 raise ValueError(
                     f"{name} must run on {len(batches)} of the micro-batches, but it failed: "
                     f"{type(error).__name__}: {error}"
                 ) from error
         if not run.added:
             raise ValueError(
-                "train_step must call backward, and use the module that it is given; no gradient has arrived there."
+                "train_step must call backward, and use the module that it is given; no gradient arrived in that "
+                "module."
             )
         if any(not torch.equal(weights[name], p.detach()) for name, p in params.items()):
             raise ValueError("train_step must end before optimizer.step(); it has changed the weights.")
         if not all(bool(torch.isfinite(g).all()) for g in run.after):
-            raise ValueError("batch must have a finite gradient; that of train_step is not.")
+            raise ValueError("batch must have a finite gradient; the gradient of train_step is not finite.")
         return run
 
 
-# Weights of micro-batches that are as near as this are taken for equal: they are ratios of whole numbers.
+# Weights of micro-batches that differ by less than this count as equal; they are ratios of whole numbers.
 _NEAR = 5e-3
 
 
 @contextlib.contextmanager
 def _recorded(params: dict[str, Tensor]) -> Iterator[_Run]:
-    """Record for every ``backward`` what it adds to ``.grad``, and ``.grad`` before and after."""
+    """Record for every ``backward`` what it adds to ``.grad``, and ``.grad`` before and after it."""
     run = _Run([], [], [])
     arrived: dict[str, Tensor] = {}
     before: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""What a backward pass adds to ``.grad``, seen before it is added, and before processes average it."""
+"""The gradient of a backward pass, measured before it is added to ``.grad`` and before processes average it."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -11,23 +11,23 @@ from torch import Tensor
 def seen(
     params: Sequence[Tensor], measure: Callable[[int, Tensor], Tensor], active: bool = True
 ) -> Iterator[dict[int, Tensor]]:
-    """Within it, measure the gradient that a backward pass has for each parameter.
+    """Measure, within this context, the gradient that a backward pass computes for each parameter.
 
-    ``DistributedDataParallel`` averages what has been added to ``.grad``: the gradient is still that of this process.
+    ``DistributedDataParallel`` averages ``.grad``. The gradient measured here is still that of this process.
 
     Parameters
     ----------
     params : sequence of tensors
-        They are not changed.
+        The parameters. They are not changed.
     measure : callable
-        Maps (position of a parameter, its gradient) to a number, which may stay on its device.
+        A function of (position of a parameter, its gradient) that returns a number, which may stay on its device.
     active : bool, default=True
-        False: nothing is measured.
+        Whether to measure at all.
 
     Yields
     ------
     dict
-        The number by position, for parameters that the pass has reached.
+        The number by position, for the parameters that the pass has reached.
     """
     found: dict[int, Tensor] = {}
     again = False
@@ -42,7 +42,8 @@ def seen(
 
         return hook
 
-    # A parameter holds its node weakly: without a reference here a forward pass inside would make another one.
+    # A parameter references its node only weakly. Without a reference here, a forward pass inside the context would
+    # create another node.
     nodes = [torch.autograd.graph.get_gradient_edge(p).node for p in params] if active else []
     handles = [node.register_prehook(look(i)) for i, node in enumerate(nodes)]
     try:
@@ -52,6 +53,6 @@ def seen(
             handle.remove()
     if again:
         raise ValueError(
-            "A parameter must get its gradient in one piece inside monitor.accumulate: call backward once there, on "
+            "A parameter must get its gradient in one piece inside monitor.accumulate; call backward once there, on "
             "the sum of the losses, and checkpoint with use_reentrant=False."
         )

@@ -1,4 +1,4 @@
-"""Batches of any form cut into parts, and modules whose gradients cannot be seen whole."""
+"""Cutting batches of any form into parts, and checks for modules whose gradients cannot be seen as a whole."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,38 +14,38 @@ from sklgap.objective._nested import tensors_in
 
 
 def check_in_reach(module: nn.Module, optimizer: Any = None) -> None:
-    """ValueError for modules and optimisers without parameters yet, or with a part of every parameter or its state."""
+    """Raise a ValueError if parameters have no values yet, or if they or their optimiser states are sharded."""
     if lazy_parameters(module):
-        raise ValueError("module must have the shapes of its parameters: call it once on a batch before.")
+        raise ValueError("module must know the shapes of its parameters; call it once on a batch first.")
     if any(p.device.type == "meta" for p in module.parameters()):
-        raise ValueError("module must hold its parameters; they are on the device 'meta': load them before.")
+        raise ValueError("module must hold its parameters; they are on the device 'meta'; load them first.")
     kinds = [type(part).__name__ for part in module.modules()]
     sharded = any(kind in ("FullyShardedDataParallel", "DeepSpeedEngine") for kind in kinds)
     sharded = sharded or any(type(p).__name__ == "DTensor" or hasattr(p, "ds_id") for p in module.parameters())
     if sharded or type(optimizer).__name__ == "ZeroRedundancyOptimizer":
         raise ValueError(
-            "module must not be sharded (FSDP, ZeRO): a process has only a part of every gradient; measure a training "
-            "with DistributedDataParallel or of one process."
+            "module must not be sharded (FSDP, ZeRO), because a process then has only a part of every gradient; "
+            "measure a training with DistributedDataParallel or in one process."
         )
     if "DataParallel" in kinds:
-        raise ValueError("module must not be a DataParallel, which splits batches: pass its .module.")
+        raise ValueError("module must not be a DataParallel, which splits batches; pass its .module.")
 
 
 def number_of_rows(batch: Any) -> int:
-    """Return the number of samples of a batch; ValueError where its tensors leave that open."""
+    """Return the number of samples of a batch; raise a ValueError if its tensors do not determine it."""
     tensors = list(tensors_in(batch))
     other = next((t.layout for t in tensors if t.layout != torch.strided or t.is_nested), None)
     if other is not None:
-        raise TypeError(f"batch must hold dense tensors, to be cut into parts; got one of {other}: use to_dense().")
+        raise TypeError(f"batch must hold dense tensors, to be cut into parts; got one of {other}; use to_dense().")
     lengths = {len(t) for t in tensors if t.ndim}
     if len(lengths) != 1:
         got = f"lengths {sorted(lengths)}" if lengths else f"no tensors in {shown(type(batch).__name__)}"
-        raise ValueError(f"batch must hold tensors with one row a sample, to be cut into parts; got {got}.")
+        raise ValueError(f"batch must hold tensors with one row per sample, to be cut into parts; got {got}.")
     return lengths.pop()
 
 
 def parts_of(batch: Any, n: int, parts: int | Sequence[int]) -> Iterator[Any]:
-    """Yield consecutive parts of a batch of n samples: so many that are as equal as can be, or of these sizes."""
+    """Yield consecutive parts of a batch of n samples: ``parts`` nearly equal ones, or parts of the given sizes."""
     if isinstance(parts, int):
         bounds = np.linspace(0, n, parts + 1).round().astype(int).tolist()
     else:

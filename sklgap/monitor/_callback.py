@@ -1,4 +1,4 @@
-"""What the callbacks for Lightning, Transformers and skorch have in common."""
+"""Code that the callbacks for Lightning, Transformers and skorch share."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from sklgap.monitor._loss import BatchLoss
 from sklgap.monitor._noise import BatchSizeMonitor
 
 PREFIX = "batch_size_monitor/"
-# Parameters of the callbacks that are those of the monitor.
+# The parameters of the callbacks that are passed on to the monitor.
 OPTIONS = ("every", "parts", "parameters", "geometry", "max_overhead", "window")
 
 
@@ -20,9 +20,9 @@ def monitor_of(
     callback: Any,
     scaler: torch.amp.GradScaler | None,
 ) -> BatchSizeMonitor:
-    """Return the monitor of a training that a framework runs; ``optimizer`` counts where the geometry is Adam's.
+    """Return the monitor of a training that a framework runs.
 
-    ``callback`` has the `OPTIONS` as attributes.
+    ``optimizer`` is used only for the geometry of Adam. ``callback`` has the `OPTIONS` as attributes.
     """
     options = {name: getattr(callback, name) for name in OPTIONS}
     optimizer = optimizer if callback.geometry == "adam" else None
@@ -32,13 +32,15 @@ def monitor_of(
 
 
 def numbers_to_log(monitor: BatchSizeMonitor | None) -> dict[str, float]:
-    """Return the state with names that tell where it comes from; empty before the first measurement."""
+    """Return the state with prefixed names; an empty dict before the first measurement."""
     if monitor is None or not monitor.n_measurements:
         return {}
     return {PREFIX + name: float(value) for name, value in monitor.state().items()}
 
 
 def check_installed(base: type, library: str) -> None:
-    """ImportError where the callback of the library is not there to be the base of ours."""
+    """Raise an ImportError if the library that provides the base class of the callback is not installed."""
     if base is object:
-        raise ImportError(f"BatchSizeCallback needs {library}, which is not installed: pip install sklgap[adapters]")
+        raise ImportError(
+            f"BatchSizeCallback needs {library}, which is not installed. Run: pip install sklgap[adapters]"
+        )

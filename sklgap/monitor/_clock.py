@@ -1,15 +1,15 @@
-"""When to measure, so that all measurements take at most a share of the training time."""
+"""When to measure, so that all measurements take at most a given share of the training time."""
 
 import contextlib
 import time
 from collections.abc import Iterator
 
-# The first measurement is expected to take as long as so many updates. With eight parts it took 3 to 6.
+# The first measurement is expected to take as long as this number of updates. With eight parts it took 3 to 6 updates.
 _UPDATES = 5
 
 
 class Clock:
-    """Decides when a measurement is due; ``share`` of the training time, in (0, 1], is for measurements."""
+    """Decide when a measurement is due; measurements may take ``share`` of the training time, in (0, 1]."""
 
     def __init__(self, share: float) -> None:
         self.share = share
@@ -18,7 +18,7 @@ class Clock:
         self._calls = 0
 
     def due(self) -> bool:
-        """Say, once an update, whether there is time for a measurement."""
+        """Return whether there is time for a measurement. Call it once per update."""
         now = time.perf_counter()
         if self._begin is None:
             self._begin = now
@@ -30,7 +30,7 @@ class Clock:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Take the time of a measurement."""
+        """Time a measurement."""
         begin = time.perf_counter()
         yield
         self._last = time.perf_counter() - begin

@@ -1,4 +1,4 @@
-"""Distributed data parallel: the processes' own gradients are parts of the batch of all of them."""
+"""Support for distributed data parallel: the gradients of the processes are parts of their common batch."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def ddp_in(module: nn.Module) -> DistributedDataParallel | None:
-    """Return the ``DistributedDataParallel`` that the module is, also behind ``torch.compile``; None if it is not."""
+    """Return the ``DistributedDataParallel`` in a module, also behind ``torch.compile``; None without one."""
     inner: Any = module
     while inner is not None and not isinstance(inner, DistributedDataParallel):
         inner = getattr(inner, "_orig_mod", None)
@@ -18,9 +18,9 @@ def ddp_in(module: nn.Module) -> DistributedDataParallel | None:
 
 
 def averaging_of(module: nn.Module) -> DistributedDataParallel | None:
-    """Return the ``DistributedDataParallel`` that averages the gradients over several processes, None without one.
+    """Return the ``DistributedDataParallel`` that averages gradients over several processes; None without several.
 
-    ValueError where there are several processes, and nothing that is known to average.
+    Raise a ValueError if there are several processes but no wrapper that is known to average.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return None
@@ -30,8 +30,8 @@ def averaging_of(module: nn.Module) -> DistributedDataParallel | None:
     n_processes = torch.distributed.get_world_size()
     if n_processes > 1:
         raise ValueError(
-            f"module must be the DistributedDataParallel itself for accumulate in {n_processes} processes: how else "
-            "the gradients are averaged cannot be seen; pass it, or use step(batch)."
+            f"module must be the DistributedDataParallel itself for accumulate in {n_processes} processes, because "
+            "the monitor cannot see another way of averaging the gradients; pass it, or use step(batch)."
         )
     return None
 
@@ -39,15 +39,15 @@ def averaging_of(module: nn.Module) -> DistributedDataParallel | None:
 def _checked(module: DistributedDataParallel) -> DistributedDataParallel:
     if getattr(module, "_comm_hooks", None):
         raise ValueError(
-            "module must have no communication hook for accumulate, which reads the plain average of the processes: "
+            "module must have no communication hook for accumulate, which reads the plain average of the processes; "
             "use step(batch)."
         )
     if getattr(module, "mixed_precision", None) is not None:
-        raise ValueError("module must have mixed_precision=None for accumulate: use torch.autocast, or step(batch).")
+        raise ValueError("module must have mixed_precision=None for accumulate; use torch.autocast, or step(batch).")
     if module._join_config.enable:
         raise ValueError(
-            "module must not be in module.join() for accumulate, in which some processes stop earlier: let all have "
-            "the same number of batches, as DistributedSampler does, or use step(batch)."
+            "module must not be in module.join() for accumulate, because some processes then stop earlier; give all "
+            "processes the same number of batches, as DistributedSampler does, or use step(batch)."
         )
     return module
 
@@ -62,21 +62,21 @@ def of_all_processes(
     module : DistributedDataParallel
         The wrapper that averages the gradients.
     n, k : int
-        Samples and micro-batches of this process.
+        Numbers of samples and of micro-batches of this process.
     squares, total : arrays of shape (n_groups,)
-        Sums of squared norms of this process, and the squared norm of the averaged gradient.
+        Sums of squared norms in this process, and squared norms of the averaged gradient.
 
     Returns
     -------
     n, k : arrays of shape (n_processes,)
-        Those of every process.
+        The numbers of every process.
     squares : array of shape (n_groups,)
-        Summed over the processes.
+        The sums over the processes.
 
     Raises
     ------
     ValueError
-        In all processes, if ``total`` is not the same in all of them.
+        In all processes, if they do not all have the same ``total``.
     """
     first = next(p for p in module.parameters() if p.requires_grad)
     own = torch.from_numpy(np.concatenate([[n, k], squares, total])).to(first.device)
@@ -84,10 +84,10 @@ def of_all_processes(
     torch.distributed.all_gather(everybodys, own, group=module.process_group)
     rows = torch.stack(everybodys).cpu().numpy()
     totals = rows[:, 2 + len(squares) :]
-    # The same sums in the same order: equal but for what a device's own order of adding may change.
+    # All processes compute the same sums. Only the order of additions on a device may change them a little.
     if not np.allclose(totals, totals[0], rtol=1e-5, atol=0, equal_nan=True):
         raise ValueError(
-            "The gradient must be averaged over the processes when an update ends: the last micro-batch must not be "
+            "The gradient must be averaged over the processes when an update ends; the last micro-batch must not be "
             "inside no_sync()."
         )
     return rows[:, 0], rows[:, 1], rows[:, 2 : 2 + len(squares)].sum(axis=0)

@@ -1,4 +1,4 @@
-"""The loss of a batch, from a criterion or from a function of the user's."""
+"""The loss of a batch, from a criterion or from a user's function."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ BatchLoss = Callable[..., Tensor | tuple[Tensor, Tensor | float]]
 
 
 def loss_of_batch(loss: BatchLoss | None) -> WholeBatchLoss | None:
-    """Return a function of (module, batch), or None; an error for a criterion whose value is not a mean."""
+    """Return the loss as a function of (module, batch), or None; raise an error if a criterion returns no mean."""
     if loss is None:
         return None
     if isinstance(loss, type) or not callable(loss):
@@ -27,7 +27,7 @@ def loss_of_batch(loss: BatchLoss | None) -> WholeBatchLoss | None:
     if reduction != "mean":
         raise ValueError(f"loss must have reduction='mean'; got reduction={reduction!r}.")
 
-    # Samples of a loss with class weights or ignored targets do not count alike, and neither do its parts.
+    # With class weights or ignored targets, samples count differently, and so do the parts of a batch.
     counts = counts_of(loss, gaps=True) if isinstance(loss, nn.Module) and hasattr(loss, "reduction") else None
 
     def of_batch(module: nn.Module, batch: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The module that is trained: behind its wrappers, and unchanged by a measurement."""
+"""Access to the trained module behind its wrappers, without changing it."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def unchanged(module: nn.Module, params: Mapping[str, Tensor]) -> Iterator[None]:
-    """Leave buffers and generators as they are: within it the module has copies of its buffers."""
+    """Give the module copies of its buffers within this context, and restore the random generators afterwards."""
     owners = [(part._buffers, dict(part._buffers)) for part in module.modules()]
     copies: dict[int, Tensor] = {}
     devices = sorted({p.device.index or 0 for p in params.values() if p.device.type == "cuda"})
@@ -33,7 +33,8 @@ def unchanged(module: nn.Module, params: Mapping[str, Tensor]) -> Iterator[None]
                 for name, buffer in saved.items():
                     if buffer is not None:
                         slots[name] = copies.setdefault(id(buffer), buffer.detach().clone())
-            # A compiled part would compile again for the size of the parts, and then train with other kernels.
+            # A compiled submodule would compile again for the size of the parts, and would then train with other
+            # kernels.
             with eager("force_eager") if eager is not None else contextlib.nullcontext():
                 yield
         finally:

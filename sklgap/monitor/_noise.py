@@ -1,4 +1,4 @@
-"""The gradient noise scale of a training while it runs, in anybody's loop."""
+"""The gradient noise scale, measured while a model trains in any training loop."""
 
 import contextlib
 import math
@@ -27,99 +27,107 @@ Geometry = Literal["euclidean", "adam", "l1"]
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _ALL = "all"
 _CHANGES_ITSELF = (
-    "must not change its parameters in its forward pass, as Embedding(max_norm=...) does: to measure by step(batch) "
-    "would change the training; use accumulate."
+    "must not change its parameters in its forward pass, as Embedding(max_norm=...) does. A measurement by "
+    "step(batch) would change the training; use accumulate."
 )
 
 
 class BatchSizeMonitor:
-    r"""Measures the gradient noise scale in a plain training loop: which batch size is useful for speed.
+    r"""Measure the gradient noise scale in a training loop, to find the batch size that is useful for speed.
 
-    Every measured update gives gradients :math:`g_k` of K parts of :math:`n_k` samples, N in all, with mean
-    :math:`\bar g = \sum_k n_k g_k / N`, and from them unbiased estimates of the noise of a single sample and of the
-    squared gradient:
+    Every measured update gives the gradients :math:`g_k` of K parts with :math:`n_k` samples each, N samples in total.
+    Their mean is :math:`\bar g = \sum_k n_k g_k / N`. The monitor computes unbiased estimates of the noise t of a
+    single sample and of the squared norm s of the gradient:
 
     .. math:: t = \frac{1}{K - 1} \sum_k n_k \|g_k - \bar g\|^2, \qquad s = \|\bar g\|^2 - t / N
 
-    The noise scale (the "knee") is the sum of t over the sum of s over the last ``window`` measurements, never the mean
-    of ratios. The number of updates to a given loss is proportional to 1 + knee / B.
+    The noise scale, also called the knee, is the sum of t divided by the sum of s over the last ``window``
+    measurements. It is not a mean of ratios. The number of updates to a given loss is proportional to 1 + knee / B,
+    where B is the batch size.
 
     Parameters
     ----------
     module : nn.Module
-        The model that is trained, also behind ``torch.compile`` or ``DistributedDataParallel``. With that, `accumulate`
-        takes the processes' own gradients for parts, and all processes have the same estimates; `step` measures in
-        every process its own share of the batch.
+        The model to train. It may be wrapped by ``torch.compile`` or ``DistributedDataParallel``. With the latter,
+        `accumulate` uses the gradients of the processes as parts, and all processes get the same estimates. `step`
+        measures the share of the batch of each process separately.
     loss : callable, default=None
-        For `step`: a criterion of (outputs, target) for batches (inputs, target), or a function ``loss(module, batch)``
-        that returns the mean loss of a batch of any form, or (mean loss, weight of the batch), for example its number
-        of tokens. The first argument of such a function is named ``module`` or ``model``.
+        The loss, which `step` needs. Either a criterion of (outputs, target) for batches (inputs, target), or a
+        function ``loss(module, batch)`` for batches of any form. The function returns the mean loss, or (mean loss,
+        weight of the batch), where the weight is for example the number of tokens. Its first argument is named
+        ``module`` or ``model``.
     every : int, default=None
-        Measure every so many updates. None: as often as ``max_overhead`` allows; with `accumulate`, every update,
-        which reads its gradients twice.
+        Number of updates between two measurements. None means as often as ``max_overhead`` allows. With `accumulate`,
+        None means every update, because a measurement only reads the gradients twice.
     parts : int, default=8
-        Parts into which `step` cuts a batch.
+        Number of parts into which `step` cuts a batch, at least 2.
     parameters : str, list of str or dict, default=None
-        Patterns of parameter names, as ``"encoder.*"``: measure with respect to these only. A dict
-        ``{group: patterns}`` measures each group as well as all of them together. None: all that are trainable.
+        Patterns of parameter names, such as ``"encoder.*"``. The monitor measures only the gradients of these
+        parameters. A dict ``{group: patterns}`` measures each group, and all groups together. None means all trainable
+        parameters.
     geometry : {"euclidean", "adam", "l1"}, default="euclidean"
-        ``"adam"``: a coordinate counts :math:`1 / (\sqrt{\hat v} + \epsilon)`, with v from ``optimizer``. ``"l1"``, for
-        signSGD, Lion and the like, with `step` alone: noise and gradient in the L1 norm,
-        :math:`(\sum_j \sigma_j / \sum_j |g_j|)^2`.
+        How the coordinates of a gradient are weighted. ``"adam"`` weights a coordinate by
+        :math:`1 / (\sqrt{\hat v} + \epsilon)`, with v from ``optimizer``. ``"l1"`` measures noise and gradient in the
+        L1 norm, :math:`(\sum_j \sigma_j / \sum_j |g_j|)^2`. It is for signSGD, Lion and similar optimisers, and works
+        only with ``step(batch)``.
     max_overhead : float, default=0.03
-        Share of the training time that `step` may cost with ``every=None``.
+        Largest share of the training time that `step` may take if ``every`` is None.
     optimizer : torch.optim.Optimizer, default=None
-        Adam or one like it, for ``geometry="adam"``.
+        Adam or a similar optimiser. Required for ``geometry="adam"``, and allowed only there.
     scaler : torch.amp.GradScaler, default=None
-        Of a training in half precision. Gradients are measured unscaled; those that overflow are left out.
+        The scaler of a training in half precision. The monitor measures unscaled gradients and skips those that
+        overflow.
     window : int, default=100
-        Measurements that the estimate is made of.
+        Number of the last measurements from which the estimate is made, at least 8.
 
     Attributes
     ----------
     n_measurements : int
-        Updates measured so far.
+        Number of measured updates.
     n_skipped : int
-        Updates that could not be measured: a last batch of an epoch too short for its parts, a single micro-batch, an
-        overflow under a ``scaler``, Adam's v not there yet, or targets that are ignored in all parts but one.
+        Number of updates that could not be measured. The reasons are: the last batch of an epoch is too short for its
+        parts; the update has a single micro-batch; a gradient overflows under a ``scaler``; Adam has no v yet; or
+        targets are ignored in all parts but one.
     batch_size : int or None
-        Samples of the last measured update.
+        Number of samples of the last measured update.
     counts_samples : bool
-        Whether the noise scale is in samples, and not in what the weights of a ``loss`` count, such as tokens.
+        Whether the noise scale is a number of samples. It is False if the weights of a ``loss`` count something else,
+        such as tokens.
 
     Notes
     -----
-    The training is bit for bit what it is without the monitor. Weights, ``.grad``, buffers, generators, mode and
-    optimiser are as before after every measurement. Hooks on the module run in it, too.
+    The training is bit for bit the same as without the monitor. A measurement does not change weights, ``.grad``,
+    buffers, random generators, training mode or optimiser. It does run the hooks of the module.
 
-    The interval is Fieller's at 95 %. Successive measurements depend on each other, so its standard errors are those
-    of the means of up to 10 consecutive stretches of the window (batch means), with Student's t. Fewer than 8
-    measurements give no interval. It is right where stretches are longer than the memory of the noise. A drift of the
-    gradient within the window makes it wider.
+    The interval is the 95 % interval of Fieller. Successive measurements depend on each other. The standard errors
+    therefore come from the means of up to 10 consecutive stretches of the window (batch means), with Student's t. Fewer
+    than 8 measurements give no interval. The interval is correct if the stretches are longer than the memory of the
+    noise. A drift of the gradient within the window makes the interval wider.
 
-    Parts are treated as independent draws. Under batch norm a part uses its own statistics, so that expected gradients
-    depend on the size of the parts. Dropout counts as noise. With ``geometry="adam"`` v must not hold the measured
-    gradient: call `step` before ``optimizer.step()``. Call it before in any case for an unbiased estimate: after the
-    update the batch is one that the weights have just been fitted to.
+    The parts are treated as independent draws. Under batch norm each part uses its own statistics, so the expected
+    gradients depend on the size of the parts. Dropout counts as noise. With ``geometry="adam"``, v must not contain the
+    measured gradient, so call `step` before ``optimizer.step()``. Call it before in every case: after the update, the
+    weights have just been fitted to the batch, and the estimate is biased.
 
-    With ``geometry="l1"`` there is no unbiased estimate. The state has two bounds of :math:`\sum_j |g_j|`: the absolute
-    values of the batch's gradient, too large on average, and one half of the batch times the signs of the other half,
-    too small on average. Their ratio is the bias. The interval spans both, and the noise scale is the geometric mean of
-    theirs.
+    With ``geometry="l1"`` there is no unbiased estimate. The state has two bounds of :math:`\sum_j |g_j|`. The absolute
+    values of the gradient of the batch are too large on average. One half of the batch times the signs of the other
+    half is too small on average. The ratio of the bounds is the bias. The interval spans both bounds, and the noise
+    scale is the geometric mean of the two resulting noise scales.
 
-    Where the module trains other parameters from some update on (frozen, thawed, replaced), the window begins again.
+    If the module starts to train other parameters (frozen, unfrozen or replaced ones), the window starts again.
 
-    The noise scale is a number of samples, also where class weights or ignored targets make them count differently. It
-    is in the units of the weight where the ``loss`` is a function that returns one.
+    With a criterion, the noise scale is a number of samples, even if class weights or ignored targets make samples
+    count differently. With a function that returns a weight, the noise scale has the unit of that weight.
 
-    A noise scale is about the speed of training. It says nothing about accuracy, and takes the Hessian for a multiple
-    of the identity (McCandlish et al.): it is good for an order of magnitude.
+    A noise scale is about the speed of training and says nothing about accuracy. Its theory treats the Hessian as a
+    multiple of the identity (McCandlish et al.), so read the value as an order of magnitude.
 
     References
     ----------
     McCandlish et al., An Empirical Model of Large-Batch Training, arXiv:1812.06162, Section 2.2 and Appendix A.
     Naganuma et al., Adaptive Batch Sizes Using Non-Euclidean Gradient Noise Scales for Stochastic Sign and Spectral
-    Descent, arXiv:2602.03001: noise in the dual norm of the optimiser's steps. The bounds and the interval are ours.
+    Descent, arXiv:2602.03001, for the noise in the dual norm of the optimiser's steps. The bounds and the interval are
+    ours.
 
     Examples
     --------
@@ -178,47 +186,53 @@ class BatchSizeMonitor:
         if not isinstance(geometry, str) or geometry not in get_args(Geometry):
             raise ValueError(f"geometry must be 'euclidean', 'adam' or 'l1'; got {shown(geometry)}.")
         if (geometry == "adam") != (optimizer is not None):
-            raise ValueError("optimizer must be given with geometry='adam', which reads its v, and only with it.")
+            raise ValueError(
+                "optimizer must be given with geometry='adam', which reads its second moments, and only with this "
+                "geometry."
+            )
         self._outer, self.module = module, unwrapped(module)
         self.every, self.parts, self.geometry, self.max_overhead = every, int(parts), geometry, float(max_overhead)
         self.optimizer, self.scaler, self.window = optimizer, scaler, int(window)
         self._loss = loss_of_batch(loss)
-        # The weights that a function returns may be tokens; those of a criterion depend on the scale of class weights.
+        # The weights from a function may count tokens. Those of a criterion depend on the scale of the class weights.
         self._in_samples = loss is not None and not takes_module(loss)
         self._patterns = parameters
         self._params, self._groups = _groups(self.module, parameters)
         self._trained = _trained(self.module)
         self._records: deque[tuple[float, np.ndarray]] = deque(maxlen=self.window)
         self._counted: deque[tuple[float, int]] = deque(maxlen=self.window)
-        self._tokens = False  # whether a callback counts something else in ``n_samples``
+        self._tokens = False  # whether a callback counts something other than samples in ``n_samples``
         self._clock = Clock(self.max_overhead)
         self._open: _Accumulated | None = None
         self._n_updates = 0
-        self._largest = 0  # A batch too short for its parts ends an epoch where there was a larger one: left out.
-        self._lenient = False  # Callbacks leave out updates of unequal micro-batches.
+        # If a larger batch came before, a batch that is too short for its parts ends an epoch, and is skipped.
+        self._largest = 0
+        self._lenient = False  # Callbacks skip updates with unequal micro-batches.
         self.n_measurements, self.n_skipped = 0, 0
         self.batch_size: int | None = None
 
     # -- measuring --------------------------------------------------------------------------------------------------
 
     def step(self, batch: Any = None) -> None:
-        """Measure an update, if one is due: the gradients of the parts of a batch, at the module's weights.
+        """Measure an update if a measurement is due.
+
+        The monitor computes the gradients of the parts of the batch at the current weights of the module.
 
         Parameters
         ----------
         batch : object, default=None
-            The batch of this update, as ``loss`` takes it. None: the update was made of the micro-batches of
-            `accumulate`, and is complete.
+            The batch of this update, in the form that ``loss`` takes. None means that the update consists of the
+            micro-batches measured by `accumulate`, and that it is complete.
         """
         if batch is None:
             if self._open is None:
-                raise ValueError("batch must be given, unless micro-batches were measured by accumulate; got None.")
+                raise ValueError("batch must be given unless accumulate has measured micro-batches; got None.")
             self._close()
             return
         if self._open is not None:
-            raise ValueError("batch must be None where accumulate has measured the micro-batches of this update.")
+            raise ValueError("batch must be None if accumulate has measured the micro-batches of this update.")
         if self._loss is None:
-            raise ValueError("loss must be given to BatchSizeMonitor where step gets a batch; got None.")
+            raise ValueError("loss must be given to BatchSizeMonitor if step gets a batch; got None.")
         due = self._clock.due() if self.every is None else self._n_updates % self.every == 0
         self._n_updates += 1
         self._largest = max(self._largest, number_of_rows(batch))
@@ -233,7 +247,8 @@ class BatchSizeMonitor:
             return
         if n < 2 * self.parts:
             raise ValueError(
-                f"batch must have at least 2 samples for each of the parts={self.parts}; got {n} samples: lower parts."
+                f"batch must have at least 2 samples for each of the parts={self.parts}; got {n} samples; use fewer "
+                "parts."
             )
         self._check_forward()
         if self._is_other():
@@ -248,13 +263,15 @@ class BatchSizeMonitor:
         for part in parts_of(batch, n, self.parts):
             mass, gradients = self._gradients(part)
             mass = mass if mass is not None else number_of_rows(part)
-            if not mass:  # of ignored targets alone
+            if not mass:  # all targets are ignored
                 continue
             n_parts += 1
             norms = squared_norms(gradients, weights)
             if not np.isfinite(norms).all():
                 if self.scaler is None and not _lacks_v(norms, weights):
-                    raise ValueError("The gradient must be finite to be measured; it is not on a part of the batch.")
+                    raise ValueError(
+                        "The gradient must be finite to be measured; it is not finite on a part of the batch."
+                    )
                 self.n_skipped += 1
                 return
             squares += mass * norms
@@ -276,7 +293,7 @@ class BatchSizeMonitor:
         self._add(self._by_group(squares) * unit, mean, mass_in_all, n_parts, n)
 
     def _gradients(self, part: Any) -> tuple[float | None, list[Tensor]]:
-        """Return what the part counts for, None where the loss does not say, and its gradients, unscaled."""
+        """Return the weight of the part, None if the loss returns no weight, and its unscaled gradients."""
         assert self._loss is not None
         scale = self._scale()
         with unchanged(self.module, self._params), torch.enable_grad():
@@ -285,7 +302,7 @@ class BatchSizeMonitor:
             if versions != [p._version for p in self.module.parameters()]:
                 raise ValueError(f"module {_CHANGES_ITSELF}")
             if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
-                raise ValueError("loss must return one number that depends on the parameters of the module.")
+                raise ValueError("loss must return a scalar tensor that depends on the parameters of the module.")
             value, mass = float(loss.detach()), self._loss.weight
             if mass is not None and not 0 <= mass < math.inf:
                 raise ValueError(f"loss must return a weight of the batch that is a number of at least 0; got {mass}.")
@@ -307,12 +324,12 @@ class BatchSizeMonitor:
             raise ValueError(f"module {_CHANGES_ITSELF}")
 
     def _is_other(self) -> bool:
-        """Say whether the module trains other parameters than those that are measured: thawed, frozen, replaced."""
+        """Return whether the module now trains other parameters than the measured ones."""
         now = _trained(self.module)
         return len(now) != len(self._trained) or any(a is not b for a, b in zip(now, self._trained, strict=True))
 
     def _begin_again(self) -> None:
-        """Measure the parameters that are trained now, in an empty window: the noise of others is another one."""
+        """Start an empty window for the parameters that are trained now, because their noise is different."""
         self._params, self._groups = _groups(self.module, self._patterns)
         self._trained = _trained(self.module)
         self._records.clear()
@@ -320,25 +337,25 @@ class BatchSizeMonitor:
 
     @contextlib.contextmanager
     def accumulate(self, n_samples: int) -> Iterator[None]:
-        """Measure the gradient of a micro-batch: put it around the ``backward`` of the micro-batch.
+        """Measure the gradient of a micro-batch. Put this context around the ``backward`` of the micro-batch.
 
-        It assumes what makes accumulation right: that the sum over the micro-batches is the gradient of all samples, up
-        to a factor (`check_accumulation` tests it). The update ends with ``step()``, or where the gradients have been
-        cleared. Clip after the last micro-batch.
+        The sum over the micro-batches must be the gradient of all samples, up to a factor; `check_accumulation` tests
+        this. An update ends with ``step()``, or when the gradients have been cleared. Clip gradients only after the
+        last micro-batch.
 
-        With ``DistributedDataParallel``, which is the ``module`` then, every micro-batch of every process is a part, a
-        single one in each process too. Every process must have as many samples in an update as the others, and ends it
-        with ``step()``, in which the processes exchange a few numbers. All micro-batches but the last may be inside
-        ``no_sync()``.
+        With ``DistributedDataParallel``, ``module`` must be the wrapped module. Then every micro-batch of every process
+        is a part, so one micro-batch in each process is enough. Every process must have the same number of samples in
+        an update, and must end the update with ``step()``, in which the processes exchange a few numbers. All
+        micro-batches but the last may be inside ``no_sync()``.
 
         Parameters
         ----------
         n_samples : int
-            Samples of the micro-batch, of this process.
+            Number of samples of the micro-batch in this process.
         """
         check_integer("n_samples", n_samples)
         if self.geometry == "l1":
-            raise ValueError("geometry must be 'euclidean' or 'adam' for accumulate; got 'l1': use step(batch).")
+            raise ValueError("geometry must be 'euclidean' or 'adam' for accumulate; got 'l1'; use step(batch).")
         self._check_sums()
         averaging = averaging_of(self._outer)
         if self._is_other():
@@ -349,19 +366,19 @@ class BatchSizeMonitor:
         before = np.zeros(len(self._params)) if goes_on else self._standing(uniform)
         if not goes_on and not before.any():
             if self._open is not None:
-                if averaging is not None:  # the processes must exchange their numbers at the same place
+                if averaging is not None:  # all processes must exchange their numbers at the same point
                     raise ValueError("step() must be called after the last micro-batch of an update in all processes.")
                 self._close()
             due = self.every is None or self._n_updates % self.every == 0
             self._open = _Accumulated(due, self._scale())
         elif self._open is None:
             raise ValueError(
-                "The gradient must be cleared before the first micro-batch of an update: call optimizer.zero_grad()."
+                "The gradient must be cleared before the first micro-batch of an update; call optimizer.zero_grad()."
             )
         elif not goes_on:
             raise ValueError(
-                "The gradient must not change between the micro-batches of an update, and it did: clip and unscale "
-                "after the last one."
+                "The gradient must not change between the micro-batches of an update, but it did; clip and unscale "
+                "after the last micro-batch."
             )
         open_ = self._open
         if open_.due and open_.weights is None:
@@ -374,7 +391,7 @@ class BatchSizeMonitor:
         with seen(params, square, active=weights is not None) as found:
             yield
         if all(p.grad is None for p in params) or (weights is not None and not found):
-            raise ValueError("There is no gradient yet: call backward inside monitor.accumulate.")
+            raise ValueError("There is no gradient yet; call backward inside monitor.accumulate.")
         if weights is not None:
             zero = torch.zeros((), dtype=wide(params[0]))
             open_.squares.append(as_array([found.get(i, zero) for i in range(len(params))]) / n_samples)
@@ -383,11 +400,11 @@ class BatchSizeMonitor:
         open_.left = [None if p.grad is None else (p.grad, p.grad._version) for p in params]
 
     def _check_sums(self) -> None:
-        """ValueError where ``.grad`` is not the sum of what micro-batches have added, but a rounded one."""
+        """Raise a ValueError if ``.grad`` holds a rounded sum of the gradients of the micro-batches."""
         low = next((p.dtype for p in self._params.values() if p.dtype in (torch.float16, torch.bfloat16)), None)
         if low is not None:
             raise ValueError(
-                f"module must have parameters in float32 for accumulate, which reads the sum of gradients; got {low}: "
+                f"module must have parameters in float32 for accumulate, which reads the sum of gradients; got {low}; "
                 "use step(batch)."
             )
 
@@ -395,7 +412,7 @@ class BatchSizeMonitor:
         return float(self.scaler.get_scale()) if self.scaler is not None else 1.0
 
     def _standing(self, weights: Sequence[Tensor | None]) -> np.ndarray:
-        """Return the squared norm of what stands in ``.grad`` now, by parameter."""
+        """Return the squared norm of the current ``.grad`` of each parameter."""
         params = list(self._params.values())
         zero = torch.zeros((), dtype=wide(params[0]))
         return as_array(
@@ -419,21 +436,21 @@ class BatchSizeMonitor:
             ns, ks, squares = of_all_processes(averaging, n, k, squares, total)
             if len(set(ns)) > 1 and not self._lenient:
                 raise ValueError(
-                    "n_samples must be the same in all processes, which count the same in the average; got "
+                    "n_samples must be the same in all processes, because the average counts them equally; got "
                     f"{[int(size) for size in ns]} in an update."
                 )
             equal = equal and len(set(ns)) == len(set(ks)) == 1
-            # A micro-batch adds to the average of the processes its share of what it adds in its own.
+            # The average over the processes contains the gradient of a micro-batch divided by the number of processes.
             squares = squares / len(ns) ** 2
             n, k = int(ns.sum()), int(ks.sum())
         finite = bool(np.isfinite(total).all() and np.isfinite(squares).all())
         if not finite and self.scaler is None and not _lacks_v(open_.total, open_.weights or []):
-            raise ValueError("The gradient must be finite to be measured; it is not in this update.")
+            raise ValueError("The gradient must be finite to be measured; it is not finite in this update.")
         if k < 2 or not finite or (self._lenient and not equal):
             self.n_skipped += 1
             return
-        # A micro-batch adds n_k g_k / N, so that n_k |g_k|^2 = N^2 |added|^2 / n_k; a scale of the loss cancels in the
-        # noise scale, but is taken out for the other numbers.
+        # A micro-batch adds n_k g_k / N, so n_k |g_k|^2 = N^2 |added|^2 / n_k. A scale of the loss cancels in the noise
+        # scale; the other numbers are divided by it.
         scale = open_.scale**2
         self._add(n**2 * squares / scale, total / scale, n, k, n)
 
@@ -441,7 +458,7 @@ class BatchSizeMonitor:
         return np.array([values[members].sum(axis=0) for members in self._groups.values()])
 
     def _add(self, squares: np.ndarray, mean: np.ndarray, mass: float, k: int, n: int) -> None:
-        """Record sum n_k |g_k|^2 and |mean g|^2 of every group as its (trace, squared norm)."""
+        """Record (trace, squared norm) of every group, computed from sum n_k |g_k|^2 and |mean g|^2."""
         rows = []
         for total, square in zip(squares.tolist(), mean.tolist(), strict=True):
             trace = max(0.0, (total - mass * square) / (k - 1))
@@ -455,9 +472,10 @@ class BatchSizeMonitor:
         self.batch_size = n
 
     def _weights(self) -> list[Tensor | None] | None:
-        """Return what every coordinate counts, by parameter: None for one each; None where Adam has no v yet.
+        """Return the weights of the coordinates of each parameter, or None if Adam has no v for any parameter yet.
 
-        Of a parameter that has had no gradient yet there is no v either: its gradient must be 0 to be measured.
+        An entry None means weight 1 for all coordinates. A parameter without a gradient so far has no v; its gradient
+        must be 0 in a measured update.
         """
         if self.optimizer is None:
             return [None] * len(self._params)
@@ -465,16 +483,16 @@ class BatchSizeMonitor:
         found: list[Tensor | None] = []
         for name, p in self._params.items():
             if id(p) not in groups:
-                raise ValueError(f"optimizer must train all measured parameters; it does not train {name!r}.")
+                raise ValueError(f"optimizer must train all measured parameters; it does not contain {name!r}.")
             state, group = self.optimizer.state.get(p, {}), groups[id(p)]
-            # A first update that overflowed under a scaler leaves v = 0 after 0 steps.
+            # If the first update overflows under a scaler, v is 0 after 0 steps.
             if not state or ("step" in state and not float(state["step"])):
                 found.append(NO_V)
                 continue
             v = state.get("max_exp_avg_sq") if group.get("amsgrad") else state.get("exp_avg_sq")
             if not isinstance(v, Tensor) or "betas" not in group or "eps" not in group or v.shape != p.shape:
                 raise ValueError(
-                    "optimizer must be Adam or one that stores exp_avg_sq as it does, for geometry='adam'; got "
+                    "optimizer must be Adam, or store exp_avg_sq in the same way, for geometry='adam'; got "
                     f"{type(self.optimizer).__name__}."
                 )
             correction = 1 - group["betas"][1] ** float(state["step"])
@@ -486,7 +504,7 @@ class BatchSizeMonitor:
 
     @property
     def counts_samples(self) -> bool:
-        """Whether the noise scale is in samples, and not in what the weights of a ``loss`` count, such as tokens."""
+        """Whether the noise scale is a number of samples. It is False if ``loss`` weights count tokens or the like."""
         return not self._tokens and all(mass == n for mass, n in self._counted)
 
     def state(self) -> dict[str, float]:
@@ -495,12 +513,12 @@ class BatchSizeMonitor:
         Returns
         -------
         dict
-            ``noise_scale``, ``noise_scale_low`` and ``noise_scale_high`` (95 %), ``trace``,
-            ``squared_gradient_norm`` (may be negative where noise prevails), ``n_effective`` (independent measurements
-            that the window is worth), the same with ``/group`` behind them for every group of parameters,
-            ``batch_size``, ``n_window``, ``n_measurements`` and ``n_skipped``. Estimates are NaN before the first
-            measurement. With ``geometry="l1"`` there are ``noise_l1``, ``gradient_l1_least`` and ``gradient_l1_most``
-            in place of trace and squared norm.
+            The keys are ``noise_scale``; ``noise_scale_low`` and ``noise_scale_high``, the ends of the 95 % interval;
+            ``trace``; ``squared_gradient_norm``, which may be negative if noise prevails; and ``n_effective``, the
+            number of independent measurements that the window is worth. For every group of parameters the same keys end
+            in ``/group``. Further keys are ``batch_size``, ``n_window``, ``n_measurements`` and ``n_skipped``.
+            Estimates are NaN before the first measurement. With ``geometry="l1"``, ``noise_l1``, ``gradient_l1_least``
+            and ``gradient_l1_most`` replace trace and squared norm.
         """
         found: dict[str, float] = {}
         estimate = sign_noise_scale_of if self.geometry == "l1" else noise_scale_of
@@ -514,53 +532,59 @@ class BatchSizeMonitor:
         return found
 
     def verdict(self) -> str:
-        """Return in a few words what the noise scale says about the batch size in use."""
+        """Return a few sentences on what the noise scale says about the current batch size."""
         if not self._records:
-            return "Nothing has been measured yet: train on."
-        # The last batch of an epoch may be a short one: of two in a row the larger is the size in use.
+            return "Nothing has been measured yet. Continue the training."
+        # The last batch of an epoch may be short, so the larger one of two successive batches has the current batch
+        # size.
         state, size = self.state(), max(mass for mass, _ in list(self._records)[-2:])
         knee, low, high = state["noise_scale"], state["noise_scale_low"], state["noise_scale_high"]
         notes = "This is about speed, not about accuracy."
         if self.geometry == "adam":
-            notes = f"In Adam's geometry. {notes}"
+            notes = f"Measured in the geometry of Adam. {notes}"
         if self.geometry == "l1":
-            notes = f"For steps by signs: the interval covers the bias of both bounds. {notes}"
+            notes = f"For optimisers that step by signs, the interval covers the bias of both bounds. {notes}"
         if any(isinstance(part, _BATCH_NORM) and part.training for part in self.module.modules()):
-            notes = f"Batch norm: a part has its own statistics, which biases the knee. {notes}"
+            notes = f"Under batch norm each part has its own statistics, which biases the noise scale. {notes}"
         if not math.isfinite(high) or not math.isfinite(knee):
-            # An infinite lower end: the squared gradient is below 0 by more than chance, so that parts are not draws.
+            # The lower end is infinite if the squared gradient is below 0 by more than chance. Then the parts are not
+            # random draws.
             least = f"above {_number(low)}" if 0 < low < math.inf else "not determined"
-            return f"{_number(size)}: the knee is {least} (95 %); measure longer for its upper end. {notes}"
+            return (
+                f"At a batch size of {_number(size)}, the noise scale (the knee) is {least} (95 %). Measure longer to "
+                f"find its upper end. {notes}"
+            )
         saved = 1 - (1 + knee / (2 * size)) / (1 + knee / size)
         if self.geometry == "l1":
             saved = sign_saving(knee, size)
         doubling = (
-            "each doubling still nearly halves the updates"
+            "each doubling still nearly halves the number of updates"
             if saved > 0.4
             else f"a doubling saves {'only ' if saved < 0.1 else ''}{100 * saved:.0f} % of the updates"
         )
-        # A batch of four knees uses five times as many samples as the smallest batches do.
+        # A batch size of four times the knee needs five times as many samples as the smallest batch sizes.
         wasted = _number(4 * knee, 1)
         return (
-            f"{_number(size)}: {doubling}; the knee is at about {_number(knee)} [{_number(low)}, {_number(high)}]; "
-            f"beyond {wasted} more samples are mostly wasted. {notes}"
+            f"At a batch size of {_number(size)}, {doubling}. The noise scale (the knee) is about {_number(knee)}, "
+            f"with a 95 % interval from {_number(low)} to {_number(high)}. Beyond a batch size of {wasted}, more "
+            f"samples are mostly wasted. {notes}"
         )
 
 
 class _Accumulated:
-    """What the micro-batches of an update that is not complete have added so far."""
+    """The sums over the micro-batches of an update that is not complete yet."""
 
     def __init__(self, due: bool, scale: float) -> None:
         self.sizes: list[int] = []
         self.squares: list[np.ndarray] = []
         self.total: np.ndarray | None = None
         self.weights: list[Tensor | None] | None = None
-        # The ``.grad`` that the last micro-batch has left, and how often each had been written to.
+        # The ``.grad`` tensors after the last micro-batch, each with its version (how often it had been written to).
         self.left: list[tuple[Tensor, int] | None] | None = None
         self.due, self.scale = due, scale
 
     def is_followed_by(self, params: Iterable[Tensor]) -> bool:
-        """Say whether the gradients are those that the last micro-batch has left: nothing reads them for that."""
+        """Return whether the gradients are unchanged since the last micro-batch, without reading their values."""
         if self.left is None:
             return False
         return all(
@@ -570,7 +594,7 @@ class _Accumulated:
 
 
 def _number(value: float, digits: int = 2) -> str:
-    """Return a number rounded to so many digits, with commas; small whole numbers as they are."""
+    """Return a number as text, rounded to ``digits`` digits, with commas. Small whole numbers are not rounded."""
     if value == round(value) and digits > 1:
         return f"{value:,.0f}"
     if value <= 0:
@@ -582,18 +606,21 @@ def _number(value: float, digits: int = 2) -> str:
 def _groups(
     module: nn.Module, parameters: Patterns | Mapping[str, Patterns] | None
 ) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
-    """Return the measured parameters by name, and the positions among them of every group."""
+    """Return the measured parameters by name, and for every group the positions of its parameters among them."""
     grouped = parameters if isinstance(parameters, Mapping) else {}
     if isinstance(parameters, Mapping):
         if not parameters or not all(isinstance(name, str) and name and name != _ALL for name in parameters):
-            raise ValueError(f"parameters must be a dict {{group: patterns}} with texts; got {shown(parameters)}.")
+            raise ValueError(
+                f"parameters must be a non-empty dict {{group: patterns}} whose keys are strings other than 'all'; "
+                f"got {shown(parameters)}."
+            )
         members = {name: trainable_parameters(module, patterns) for name, patterns in parameters.items()}
         chosen = {name for group in members.values() for name in group}
         params = {name: p for name, p in trainable_parameters(module).items() if name in chosen}
     else:
         params, members = trainable_parameters(module, parameters), {}
     if not params:
-        raise ValueError("module must have trainable parameters; it has none.")
+        raise ValueError("module must have at least one trainable parameter; got 0.")
     place = {name: i for i, name in enumerate(params)}
     groups = {_ALL: list(place.values())}
     groups.update({name: [place[p] for p in members[name]] for name in grouped})
@@ -601,7 +628,7 @@ def _groups(
 
 
 def _lacks_v(norms: np.ndarray, weights: Sequence[Tensor | None]) -> bool:
-    """Say whether a parameter has its first gradient, for which Adam has no v yet."""
+    """Return whether a parameter has its first gradient, so that Adam has no v for it yet."""
     return any(weight is NO_V and norm > 0 for weight, norm in zip(weights, norms, strict=False))
 
 

@@ -1,14 +1,14 @@
-r"""The noise scale of optimisers that step by signs: noise and gradient in the norm that is dual to their steps.
+r"""The noise scale of optimisers that step by signs, with noise and gradient in the dual norm of their steps.
 
-A step of signSGD has the same length in every coordinate, and lowers the loss by the sum of the absolute values of the
-gradient: its L1 norm. Noise is measured in that norm too, as in arXiv:2602.03001. With :math:`\sigma_j` the standard
-deviation of coordinate j of a single sample's gradient:
+A step of signSGD has the same length in every coordinate. It lowers the loss by the sum of the absolute values of the
+gradient, which is its L1 norm. The noise is measured in that norm, too, as in arXiv:2602.03001. With :math:`\sigma_j`
+the standard deviation of coordinate j of the gradient of a single sample:
 
 .. math:: B_{sign} = \left( \sum_j \sigma_j \Big/ \sum_j |g_j| \right)^2
 
-There is no unbiased estimate of an L1 norm. That of the batch's gradient is too large on average, because noise has an
-absolute value too. The product of one half of the batch with the signs of the other half is too small on average,
-because signs may be wrong. The truth is between the two expected values.
+There is no unbiased estimate of an L1 norm. The L1 norm of the batch gradient is too large on average, because noise
+has an absolute value, too. The product of one half of the batch with the signs of the other half is too small on
+average, because signs may be wrong. The true value lies between the two expected values.
 """
 
 import math
@@ -22,7 +22,7 @@ from sklgap.monitor._window import Ratio, named, nothing_measured, ratio_of_mean
 
 
 class SignSums:
-    """Sums over the parts of a batch, coordinate by coordinate: three vectors of the size of the parameters."""
+    """Sums over the parts of a batch for each coordinate: three vectors of the size of the parameters."""
 
     def __init__(self, like: Sequence[Tensor]) -> None:
         self._squares, *self._halves = ([torch.zeros_like(t) for t in like] for _ in range(3))
@@ -30,7 +30,7 @@ class SignSums:
         self._n_parts = 0
 
     def add(self, mass: float, gradients: Iterable[Tensor]) -> None:
-        """Add the gradient of a part that counts for ``mass`` samples."""
+        """Add the gradient of a part that counts as ``mass`` samples."""
         half = self._n_parts % 2
         for sum_, square, gradient in zip(self._halves[half], self._squares, gradients, strict=True):
             gradient = gradient.to(sum_.dtype)
@@ -40,7 +40,7 @@ class SignSums:
         self._n_parts += 1
 
     def by_parameter(self) -> np.ndarray:
-        """Return L1 norms by parameter: of the noise of a sample, and of the gradient at least and at most."""
+        """Return three L1 norms by parameter: the noise of a sample, and the lower and upper bound of the gradient."""
         rows = [self._norms(*tensors) for tensors in zip(self._squares, *self._halves, strict=True)]
         return torch.stack([torch.stack(row) for row in rows]).cpu().double().numpy()
 
@@ -48,7 +48,8 @@ class SignSums:
         n = sum(self._masses)
         degrees = self._n_parts - 1
         variance = ((square - (first + second).square() / n) / degrees).clamp_min(0.0)
-        # The root of an unbiased variance is too small on average; this factor is exact for normal parts.
+        # The root of an unbiased variance is too small on average. This correction is exact for normally distributed
+        # parts.
         correction = math.sqrt(degrees / 2) * math.exp(math.lgamma(degrees / 2) - math.lgamma((degrees + 1) / 2))
         a, b = first / self._masses[0], second / self._masses[1]
         least = ((a * b.sign()).sum() + (b * a.sign()).sum()) / 2
@@ -58,8 +59,8 @@ class SignSums:
 def sign_noise_scale_of(rows: np.ndarray) -> dict[str, float]:
     """Return the estimates from rows of (noise, gradient at least, gradient at most), of shape (n, 3).
 
-    The interval goes from the lower end for the largest gradient to the upper end for the smallest one. The noise scale
-    is their geometric mean.
+    The interval runs from the lower end for the largest gradient to the upper end for the smallest one. The noise scale
+    is the geometric mean of the two noise scales.
     """
     names = ("noise_l1", "gradient_l1_least", "gradient_l1_most")
     if not len(rows):
@@ -71,8 +72,8 @@ def sign_noise_scale_of(rows: np.ndarray) -> dict[str, float]:
 
 
 def sign_saving(knee: float, batch_size: float) -> float:
-    """Return the share of the updates that a doubling saves, with one signal-to-noise ratio for all coordinates.
+    """Return the share of updates that a doubling saves if all coordinates have the same signal-to-noise ratio.
 
-    A step gains in proportion to how much more often its signs are right than wrong: erf(sqrt(B / (2 knee))).
+    The gain of a step is proportional to how much more often its signs are right than wrong: erf(sqrt(B / (2 knee))).
     """
     return 1 - math.erf(math.sqrt(batch_size / (2 * knee))) / math.erf(math.sqrt(batch_size / knee))

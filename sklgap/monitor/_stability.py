@@ -1,4 +1,4 @@
-"""The edge of stability of a training while it runs, in anybody's loop."""
+"""The edge of stability, measured while a model trains in any training loop."""
 
 import math
 from typing import TYPE_CHECKING, Any, cast
@@ -36,76 +36,77 @@ if TYPE_CHECKING:
 
 
 class StabilityMonitor:
-    """Measures in a training loop how near it is to the edge of stability: the largest eigenvalues of the Hessian.
+    """Measure in a training loop how near the training is to the edge of stability.
 
-    Above a threshold of the largest eigenvalue an optimiser is unstable: 2 / lr for plain SGD. Cohen et al. (2021)
-    report that training with all samples at once sharpens until it is there; for Adam it is the eigenvalue of the
-    preconditioned Hessian (Cohen et al. 2022). At the edge the learning rate decides how sharp the net is, and the loss
-    does not fall at every update.
+    The monitor computes the largest eigenvalues of the Hessian. If the largest one is above a threshold, the optimiser
+    is unstable; the threshold of plain SGD is 2 / lr. Cohen et al. (2021) report that training with all samples at once
+    sharpens until the eigenvalue reaches the threshold. For Adam they use the eigenvalue of the preconditioned Hessian
+    (Cohen et al. 2022). At the edge the learning rate decides how sharp the net is, and the loss does not fall at every
+    update.
 
     Parameters
     ----------
     module : nn.Module
-        The model that is trained, also behind ``torch.compile`` or ``DistributedDataParallel``.
+        The model to train. It may be wrapped by ``torch.compile`` or ``DistributedDataParallel``.
     loss : callable
-        A criterion of (outputs, target), whose value is a mean, or a function ``loss(module, batch)`` for a
-        ``DataLoader``; see `sklgap.Objective`. It must be the loss that is trained on, penalties included; weight decay
-        of the optimiser is taken from the optimiser.
+        A criterion of (outputs, target) whose value is a mean, or a function ``loss(module, batch)`` for a
+        ``DataLoader``; see `sklgap.Objective`. It must be the loss that you train on, including penalties. The monitor
+        reads the weight decay from the optimiser.
     optimizer : torch.optim.Optimizer
-        That of the training: SGD, Adam, AdamW, RMSprop or Adagrad, or any other with another ``threshold``. It is only
-        read.
+        The optimiser of the training: SGD, Adam, AdamW, RMSprop or Adagrad. Any other needs a different ``threshold``.
+        The monitor only reads it.
     data : tuple (X, y), torch.utils.data.Dataset or torch.utils.data.DataLoader
-        The samples that the loss is the mean over: training samples, or a fixed part of them.
+        The samples over which the loss is averaged: the training samples, or a fixed part of them.
     every : int, default=100
-        Measure every so many updates, the first one included.
+        Number of updates between two measurements. The first update is measured.
     n_eigenvalues : int, default=1
-        How many of the largest eigenvalues.
+        Number of the largest eigenvalues to compute.
     threshold : "optimizer", float or None, default="optimizer"
-        ``"optimizer"``: the `sklgap.inspection.stability_threshold` of the optimiser at its present rates, and
-        eigenvalues of the Hessian as the optimiser preconditions it. A number, or None for no threshold: eigenvalues of
-        the Hessian.
+        ``"optimizer"`` uses the `sklgap.inspection.stability_threshold` of the optimiser at its current learning rates,
+        and the eigenvalues of the Hessian as the optimiser preconditions it. A number is the threshold for the
+        eigenvalues of the plain Hessian. None uses no threshold.
     batch_norm : {"batch", "population", "running"}, default="batch"
         Batch-norm policy; see `sklgap.Objective`.
     chunk_size : int, default=5000
-        Samples evaluated at once.
+        Number of samples evaluated at once.
     max_samples : int, float or None, default=None
-        Measure on so many of the samples (int), or on this fraction of them (float in (0, 1]), the same ones every
-        time; None: on all. None for a DataLoader.
+        Number of samples to measure on (int), or a fraction of them in (0, 1] (float). Every measurement uses the same
+        samples. None uses all of them. It must be None for a DataLoader.
     dtype : torch.dtype, default=None
-        Precision of the measurement. A module in half precision needs ``torch.float32``.
+        Precision of the measurement; None means that of the module. A module in half precision needs ``torch.float32``.
     tol : float, default=1e-3
         Largest residual of an eigenpair, relative to the eigenvalue.
     max_iter : int, default=None
-        Hessian-vector products allowed for a measurement; None: 200 and 20 per eigenvalue.
+        Largest number of Hessian-vector products per measurement. None means 200, plus 20 per eigenvalue.
     random_state : int, default=0
-        Draws the samples and the vectors that the searches begin with.
+        Seed for the choice of samples and for the starting vectors of the search.
 
     Attributes
     ----------
     records : list of dict
-        One per measurement: ``n_updates``, ``loss`` on ``data``, ``eigenvalue`` (the largest), ``eigenvalue_2`` and so
-        on, ``threshold`` (NaN without one), ``relative`` (the largest eigenvalue divided by the threshold: 1 is the
-        edge), ``learning_rate``, ``converged`` (1 or 0), ``n_products``.
+        One record per measurement, with the keys ``n_updates``, ``loss`` (on ``data``), ``eigenvalue`` (the largest
+        one), ``eigenvalue_2`` and so on, ``threshold`` (NaN without one), ``relative`` (the largest eigenvalue divided
+        by the threshold; 1 is the edge), ``learning_rate``, ``converged`` (1 or 0) and ``n_products``.
     n_updates, n_measurements, n_skipped : int
-        Updates so far; those that were measured; those that could not be, before the first update of an adaptive
-        optimiser, or where the Hessian was not finite.
+        Number of updates so far, of measured updates, and of updates that could not be measured. Updates are skipped
+        before the first update of an adaptive optimiser, and if the Hessian is not finite.
 
     See Also
     --------
-    sklgap.inspection.StabilityMeasurement : The same for a `sklgap.TrainingRecorder`.
+    sklgap.inspection.StabilityMeasurement : The same measurement for a `sklgap.TrainingRecorder`.
     sklgap.stability_trajectory : Small and large batches in one figure.
 
     Notes
     -----
-    The monitor measures a copy of the module in evaluation mode. Weights, ``.grad``, buffers, generators, mode and
-    optimiser stay as they are: the training is bit for bit the one without the monitor.
+    The monitor measures a copy of the module in evaluation mode. It does not change weights, ``.grad``, buffers, random
+    generators, training mode or optimiser, so the training is bit for bit the same as without the monitor.
 
-    A measurement costs some 12 to 40 products with the Hessian, of two to three gradients each, on the data. It begins
-    with the eigenvectors of the last one.
+    A measurement costs some 12 to 40 Hessian-vector products on the data. Each product costs two to three gradients.
+    The search starts from the eigenvectors of the previous measurement.
 
-    The threshold is that of the optimiser's own update. The monitor cannot see whether gradients are clipped, or
-    changed in another way, before ``optimizer.step()``: give ``threshold=None`` then. The verdict warns where a
-    training stays at more than twice its threshold.
+    The threshold is that of the optimiser's own update. The monitor cannot see whether gradients are clipped or changed
+    in another way before ``optimizer.step()``. Use ``threshold=None`` in that case. The verdict warns if a training
+    stays at more than twice its threshold.
 
     References
     ----------
@@ -172,7 +173,7 @@ class StabilityMonitor:
         self.n_updates, self.n_skipped = 0, 0
 
     def _loaded(self, data: Any, max_samples: int | float | None) -> Any:
-        """Return the data as an objective has them, so that they are drawn and loaded once."""
+        """Return the data in the form of an objective, so that they are drawn and loaded only once."""
         if not is_stream(data) and (not isinstance(data, tuple | list) or len(data) != 2):
             raise TypeError(f"data must be a pair (X, y), a Dataset or a DataLoader; got {type(data).__name__}.")
         X, y = (data, None) if is_stream(data) else data
@@ -191,7 +192,10 @@ class StabilityMonitor:
     # -- measuring --------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Measure, if it is due. Call it once per update, after ``optimizer.step()`` and before a scheduler's step."""
+        """Measure if a measurement is due.
+
+        Call it once per update, after ``optimizer.step()`` and before the step of a learning-rate scheduler.
+        """
         due = self.n_updates % self.every == 0
         self.n_updates += 1
         if due:
@@ -224,7 +228,7 @@ class StabilityMonitor:
 
     @property
     def n_measurements(self) -> int:
-        """Updates measured so far."""
+        """Number of measured updates."""
         return len(self.records)
 
     def state(self) -> dict[str, float]:
@@ -232,37 +236,40 @@ class StabilityMonitor:
         return dict(self.records[-1]) if self.records else {}
 
     def verdict(self) -> str:
-        """Return in a few sentences where the training is relative to the edge of stability."""
+        """Return a few sentences on where the training is relative to the edge of stability."""
         if not self.records:
-            return "Nothing has been measured yet: train on."
+            return "Nothing has been measured yet. Continue the training."
         last = self.records[-1]
         what = "preconditioned Hessian" if self._preconditioned else "Hessian"
         said = f"After {last['n_updates']:,} updates the largest eigenvalue of the {what} is {last['eigenvalue']:.3g}"
         if not last["converged"]:
-            said += " or more (the search had not converged: raise max_iter)"
+            said += " or more (the search did not converge; raise max_iter)"
         if math.isnan(last["threshold"]):
             return f"{said}. There is no threshold to compare with."
         n_updates, relative = (np.array([r[name] for r in self.records]) for name in ("n_updates", "relative"))
         late = late_records(n_updates, relative)
         place = place_of(late)
         notes = [far_above("It")] if place == "far above" else []
-        notes.append("The threshold is that of training on all samples at once: the noise of batches keeps it lower.")
+        notes.append(
+            "The threshold holds for training on all samples at once. With smaller batches, their noise keeps the "
+            "eigenvalue lower."
+        )
         if batch_norm_layers(self.module):
-            notes.append(f"Measured with batch_norm={self.batch_norm!r}.")
+            notes.append(f"The batch-norm policy of the measurement is {self.batch_norm!r}.")
         share = f"{100 * share_at_edge(late):.0f} %"
         return (
             f"{said}, {last['relative']:.2f} of the threshold {last['threshold']:.3g}. The training is {place} the "
-            f"edge of stability: in {share} of the records of its second half the eigenvalue is at least {AT_EDGE:g} "
-            f"of it. {' '.join(notes)}"
+            f"edge of stability: in {share} of the records of its second half, the eigenvalue is at least {AT_EDGE:g} "
+            f"of the threshold. {' '.join(notes)}"
         )
 
     def __str__(self) -> str:
         return self.verdict()
 
     def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> StabilityTrajectoryDisplay:
-        """Draw eigenvalues and threshold against the updates; return a `StabilityTrajectoryDisplay`."""
+        """Plot eigenvalues and threshold against the updates, and return a `StabilityTrajectoryDisplay`."""
         if not self.records:
-            raise ValueError("step must have been called before plot: nothing has been measured yet.")
+            raise ValueError("step must be called before plot; nothing has been measured yet.")
         columns = {name: np.array([record[name] for record in self.records]) for name in self.records[0]}
         has_batch_norm = bool(batch_norm_layers(self.module))
         display = StabilityTrajectoryDisplay(

@@ -1,4 +1,4 @@
-"""The noise scale from the measurements of a window, which depend on each other."""
+"""The noise scale estimated from the measurements of a window, which depend on each other."""
 
 import math
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 from sklgap.inspection._gradient_noise import ratio_interval
 
-# The interval comes from the means of so many stretches of the window, each of at least two measurements.
+# The interval comes from the means of 4 to 10 stretches of the window, each of at least two measurements.
 MOST_STRETCHES, LEAST_STRETCHES = 10, 4
 
 
@@ -50,12 +50,12 @@ def noise_scale_of(pairs: np.ndarray) -> dict[str, float]:
 
 
 def named(noise_scale: Ratio, values: dict[str, float]) -> dict[str, float]:
-    """Return a noise scale and what it is made of, as a monitor names them."""
+    """Return a noise scale and its components under the names that a monitor uses."""
     value, low, high, effective = noise_scale
     found = {"noise_scale": value, "noise_scale_low": low, "noise_scale_high": high}
     return {**found, **values, "n_effective": effective}
 
 
 def nothing_measured(*names: str) -> dict[str, float]:
-    """Return NaN for the noise scale and for what it is made of."""
+    """Return NaN for the noise scale and for its components."""
     return named(Ratio(math.nan, math.nan, math.nan, 0.0), dict.fromkeys(names, math.nan))

@@ -1,4 +1,4 @@
-"""`BatchSizeMonitor` as a callback of Lightning."""
+"""The monitor of the batch size as a callback of Lightning."""
 
 import contextlib
 from collections.abc import Mapping
@@ -23,23 +23,23 @@ __all__ = ["BatchSizeCallback"]
 
 
 class BatchSizeCallback(Callback):
-    """Measures the gradient noise scale while a Lightning ``Trainer`` fits: which batch size is useful for speed.
+    """Measure the gradient noise scale in a Lightning ``Trainer``, to find the batch size that is useful for speed.
 
-    With ``accumulate_grad_batches`` of at least 2 the micro-batches are the parts, with ``strategy="ddp"`` those of all
-    processes. Both cost no forward or backward pass. In one process without accumulation, parts of a batch are
-    evaluated once more from time to time, for which ``loss`` is needed.
+    With ``accumulate_grad_batches`` of at least 2, the micro-batches are the parts. With ``strategy="ddp"``, the
+    micro-batches of all processes are the parts. Neither costs a forward or backward pass. In one process without
+    accumulation, the callback evaluates parts of a batch again from time to time, and needs ``loss`` for that.
 
     Parameters
     ----------
     loss : callable, default=None
-        For a training in one process without accumulation: the loss that ``training_step`` returns, as a criterion of
-        (outputs, target) for batches (inputs, target), or as a function ``loss(module, batch)`` that returns the mean
-        loss, or (mean loss, weight of the batch). It must not log or change anything. ``training_step`` is not called
-        a second time, because it may do both.
+        The loss that ``training_step`` returns, needed in one process without accumulation. Either a criterion of
+        (outputs, target) for batches (inputs, target), or a function ``loss(module, batch)`` that returns the mean
+        loss, or (mean loss, weight of the batch). It must not log or change anything. The callback does not call
+        ``training_step`` a second time, because that may do both.
     every, parts, parameters, geometry, max_overhead, window : optional
-        As of `BatchSizeMonitor`.
+        As in `BatchSizeMonitor`.
     verbose : bool, default=True
-        Print the verdict at the end of the training.
+        Whether to print the verdict at the end of the training.
 
     Attributes
     ----------
@@ -48,15 +48,16 @@ class BatchSizeCallback(Callback):
 
     Notes
     -----
-    The weights are bit for bit those of a training without the callback. `BatchSizeMonitor.state` is logged every
-    ``log_every_n_steps`` updates, as ``batch_size_monitor/noise_scale`` and so on.
+    The weights are bit for bit those of a training without the callback. Every ``log_every_n_steps`` updates, the
+    callback logs `BatchSizeMonitor.state` as ``batch_size_monitor/noise_scale`` and so on.
 
-    A micro-batch counts by its number of samples. Updates whose micro-batches are unequal, as the last of an epoch may
-    be, are not measured: Lightning averages them as if they were equal. They count in ``n_skipped``, as does a short
-    last batch. Where another callback changes gradients in ``on_after_backward``, put this one before it.
+    A micro-batch counts by its number of samples. The callback does not measure updates with unequal micro-batches,
+    such as the last one of an epoch, because Lightning averages them as if they were equal. They count in
+    ``n_skipped``, and so does a short last batch. If another callback changes gradients in ``on_after_backward``, put
+    this callback before it.
 
-    Mixed precision is measured as it is trained. Manual optimisation and strategies other than a single device and DDP
-    are refused.
+    Mixed precision is measured in the same precision as the training. Manual optimisation, and strategies other than a
+    single device and DDP, are refused.
 
     Examples
     --------
@@ -90,7 +91,7 @@ class BatchSizeCallback(Callback):
     >>> callback.monitor.state()["noise_scale"] > 0
     True
 
-    Without accumulation it needs the loss, and evaluates it once more from time to time:
+    Without accumulation the callback needs the loss, and evaluates it again from time to time:
 
     >>> callback = BatchSizeCallback(torch.nn.MSELoss(), every=4, verbose=False)
     >>> trainer = lightning.Trainer(callbacks=[callback], **quiet)
@@ -122,11 +123,11 @@ class BatchSizeCallback(Callback):
         self._backward = contextlib.ExitStack()
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Make the monitor, or refuse what cannot be measured right."""
+        """Create the monitor, or raise an error if this training cannot be measured correctly."""
         if not pl_module.automatic_optimization:
             raise ValueError(
-                "module must have automatic_optimization=True for BatchSizeCallback, which does not see how a "
-                "training_step updates: use sklgap.monitor.BatchSizeMonitor inside it."
+                "module must have automatic_optimization=True for BatchSizeCallback, which cannot see the updates "
+                "inside a training_step; use sklgap.monitor.BatchSizeMonitor inside it."
             )
         module = trainer.strategy.model
         if trainer.world_size > 1 and ddp_in(module) is None:
@@ -144,7 +145,7 @@ class BatchSizeCallback(Callback):
         self.monitor = monitor_of(module, self.loss, optimizer, self, scaler)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Measure the parts of a batch, or note how many samples the micro-batch has."""
+        """Measure the parts of a batch, or note the number of samples of the micro-batch."""
         assert self.monitor is not None
         if self._accumulates:
             self._n_samples = number_of_rows(batch)
@@ -153,32 +154,32 @@ class BatchSizeCallback(Callback):
             self.monitor.step(batch)
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: torch.Tensor) -> None:
-        """Look at the gradients of the micro-batch."""
+        """Start to measure the gradient of the micro-batch."""
         if self._accumulates and self.monitor is not None:
             self._backward.enter_context(self.monitor.accumulate(self._n_samples))
 
     def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
-        """Look no longer."""
+        """Stop measuring."""
         self._backward.close()
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        """Measure an update that was made of micro-batches."""
+        """Measure an update that consists of micro-batches."""
         if self._accumulates and self.monitor is not None and self.monitor._open is not None:
             self.monitor.step()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log the estimates where Lightning writes to its loggers."""
+        """Log the estimates whenever Lightning writes to its loggers."""
         if trainer.log_every_n_steps and trainer.global_step % trainer.log_every_n_steps == 0:
             found = numbers_to_log(self.monitor)
             if found:
                 pl_module.log_dict(found, on_step=True, on_epoch=False)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Print the verdict, in the first process."""
+        """Print the verdict in the first process."""
         if self.verbose and self.monitor is not None and trainer.is_global_zero:
             print(self.monitor.verdict())
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Look no longer at a backward pass that has failed."""
+        """Stop measuring a backward pass that failed."""
         with contextlib.suppress(type(exception)):
             self._backward.__exit__(type(exception), exception, exception.__traceback__)

@@ -1,4 +1,4 @@
-"""`BatchSizeMonitor` as a callback of skorch."""
+"""The monitor of the batch size as a callback of skorch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,32 +19,32 @@ __all__ = ["BatchSizeCallback"]
 
 
 class BatchSizeCallback(Callback):
-    """Measures the gradient noise scale while a skorch net is fitted: which batch size is useful for speed.
+    """Measure the gradient noise scale while a skorch net is fitted, to find the batch size that is useful for speed.
 
-    From time to time, parts of a batch are evaluated once more with the net's own ``infer`` and ``get_loss``.
+    From time to time the callback evaluates parts of a batch again, with ``infer`` and ``get_loss`` of the net.
 
     Parameters
     ----------
     every, parts, parameters, geometry, max_overhead, window : optional
-        As of `BatchSizeMonitor`.
+        As in `BatchSizeMonitor`.
     verbose : bool, default=True
-        Print the verdict at the end of the training.
+        Whether to print the verdict at the end of the training.
 
     Attributes
     ----------
     monitor : BatchSizeMonitor or None
-        The monitor of the last fit. `sklgap.LBGapClassifier` trains with a copy of a callback: it has the monitor at
+        The monitor of the last fit. `sklgap.LBGapClassifier` trains with a copy of a callback, so its monitor is
         ``dict(model.net_.callbacks_)["BatchSizeCallback"].monitor``.
 
     Notes
     -----
-    The weights are bit for bit those of a training without the callback. ``noise_scale``, ``noise_scale_low`` and
-    ``noise_scale_high`` go into the history at the end of every epoch (NaN before the first measurement), those of
-    groups of parameters too.
+    The weights are bit for bit those of a training without the callback. At the end of every epoch, the callback writes
+    ``noise_scale``, ``noise_scale_low`` and ``noise_scale_high`` into the history, also for groups of parameters. They
+    are NaN before the first measurement.
 
-    The measured loss is the net's, without remedies. Classes that count by ``class_weight`` or by the criterion's own
-    weights count so in the parts. Sample weights are refused, as is a criterion that returns anything but a mean. A
-    short last batch of an epoch is not measured, and counts in ``n_skipped``.
+    The measured loss is the loss of the net, without remedies. Class weights, from ``class_weight`` or from the
+    criterion, count in the parts as they do in the batch. Sample weights are refused, and so is a criterion that does
+    not return a mean. A short last batch of an epoch is not measured, and counts in ``n_skipped``.
 
     Examples
     --------
@@ -63,7 +63,7 @@ class BatchSizeCallback(Callback):
     True
     """
 
-    changes_gradient = False  # it reads it: see `sklgap.inspection.StabilityMeasurement`
+    changes_gradient = False  # it only reads the gradient; see `sklgap.inspection.StabilityMeasurement`
 
     def __init__(
         self,
@@ -79,12 +79,12 @@ class BatchSizeCallback(Callback):
         self.max_overhead, self.window, self.verbose = max_overhead, window, verbose
 
     def initialize(self) -> "BatchSizeCallback":
-        """Begin without a monitor."""
+        """Start without a monitor."""
         self.monitor: BatchSizeMonitor | None = None
         return self
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Make the monitor, or refuse what cannot be measured right."""
+        """Create the monitor, or raise an error if this training cannot be measured correctly."""
         if getattr(net.criterion_, "reduction", "mean") != "mean":
             raise ValueError(
                 f"criterion must have reduction='mean' for BatchSizeCallback; got {net.criterion_.reduction!r}."
@@ -97,10 +97,10 @@ class BatchSizeCallback(Callback):
         self.monitor = monitor_of(net.module_, loss, optimizer, self, scaler=None)
 
     def on_grad_computed(self, net: Any, named_parameters: Any, batch: Any = None, **kwargs: Any) -> None:
-        """Measure an update, if one is due: before the optimiser uses the gradient of the whole batch."""
+        """Measure an update if a measurement is due, before the optimiser uses the gradient of the whole batch."""
         X, y, weight = _unpacked(batch)
         if weight is not None:
-            raise ValueError("sample_weight must be None for BatchSizeCallback, whose parts count by their samples.")
+            raise ValueError("sample_weight must be None for BatchSizeCallback, which counts the samples of the parts.")
         assert self.monitor is not None
         self.monitor.step((X, y))
 
@@ -118,12 +118,12 @@ class BatchSizeCallback(Callback):
 
 
 def _unpacked(batch: Any) -> tuple[Any, Any, Any]:
-    """Return inputs, target and sample weights, None without."""
+    """Return inputs, target and sample weights; the weights are None without weights."""
     return batch[:3] if isinstance(batch, Batch) else (*unpack_data(batch), None)
 
 
 def _loss_of(net: Any, batch: Any) -> tuple[Tensor, float]:
-    """Return the mean loss of a batch as the net computes it, and what its samples count for."""
+    """Return the mean loss of a batch as the net computes it, and the weight of its samples."""
     X, y = batch
     value = net.get_loss(net.infer(X), y, X=X, training=True)
     counts = net.row_loss().counts if hasattr(net, "row_loss") else _counts(net.criterion_)

@@ -1,4 +1,4 @@
-"""`BatchSizeMonitor` as a callback of the ``Trainer`` of Hugging Face's Transformers."""
+"""The monitor of the batch size as a callback of the ``Trainer`` of Hugging Face Transformers."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -26,23 +26,23 @@ _IGNORED = -100
 
 
 class BatchSizeCallback(TrainerCallback):
-    """Measures the gradient noise scale while a ``Trainer`` trains: which batch size is useful for speed.
+    """Measure the gradient noise scale while a ``Trainer`` trains, to find the batch size that is useful for speed.
 
-    With ``gradient_accumulation_steps`` of at least 2 the micro-batches are the parts, which costs no forward or
-    backward pass. Without accumulation, parts of a batch are evaluated once more from time to time.
+    With ``gradient_accumulation_steps`` of at least 2, the micro-batches are the parts, which costs no forward or
+    backward pass. Without accumulation, the callback evaluates parts of a batch again from time to time.
 
     Parameters
     ----------
     trainer : transformers.Trainer
-        The trainer that the callback is added to. A callback does not see batches and gradients without it.
+        The trainer to which you add the callback. Without it a callback does not see batches and gradients.
     loss : callable, default=None
-        Without accumulation: a function ``loss(model, batch)`` that returns the mean loss of a batch, or (mean loss,
-        weight of the batch). None: the ``compute_loss`` of Transformers. It must be given for a subclass with a
-        ``compute_loss`` of its own, which may log or count, and would do so twice.
+        For a training without accumulation: a function ``loss(model, batch)`` that returns the mean loss of a batch, or
+        (mean loss, weight of the batch). None means the ``compute_loss`` of Transformers. It is required for a subclass
+        that overrides ``compute_loss``, because the override may log or count, and would then do so twice.
     every, parts, parameters, geometry, max_overhead, window : optional
-        As of `BatchSizeMonitor`.
+        As in `BatchSizeMonitor`.
     verbose : bool, default=True
-        Print the verdict at the end of the training.
+        Whether to print the verdict at the end of the training.
 
     Attributes
     ----------
@@ -51,14 +51,14 @@ class BatchSizeCallback(TrainerCallback):
 
     Notes
     -----
-    The weights are bit for bit those of a training without the callback. `BatchSizeMonitor.state` goes through
-    ``trainer.log`` whenever the trainer logs its loss, as ``batch_size_monitor/noise_scale`` and so on.
+    The weights are bit for bit those of a training without the callback. Whenever the trainer logs its loss, the
+    callback logs `BatchSizeMonitor.state` through ``trainer.log``, as ``batch_size_monitor/noise_scale`` and so on.
 
-    Where the loss is a mean over target tokens, a part counts by its number of target tokens, and the noise scale is a
-    number of tokens. Else samples count. How the loss divides by ``num_items_in_batch``, which the trainer passes to
-    models that take keywords, is found out on the first batch, in up to three passes without gradient. A loss that does
-    not divide by it is the mean of the means of the micro-batches: updates whose micro-batches are unequal are not
-    measured then, and count in ``n_skipped``.
+    If the loss is a mean over target tokens, a part counts by its number of target tokens, and the noise scale is a
+    number of tokens. Otherwise samples count. The trainer passes ``num_items_in_batch`` to models that accept keywords.
+    The first batch shows, in up to three passes without gradient, how the loss divides by it. If the loss does not
+    divide by it, it is the mean of the means of the micro-batches. Then updates with unequal micro-batches are not
+    measured, and count in ``n_skipped``.
 
     During the training, ``compute_loss`` of the trainer and ``backward`` of its accelerator pass through the callback.
     Several GPUs or processes, FSDP and DeepSpeed are refused.
@@ -111,30 +111,31 @@ class BatchSizeCallback(TrainerCallback):
         self.monitor: BatchSizeMonitor | None = None
         self._accumulates = self._logs = False
         self._model: Any = None
-        self._sizes: list[int] = []  # of the micro-batches of the update so far
-        self._given: Any = None  # the number of items of the update, as the trainer passes it
-        self._count: Count | None = None  # what a batch counts for
-        self._own_loss = False  # whether compute_loss is another than that of Transformers
-        self._held: list[tuple[Any, str, Any]] = []  # what is replaced during the training: (owner, name, before)
-        self._divides = False  # whether the loss is a sum divided by the number of items given
+        self._sizes: list[int] = []  # sizes of the micro-batches of the current update
+        self._given: Any = None  # the number of items of the update that the trainer passes
+        self._count: Count | None = None  # a function that returns the weight of a batch
+        self._own_loss = False  # whether compute_loss differs from that of Transformers
+        # functions replaced during the training: (owner, name, previous value)
+        self._held: list[tuple[Any, str, Any]] = []
+        self._divides = False  # whether the loss is a sum divided by the given number of items
 
     # -- the training ------------------------------------------------------------------------------------------------
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Make the monitor, or refuse what cannot be measured right."""
+        """Create the monitor, or raise an error if this training cannot be measured correctly."""
         self._let_go()
         trainer = self.trainer
         if args.world_size > 1 or args.n_gpu > 1 or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
             raise ValueError(
-                "args must name one device for BatchSizeCallback, without FSDP and DeepSpeed: measure in one process "
-                "(CUDA_VISIBLE_DEVICES=0), or with sklgap.monitor.BatchSizeMonitor in a loop of your own."
+                "args must name one device for BatchSizeCallback, without FSDP and DeepSpeed; measure in one process "
+                "(CUDA_VISIBLE_DEVICES=0), or use sklgap.monitor.BatchSizeMonitor in your own training loop."
             )
         self._accumulates = args.gradient_accumulation_steps > 1
         self._own_loss = getattr(trainer.compute_loss, "__func__", None) is not Trainer.compute_loss
         if not self._accumulates and self.loss is None and self._own_loss:
             raise ValueError(
-                f"loss must be given to BatchSizeCallback for {type(trainer).__name__}, which has a compute_loss of "
-                "its own, unless gradient_accumulation_steps is at least 2; got None."
+                f"loss must be given to BatchSizeCallback for {type(trainer).__name__}, which overrides compute_loss, "
+                "unless gradient_accumulation_steps is at least 2; got None."
             )
         optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
         loss = self._trainers_loss if self.loss is None else self.loss
@@ -154,9 +155,9 @@ class BatchSizeCallback(TrainerCallback):
             found = None if expected is None else float(loss.detach())
             if expected is not None and found is not None and not math.isclose(found, expected, rel_tol=1e-3):
                 raise ValueError(
-                    f"compute_loss of {type(self.trainer).__name__} must return what that of Trainer does for "
-                    f"BatchSizeCallback, which else does not know what micro-batches count for; got {found:g} "
-                    f"instead of {expected:g}: use sklgap.monitor.BatchSizeMonitor in training_step."
+                    f"compute_loss of {type(self.trainer).__name__} must return the same value as that of Trainer for "
+                    f"BatchSizeCallback, which otherwise cannot weight the micro-batches; got {found:g} instead of "
+                    f"{expected:g}; use sklgap.monitor.BatchSizeMonitor in training_step."
                 )
             return loss
 
@@ -176,7 +177,7 @@ class BatchSizeCallback(TrainerCallback):
         vars(owner)[name] = function
 
     def _let_go(self) -> None:
-        """Put back what stood where the callback has put its own."""
+        """Restore the functions that the callback has replaced."""
         while self._held:
             owner, name, before = self._held.pop()
             vars(owner).pop(name, None)
@@ -184,9 +185,9 @@ class BatchSizeCallback(TrainerCallback):
                 vars(owner)[name] = before
 
     def _see(self, model: Any, inputs: Any, given: Any) -> float | None:
-        """Measure the parts of a batch, or note what the micro-batch counts for.
+        """Measure the parts of a batch, or note the weight of the micro-batch.
 
-        Returns the loss that a trainer with a ``compute_loss`` of its own must find, the first time.
+        For a trainer that overrides ``compute_loss``, the first call returns the loss that it must compute.
         """
         assert self.monitor is not None
         self._model, self._given = model, given
@@ -203,18 +204,19 @@ class BatchSizeCallback(TrainerCallback):
         return expected
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure an update that was made of micro-batches."""
+        """Measure an update that consists of micro-batches."""
         self._sizes = []
         if self._accumulates and self.monitor is not None and self.monitor._open is not None:
-            # Sums divided by one number add up whatever their sizes; means do where the sizes are equal.
+            # Sums divided by one number add up for any sizes of the micro-batches. Means add up only if the sizes are
+            # equal.
             self.monitor._lenient = not self._divides
             self.monitor.step()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Log the estimates where the trainer has logged its loss."""
+        """Log the estimates when the trainer has logged its loss."""
         found = numbers_to_log(self.monitor) if not self._logs and logs and "loss" in logs else {}
         if found:
-            self._logs = True  # the trainer calls this again, for these
+            self._logs = True  # the trainer calls this method again when it logs the estimates
             try:
                 self.trainer.log(found)
             finally:
@@ -229,10 +231,10 @@ class BatchSizeCallback(TrainerCallback):
     # -- the loss ----------------------------------------------------------------------------------------------------
 
     def _trainers_loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, float]:
-        """Return the mean loss of a batch as Transformers computes it, and what the batch counts for."""
+        """Return the mean loss of a batch as Transformers computes it, and the weight of the batch."""
         assert self._count is not None
         n = self._count(batch)
-        # Without a target token the sum is 0, and the mean nothing.
+        # Without a target token the sum is 0, and the mean is not defined.
         return self._computed(batch, max(n, 1) if self._divides else self._given), float(n)
 
     def _computed(self, batch: Any, given: Any) -> Tensor:
@@ -241,15 +243,15 @@ class BatchSizeCallback(TrainerCallback):
         return Trainer.compute_loss(self.trainer, self._model, dict(batch), num_items_in_batch=given)
 
     def _value(self, batch: Any, given: Any) -> float:
-        """Return the loss of a batch, always with the same random numbers, and leave all as it was."""
+        """Return the loss of a batch, always with the same random numbers, without changing anything."""
         assert self.monitor is not None
         with unchanged(self.monitor.module, self.monitor._params), torch.no_grad():
             return float(self._computed(batch, given))
 
     def _how_it_counts(self, batch: Any) -> tuple[Count, bool]:
-        """Return what a batch counts for in the loss, as a function, and whether the loss divides by what it is given.
+        """Return a function for the weight of a batch, and whether the loss divides by the number of items it receives.
 
-        Models that take any keyword are given the number of items, and many of them do not use it.
+        The trainer passes the number of items to all models that accept any keyword, and many of them do not use it.
         """
         if self._given is None or self.loss is not None:
             return self._mean_counts, False
@@ -263,23 +265,23 @@ class BatchSizeCallback(TrainerCallback):
             if math.isclose(total, count(batch) * mean, rel_tol=1e-3):
                 return count, True
         raise ValueError(
-            "loss must be given to BatchSizeCallback: what a batch counts for in that of the model is not known; its "
-            f"sum is {total:g} and its mean {mean:g}."
+            "loss must be given to BatchSizeCallback, because the weight of a batch in the loss of the model is not "
+            f"known; its sum is {total:g} and its mean {mean:g}."
         )
 
     def _trainer_counts(self, batch: Any) -> int:
-        """Return the number of items as the trainer counts those of an update, and as a loss function is given it."""
+        """Return the number of items as the trainer counts those of an update and passes them to a loss function."""
         return int(self.trainer.get_batch_samples(iter([batch]), 1, self.trainer.args.device)[1])
 
     def _mean_counts(self, batch: Any) -> int:
-        """Return the number of terms in the mean that a model takes by itself."""
+        """Return the number of terms in the mean that the model computes without a given number of items."""
         labels = batch.get("labels")
         if self.loss is not None or not isinstance(labels, Tensor) or labels.is_floating_point() or labels.ndim < 2:
             return _rows(batch)
         if labels.ndim > 2:
             raise ValueError(
-                f"loss must be given to BatchSizeCallback for labels of shape {tuple(labels.shape)}: which of them "
-                "count is not known; got None."
+                f"loss must be given to BatchSizeCallback for labels of shape {tuple(labels.shape)}, because it is "
+                "not known which of them count; got None."
             )
         return _shifted_labels(batch) if getattr(self.trainer, "_loss_shifts_labels", False) else _labels(batch)
 
@@ -293,5 +295,5 @@ def _labels(batch: Any) -> int:
 
 
 def _shifted_labels(batch: Any) -> int:
-    """Return the number of targets where every token predicts the next one."""
+    """Return the number of targets if every token predicts the next one."""
     return int((batch["shift_labels"] if "shift_labels" in batch else batch["labels"][..., 1:]).ne(_IGNORED).sum())

@@ -1,4 +1,4 @@
-"""The networks of the papers, with sizes from the data, and what may stand in their place."""
+"""The networks of the papers, with numbers of inputs and outputs from the data, and helpers for your own modules."""
 
 from sklgap.nets._check import NETS, check_net, initialize_weights
 from sklgap.nets._deep_conv import C2, C4, DeepConv

@@ -1,4 +1,4 @@
-"""The one door for ``net``: a name of the papers, a module class, or a module instance."""
+"""The conversion of ``net`` to a class or module: a name from the papers, a module class, or a module instance."""
 
 import copy
 from collections.abc import Callable
@@ -24,7 +24,7 @@ NETS: dict[str, type[nn.Module]] = {
     "WRN16-4": WRN16_4,
 }
 
-# Data whose flat rows are images of known shape: 28 x 28 (MNIST) and 3 x 32 x 32 (CIFAR).
+# Numbers of columns that stand for images of known shape: 28 x 28 (MNIST) and 3 x 32 x 32 (CIFAR).
 _IMAGE_SHAPES = {784: (1, 28, 28), 3072: (3, 32, 32)}
 
 Init = str | Callable[[nn.Module], Any]
@@ -33,7 +33,31 @@ Init = str | Callable[[nn.Module], Any]
 def check_net(
     net: str | type[nn.Module] | Callable[..., nn.Module] | nn.Module,
 ) -> Callable[..., nn.Module] | nn.Module:
-    """Return a class, a factory or an instance (a deep copy); ValueError or TypeError for anything else."""
+    """Return the class, factory or module that ``net`` stands for.
+
+    Parameters
+    ----------
+    net : str, type, callable or torch.nn.Module
+        A name in ``NETS``, a module class, a function that returns a module, or a module instance.
+
+    Returns
+    -------
+    type, callable or torch.nn.Module
+        The class or function, or a deep copy of the instance.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    TypeError
+        If ``net`` is something else.
+
+    Examples
+    --------
+    >>> from sklgap.nets import check_net
+    >>> check_net("F1")
+    <class 'sklgap.nets._fully_connected.F1'>
+    """
     if isinstance(net, str):
         if net not in NETS:
             raise ValueError(
@@ -50,12 +74,12 @@ def check_net(
 def check_input_shape(
     input_shape: tuple[int, int, int] | None, X_shape: tuple[int, ...], *, needed: bool
 ) -> tuple[int, ...] | None:
-    """Return the shape (channels, height, width) of one image, or None where X has none and none is needed.
+    """Return the shape (channels, height, width) of one image; None if X holds no images and no shape is needed.
 
     Parameters
     ----------
     input_shape : tuple of three int or None
-        The user's word; None: from a 4-D X, or from 784 or 3,072 columns.
+        The shape given by the user. None means the shape of a 4-D X, or of 784 or 3,072 columns.
     X_shape : tuple of int
         Shape of X.
     needed : bool
@@ -69,7 +93,7 @@ def check_input_shape(
         if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
             raise ValueError(f"input_shape must be None or (channels, height, width); got {input_shape!r}.")
         if shape[0] * shape[1] * shape[2] != n_columns:
-            raise ValueError(f"input_shape={input_shape} does not fit X, whose rows have {n_columns} values.")
+            raise ValueError(f"input_shape={input_shape} does not fit X, whose samples have {n_columns} values.")
         return shape
     if len(X_shape) == 4:
         return tuple(X_shape[1:])
@@ -77,35 +101,58 @@ def check_input_shape(
         return _IMAGE_SHAPES[n_columns]
     if needed:
         raise ValueError(
-            "input_shape=(channels, height, width) must be passed, or X be of shape (n, channels, height, width), "
-            f"for a net or an augmentation that works on images; got X of shape {tuple(X_shape)}."
+            "input_shape=(channels, height, width) must be given for a net or an augmentation for images, unless X "
+            f"has the shape (n, channels, height, width); got X of shape {tuple(X_shape)}."
         )
     return None
 
 
 def net_arguments(net: Any, n_features: int, n_classes: int, input_shape: tuple[int, ...] | None) -> dict[str, Any]:
-    """Return the arguments that a named net takes from the data."""
+    """Return the arguments of a named net that depend on the data."""
     if net.takes_images:
         return {"input_shape": input_shape, "n_classes": n_classes}
     return {"n_features": n_features, "n_classes": n_classes}
 
 
 def check_init(init: Init) -> Init:
-    """Return ``init`` if it is "glorot_uniform", "torch" or a callable; ValueError otherwise."""
+    """Return ``init`` if it is "glorot_uniform", "torch" or a callable; raise a ValueError otherwise."""
     if not callable(init) and not (isinstance(init, str) and init in ("glorot_uniform", "torch")):
         raise ValueError(f"init must be 'glorot_uniform', 'torch' or a callable on a module; got {shown(init)}.")
     return init
 
 
 def initialize_weights(module: nn.Module, init: Init = "glorot_uniform") -> None:
-    """Draw the starting point, in place.
+    """Draw the starting weights of a module, in place.
 
-    ``"glorot_uniform"`` (the default of Keras 1, and so of the released code of Keskar et al.): weights of dense and
-    convolutional layers uniform in +-sqrt(6 / (fan_in + fan_out)), biases zero; other layers keep their own default.
-    ``"torch"``: each layer's own default. A callable is called with the module.
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module to change.
+    init : {"glorot_uniform", "torch"} or callable, default="glorot_uniform"
+        ``"glorot_uniform"`` is the default of Keras 1, and so of the released code of Keskar et al. Weights of dense
+        and convolutional layers are uniform in +-sqrt(6 / (fan_in + fan_out)), their biases are zero, and other layers
+        are not changed. ``"torch"`` changes nothing, so that each layer has its own default. A callable is called with
+        the module.
 
-    Weights that a layer computes from other parameters (weight norm, pruning) are reached through these; a UserWarning
-    names a layer that then has other weights.
+    Raises
+    ------
+    ValueError
+        If ``init`` is something else, or if the callable fails.
+
+    Warns
+    -----
+    UserWarning
+        If a layer computes its weights from other parameters (weight norm, pruning) and then has other weights than the
+        drawn ones. The warning names the layer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.nets import initialize_weights
+    >>> layer = torch.nn.Linear(3, 2)
+    >>> initialize_weights(layer)
+    >>> layer.bias.tolist()
+    [0.0, 0.0]
     """
     check_module(module)
     check_init(init)
@@ -113,7 +160,7 @@ def initialize_weights(module: nn.Module, init: Init = "glorot_uniform") -> None
         with plain_weights(module):
             try:
                 init(module)
-            except Exception as error:  # the user's function, or no function of a module at all
+            except Exception as error:  # the user's function failed, or it is no function of a module
                 raise ValueError(f"init must be a function of a module, but it failed: {error}") from error
     elif init == "glorot_uniform":
         with plain_weights(module):

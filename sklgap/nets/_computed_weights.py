@@ -1,7 +1,7 @@
-"""Weights that a layer computes from other parameters, made plain for as long as they are initialised.
+"""Weights that a layer computes from other parameters, replaced by plain tensors while they are initialised.
 
-Parametrisations (``torch.nn.utils.parametrizations``), the older weight norm and spectral norm, and pruning: what is
-written into ``layer.weight`` in place would be forgotten at the next forward pass.
+This concerns parametrisations (``torch.nn.utils.parametrizations``), the older weight norm and spectral norm, and
+pruning. The next forward pass would overwrite values that are written into ``layer.weight`` in place.
 """
 
 import warnings
@@ -19,7 +19,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 @dataclass(frozen=True)
 class _Computed:
-    """One tensor of a layer: ``store`` writes it into the parameters it is computed from, ``compute`` computes it."""
+    """A computed tensor of a layer: ``store`` writes its value into parameters, and ``compute`` computes it."""
 
     layer: nn.Module
     name: str
@@ -31,12 +31,12 @@ class _Computed:
 
 @contextmanager
 def plain_weights(module: nn.Module) -> Iterator[None]:
-    """Within it computed weights are plain tensors; what has been written into them then is what the layers compute.
+    """Replace computed weights by plain tensors within this context, then store what was written into them.
 
     Warns
     -----
     UserWarning
-        That names ``init`` and the layer, where a layer computes other weights than were written.
+        If a layer then computes other weights than were written. The warning names ``init`` and the layer.
     """
     with parametrize.cached():
         with torch.no_grad():
@@ -54,14 +54,14 @@ def plain_weights(module: nn.Module) -> Iterator[None]:
 
 def _make_plain(computed: _Computed) -> Tensor:
     tensor: Tensor = computed.compute()
-    if not parametrize.is_parametrized(computed.layer, computed.name):  # else it is in the cache
+    if not parametrize.is_parametrized(computed.layer, computed.name):  # otherwise it is in the cache
         tensor = tensor.detach().clone()
         setattr(computed.layer, computed.name, tensor)
     return tensor
 
 
 def _written(computed: _Computed, tensor: Tensor) -> Tensor:
-    """Return what has been written, in place or by assignment."""
+    """Return the value that was written, in place or by assignment."""
     if parametrize.is_parametrized(computed.layer, computed.name):
         return tensor.detach()
     assigned = computed.layer._parameters.pop(computed.name, None)
@@ -83,9 +83,9 @@ def _write(computed: _Computed, value: Tensor) -> None:
         computed.compute()
     if not reached:
         where = f"the layer {computed.path!r}" if computed.path else "the module"
-        what = "has other values than init wrote" if usable else "cannot have the values that init wrote"
+        what = "it has other values than init wrote" if usable else "it cannot have the values that init wrote"
         warnings.warn(
-            f"init does not reach {where}: it computes its {computed.name} from other parameters, and {what}.",
+            f"init does not reach {where}, which computes its {computed.name} from other parameters; {what}.",
             UserWarning,
             stacklevel=2,
         )
@@ -93,7 +93,7 @@ def _write(computed: _Computed, value: Tensor) -> None:
 
 def _expected(computed: _Computed, value: Tensor) -> Tensor:
     mask = getattr(computed.layer, f"{computed.name}_mask", None)
-    return value if mask is None else value * mask  # pruned weights stay zero
+    return value if mask is None else value * mask  # pruned weights remain zero
 
 
 def _computed(module: nn.Module) -> Iterator[_Computed]:

@@ -1,4 +1,4 @@
-"""C2 and C4 of Keskar et al. (2017), Appendix B: a VGG-like net for 32 x 32 images."""
+"""C2 and C4 of Keskar et al. (2017), Appendix B: a net like VGG for 32 x 32 images."""
 
 from torch import Tensor, nn
 
@@ -10,18 +10,26 @@ class DeepConv(nn.Module):
     """Stacks of 3x3 convolutions with batch norm and ReLU, a 2x2 max-pool after each stack, then a dense layer.
 
     Dropout is that of the released code: 0.3 after the first convolution of the first stack, 0.4 after every
-    convolution of the later stacks but a stack's last, 0.5 before and after the dense layer.
+    convolution of the later stacks except the last one of a stack, and 0.5 before and after the dense layer.
 
     Parameters
     ----------
     input_shape : tuple (channels, height, width)
-        Shape of one image. Pools round up, so that images of any size pass; 32 x 32 ones end at 1 x 1.
+        Shape of one image, of any size, because the pools round up. Images of 32 x 32 end at 1 x 1.
     n_classes : int
-        Outputs.
+        Number of outputs.
     stacks : tuple of tuples of int, default=((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
-        Filters of each convolution, stack by stack.
+        Number of filters of each convolution, stack by stack.
     hidden : int, default=512
-        Units of the dense layer.
+        Number of units of the dense layer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.nets import DeepConv
+    >>> net = DeepConv((3, 32, 32), n_classes=10, stacks=((8, 8), (16, 16)))
+    >>> net(torch.zeros(4, 3, 32, 32)).shape
+    torch.Size([4, 10])
     """
 
     takes_images = True
@@ -61,8 +69,46 @@ class DeepConv(nn.Module):
 
 
 class C2(DeepConv):
-    """The paper's deep net for CIFAR-10."""
+    """The deep net for CIFAR-10 of Keskar et al. (2017): stacks of 3x3 convolutions, as `DeepConv`.
+
+    Parameters
+    ----------
+    input_shape : tuple (channels, height, width)
+        Shape of one image, of any size; (3, 32, 32) in the paper.
+    n_classes : int
+        Number of outputs; 10 in the paper.
+    stacks : tuple of tuples of int, default=((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
+        Number of filters of each convolution, stack by stack.
+    hidden : int, default=512
+        Number of units of the dense layer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.nets import C2
+    >>> C2((3, 32, 32), n_classes=10).eval()(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 10])
+    """
 
 
 class C4(DeepConv):
-    """The paper's deep net for CIFAR-100: C2 with 100 classes, which come from the data."""
+    """The deep net for CIFAR-100 of Keskar et al. (2017): `C2` with the number of classes of the data.
+
+    Parameters
+    ----------
+    input_shape : tuple (channels, height, width)
+        Shape of one image, of any size; (3, 32, 32) in the paper.
+    n_classes : int
+        Number of outputs; 100 in the paper.
+    stacks : tuple of tuples of int, default=((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
+        Number of filters of each convolution, stack by stack.
+    hidden : int, default=512
+        Number of units of the dense layer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.nets import C4
+    >>> C4((3, 32, 32), n_classes=100).eval()(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 100])
+    """

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from sklgap._checks import check_integer, check_sizes
 
-EPSILON = 1e-3  # batch norm's epsilon in the released code (the default of Keras 1)
+EPSILON = 1e-3  # epsilon of batch norm in the released code (the default of Keras 1)
 
 
 class FullyConnected(nn.Module):
@@ -13,13 +13,21 @@ class FullyConnected(nn.Module):
     Parameters
     ----------
     n_features : int
-        Inputs; X of shape ``(n, *features)`` is flattened.
+        Number of inputs. An X of shape ``(n, *features)`` is flattened.
     n_classes : int
-        Outputs.
+        Number of outputs.
     n_layers : int
-        Hidden layers.
+        Number of hidden layers.
     width : int, default=512
-        Units of each hidden layer.
+        Number of units of each hidden layer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.nets import FullyConnected
+    >>> net = FullyConnected(n_features=20, n_classes=3, n_layers=2, width=8)
+    >>> net(torch.zeros(5, 20)).shape
+    torch.Size([5, 3])
     """
 
     takes_images = False
@@ -39,14 +47,52 @@ class FullyConnected(nn.Module):
 
 
 class F1(FullyConnected):
-    """Five hidden layers of 512 units: the paper's net for MNIST (784 inputs, 10 classes)."""
+    """The dense net for MNIST of Keskar et al. (2017): five hidden layers of 512 units.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of inputs; 784 in the paper.
+    n_classes : int
+        Number of outputs; 10 in the paper.
+    n_layers : int, default=5
+        Number of hidden layers.
+    width : int, default=512
+        Number of units of each hidden layer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.nets import F1
+    >>> F1(n_features=784, n_classes=10)(torch.zeros(5, 784)).shape
+    torch.Size([5, 10])
+    """
 
     def __init__(self, n_features: int, n_classes: int, n_layers: int = 5, width: int = 512) -> None:
         super().__init__(n_features, n_classes, n_layers, width)
 
 
 class F2(FullyConnected):
-    """Seven hidden layers of 512 units: the paper's net for TIMIT (360 inputs, 1,973 classes)."""
+    """The dense net for TIMIT of Keskar et al. (2017): seven hidden layers of 512 units.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of inputs; 360 in the paper.
+    n_classes : int
+        Number of outputs; 1,973 in the paper.
+    n_layers : int, default=7
+        Number of hidden layers.
+    width : int, default=512
+        Number of units of each hidden layer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.nets import F2
+    >>> F2(n_features=360, n_classes=1973)(torch.zeros(5, 360)).shape
+    torch.Size([5, 1973])
+    """
 
     def __init__(self, n_features: int, n_classes: int, n_layers: int = 7, width: int = 512) -> None:
         super().__init__(n_features, n_classes, n_layers, width)

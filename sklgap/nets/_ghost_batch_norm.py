@@ -9,22 +9,42 @@ from sklgap._checks import check_arguments, check_fraction, check_integer, check
 
 
 class GhostBatchNorm(_BatchNorm):
-    """Batch norm whose training statistics are those of ghost batches inside the batch.
+    """Normalise each ghost batch, a small part of the batch, by its own statistics in training.
 
     Parameters
     ----------
-    num_features, eps, momentum, affine
-        As in ``torch.nn.BatchNorm2d``.
+    num_features : int
+        Number of features or channels, as in ``torch.nn.BatchNorm2d``.
+    eps : float, default=1e-5
+        Number added to the variance.
+    momentum : float or None, default=0.1
+        Weight of a new ghost batch in the running statistics. None takes the average of all ghost batches.
+    affine : bool, default=True
+        Whether the layer has a learnt scale and shift.
     ghost_batch_size : int, default=128
-        Rows of a ghost batch (128: the paper's).
+        Number of samples of a ghost batch, at least 2 (128 in the paper).
 
     Notes
     -----
-    Of n rows, k = n // ghost_batch_size full ghost batches are taken with a stride of k, which costs no copy (rows of
-    a training batch come in random order, so any partition is as good); the remainder is a ghost batch of its own, and
-    a remainder of one row joins the last full one. A batch of at most ``ghost_batch_size`` rows is one ghost batch:
-    plain batch norm, bit for bit. The running statistics are updated with every ghost batch in turn, as if each had
-    been a batch: the momentum compounds. In evaluation mode this is plain batch norm.
+    A batch of n samples has k = n // ghost_batch_size full ghost batches. They are taken with a stride of k, which
+    needs no copy. Any partition is equally good, because the samples of a training batch come in random order. The
+    remaining samples form one more ghost batch; a single remaining sample joins the last full one. A batch of at most
+    ``ghost_batch_size`` samples is one ghost batch, which is plain batch norm, bit for bit. Every ghost batch in turn
+    updates the running statistics, as if it had been a batch, so the momentum compounds. In evaluation mode the layer
+    is plain batch norm.
+
+    References
+    ----------
+    Hoffer et al., Train longer, generalize better, NeurIPS 2017, Algorithm 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.nets import GhostBatchNorm
+    >>> layer = GhostBatchNorm(3, ghost_batch_size=4)
+    >>> y = layer(torch.randn(8, 3))
+    >>> bool(y[::2].mean(dim=0).abs().max() < 1e-5)
+    True
     """
 
     def __init__(
@@ -66,17 +86,17 @@ class GhostBatchNorm(_BatchNorm):
         return outputs[0] if not remainder else torch.cat(outputs)
 
     def _normalise(self, x: Tensor, n_ghosts: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalise equal ghost batches in one call: seen as n_ghosts times as many features.
+        """Normalise equal ghost batches in one call, by treating them as n_ghosts times as many features.
 
-        Returns the rows, and means and (unbiased) variances of shape (n_ghosts, num_features).
+        Returns the normalised samples, and means and (unbiased) variances of shape (n_ghosts, num_features).
         """
         shape = (len(x) // n_ghosts, n_ghosts * self.num_features, *x.shape[2:])
-        # Under autocast the rows come in lower precision. The statistics stay in the precision of the layer.
+        # Under autocast the samples come in lower precision. The statistics have the precision of the layer.
         dtype = next((own.dtype for own in (self.weight, self.running_mean) if own is not None), x.dtype)
         mean = x.new_zeros(shape[1], dtype=dtype)
         var = x.new_zeros(shape[1], dtype=dtype)
         weight, bias = (None if p is None else p.repeat(n_ghosts) for p in (self.weight, self.bias))
-        # With momentum 1 the "running" statistics handed in come back as those of the ghost batches.
+        # With momentum 1, the call overwrites the "running" statistics by those of the ghost batches.
         out = functional.batch_norm(
             x.reshape(shape), mean, var, weight, bias, training=True, momentum=1.0, eps=self.eps
         )
@@ -84,13 +104,13 @@ class GhostBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _update(self, means: Tensor, variances: Tensor) -> None:
-        """Update the running statistics with one row after the other: r <- (1 - momentum) r + momentum row."""
+        """Update the running statistics with each ghost batch in turn: r <- (1 - momentum) r + momentum row."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         n_ghosts = len(means)
         self.num_batches_tracked.add_(n_ghosts)
         kept: float | Tensor
-        if self.momentum is None:  # the average of all ghost batches seen
+        if self.momentum is None:  # the average of all ghost batches so far
             share = 1 / self.num_batches_tracked.to(means.dtype)
             kept, shares = (self.num_batches_tracked - n_ghosts) * share, share.expand(n_ghosts)
         else:
@@ -102,11 +122,34 @@ class GhostBatchNorm(_BatchNorm):
 
 
 def convert_to_ghost_batch_norm(module: nn.Module, ghost_batch_size: int) -> nn.Module:
-    """Replace every batch-norm layer inside ``module`` (in place) by a ghost batch norm with the same tensors.
+    """Replace every batch-norm layer inside a module, in place, by a ghost batch norm with the same tensors.
 
-    Returns the module: itself, or its replacement if it is a batch-norm layer. A layer used in several places stays
-    shared. ValueError for a layer with a forward pass of its own, such as one with a fused activation, which its
-    replacement would not have.
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module to change.
+    ghost_batch_size : int
+        Number of samples of a ghost batch, at least 2.
+
+    Returns
+    -------
+    torch.nn.Module
+        The module itself, or its replacement if it is a batch-norm layer. A layer that is used in several places
+        remains shared.
+
+    Raises
+    ------
+    ValueError
+        If a batch-norm layer overrides the forward pass, for example with a fused activation, because its replacement
+        would not have that pass.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.nets import convert_to_ghost_batch_norm
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8))
+    >>> convert_to_ghost_batch_norm(net, ghost_batch_size=32)[1].ghost_batch_size
+    32
     """
     check_module(module)
     check_integer("ghost_batch_size", ghost_batch_size, least=2)
@@ -114,8 +157,8 @@ def convert_to_ghost_batch_norm(module: nn.Module, ghost_batch_size: int) -> nn.
         own = type(layer).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward, GhostBatchNorm.forward)
         if isinstance(layer, _BatchNorm) and (own or "forward" in vars(layer)):
             raise ValueError(
-                f"ghost_batch_size must be None for batch-norm layers that have a forward pass of their own; layer "
-                f"{name!r} is a {type(layer).__name__}: put its activation into a layer beside plain batch norm."
+                f"ghost_batch_size must be None for batch-norm layers that override the forward pass; layer {name!r} "
+                f"is a {type(layer).__name__}; put its activation into a separate layer after plain batch norm."
             )
     ghosts = {layer: _ghost_of(layer, ghost_batch_size) for layer in module.modules() if isinstance(layer, _BatchNorm)}
     for parent in module.modules():

@@ -1,11 +1,11 @@
 """ResNet-44 of He et al. (2016) and WRN-16-4 of Zagoruyko and Komodakis (2016): Table 1 of Hoffer et al. (2017).
 
-Both end in a global average pool, so images of any size pass; convolutions before a batch norm have no bias.
+Both nets end in a global average pool, so images may have any size. Convolutions before a batch norm have no bias.
 
-The shortcuts of ResNet-44 are option A of He et al., who use it on CIFAR: a shortcut into a wider stage takes every
-second pixel and fills up with channels of zeros, and so has no parameters. The code released with Hoffer et al. has 1x1
-convolutions there (option B: 2,752 parameters more), and a WRN-16-4 that is a wide ResNet without pre-activation; ours
-are the published nets that the paper cites.
+The shortcuts of ResNet-44 are option A of He et al., who use it on CIFAR. A shortcut into a wider stage takes every
+second pixel and adds channels of zeros, so it has no parameters. The code released with Hoffer et al. differs: it has
+1x1 convolutions there (option B, with 2,752 parameters more), and its WRN-16-4 is a wide ResNet without pre-activation.
+Our nets are the published ones that the paper cites.
 """
 
 from itertools import pairwise
@@ -19,21 +19,28 @@ from sklgap.nets._fully_connected import EPSILON
 
 
 class ResNet(nn.Module):
-    """A 3x3 convolution, stages of residual blocks of two 3x3 convolutions each, average pool, dense layer.
+    """A residual net: a 3x3 convolution, stages of residual blocks, an average pool and a dense layer.
 
-    Every convolution is followed by batch norm, and by ReLU: that of a block's second one after the addition. Each
-    stage but the first begins with stride 2.
+    A block has two 3x3 convolutions. Batch norm and ReLU follow every convolution; the ReLU after the second
+    convolution of a block follows the addition of the shortcut. Each stage but the first begins with stride 2.
 
     Parameters
     ----------
     input_shape : tuple (channels, height, width)
-        Shape of one image; any size.
+        Shape of one image, of any size.
     n_classes : int
-        Outputs.
+        Number of outputs.
     n_blocks : int
-        Blocks of each stage (n of He et al.); three stages of n blocks are 6n + 2 layers with weights.
+        Number of blocks of each stage (n in He et al.). Three stages of n blocks have 6n + 2 layers with weights.
     widths : tuple of int, default=(16, 32, 64)
-        Filters of each stage, not decreasing; the first convolution has those of the first stage.
+        Number of filters of each stage, not decreasing. The first convolution has as many as the first stage.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.nets import ResNet
+    >>> ResNet((3, 32, 32), n_classes=10, n_blocks=1)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
 
     takes_images = True
@@ -49,7 +56,7 @@ class ResNet(nn.Module):
         check_sizes(n_classes=n_classes, n_blocks=n_blocks)
         check_shape("widths", widths)
         if any(narrow > wide for narrow, wide in pairwise(widths)):
-            raise ValueError(f"widths must not decrease, for the shortcuts have no parameters; got {widths!r}.")
+            raise ValueError(f"widths must not decrease, because the shortcuts have no parameters; got {widths!r}.")
         super().__init__()
         layers = [_conv(input_shape[0], widths[0]), nn.BatchNorm2d(widths[0], eps=EPSILON), nn.ReLU()]
         layers += [_Block(*sizes) for sizes in _plan(widths[0], widths, n_blocks)]
@@ -62,27 +69,35 @@ class ResNet(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """A 3x3 convolution, stages of wide pre-activation blocks, batch norm, ReLU, average pool, dense layer.
+    """A wide residual net: a 3x3 convolution, stages of pre-activation blocks, an average pool and a dense layer.
 
-    Batch norm and ReLU stand before each convolution of a block, dropout between the two. Where a block changes the
-    number of channels its shortcut is a 1x1 convolution of the activated input. Each stage but the first begins with
-    stride 2.
+    In a block, batch norm and ReLU come before each convolution, and dropout comes between the two convolutions. If a
+    block changes the number of channels, its shortcut is a 1x1 convolution of the activated input. Each stage but the
+    first begins with stride 2. Batch norm and ReLU come before the average pool.
 
     Parameters
     ----------
     input_shape : tuple (channels, height, width)
-        Shape of one image; any size.
+        Shape of one image, of any size.
     n_classes : int
-        Outputs.
+        Number of outputs.
     n_blocks : int
-        Blocks of each stage; three stages of N blocks are a net of depth 6N + 4 in the paper's count.
+        Number of blocks of each stage. Three stages of N blocks are a net of depth 6N + 4 in the count of the paper.
     widening : int
-        Factor k on ``widths``.
+        Factor k of ``widths``.
     widths : tuple of int, default=(16, 32, 64)
-        Filters of each stage before widening; the first convolution has ``widths[0]``, not widened.
+        Number of filters of each stage before widening. The first convolution has ``widths[0]`` filters and is not
+        widened.
     dropout : float, default=0.0
-        Probability with which a value between the two convolutions of a block is dropped (the paper: none, or 0.3 on
-        CIFAR).
+        Probability of dropping a value between the two convolutions of a block (no dropout, or 0.3 on CIFAR, in the
+        paper).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.nets import WideResNet
+    >>> WideResNet((3, 32, 32), n_classes=10, n_blocks=1, widening=2)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
 
     takes_images = True
@@ -114,7 +129,26 @@ class WideResNet(nn.Module):
 
 
 class ResNet44(ResNet):
-    """44 layers, 16, 32 and 64 filters: 0.66 million parameters (He et al. 2016, Table 6)."""
+    """ResNet-44: 44 layers with 16, 32 and 64 filters and 0.66 million parameters (He et al. 2016, Table 6).
+
+    Parameters
+    ----------
+    input_shape : tuple (channels, height, width)
+        Shape of one image, of any size.
+    n_classes : int
+        Number of outputs.
+    n_blocks : int, default=7
+        Number of blocks of each stage.
+    widths : tuple of int, default=(16, 32, 64)
+        Number of filters of each stage, not decreasing.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.nets import ResNet44
+    >>> ResNet44((3, 32, 32), n_classes=10)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
 
     def __init__(
         self,
@@ -127,7 +161,30 @@ class ResNet44(ResNet):
 
 
 class WRN16_4(WideResNet):
-    """16 layers, 64, 128 and 256 filters: 2.7 million parameters (Zagoruyko and Komodakis 2016)."""
+    """WRN-16-4: 16 layers with 64, 128 and 256 filters and 2.7 million parameters (Zagoruyko and Komodakis 2016).
+
+    Parameters
+    ----------
+    input_shape : tuple (channels, height, width)
+        Shape of one image, of any size.
+    n_classes : int
+        Number of outputs.
+    n_blocks : int, default=2
+        Number of blocks of each stage.
+    widening : int, default=4
+        Factor of ``widths``.
+    widths : tuple of int, default=(16, 32, 64)
+        Number of filters of each stage before widening.
+    dropout : float, default=0.0
+        Probability of dropping a value between the two convolutions of a block.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.nets import WRN16_4
+    >>> WRN16_4((3, 32, 32), n_classes=10)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
 
     def __init__(
         self,
@@ -142,7 +199,7 @@ class WRN16_4(WideResNet):
 
 
 class _Block(nn.Module):
-    """Two convolutions and a shortcut without parameters (option A), added before the last ReLU."""
+    """Two convolutions and a shortcut without parameters (option A), which is added before the last ReLU."""
 
     def __init__(self, n_inputs: int, n_filters: int, stride: int) -> None:
         super().__init__()
@@ -164,7 +221,7 @@ class _Block(nn.Module):
 
 
 class _WideBlock(nn.Module):
-    """Pre-activation: batch norm and ReLU before each of two convolutions, dropout between them."""
+    """A pre-activation block: batch norm and ReLU before each of two convolutions, and dropout between them."""
 
     def __init__(self, n_inputs: int, n_filters: int, stride: int, dropout: float) -> None:
         super().__init__()
@@ -185,7 +242,7 @@ class _WideBlock(nn.Module):
 
 
 def _conv(n_inputs: int, n_filters: int, stride: int = 1) -> nn.Conv2d:
-    """Return a 3x3 convolution without bias that makes ceil(side / stride) of a side."""
+    """Return a 3x3 convolution without bias, which turns a side into ceil(side / stride)."""
     return nn.Conv2d(n_inputs, n_filters, 3, stride, padding=1, bias=False)
 
 

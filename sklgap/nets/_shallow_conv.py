@@ -1,7 +1,7 @@
-"""C1 and C3 of Keskar et al. (2017), Appendix B: an AlexNet-like net for 32 x 32 images.
+"""C1 and C3 of Keskar et al. (2017), Appendix B: a net like AlexNet for 32 x 32 images.
 
-The text writes the convolutions with stride 2; the released code has stride 1 and puts the stride into the pool. Ours
-follows the released code.
+The text of the paper gives the convolutions stride 2. The released code gives them stride 1, and stride 2 to the pools.
+Our nets follow the released code.
 """
 
 from torch import Tensor, nn
@@ -16,15 +16,22 @@ class ShallowConv(nn.Module):
     Parameters
     ----------
     input_shape : tuple (channels, height, width)
-        Shape of one image; any size of at least 4 x 4.
+        Shape of one image, of any size of at least 4 x 4.
     n_classes : int
-        Outputs.
+        Number of outputs.
     n_filters : int, default=64
-        Filters of each convolution.
+        Number of filters of each convolution.
     hidden : tuple of int, default=(384, 192)
-        Units of the dense layers, each with batch norm, ReLU and dropout.
+        Number of units of each dense layer. Each has batch norm, ReLU and dropout.
     dropout : float, default=0.5
-        Probability with which a unit of a dense layer is dropped.
+        Probability of dropping a unit of a dense layer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.nets import ShallowConv
+    >>> ShallowConv((3, 32, 32), n_classes=10, n_filters=8, hidden=(16,))(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
 
     takes_images = True
@@ -61,13 +68,55 @@ class ShallowConv(nn.Module):
 
 
 def _same_pool(size: list[int]) -> nn.MaxPool2d:
-    """Return a 3x3 max-pool of stride 2 with 'same' padding: ceil(side / 2), any odd cell of padding at the end."""
+    """Return a 3x3 max-pool of stride 2 with 'same' padding to ceil(side / 2); odd padding goes to the end."""
     return nn.MaxPool2d(3, stride=2, padding=tuple(side % 2 for side in size), ceil_mode=True)
 
 
 class C1(ShallowConv):
-    """The paper's shallow net for CIFAR-10."""
+    """The shallow net for CIFAR-10 of Keskar et al. (2017): two 5x5 convolutions, then dense layers, as `ShallowConv`.
+
+    Parameters
+    ----------
+    input_shape : tuple (channels, height, width)
+        Shape of one image, of any size of at least 4 x 4; (3, 32, 32) in the paper.
+    n_classes : int
+        Number of outputs; 10 in the paper.
+    n_filters : int, default=64
+        Number of filters of each convolution.
+    hidden : tuple of int, default=(384, 192)
+        Number of units of each dense layer.
+    dropout : float, default=0.5
+        Probability of dropping a unit of a dense layer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.nets import C1
+    >>> C1((3, 32, 32), n_classes=10)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
 
 
 class C3(ShallowConv):
-    """The paper's shallow net for CIFAR-100: C1 with 100 classes, which come from the data."""
+    """The shallow net for CIFAR-100 of Keskar et al. (2017): `C1` with the number of classes of the data.
+
+    Parameters
+    ----------
+    input_shape : tuple (channels, height, width)
+        Shape of one image, of any size of at least 4 x 4; (3, 32, 32) in the paper.
+    n_classes : int
+        Number of outputs; 100 in the paper.
+    n_filters : int, default=64
+        Number of filters of each convolution.
+    hidden : tuple of int, default=(384, 192)
+        Number of units of each dense layer.
+    dropout : float, default=0.5
+        Probability of dropping a unit of a dense layer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklgap.nets import C3
+    >>> C3((3, 32, 32), n_classes=100)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 100])
+    """

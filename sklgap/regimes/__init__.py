@@ -1,4 +1,4 @@
-"""Batch regimes: how large is the batch in epoch e, and what follows for learning rate and budget."""
+"""Batch regimes: the batch size of each epoch, and the learning rate and number of epochs that go with it."""
 
 from sklgap.regimes._adaptation import n_batches, split_rows, updates_of_epochs
 from sklgap.regimes._base import BatchRegime, check_batch_size, default_base_batch_size

@@ -1,4 +1,4 @@
-"""What a batch regime is, and the sizes it may name."""
+"""The base class of batch regimes, and the allowed batch sizes."""
 
 import numbers
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ LARGE_BATCH_FRACTION = 0.1
 
 
 class BatchRegime(BaseEstimator):
-    """How large the batch is in each epoch; subclass it and define ``batch_size``.
+    """Base class of batch regimes, which return the batch size of each epoch.
 
-    Parameters are explicit arguments of ``__init__``, as in any scikit-learn estimator, so that searches reach them by
-    nested names (``batch_regime__switch_epoch``).
+    Subclass it and define ``batch_size``. Parameters are explicit arguments of ``__init__``, as in any scikit-learn
+    estimator, so searches can set them by nested names (``batch_regime__switch_epoch``).
 
     Attributes
     ----------
     varies : bool
         Whether the batch size depends on the epoch; True by default.
     adaptive : bool
-        Whether ``batch_size`` is asked for the first epoch only, and ``next_batch_size`` for every later one; False by
-        default. An adaptive regime keeps no state: what it needs to know of the past is in the history of the net.
+        Whether training calls ``batch_size`` for the first epoch only, and ``next_batch_size`` for every later epoch;
+        False by default. An adaptive regime saves no state. The history of the net holds all that it needs.
 
     Examples
     --------
@@ -44,43 +44,61 @@ class BatchRegime(BaseEstimator):
     adaptive: bool = False
 
     def batch_size(self, epoch: int, n_samples: int) -> int:
-        """Return the number of rows of a batch, between 1 and n_samples.
+        """Return the batch size of an epoch, between 1 and n_samples.
 
         Parameters
         ----------
         epoch : int
-            Counted from 0.
+            Number of the epoch, counted from 0.
         n_samples : int
             Number of training samples.
         """
         raise NotImplementedError(f"{type(self).__name__} must define batch_size(epoch, n_samples).")
 
     def next_batch_size(self, last_epoch: Mapping[str, Any], n_samples: int) -> int:
-        """Return the number of rows of a batch after an epoch, for an adaptive regime.
+        """Return the batch size of the epoch after ``last_epoch``, for an adaptive regime.
 
         Parameters
         ----------
         last_epoch : mapping
-            The epoch's row of the history: ``batch_size``, ``train_loss``, ``lr`` and so on; where
-            ``measured_batches`` asked for it ``gradient_variance``, summed over the parameters, of the gradient of a
-            single row, and ``squared_gradient_norm``, of a mini-batch's gradient (mean over those measured).
+            The record of the last epoch in the history: ``batch_size``, ``train_loss``, ``lr`` and so on. If
+            ``measured_batches`` asked for them, it also has ``gradient_variance``, the variance of the gradient of a
+            single sample, summed over the parameters, and ``squared_gradient_norm``, the squared norm of the gradient
+            of a mini-batch, averaged over the measured mini-batches.
         n_samples : int
             Number of training samples.
         """
         raise NotImplementedError(f"{type(self).__name__} must define next_batch_size(last_epoch, n_samples).")
 
     def measured_batches(self, batch_size: int, n_samples: int) -> int:
-        """Return on how many mini-batches the net measures its gradient's variance after an epoch.
+        """Return the number of mini-batches on which the net measures the variance of its gradient after an epoch.
 
-        At least 2, or 0: it is not measured.
+        It is at least 2, or 0 for no measurement.
         """
         return 0
 
 
 def default_base_batch_size(n_samples: int) -> int:
-    """Return the size of the small batch: 256, or n // 40 (at least 8) where the data have fewer than 10,240 samples.
+    """Return the size of the small batch (SB).
 
-    The large batch is a tenth of the data; the small one stays four times below it.
+    It is 256, or n // 40 (at least 8) if there are fewer than 10,240 samples. With at least 320 samples it is at most a
+    quarter of the large batch, which is a tenth of the samples.
+
+    Parameters
+    ----------
+    n_samples : int
+        Number of training samples, at least 1.
+
+    Returns
+    -------
+    int
+        The batch size, at most ``n_samples``.
+
+    Examples
+    --------
+    >>> from sklgap.regimes import default_base_batch_size
+    >>> default_base_batch_size(60000), default_base_batch_size(1000)
+    (256, 25)
     """
     check_integer("n_samples", n_samples)
     return min(n_samples, SMALL_BATCH if n_samples >= 40 * SMALL_BATCH else max(8, n_samples // 40))
@@ -89,24 +107,24 @@ def default_base_batch_size(n_samples: int) -> int:
 def check_batch_size(
     batch_size: int | float | None, n_samples: int, name: str = "batch_size", or_none: bool = True
 ) -> int:
-    """Resolve a batch size to a number of rows.
+    """Return a batch size as a number of samples.
 
     Parameters
     ----------
     batch_size : int, float or None
-        An integer of at least 1, a fraction of the training samples in (0, 1], or -1 for all of them; None: the small
-        batch of `default_base_batch_size`.
+        An integer of at least 1, a fraction of the training samples in (0, 1], or -1 for all of them. None means the
+        small batch of `default_base_batch_size`.
     n_samples : int
         Number of training samples.
     name : str
-        What the error calls it.
+        Name of the parameter in the error message.
     or_none : bool
-        Whether it may be None.
+        Whether ``batch_size`` may be None.
 
     Returns
     -------
     int
-        Between 1 and n_samples: a larger batch is all the data.
+        Between 1 and n_samples. A larger batch size means all samples.
     """
     check_integer("n_samples", n_samples)
     check_flag("or_none", or_none)

@@ -1,4 +1,4 @@
-"""The one door for ``batch_regime``."""
+"""The conversion of the parameter ``batch_regime`` to a regime."""
 
 import numbers
 
@@ -10,14 +10,35 @@ from sklgap.regimes._constant import ConstantBatch
 def check_batch_regime(batch_regime: str | int | float | BatchRegime, n_samples: int) -> BatchRegime:
     """Return the regime that ``batch_regime`` stands for.
 
-    ``"SB"`` is the small batch of `default_base_batch_size`, ``"LB"`` 10 % of the training samples; an int or a
-    fraction is a constant batch; a `BatchRegime` is returned as it is.
+    Parameters
+    ----------
+    batch_regime : str, int, float or BatchRegime
+        ``"SB"`` is the small batch of `default_base_batch_size`, and ``"LB"`` is 10 % of the training samples. An int
+        or a fraction is a constant batch size. A `BatchRegime` is returned unchanged.
+    n_samples : int
+        Number of training samples.
+
+    Returns
+    -------
+    BatchRegime
+        The regime.
+
+    Raises
+    ------
+    ValueError
+        If ``batch_regime`` is something else.
+
+    Examples
+    --------
+    >>> from sklgap.regimes import check_batch_regime
+    >>> check_batch_regime("LB", n_samples=60000)
+    ConstantBatch(size=0.1)
     """
     check_integer("n_samples", n_samples)
     if isinstance(batch_regime, str) and batch_regime == "SB":
         return ConstantBatch()
     if isinstance(batch_regime, str) and batch_regime == "LB":
-        return ConstantBatch(max(LARGE_BATCH_FRACTION, min(1.0, 2 / n_samples)))  # batch norm needs two rows
+        return ConstantBatch(max(LARGE_BATCH_FRACTION, min(1.0, 2 / n_samples)))  # batch norm needs two samples
     if isinstance(batch_regime, numbers.Real):
         check_batch_size(batch_regime, n_samples, "batch_regime")
         return ConstantBatch(batch_regime)

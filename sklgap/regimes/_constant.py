@@ -1,16 +1,16 @@
-"""A constant batch size: the small-batch and the large-batch regime of Keskar et al. (2017), and anything between."""
+"""A constant batch size, such as the small-batch and large-batch regimes of Keskar et al. (2017)."""
 
 from sklgap.regimes._base import BatchRegime, check_batch_size
 
 
 class ConstantBatch(BatchRegime):
-    """The same batch size in every epoch.
+    """Use the same batch size in every epoch.
 
     Parameters
     ----------
     size : int, float or None, default=None
-        Rows, a fraction of the training samples in (0, 1], or -1 for all of them; None: the small batch, what ``"SB"``
-        is for the data. Larger than the data: all of them.
+        Number of samples, a fraction of the training samples in (0, 1], or -1 for all of them. None means the small
+        batch, which ``"SB"`` stands for. A size larger than the data means all samples.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-r"""Dynamic sampling: the batch grows when the measured noise of its gradient says so, Byrd et al. (2012).
+r"""Dynamic sampling by Byrd et al. (2012): the batch grows if the measured noise of its gradient is too large.
 
 .. math:: \frac{\|\mathrm{Var}_i(\nabla \ell_i)\|_1}{|S|} \le \theta^2 \, \|g_S\|_2^2
 
-Keskar et al. (2017), Section 4, name it as a way from small batches to large ones.
+Keskar et al. (2017), Section 4, mention it as a way from small batches to large ones.
 """
 
 import math
@@ -14,48 +14,51 @@ from sklgap.regimes._base import LARGE_BATCH_FRACTION, BatchRegime, check_batch_
 
 
 class DynamicSampling(BatchRegime):
-    r"""Batch size by the norm test: as large as it takes for the noise to be a fraction of the gradient.
+    r"""Choose the batch size by the norm test, so that the noise is at most a fraction of the gradient.
 
-    At the end of every epoch the variance of a row's gradient is measured. Where a batch of :math:`|S|` rows
-    fails the test
+    The variance of the gradient of a sample is measured at the end of every epoch. A batch of :math:`|S|` samples
+    passes the test if
 
     .. math:: \|\mathrm{Var}\|_1 / |S| \le \theta^2 \|g_S\|^2
 
-    the next epoch has the batches that would pass it, :math:`|S| = \|\mathrm{Var}\|_1 / (\theta^2 \|g_S\|^2)` rows.
+    If it fails, the next epoch uses the batch size that would pass,
+    :math:`|S| = \|\mathrm{Var}\|_1 / (\theta^2 \|g_S\|^2)` samples.
 
     Parameters
     ----------
     initial : int, float or None, default=None
-        Rows or fraction in the first epoch; None: the small batch, what ``"SB"`` is for the data.
+        Batch size of the first epoch: a number of samples, or a fraction of them. None means the small batch, which
+        ``"SB"`` stands for.
     theta : float, default=0.9
-        Largest standard deviation of a batch's gradient, as a fraction of its length; in (0, 1). The smaller, the
-        sooner and the faster the batch grows.
+        Largest standard deviation of the gradient of a batch, as a fraction of its length, in (0, 1). With a smaller
+        value the batch grows sooner and faster.
     largest : int or float, default=0.1
-        Rows or fraction that is never exceeded (10 % of the data: ``"LB"``).
+        Largest batch size: a number of samples, or a fraction of them. The default is 10 % of the samples, as ``"LB"``.
     max_growth : float, default=2.0
-        The batch of an epoch is at most this many times that of the epoch before; above 1.
+        Largest ratio between the batch sizes of two successive epochs, above 1.
     n_batches : int, default=4
-        Mini-batches to measure on, at least 2; fewer where the data do not hold so many.
+        Number of mini-batches to measure on, at least 2. Fewer are used if there are not enough samples.
 
     Notes
     -----
-    The batch never shrinks. As the squared length of g_S holds the noise too, the test asks for at most 1 / theta^2
-    times the rows at once, on average; and where noise prevails, as from the first epoch on for F1 on MNIST, for just
-    about that: with 0.9 the batch then grows by 23 % an epoch, with 0.7 it doubles.
+    The batch size never shrinks. The squared length of g_S contains the noise, too. On average the test therefore asks
+    for at most 1 / theta^2 times the samples at once. If noise prevails, as it does for F1 on MNIST from the first
+    epoch on, the test asks for about that factor: the batch grows by 23 % per epoch with theta 0.9, and doubles with
+    0.7.
 
-    Measured are the gradients that the optimiser would be given, remedies included, on disjoint mini-batches of the
-    size trained with (of half the data where that is less), drawn by the seed of the fit, at the weights at the end of
-    the epoch, in training mode; nothing of the module changes. The paper takes both from the rows of one batch, which
-    gradients of single rows would be needed for; they do not exist under batch norm. The paper's test also knows no
-    end of the data: as batches are drawn without replacement, it asks for more rows than needed once they are a large
-    part of them.
+    The test measures the gradients that the optimiser would get, including remedies. It uses disjoint mini-batches of
+    the current batch size, or of half the data if that is smaller. The seed of the fit draws them. The weights are
+    those at the end of the epoch, the net is in training mode, and the measurement does not change the module. The
+    paper computes both quantities from the samples of one batch. That needs gradients of single samples, which do not
+    exist under batch norm. The paper's test also assumes an unlimited supply of data. Batches are drawn without
+    replacement here, so the test asks for more samples than needed once a batch is a large part of the data.
 
-    With sample weights or class weights the gradient of a batch is a ratio of sums: its variance falls as
-    :math:`1 / |S|` to first order, and the next size is right to first order.
+    With sample weights or class weights, the gradient of a batch is a ratio of sums. Its variance falls as
+    :math:`1 / |S|` to first order, so the next batch size is right to first order.
 
-    The measurements are in the history, as ``gradient_variance`` (the 1-norm above) and ``squared_gradient_norm``; the
-    next size depends on nothing else, so that a warm start goes on from the size of the last epoch.
-    Cost: ``n_batches`` gradients an epoch, until the largest size is reached.
+    The measurements are in the history as ``gradient_variance`` (the 1-norm above) and ``squared_gradient_norm``. The
+    next batch size depends on nothing else, so a warm start continues with the batch size of the last epoch. Cost:
+    ``n_batches`` gradients per epoch, until the largest batch size is reached.
 
     References
     ----------
@@ -68,7 +71,8 @@ class DynamicSampling(BatchRegime):
     >>> model = LBGapClassifier(batch_regime=DynamicSampling(theta=0.5))
     >>> model = model.set_params(batch_regime__largest=0.2)
 
-    A variance of 60 passes in batches of 64 (60 / 64 is below 0.25 * 4), and needs 60 rows; in batches of 32 it fails:
+    With a variance of 60, batches of 64 samples pass the test, because 60 / 64 is below 0.25 * 4. Batches of 32 fail,
+    and 60 samples are needed:
 
     >>> regime = DynamicSampling(initial=32, theta=0.5)
     >>> for size in (64, 32):
@@ -108,18 +112,18 @@ class DynamicSampling(BatchRegime):
         return min(largest, check_batch_size(self.initial, n_samples, "initial"))
 
     def next_batch_size(self, last_epoch: Mapping[str, Any], n_samples: int) -> int:
-        """Return the size that passes the norm test: the same, or a larger one."""
+        """Return the batch size that passes the norm test: the same one, or a larger one."""
         largest = check_batch_size(self.largest, n_samples, "largest", or_none=False)
         size = min(largest, last_epoch["batch_size"])
         variance = last_epoch.get("gradient_variance", 0.0)
         allowed = self.theta**2 * last_epoch.get("squared_gradient_norm", 0.0)
-        if not variance / size > allowed:  # also where it is not a number
+        if not variance / size > allowed:  # also if it is NaN
             return size
         limit = min(largest, max(size + 1, int(min(n_samples, size * self.max_growth))))
         return limit if variance > allowed * limit else min(limit, math.ceil(variance / allowed))
 
     def measured_batches(self, batch_size: int, n_samples: int) -> int:
-        """Return ``n_batches`` until the batch is at its largest."""
+        """Return ``n_batches`` until the largest batch size is reached, then 0."""
         return (
             int(self.n_batches)
             if batch_size < check_batch_size(self.largest, n_samples, "largest", or_none=False)

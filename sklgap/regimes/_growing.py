@@ -1,4 +1,4 @@
-"""A batch that grows geometrically: dynamic sampling in the sense of Keskar et al. (2017), Section 4.
+"""A batch size that grows geometrically: dynamic sampling in the sense of Keskar et al. (2017), Section 4.
 
 The schedule is fixed in advance, as in Friedlander and Schmidt (2012).
 """
@@ -8,18 +8,19 @@ from sklgap.regimes._base import LARGE_BATCH_FRACTION, BatchRegime, check_batch_
 
 
 class GrowingBatch(BatchRegime):
-    """Batch size multiplied by a factor every few epochs, up to a largest one.
+    """Multiply the batch size by a factor every few epochs, up to a largest batch size.
 
     Parameters
     ----------
     initial : int, float or None, default=None
-        Rows or fraction in epoch 0; None: the small batch, what ``"SB"`` is for the data.
+        Batch size of epoch 0: a number of samples, or a fraction of them. None means the small batch, which ``"SB"``
+        stands for.
     factor : float, default=2.0
-        At least 1.
+        Factor of each multiplication, at least 1.
     every : int, default=5
-        Epochs between two multiplications.
+        Number of epochs between two multiplications.
     largest : int or float, default=0.1
-        Rows or fraction that is never exceeded (10 % of the data: ``"LB"``).
+        Largest batch size: a number of samples, or a fraction of them. The default is 10 % of the samples, as ``"LB"``.
 
     Examples
     --------

@@ -19,51 +19,53 @@ from sklgap.regimes._check import check_batch_regime
 from sklgap.regimes._lr_scaling import check_rate_rule, lr_factor
 
 Schedule = str | int | float | BatchRegime | Mapping[int, int] | Callable[[int], int]
-# What a state must share with the sampler that loads it: with other values the batches would be others.
+# A state and the sampler that loads it must share these values. With different values the batches would differ.
 _SHARED = ("n_samples", "random_state", "shuffle", "drop_last", "world_size")
 
 
 class BatchSizeSampler(BatchSampler):
-    """Batches of a ``DataLoader`` whose size follows a schedule.
+    """Sample batches for a ``DataLoader`` with a batch size that follows a schedule.
 
-    Use it as ``DataLoader(dataset, batch_sampler=sampler)`` and call ``set_epoch`` before every epoch.
+    Use it as ``DataLoader(dataset, batch_sampler=sampler)``, and call ``set_epoch`` before every epoch.
 
     Parameters
     ----------
     dataset : Dataset or int
         The training samples, or their number.
     schedule : str, int, float, BatchRegime, dict or callable
-        ``"SB"``, ``"LB"``, an integer, a fraction of the samples, or a `BatchRegime`; a dict ``{epoch: batch size}``,
-        whose sizes hold from their epoch on and which begins at epoch 0; or a function of the epoch, for example one
-        that reads a `BatchSizeMonitor`. A function is asked once, by ``set_epoch``. With several processes it must
-        return the same size in all of them. An adaptive regime is refused: it reads the history of our estimator.
+        ``"SB"``, ``"LB"``, an integer, a fraction of the samples, or a `BatchRegime`. Or a dict ``{epoch: batch size}``
+        that begins at epoch 0; each batch size holds from its epoch on. Or a function of the epoch, for example one
+        that reads a `BatchSizeMonitor`. ``set_epoch`` calls the function once. With several processes it must return
+        the same batch size in all of them. An adaptive regime is refused, because it reads the history of
+        `LBGapClassifier`.
     shuffle : bool, default=True
-        Whether the order of the samples is drawn for every epoch. ``random_state`` and the epoch decide the order.
+        Whether to draw the order of the samples for every epoch. The order depends on ``random_state`` and the epoch.
     random_state : int, default=0
-        The same in all processes. The global generators are neither read nor changed.
+        Seed of the order. It must be the same in all processes. The global random generators are neither read nor
+        changed.
     drop_last : bool, default=False
-        Leave out a last batch that is smaller than the others. Otherwise a rest of fewer than 8 samples joins the batch
-        before it (fewer than 2, where batches have fewer than 16), because batch statistics of a few samples spoil a
-        training.
+        Whether to leave out a last batch that is smaller than the others. Otherwise, if the last batch would have fewer
+        than 8 samples (fewer than 2 for batch sizes below 16), its samples join the batch before it, because batch
+        statistics of a few samples spoil a training.
     rank, world_size : int or None, default=None
-        Every process of ``world_size`` yields its equal share of every batch, and batch sizes count the samples of all
-        processes. None: from ``torch.distributed``, or one process. A size must be a multiple of ``world_size``, since
-        the mean of the means of unequal shares is not the mean. Of the last batch up to ``world_size - 1`` samples are
-        left out for the same reason.
+        Number of this process, and number of processes. Every process yields its equal share of every batch, and batch
+        sizes count the samples of all processes. None takes both from ``torch.distributed``, or means one process. A
+        batch size must be a multiple of ``world_size``, because the mean of the means of unequal shares is not the
+        overall mean. For the same reason up to ``world_size - 1`` samples of the last batch are left out.
     lr, base_batch_size, lr_scaling : float, int, {"sqrt", "linear"}
-        For `rate_for`: the learning rate ``lr`` was found at ``base_batch_size`` (None: the size in epoch 0), and
-        ``lr_scaling`` is ``"linear"`` for SGD and ``"sqrt"`` for Adam.
+        Settings of `rate_for`. The learning rate ``lr`` was found at ``base_batch_size`` (None means the batch size of
+        epoch 0). ``lr_scaling`` is ``"linear"`` for SGD and ``"sqrt"`` for Adam.
 
     Attributes
     ----------
     epoch : int
-        The epoch that the next pass is, counted from 0.
+        Epoch of the next pass, counted from 0.
     batch_size : int
-        Samples of a batch of all processes in this epoch.
+        Batch size of this epoch, over all processes.
 
     Notes
     -----
-    The batches of one process are those of `LBGapClassifier` with the same seed.
+    In one process the batches are those of `LBGapClassifier` with the same seed.
 
     Examples
     --------
@@ -76,7 +78,7 @@ class BatchSizeSampler(BatchSampler):
     10 10 0.1
     2 50 0.5
 
-    In a loop the sampler goes into a loader, and its state into the checkpoint:
+    In a training loop, pass the sampler to a loader, and save its state in the checkpoint:
 
     >>> import torch
     >>> from torch.utils.data import DataLoader
@@ -116,7 +118,8 @@ class BatchSizeSampler(BatchSampler):
         self.shuffle, self.drop_last, self.random_state = bool(shuffle), bool(drop_last), int(random_state)
         self.lr, self.lr_scaling = lr, check_rate_rule(lr_scaling)
         self._size_of = _size_of_epoch(schedule, self.n_samples)
-        self.sampler = SequentialSampler(range(self.n_samples))  # what libraries look for in a BatchSampler
+        # the attribute that libraries look for in a BatchSampler
+        self.sampler = SequentialSampler(range(self.n_samples))
         self.epoch, self._start, self._done = 0, 0, 0
         self._reads_ahead, self._epoch_was_set, self._passes = False, False, 0
         self._latest: object = None
@@ -130,7 +133,8 @@ class BatchSizeSampler(BatchSampler):
         return self._batches()
 
     def _batches(self) -> Iterator[list[int]]:
-        # All that a pass changes waits for its first batch: a loader with workers makes an iterator that it never uses.
+        # A pass changes nothing before its first batch, because a loader with workers makes an iterator that it never
+        # uses.
         self._reads_ahead = _is_read_ahead()
         self._warn_of_one_epoch()
         start, self._start, self._done = self._start, 0, self._start
@@ -141,13 +145,13 @@ class BatchSizeSampler(BatchSampler):
         for part in self._slices()[start:]:
             batch = order[part]
             share = len(batch) // self.world_size
-            if self._latest is own:  # an older pass that goes on does not count in the state
+            if self._latest is own:  # an older pass that continues does not count in the state
                 self._done += 1
             yield batch[self.rank * share : (self.rank + 1) * share].tolist()
         self._passes += 1
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next pass is; the batch size follows. A position that was loaded for it stays."""
+        """Set the epoch of the next pass and its batch size. A position that was loaded for this epoch remains."""
         check_integer("epoch", epoch, 0)
         if epoch != self.epoch:
             self.batch_size = self._checked_size(int(epoch))
@@ -155,27 +159,29 @@ class BatchSizeSampler(BatchSampler):
         self._epoch_was_set = True
 
     def rate_for(self, batch_size: int) -> float:
-        """Return the learning rate that goes with a batch size: the base rate times B / B_base, or its square root."""
+        """Return the learning rate for a batch size: the base rate times B / B_base, or times its square root."""
         check_integer("batch_size", batch_size)
         if self.lr is None:
-            raise ValueError("lr must be given to BatchSizeSampler, with the batch size it was found at; got None.")
+            raise ValueError(
+                "lr must be given to BatchSizeSampler, with the batch size at which it was found; got None."
+            )
         if self.lr_scaling is None:
             raise ValueError("lr_scaling must be 'sqrt' (for Adam) or 'linear' (for SGD) for a rate; got None.")
         return self.lr * lr_factor(self.lr_scaling, int(batch_size), self.base_batch_size)
 
     def state_dict(self, batches_done: int | None = None) -> dict[str, Any]:
-        """Return where the sampler stands, as plain numbers.
+        """Return the position of the sampler as plain numbers.
 
         Parameters
         ----------
         batches_done : int, default=None
-            Batches of this epoch that the loop has trained on. None: those that the sampler has yielded, which is right
-            for a loader that does not read ahead (``num_workers=0``).
+            Number of batches of this epoch that the loop has trained on. None means the number that the sampler has
+            yielded, which is right for a loader that does not read ahead (``num_workers=0``).
         """
         if batches_done is None and self._reads_ahead:
             raise ValueError(
-                "batches_done must be given, the batches of this epoch that you have trained on: a DataLoader with "
-                "num_workers above 0 reads ahead."
+                "batches_done must be given as the number of batches of this epoch that you have trained on, because "
+                "a DataLoader with num_workers above 0 reads ahead."
             )
         check_integer("batches_done", batches_done, 0, or_none=True)
         done = (self._start or self._done) if batches_done is None else int(batches_done)
@@ -185,15 +191,15 @@ class BatchSizeSampler(BatchSampler):
         return {"epoch": self.epoch, "batch_size": self.batch_size, "batches_done": done, **shared}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a sampler stood: the next pass has the rest of its epoch."""
+        """Continue from a saved position: the next pass yields the rest of its epoch."""
         names = {"epoch", "batch_size", "batches_done", *_SHARED}
         if not isinstance(state, Mapping) or set(state) != names:
-            raise ValueError(f"state must be what state_dict returned; got {shown(state)}.")
+            raise ValueError(f"state must be a result of state_dict; got {shown(state)}.")
         for name in _SHARED:
             if state[name] != getattr(self, name):
                 raise ValueError(
-                    f"state must be of a sampler with the same {name}, or the batches would be others; "
-                    f"got {shown(state[name])}, and this sampler has {getattr(self, name)!r}."
+                    f"state must come from a sampler with the same {name}, because the batches would differ "
+                    f"otherwise; got {shown(state[name])}, and this sampler has {getattr(self, name)!r}."
                 )
         check_integer("state['epoch']", state["epoch"], 0)
         check_integer("state['batches_done']", state["batches_done"], 0)
@@ -204,12 +210,13 @@ class BatchSizeSampler(BatchSampler):
                 f"state['batches_done'] must be at most the {n_batches} batches of its epoch; got "
                 f"{state['batches_done']}."
             )
-        # The saved size holds for this epoch: a schedule that reads a monitor may give another one now.
+        # The saved batch size holds for this epoch, because a schedule that reads a monitor may give a different one
+        # now.
         self.epoch, self.batch_size = int(state["epoch"]), int(state["batch_size"])
         self._start = self._done = int(state["batches_done"])
 
     def _slices(self, size: int | None = None) -> list[slice]:
-        """Return the batches of all processes as slices of the order, of this size or of that of this epoch."""
+        """Return the batches of all processes as slices of the order, by default at the batch size of this epoch."""
         size = self.batch_size if size is None else size
         slices = split_rows(self.n_samples, size)
         if self.drop_last:
@@ -219,7 +226,7 @@ class BatchSizeSampler(BatchSampler):
     def _checked_size(self, epoch: int) -> int:
         try:
             size = self._size_of(epoch)
-        except Exception as error:  # a function of the user may raise anything
+        except Exception as error:  # the user's function may raise any exception
             raise ValueError(f"schedule must give a batch size for epoch {epoch}, but it failed: {error}") from error
         self._check_size(size, epoch)
         return int(size)
@@ -240,7 +247,8 @@ class BatchSizeSampler(BatchSampler):
     def _warn_of_one_epoch(self) -> None:
         if self._passes == 1 and not self._epoch_was_set:
             warnings.warn(
-                "BatchSizeSampler repeats epoch 0, its order and its batch size: call set_epoch before every epoch.",
+                "BatchSizeSampler repeats epoch 0 with the same order and batch size. Call set_epoch before every "
+                "epoch.",
                 stacklevel=3,
             )
 
@@ -253,23 +261,23 @@ def growing_milestones(
     lr_scaling: LRScaling = "linear",
     largest: int | None = None,
 ) -> dict[int, int]:
-    """Milestones that grow the batch where a learning rate would fall (Smith et al., 2018).
+    """Return milestones at which the batch grows instead of a learning rate that falls (Smith et al., 2018).
 
-    Where the rate would be multiplied by ``decay``, the batch is divided by it for SGD, whose noise follows lr / B, and
-    by its square for Adam, whose noise follows lr / sqrt(B).
+    If the rate would be multiplied by ``decay``, the batch size is divided by ``decay`` for SGD, whose noise follows lr
+    / B. For Adam, whose noise follows lr / sqrt(B), it is divided by the square of ``decay``.
 
     Parameters
     ----------
     batch_size : int
-        Before the first milestone.
+        Batch size before the first milestone.
     milestones : sequence of int
-        Epochs, increasing and above 0, at which the rate would fall.
+        Increasing epochs above 0 at which the learning rate would fall.
     decay : float, default=0.1
-        What the rate would be multiplied with, in (0, 1].
+        Factor by which the learning rate would be multiplied, in (0, 1].
     lr_scaling : {"linear", "sqrt"}, default="linear"
         ``"linear"`` for SGD, ``"sqrt"`` for Adam.
     largest : int, default=None
-        The batch is never larger: from there on lower the rate instead.
+        Largest batch size. After the batch has reached it, lower the learning rate instead. None sets no limit.
 
     Returns
     -------
@@ -303,13 +311,13 @@ def growing_milestones(
     for i, epoch in enumerate([0, *listed]):
         size = min(batch_size * growth**i if i * math.log(growth) < 60 else math.inf, most)
         if size > 2**31:
-            raise ValueError(f"largest must be given where batch_size grows above 2**31 samples; got {shown(largest)}.")
+            raise ValueError(f"largest must be given if batch_size grows above 2**31 samples; got {shown(largest)}.")
         sizes[int(epoch)] = round(size)
     return sizes
 
 
 def _is_read_ahead() -> bool:
-    """Say whether a loader with worker processes asks, also through a wrapper: long before the loop has the batch."""
+    """Return whether a loader with worker processes asks, which reads ahead of the loop; also through a wrapper."""
     frame = inspect.currentframe()
     while frame is not None:
         asking = frame.f_locals.get("self")
@@ -332,7 +340,7 @@ def _number_of_samples(dataset: Any) -> int:
 
 
 def _processes(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Return rank and world size, from ``torch.distributed`` where neither is given."""
+    """Return rank and world size, from ``torch.distributed`` if both are None."""
     if (rank is None) != (world_size is None):
         raise ValueError(f"rank and world_size must be given together; got {shown(rank)} and {shown(world_size)}.")
     if rank is None or world_size is None:
@@ -363,8 +371,8 @@ def _size_of_epoch(schedule: Any, n_samples: int) -> Callable[[int], Any]:
         return schedule
     if isinstance(schedule, BatchRegime) and schedule.adaptive:
         raise ValueError(
-            "schedule must not be an adaptive regime, which reads the history of an LBGapClassifier: use a function of "
-            f"the epoch; got {shown(schedule)}."
+            "schedule must not be an adaptive regime, which reads the history of an LBGapClassifier; got "
+            f"{shown(schedule)}; use a function of the epoch."
         )
     if is_integer(schedule, 1) and int(schedule) > n_samples:
         raise ValueError(f"schedule must be at most the {n_samples} samples of the dataset; got {schedule}.")

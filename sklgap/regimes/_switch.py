@@ -1,20 +1,22 @@
-"""Small batches first, large ones after: the warm start of Keskar et al. (2017), Section 4 and Figure 5."""
+"""Small batches first, large ones later: the warm start of Keskar et al. (2017), Section 4 and Figure 5."""
 
 from sklgap._checks import is_integer
 from sklgap.regimes._base import LARGE_BATCH_FRACTION, BatchRegime, check_batch_size
 
 
 class SwitchBatch(BatchRegime):
-    """One batch size before an epoch, another from it on.
+    """Use one batch size before an epoch, and another one from that epoch on.
 
     Parameters
     ----------
     switch_epoch : int, default=10
-        The first epoch with the second batch size, counted from 0; 0: the second size throughout.
+        First epoch with the second batch size, counted from 0. With 0 all epochs have the second batch size.
     first : int, float or None, default=None
-        Rows or fraction before the switch; None: the small batch, what ``"SB"`` is for the data.
+        Batch size before the switch: a number of samples, or a fraction of them. None means the small batch, which
+        ``"SB"`` stands for.
     then : int or float, default=0.1
-        Rows or fraction from the switch on (10 % of the data: ``"LB"``).
+        Batch size from the switch on: a number of samples, or a fraction of them. The default is 10 % of the samples,
+        as ``"LB"``.
 
     Examples
     --------

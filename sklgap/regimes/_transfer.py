@@ -1,4 +1,4 @@
-"""What the published rules give for the hyper-parameters of an optimiser at another batch size."""
+"""The hyper-parameters of an optimiser at another batch size, by the published rules."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 from sklgap._checks import check_integer, check_positive, is_number, shown
 from sklgap.regimes._lr_scaling import largest_ratio, scaled_beta, scaled_eps
 
-# Left out of what is given, torch.optim takes these.
+# The defaults of torch.optim for hyper-parameters that are not given.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "sgd": {"momentum": 0.0, "weight_decay": 0.0},
     "adam": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0},
@@ -19,22 +19,22 @@ _SHOWN_AS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 @dataclass(frozen=True)
 class TransferRule:
-    """What one published rule gives.
+    """The result of one published rule.
 
     Attributes
     ----------
     name : str
         ``"linear"``, ``"sqrt"``, ``"sde"``, ``"half_life"`` or ``"averaging_time"``.
     values : dict or None
-        All hyper-parameters at the new batch size; None where the rule does not apply.
+        All hyper-parameters at the new batch size; None if the rule does not apply.
     changed : tuple of str
-        The names of those that the rule changes.
+        Names of the hyper-parameters that the rule changes.
     reason : str
-        Why the rule does not apply; empty where it does.
+        The reason why the rule does not apply; empty if it does.
     source : str
-        Where it was published.
+        The publication of the rule.
     validity : str
-        Where it holds.
+        The conditions under which the rule holds.
     """
 
     name: str
@@ -46,26 +46,26 @@ class TransferRule:
 
     def __str__(self) -> str:
         if self.values is None:
-            return f"{self.name}: does not apply: {self.reason}"
+            return f"{self.name}: does not apply, because {self.reason}"
         new = ", ".join(f"{name} {_text(self.values[name])}" for name in self.changed) or "nothing changes"
         return f"{self.name}: {new}. {self.validity} [{self.source}]"
 
 
 @dataclass(frozen=True)
 class HyperparameterTransfer:
-    """The rules for one optimiser and two batch sizes; ``transfer["sqrt"]`` is one of them.
+    """The results of all rules for one optimiser and two batch sizes; ``transfer["sqrt"]`` is one of them.
 
     Attributes
     ----------
     optimizer : str
         ``"SGD"``, ``"Adam"`` or ``"AdamW"``.
     batch_size, new_batch_size : int
-        Samples of a batch before and after.
+        The old and the new batch size.
     rules : tuple of TransferRule
-        Also those that do not apply.
+        All rules, including those that do not apply.
     averaging_time : float or None
-        Samples, or epochs where ``n_samples`` was given, over which AdamW averages its updates, at the old batch size;
-        None without decoupled weight decay.
+        Number of samples over which AdamW averages its updates at the old batch size, or number of epochs if
+        ``n_samples`` was given. None without decoupled weight decay.
     """
 
     optimizer: str
@@ -99,7 +99,7 @@ def transfer_hyperparameters(
     *,
     n_samples: int | None = None,
 ) -> HyperparameterTransfer:
-    r"""Hyper-parameters at another batch size, by every published rule that applies.
+    r"""Compute hyper-parameters for another batch size by every published rule that applies.
 
     With :math:`k = B_{new} / B`:
 
@@ -107,39 +107,39 @@ def transfer_hyperparameters(
     * ``"sqrt"``: :math:`\eta \sqrt k`. For SGD Hoffer et al. (2017), Section 4; for Adam Granziol et al. (2022).
     * ``"sde"``, for Adam: :math:`\eta \sqrt k`, :math:`1 - k (1 - \beta_i)` for both :math:`\beta`,
       :math:`\epsilon / \sqrt k`. Malladi et al. (2022), the square root scaling rule.
-    * ``"half_life"``, for Adam: :math:`\beta_2^k`, so that :math:`v` forgets half of what it holds after as many
-      samples as before. Marek et al. (2025).
+    * ``"half_life"``, for Adam: :math:`\beta_2^k`, so that :math:`v` forgets half of its content after the same
+      number of samples as before. Marek et al. (2025).
     * ``"averaging_time"``, for AdamW: weight decay times k at the same :math:`\eta`, so that
-      :math:`\tau = B / (\eta \lambda n)` epochs stays. Wang and Aitchison (2024), Bergsma et al. (2025).
+      :math:`\tau = B / (\eta \lambda n)` epochs does not change. Wang and Aitchison (2024), Bergsma et al. (2025).
 
     Parameters
     ----------
     hyperparameters : dict
-        As ``torch.optim`` takes them: ``lr``, and ``momentum`` and ``weight_decay`` for SGD, or ``betas``, ``eps`` and
-        ``weight_decay`` for Adam and AdamW. The defaults of torch hold for those left out, except ``lr``.
+        The arguments of the ``torch.optim`` class: ``lr``, and ``momentum`` and ``weight_decay`` for SGD, or ``betas``,
+        ``eps`` and ``weight_decay`` for Adam and AdamW. Only ``lr`` is required; the others have the defaults of torch.
     optimizer : {"SGD", "Adam", "AdamW"} or class
-        The optimiser or its class in ``torch.optim``.
+        The optimiser, or its class in ``torch.optim``.
     batch_size, new_batch_size : int
-        Samples of a batch where the hyper-parameters were found, and where they are wanted.
+        The batch size at which the hyper-parameters were found, and the batch size for which you want them.
     n_samples : int, default=None
-        Training samples; the averaging time is then in epochs.
+        Number of training samples. With it the averaging time is in epochs.
 
     Returns
     -------
     HyperparameterTransfer
-        Every rule with its values, source and range of validity, or the reason why it does not apply. Printed, it has
+        Every rule with its values, source and conditions, or the reason why it does not apply. If you print it, it has
         a line for each rule.
 
     Raises
     ------
     ValueError
-        For a hyper-parameter outside its range or of another optimiser.
+        If a hyper-parameter is outside its range or belongs to another optimiser.
 
     Notes
     -----
-    The rules disagree, and none of them is known to hold on your data: `batch_size_curve` measures. All assume that
-    noise dominates the gradient: they end near the knee that `BatchSizeMonitor` measures, beyond which a larger batch
-    cannot save updates.
+    The rules disagree, and you cannot know in advance whether one of them holds on your data; `batch_size_curve`
+    measures it. All rules assume that noise dominates the gradient. They end near the noise scale (the knee) that
+    `BatchSizeMonitor` measures. Beyond it a larger batch cannot save updates.
 
     References
     ----------
@@ -181,13 +181,13 @@ def transfer_hyperparameters(
 def _linear(old: dict[str, Any], optimizer: str, k: float, *_: Any) -> TransferRule:
     source = "Goyal et al. 2017, arXiv:1706.02677, Section 2.1"
     validity = (
-        "For SGD while the batch is well below the noise scale and lr is small enough to be stable; a large step needs "
-        "a warm-up of some epochs."
+        "Valid for SGD while the batch size is well below the noise scale and lr is small enough to be stable. A "
+        "large change of lr needs a warm-up of some epochs."
     )
     if optimizer != "sgd":
         reason = (
-            "it is derived for SGD, whose step grows with the gradient; Adam divides the gradient by its size: use "
-            "'sqrt' or 'sde'."
+            "it is derived for SGD, whose step grows with the gradient, while Adam divides the gradient by its size. "
+            "Use 'sqrt' or 'sde'."
         )
         return TransferRule("linear", None, (), reason, source, validity)
     return _applied("linear", old, {"lr": old["lr"] * k}, source, validity)
@@ -196,23 +196,27 @@ def _linear(old: dict[str, Any], optimizer: str, k: float, *_: Any) -> TransferR
 def _sqrt(old: dict[str, Any], optimizer: str, k: float, *_: Any) -> TransferRule:
     new = {"lr": old["lr"] * math.sqrt(k)}
     if optimizer == "sgd":
-        validity = "For SGD: holds the covariance of a single update, not the distance of an epoch."
+        validity = (
+            "Valid for SGD. It preserves the covariance of a single update, not the distance covered in an epoch."
+        )
         return _applied("sqrt", old, new, "Hoffer et al. 2017, arXiv:1705.08741, Section 4", validity)
-    validity = "For Adam while noise dominates the gradient; betas and eps stay as they are, which 'sde' corrects."
+    validity = "Valid for Adam while noise dominates the gradient. It does not change betas and eps; 'sde' does."
     return _applied("sqrt", old, new, "Granziol et al. 2022, arXiv:2006.09092", validity)
 
 
 def _sde(old: dict[str, Any], optimizer: str, k: float, *_: Any) -> TransferRule:
     source = "Malladi et al. 2022, arXiv:2205.10287, square root scaling rule"
-    validity = "For Adam while noise dominates the gradient and the steps are small. It says nothing of weight decay."
+    validity = (
+        "Valid for Adam while noise dominates the gradient and the steps are small. It says nothing about weight decay."
+    )
     if optimizer == "sgd":
-        reason = "it is derived for Adam; for SGD the same argument gives 'linear'."
+        reason = "it is derived for Adam. For SGD the same argument gives 'linear'."
         return TransferRule("sde", None, (), reason, source, validity)
     betas = tuple(scaled_beta(beta, k) for beta in old["betas"])
     for i, (before, beta) in enumerate(zip(old["betas"], betas, strict=True), start=1):
         if beta < 0:
             reason = (
-                f"beta{i} would be {beta:.3g}, below 0: with beta{i} = {before:g} the rule ends at "
+                f"beta{i} would be {beta:.3g}, which is below 0. With beta{i} = {before:g} the rule ends at "
                 f"{largest_ratio(before):.4g} times the batch size."
             )
             return TransferRule("sde", None, (), reason, source, validity)
@@ -222,7 +226,7 @@ def _sde(old: dict[str, Any], optimizer: str, k: float, *_: Any) -> TransferRule
 
 def _half_life(old: dict[str, Any], optimizer: str, k: float, *_: Any) -> TransferRule:
     source = "Marek et al. 2025, arXiv:2507.07101"
-    validity = "For Adam, tested on language models down to batch size 1; lr is still to be tuned."
+    validity = "Valid for Adam, and tested on language models down to batch size 1. You still have to tune lr."
     if optimizer == "sgd":
         return TransferRule("half_life", None, (), "SGD has no beta2.", source, validity)
     first, second = old["betas"]
@@ -233,18 +237,21 @@ def _averaging_time(
     old: dict[str, Any], optimizer: str, k: float, averaging_time: float | None, n_samples: int | None
 ) -> TransferRule:
     source = "Wang and Aitchison 2024, arXiv:2405.13698; Bergsma et al. 2025, arXiv:2505.13738"
-    validity = "For AdamW, whose weight decay is decoupled; tested on image and language models."
+    validity = "Valid for AdamW, whose weight decay is decoupled, and tested on image and language models."
     if averaging_time is None:
         reason = "weight_decay is 0." if optimizer == "adamw" else "it is for the decoupled weight decay of AdamW."
         return TransferRule("averaging_time", None, (), reason, source, validity)
     decay = old["weight_decay"] * k
     if old["lr"] * decay >= 1:
-        reason = f"lr x weight_decay would be {old['lr'] * decay:.3g}, and a step may not take all of the weights."
+        reason = (
+            f"lr x weight_decay would be {old['lr'] * decay:.3g}, and it must be below 1, or a step would remove the "
+            "weights."
+        )
         return TransferRule("averaging_time", None, (), reason, source, validity)
     unit = "samples" if n_samples is None else "epochs"
     validity = (
-        f"{validity} Holds the averaging time at {averaging_time:,.4g} {unit} with lr as it is; beside lr x sqrt(k) it "
-        f"is weight_decay {_text(old['weight_decay'] * math.sqrt(k))}."
+        f"{validity} With the same lr, the averaging time remains {averaging_time:,.4g} {unit}. With lr x sqrt(k), "
+        f"use weight_decay {_text(old['weight_decay'] * math.sqrt(k))}."
     )
     return _applied("averaging_time", old, {"weight_decay": decay}, source, validity)
 
@@ -252,7 +259,7 @@ def _averaging_time(
 def _applied(name: str, old: dict[str, Any], new: dict[str, Any], source: str, validity: str) -> TransferRule:
     numbers = [x for value in new.values() for x in (value if isinstance(value, tuple) else (value,))]
     if not all(math.isfinite(x) for x in numbers) or not new.get("lr", 1.0) > 0 or new.get("betas", (0.0,))[-1] >= 1:
-        return TransferRule(name, None, (), "a value would be outside what a float can hold.", source, validity)
+        return TransferRule(name, None, (), "a value would be outside the range of a float.", source, validity)
     return TransferRule(name, {**old, **new}, tuple(new), "", source, validity)
 
 
@@ -267,14 +274,14 @@ def _optimizer_name(optimizer: Any) -> str:
 
 
 def _checked(hyperparameters: Any, optimizer: str) -> dict[str, Any]:
-    """Return the hyper-parameters of the optimiser with torch's defaults; ValueError for one outside its range."""
+    """Return the hyper-parameters with the defaults of torch; raise a ValueError if one is outside its range."""
     if not isinstance(hyperparameters, Mapping) or "lr" not in hyperparameters:
         raise ValueError(f"hyperparameters must be a dict with 'lr'; got {shown(hyperparameters)}.")
     allowed = ("lr", *_DEFAULTS[optimizer])
     for name in hyperparameters:
         if name not in allowed:
             raise ValueError(
-                f"hyperparameters must be of {_SHOWN_AS[optimizer]}: {', '.join(allowed)}; got {shown(name)}."
+                f"hyperparameters must be those of {_SHOWN_AS[optimizer]} ({', '.join(allowed)}); got {shown(name)}."
             )
     found = {**_DEFAULTS[optimizer], **hyperparameters}
     check_positive("hyperparameters['lr']", found["lr"])

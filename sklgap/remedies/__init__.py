@@ -1,4 +1,4 @@
-"""Remedies: what the papers tried, and others since, to win the accuracy of small batches back."""
+"""Remedies: changes of the training that aim to regain the accuracy of small batches, from the papers and later."""
 
 from sklgap.remedies._accumulation import accumulate
 from sklgap.remedies._adversarial import Adversarial

@@ -1,4 +1,4 @@
-"""Gradients of a batch from parts of it."""
+"""The gradient of a batch, computed from parts of the batch."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,22 @@ from sklgap.regimes import split_rows
 
 
 def accumulate(grad_fn: GradFn, max_rows: int) -> GradFn:
-    """Return ``grad_fn`` evaluated in parts of at most ``max_rows`` samples, weighted by what their samples count for.
+    """Return ``grad_fn`` evaluated in parts of a batch, weighted by the weights of their samples.
 
-    Class weights, ignored classes and sample weights make the mean loss a ratio of sums: see ``RowLoss``.
+    Class weights, ignored classes and sample weights make the mean loss a ratio of sums; see ``RowLoss``.
+
+    Parameters
+    ----------
+    grad_fn : callable
+        Function (params, buffers, batch) -> (gradients, Aux).
+    max_rows : int
+        Largest number of samples of a part.
+
+    Returns
+    -------
+    callable
+        Function (params, buffers, batch) -> (gradients, Aux). For a batch of at most ``max_rows`` samples it calls
+        ``grad_fn`` once.
     """
 
     def accumulated(params: Params, buffers: Buffers, batch: Batch) -> tuple[Params, Aux]:
@@ -41,5 +54,5 @@ def accumulate(grad_fn: GradFn, max_rows: int) -> GradFn:
 
 
 def _not_zero(mass: float | Tensor) -> float | Tensor:
-    """Return the mass, or a tiny number where nothing counts: the gradient is then zero and not NaN."""
+    """Return the mass, or a tiny number if no sample counts, so that the gradient is zero and not NaN."""
     return mass.clamp_min(torch.finfo(mass.dtype).tiny) if isinstance(mass, Tensor) else mass

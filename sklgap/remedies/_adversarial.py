@@ -16,26 +16,26 @@ from sklgap.remedies._base import Remedy
 
 
 class Adversarial(Remedy):
-    """Train on a mix of the loss on clean rows and the loss on rows moved so as to raise it.
+    """Train on a mix of the loss on clean samples and the loss on samples that are moved to raise it.
 
     Parameters
     ----------
     epsilon : float, default=0.1
-        How far each input moves, in the units of X *as the net sees it*, at least 0. Behind a ``StandardScaler`` those
-        are standard deviations of each feature; for images in [0, 1] they are shares of the range (Goodfellow et al.
-        take 0.25 on MNIST; 0.1 on CIFAR-10, preprocessed). 0: plain training.
+        How far each input moves, in the units of X *as the net receives it*, at least 0. After a ``StandardScaler`` the
+        units are standard deviations of each feature. For images in [0, 1] they are shares of the range (Goodfellow et
+        al. use 0.25 on MNIST, and 0.1 on preprocessed CIFAR-10). 0 is plain training.
     weight : float, default=0.5
-        Share of the adversarial loss (one half: Goodfellow et al., Section 6), in [0, 1]. 0: plain training.
+        Share of the adversarial loss, in [0, 1] (one half in Goodfellow et al., Section 6). 0 is plain training.
     clip : tuple (low, high), default=None
-        Range that moved inputs are clipped to: (0, 1) for images. None, the default, does not clip, since behind a
-        scaler the range is no longer that of the data.
+        Range to which moved inputs are clipped, such as (0, 1) for images. None does not clip, because after a scaler
+        the range is no longer that of the data.
 
     Notes
     -----
-    The moved rows are constants: no gradient flows through the attack. Each row is moved so as to raise its own loss,
-    also where `SampleNoise` gives it a negative weight. Batch norm sees the moved rows as a batch of their own, and its
-    running statistics are those of the clean rows; dropout draws anew for them. Cost: two forward and three backward
-    passes, one of them with respect to X alone: about 2.3 plain steps.
+    The moved samples are constants: no gradient flows through the attack. Each sample is moved to raise its own loss,
+    even if `SampleNoise` gives it a negative weight. Batch norm treats the moved samples as a separate batch, and its
+    running statistics are those of the clean samples. Dropout draws new masks for the moved samples. Cost: two forward
+    and three backward passes, one of them with respect to X alone, which is about 2.3 plain steps.
 
     References
     ----------
@@ -56,21 +56,21 @@ class Adversarial(Remedy):
         self.clip = clip
 
     def check(self) -> None:
-        """Raise a ValueError for a parameter outside its allowed values."""
+        """Raise a ValueError if a parameter is outside its allowed values."""
         check_nonnegative("epsilon", self.epsilon)
         check_fraction("weight", self.weight)
         if self.clip is not None and not _is_range(self.clip):
             raise ValueError(f"clip must be None or a pair (low, high) of numbers with low < high; got {self.clip!r}.")
 
     def transform_loss(self, loss_fn: LossFn, state: Any) -> LossFn:
-        """Mix in the loss on the moved rows."""
+        """Return the mix with the loss on the moved samples."""
         if not self.epsilon or not self.weight:
             return loss_fn
 
         def mixed(params: Params, buffers: Buffers, batch: Batch) -> tuple[Tensor, Aux]:
             X = batch.X.detach().requires_grad_()
             loss, aux = loss_fn(params, buffers, batch._replace(X=X))
-            # Another dict than the module's own parameters: its buffers stay those of the clean rows.
+            # This dict is not the module's own, so the buffers of the module remain those of the clean samples.
             moved = batch._replace(X=self._attack(loss, X, batch.factor))
             adversarial, _ = loss_fn(dict(params), aux.buffers, moved)
             return (1 - self.weight) * loss + self.weight * adversarial, aux
@@ -78,10 +78,10 @@ class Adversarial(Remedy):
         return mixed
 
     def _attack(self, loss: Tensor, X: Tensor, factor: Tensor | None) -> Tensor:
-        """Return the rows moved; the graph of ``loss`` is needed again, for the gradient of the mix."""
+        """Return the moved samples. The graph of ``loss`` is retained for the gradient of the mix."""
         (slope,) = torch.autograd.grad(loss, X, retain_graph=True)
         uphill = slope.sign()
-        if factor is not None:  # a negative factor has turned the row's slope around
+        if factor is not None:  # a negative factor reverses the slope of the sample
             uphill *= factor.sign().view(-1, *(1,) * (X.ndim - 1))
         moved = X.detach() + self.epsilon * uphill
         return moved if self.clip is None else moved.clamp(*self.clip)

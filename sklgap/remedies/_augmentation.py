@@ -15,7 +15,7 @@ from sklgap._checks import check_fraction, check_integer, check_shape, is_number
 from sklgap._typing import Batch
 from sklgap.remedies._base import Remedy
 
-# What the names stand for: Keskar et al. (2017); He et al. (2016), and the released code of Hoffer et al. (2017), on
+# The sources of the recipes: Keskar et al. (2017); He et al. (2016), and the released code of Hoffer et al. (2017), on
 # CIFAR; DeVries and Taylor (2017) on CIFAR-10.
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -25,34 +25,35 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 class Augmentation(Remedy):
-    """Random changes of every image, drawn anew for every batch: flip, rotation, translation, crop, cutout.
+    """Change every image of a batch at random: flip, rotation, translation, crop, cutout.
 
-    The defaults are those of Keskar et al.: horizontal flips, rotations up to 10 degrees, translations up to 0.2 of the
-    side. What is 0 or False is left out.
+    Every batch draws new changes. The defaults are those of Keskar et al.: horizontal flips, rotations up to 10
+    degrees, and translations up to 0.2 of the side. A setting of 0 or False switches a change off.
 
     Parameters
     ----------
     flip : bool, default=True
-        Mirror each image left to right with probability 1/2.
+        Whether to mirror each image left to right with probability 1/2.
     degrees : float, default=10
         Largest rotation to either side, in [0, 180], drawn uniformly.
     translate : float, default=0.2
         Largest shift in each direction as a fraction of the side, in [0, 1], drawn uniformly.
     crop_padding : int, default=0
-        Surround each image by so many pixels and take a window of its size anywhere in that: a shift by whole pixels.
-        At least 0, and less than the smaller side (4 for CIFAR in He et al.).
+        Number of pixels of a border around each image. A window of the size of the image is taken anywhere in the
+        padded image, which is a shift by whole pixels. At least 0, and less than the smaller side (4 for CIFAR in He et
+        al.).
     cutout : int, default=0
-        Side of a square of pixels set to 0, its centre on any pixel: part of it may lie outside. At least 0, and less
-        than the smaller side (16 for CIFAR-10, 8 for CIFAR-100 in DeVries and Taylor).
+        Side of a square of pixels set to 0. Its centre may be any pixel, so part of the square may lie outside the
+        image. At least 0, and less than the smaller side (16 for CIFAR-10 and 8 for CIFAR-100 in DeVries and Taylor).
     image_shape : tuple (channels, height, width), default=None
-        Shape of an image where X has rows of another shape; `LBGapClassifier` fills it in.
+        Shape of an image, for an X whose samples have another shape. `LBGapClassifier` sets it.
 
     Notes
     -----
-    Applied in the order of the parameters, to all images of a batch at once, on the device of the data. Flip, rotation
-    and translation are one bilinear resampling; a flip without the other two is exact, as are crops. What moves in from
-    outside and what is cut out is 0: black, or the mean where X is centred. The random numbers are drawn on the CPU, so
-    that they are the same on every device.
+    The changes are applied in the order of the parameters, to all images of a batch at once, on the device of the data.
+    Flip, rotation and translation are one bilinear resampling. A flip without the other two is exact, and so are crops.
+    Pixels from outside the image and cut-out pixels are 0: black, or the mean if X is centred. The random numbers are
+    drawn on the CPU, so they are the same on every device.
 
     References
     ----------
@@ -84,7 +85,7 @@ class Augmentation(Remedy):
         self.image_shape = image_shape
 
     def check(self) -> None:
-        """Raise a ValueError for a parameter outside its allowed values."""
+        """Raise a ValueError if a parameter is outside its allowed values."""
         if not isinstance(self.flip, bool | np.bool_):
             raise ValueError(f"flip must be True or False; got {self.flip!r}.")
         if not is_number(self.degrees) or not 0 <= self.degrees <= 180:
@@ -96,7 +97,7 @@ class Augmentation(Remedy):
             check_shape("image_shape", self.image_shape, 3)
 
     def check_image_shape(self, shape: tuple[int, ...]) -> None:
-        """Raise a ValueError for images (channels, height, width) of which a crop or a cutout could leave nothing."""
+        """Raise a ValueError for a shape (channels, height, width) of which a crop or a cutout could leave nothing."""
         side = min(shape[-2:])
         for name in ("crop_padding", "cutout"):
             value = getattr(self, name)
@@ -104,15 +105,15 @@ class Augmentation(Remedy):
                 raise ValueError(f"{name} must be less than the smaller side of the images, {side}; got {value}.")
 
     def transform_batch(self, batch: Batch, rng: torch.Generator) -> Batch:
-        """Return the batch with its images changed."""
+        """Return the batch with changed images."""
         if not (self.flip or self.degrees or self.translate or self.crop_padding or self.cutout):
             return batch
         X = batch.X
         images = X if self.image_shape is None else X.view(len(X), *self.image_shape)
         if images.ndim != 4:
             raise ValueError(
-                "Augmentation needs a batch of shape (n, channels, height, width), or image_shape for rows of another "
-                f"shape; got {tuple(X.shape)}."
+                "Augmentation needs a batch of shape (n, channels, height, width), or image_shape for samples of "
+                f"another shape; got {tuple(X.shape)}."
             )
         n, _, height, width = images.shape
         u = 2 * torch.rand(4, n, generator=rng) - 1
@@ -129,7 +130,7 @@ class Augmentation(Remedy):
         return batch._replace(X=images.view(X.shape))
 
     def _resample(self, images: Tensor, u: Tensor, mirrored: Tensor) -> Tensor:
-        """Mirror, rotate and shift, for u of shape (4, n) in [-1, 1]: angle, two shifts, and one not used here."""
+        """Mirror, rotate and shift by u of shape (4, n) in [-1, 1]: angle, two shifts, and one unused value."""
         aspect = images.shape[-2] / images.shape[-1]
         angle = u[0] * (math.pi / 180 * self.degrees)
         mirror = torch.where(mirrored, -1.0, 1.0)
@@ -152,8 +153,8 @@ class _CallableAugmentation(Remedy):
         X = self.function(batch.X)
         if not isinstance(X, Tensor) or len(X) != len(batch.X):
             raise ValueError(
-                f"augmentation must return a tensor of {len(batch.X)} rows like the batch it is given; "
-                f"got {tuple(X.shape) if isinstance(X, Tensor) else type(X).__name__}."
+                f"augmentation must return a tensor of {len(batch.X)} samples, as many as its batch has; got "
+                f"{tuple(X.shape) if isinstance(X, Tensor) else type(X).__name__}."
             )
         return batch._replace(X=X)
 
@@ -168,11 +169,22 @@ def check_augmentation(
     Parameters
     ----------
     augmentation : None, str, callable or Remedy
-        None: no augmentation; the name of a recipe; a callable takes and returns a batch tensor.
+        None for no augmentation, the name of a recipe, a function that takes and returns a batch tensor, or a remedy.
     image_shape : callable
-        Returns the shape (channels, height, width) of an image, or raises; called only for `Augmentation`.
+        Function that returns the shape (channels, height, width) of an image, or raises an error. It is called only for
+        `Augmentation`.
     row_shape : tuple of int
-        Shape of a row of the batch: that of an image, or another one of as many values.
+        Shape of a sample in the batch: that of an image, or another shape with the same number of values.
+
+    Returns
+    -------
+    Remedy or None
+        The remedy; None without augmentation.
+
+    Raises
+    ------
+    ValueError
+        If ``augmentation`` is something else, or does not fit the images.
     """
     if augmentation is None:
         return None
@@ -183,8 +195,8 @@ def check_augmentation(
         remedy.check_image_shape(shape)
         if remedy.flip and shape[0] == 1:
             warnings.warn(
-                "augmentation mirrors images of one channel: that changes the meaning of digits and letters; "
-                "pass Augmentation(flip=False), with the other settings you want.",
+                "augmentation mirrors images of one channel, which changes the meaning of digits and letters. Pass "
+                "Augmentation(flip=False) with the other settings that you want.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -194,7 +206,7 @@ def check_augmentation(
 
 
 def as_remedy(augmentation: Any) -> Remedy:
-    """Return the remedy that the name of a recipe, a function of a batch tensor, or a remedy stands for."""
+    """Return the remedy for the name of a recipe, a function of a batch tensor, or a remedy."""
     if isinstance(augmentation, str) and augmentation in RECIPES:
         return Augmentation(**RECIPES[augmentation])
     if isinstance(augmentation, Remedy):
@@ -206,7 +218,7 @@ def as_remedy(augmentation: Any) -> Remedy:
 
 
 def _crop(images: Tensor, padding: int, shift: Tensor, mirrored: Tensor) -> Tensor:
-    """Surround with zeros, take a window at ``shift`` (2, n) in [0, 2 padding], mirror where ``mirrored`` (n,)."""
+    """Pad with zeros, take a window at ``shift`` (2, n) in [0, 2 padding], and mirror if ``mirrored`` (n,) is True."""
     n, n_channels, height, width = images.shape
     shift, mirrored = shift.to(images.device), mirrored.to(images.device)
     padded = pad(images, (padding,) * 4)
@@ -218,7 +230,7 @@ def _crop(images: Tensor, padding: int, shift: Tensor, mirrored: Tensor) -> Tens
 
 
 def _cut_out(images: Tensor, side: int, centre: Tensor) -> Tensor:
-    """Set a square around ``centre`` (2, n) to zero: from side // 2 pixels before it, as far as it lies inside."""
+    """Set a square to zero that begins side // 2 pixels before ``centre`` (2, n), as far as it is in the image."""
     first = centre.to(images.device) - side // 2
 
     def covered(first: Tensor, n_pixels: int) -> Tensor:

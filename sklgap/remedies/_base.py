@@ -1,7 +1,7 @@
-"""What a remedy is: a set of functions that transform batch, loss function or gradient function.
+"""The base class of remedies: functions that transform the batch, the loss function or the gradient function.
 
-A remedy that evaluates the gradient again (as sharpness-aware minimisation does) must transform the gradient
-*function*, not the gradient; that is why the hooks take and return functions.
+A remedy that evaluates the gradient again, as sharpness-aware minimisation does, must transform the gradient *function*
+instead of the gradient. Therefore the hooks take and return functions.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,31 +16,34 @@ from sklgap.objective._autodiff import value_and_grad
 
 
 class Remedy(BaseEstimator):
-    """Subclass it and override what the remedy changes: every hook is the identity by default.
+    """Base class of remedies. Subclass it and override the hooks that the remedy needs.
 
-    Parameters are explicit arguments of ``__init__``, as in any scikit-learn estimator, so that searches reach them by
-    nested names. A remedy keeps no state between batches: what it must remember within a batch is returned by
-    ``begin_batch`` and handed to the other hooks, and what it has drawn for the rows travels in ``batch.extra``.
-    ``batch.number`` counts the batches of the training from 0, also in a training that goes on after a kill.
+    Every hook returns its argument unchanged by default. Parameters are explicit arguments of ``__init__``, as in any
+    scikit-learn estimator, so searches can set them by nested names. A remedy saves no state between batches. Within a
+    batch, ``begin_batch`` returns the state that the other hooks receive, and ``batch.extra`` holds what a remedy has
+    drawn for the samples. ``batch.number`` counts the batches of the training from 0, also in a training that continues
+    after an interruption.
 
     Attributes
     ----------
     inner_steps : int
-        Optimiser steps made on each batch; 1 by default. The largest of all remedies counts.
+        Number of optimiser steps on each batch; 1 by default. The largest number of all remedies counts.
     sub_batch_size : int or None
-        Rows that the net sees at once, where the remedy cuts batches into parts; None, the default: it does not.
+        Number of samples that the net receives at once, if the remedy cuts batches into parts. None, the default, means
+        that it does not.
     at_most_once : bool
-        Whether a second one of its kind among the remedies of an estimator is an error; False by default.
+        Whether a second remedy of the same class in an estimator is an error; False by default.
     in_parts : bool
-        Whether the loss that ``transform_loss`` returns may be evaluated in parts of a batch, because it is a mean over
-        samples, or such a mean plus a function of the weights; True by default. False: ``micro_batch_size`` and
+        Whether the loss returned by ``transform_loss`` may be evaluated in parts of a batch, because it is a mean over
+        samples, or such a mean plus a function of the weights; True by default. With False, ``micro_batch_size`` and
         ``data_parallel`` are errors, unless ``sub_batch_size`` makes the parts small enough.
     changes_factor : bool
         Whether ``transform_batch`` sets ``batch.factor``, so that the gradient is not that of the clean loss; False by
         default.
     compiles : bool
-        Whether ``transform_loss`` takes no gradient with respect to the weights, so that the net may be compiled:
-        compiled code has only one backward pass. False by default; it matters where ``transform_loss`` is overridden.
+        Whether ``transform_loss`` takes no gradient with respect to the weights, so that the net may be compiled; False
+        by default. Compiled code has only one backward pass. The attribute matters only if ``transform_loss`` is
+        overridden.
 
     See Also
     --------
@@ -73,30 +76,30 @@ class Remedy(BaseEstimator):
 
     @property
     def changes_gradient(self) -> bool:
-        """Whether it transforms the loss or its gradient, so that updates are not those of the optimiser alone."""
+        """Whether the remedy transforms the loss or its gradient, so that updates are not those of plain training."""
         own = type(self)
         return own.transform_loss is not Remedy.transform_loss or own.transform_grad is not Remedy.transform_grad
 
     def check(self) -> None:
-        """Raise a ValueError in one sentence if a parameter is outside its allowed values; called by ``fit``."""
+        """Raise a ValueError of one sentence if a parameter is outside its allowed values; ``fit`` calls it."""
 
     def check_criterion(self, criterion: nn.Module) -> None:
-        """Raise a ValueError or TypeError in one sentence if the remedy cannot work with this loss module."""
+        """Raise a ValueError or TypeError of one sentence if the remedy cannot work with this loss module."""
 
     def transform_batch(self, batch: Batch, rng: torch.Generator) -> Batch:
-        """Return the batch to train on; random numbers come from ``rng``, a generator on the CPU."""
+        """Return the batch to train on. Random numbers come from ``rng``, a generator on the CPU."""
         return batch
 
     def begin_batch(self, params: Params, rng: torch.Generator) -> Any:
-        """Return what the other hooks need to know of the weights at the start of the batch, or draw for it."""
+        """Return the state for the other hooks, from the weights at the start of the batch or from random numbers."""
         return None
 
     def transform_loss(self, loss_fn: LossFn, state: Any) -> LossFn:
-        """Return the loss function to differentiate. The ``Aux`` it returns stays that of the clean loss."""
+        """Return the loss function to differentiate. The ``Aux`` that it returns remains that of the clean loss."""
         return loss_fn
 
     def transform_grad(self, grad_fn: GradFn, state: Any) -> GradFn:
-        """Return the gradient function to step with. The ``Aux`` it returns stays that of the unmoved weights."""
+        """Return the gradient function of the step. The ``Aux`` that it returns remains that of the unmoved weights."""
         return grad_fn
 
 
@@ -109,27 +112,27 @@ def compose(
 ) -> GradFn:
     """Return the gradient function of a batch that starts at ``params``.
 
-    Losses are transformed in the order of ``remedies``, then differentiated, then gradient functions in the same
-    order: the last remedy is the outermost. Order therefore matters among remedies that transform the same thing, and
-    not between one that transforms the loss and one that transforms its gradient.
+    Losses are transformed in the order of ``remedies`` and then differentiated. Gradient functions are transformed in
+    the same order, so the last remedy is the outermost. The order therefore matters among remedies that transform the
+    same function. It does not matter between a remedy that transforms the loss and one that transforms its gradient.
 
     Parameters
     ----------
     loss_fn : callable
-        (params, buffers, batch) -> (loss, Aux).
+        Function (params, buffers, batch) -> (loss, Aux).
     remedies : sequence of Remedy
-        Their ``transform_batch`` is not called here: the batch has been transformed once, before.
+        The remedies. Their ``transform_batch`` is not called here; the batch has been transformed before.
     params : dict of tensors
         The weights at the start of the batch.
     differentiate : callable, default=value_and_grad
-        Turns the loss function into its gradient function; it may evaluate a batch in parts.
+        Function that turns the loss function into its gradient function. It may evaluate a batch in parts.
     rng : torch.Generator, optional
-        On the CPU; ``begin_batch`` draws from it.
+        Generator on the CPU for ``begin_batch``.
 
     Returns
     -------
-    grad_fn : callable
-        (params, buffers, batch) -> (gradients, Aux).
+    callable
+        Function (params, buffers, batch) -> (gradients, Aux).
     """
     rng = torch.Generator() if rng is None else rng
     states = [remedy.begin_batch(params, rng) for remedy in remedies]
@@ -150,6 +153,6 @@ def seed_from(rng: torch.Generator) -> int:
 
 
 def normal_like(tensor: Tensor, rng: torch.Generator) -> Tensor:
-    """Return standard normal numbers on the tensor's device, drawn there by a seed from ``rng``, a CPU generator."""
+    """Return standard normal numbers, drawn on the device of the tensor by a seed from ``rng``, a CPU generator."""
     generator = torch.Generator(device=tensor.device).manual_seed(seed_from(rng))
     return torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype, device=tensor.device)

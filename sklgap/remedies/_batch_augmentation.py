@@ -26,15 +26,16 @@ class BatchAugmentation(Remedy):
         As ``augmentation`` of `LBGapClassifier`: the name of a recipe, a function of a batch tensor, or a remedy that
         changes the batch, such as `Augmentation`.
     n_copies : int, default=4
-        M, the copies of each sample in a batch, at least 1. 1: the augmentation alone. The default is our choice.
+        Number M of copies of each sample in a batch, at least 1. With 1 only the augmentation applies. The default is
+        our choice.
 
     Notes
     -----
-    The number of updates stays the same. The batch size of the regime counts samples, not copies. The loss is the mean
-    over all copies. Each copy has the weights of its sample, and what other remedies before this one have drawn for it.
-    The batch holds all samples once, then all once more, so that ghost batch norm and parts of a batch see different
-    samples. ``train_accuracy`` is that of the first copies. Leave ``augmentation`` of the estimator at None: it would
-    change each sample once more. Cost: ``n_copies`` plain steps, and their memory.
+    The number of updates does not change. The batch size of the regime counts samples, not copies. The loss is the mean
+    over all copies. Each copy has the weights of its sample, and the random numbers that remedies before this one drew
+    for it. The batch holds all samples once, then all samples again, so that ghost batch norm and parts of a batch
+    receive different samples. ``train_accuracy`` is that of the first copies. Leave ``augmentation`` of the estimator
+    at None, because it would change each sample a second time. Cost: ``n_copies`` plain steps, and their memory.
 
     References
     ----------
@@ -56,23 +57,23 @@ class BatchAugmentation(Remedy):
         self.n_copies = n_copies
 
     def check(self) -> None:
-        """Raise a ValueError for a parameter outside its allowed values."""
+        """Raise a ValueError if a parameter is outside its allowed values."""
         check_integer("n_copies", self.n_copies)
         as_remedy(self.augmentation).check()
 
     def check_criterion(self, criterion: nn.Module) -> None:
-        """Raise what the augmentation raises."""
+        """Raise the error that the augmentation raises for this loss module."""
         as_remedy(self.augmentation).check_criterion(criterion)
 
     def for_images(self, image_shape: Callable[[], tuple[int, ...]], row_shape: tuple[int, ...]) -> "BatchAugmentation":
-        """Return a copy whose augmentation is ready for the images, as `check_augmentation` makes it."""
+        """Return a copy with an augmentation that `check_augmentation` has fitted to the images."""
         self.check()
         ready = check_augmentation(as_remedy(self.augmentation), image_shape, row_shape)
         copied: BatchAugmentation = clone(self).set_params(augmentation=ready)
         return copied
 
     def transform_batch(self, batch: Batch, rng: torch.Generator) -> Batch:
-        """Return the copies of the batch, augmented."""
+        """Return the augmented copies of the batch."""
         if self.n_copies > 1:
             batch = batch.map(lambda tensor: torch.cat([tensor] * self.n_copies))
         return as_remedy(self.augmentation).transform_batch(batch, rng)

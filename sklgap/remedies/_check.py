@@ -1,4 +1,4 @@
-"""The one door for ``remedies``: shorthands, names, and what cannot stand together."""
+"""The conversion of ``remedies``: shorthands, names, and remedies that cannot be combined."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -21,8 +21,8 @@ from sklgap.remedies._robust import SAM
 from sklgap.remedies._sample_noise import SampleNoise
 from sklgap.remedies._stability import Stability
 
-# Each is the class with its defaults, under the name that nested parameters then have; "asam" is the adaptive SAM with
-# the radius that its first author found best on CIFAR-10 with all parameters scaled (davda54/sam, issue 37).
+# Each shorthand is the class with its defaults. Its name is that of the nested parameters. "asam" is the adaptive SAM
+# with the radius that its first author found best on CIFAR-10 with all parameters scaled (davda54/sam, issue 37).
 SHORTHANDS: dict[str, Callable[[], Remedy]] = {
     "adversarial": Adversarial,
     "asam": partial(SAM, rho=2.0, adaptive=True),
@@ -45,19 +45,19 @@ def check_remedies(remedies: Iterable[Remedy | str | tuple[str, Remedy]] | None)
     Parameters
     ----------
     remedies : sequence or None
-        Each item is a `Remedy`, which is called by its class in lower case, with a number where that is taken; a pair
-        (name, Remedy), as skorch's callbacks are; or a shorthand: the class in lower case (``"sam"``,
-        ``"entropysgd"``, ...) for the remedy with its defaults, or ``"asam"``. Case, ``-`` and ``_`` in a shorthand do
-        not matter.
+        The remedies. Each item is one of three things. A `Remedy` gets the name of its class in lower case, with a
+        number if that name is taken. A pair (name, Remedy) has its own name, as callbacks of skorch do. A shorthand is
+        the class in lower case (``"sam"``, ``"entropysgd"``, ...) for the remedy with its defaults, or ``"asam"``.
+        Case, ``-`` and ``_`` in a shorthand do not matter.
 
     Returns
     -------
     list of (str, Remedy)
-        A shorthand gives a new object in every call.
+        Pairs of name and remedy. A shorthand gives a new object in every call.
     """
     if isinstance(remedies, Remedy | str):
         raise TypeError(
-            f"remedies must be a sequence of Remedy objects; got {remedies!r} alone: write ({remedies!r},)."
+            f"remedies must be a sequence of Remedy objects; got {remedies!r} alone; write ({remedies!r},)."
         )
     if remedies is not None and (not isinstance(remedies, Iterable) or hasattr(remedies, "dtype")):
         raise TypeError(f"remedies must be a sequence of Remedy objects; got {shown(remedies)}.")
@@ -74,7 +74,13 @@ def check_remedies(remedies: Iterable[Remedy | str | tuple[str, Remedy]] | None)
 
 
 def check_together(remedies: Sequence[Remedy]) -> None:
-    """Raise a ValueError for a remedy that makes no sense twice."""
+    """Raise a ValueError if a remedy that makes no sense twice is given twice.
+
+    Parameters
+    ----------
+    remedies : sequence of Remedy
+        The remedies of one training.
+    """
     for remedy in remedies:
         found = sum(isinstance(other, type(remedy)) for other in remedies)
         if remedy.at_most_once and found > 1:
@@ -82,16 +88,16 @@ def check_together(remedies: Sequence[Remedy]) -> None:
 
 
 def check_parts(remedies: Sequence[Remedy], micro_batch_size: int | None, data_parallel: bool) -> None:
-    """Raise a ValueError for a loss that is not a mean over samples and would be evaluated in too small parts.
+    """Raise a ValueError if a loss that is not a mean over samples would be evaluated in too small parts.
 
     Parameters
     ----------
     remedies : sequence of Remedy
-        Those of one training.
+        The remedies of one training.
     micro_batch_size : int or None
-        Most samples that are evaluated at once.
+        Largest number of samples evaluated at once.
     data_parallel : bool
-        Whether batches are shared out between processes.
+        Whether several processes share each batch.
     """
     for remedy in remedies:
         if remedy.in_parts:
@@ -115,9 +121,9 @@ def check_parts(remedies: Sequence[Remedy], micro_batch_size: int | None, data_p
 
 
 def check_line_search(remedies: Sequence[Remedy], optimizer: torch.optim.Optimizer) -> None:
-    """Raise a ValueError for an optimiser that compares losses, with a remedy whose gradient is that of another loss.
+    """Raise a ValueError for an optimiser with a line search if a remedy changes the gradient.
 
-    A training step reports the loss without penalties, and a line search would compare it with the gradient with them.
+    A training step reports the loss without penalties. A line search would compare it with the gradient with penalties.
     """
     search = next((group["line_search_fn"] for group in optimizer.param_groups if group.get("line_search_fn")), None)
     for remedy in remedies:
@@ -129,7 +135,7 @@ def check_line_search(remedies: Sequence[Remedy], optimizer: torch.optim.Optimiz
 
 
 def _named(item: Any) -> tuple[str, Remedy]:
-    """Return name and remedy of one item; a name that is not the user's may be taken."""
+    """Return name and remedy of one item. A name that the user did not choose may be taken already."""
     if isinstance(item, str):
         name = item.lower().replace("-", "").replace("_", "")
         if name not in SHORTHANDS:

@@ -1,8 +1,8 @@
-r"""Entropy-SGD: Chaudhari et al. (2017); named by both papers as a way to wide valleys.
+r"""Entropy-SGD: Chaudhari et al. (2017); both papers name it as a way to wide valleys.
 
 .. math:: -\log \int \exp\left(-f(x') - \tfrac{\gamma}{2} \|x - x'\|^2\right) dx'
 
-is minimised instead of f: its gradient is :math:`\gamma (x - \langle x' \rangle)`.
+is minimised instead of f. Its gradient is :math:`\gamma (x - \langle x' \rangle)`.
 """
 
 import torch
@@ -19,31 +19,32 @@ class EntropySGD(Remedy):
     Parameters
     ----------
     n_steps : int, default=20
-        Langevin steps per batch, L in the paper (20); 0: plain training.
+        Number of Langevin steps per batch, L in the paper (20). 0 is plain training.
     gamma : float, default=0.03
-        Pull back to the weights, above 0: the smaller, the wider the valley looked for. The authors' code takes 0.03 on
-        CIFAR-10; on MNIST gamma grows from 1e-4 by a factor of 1.001 per update ("scoping"), which is left out here.
+        Strength of the pull back to the weights, above 0. A smaller value looks for a wider valley. The authors' code
+        uses 0.03 on CIFAR-10. On MNIST it lets gamma grow from 1e-4 by a factor of 1.001 per update ("scoping"), which
+        is not implemented here.
     step_size : float, default=0.1
-        Of the walk, eta' in the paper (0.1), above 0.
+        Step size of the walk, eta' in the paper (0.1), above 0.
     noise : float, default=1e-4
-        Of the walk, epsilon in the paper (1e-4), at least 0.
+        Noise of the walk, epsilon in the paper (1e-4), at least 0.
     averaging : float, default=0.75
         Weight of the newest point in the running mean of the walk, alpha in the paper (0.75), in (0, 1]. The authors'
-        code weighs the newest point by 0.25.
+        code uses the weight 0.25 for the newest point.
 
     Notes
     -----
-    One walk, from x' = mean = x, g(x') the gradient of the batch at x' and e standard normal::
+    A walk starts from x' = mean = x. With the gradient g(x') of the batch at x', and standard normal e, each step is::
 
         x' <- x' - step_size (g(x') - gamma (x - x')) + sqrt(step_size) noise e
         mean <- (1 - averaging) mean + averaging x'
 
-    The gradient handed to the optimiser is gamma (x - mean); one step with ``averaging=1`` and ``noise=0`` gives
-    gamma step_size g(x). It is small: with an optimiser that is not invariant to the gradient's scale take a learning
-    rate of the order of 1 / gamma (the authors' code hands over x - mean instead). All steps of a walk see the same
-    batch; the paper draws a new one for each, which a step on one batch cannot. Batch-norm statistics, loss and
-    predictions are those of the unmoved weights; dropout draws anew at every step. Cost: ``n_steps`` gradients per
-    batch and, with noise, as many normal numbers for each as there are weights.
+    The optimiser receives the gradient gamma (x - mean). One step with ``averaging=1`` and ``noise=0`` gives gamma
+    step_size g(x). This gradient is small: with an optimiser that depends on the scale of the gradient, use a learning
+    rate of the order of 1 / gamma. (The authors' code passes x - mean instead.) All steps of a walk use the same batch.
+    The paper draws a new batch for each step, which is not possible in a step on one batch. Batch-norm statistics, loss
+    and predictions are those of the unmoved weights. Dropout draws new masks at every step. Cost: ``n_steps`` gradients
+    per batch and, with noise, one normal number per weight for each of them.
 
     References
     ----------
@@ -72,7 +73,7 @@ class EntropySGD(Remedy):
         self.averaging = averaging
 
     def check(self) -> None:
-        """Raise a ValueError for a parameter outside its allowed values."""
+        """Raise a ValueError if a parameter is outside its allowed values."""
         check_integer("n_steps", self.n_steps, least=0)
         check_positive("gamma", self.gamma)
         check_positive("step_size", self.step_size)
@@ -84,7 +85,7 @@ class EntropySGD(Remedy):
         return seed_from(rng) if self.n_steps else 0
 
     def transform_grad(self, grad_fn: GradFn, state: int) -> GradFn:
-        """Walk, and point from the mean of the walk to the weights."""
+        """Return the direction from the mean of the walk to the weights."""
         if not self.n_steps:
             return grad_fn
 
@@ -98,7 +99,7 @@ class EntropySGD(Remedy):
                     here = {name: point.get(name, p.detach()).requires_grad_() for name, p in params.items()}
                     gradients, _ = grad_fn(here, aux.buffers, batch)
                 with torch.no_grad():
-                    # A layer that is skipped at random may have no gradient at a later step.
+                    # A layer that the net skips at random may have no gradient at a later step.
                     point = {name: self._walk(p, start[name], gradients.get(name), rng) for name, p in point.items()}
                     mean = {name: torch.lerp(m, point[name], self.averaging) for name, m in mean.items()}
             return {name: self.gamma * (x - mean[name]) for name, x in start.items()}, aux

@@ -21,7 +21,7 @@ from sklgap.remedies._base import Remedy
 
 
 class GradientPenalty(Remedy):
-    r"""Add to the loss what small batches add implicitly: the squared norms of the gradients of parts of the batch.
+    r"""Add the penalty that small batches add implicitly: the squared norms of the gradients of parts of the batch.
 
     With a finite learning rate, SGD follows the gradient flow of a loss that has a penalty on the squared norms of its
     mini-batch gradients ([2]_, [3]_). Training with large batches lacks this penalty. [1]_ add it to the loss, and
@@ -30,22 +30,22 @@ class GradientPenalty(Remedy):
     Parameters
     ----------
     strength : float, default=0.1
-        :math:`\tau`, the learning rate of the SGD that is imitated, at least 0. 0: plain training. The default is our
-        choice, a value to start from.
+        The learning rate :math:`\tau` of the imitated SGD, at least 0. 0 is plain training. The default is our choice,
+        as a value to start from.
     sub_batch_size : int, default=None
-        Samples of a part. None: the whole batch, which imitates a larger rate, not a smaller batch. Batch norm sees the
-        parts. 128 is what the released settings of [1]_ have.
+        Number of samples of a part; 128 in the released settings of [1]_. Batch norm uses the statistics of the parts.
+        None means the whole batch, which imitates a larger learning rate, not a smaller batch.
 
     Notes
     -----
-    The gradient of the penalty is exact: the gradient is differentiated again. (The paper takes a difference of two
-    gradients.) Attention and weight norm are computed by operations that have second derivatives. A net without second
-    derivatives, or with a custom ``autograd.Function``, is an error. Samples count in the penalty as they do in the
-    loss. The loss in the history is that without the penalty.
+    The gradient of the penalty is exact, because the gradient is differentiated again. (The paper uses a difference of
+    two gradients.) Attention and weight norm are computed by operations that have second derivatives. A net without
+    second derivatives, or with a custom ``autograd.Function``, is an error. Samples count in the penalty as they do in
+    the loss. The loss in the history is the loss without the penalty.
 
-    The penalty is not a mean over samples. So a ``micro_batch_size`` below the size of a part is an error, and so is
-    ``data_parallel``. With ``sub_batch_size`` the net sees one part at a time anyway. Cost: some 2.5 plain steps, and
-    about twice the memory.
+    The penalty is not a mean over samples. Therefore a ``micro_batch_size`` smaller than a part is an error, and so is
+    ``data_parallel``. With ``sub_batch_size`` the net receives one part at a time anyway. Cost: some 2.5 plain steps,
+    and about twice the memory.
 
     References
     ----------
@@ -67,12 +67,12 @@ class GradientPenalty(Remedy):
         self.sub_batch_size = sub_batch_size
 
     def check(self) -> None:
-        """Raise a ValueError for a parameter outside its allowed values."""
+        """Raise a ValueError if a parameter is outside its allowed values."""
         check_nonnegative("strength", self.strength)
         check_integer("sub_batch_size", self.sub_batch_size, or_none=True)
 
     def transform_loss(self, loss_fn: LossFn, state: Any) -> LossFn:
-        """Add the squared norm of the gradient of the samples given."""
+        """Return the loss plus the squared norm of its gradient on the given samples."""
         if not self.strength:
             return loss_fn
 
@@ -88,14 +88,14 @@ class GradientPenalty(Remedy):
         return penalised
 
     def transform_grad(self, grad_fn: GradFn, state: Any) -> GradFn:
-        """Evaluate the parts one after the other."""
+        """Return a gradient function that evaluates the parts one after the other."""
         if not self.strength:
             return grad_fn
 
         def checked(params: Params, buffers: Buffers, batch: Batch) -> tuple[Params, Aux]:
             try:
                 return grad_fn(params, buffers, batch)
-            except (RuntimeError, NotImplementedError) as error:  # torch raises either, for other reasons too
+            except (RuntimeError, NotImplementedError) as error:  # torch raises both, and for other reasons, too
                 if not _lacks_second_derivatives(str(error)):
                     raise
                 raise ValueError(
@@ -106,9 +106,9 @@ class GradientPenalty(Remedy):
 
 
 def _check_differentiable_twice(loss: Tensor) -> None:
-    """Raise a ValueError for a loss whose graph has operations of a user's own.
+    """Raise a ValueError if the graph of a loss has custom operations.
 
-    torch leaves those marked as once differentiable out of a second derivative, without an error.
+    torch leaves operations that are marked as once differentiable out of a second derivative, without an error.
     """
     seen, ahead = set(), [loss.grad_fn]
     while ahead:
@@ -118,13 +118,13 @@ def _check_differentiable_twice(loss: Tensor) -> None:
         if isinstance(node, torch.autograd.function.BackwardCFunction):
             raise ValueError(
                 "GradientPenalty needs a net of torch's own operations, because the second derivative of a custom "
-                f"autograd.Function may be wrong; got {type(node).__name__}: write it with plain torch operations."
+                f"autograd.Function may be wrong; got {type(node).__name__}; write it with plain torch operations."
             )
         seen.add(node)
         ahead += [other for other, _ in node.next_functions]
 
 
 def _lacks_second_derivatives(message: str) -> bool:
-    """Say whether an error of torch means that a gradient cannot be differentiated."""
+    """Return whether an error of torch means that a gradient cannot be differentiated."""
     signs = ("is not implemented", "not differentiable", "double backward", "twice", "once_differentiable")
     return any(sign in message for sign in signs)

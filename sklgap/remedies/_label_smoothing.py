@@ -20,14 +20,14 @@ class LabelSmoothing(Remedy):
     Parameters
     ----------
     smoothing : float, default=0.1
-        :math:`\alpha` in [0, 1] (0.1: Szegedy et al.). 0: plain training.
+        :math:`\alpha` in [0, 1] (0.1 in Szegedy et al.). 0 is plain training.
 
     Notes
     -----
-    The gradient is that of ``criterion__label_smoothing`` of `LBGapClassifier`. But the loss in the history, and all
-    that is measured on the model afterwards, use the labels as they are, so that trainings with and without it can be
-    compared. It needs the criterion ``CrossEntropyLoss`` without ``label_smoothing`` and without ``weight``: give
-    ``class_weight`` to the estimator. Cost: negligible.
+    The gradient is that of ``criterion__label_smoothing`` of `LBGapClassifier`. But the loss in the history and later
+    measurements of the model use the labels without smoothing, so you can compare trainings with and without it. The
+    criterion must be ``CrossEntropyLoss`` without ``label_smoothing`` and without ``weight``. Use ``class_weight`` of
+    the estimator instead of ``weight``. Cost: negligible.
 
     References
     ----------
@@ -46,26 +46,26 @@ class LabelSmoothing(Remedy):
         self.smoothing = smoothing
 
     def check(self) -> None:
-        """Raise a ValueError for a parameter outside its allowed values."""
+        """Raise a ValueError if a parameter is outside its allowed values."""
         check_fraction("smoothing", self.smoothing)
 
     def check_criterion(self, criterion: nn.Module) -> None:
-        """Raise a TypeError or ValueError for another criterion than plain cross entropy."""
+        """Raise a TypeError or ValueError for any criterion but plain cross entropy."""
         if type(criterion) is not nn.CrossEntropyLoss:
             raise TypeError(f"LabelSmoothing needs the criterion CrossEntropyLoss; got {type(criterion).__name__}.")
         if criterion.label_smoothing:
             raise ValueError(
-                "LabelSmoothing needs a criterion without label_smoothing, or labels would be smoothed twice; got "
-                f"label_smoothing={criterion.label_smoothing}."
+                "LabelSmoothing needs a criterion without label_smoothing, because it would smooth the labels twice; "
+                f"got label_smoothing={criterion.label_smoothing}."
             )
         if criterion.weight is not None:
             raise ValueError(
-                "LabelSmoothing needs a criterion without weight, which also weights the uniform part: give "
-                "class_weight to the estimator, or label_smoothing to the criterion; got a weight."
+                "LabelSmoothing needs a criterion without weight, which would also weight the uniform part; got a "
+                "weight; give class_weight to the estimator, or label_smoothing to the criterion."
             )
 
     def transform_loss(self, loss_fn: LossFn, state: Any) -> LossFn:
-        """Mix in the cross entropy with uniform labels."""
+        """Return the loss mixed with the cross entropy of uniform labels."""
         if not self.smoothing:
             return loss_fn
 

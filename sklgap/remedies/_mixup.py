@@ -16,27 +16,27 @@ from sklgap.remedies._base import Remedy, seed_from
 
 
 class Mixup(Remedy):
-    r"""Train on means of two samples, which count as both labels in the same shares.
+    r"""Train on weighted means of two samples, whose labels count with the same weights.
 
     Parameters
     ----------
     alpha : float, default=0.2
-        Both parameters of the beta distribution of the share :math:`\lambda`, at least 0: the larger, the nearer to
-        equal shares. 0: plain training. (Zhang et al.: 1 on CIFAR-10, 0.1 to 0.4 on ImageNet.)
+        Both parameters of the beta distribution of the share :math:`\lambda`, at least 0. Larger values give more equal
+        shares. 0 is plain training. Zhang et al. use 1 on CIFAR-10, and 0.1 to 0.4 on ImageNet.
 
     Notes
     -----
-    A random permutation of the batch gives every sample another one to be mixed with, and every sample draws its own
-    share. (The paper's listing draws one share for a batch.) The larger of the two shares goes to the sample itself.
-    This leaves the distribution of the batches as it is, and ``train_accuracy`` is that of the label with the larger
-    share. The loss in the history is that of the mixed samples and labels.
+    A random permutation of the batch gives every sample a partner, and every sample draws its own share. (The listing
+    in the paper draws one share for a batch.) The sample itself gets the larger of the two shares. This does not change
+    the distribution of the batches, and ``train_accuracy`` then counts the label with the larger share. The loss in the
+    history is that of the mixed samples and labels.
 
-    Inputs must have means. Numbers that are names, such as those of the words that an embedding looks up, have none,
-    and `LBGapClassifier` cannot tell them from others.
+    Inputs must have means. Numbers that stand for names, such as the word numbers of an embedding, have no means, and
+    `LBGapClassifier` cannot recognise them.
 
     Each label counts by the sample weight and the class weight of its own sample. The inputs are mixed without weights,
-    so a sample of weight 0 is left out of the labels only. Mixup needs inputs of floating point and a criterion that is
-    a torch loss module with a ``reduction``. Cost: negligible.
+    so a sample of weight 0 is left out of the labels only. Mixup needs floating-point inputs, and a criterion that is a
+    torch loss module with a ``reduction``. Cost: negligible.
 
     References
     ----------
@@ -54,22 +54,22 @@ class Mixup(Remedy):
         self.alpha = alpha
 
     def check(self) -> None:
-        """Raise a ValueError for a parameter outside its allowed values."""
+        """Raise a ValueError if a parameter is outside its allowed values."""
         check_nonnegative("alpha", self.alpha)
 
     def check_criterion(self, criterion: nn.Module) -> None:
-        """Raise a TypeError for a loss whose mean over the samples cannot be undone."""
+        """Raise a TypeError for a loss that cannot be split into the losses of the samples."""
         per_sample(criterion)
 
     def transform_batch(self, batch: Batch, rng: torch.Generator) -> Batch:
-        """Return the batch with its samples mixed."""
+        """Return the batch with mixed samples."""
         n_rows = len(batch.X)
         if not self.alpha or n_rows < 2:
             return batch
         if not has_fractions(batch.X):
             raise TypeError(
-                f"Mixup needs inputs that have means, floating-point numbers; got {batch.X.dtype}: mix what an "
-                "embedding makes of them, or leave Mixup out."
+                f"Mixup needs floating-point inputs, which have means; got {batch.X.dtype}; mix the output of an "
+                "embedding, or leave Mixup out."
             )
         drawn = np.random.default_rng(seed_from(rng)).beta(self.alpha, self.alpha, n_rows)
         share = torch.from_numpy(np.maximum(drawn, 1 - drawn)).to(batch.X)

@@ -14,15 +14,15 @@ from sklgap.remedies._base import Remedy
 
 
 class Proximal(Remedy):
-    """Solve each batch's problem a little further, but stay near where the batch found the weights.
+    """Make several optimiser steps on each batch, but stay near the weights at its start.
 
     Parameters
     ----------
     proximal_lambda : float, default=1e-3
-        Weight of the penalty (1e-3: the paper's), at least 0. 0 is the control: each batch is used ``inner_steps``
-        times, without a penalty.
+        Weight of the penalty (1e-3 in the paper), at least 0. 0 is the control, which uses each batch ``inner_steps``
+        times without a penalty.
     inner_steps : int, default=3
-        Optimiser steps per batch (3: the paper's ADAM iterations). An epoch has that many times the updates.
+        Number of optimiser steps per batch (3 ADAM iterations in the paper). An epoch has that many times the updates.
 
     Notes
     -----
@@ -43,7 +43,7 @@ class Proximal(Remedy):
         self.inner_steps = inner_steps
 
     def check(self) -> None:
-        """Raise a ValueError for a negative lambda or fewer than one inner step."""
+        """Raise a ValueError for a negative lambda or for fewer than one inner step."""
         value = self.proximal_lambda
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < float("inf"):
             raise ValueError(f"proximal_lambda must be None or a number of at least 0; got {value!r}.")
@@ -52,11 +52,11 @@ class Proximal(Remedy):
             raise ValueError(f"proximal_steps must be an integer of at least 1; got {steps!r}.")
 
     def begin_batch(self, params: Params, rng: torch.Generator) -> Params | None:
-        """Return the anchor."""
+        """Return the anchor, a copy of the weights."""
         return copy_of(params) if self.proximal_lambda else None
 
     def transform_loss(self, loss_fn: LossFn, state: Params | None) -> LossFn:
-        """Add the penalty."""
+        """Return the loss plus the penalty."""
         if state is None:
             return loss_fn
 

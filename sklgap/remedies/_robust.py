@@ -17,36 +17,35 @@ from sklgap.remedies._base import Remedy
 class SAM(Remedy):
     r"""Step along the gradient at the worst weights nearby: sharpness-aware minimisation.
 
-    Keskar et al. [3]_ propose to minimise the maximum of the full f over a ball of weights. Sharpness-aware
-    minimisation [1]_ does so *for each batch*, to first order: it takes the gradient at
-    :math:`x + \rho g / \|g\|`, with g the batch's own gradient, and uses it at x. The worst weights of a batch are
-    not those of the data.
+    Keskar et al. [3]_ propose to minimise the maximum of the full loss f over a ball of weights. Sharpness-aware
+    minimisation [1]_ does so *for each batch*, to first order. It takes the gradient at :math:`x + \rho g / \|g\|`,
+    where g is the gradient of the batch, and applies it at x. The worst weights for a batch are not those for all data.
 
     Parameters
     ----------
     rho : float, default=0.05
-        Radius of the ball, at least 0 (0.05: [1]_). 0: plain training.
+        Radius of the ball, at least 0 (0.05 in [1]_). 0 is plain training.
     adaptive : bool, default=False
-        Measure the ball relative to the weights (ASAM [2]_): with T = diag(abs(x) + eta) the step is
-        :math:`\rho T^2 g / \|T g\|`. Where eta = 0, rescaling the parameters without changing the function changes
-        nothing. All parameters are scaled; so scaled, the first author of [2]_ found ``rho=2`` best on CIFAR-10
-        ([4]_), and 0.5, as in [2]_, with biases left unscaled.
+        Whether to measure the ball relative to the weights (ASAM [2]_). With T = diag(abs(x) + eta) the step is
+        :math:`\rho T^2 g / \|T g\|`. With eta = 0, rescaling the parameters without changing the function has no
+        effect. All parameters are scaled. With this scaling, the first author of [2]_ found ``rho=2`` best on CIFAR-10
+        ([4]_). [2]_ uses 0.5 and does not scale biases.
     eta : float, default=0.01
-        Keeps weights at zero in the ball (0.01: [2]_); used with ``adaptive`` only.
+        Lets weights at zero move within the ball (0.01 in [2]_). It is used with ``adaptive`` only.
     sub_batch_size : int, default=None
-        Rows that share a perturbation: each part of the batch has worst weights of its own, and the gradients are
-        averaged ("m-sharpness" [1]_, Section 4.1, which finds small m the better). None: the whole batch. Batch norm
-        then sees the parts.
+        Number of samples that share a perturbation. Each part of the batch has its own worst weights, and the gradients
+        are averaged ("m-sharpness" in [1]_, Section 4.1, which finds a small m better). Batch norm then uses the
+        statistics of the parts. None means the whole batch.
     every : int, default=1
-        Updates from one second gradient to the next, at least 1; those in between are plain. This is a simple form of
-        two methods: [5]_ also use a part of the last second gradient in the updates in between, and [6]_ choose the
-        updates at random.
+        Number of updates from one second gradient to the next, at least 1. The updates in between are plain. This is a
+        simple form of two methods: [5]_ also use a part of the last second gradient in the updates in between, and [6]_
+        choose the updates at random.
 
     Notes
     -----
-    Loss, predictions and batch-norm statistics in the history are those of the unmoved weights; dropout draws anew for
-    the second gradient. Cost: 1 + 1 / ``every`` gradients per batch. With ``micro_batch_size`` the perturbation stays
-    that of the whole batch; set ``sub_batch_size`` to perturb each part on its own.
+    Loss, predictions and batch-norm statistics in the history are those of the unmoved weights. Dropout draws new masks
+    for the second gradient. Cost: 1 + 1 / ``every`` gradients per batch. With ``micro_batch_size`` the perturbation
+    remains that of the whole batch. Set ``sub_batch_size`` to perturb each part separately.
 
     References
     ----------
@@ -82,7 +81,7 @@ class SAM(Remedy):
         self.every = every
 
     def check(self) -> None:
-        """Raise a ValueError for a parameter outside its allowed values."""
+        """Raise a ValueError if a parameter is outside its allowed values."""
         check_nonnegative("rho", self.rho)
         check_nonnegative("eta", self.eta)
         check_flag("adaptive", self.adaptive)
@@ -90,7 +89,7 @@ class SAM(Remedy):
         check_integer("every", self.every)
 
     def transform_grad(self, grad_fn: GradFn, state: Any) -> GradFn:
-        """Evaluate the gradient again at the worst weights nearby."""
+        """Return a gradient function that evaluates the gradient again at the worst weights nearby."""
         if not self.rho:
             return grad_fn
 
@@ -104,16 +103,16 @@ class SAM(Remedy):
         return robust if self.sub_batch_size is None else accumulate(robust, self.sub_batch_size)
 
     def _worst(self, params: Params, gradients: Params) -> Params:
-        """Return the weights on the ball that the gradient points to."""
+        """Return the weights on the ball in the direction of the gradient."""
         with torch.no_grad():
-            # Of a gradient g, the steepest ascent of length rho in the norm |T^-1 e| is rho T^2 g / |T g|.
+            # For a gradient g, the steepest ascent of length rho in the norm |T^-1 e| is rho T^2 g / |T g|.
             scaled = steps = gradients
             if self.adaptive:
                 scales = {name: params[name].abs() + self.eta for name in gradients}
                 scaled = {name: scales[name] * g for name, g in gradients.items()}
                 steps = {name: scales[name] * s for name, s in scaled.items()}
             norm = get_total_norm(scaled.values())
-            # Below this floor squares underflow and the norm is too small: the step then shrinks with the gradient.
+            # Below this floor squares underflow, and the norm is too small. The step then shrinks with the gradient.
             length = self.rho / norm.clamp_min(torch.finfo(norm.dtype).tiny ** 0.5)
             worst = {name: torch.addcmul(params[name], step, length) for name, step in steps.items()}
         return {name: worst.get(name, p.detach()).requires_grad_() for name, p in params.items()}

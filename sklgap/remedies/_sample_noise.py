@@ -16,23 +16,24 @@ from sklgap.remedies._base import Remedy, normal_like
 
 
 class SampleNoise(Remedy):
-    """Multiply the gradient of every row of a batch by noise of mean one: the same as weighting the rows' losses.
+    """Multiply the gradient of every sample of a batch by noise of mean one, which is the same as weighting the losses.
 
     Parameters
     ----------
     sigma : float, default=None
-        Standard deviation of the factors, at least 0; 0: plain training. None: sqrt(B / b - 1) for a batch of B rows
-        and a small batch of b (0 where B is at most b), with which the mean of B rows' gradients g has the covariance
-        E[g g'] / b - E[g] E[g]' / B: as of a small batch, (E[g g'] - E[g] E[g]') / b, where E[g] is small.
+        Standard deviation of the factors, at least 0. 0 is plain training. None means sqrt(B / b - 1) for a batch of B
+        samples and a small batch of b samples, or 0 if B is at most b. The mean of the gradients g of B samples then
+        has the covariance E[g g'] / b - E[g] E[g]' / B. If E[g] is small, this is the covariance of a small batch, (E[g
+        g'] - E[g] E[g]') / b.
     base_batch_size : int, default=None
-        b, for ``sigma=None``. None: what ``"SB"`` is for the data, or the ``base_batch_size`` of the
-        estimator where that is set (256 outside of an estimator).
+        The small batch b for ``sigma=None``. None means the small batch that ``"SB"`` stands for, or the
+        ``base_batch_size`` of the estimator if that is set. Outside of an estimator it means 256.
 
     Notes
     -----
-    The loss in the history is that without the noise. ``lr_scaling="sqrt"`` keeps the covariance of the updates too, by
-    other means: it is one or the other. Needs a criterion that is a torch loss module with a ``reduction``; class
-    weights and sample weights keep their meaning. Cost: none to speak of.
+    The loss in the history is the loss without the noise. ``lr_scaling="sqrt"`` preserves the covariance of the
+    updates, too, in another way, so use only one of the two. The criterion must be a torch loss module with a
+    ``reduction``. Class weights and sample weights keep their meaning. Cost: negligible.
 
     References
     ----------
@@ -52,16 +53,16 @@ class SampleNoise(Remedy):
         self.base_batch_size = base_batch_size
 
     def check(self) -> None:
-        """Raise a ValueError for a parameter outside its allowed values."""
+        """Raise a ValueError if a parameter is outside its allowed values."""
         check_nonnegative("sigma", self.sigma, or_none=True)
         check_integer("base_batch_size", self.base_batch_size, or_none=True)
 
     def check_criterion(self, criterion: nn.Module) -> None:
-        """Raise a TypeError for a loss whose mean over the rows cannot be undone."""
+        """Raise a TypeError for a loss that cannot be split into the losses of the samples."""
         per_sample(criterion)
 
     def transform_batch(self, batch: Batch, rng: torch.Generator) -> Batch:
-        """Return the batch with its rows weighted."""
+        """Return the batch with a random factor for each sample."""
         n_rows = len(batch.X)
         sigma = self.sigma
         if sigma is None:

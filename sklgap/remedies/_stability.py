@@ -17,25 +17,25 @@ EXTRA = "stability_noise"
 
 
 class Stability(Remedy):
-    """Ask the net for the same class probabilities on noisy copies of the rows.
+    """Train the net to give the same class probabilities on noisy copies of the samples.
 
     Parameters
     ----------
     noise : float, default=0.04
-        Standard deviation of the noise, in the units of X *as the net sees it*, at least 0: behind a
-        ``StandardScaler`` those are standard deviations of each feature, for images in [0, 1] shares of the range.
-        0 is not plain training: the term is then the entropy of the probabilities.
+        Standard deviation of the noise, in the units of X *as the net receives it*, at least 0. After a
+        ``StandardScaler`` the units are standard deviations of each feature. For images in [0, 1] they are shares of
+        the range. 0 is not plain training, because the term is then the entropy of the probabilities.
     weight : float, default=0.01
-        Weight of the stability term, the cross entropy between the probabilities of a row and those of its noisy
-        copy; at least 0. 0: plain training.
+        Weight of the stability term, at least 0. The term is the cross entropy between the probabilities of a sample
+        and those of its noisy copy. 0 is plain training.
 
     Notes
     -----
-    Both defaults are a place to start from, not the paper's: tune them. The gradient flows through both probabilities.
-    Outputs are taken for logits, as the nets of the papers return them; ``NLLLoss``, whose nets return probabilities,
-    is refused. Batch norm sees the noisy rows as a batch of their own, and its running statistics are those of the
-    clean rows; dropout draws anew for them. Samples count in the stability term as they do in the loss, by class
-    weights and sample weights. Cost: about two plain steps.
+    Both defaults are values to start from, and not those of the paper, so tune them. The gradient flows through both
+    probabilities. Outputs must be logits, which the nets of the papers return. ``NLLLoss``, whose nets return
+    probabilities, is refused. Batch norm treats the noisy samples as a separate batch, and its running statistics are
+    those of the clean samples. Dropout draws new masks for the noisy samples. Samples count in the stability term as
+    they do in the loss, by class weights and sample weights. Cost: about two plain steps.
 
     References
     ----------
@@ -55,7 +55,7 @@ class Stability(Remedy):
         self.weight = weight
 
     def check(self) -> None:
-        """Raise a ValueError for a parameter outside its allowed values."""
+        """Raise a ValueError if a parameter is outside its allowed values."""
         check_nonnegative("noise", self.noise)
         check_nonnegative("weight", self.weight)
 
@@ -65,11 +65,11 @@ class Stability(Remedy):
             raise ValueError("Stability needs a net that returns logits; the criterion NLLLoss takes probabilities.")
 
     def transform_batch(self, batch: Batch, rng: torch.Generator) -> Batch:
-        """Draw the noise of every row."""
+        """Return the batch with random noise for every sample."""
         return batch.with_extra(EXTRA, self.noise * normal_like(batch.X, rng)) if self.weight else batch
 
     def transform_loss(self, loss_fn: LossFn, state: Any) -> LossFn:
-        """Add the stability term."""
+        """Return the loss plus the stability term."""
         if not self.weight:
             return loss_fn
 
@@ -77,7 +77,7 @@ class Stability(Remedy):
             loss, aux = loss_fn(params, buffers, batch)
             assert batch.extra is not None
             noisy = batch._replace(X=batch.X + batch.extra[EXTRA])
-            # Another dict than the module's own parameters: its buffers stay those of the clean rows.
+            # This dict is not the module's own, so the buffers of the module remain those of the clean samples.
             _, other = loss_fn(dict(params), aux.buffers, noisy)
             rows = (softmax(aux.y_pred, dim=1) * log_softmax(other.y_pred, dim=1)).sum(dim=1)
             return loss - self.weight * aux.average(rows), aux

@@ -1,4 +1,4 @@
-"""The training step, the batches it sees, and the skorch net that runs it."""
+"""The training step, its batches, and the skorch net that runs it."""
 
 from sklgap.training._batches import plan_epoch
 from sklgap.training._exponential_averaging import ExponentialAveraging

@@ -1,4 +1,4 @@
-"""What the callbacks that average weights share: when they begin, and how the average replaces the weights."""
+"""Code that the callbacks for weight averaging share: when they begin, and how the average replaces the weights."""
 
 import numbers
 import warnings
@@ -12,10 +12,10 @@ from sklgap.objective._parameters import has_fractions
 
 
 class Averaging(Callback):
-    """End ``fit`` with an average of weights; a subclass says of which.
+    """Base class of callbacks that end ``fit`` with an average of weights.
 
     A subclass sets ``average_`` and ``n_averaged_`` in its hooks. ``last_`` holds the weights that the average has
-    replaced. A warm start goes on from them, unless something else has changed the weights in between.
+    replaced. A warm start continues from them, unless something else has changed the weights in between.
     """
 
     reads_batches = False
@@ -24,14 +24,14 @@ class Averaging(Callback):
     last_: Params
 
     def initialize(self) -> Self:
-        """Forget an earlier training."""
+        """Reset the callback for a new training."""
         self.n_averaged_ = 0
         self.average_ = {}
         self.last_ = {}
         return self
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
-        """Check the parameters; put the last weights of the training back."""
+        """Check the parameters, and restore the last weights of the training."""
         self._check()
         name = type(self).__name__
         if not hasattr(net, "weights_averaged_"):
@@ -54,29 +54,29 @@ class Averaging(Callback):
             warnings.warn(self._nothing(len(net.history)), UserWarning, stacklevel=2)
 
     def _check(self) -> None:
-        """Raise a ValueError for a parameter outside its allowed values."""
+        """Raise a ValueError if a parameter is outside its allowed values."""
 
     def _nothing(self, n_epochs: int) -> str:
-        """Return the warning that nothing was averaged."""
+        """Return the warning that no weights were averaged."""
         return (
-            f"{type(self).__name__} averaged nothing: training ended after {n_epochs} epochs; the weights are those of "
-            "the last update."
+            f"{type(self).__name__} averaged nothing, because training ended after {n_epochs} epochs; the weights are "
+            "those of the last update."
         )
 
 
 def check_every(every: Any) -> None:
-    """Raise a ValueError unless it is a number of epochs or updates."""
+    """Raise a ValueError unless ``every`` is an integer of at least 1."""
     if isinstance(every, bool) or not isinstance(every, numbers.Integral) or every < 1:
         raise ValueError(f"every must be an integer of at least 1; got {every!r}.")
 
 
 def weights_of(net: Any) -> Params:
-    """Return all weights, on the host; on a CPU they are the net's own."""
+    """Return all weights on the host; on a CPU these are the tensors of the net."""
     return {name: w.cpu() for name, w in averaged_weights(net).items()}
 
 
 def averaged_weights(net: Any) -> Params:
-    """Return all weights that have an average, the net's own: integers, which nothing trains, have none."""
+    """Return all weights that have an average, as the tensors of the net. Integer weights have no average."""
     return {name: p.detach() for name, p in net.module_.named_parameters() if has_fractions(p)}
 
 

@@ -1,4 +1,4 @@
-"""What the training net does around its steps: the record of an epoch, the stopping rule, the progress bar."""
+"""Default callbacks of the training net: the record of an epoch, the stopping rule and the progress bar."""
 
 import math
 from typing import Any
@@ -12,18 +12,18 @@ from tqdm.auto import tqdm
 from sklgap.objective._loss import is_classification
 from sklgap.objective._parameters import squared_distance
 
-# Rows whose predicted classes are found together.
+# Number of samples whose predicted classes are computed together.
 _PREDICTED_AT_ONCE = 4096
 
 
 class EpochRecorder(Callback):
-    """Writes the history once per epoch; until then losses and hits stay on the device.
+    """Write the history once per epoch. During the epoch, losses and correct predictions stay on the device.
 
-    Records ``train_loss`` (clean, mean over the samples as they were trained on, by what they count for),
-    ``train_loss_best`` (whether it is the least so far), ``train_accuracy`` (all samples counting alike),
+    The records are ``train_loss`` (clean, the weighted mean over the samples at the time they were trained on),
+    ``train_loss_best`` (whether it is the smallest so far), ``train_accuracy`` (all samples count equally),
     ``batch_size``, ``lr`` (of the last update), ``n_updates`` (optimiser steps so far), and ``weight_distance``
-    (Euclidean, from the initial weights). Where other callbacks may read them, the rows of the batches hold
-    ``train_loss`` and ``train_batch_size``, as skorch's do.
+    (Euclidean, from the initial weights). If other callbacks may read them, the records of the batches hold
+    ``train_loss`` and ``train_batch_size``, as in skorch.
     """
 
     writes_batches_ = False
@@ -57,14 +57,15 @@ class EpochRecorder(Callback):
             self.masses_.append(mass.detach())
         self.losses_.append(loss.detach())
         self.sizes_.append(len(y))
-        # Here, before a scheduler sets the rate of the next batch. The parameters that no group names come last.
+        # Read the rate here, before a scheduler sets that of the next batch. The last group holds the parameters that
+        # no pattern matches.
         self.lr_ = net.optimizer_.param_groups[-1]["lr"] * net.lr_factor_
-        if self.writes_batches_ and net.own_batches_:  # else skorch writes them
-            # A tensor on a device is as good as a number to what reads it now, and costs no host sync.
+        if self.writes_batches_ and net.own_batches_:  # otherwise skorch writes them
+            # For the code that reads it now, a tensor on a device works like a number, and it needs no host sync.
             net.history.record_batch("train_loss", loss.item() if loss.device.type == "cpu" else loss.detach())
             net.history.record_batch("train_batch_size", len(y))
         if is_classification(y_pred, y):
-            # Compared once per epoch: on a small net four more operations a batch would be felt.
+            # The comparison runs once per epoch, because four more operations per batch would slow down a small net.
             self.outputs_.append(y_pred)
             self.labels_.append(y)
             self.n_outputs_ += len(y)
@@ -72,7 +73,7 @@ class EpochRecorder(Callback):
                 self._predict()
 
     def _predict(self) -> None:
-        """Turn the outputs of several batches into predicted classes."""
+        """Convert the outputs of several batches to predicted classes."""
         if self.outputs_:
             self.predicted_.append(torch.cat(self.outputs_).argmax(dim=1))
         self.outputs_, self.n_outputs_ = [], 0
@@ -82,7 +83,7 @@ class EpochRecorder(Callback):
         n_rows = sum(self.sizes_)
         losses = torch.stack(self.losses_).cpu().double()
         shares = torch.tensor(self.sizes_, dtype=torch.float64) / n_rows
-        if self.masses_:  # the mean over an epoch is a ratio of sums, as the mean over a batch is
+        if self.masses_:  # like the mean over a batch, the mean over an epoch is a ratio of sums
             masses = torch.stack(self.masses_).cpu().double()
             shares = masses / masses.sum()
         if self.writes_batches_ and net.own_batches_:
@@ -99,7 +100,7 @@ class EpochRecorder(Callback):
         history.record("batch_size", max(self.sizes_) if net.epoch_batch_size_ is None else net.epoch_batch_size_)
         history.record("lr", float(self.lr_))
         history.record("n_updates", net.n_updates_)
-        # Frozen parameters included: they may have moved before they were frozen.
+        # This includes frozen parameters, which may have moved before they were frozen.
         weights = dict(net.module_.named_parameters())
         history.record("weight_distance", math.sqrt(squared_distance(weights, net.module_start_).item()))
         del (
@@ -114,12 +115,12 @@ class EpochRecorder(Callback):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what an interrupted epoch has left behind."""
+        """Leave out the remains of an interrupted epoch."""
         return {}
 
 
 def _least_before(history: Any) -> float:
-    """Return the least training loss of the epochs before the last one: the last of them that was the least so far."""
+    """Return the smallest training loss of the epochs before the last one."""
     for i in range(len(history) - 2, -1, -1):
         row = list.__getitem__(history, i)
         if row.get("train_loss_best"):
@@ -128,7 +129,7 @@ def _least_before(history: Any) -> float:
 
 
 class ValidationLoss(PassthroughScoring):
-    """The validation loss of an epoch: the mean over the samples, in which they count as they do in training."""
+    """Compute the validation loss of an epoch as a mean over samples, weighted as in training."""
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         self.masses_: list[float] = []
@@ -138,7 +139,7 @@ class ValidationLoss(PassthroughScoring):
             self.masses_.append(float(mass))
 
     def get_avg_score(self, history: Any) -> float:
-        """Return the mean over the epoch: NaN where no sample counts."""
+        """Return the mean over the epoch; NaN if no sample counts."""
         if not self.masses_:
             return float(super().get_avg_score(history))
         if not sum(self.masses_):
@@ -147,20 +148,20 @@ class ValidationLoss(PassthroughScoring):
 
 
 class StoppingRule(Callback):
-    """Stop when the training loss ceases to improve, reaches a target, or is no longer a number.
+    """Stop when the training loss ceases to improve, reaches a target, or is not finite.
 
     Parameters
     ----------
     tol : float or None
-        The loss must fall by more than this fraction of the best one so far to count as improved; None: never stop.
+        Fraction of the best loss so far by which the loss must fall to count as improved. None turns this rule off.
     n_iter_no_change : int
-        Epochs without improvement after which training stops.
+        Number of epochs without improvement after which training stops.
     target_loss : float or None
-        Stop as soon as the training loss of an epoch is at most this.
+        Training stops when the training loss of an epoch is at most this value.
 
     Notes
     -----
-    With regime adaptation patience is counted in updates: as many as ``n_iter_no_change`` epochs at the base batch
+    With regime adaptation, patience is counted in updates: as many as ``n_iter_no_change`` epochs at the base batch
     size have. Keskar et al. (2017) train "until the loss ceases to improve" and give no numbers.
     """
 
@@ -200,7 +201,7 @@ class StoppingRule(Callback):
 
 
 class TrainingProgress(Callback):
-    """A progress bar over the epochs of a fit, with training loss and batch size."""
+    """Show a progress bar over the epochs of a fit, with training loss and batch size."""
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         done = 0 if net.checkpoint_ is None else net.checkpoint_.epochs_done

@@ -1,8 +1,8 @@
-"""The state of a training between two epochs, as plain values: what a training needs to go on as if never stopped.
+"""The state of a training between two epochs, as plain values, from which an interrupted training can continue.
 
-A fit that goes on begins like any other: its parts are made and ``on_train_begin`` is called. Then all that they hold
-is replaced by what was saved (`sklgap.memory.saved_state`). Streams of random numbers that come from the seed and the
-epoch are no part of it.
+A fit that continues begins like any other: it makes its parts and calls ``on_train_begin``. Then the saved state
+replaces the content of these parts (`sklgap.memory.saved_state`). The state does not contain streams of random numbers
+that come from the seed and the epoch.
 """
 
 import random
@@ -21,35 +21,36 @@ from sklgap.memory import Graph, Memory, NotPlain, fingerprint, is_library, rest
 from sklgap.training._callbacks import TrainingProgress
 from sklgap.training._random import global_state
 
-# Saving may take this share of the time of a training: it waits until the last save has paid off.
+# Saving may take this share of the training time. After a save, the next one waits long enough for that.
 SHARE = 0.05
-# What of a net is data, comes from the parameters alone, or belongs to the process.
+# Attributes of a net that are data, follow from the parameters alone, or belong to the process.
 NOT_STATE = {
     *("checkpoint_", "encoding_", "trained_on_", "module_start_", "interrupted_"),
     *("device", "verbose", "warm_start", "callbacks_", "torch_compile_options", "compiles_"),
-    # Made from the parameters that are trained, again where a callback has frozen or thawed some.
+    # These follow from the trained parameters, and are rebuilt if a callback freezes or unfreezes some.
     *("step_", "watched_", "trained_"),
 }
 
 
 class Checkpoint:
-    """Saves one training in a folder: now and then while it runs, and when it has finished.
+    """Save one training in a folder: from time to time while it runs, and when it has finished.
 
     Parameters
     ----------
     memory : Memory
         The folder.
     key : str
-        Of parameters, data, seed, versions and device.
+        Key made of parameters, data, seed, versions and device.
     inputs : callable
-        Returns a fingerprint of the parameters; a training that changes it changes what is the user's.
+        Function that returns a fingerprint of the parameters. A training that changes the fingerprint changes the
+        user's objects, and is not saved.
 
     Attributes
     ----------
     train_score : float or None
-        Of a finished fit that was loaded; None: this one is not finished yet.
+        Training score of a finished fit that was loaded; None if this fit is not finished yet.
     epochs_done : int
-        Epochs that the fit which goes on had made.
+        Number of epochs of the saved fit that this fit continues.
     """
 
     def __init__(self, memory: Memory, key: str, inputs: Callable[[], str]) -> None:
@@ -59,7 +60,7 @@ class Checkpoint:
         self.callbacks: list[str] = []
         self.train_score: float | None = None
         self.epochs_done = 0
-        self.updates_done: int | None = None  # where a training that goes on began
+        self.updates_done: int | None = None  # number of updates at which a continued training began
         self.resumed: dict[str, Any] | None = None
         self.at_start: Graph | None = None
         self.at_train_begin: Graph | None = None
@@ -67,11 +68,11 @@ class Checkpoint:
         self.refused = False
 
     def add_to_key(self, *values: Any) -> None:
-        """Let plain values that became known later decide which saved fit this is."""
+        """Add plain values to the key that were not known before."""
         self.key = fingerprint(self.key, *values)
 
     def load(self, net: Any) -> bool:
-        """Put the net where the training has finished; or note where it goes on, and return False."""
+        """Load a finished training into the net. Otherwise note where to continue, and return False."""
         self.at_start = self._graph(net)
         finished = self.memory.read(self.key, "fit")
         if finished is not None and self._put(net, finished, "fit", self.at_start):
@@ -82,7 +83,7 @@ class Checkpoint:
         return False
 
     def _begun(self, net: Any) -> dict[str, Any] | None:
-        """Return what was saved of an unfinished fit, if it can be that."""
+        """Return the saved state of an unfinished fit; None if there is no valid one."""
         begun = self.memory.read(self.key, "part")
         if begun is None:
             return None
@@ -93,7 +94,7 @@ class Checkpoint:
         return None
 
     def after_train_begin(self, net: Any) -> None:
-        """Put the net where the training stands, if one was begun."""
+        """Load the state of an unfinished training into the net, if there is one."""
         self.at_train_begin = self._graph(net)
         self.callbacks = [name for name, _ in _with_state(net)]
         self._note_draws()
@@ -103,7 +104,7 @@ class Checkpoint:
             self.resumed = None
 
     def after_epoch(self, net: Any) -> None:
-        """Save the training, unless the last save was a moment ago."""
+        """Save the training, unless the last save was too recent."""
         started = time.perf_counter()
         if started < self.next_save or self.refused or self.memory.failed:
             return
@@ -113,12 +114,14 @@ class Checkpoint:
             self.memory.write(self.key, "part", {"state": state, "epochs": len(net.history)}, sync=False)
         except NotPlain as error:
             self.refused = True
-            warnings.warn(f"memory: this fit starts again if it is killed, for {error}.", UserWarning, stacklevel=2)
+            warnings.warn(
+                f"memory: this fit cannot continue after an interruption, because {error}.", UserWarning, stacklevel=2
+            )
         now = time.perf_counter()
         self.next_save = now + (now - started) / SHARE
 
     def finish(self, net: Any, train_score: float) -> None:
-        """Save the finished fit in place of the unfinished one."""
+        """Save the finished fit, and remove the unfinished one."""
         assert self.at_start is not None
         self._note_draws()
         for callback in _schedulers(net):
@@ -129,28 +132,28 @@ class Checkpoint:
         try:
             state = self._state(net, self.at_start, gradients=False)
         except NotPlain as error:
-            warnings.warn(f"memory: this finished fit is not saved, for {error}.", UserWarning, stacklevel=2)
+            warnings.warn(f"memory: this finished fit is not saved, because {error}.", UserWarning, stacklevel=2)
             return
         if self.memory.write(self.key, "fit", {"state": state, "train_score": train_score}):
             self.memory.forget(self.key, "part")
 
     def _note_draws(self) -> None:
-        """Outside the training loop torch's global generator is the user's: nothing must have drawn from it."""
+        """Note whether the training drew from torch's global generator outside the training loop."""
         if not torch.equal(global_state(), self.torch_before):
             self.draws_before = "drawn"
 
     def _state(self, net: Any, graph: Graph | None, gradients: bool = True) -> dict[str, Any]:
         assert graph is not None
         if [name for name, _ in _with_state(net)] != self.callbacks:
-            raise NotPlain("its callbacks have become others")
+            raise NotPlain("its list of callbacks has changed")
         if self.inputs() != self.inputs_before:
-            raise NotPlain("it changes what its parameters hold, their classes, or globals that their code reads")
+            raise NotPlain("it changes its parameters, their classes, or globals that their code reads")
         if _global_draws() != self.draws_before:
-            raise NotPlain("it draws from global random numbers, which its random_state does not decide")
+            raise NotPlain("it draws from global random numbers, which its random_state does not determine")
         return saved_state(graph, gradients=gradients)
 
     def _put(self, net: Any, entry: dict[str, Any], kind: str, graph: Graph) -> bool:
-        """Put a saved state into the net; say whether it was one of this net. If not, the net is as it was."""
+        """Put a saved state into the net, and return whether that worked. If not, the net is unchanged."""
         before = saved_state(graph, whole=True)
         try:
             if kind == "fit":
@@ -161,23 +164,23 @@ class Checkpoint:
                     raise ValueError("its accuracy is not between 0 and 1")
             restore_state(self._graph(net), entry["state"])
             if kind == "part" and len(net.history) != entry["epochs"]:
-                raise ValueError("it has another number of epochs than it says")
+                raise ValueError("its number of epochs does not match its history")
             return True
-        except Exception as error:  # whatever the file holds, the fit is made again
+        except Exception as error:  # whatever the file holds, the fit runs again
             restore_state(graph, before)
             self.train_score, self.epochs_done = None, 0
             self.memory.distrust(self.key, kind, f"does not hold the state of this net ({error})")
             return False
 
     def is_to_blame(self, net: Any, error: Exception) -> bool:
-        """Say whether what was loaded broke the first step after it; it is then removed, for the fit to start again.
+        """Return whether the loaded state broke the first step after it. Then remove it; the fit starts again.
 
-        A file may hold the right names and types and still be a state that the optimiser cannot work with.
+        A file may hold the right names and types and still be a state with which the optimiser cannot work.
         """
         if self.updates_done is None or net.n_updates_ > self.updates_done + net.step_.inner_steps:
             return False
-        reason = str(error).partition("\n")[0]  # a kernel of torch adds a list of what it takes
-        self.memory.distrust(self.key, "part", f"holds a state that training cannot go on from ({reason})")
+        reason = str(error).partition("\n")[0]  # a kernel of torch adds a list of the types it accepts
+        self.memory.distrust(self.key, "part", f"holds a state from which training cannot continue ({reason})")
         self.memory.forget(self.key, "part")
         return True
 
@@ -193,12 +196,12 @@ class Checkpoint:
 
 
 def _with_state(net: Any) -> list[tuple[str, Callback]]:
-    """Return the callbacks that have a state, with their names: `verbose` adds one that has none."""
+    """Return the callbacks that have a state, with their names. The progress bar of `verbose` has no state."""
     return [(name, callback) for name, callback in net.callbacks_ if not isinstance(callback, TrainingProgress)]
 
 
 def _no_state(callback: Callback) -> set[str]:
-    """Return the attributes of a library's callback that it leaves out of its pickle, and those that are functions."""
+    """Return the attributes of a library's callback that are functions, or that it leaves out of its pickle."""
     found = set()
     if is_library(type(callback).__module__):
         found = {name for name, held in vars(callback).items() if isinstance(held, type | FunctionType)}
@@ -209,13 +212,13 @@ def _no_state(callback: Callback) -> set[str]:
 
 
 def _schedulers(net: Any, made: bool = True) -> list[LRScheduler]:
-    """Return skorch's own callbacks that make a scheduler when the training begins."""
+    """Return the callbacks of skorch that make a scheduler when the training begins."""
     found = [callback for _, callback in net.callbacks_ if type(callback) is LRScheduler]
     return [callback for callback in found if callback.lr_scheduler_ is not None or not made]
 
 
 def _check_iterators(net: Any) -> None:
-    """Raise NotPlain for data and iterators of the user's own, whose state nobody can reach between two epochs."""
+    """Raise NotPlain for the user's own data sets and iterators, whose state cannot be read between two epochs."""
     for name in ("iterator_train", "iterator_valid"):
         if getattr(net, name) is not DataLoader:
             raise NotPlain(f"{name} is the user's own, whose state cannot be saved")

@@ -1,8 +1,8 @@
-"""One model over several processes: each evaluates its share of every batch, and the gradients are summed.
+"""One model trained by several processes: each evaluates its share of every batch, and the gradients are summed.
 
-All processes hold all the data, draw the same batches from the same seed, and make the same updates: the gradient
-function that the remedies transform is that of the whole batch, as with micro-batches. Starting the processes and
-connecting them is torch's own business (``torchrun``, ``torch.distributed.init_process_group``).
+All processes hold all the data, draw the same batches from the same seed, and make the same updates. As with
+micro-batches, the remedies transform the gradient function of the whole batch. You start and connect the processes with
+torch (``torchrun``, ``torch.distributed.init_process_group``).
 """
 
 import zlib
@@ -19,24 +19,25 @@ from sklgap.training._random import derive_seed, seeded
 
 
 def share_out(module: nn.Module) -> Callable[[GradFn], GradFn]:
-    """Let the processes start from the weights of the first, and return what shares its batches out between them.
+    """Give all processes the weights of the first one, and return a function that divides batches among them.
 
     Parameters
     ----------
     module : nn.Module
-        On the device it is trained on.
+        The module, on the device that trains it.
 
     Returns
     -------
     spread : callable
-        Turns a gradient function into one that evaluates a share of the batch in each process and returns, in all of
-        them, gradients, loss and outputs of the whole batch.
+        Function that turns a gradient function into one that evaluates a share of the batch in each process. In all
+        processes it returns gradients, loss and outputs of the whole batch.
 
     Notes
     -----
-    Exact, to rounding, without batch norm, as micro-batches are: with class weights and sample weights too. Batch norm
-    normalises each share by its own statistics; the running ones are those of the shares, averaged by their numbers of
-    rows. Dropout draws other numbers in every process. One exchange per gradient.
+    Like micro-batches, this is exact up to rounding without batch norm, also with class weights and sample weights.
+    Batch norm normalises each share by its own statistics; its running statistics are the averages over the shares,
+    weighted by their numbers of samples. Dropout draws different masks in every process. Each gradient needs one
+    exchange.
     """
     check_process_group()
     with torch.no_grad():
@@ -56,9 +57,10 @@ def share_out(module: nn.Module) -> Callable[[GradFn], GradFn]:
 
 
 def share_of(n_rows: int, process: int, n_processes: int) -> slice:
-    """Return the rows of a batch that a process evaluates: consecutive, as many as the others do, or one more.
+    """Return the slice of a batch that a process evaluates. Shares are consecutive and differ by at most one sample.
 
-    At least two, which batch norm needs: the last processes have none of a batch that is too small for all.
+    A share has at least two samples, because batch norm needs them. If a batch is too small for all processes, the last
+    ones have no share.
     """
     n_sharing = min(n_processes, max(1, n_rows // 2))
     start, stop = (n_rows * min(number, n_sharing) // n_sharing for number in (process, process + 1))
@@ -66,13 +68,13 @@ def share_of(n_rows: int, process: int, n_processes: int) -> slice:
 
 
 def largest_share(n_rows: int) -> int:
-    """Return the number of rows of the largest share of a batch."""
+    """Return the number of samples of the largest share of a batch."""
     shares = (share_of(n_rows, process, n) for n in [distributed.get_world_size()] for process in range(n))
     return max(share.stop - share.start for share in shares)
 
 
 def check_process_group() -> None:
-    """Raise a ValueError unless this process is one of a group."""
+    """Raise a ValueError unless this process belongs to a process group."""
     if not (distributed.is_available() and distributed.is_initialized()):
         raise ValueError(
             "data_parallel must be False outside a process group of torch.distributed, which a program started by "
@@ -81,7 +83,7 @@ def check_process_group() -> None:
 
 
 def agreed_seed(seed: int, X: np.ndarray, device: str) -> int:
-    """Return the seed of the first process, in all of them, for training on the same X."""
+    """Return the seed of the first process in all processes, after checking that they have the same X."""
     check_process_group()
     check_same_rows([torch.from_numpy(X)], len(X), torch.device(device))
     agreed = torch.tensor(seed, device=device)
@@ -90,7 +92,7 @@ def agreed_seed(seed: int, X: np.ndarray, device: str) -> int:
 
 
 def check_same_rows(tensors: Sequence[Tensor], n_rows: int, device: torch.device) -> None:
-    """Raise a ValueError, in all processes, unless all of them have the same rows to train on."""
+    """Raise a ValueError in all processes unless all of them have the same training samples."""
     parts = [part.detach().cpu().contiguous().numpy() for part in tensors]
     checksums = [zlib.crc32(part.data, zlib.crc32(str(part.shape).encode())) for part in parts]
     found = torch.tensor([n_rows, *checksums], device=device)
@@ -99,9 +101,8 @@ def check_same_rows(tensors: Sequence[Tensor], n_rows: int, device: torch.device
     largest, negated_least = extremes.chunk(2)
     if not torch.equal(largest, -negated_least):
         raise ValueError(
-            "X, y and sample_weight, and what train_split leaves of them, must be the same in all processes with "
-            "data_parallel=True, "
-            "which shares every batch out between them; got different rows."
+            "X, y and sample_weight, and the parts that train_split returns, must be the same in all processes with "
+            "data_parallel=True, because the processes share every batch; got different samples."
         )
 
 
@@ -112,10 +113,10 @@ def _summed(grad_fn: GradFn, averaged: Sequence[str]) -> GradFn:
         n_rows = len(batch.X)
         rows = share_of(n_rows, rank, n_processes)
         has_share = rows.stop > rows.start
-        # The same draw everywhere leaves the generators of all processes alike.
+        # All processes draw the same number, so their generators remain in the same state.
         seed = derive_seed(int(torch.randint(2**62, ())), rank)
         with seeded(seed, batch.X.device):
-            # A process without a share evaluates the few rows all the same, and counts them as nothing.
+            # A process without a share evaluates the few samples, too, but with weight 0.
             gradients, aux = grad_fn(params, buffers, batch.rows(rows) if has_share else batch)
         y_pred = aux.y_pred.new_zeros(n_rows, *aux.y_pred.shape[1:])
         weights = None if aux.weights is None else aux.weights.new_zeros(n_rows)
@@ -129,7 +130,7 @@ def _summed(grad_fn: GradFn, averaged: Sequence[str]) -> GradFn:
         own = [gradients[name] * mass if name in gradients else torch.zeros_like(p) for name, p in params.items()]
         statistics = [aux.buffers[name] for name in averaged]
         whole = torch.as_tensor(mass, device=batch.X.device, dtype=aux.loss.dtype)
-        # Batch norm counts samples, not what they count for in the loss.
+        # Batch norm counts samples, not their weights in the loss.
         present, whole, loss, y_pred, weights_sum, *sums = _sum(
             [
                 present,
@@ -146,7 +147,7 @@ def _summed(grad_fn: GradFn, averaged: Sequence[str]) -> GradFn:
         for buffer, mean in zip(statistics, sums[len(own) :], strict=True):
             buffer.copy_(mean)
         found = dict(zip(params, sums, strict=False))
-        if len(gradients) < len(params):  # unless the other processes' rows have led to them, to be left out
+        if len(gradients) < len(params):  # leave out parameters that have no gradient in any process
             found = {name: found[name] for name, n in zip(params, present.tolist(), strict=True) if n}
         return found, Aux(loss, y_pred, aux.buffers, None if weights is None else weights_sum)
 
@@ -154,7 +155,7 @@ def _summed(grad_fn: GradFn, averaged: Sequence[str]) -> GradFn:
 
 
 def _sum(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return the sums of the tensors over the processes, made in one exchange: the same in all of them, bit for bit."""
+    """Return the sums of the tensors over the processes, from one exchange; they are the same bit for bit."""
     dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
     flat = torch.cat([tensor.detach().reshape(-1).to(dtype) for tensor in tensors])
     distributed.all_reduce(flat)

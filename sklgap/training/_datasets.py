@@ -1,4 +1,4 @@
-"""skorch's data sets as tensors, and sparse rows as sparse rows."""
+"""Conversion of skorch's data sets to tensors. Sparse samples stay sparse."""
 
 from typing import Any, NamedTuple
 
@@ -11,12 +11,12 @@ from torch.utils.data import Subset
 
 from sklgap.objective._tensors import as_tensor
 
-# All rows: a tensor, or a SciPy CSR matrix, which is made dense by batch.
+# All samples: a tensor, or a SciPy CSR matrix, which is converted to dense tensors batch by batch.
 Rows = Any
 
 
 class WeightedRows(NamedTuple):
-    """A sample, or a batch of them, with its weight; the weight of a batch has shape (n,)."""
+    """A sample, or a batch of samples, with its weight. The weight of a batch has shape (n,)."""
 
     X: Any
     y: Any
@@ -24,7 +24,7 @@ class WeightedRows(NamedTuple):
 
 
 class WeightedDataset(Dataset):
-    """skorch's dataset of rows and class numbers, with a tensor that says how often each sample counts."""
+    """A skorch dataset of samples and class numbers, with a tensor of sample weights."""
 
     def __init__(self, X: Any, y: Any, weight: Tensor) -> None:
         super().__init__(X, y)
@@ -36,24 +36,24 @@ class WeightedDataset(Dataset):
 
 
 def batch_of(*parts: Tensor) -> tuple[Tensor, ...]:
-    """Return the pair (X, y), or `WeightedRows` where there are weights."""
+    """Return the pair (X, y), or `WeightedRows` if there are weights."""
     return WeightedRows._make(parts) if len(parts) == 3 else parts
 
 
 def unpacked(batch: Any) -> tuple[Any, Any, Any]:
-    """Return inputs, class numbers and weights of a batch; None for the weights where there are none."""
+    """Return inputs, class numbers and weights of a batch; the weights are None without weights."""
     return batch if isinstance(batch, WeightedRows) else (*unpack_data(batch), None)
 
 
 def pair_of(batch: Any) -> Any:
-    """Return a batch without its weights: as skorch and its callbacks take it."""
+    """Return a batch without its weights, in the form that skorch and its callbacks take."""
     return batch[:2] if isinstance(batch, WeightedRows) else batch
 
 
 def tensors_of(dataset: Any) -> tuple[Any, ...] | None:
-    """Return X, y and the weights, if any, of one of skorch's datasets or a subset of one; None for anything else.
+    """Return X, y and the weights, if any, of a skorch dataset or of a subset of one; None for anything else.
 
-    All are tensors, but a sparse X stays a CSR matrix.
+    All are tensors, except that a sparse X remains a CSR matrix.
     """
     if isinstance(dataset, Subset):
         whole = tensors_of(dataset.dataset)
@@ -66,7 +66,7 @@ def tensors_of(dataset: Any) -> tuple[Any, ...] | None:
         return None if plain is None else (*plain, dataset.weight)
     if type(dataset) is not Dataset:
         return None
-    y = np.zeros(len(dataset), dtype=np.int64) if dataset.y is None else dataset.y  # as skorch's, when it predicts
+    y = np.zeros(len(dataset), dtype=np.int64) if dataset.y is None else dataset.y  # as in skorch when it predicts
     if not isinstance(y, np.ndarray | Tensor):
         return None
     if issparse(dataset.X):

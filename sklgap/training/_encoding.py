@@ -1,4 +1,4 @@
-"""How a user's rows and labels reach the net: rows in the shape the net takes, labels as class numbers."""
+"""The conversion of a user's samples and labels for the net: samples in its input shape, labels as class numbers."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,21 +12,21 @@ from torch import Tensor
 from sklgap._checks import naming_data
 from sklgap.memory import Fingerprint
 
-# What is sparse is made dense by batch and by block of rows, never as a whole.
+# Sparse data are converted to dense arrays by batch or by block of samples, never as a whole.
 NOT_SPARSE = (
-    "X must be dense {}; got a sparse matrix: use sparse_output=False in the step that made it, or X.toarray()."
+    "X must be dense {}; got a sparse matrix; use sparse_output=False in the step that made it, or X.toarray()."
 )
 
 
-# Integer labels are looked up in a table as long as their range, if it is at most this long.
+# Integer labels are looked up in a table that is as long as their range, if that is at most this length.
 _LONGEST_TABLE = 1_000_000
 
 
 def class_numbers(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels in ascending order, and the position of each sample's label among them.
 
-    It returns what ``np.unique(y, return_inverse=True)`` does. For integers it takes a tenth of the time, because it
-    does not sort them.
+    The result is that of ``np.unique(y, return_inverse=True)``. For integers it takes a tenth of the time, because
+    there is no sorting.
     """
     if y.dtype.kind in "iu" and y.dtype != np.uint64 and y.size:
         least, most = int(y.min()), int(y.max())
@@ -35,22 +35,23 @@ def class_numbers(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             places -= least
             found = np.bincount(places) > 0
             numbers = np.cumsum(found) - 1
-            # In place: each array of a million labels takes 8 MB. "clip" as "raise" would copy; no place is outside.
+            # This runs in place, because an array of a million labels takes 8 MB. The mode "raise" would copy, and no
+            # place is out of bounds, so the mode is "clip".
             return (np.flatnonzero(found) + least).astype(y.dtype), numbers.take(places, out=places, mode="clip")
     classes, numbers = np.unique(y, return_inverse=True)
     return classes, numbers
 
 
 def with_classes(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Return y with its distinct values as metadata, which scikit-learn's checks read instead of sorting y."""
+    """Return y with its distinct values as metadata, which the checks of scikit-learn read instead of sorting y."""
     return y.view(np.dtype(y.dtype, metadata={"unique": classes})) if y.dtype.kind in "iufb" else y
 
 
 class CheckedRows(NamedTuple):
-    """X as `LBGapClassifier.fit` checks and converts it, for experiments that fit to the same X many times.
+    """X after the checks and the conversion of `LBGapClassifier.fit`, for experiments that fit the same X many times.
 
-    ``values`` are finite, in float32 and in C order. ``names`` are the names of the columns. ``fingerprint`` is
-    that of the values, for saved work. Labels that are given with it have been checked as well.
+    ``values`` are finite float32 numbers in C order. ``names`` are the names of the columns. ``fingerprint`` is that of
+    the values, for saved work. Labels that come with it have been checked as well.
     """
 
     values: np.ndarray
@@ -59,17 +60,16 @@ class CheckedRows(NamedTuple):
 
 
 class DataEncoding:
-    """The rows and labels of a fit, as the estimator is given them, and as its net is.
+    """The samples and labels of a fit, in the form that the estimator receives and in the form that its net receives.
 
     Parameters
     ----------
     classes : ndarray of shape (n_classes,)
-        The labels, sorted.
+        The sorted labels.
     row_shape, net_shape : tuple of int
-        Shape of a row in ``fit``, and as the net takes it: (784,) and (1, 28, 28) for flat images before a
-        convolutional net.
+        Shape of a sample in ``fit`` and in the net: (784,) and (1, 28, 28) for flat images before a convolutional net.
     feature_names : sequence of str, default=None
-        Names of the columns, where X had them.
+        Names of the columns, if X had names.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class DataEncoding:
         self.feature_names = None if feature_names is None else list(feature_names)
 
     def rows(self, X: Any) -> Any:
-        """Return X in the shape the net takes; ValueError for rows of another shape than in fit."""
+        """Return X in the input shape of the net; raise a ValueError if samples have another shape than in fit."""
         if X.shape[1:] != self.row_shape:
-            raise ValueError(f"X must have rows of shape {self.row_shape} as in fit; got {X.shape[1:]}.")
+            raise ValueError(f"X must have samples of shape {self.row_shape}, as in fit; got {X.shape[1:]}.")
         if not issparse(X):
             return X.reshape(len(X), *self.net_shape)
         if self.net_shape != self.row_shape:
@@ -95,11 +95,11 @@ class DataEncoding:
         return X
 
     def given_rows(self, X: Any) -> Any:
-        """Return rows in the shape ``fit`` was given them."""
+        """Return samples in the shape that ``fit`` received."""
         return X if issparse(X) else X.reshape(len(X), *self.row_shape)
 
     def encode(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return float32 rows for the net, and class numbers; ValueError for what ``score`` would not take either."""
+        """Return float32 samples for the net, and class numbers; raise a ValueError where ``score`` would, too."""
         names = getattr(X, "columns", None)
         if self.feature_names is not None and names is not None and list(names) != self.feature_names:
             raise ValueError(f"X must have the columns {self.feature_names} of fit, in their order; got {list(names)}.")
@@ -110,37 +110,37 @@ class DataEncoding:
         return self.encode_checked(X, y)
 
     def encode_checked(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return what `encode` returns, for rows that are known to be finite and in float32."""
+        """Return the result of `encode` for samples that are known to be finite and in float32."""
         with naming_data("X"):
             rows = self.rows(X)
         with naming_data("y"):
             y = column_or_1d(to_numpy(y))
         if rows.shape[0] != len(y):
-            raise ValueError(f"X and y must have the same number of rows; got {rows.shape[0]} and {len(y)}.")
+            raise ValueError(f"X and y must have the same number of samples; got {rows.shape[0]} and {len(y)}.")
         with naming_data("y"):
             unseen = np.setdiff1d(y, self.classes)
         if len(unseen):
-            raise ValueError(f"y must have the labels seen in fit, {self.classes}; got {unseen} beside them.")
+            raise ValueError(f"y must have the labels seen in fit, {self.classes}; got {unseen} as well.")
         return rows, np.searchsorted(self.classes, y)
 
     def encode_batch(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
-        """Return a batch of a loader for the net: rows in its shape, labels as class numbers."""
+        """Return a batch of a loader for the net: samples in its input shape, labels as class numbers."""
         if isinstance(X, Tensor):
             X = X.reshape(len(X), *self.net_shape)
         y = column_or_1d(to_numpy(y))
         unseen = np.setdiff1d(y, self.classes)
         if len(unseen):
-            raise ValueError(f"y must have the labels seen in fit, {self.classes}; got {unseen} beside them.")
+            raise ValueError(f"y must have the labels seen in fit, {self.classes}; got {unseen} as well.")
         return X, np.searchsorted(self.classes, y)
 
 
 def to_numpy(data: Any) -> Any:
-    """Return a tensor as an array, anything else as it is."""
+    """Return a tensor as an array, and anything else unchanged."""
     if not isinstance(data, Tensor):
         return data
     if data.layout != torch.strided:
         raise TypeError(
-            f"X and y must not be sparse tensors, got {data.layout}: pass data.to_dense(), or a SciPy CSR matrix as X "
+            f"X and y must not be sparse tensors; got {data.layout}; pass data.to_dense(), or a SciPy CSR matrix as X "
             "(steps of scikit-learn return dense arrays with sparse_output=False)."
         )
     return data.detach().cpu().numpy()

@@ -7,16 +7,16 @@ from skorch.callbacks import Callback
 
 
 class EpochTasks(Callback):
-    """Reports the epochs of one fit.
+    """Report the epochs of one fit to scikit-learn's callbacks.
 
     Parameters
     ----------
     task : sklearn.callback.CallbackContext
-        Of the fit.
+        Context of the fit.
     about : dict
         ``estimator``, ``X`` and ``y`` of the fit.
     fitted : callable
-        Returns the attributes of an estimator whose fit has ended with the epoch.
+        Function that returns the attributes of an estimator whose fit ends with the epoch.
     """
 
     reads_batches = False
@@ -36,5 +36,5 @@ class EpochTasks(Callback):
             net.stopping_reason_ = "stopped by a callback"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the fit, which is over when somebody pickles the net."""
+        """Leave out the fit, which has ended when the net is pickled."""
         return {}

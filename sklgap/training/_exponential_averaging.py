@@ -14,28 +14,29 @@ from sklgap.training._averaging import Averaging, averaged_weights, check_every
 class ExponentialAveraging(Averaging):
     """End ``fit`` with an exponential moving average of the weights after the updates.
 
-    A skorch callback, as `WeightAveraging` is: ``LBGapClassifier(callbacks=[("averaging", ExponentialAveraging())])``.
+    This is a skorch callback, like `WeightAveraging`: ``LBGapClassifier(callbacks=[("averaging",
+    ExponentialAveraging())])``.
 
     Parameters
     ----------
     decay : float, default=0.99
-        Weight of the average so far, in [0, 1): the average covers some ``1 / (1 - decay)`` updates. 0: the last
-        weights, plain training. The default is our choice: training with a large batch makes few updates, and 0.999
-        would still count the first ones.
+        Weight of the average so far, in [0, 1). The average covers some ``1 / (1 - decay)`` updates. 0 gives the last
+        weights, as plain training does. The default is our choice: training with a large batch makes few updates, and
+        with 0.999 the first updates would still count.
     every : int, default=1
-        Updates from one set of weights averaged to the next; at least 1.
+        Number of updates from one averaged set of weights to the next, at least 1.
 
     Attributes
     ----------
     n_averaged_ : int
-        Number of weights in the average.
+        Number of sets of weights in the average.
 
     Notes
     -----
     The average begins with the weights after the first update. Batch-norm statistics are recomputed for it. The history
-    describes the weights that were averaged, ``train_score_`` the average. A warm start goes on from the last weights
-    of the training, and continues the average. Cost: a second set of weights on the device of the net, and one pass
-    over it per update.
+    describes the weights that were averaged; ``train_score_`` describes the average. A warm start continues from the
+    last weights of the training, and continues the average. Cost: a second set of weights on the device of the net, and
+    one pass over it per update.
 
     References
     ----------
@@ -53,18 +54,18 @@ class ExponentialAveraging(Averaging):
         self.every = every
 
     def initialize(self) -> Self:
-        """Forget an earlier training."""
+        """Reset the callback for a new training."""
         self.batches_ = 0
         return super().initialize()
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
-        """Check the parameters; put the last weights of the training back."""
+        """Check the parameters, and restore the last weights of the training."""
         super().on_train_begin(net, **kwargs)
         devices = {name: w.device for name, w in averaged_weights(net).items()}
         self.average_ = {name: average.to(devices[name]) for name, average in self.average_.items()}
 
     def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
-        """Take the weights into the average, if it is their turn."""
+        """Add the weights to the average every ``every`` updates."""
         if not training:
             return
         self.batches_ += 1
@@ -79,7 +80,8 @@ class ExponentialAveraging(Averaging):
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
         """Replace the weights by their average."""
-        self.average_ = {name: average.cpu() for name, average in self.average_.items()}  # a pickle goes anywhere
+        # a pickle may be loaded on another device
+        self.average_ = {name: average.cpu() for name, average in self.average_.items()}
         super().on_train_end(net, **kwargs)
 
     def _check(self) -> None:

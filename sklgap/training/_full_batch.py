@@ -1,4 +1,4 @@
-"""Training on all samples at once, meant to do as well as SGD: after the recipe of Geiping et al. (2021), Section 4."""
+"""Training on all samples at once that aims at the accuracy of SGD, after Geiping et al. (2021), Section 4."""
 
 import math
 from functools import partial
@@ -25,31 +25,31 @@ def full_batch_recipe(
     Parameters
     ----------
     max_epochs : int, default=3000
-        Updates: in full-batch training an epoch is one.
+        Number of updates. In full-batch training an epoch is one update.
     lr : float, default=0.8
-        Learning rate that the warm-up reaches, above 0.
+        Learning rate at the end of the warm-up, above 0.
     warmup_epochs : int, default=None
-        Updates over which the rate grows from 0 along a straight line, fewer than ``max_epochs``. None: 400 of 3,000,
-        in that proportion.
+        Number of updates in which the learning rate grows linearly from 0, fewer than ``max_epochs``. None means the
+        proportion 400 of 3,000.
     strength, sub_batch_size : float and int, default=None and 128
-        Those of the `GradientPenalty`. A strength of None is ``lr``: the penalty then imitates SGD of this rate on
-        batches of ``sub_batch_size``.
+        Parameters of the `GradientPenalty`. A strength of None means ``lr``: the penalty then imitates SGD with this
+        learning rate on batches of ``sub_batch_size`` samples.
     clip : float, default=0.25
         Largest norm of the gradient, above 0.
 
     Returns
     -------
     dict
-        For ``LBGapClassifier(**recipe)``, ``set_params(**recipe)``, or as a regime of `compare_regimes`.
+        Parameters for ``LBGapClassifier(**recipe)`` or ``set_params(**recipe)``, or a regime for `compare_regimes`.
 
     Notes
     -----
-    It takes from the paper: full batches, SGD with momentum and weight decay, 3,000 updates, a warm-up of 400 followed
-    by a cosine that would end after 4,000, clipping at 0.25, and the penalty on parts of 128 samples. These numbers are
-    those of the authors' released settings. It leaves out their nets and their augmentation: set ``augmentation`` too.
-    The penalty is exact here, and a finite difference there. We could not verify in the paper its strength (0.5 in the
-    released settings, in other units), Nesterov's momentum of 0.9 and the weight decay of 5e-4. A strength of ``lr``
-    follows from the theory of Smith et al.
+    The recipe takes from the paper: full batches, SGD with momentum and weight decay, 3,000 updates, a warm-up of 400
+    followed by a cosine that would end after 4,000, clipping at 0.25, and the penalty on parts of 128 samples. These
+    are the numbers of the authors' released settings. It does not take their nets and their augmentation, so set
+    ``augmentation``, too. The penalty is exact here, and a finite difference there. We could not verify three numbers
+    in the paper: its strength (0.5 in the released settings, in other units), Nesterov's momentum of 0.9, and the
+    weight decay of 5e-4. A strength of ``lr`` follows from the theory of Smith et al.
 
     References
     ----------
@@ -91,7 +91,7 @@ def full_batch_recipe(
 
 
 def rate_after(n_updates: int, warmup: int, end: float) -> float:
-    """Return the factor of the learning rate after so many updates: a straight line, then a cosine that ends at 0."""
+    """Return the factor of the learning rate after ``n_updates``: a straight line, then a cosine that ends at 0."""
     if n_updates < warmup:
         return (n_updates + 1) / (warmup + 1)
     return 0.5 * (1 + math.cos(math.pi * (n_updates - warmup) / (end - warmup)))

@@ -1,4 +1,4 @@
-"""Which optimisers update all parameters by one fused kernel: torch has it, but does not use it by default."""
+"""Optimisers that update all parameters by one fused kernel, which torch offers but does not use by default."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,26 +6,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Those of torch with a fused kernel for the CPU and for CUDA.
+# The optimisers of torch with a fused kernel for the CPU and for CUDA.
 _FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
-# Who sets one of these has chosen a kernel, or asks for what the fused one does not do.
+# A user who sets one of these options has chosen a kernel, or needs a feature that the fused kernel lacks.
 _CHOICES = ("fused", "foreach", "capturable", "differentiable")
 
 
 def fused_kernel(optimizer: Any, options: Iterable[str], module: nn.Module) -> dict[str, bool]:
-    """Return ``{"fused": True}`` where the optimiser can be fused for the module, else an empty dict.
+    """Return ``{"fused": True}`` if the optimiser can be fused for the module, otherwise an empty dict.
 
-    On one core of a CPU a step of fused ADAM took a fifth to a third of the time of torch's default. The weights
-    differ in the last digits.
+    On one core of a CPU a step of fused ADAM took a fifth to a third of the time of torch's default. The weights differ
+    in the last digits.
 
     Parameters
     ----------
     optimizer : type
         The class of the optimiser.
     options : iterable of str
-        Names that the user has given options for.
+        Names of the options that the user has set.
     module : nn.Module
-        What is trained, on its device.
+        The module to train, on its device.
     """
     if optimizer not in _FUSED or any(name in _CHOICES for name in options):
         return {}
@@ -36,9 +36,9 @@ def fused_kernel(optimizer: Any, options: Iterable[str], module: nn.Module) -> d
 
 
 def begin_momenta(optimizer: torch.optim.Optimizer) -> None:
-    """Begin the averages of fused SGD with zeros, from which its first step is the same.
+    """Start the averages of fused SGD with zeros, from which its first step is the same.
 
-    torch's kernel fails where some parameters have an average and others do not, as after one has been thawed.
+    torch's kernel fails if some parameters have an average and others do not, as after unfreezing a parameter.
     """
     for group in optimizer.param_groups:
         if isinstance(optimizer, torch.optim.SGD) and group["fused"] and group["momentum"]:
@@ -50,6 +50,6 @@ def begin_momenta(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _fits(p: Tensor) -> bool:
-    # The kernels read parameter, gradient and averages as they lie in memory.
+    # The kernels read parameter, gradient and averages in their memory order.
     strided = p.layout == torch.strided and p.is_contiguous()
     return strided and p.is_floating_point() and p.device.type in ("cpu", "cuda")

@@ -1,4 +1,4 @@
-"""How much the gradients of mini-batches vary: what an adaptive batch regime decides by."""
+"""The variance of the gradients of mini-batches, which an adaptive batch regime uses."""
 
 from collections.abc import Iterable
 
@@ -17,30 +17,32 @@ from sklgap.training._step import TrainStep
 def measure_gradients(
     step: TrainStep, loader: ResidentLoader, n_batches: int, batch_size: int, seed: int
 ) -> dict[str, float]:
-    """Return ``gradient_variance`` and ``squared_gradient_norm`` at the weights as they are.
+    """Return ``gradient_variance`` and ``squared_gradient_norm`` at the current weights.
 
     Parameters
     ----------
     step : TrainStep
-        Whose gradients are measured, remedies included; nothing of it, of the module or of torch's generators changes.
+        The step whose gradients are measured, including remedies. The step, the module and torch's generators do not
+        change.
     loader : ResidentLoader
-        Holds the rows.
+        The loader that holds the samples.
     n_batches : int
-        Mini-batches to measure on, at least 2; fewer where the data do not hold so many disjoint ones.
+        Number of mini-batches to measure on, at least 2. Fewer are used if the data do not hold as many disjoint ones.
     batch_size : int
-        Their rows (half the data at most), and those of the mini-batch whose squared gradient norm is returned.
+        Number of samples of a mini-batch (at most half the data), and of the mini-batch whose squared gradient norm is
+        returned.
     seed : int
-        Draws the rows, and whatever remedies and dropout draw.
+        Seed of the choice of samples, and of the draws of remedies and dropout.
 
     Notes
     -----
-    Where samples do not count alike, the gradient of a mini-batch is a ratio of sums. Its variance falls as 1 / b to
+    If samples have different weights, the gradient of a mini-batch is a ratio of sums. Its variance falls as 1 / b to
     first order, and the two numbers have the meaning of `gradient_moments` to first order.
 
     Returns
     -------
     dict
-        The two floats; empty for fewer than four rows, which cannot be halved.
+        The two floats; empty for fewer than four samples, which cannot be halved.
     """
     n_samples = len(loader.y)
     if n_samples < 4:
@@ -59,23 +61,24 @@ def _in_dtype_of(step: TrainStep, X: Tensor, y: Tensor, weight: Tensor | None) -
 
 
 def gradient_moments(gradients: Iterable[Params], measured_size: int, batch_size: int) -> tuple[float, float]:
-    """Return the variance of a row's gradient, summed over the parameters, and a mini-batch's squared gradient norm.
+    """Return the variance of a sample's gradient, summed over parameters, and a mini-batch's squared gradient norm.
 
     Parameters
     ----------
     gradients : iterable of dict of tensors
-        Of at least two disjoint mini-batches of ``measured_size`` rows, drawn without replacement.
+        Gradients of at least two disjoint mini-batches of ``measured_size`` samples, drawn without replacement.
     measured_size : int
-        Their number of rows.
+        Number of samples of these mini-batches.
     batch_size : int
-        Rows of the mini-batch whose squared norm is returned: its expectation over the draw of the rows.
+        Number of samples of the mini-batch whose squared norm is returned. The norm is an expectation over the draw of
+        the samples.
 
     Notes
     -----
-    Disjoint mini-batches of b of n rows have variance S^2 (1 / b - 1 / n) and covariance -S^2 / n with each other, S^2
-    being the variance over the rows with divisor n - 1: their sample variance has expectation S^2 / b, exactly.
-    Likewise the mean of their squared norms, plus S^2 (1 / B - 1 / b), has the expectation of the squared norm of B
-    rows.
+    Let S^2 be the variance over the samples with divisor n - 1. Disjoint mini-batches of b of n samples have the
+    variance S^2 (1 / b - 1 / n), and the covariance -S^2 / n with each other. Their sample variance has the exact
+    expectation S^2 / b. Likewise, the mean of their squared norms plus S^2 (1 / B - 1 / b) has the expectation of the
+    squared norm of B samples.
     """
     total: Tensor = torch.zeros(())
     squares, count = 0.0, 0

@@ -17,16 +17,17 @@ from sklgap.training._averaging import Averaging, check_every, weights_of
 class LatestAveraging(Averaging):
     """End ``fit`` with the mean of the weights at the ends of the last epochs.
 
-    A skorch callback, as `WeightAveraging` is: ``LBGapClassifier(callbacks=[("averaging", LatestAveraging())])``. It
-    need not know when the training will end.
+    This is a skorch callback, like `WeightAveraging`: ``LBGapClassifier(callbacks=[("averaging",
+    LatestAveraging())])``. It need not know when the training will end.
 
     Parameters
     ----------
     n_latest : int, default=6
-        k, how many sets of weights the mean has, at least 1; fewer where the training is shorter. 1: the last weights,
-        plain training. The default is our choice.
+        Number k of sets of weights in the mean, at least 1; fewer if the training is shorter. 1 gives the last weights,
+        as plain training does. The default is our choice.
     every : int, default=1
-        Epochs from one set of weights to the next; at least 1. Those of the last epoch are always among them.
+        Number of epochs from one set of weights to the next, at least 1. The weights of the last epoch always belong to
+        the mean.
 
     Attributes
     ----------
@@ -35,9 +36,10 @@ class LatestAveraging(Averaging):
 
     Notes
     -----
-    Batch-norm statistics are recomputed for the mean. The history describes the weights that were averaged,
-    ``train_score_`` the mean. A warm start goes on from the last weights of the training. Cost: a copy of the weights
-    to the host per epoch, and ``n_latest`` sets of weights there (``n_latest * every`` with another ``every``).
+    Batch-norm statistics are recomputed for the mean. The history describes the weights that were averaged;
+    ``train_score_`` describes the mean. A warm start continues from the last weights of the training. Cost: a copy of
+    the weights to the host per epoch, and ``n_latest`` sets of weights there (``n_latest * every`` with another
+    ``every``).
 
     References
     ----------
@@ -55,13 +57,13 @@ class LatestAveraging(Averaging):
         self.every = every
 
     def initialize(self) -> Self:
-        """Forget an earlier training."""
+        """Reset the callback for a new training."""
         self.latest_: list[Params] = []
         self.epochs_seen_ = 0
         return super().initialize()
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Remember the weights, and forget those that no mean needs any more."""
+        """Save the weights, and drop those that no mean can use any more."""
         self.epochs_seen_ = len(net.history)
         self.latest_.append({name: w.clone() for name, w in weights_of(net).items()})
         del self.latest_[: -((self.n_latest - 1) * self.every + 1)]

@@ -1,4 +1,4 @@
-"""The learning rate of a step, beside whatever a scheduler makes of it, and the betas and eps of Adam."""
+"""The learning rate of a step, independent of any scheduler, and the betas and eps of Adam."""
 
 import math
 from collections.abc import Iterator
@@ -11,16 +11,17 @@ from sklgap.regimes._lr_scaling import largest_ratio, scaled_beta, scaled_eps
 
 @contextmanager
 def scaled_step(optimizer: torch.optim.Optimizer, lr_factor: float, moments_ratio: float = 1.0) -> Iterator[None]:
-    """Scale the hyper-parameters of a step within it: whatever a scheduler makes of them stays its own.
+    """Scale the hyper-parameters of a step within this context, and restore those of the scheduler afterwards.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        All its groups are scaled, and are as before afterwards.
+        The optimiser. All its groups are scaled, and restored afterwards.
     lr_factor : float
-        What the learning rates are multiplied with.
+        Factor of the learning rates.
     moments_ratio : float, default=1.0
-        Where it is not 1, Adam has the betas and the eps of a batch so many times as large (Malladi et al. 2022).
+        Ratio k of batch sizes. If it is not 1, Adam gets the betas and the eps of a k times larger batch (Malladi et
+        al. 2022).
     """
     names = (*(("lr",) if lr_factor != 1 else ()), *(("betas", "eps") if moments_ratio != 1 else ()))
     given = [{name: group[name] for name in names} for group in optimizer.param_groups]
@@ -43,10 +44,10 @@ def scale_step(optimizer: torch.optim.Optimizer, lr_factor: float, moments_ratio
 
 
 def check_moments(optimizer: torch.optim.Optimizer, batch_size: int, base_batch_size: int) -> None:
-    """ValueError where the square root scaling rule of Adam does not hold."""
+    """Raise a ValueError if the square root scaling rule of Adam does not hold."""
     if not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
         raise ValueError(
-            f"optimizer must be Adam or AdamW with lr_scaling='sde'; got {type(optimizer).__name__}: use 'linear' for "
+            f"optimizer must be Adam or AdamW with lr_scaling='sde'; got {type(optimizer).__name__}; use 'linear' for "
             "SGD, or 'sqrt'."
         )
     k = batch_size / base_batch_size
@@ -55,6 +56,6 @@ def check_moments(optimizer: torch.optim.Optimizer, batch_size: int, base_batch_
             if scaled_beta(float(beta), k) < 0:
                 raise ValueError(
                     f"batch_size must be at most {math.floor(largest_ratio(beta) * base_batch_size):,} with "
-                    f"lr_scaling='sde', base_batch_size={base_batch_size} and beta{i}={beta:g}, for beta{i} would be "
-                    f"below 0; got {batch_size}: use lr_scaling='sqrt', or a larger beta{i}."
+                    f"lr_scaling='sde', base_batch_size={base_batch_size} and beta{i}={beta:g}, because beta{i} would "
+                    f"be below 0; got {batch_size}; use lr_scaling='sqrt', or a larger beta{i}."
                 )

@@ -1,7 +1,7 @@
-"""Loaders that slice tensors: no per-sample ``__getitem__``, no worker processes.
+"""Loaders that slice tensors, without per-sample ``__getitem__`` and without worker processes.
 
-They look like a ``DataLoader`` (``__iter__``, ``__len__``, ``batch_size``), and draw the batches of `plan_epoch`; they
-differ in where the data live, and in what form.
+They have the interface of a ``DataLoader`` (``__iter__``, ``__len__``, ``batch_size``), and yield the batches of
+`plan_epoch`. They differ in the place and the form of the data.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,27 +17,28 @@ from sklgap.training._batches import plan_epoch
 from sklgap.training._datasets import batch_of
 
 BatchSizeOfEpoch = Callable[[int], int]
-# Bytes of X up to which the batches of an epoch are gathered together, and are then views: less work for each batch.
+# For an X of up to this many bytes, the samples of an epoch are gathered at once, and the batches are views, which is
+# less work per batch.
 GATHERED_AT_ONCE = 2**24
 
 
 class ResidentLoader:
-    """Batches of tensors that live on the device the net trains on (or of CPU tensors for a net on the CPU).
+    """Yield batches of tensors that stay on the device that trains the net (on the CPU for a net on the CPU).
 
     Parameters
     ----------
     X, y : Tensor
-        All rows.
+        All samples.
     batch_size_of_epoch : callable
-        Epoch, counted from 0, to number of rows.
+        Function from the epoch, counted from 0, to the batch size.
     seed : int
-        Decides the order of the rows together with the epoch.
+        Seed of the order of the samples, together with the epoch.
     device : torch.device
-        Where batches are wanted.
+        Device of the batches.
     max_batches : int, optional
-        Total number of batches over all epochs; the epoch in which it is reached ends early.
+        Total number of batches over all epochs. The epoch that reaches it ends early.
     weight : Tensor, optional
-        How often each sample counts. Batches are then ``WeightedRows``, and pairs (X, y) without it.
+        Weight of each sample. With it batches are ``WeightedRows``, otherwise pairs (X, y).
     """
 
     keeps_data_on_host = False
@@ -63,17 +64,17 @@ class ResidentLoader:
         self._batch_size_of_epoch = batch_size_of_epoch
         self._batches_before = 0
         self._epoch = 0
-        self._size: int | None = None  # known from the first question in an epoch on
+        self._size: int | None = None  # set when an epoch first asks for it
 
     def set_epoch(self, epoch: int, batches_before: int = 0) -> None:
-        """Say which epoch the next iteration is, and how many batches there were before it."""
+        """Set the epoch of the next iteration, and the number of batches before it."""
         self._epoch = epoch
         self._batches_before = batches_before
         self._size = None
 
     @property
     def batch_size(self) -> int:
-        """Rows of a batch in the current epoch."""
+        """Batch size of the current epoch."""
         if self._size is None:
             self._size = self._batch_size_of_epoch(self._epoch)
         return self._size
@@ -88,7 +89,7 @@ class ResidentLoader:
         yield from self._batches(order, slices[: len(self)])
 
     def sample(self, n_batches: int, batch_size: int, seed: int) -> Iterator[tuple[Tensor, ...]]:
-        """Yield disjoint batches of rows drawn by ``seed``, beside those of the epochs: to measure on."""
+        """Yield disjoint batches of samples drawn by ``seed``, independent of those of the epochs, for measurements."""
         order = torch.from_numpy(np.random.default_rng(seed).permutation(len(self.y)))
         yield from self._batches(order, [slice(i * batch_size, (i + 1) * batch_size) for i in range(n_batches)])
 
@@ -106,9 +107,24 @@ class ResidentLoader:
 
 
 class HostLoader(ResidentLoader):
-    """The same batches from data that stay in host memory, for data that do not fit on the device.
+    """Yield the same batches from data in host memory, for data that do not fit on the device.
 
-    The next batch is gathered into pinned memory and copied while the device works on the current one.
+    The loader gathers the next batch in pinned memory and copies it while the device works on the current one.
+
+    Parameters
+    ----------
+    X, y : Tensor
+        All samples.
+    batch_size_of_epoch : callable
+        Function from the epoch, counted from 0, to the batch size.
+    seed : int
+        Seed of the order of the samples, together with the epoch.
+    device : torch.device
+        Device of the batches.
+    max_batches : int, optional
+        Total number of batches over all epochs. The epoch that reaches it ends early.
+    weight : Tensor, optional
+        Weight of each sample. With it batches are ``WeightedRows``, otherwise pairs (X, y).
     """
 
     keeps_data_on_host = True
@@ -130,7 +146,7 @@ class HostLoader(ResidentLoader):
 
 
 class SparseLoader(HostLoader):
-    """The same batches from a SciPy CSR matrix: the rows of a batch are made dense, never the whole."""
+    """Yield the same batches from a SciPy CSR matrix, of which only the samples of a batch are converted to dense."""
 
     def _gather(self, index: Tensor) -> tuple[Tensor, ...]:
         beside = [part.index_select(0, index) for part in (self.y, self.weight) if part is not None]
@@ -138,7 +154,7 @@ class SparseLoader(HostLoader):
 
 
 class SequentialLoader:
-    """All rows in order, in batches: for validation and for the net's own predictions."""
+    """Yield all samples in order, in batches, for validation and for predictions of the net."""
 
     def __init__(self, X: Any, y: Tensor, batch_size: int, device: torch.device, weight: Tensor | None = None) -> None:
         self.X, self.y, self.weight, self.batch_size, self.device = X, y, weight, batch_size, device
@@ -154,7 +170,7 @@ class SequentialLoader:
 
 
 def dense(X: Any) -> Tensor:
-    """Return rows of a sparse matrix as a tensor, a tensor as it is."""
+    """Return samples of a sparse matrix as a tensor, and a tensor unchanged."""
     return torch.from_numpy(X.toarray()) if issparse(X) else X
 
 
@@ -168,7 +184,7 @@ def make_loader(
     max_batches: int | None,
     weight: Tensor | None = None,
 ) -> ResidentLoader:
-    """Return the resident loader if the data fit into a third of the device's free memory, else the host loader.
+    """Return the resident loader if the data fit into a third of the device's free memory, otherwise the host loader.
 
     A SciPy CSR matrix gets the sparse loader.
     """

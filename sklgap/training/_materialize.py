@@ -1,4 +1,4 @@
-"""Lazy modules: parameters that get their shape from the first rows they see."""
+"""Lazy modules, whose parameters get their shapes from the first samples."""
 
 import torch
 from torch import Tensor, nn
@@ -8,22 +8,26 @@ from sklgap.training._dtypes import floating_dtype, in_dtype
 
 
 def materialize(module: nn.Module, rows: Tensor) -> None:
-    """Let a lazy module see rows, in place and in evaluation mode.
+    """Pass samples through a lazy module, in place and in evaluation mode.
 
     Raises
     ------
     ValueError
-        For rows that the module does not take, or a part that they do not reach.
+        If the module does not accept the samples, or if they do not reach one of its parts.
     """
     modes = {part: part.training for part in module.modules()}
     try:
         with torch.no_grad():
             module.eval()(in_dtype(rows, floating_dtype(module)))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise ValueError(f"net must take rows of shape {tuple(rows.shape[1:])}; the module says: {error}") from error
+        raise ValueError(
+            f"net must take samples of shape {tuple(rows.shape[1:])}; the module raised: {error}"
+        ) from error
     finally:
         for part, training in modes.items():
             part.training = training
     left = lazy_parameters(module)
     if left:
-        raise ValueError(f"net must use all its lazy layers for every row; {left[0]!r} did not see the rows of X.")
+        raise ValueError(
+            f"net must use all its lazy layers for every sample; the samples of X did not reach {left[0]!r}."
+        )

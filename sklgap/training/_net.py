@@ -1,4 +1,4 @@
-"""The skorch net that trains: skorch's shell around `TrainStep`."""
+"""The skorch net that trains: it wraps `TrainStep`."""
 
 import numbers
 import sys
@@ -56,7 +56,7 @@ from sklgap.training._random import derive_seed, seed_generators, seeded
 from sklgap.training._splits import split_as_given
 from sklgap.training._step import TrainStep
 
-# What a further fit of a warm start takes from the estimator's parameters as they are then.
+# Parameters that a further fit of a warm start takes from the current parameters of the estimator.
 ADOPTED = (
     "max_epochs",
     "lr",
@@ -75,19 +75,55 @@ ADOPTED = (
 )
 
 
-# A net is not compiled for a regime with more batch sizes, because each size takes seconds.
+# With more batch sizes than this, the net is not compiled, because each batch size takes seconds.
 MAX_SIZES = 4
 
 
 class StopTraining(Exception):
-    """Raised inside the fit loop to end it in order."""
+    """Raised inside the fit loop to end it regularly."""
 
 
 class TrainingNet(NeuralNetClassifier):
-    """A skorch classifier with a batch regime, remedies, and a fast data path; `LBGapClassifier` makes it.
+    """A skorch classifier with a batch regime, remedies and a fast data path; `LBGapClassifier` makes it.
 
-    The parameters beyond skorch's arrive resolved (no shorthands) and are documented in `LBGapClassifier`; ``seed`` is
-    the integer that all randomness comes from.
+    The parameters that skorch does not have are the resolved parameters of `LBGapClassifier`, without shorthands.
+
+    Parameters
+    ----------
+    module : type, callable or torch.nn.Module
+        The module or its class.
+    *args : object
+        Further positional arguments of ``skorch.NeuralNetClassifier``.
+    regime : BatchRegime
+        The batch regime.
+    remedies : tuple of Remedy, default=()
+        The remedies in their order.
+    init : str or callable, default=None
+        Starting weights, for `sklgap.nets.initialize_weights`. None does not change the module's weights.
+    ghost_batch_size : int or None, default=None
+        Number of samples of a ghost batch. None means plain batch norm.
+    micro_batch_size : int or None, default=None
+        Largest number of samples evaluated at once. None means the whole batch.
+    lr_schedule : LRSchedule, default=LRSchedule()
+        The factor of the learning rate.
+    base_batch_size : int or None, default=None
+        The batch size to which the learning rate belongs. None means the small batch of the data.
+    regime_adaptation : bool, default=False
+        Whether to make as many updates as ``max_epochs`` epochs at the base batch size have.
+    stopping : tuple (tol, n_iter_no_change, target_loss), default=(None, 10, None)
+        The stopping rule.
+    data_parallel : bool, default=False
+        Whether the processes of a torch process group share each batch.
+    precision : {"float32", "tf32", "bfloat16"}, default="float32"
+        The arithmetic of the training.
+    class_weight : ndarray of shape (n_classes,) or None, default=None
+        Weights of the classes. None means equal weights.
+    torch_compile_options : dict or None, default=None
+        Options of ``torch.compile``. None does not compile.
+    seed : int, default=0
+        The seed of all randomness.
+    **kwargs : object
+        Parameters of ``skorch.NeuralNetClassifier``.
     """
 
     module_: Any
@@ -95,7 +131,7 @@ class TrainingNet(NeuralNetClassifier):
     step_: TrainStep
     n_updates_: int
     encoding_: DataEncoding
-    # Two rows as the net takes them: lazy modules get their shapes from them.
+    # Two samples in the input shape of the net, from which lazy modules get their shapes.
     example_: Tensor | None = None
     ending_error_: BaseException | None = None
 
@@ -138,7 +174,7 @@ class TrainingNet(NeuralNetClassifier):
     # -- building the parts ----------------------------------------------------------------------------------------
 
     def get_default_callbacks(self) -> list[tuple[str, Any]]:
-        """Return skorch's timer, our record and stopping rule, and the validation scores where there is a split."""
+        """Return skorch's timer, the recorder and stopping rule of this package, and validation scores with a split."""
         callbacks = [("epoch_timer", EpochTimer()), ("epoch_recorder", EpochRecorder())]
         if self.train_split:
             callbacks.append(("valid_loss", ValidationLoss(name="valid_loss")))
@@ -149,7 +185,7 @@ class TrainingNet(NeuralNetClassifier):
         return callbacks
 
     def initialize(self) -> "TrainingNet":
-        """Initialise all parts, drawing the starting point from ``seed`` alone."""
+        """Initialise all parts. The starting weights depend on ``seed`` alone."""
         self.n_updates_ = 0
         self.lr_factor_ = 1.0
         self.moments_ratio_ = 1.0
@@ -162,7 +198,7 @@ class TrainingNet(NeuralNetClassifier):
             return super().initialize()
 
     def initialize_module(self) -> "TrainingNet":
-        """Build the module and draw its weights; an instance keeps its own."""
+        """Build the module and draw its weights; an instance may start from its own weights."""
         with given_to("module", self.module, self.get_params_for("module")):
             super().initialize_module()
         self.module_ = check_plain(self.module_, "net")
@@ -177,7 +213,7 @@ class TrainingNet(NeuralNetClassifier):
         return self
 
     def initialize_criterion(self) -> "TrainingNet":
-        """Build the criterion, with class weights in the type the module computes in."""
+        """Build the criterion, with class weights in the data type of the module."""
         with given_to("criterion", self.criterion, self.get_params_for("criterion")):
             super().initialize_criterion()
         if isinstance(self.criterion_, nn.Module):
@@ -186,11 +222,11 @@ class TrainingNet(NeuralNetClassifier):
         return self
 
     def initialize_optimizer(self, *args: Any) -> "TrainingNet":
-        """Build the optimiser, and the training step around it."""
+        """Build the optimiser and the training step around it."""
         groups = self.get_params_for("optimizer").get("param_groups", [])
         names = [name for name, _ in self.get_all_learnable_params()]
         if not names:
-            raise ValueError("net must have parameters to train; the module has none.")
+            raise ValueError("net must have parameters to train; the module has 0 of them.")
         check_parameter_groups(groups, names)
         with given_to("optimizer", self.optimizer, self.get_params_for("optimizer")):
             try:
@@ -201,18 +237,18 @@ class TrainingNet(NeuralNetClassifier):
         check_options(self.optimizer_, groups)
         begin_momenta(self.optimizer_)
         self._build_step()
-        # skorch moves what starts with "module_" between devices when it unpickles.
+        # The name starts with "module_", because skorch moves such attributes between devices when it unpickles.
         self.module_start_ = copy_of(dict(self.module_.named_parameters()))
         return self
 
     def get_params_for_optimizer(self, prefix: str, named_parameters: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the parameter groups and the options of the optimiser, which is fused where it can be."""
+        """Return the parameter groups and the options of the optimiser, which is fused if possible."""
         args, options = super().get_params_for_optimizer(prefix, named_parameters)
         given = {name for group in args[0] if isinstance(group, dict) for name in group} | set(options)
         return args, {**fused_kernel(self.optimizer, given, self.module_), **options}
 
     def _refuse_vectors(self, error: Exception) -> None:
-        """Say so if the optimiser would take the matrices, and not the other parameters."""
+        """Raise an error that says so if the optimiser accepts the matrices only."""
         parameters = list(self.get_all_learnable_params())
         args, kwargs = self.get_params_for_optimizer("optimizer", [item for item in parameters if item[1].ndim == 2])
         try:
@@ -233,7 +269,7 @@ class TrainingNet(NeuralNetClassifier):
         self.watched_ = list(self.module_.parameters())
         self.trained_ = [p.requires_grad for p in self.watched_]
         for parameter in self.watched_:
-            parameter.grad = None  # optimisers pass over a parameter that has been frozen since
+            parameter.grad = None  # optimisers skip a parameter that has been frozen since
         infer = lowered(self._outputs_of, self.precision, self.device)
         loss = ModuleLoss(self.module_, self.row_loss(training=True), params, infer=infer)
         if self.torch_compile_options is not None and self._differentiated_by() is None:
@@ -250,11 +286,11 @@ class TrainingNet(NeuralNetClassifier):
         )
 
     def _outputs_of(self, module: nn.Module, X: Tensor) -> Tensor:
-        """Return the outputs of a batch, after the remedies that change it."""
+        """Return the outputs for a batch after the remedies have changed it."""
         return call_module(module, channels_last(X) if self.channels_last_ else X)
 
     def row_loss(self, training: bool = False) -> RowLoss:
-        """Return the training loss as a ratio of sums over samples, which count by ``class_weight`` and criterion."""
+        """Return the training loss as a ratio of sums over samples, weighted by ``class_weight`` and the criterion."""
         loss = self.criterion_loss(training)
         if self.class_weight is None:
             return loss
@@ -262,7 +298,7 @@ class TrainingNet(NeuralNetClassifier):
         return loss.by_class(torch.as_tensor(self.class_weight, dtype=dtype, device=torch.device(self.device)))
 
     def criterion_loss(self, training: bool = False) -> RowLoss:
-        """Return what is known of the criterion as skorch evaluates it: the loss without ``class_weight``."""
+        """Return the loss of the criterion as skorch evaluates it, without ``class_weight``."""
 
         def using(criterion: Criterion) -> Criterion:
             def loss(y_pred: Tensor, y: Tensor) -> Tensor:
@@ -284,7 +320,7 @@ class TrainingNet(NeuralNetClassifier):
         return super().get_loss(y_pred, y_true, *args, **kwargs)
 
     def get_loss(self, y_pred: Tensor, y_true: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the mean loss, in which samples count by their class where ``class_weight`` is given."""
+        """Return the mean loss, with the weights of ``class_weight`` if that is given."""
         if self.class_weight is None:
             return super().get_loss(y_pred, y_true, *args, **kwargs)
         return self.row_loss().mean(y_pred, to_tensor(y_true, device=self.device))
@@ -293,27 +329,27 @@ class TrainingNet(NeuralNetClassifier):
         self.notify("on_grad_computed", named_parameters=self.step_.params.items(), batch=batch, training=True)
 
     def infer(self, x: Any, **fit_params: Any) -> Tensor:
-        """Return the logits of rows, which are cast to the type the module computes in."""
+        """Return the logits of samples, which are cast to the data type of the module."""
         rows = to_tensor(x, device=self.device)
         return logits_of(super().infer(in_dtype(rows, floating_dtype(self.module_)), **fit_params))
 
     # -- the data path ---------------------------------------------------------------------------------------------
 
     def training_data(self, X: Any, y: np.ndarray, weight: np.ndarray | None = None) -> tuple[Any, np.ndarray]:
-        """Return what ``partial_fit`` takes to train on encoded rows, with weights where there are some."""
+        """Return the arguments of ``partial_fit`` for encoded samples, with weights if there are any."""
         if weight is None:
             return X, y
         return WeightedDataset(X, y, torch.as_tensor(weight, dtype=floating_dtype(self.module_))), y
 
     def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> tuple[Any, Any]:
-        """Return the rows to train on and those to validate on, both encoded."""
+        """Return the training samples and the validation samples, both encoded."""
         with given_to("train_split", self.train_split, {}):
             if not self.train_split or not hasattr(self, "encoding_"):
                 return super().get_split_datasets(X, y, **fit_params)
             return split_as_given(self, X, y, **fit_params)
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
-        """Slice tensors; a user's own dataset or iterator takes skorch's way."""
+        """Return a loader that slices tensors; for a user's own dataset or iterator, return skorch's loader."""
         tensors = tensors_of(dataset)
         name = "iterator_train" if training else "iterator_valid"
         if training:
@@ -339,39 +375,39 @@ class TrainingNet(NeuralNetClassifier):
         seed = derive_seed(self.seed, 1)
         loader = make_loader(X, y, self._batch_size_of, seed=seed, device=device, max_batches=limit, weight=weight)
         if not loader.keeps_data_on_host:
-            self.trained_on_ = (loader.X, loader.y)  # on the device, for the passes at the end of the fit
+            self.trained_on_ = (loader.X, loader.y)  # on the device, for the evaluations at the end of the fit
         return loader
 
     def _check_counted(self, y: Tensor, weight: Tensor | None = None) -> None:
-        """Raise a ValueError for samples of which none counts."""
+        """Raise a ValueError if all samples have weight 0."""
         counted = self.row_loss().weights(y, weight, torch.float64)
         if counted is not None and not counted.any():
             raise ValueError(
-                "sample_weight, class_weight and the criterion must let a sample count among those trained on, and "
-                "among those that train_split holds out; all of them count for 0."
+                "sample_weight, class_weight and the criterion must give at least one training sample and one sample "
+                "that train_split holds out a weight other than 0; all weights are 0."
             )
 
     def _check_sizes(self, n_samples: int) -> None:
-        """Check every epoch's batch size before the first one, as far as it is known then."""
+        """Check the batch sizes of all epochs before the first one, as far as they are known."""
         for epoch in range(1 if self.regime.adaptive else self.max_epochs):
             self._check_size(self.regime.batch_size(epoch, n_samples), epoch, n_samples)
 
     def rows_at_once(self, n_samples: int) -> int:
-        """Return how many rows of the largest batch that is known before the training are evaluated at once."""
+        """Return the number of samples evaluated at once in the largest batch that is known before the training."""
         epochs = range(1 if self.regime.adaptive else self.max_epochs)
         sizes = [self._check_size(self.regime.batch_size(epoch, n_samples), epoch, n_samples) for epoch in epochs]
         return self._seen_at_once(max(sizes))
 
     def _settle_compiled(self, n_samples: int) -> bool:
-        """Say whether the training has few enough batch sizes to compile code for each of them."""
+        """Return whether the training has few enough batch sizes to compile code for each of them."""
         if self.torch_compile_options is None:
             return True
         remedy = self._differentiated_by()
         if remedy is not None:
             warnings.warn(
-                "compile: the net is trained without torch.compile, because "
-                f"{type(remedy).__name__} transforms the loss and compiled code has one backward pass only. If the "
-                "remedy takes no gradients of its own, set compiles = True in its class.",
+                f"compile: the net is trained without torch.compile, because {type(remedy).__name__} transforms the "
+                "loss and compiled code has only one backward pass. If the remedy itself takes no gradients, set "
+                "compiles = True in its class.",
                 CompileWarning,
                 stacklevel=2,
             )
@@ -383,14 +419,15 @@ class TrainingNet(NeuralNetClassifier):
             return True
         warnings.warn(
             f"compile: the net is trained without torch.compile, because batch_regime has more than {MAX_SIZES} batch "
-            "sizes, or does not know them before the training; compile__dynamic=True compiles one code for all.",
+            "sizes, or does not know them before the training. compile__dynamic=True compiles one code for all batch "
+            "sizes.",
             CompileWarning,
             stacklevel=2,
         )
         return False
 
     def _differentiated_by(self) -> Remedy | None:
-        """Return a remedy that may take gradients of the loss itself, as a gradient penalty does."""
+        """Return a remedy that may take gradients of the loss, as a gradient penalty does; None without one."""
         for remedy in self.remedies:
             if type(remedy).transform_loss is not Remedy.transform_loss and not remedy.compiles:
                 return remedy
@@ -402,37 +439,37 @@ class TrainingNet(NeuralNetClassifier):
                 f"batch_regime must return integers from 1 to {n_samples}; got {size!r} for epoch {epoch}."
             )
         if self._seen_at_once(min(int(size), n_samples)) == 1 and batch_norm_layers(self.module_):
-            raise ValueError("A net with batch normalisation needs batches of at least 2 rows; got batches of 1.")
+            raise ValueError("A net with batch normalisation needs batches of at least 2 samples; got batches of 1.")
         return int(size)
 
     def _seen_at_once(self, size: int) -> int:
-        """Return how many rows of a batch of that size batch norm sees at once."""
+        """Return the number of samples of a batch that batch norm normalises together."""
         size = min([size, *(remedy.sub_batch_size or size for remedy in self.remedies)])
         return min(largest_share(size) if self.data_parallel else size, self.micro_batch_size or size)
 
     def _check_ghosts(self, n_samples: int) -> None:
-        """Check that ghost batch norm is not plain batch norm throughout."""
+        """Raise a ValueError if ghost batch norm would be plain batch norm in the whole training."""
         if self.ghost_batch_size is None or not batch_norm_layers(self.module_):
             return
-        # An adaptive regime, more epochs than max_epochs, or the next warm start may come to larger batches.
+        # An adaptive regime, more epochs than max_epochs, or the next warm start may reach larger batches.
         grows = self.regime.adaptive or (self.regime.varies and (self.regime_adaptation or self.warm_start))
         sizes = [n_samples] if grows else [self.regime.batch_size(i, n_samples) for i in range(self.max_epochs)]
         largest = self._seen_at_once(max(sizes))
         if largest < self.ghost_batch_size:
             raise ValueError(
-                f"ghost_batch_size must be at most the largest batch that batch norm sees, {largest} rows; "
-                f"got {self.ghost_batch_size}."
+                f"ghost_batch_size must be at most the largest batch that batch norm sees, {largest} samples; got "
+                f"{self.ghost_batch_size}."
             )
 
     def _batch_size_of(self, epoch: int) -> int:
-        """Return the rows of a batch in an epoch: from the schedule, or from the record of the epoch before."""
+        """Return the batch size of an epoch, from the schedule or from the record of the previous epoch."""
         if not (self.regime.adaptive and epoch):
             return self.regime.batch_size(epoch, self.n_samples_)
         size = self.regime.next_batch_size(self.history[epoch - 1], self.n_samples_)
         return self._check_size(size, epoch, self.n_samples_)
 
     def _settle_budget(self, n_samples: int) -> None:
-        """Decide what depends on the number of training rows, which a train split makes smaller than the data."""
+        """Set all that depends on the number of training samples, which a train split makes smaller than the data."""
         base = default_base_batch_size(n_samples) if self.base_batch_size is None else self.base_batch_size
         self.base_batch_size_ = min(base, n_samples)
         self.n_samples_ = n_samples
@@ -444,12 +481,12 @@ class TrainingNet(NeuralNetClassifier):
             self.patience_updates_ = self.stopping[1] * steps * n_batches(n_samples, self.base_batch_size_)
 
     def pop_training_data(self, X: Any, y: Any) -> Any:
-        """Return the rows that were trained on, once: all of X without a train split."""
+        """Return the training samples, only once: all of X without a train split."""
         tensors, self.trained_on_ = getattr(self, "trained_on_", None), None
         return (X, y) if tensors is None else tensors
 
     def adopt(self, other: "TrainingNet") -> None:
-        """Go on with the parameters of ``other`` from here on: for a warm start."""
+        """Continue with the parameters of ``other``, for a warm start."""
         if other.lr != self.lr:
             groups = self.get_params_for_optimizer("optimizer", self.get_all_learnable_params())[0][0]
             set_learning_rate(self.optimizer_, other.lr, groups)
@@ -462,14 +499,14 @@ class TrainingNet(NeuralNetClassifier):
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **kwargs: Any) -> "TrainingNet":
-        """Train; the global random state is as before afterwards."""
+        """Train, and restore the global random state afterwards."""
         if not hasattr(self, "step_"):  # unpickled
             self._build_step()
-        resumes = self.checkpoint_ is not None  # a fit that is saved starts from the initial weights
+        resumes = self.checkpoint_ is not None  # a saved fit starts from the initial weights
         self.updates_before_ = 0 if resumes else self.n_updates_
         if epochs is None:
             epochs = self.max_epochs - (len(self.history) if resumes else 0)
-            epochs = sys.maxsize if self.regime_adaptation else epochs  # the number of updates ends it
+            epochs = sys.maxsize if self.regime_adaptation else epochs  # the number of updates ends the training
         self.interrupted_ = False
         try:
             with seeded(self.seed, torch.device(self.device)):
@@ -477,12 +514,12 @@ class TrainingNet(NeuralNetClassifier):
         except StopTraining:
             pass
         except KeyboardInterrupt:
-            self.interrupted_ = True  # skorch is about to swallow it
+            self.interrupted_ = True  # skorch is about to suppress the interrupt
             raise
         return self
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
-        """Call the callbacks; a KeyboardInterrupt that one raises at the end of an epoch is skorch's early stopping."""
+        """Call the callbacks. A KeyboardInterrupt that one raises at the end of an epoch is skorch's early stopping."""
         if "batch" in kwargs:
             kwargs["batch"] = pair_of(kwargs["batch"])
             super().notify(method_name, **kwargs)
@@ -505,19 +542,19 @@ class TrainingNet(NeuralNetClassifier):
             self.checkpoint_.after_epoch(self)
 
     def _notify_end(self, **kwargs: Any) -> None:
-        """Call every callback, also after one that fails: the training is done, and must not be lost."""
+        """Call every callback, even after one has failed, because the finished training must not be lost."""
         self.ending_error_ = None
         callbacks = sorted((callback for _, callback in self.callbacks_), key=lambda c: not hasattr(c, "ends_first"))
         for hooks in (self, *callbacks):
             try:
                 hooks.on_train_end(self, **kwargs)
-            except BaseException as error:  # Ctrl-C too: the other callbacks are still called
+            except BaseException as error:  # this includes Ctrl-C; the other callbacks are still called
                 self.ending_error_ = self.ending_error_ or error
         if self.ending_error_ is not None:
             raise self.ending_error_
 
     def run_single_epoch(self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any) -> None:
-        """Run over the batches; the optimiser is in evaluation mode afterwards."""
+        """Run over the batches. The optimiser is in evaluation mode afterwards."""
         if not training:
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             return
@@ -529,12 +566,13 @@ class TrainingNet(NeuralNetClassifier):
                 super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
 
     def _run_batches(self, iterator: Any, prefix: str, step_fn: Any) -> None:
-        """Run over the batches without a host sync per batch; the recorder writes the history at the end."""
+        """Run over the batches without a host sync per batch. The recorder writes the history at the end."""
         count = 0
         begin, end = self._hooks("on_batch_begin"), self._hooks("on_batch_end")
         if not dict(self.callbacks_)["epoch_recorder"].writes_batches_:
-            begin = [hook for hook in begin if hook != self.on_batch_begin]  # skorch's own opens a row of the history
-        for count, batch in enumerate(iterator, start=1):  # noqa: B007 - counted for the record below
+            # skorch's own hook adds a record of the batch to the history
+            begin = [hook for hook in begin if hook != self.on_batch_begin]
+        for count, batch in enumerate(iterator, start=1):  # noqa: B007 - the record below needs the count
             pair = pair_of(batch)
             for hook in begin:
                 hook(self, batch=pair, training=True)
@@ -542,14 +580,14 @@ class TrainingNet(NeuralNetClassifier):
             for hook in end:
                 hook(self, batch=pair, training=True, **step)
         if not any(self.history[-1]["batches"]):
-            self.history[-1]["batches"] = []  # skorch opens a row for every batch; no callback wrote into them
+            self.history[-1]["batches"] = []  # skorch adds a record for every batch, and no callback wrote into these
         self.history.record(prefix + "_batch_count", count)
         self._measure_gradients(iterator)
 
     def _hooks(self, name: str) -> list[Any]:
-        """Return the methods of that name that do something, of the net and of its callbacks, in skorch's order."""
+        """Return the methods of this name that do something, of the net and of its callbacks, in skorch's order."""
         idle = [getattr(Callback, name)]
-        if name != "on_batch_begin":  # where skorch's net opens a row of the history
+        if name != "on_batch_begin":  # for which skorch's net adds a record to the history
             idle.append(getattr(NeuralNetClassifier, name))
         found = [getattr(one, name) for one in (self, *(callback for _, callback in self.callbacks_))]
         return [hook for hook in found if getattr(hook, "__func__", hook) not in idle]
@@ -564,9 +602,11 @@ class TrainingNet(NeuralNetClassifier):
         if not self.module_.training:
             self._set_training(True)
         if self.trained_ != [p.requires_grad for p in self.watched_]:
-            self._build_step()  # a callback has frozen or thawed parameters
+            self._build_step()  # a callback has frozen or unfrozen parameters
         if not self.step_.params:
-            raise ValueError("net must have a parameter that is trained; all of them are frozen (requires_grad=False).")
+            raise ValueError(
+                "net must have at least one trainable parameter; all parameters are frozen (requires_grad=False)."
+            )
         number = self.n_updates_ // self.step_.inner_steps
         self.n_updates_ += self.step_.inner_steps
         if self.lr_schedule.follows_progress:
@@ -576,7 +616,7 @@ class TrainingNet(NeuralNetClassifier):
             return self.step_(Batch(X, y, weight, number=number))
 
     def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
-        """Return loss and outputs of a batch held out; and ``mass`` where not all samples count alike."""
+        """Return loss and outputs of a validation batch, and ``mass`` if samples have different weights."""
         step = super().validation_step(pair_of(batch), **fit_params)
         _, y, weight = unpacked(batch)
         loss = self.row_loss()
@@ -589,11 +629,11 @@ class TrainingNet(NeuralNetClassifier):
             return {**step, "loss": loss.weighted(y_pred, y, weight)[0], "mass": counted.sum()}
 
     def evaluation_step(self, batch: Any, training: bool = False) -> Any:
-        """Return the outputs of a batch, for predictions."""
+        """Return the outputs for a batch, for predictions."""
         return super().evaluation_step(pair_of(batch), training)
 
     def _begin_epoch(self, iterator: Any) -> None:
-        """Set what depends on the epoch: order of the rows, random streams, batch size, learning rate."""
+        """Set all that depends on the epoch: order of the samples, random streams, batch size, learning rate."""
         epoch = len(self.history) - 1
         seed_generators(derive_seed(self.seed, 2, epoch), torch.device(self.device))
         self.step_.rng.manual_seed(derive_seed(self.seed, 3, epoch))
@@ -615,7 +655,7 @@ class TrainingNet(NeuralNetClassifier):
             self.moments_ratio_ = size / self.base_batch_size_
 
     def _progress(self, epoch: int, iterator: Any) -> list[int]:
-        """Return [epochs done, batches done since, batches of an epoch], with epochs as the parameters count them."""
+        """Return [epochs done, batches done since, batches of an epoch], with epochs counted as in the parameters."""
         if self.regime_adaptation:
             before = sum(row["train_batch_count"] for row in self.history[:epoch])
             return [0, before, n_batches(self.n_samples_, self.base_batch_size_)]
@@ -626,7 +666,7 @@ class TrainingNet(NeuralNetClassifier):
         self.lr_factor_ = self.lr_schedule.factor(whole + batches / per_epoch, self.size_, self.base_batch_size_)
 
     def _measure_gradients(self, loader: ResidentLoader) -> None:
-        """Record how the gradients of mini-batches vary at the weights reached, where the regime asks for it."""
+        """Record the variance of the gradients of mini-batches at the current weights, if the regime asks for it."""
         wanted = self.regime.measured_batches(self.size_, self.n_samples_)
         if wanted:
             seed = derive_seed(self.seed, 4, len(self.history) - 1)
@@ -636,7 +676,7 @@ class TrainingNet(NeuralNetClassifier):
                 self.history.record(name, value)
 
     def load_params(self, *args: Any, **kwargs: Any) -> None:
-        """Load what was saved, and with a history the number of updates it stands at."""
+        """Load saved parameters, and with a history also its number of updates."""
         history = self.history
         super().load_params(*args, **kwargs)
         if self.history is not history and self.history:
@@ -645,9 +685,9 @@ class TrainingNet(NeuralNetClassifier):
     # -- measuring -------------------------------------------------------------------------------------------------
 
     def objective_parts(self, X: Any, y: Any, *, checked: bool = False) -> tuple[nn.Module, RowLoss, Any, Any]:
-        """Return what `check_objective` measures, also while training runs: X and y as the estimator takes them.
+        """Return the parts that `check_objective` measures, also during training. X and y are those of the estimator.
 
-        ``checked`` says that the rows are known to be finite and in float32.
+        ``checked`` says that the samples are known to be finite and in float32.
         """
         if not hasattr(self, "encoding_"):
             raise NotFittedError("This TrainingNet is not fitted yet; call 'fit' of its estimator first.")
@@ -659,7 +699,7 @@ class TrainingNet(NeuralNetClassifier):
     # -- pickling --------------------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the step, which holds the same tensors again; ``fit_loop`` builds another."""
+        """Leave out the step, which holds the same tensors a second time; ``fit_loop`` builds a new one."""
         state = super().__getstate__()
         for name in ("step_", "watched_", "trained_on_"):
             state.pop(name, None)
@@ -667,7 +707,7 @@ class TrainingNet(NeuralNetClassifier):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Give the optimiser back what torch's pickles leave out: attributes of its own, as LBFGS and LARS have."""
+        """Restore the attributes of the optimiser that torch's pickles leave out, as LBFGS and LARS have them."""
         super().__setstate__(state)
         if hasattr(self, "optimizer_"):
             kept = self.optimizer_.state_dict()

@@ -1,7 +1,7 @@
-"""Optimisers with a training mode: schedule-free ones, whose updates are made at other weights than one evaluates.
+"""Optimisers with a training mode: schedule-free ones, which update and evaluate at different weights.
 
-Defazio et al., The Road Less Scheduled (2024): gradients are taken at an interpolation between the fast weights and
-their average; ``optimizer.eval()`` puts the average in place, ``optimizer.train()`` the interpolation.
+Defazio et al., The Road Less Scheduled (2024), compute gradients at an interpolation between the fast weights and their
+average. ``optimizer.eval()`` sets the weights to the average, and ``optimizer.train()`` sets them to the interpolation.
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ import torch
 
 
 def has_modes(optimizer: Any) -> bool:
-    """Say whether the optimiser has a training mode and an evaluation mode."""
+    """Return whether the optimiser has a training mode and an evaluation mode."""
     return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
 
 
 @contextmanager
 def updating(net: Any) -> Iterator[None]:
-    """Within it the optimiser of a net is in training mode, afterwards in evaluation mode, however it ends."""
+    """Set the optimiser of a net to training mode within this context, and always to evaluation mode after it."""
     if not has_modes(net.optimizer_):
         yield
         return
@@ -33,7 +33,7 @@ def updating(net: Any) -> Iterator[None]:
 
 @contextmanager
 def evaluating(net: Any) -> Iterator[None]:
-    """Within it the optimiser is in evaluation mode, also between two updates; the training does not notice."""
+    """Set the optimiser to evaluation mode within this context, without effect on the training."""
     if not getattr(net, "updating_", False):
         yield
         return
@@ -45,4 +45,4 @@ def evaluating(net: Any) -> Iterator[None]:
         net.optimizer_.train()
         with torch.no_grad():
             for parameter, weight in zip(net.module_.parameters(), weights, strict=True):
-                parameter.copy_(weight)  # going there and back rounds
+                parameter.copy_(weight)  # the change of mode and back rounds the weights

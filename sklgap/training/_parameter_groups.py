@@ -1,4 +1,4 @@
-"""Parameter groups by name, as skorch takes them: ``optimizer__param_groups=[("*.bias", {"lr": 0.1})]``."""
+"""Parameter groups by name, in skorch's form: ``optimizer__param_groups=[("*.bias", {"lr": 0.1})]``."""
 
 from collections.abc import Iterable
 from fnmatch import fnmatch
@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 def check_parameter_groups(groups: Any, names: Iterable[str]) -> None:
-    """Raise a ValueError for groups that are not pairs (pattern, options), or that hold no parameter.
+    """Raise a ValueError if groups are not pairs (pattern, options), or if a group has no parameter.
 
     Parameters
     ----------
     groups : list of pairs (str, dict)
-        Each takes the parameters it matches from those that are left.
+        The groups. Each takes the parameters that match its pattern and no earlier one.
     names : iterable of str
-        Of the module's parameters.
+        Names of the parameters of the module.
     """
     if not isinstance(groups, list | tuple) or not all(map(_is_group, groups)):
         raise ValueError(
@@ -28,8 +28,8 @@ def check_parameter_groups(groups: Any, names: Iterable[str]) -> None:
         rest = [name for name in left if not fnmatch(name, pattern)]
         if len(rest) == len(left):
             raise ValueError(
-                f"optimizer__param_groups: the pattern {pattern!r} matches none of the parameters that the groups "
-                f"before it have left, {left or 'none'}; the module has {names}."
+                f"optimizer__param_groups: the pattern {pattern!r} does not match any of the parameters that the "
+                f"groups before it leave, {left}; the module has {names}."
             )
         left = rest
 
@@ -40,45 +40,45 @@ def _is_group(item: Any) -> bool:
 
 
 def check_options(optimizer: Any, groups: Any) -> None:
-    """Raise a ValueError for an option that an optimiser of torch does not have: torch would never read it."""
+    """Raise a ValueError for an option that an optimiser of torch does not have, because torch would ignore it."""
     known = set(optimizer.defaults) if is_of_torch(type(optimizer)) else set()
     for pattern, options in groups:
         unknown = sorted(set(options) - known)
         if known and unknown:
             raise ValueError(
-                f"optimizer__param_groups: {unknown[0]!r} in the group {pattern!r} is no option of "
+                f"optimizer__param_groups: {unknown[0]!r} in the group {pattern!r} is not an option of "
                 f"{type(optimizer).__name__}, which has {', '.join(sorted(known))}."
             )
 
 
 def is_of_torch(optimizer: Any) -> bool:
-    """Say whether the class is torch's: others may read options that are not among their defaults."""
+    """Return whether the class belongs to torch. Other optimisers may read options without defaults."""
     return str(getattr(optimizer, "__module__", "")).startswith("torch.")
 
 
 def refusal(optimizer: Any, parameters: Iterable[tuple[str, Tensor]], error: Exception) -> ValueError:
-    """Return the sentence for an optimiser that does not take the parameters as they are, as one for matrices."""
+    """Return the error for an optimiser that does not accept all parameters, such as one for matrices."""
     kind = getattr(optimizer, "__name__", optimizer)
     vectors = [f"{name!r} has the shape {tuple(p.shape)}" for name, p in parameters if p.ndim != 2]
     where = f" ({vectors[0]})" if vectors else ""
     return ValueError(
-        f"optimizer={kind} does not take the parameters of the module{where}: {str(error).rstrip('.')}; an optimiser "
-        "with options for some of them, such as those that are no matrices, gets these by name: "
-        "optimizer__param_groups=[('*.bias', {...}), ...]."
+        f"optimizer={kind} does not take the parameters of the module{where}: {str(error).rstrip('.')}; if the "
+        "optimiser has options for such parameters, for example for those that are not matrices, set them by name: "
+        f"optimizer__param_groups=[('*.bias', {{...}}), ...]."
     )
 
 
 def set_learning_rate(optimizer: Any, lr: float, groups: Iterable[dict[str, Any]]) -> None:
-    """Set the rate of the groups that were given without one.
+    """Set the learning rate of the groups that do not have their own.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        Whose rates are set.
+        The optimiser to change.
     lr : float
-        The rate.
+        The learning rate.
     groups : iterable of dict
-        The groups as the optimiser was given them.
+        The groups that the optimiser was built with.
     """
     for group, given in zip(optimizer.param_groups, groups, strict=True):
         if "lr" not in given:

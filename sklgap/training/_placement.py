@@ -1,4 +1,4 @@
-"""Which of several CUDA devices a worker trains on: ``device="auto"``."""
+"""The choice of a CUDA device for each worker, for ``device="auto"``."""
 
 import multiprocessing
 import os
@@ -7,10 +7,10 @@ import torch
 
 
 def default_device() -> str:
-    """Return the device of ``device="auto"``: cuda, else mps, else cpu; among several CUDA devices this worker's own.
+    """Return the device of ``device="auto"``: cuda, else mps, else cpu.
 
-    Worker processes (of joblib's loky and multiprocessing, of Dask on one machine, of torchrun) take the visible
-    devices in turn; the main process and its threads take torch's current one.
+    With several CUDA devices, worker processes (of joblib's loky and multiprocessing, of Dask on one machine, of
+    torchrun) use the visible devices in turn. The main process and its threads use torch's current device.
     """
     if torch.cuda.is_available():
         number, n_devices = worker_number(), torch.cuda.device_count()
@@ -21,8 +21,8 @@ def default_device() -> str:
 def worker_number() -> int | None:
     """Return the number of this process among its siblings, or None in a main process.
 
-    The one that torchrun has given it (``LOCAL_RANK``); else the one that ``multiprocessing`` counts the children of a
-    process by, from 1 for the first.
+    It is the number from torchrun (``LOCAL_RANK``), or else the number by which ``multiprocessing`` counts the children
+    of a process, minus 1.
     """
     rank = os.environ.get("LOCAL_RANK", "")
     if rank.isdecimal():

@@ -1,4 +1,4 @@
-"""The arithmetic that a net is trained in: ``precision``.
+"""The arithmetic of the training: ``precision``.
 
 ``"float32"`` changes no setting of torch. ``"bfloat16"`` evaluates the forward passes of the training in
 `torch.autocast`: matrix products and convolutions use bfloat16, which has the range of float32 and 8 of its 24 bits.
@@ -30,7 +30,7 @@ def check_training_precision(precision: Any, device: str) -> Precision:
     Parameters
     ----------
     precision : {"float32", "tf32", "bfloat16"}
-        As the user gives it.
+        The value that the user has set.
     device : str
         The device that trains the net; not "auto".
     """
@@ -68,7 +68,7 @@ def check_can_be_lowered(precision: Precision, dtype: torch.dtype) -> None:
     if precision != "float32" and dtype != torch.float32:
         raise ValueError(
             f"precision must be 'float32' for a net in {str(dtype).removeprefix('torch.')}, which autocast and "
-            f"TensorFloat-32 do not change; got {precision!r}: pass net.float()."
+            f"TensorFloat-32 do not change; got {precision!r}; pass net.float()."
         )
 
 

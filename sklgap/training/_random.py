@@ -1,4 +1,4 @@
-"""Randomness that comes from a seed and leaves the global generators as they were."""
+"""Randomness that comes from a seed and does not change the global generators."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ def derive_seed(*words: int) -> int:
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Seed torch's global generators of the CPU and of ``device``, and no others (as ``torch.manual_seed`` does)."""
+    """Seed torch's global generators of the CPU and of ``device`` only; ``torch.manual_seed`` seeds all devices."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -25,17 +25,17 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 
 def global_state() -> torch.Tensor:
-    """Return the state of torch's global generator as the user's: between the trainings of other threads."""
+    """Return the state of torch's global generator outside the trainings of other threads."""
     with TURN:
         return torch.default_generator.get_state()
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Within it the global generators that training draws from start at ``seed``; afterwards they are as before.
+    """Start the global generators at ``seed`` within this context, and restore them afterwards.
 
-    Dropout and the initialisation of modules draw from the global generators; there is no other way to seed them. Other
-    threads wait.
+    Dropout and the initialisation of modules draw from the global generators, and cannot be seeded in another way.
+    Other threads wait.
     """
     with TURN, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         mps_state = torch.mps.get_rng_state() if device.type == "mps" else None

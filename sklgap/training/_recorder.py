@@ -1,4 +1,4 @@
-"""Curves while training: loss, accuracy and any measurement, at the ends of epochs or at chosen updates."""
+"""Curves during training: loss, accuracy and any measurement, at the ends of epochs or at chosen updates."""
 
 import contextlib
 import copy
@@ -28,74 +28,76 @@ from sklgap.training._random import derive_seed, seeded
 
 Measurement = Callable[[Any], float | Mapping[str, float]]
 
-# What every record has.
+# The values in every record.
 ALWAYS = ("n_updates", "epoch", "weight_distance")
 
 
 class TrainingRecorder(Callback):
-    """Record curves while a net is trained, without disturbing the training.
+    """Record curves while a net is trained, without changing the training.
 
-    A skorch callback: ``LBGapClassifier(callbacks=[("recorder", TrainingRecorder(...))])``. After ``fit``,
+    This is a skorch callback: ``LBGapClassifier(callbacks=[("recorder", TrainingRecorder(...))])``. After ``fit``,
     `sklgap.inspection.recorded` returns the records as arrays.
 
     Parameters
     ----------
     datasets : dict of str to (X, y), Dataset or DataLoader, default=None
-        Samples as they would be given to ``score``, or what loads them:
-        ``{"train": (X, y), "test": (X_test, y_test)}`` records ``train_loss``, ``train_accuracy``, ``test_loss`` and
-        ``test_accuracy``, in evaluation mode. (In a pipeline: as the earlier steps leave them.)
+        Samples in the form that ``score`` accepts, or a Dataset or DataLoader of them. For example, ``{"train": (X, y),
+        "test": (X_test, y_test)}`` records ``train_loss``, ``train_accuracy``, ``test_loss`` and ``test_accuracy``, in
+        evaluation mode. In a pipeline, give the output of the earlier steps.
     measurements : dict of str to callable, default=None
-        Called with the net as it is then, each with a copy of its own; what they return, a number or a dict of numbers,
-        is recorded as ``{name}``, or ``{name}_{key}``. The net is taken by ``check_objective(net, X, y)``,
-        ``sharpness(net, X, y)`` and the like, with X and labels as they are given to ``fit``. Its ``optimizer_`` is
-        that of the last update, and may only be read. A measurement that remembers its last call has a method
-        ``fresh()``, which returns a copy for one fit.
+        Functions of the net. Each is called with its own copy of the current net, and returns a number or a dict of
+        numbers. They are recorded as ``{name}``, or ``{name}_{key}``. ``check_objective(net, X, y)``, ``sharpness(net,
+        X, y)`` and similar functions accept the net, with X and labels in the form that ``fit`` accepts. The
+        ``optimizer_`` of the net is that of the last update, and may only be read. A measurement that remembers its
+        last call has a method ``fresh()``, which returns a copy for one fit.
     every : int, default=1
-        Record at the end of every so many epochs, and of the last one of a fit. None: not at the ends of epochs.
+        Number of epochs between two records. The last epoch of a fit is also recorded. None does not record at the ends
+        of epochs.
     at_updates : "log" or sequence of int, default=None
-        Record also when so many updates have been made (optimiser steps; with several per batch, at the end of the
-        batch). ``"log"``: 1, 2, 3, 4, 6, 8, 11, 16, ..., two for every doubling (some 6.6 a decade). 0 in a sequence:
-        the initial weights too, before training.
+        Numbers of updates (optimiser steps) after which to record as well. With several steps per batch, the record is
+        made at the end of the batch. ``"log"`` means 1, 2, 3, 4, 6, 8, 11, 16, ..., two for every doubling (some 6.6
+        per decade). 0 in a sequence records the initial weights before training.
     batch_norm : {"batch", "population", "running"}, default="batch"
         Batch-norm policy of loss and accuracy on ``datasets``; see `sklgap.Objective`.
     chunk_size : int, default=5000
-        Rows of ``datasets`` evaluated at once.
+        Number of samples of ``datasets`` evaluated at once.
     max_samples : int, float or None, default=None
-        Evaluate on so many samples of each of ``datasets`` (int), or on this fraction of them (float in (0, 1]), the
-        same ones every time; None: on all.
+        Number of samples of each of ``datasets`` to evaluate on (int), or a fraction of them in (0, 1] (float). All
+        records use the same samples. None uses all samples.
     random_state : int, default=0
-        Draws these rows, and seeds torch's generators for measurements that draw from them.
+        Seed of the choice of samples, and of torch's generators for measurements that draw from them.
 
     Attributes
     ----------
     records_ : list of dict
-        One per record, as `sklgap.inspection.recorded` reads them. A warm start adds to them.
+        One dict per record, which `sklgap.inspection.recorded` reads. A warm start adds to them.
 
     Raises
     ------
     ValueError, TypeError
-        By ``fit``, before training: for a parameter outside its allowed values, datasets that the net does not take,
-        or a measurement that fails on the initial weights (tried if ``at_updates`` has 0).
+        From ``fit``, before training, if a parameter is outside its allowed values, if the net does not accept the
+        datasets, or if a measurement fails on the initial weights (tested if ``at_updates`` has 0).
 
     Warns
     -----
     UserWarning
-        When a measurement fails while training runs: its value is NaN, and training goes on.
+        If a measurement fails during training. Its value is NaN, and training continues.
 
     See Also
     --------
     sklgap.inspection.recorded : The records as arrays.
-    sklgap.inspection.LearningCurvesDisplay, sklgap.inspection.SharpnessTrajectoryDisplay,
-    sklgap.inspection.WeightDistanceDisplay : Draw them.
+    sklgap.inspection.LearningCurvesDisplay : Plot of loss and accuracy.
+    sklgap.inspection.SharpnessTrajectoryDisplay : Plot of the sharpness during training.
+    sklgap.inspection.WeightDistanceDisplay : Plot of the distance from the initial weights.
 
     Notes
     -----
-    Weights, optimiser and history are bit for bit what they are without it: what is measured is a copy of the module
-    in evaluation mode, and torch's generators are put back. The record of a state costs one forward pass over
-    ``datasets`` and the measurements; ``dur`` in the history includes those made within an epoch. Copies of a recorder
-    share its data and measurements; a pickle holds them, so measurements must be functions of a module to be pickled.
+    Weights, optimiser and history are bit for bit the same as without the recorder. It measures a copy of the module in
+    evaluation mode, and restores torch's generators. A record costs one forward pass over ``datasets``, plus the
+    measurements. ``dur`` in the history includes the records within an epoch. Copies of a recorder share its data and
+    measurements. A pickle contains them, so measurements must be functions of an importable module to be pickled.
 
-    Any skorch net may have one; X and y are then what its module and its criterion take.
+    Any skorch net may have a recorder. X and y are then the inputs of its module and its criterion.
 
     Examples
     --------
@@ -115,8 +117,8 @@ class TrainingRecorder(Callback):
     """
 
     reads_batches = False
-    changes_gradient = False  # on_grad_computed looks at the rates
-    # Its last record is one of the training: callbacks that replace the weights at the end come after it.
+    changes_gradient = False  # on_grad_computed only reads the learning rates
+    # Its last record belongs to the training, so callbacks that replace the weights at the end run after it.
     ends_first = True
 
     def __init__(
@@ -141,10 +143,10 @@ class TrainingRecorder(Callback):
         self.random_state = random_state
 
     def initialize(self) -> Self:
-        """Forget the records of an earlier fit."""
+        """Drop the records of an earlier fit."""
         self.records_: list[dict[str, float]] = []
-        self.keys_: dict[str, list[str]] = {}  # of each measurement, once it has returned
-        # What a net other than ours does not keep itself.
+        self.keys_: dict[str, list[str]] = {}  # the names of the values of each measurement, after its first result
+        # Values that a net of another package does not store.
         self.n_batches_ = 0
         self.start_: Params | None = None
         return self
@@ -152,7 +154,7 @@ class TrainingRecorder(Callback):
     # -- when ------------------------------------------------------------------------------------------------------
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Check the parameters; record the initial weights where asked."""
+        """Check the parameters, and record the initial weights if asked."""
         self._check()
         evaluations = {name: self._evaluation(net, name, rows) for name, rows in (self.datasets or {}).items()}
         own = {name: _fresh(measure) for name, measure in (self.measurements or {}).items()}
@@ -168,16 +170,16 @@ class TrainingRecorder(Callback):
             self._record(net, 0)
 
     def on_epoch_begin(self, net: Any, dataset_train: Any = None, **kwargs: Any) -> None:
-        """Count samples from 0 again."""
+        """Restart the count of samples at 0."""
         self.n_seen_, self.n_rows_ = 0, len(dataset_train)
 
     def on_grad_computed(self, net: Any, **kwargs: Any) -> None:
-        """Remember what the optimiser is about to use: schedulers change it after the update."""
+        """Save the settings that the optimiser is about to use, because schedulers change them after the update."""
         if self.measurements:
             self.used_ = [_settings(group) for group in net.optimizer_.param_groups]
 
     def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
-        """Record where the update is one that was asked for."""
+        """Record if this number of updates was asked for."""
         if not training:
             return
         self.n_batches_ += 1
@@ -188,14 +190,14 @@ class TrainingRecorder(Callback):
             self._record(net, len(net.history) - 1 + self.n_seen_ / self.n_rows_)
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Record every so many epochs."""
+        """Record every ``every`` epochs."""
         if self.every is not None and len(net.history) % self.every == 0:
             self._record(net, len(net.history))
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Record the last epoch, unless that is done or Ctrl-C has ended the training."""
+        """Record the last epoch, unless it is recorded already or Ctrl-C has ended the training."""
         if self.every is not None and len(net.history) and not getattr(net, "interrupted_", False):
-            with contextlib.suppress(KeyboardInterrupt):  # the training is done: it must not be lost
+            with contextlib.suppress(KeyboardInterrupt):  # the finished training must not be lost
                 self._record(net, len(net.history))
         del self.measures_, self.used_
 
@@ -205,7 +207,7 @@ class TrainingRecorder(Callback):
     # -- what ------------------------------------------------------------------------------------------------------
 
     def _record(self, net: Any, epoch: float) -> None:
-        """Add a record, unless there is one of this update."""
+        """Add a record, unless there is already one for this update."""
         n_updates = self._n_updates(net)
         if self.records_ and self.records_[-1]["n_updates"] == n_updates:
             self.records_[-1]["epoch"] = float(epoch)
@@ -215,7 +217,8 @@ class TrainingRecorder(Callback):
 
     def _record_now(self, net: Any, epoch: float, n_updates: int) -> None:
         start = self.start_ if self.start_ is not None else net.module_start_
-        moved = distance(dict(net.module_.named_parameters()), start)  # frozen ones too: they may have moved before
+        # this includes frozen parameters, which may have moved before
+        moved = distance(dict(net.module_.named_parameters()), start)
         record = {"n_updates": n_updates, "epoch": float(epoch), "weight_distance": moved}
         device = torch.device(net.device or "cpu")
         try:
@@ -223,16 +226,16 @@ class TrainingRecorder(Callback):
                 with seeded(derive_seed(self.random_state, n_updates), device):
                     record |= self._values(name, measure, net, n_updates)
         except KeyboardInterrupt:
-            net.interrupted_ = True  # at the end of an epoch it would be taken for skorch's way to stop
+            net.interrupted_ = True  # at the end of an epoch it would look like skorch's early stopping
             raise
         self.records_.append(record)
 
     def _values(self, name: str, measure: Measurement, net: Any, n_updates: int) -> dict[str, float]:
-        """Return what a measurement says by name; NaN and a warning where it fails."""
+        """Return the values of a measurement by name; NaN and a warning if it fails."""
         what = f"{'datasets' if name in (self.datasets or ()) else 'measurements'}[{name!r}]"
         try:
             values = _named(name, measure(snapshot(net, self.used_)))
-        except Exception as error:  # a user's function may raise anything, and must not end a long training
+        except Exception as error:  # a user's function may raise any exception, and must not end a long training
             if n_updates == 0:
                 raise ValueError(f"{what} fails on the initial weights: {error}") from error
             if name not in self.warned_:
@@ -247,7 +250,7 @@ class TrainingRecorder(Callback):
         return values
 
     def _evaluation(self, net: Any, name: str, rows: Any) -> Measurement:
-        """Return the measurement of loss and accuracy on samples, which are checked and encoded here, once."""
+        """Return the measurement of loss and accuracy on samples, which are checked and encoded only once, here."""
         X, y = (rows, None) if is_stream(rows) else rows
         try:
             first = check_objective(
@@ -278,7 +281,7 @@ class TrainingRecorder(Callback):
             raise ValueError(f"every must be None or an integer of at least 1; got {shown(self.every)}.")
         check_updates(self.at_updates)
         if self.every is None and self.at_updates is None:
-            raise ValueError("every and at_updates must not both be None: there would be no record.")
+            raise ValueError("every and at_updates must not both be None, because there would be no record.")
         check_batch_norm(self.batch_norm)
         check_integer("chunk_size", self.chunk_size)
         check_max_samples(self.max_samples)
@@ -295,14 +298,14 @@ class TrainingRecorder(Callback):
         taken = {*ALWAYS, *(f"{name}{end}" for name in self.datasets or () for end in ("", "_loss", "_accuracy"))}
         clash = sorted(taken & {*(self.measurements or ())})
         if clash:
-            raise ValueError(f"measurements must not have a name that is recorded anyway; got {clash[0]!r}.")
+            raise ValueError(f"measurements must not have a name that the recorder uses itself; got {clash[0]!r}.")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what every fit makes for itself."""
+        """Leave out the attributes that every fit makes for itself."""
         return {name: value for name, value in vars(self).items() if name not in ("measures_", "used_")}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Share data and measurements, which are only read; the records are the copy's own."""
+        """Return a copy that shares data and measurements, which are only read, and has its own records."""
         copied = type(self)(**self.get_params(deep=False))
         own = {name: value for name, value in self.__getstate__().items() if name.endswith("_")}
         copied.__dict__.update(copy.deepcopy(own, memo))
@@ -313,9 +316,10 @@ class TrainingRecorder(Callback):
 
 
 def snapshot(net: Any, used: list[dict[str, Any]] | None = None) -> Any:
-    """Return the net with a copy of its module, in evaluation mode, to do with as one likes.
+    """Return the net with a private copy of its module, in evaluation mode.
 
-    ``used`` are the settings of the optimiser's groups in the last update; None: those of now, scaled to the batch.
+    ``used`` holds the settings of the optimiser's groups in the last update. None means the current settings, scaled to
+    the batch size.
     """
     copied = object.__new__(type(net))
     vars(copied).update(vars(net))
@@ -326,9 +330,9 @@ def snapshot(net: Any, used: list[dict[str, Any]] | None = None) -> Any:
 
 
 def _optimizer_of(net: Any, module: torch.nn.Module, used: list[dict[str, Any]] | None) -> torch.optim.Optimizer:
-    """Return the optimiser of a net as it is in an update, for a copy of its module; only to be read.
+    """Return the optimiser of a net during an update, for a copy of its module; it may only be read.
 
-    Its state is not copied: it may be as large as the net.
+    Its state is not copied, because it may be as large as the net.
     """
     optimizer = net.optimizer_
     places = {id(p): copied for p, copied in zip(net.module_.parameters(), module.parameters(), strict=True)}
@@ -347,7 +351,7 @@ def _optimizer_of(net: Any, module: torch.nn.Module, used: list[dict[str, Any]] 
 
 
 def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return rates, momenta and the like of a group; of tensors, which schedulers write into, copies."""
+    """Return learning rates, momenta and other settings of a group, with copies of tensors that schedulers change."""
     return {
         name: value.clone() if isinstance(value, torch.Tensor) else value
         for name, value in group.items()
@@ -356,7 +360,7 @@ def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fresh(measure: Measurement) -> Measurement:
-    """Return a measurement for one fit: one that remembers its last call offers a copy that does not."""
+    """Return a measurement for one fit: a fresh copy if it remembers its last call."""
     fresh = getattr(measure, "fresh", None)
     return measure if fresh is None else fresh()
 
@@ -370,12 +374,12 @@ def _named(name: str, value: Any) -> dict[str, float]:
 
 
 def log_spaced_updates(per_doubling: int) -> list[int]:
-    """Return the numbers of updates from 1 to 2 ** 30, so many for every doubling."""
+    """Return the numbers of updates from 1 to 2 ** 30, with ``per_doubling`` numbers for every doubling."""
     return sorted({round(2 ** (k / per_doubling)) for k in range(30 * per_doubling + 1)})
 
 
 def _next_update(at_updates: str | Sequence[int] | None, n_updates: int) -> float:
-    """Return the smallest number of updates above ``n_updates`` that is asked for; infinity where there is none."""
+    """Return the smallest requested number of updates above ``n_updates``; infinity if there is no such number."""
     if at_updates is None:
         return math.inf
     asked = log_spaced_updates(per_doubling=2) if isinstance(at_updates, str) else at_updates
@@ -383,7 +387,7 @@ def _next_update(at_updates: str | Sequence[int] | None, n_updates: int) -> floa
 
 
 def check_updates(at_updates: str | Sequence[int] | None) -> None:
-    """ValueError for what is no choice of updates to record at."""
+    """Raise a ValueError unless ``at_updates`` is a valid choice."""
     if at_updates is None or (isinstance(at_updates, str) and at_updates == "log"):
         return
     try:

@@ -1,4 +1,4 @@
-"""The samples held out for validation: a user's own go through the same encoding as the samples of ``fit``."""
+"""The validation samples. A user's own samples pass through the same encoding as the samples of ``fit``."""
 
 from typing import Any
 
@@ -11,23 +11,23 @@ from sklgap.training._encoding import to_numpy
 
 
 def split_as_given(net: Any, X: Any, y: np.ndarray, **kwargs: Any) -> tuple[Any, Any]:
-    """Show ``train_split`` the rows and labels as ``fit`` is given them; return both parts as the net takes them.
+    """Call ``train_split`` with the samples and labels that ``fit`` received, and return both parts for the net.
 
     Parameters
     ----------
     net : TrainingNet
-        With its ``encoding_``.
+        The net, with its ``encoding_``.
     X : ndarray, sparse matrix or WeightedDataset
-        Encoded rows; with weights, rows, class numbers and weights.
+        Encoded samples; with weights, a dataset of samples, class numbers and weights.
     y : ndarray
         Class numbers.
     **kwargs
-        For ``train_split``.
+        Arguments for ``train_split``.
 
     Raises
     ------
     ValueError, TypeError
-        For a part that ``score`` would not take either, in one sentence.
+        If ``score`` would not accept a part, either.
     """
     encoding = net.encoding_
     labels = encoding.classes[y]
@@ -42,13 +42,13 @@ def split_as_given(net: Any, X: Any, y: np.ndarray, **kwargs: Any) -> tuple[Any,
         try:
             return net.get_dataset(*encoding.encode(*_rows_and_labels(part)))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"train_split must return rows and labels like those of fit: {error}") from error
+            raise ValueError(f"train_split must return samples and labels like those of fit: {error}") from error
 
     train, valid = net.train_split(shown, labels, **kwargs)
     if isinstance(whole, WeightedDataset) and _root(train) is not shown:
         raise ValueError(
-            "train_split must return the dataset it is given, or a torch Subset of it, to train on beside "
-            f"sample_weight; got another {type(train).__name__}, whose weights are not known."
+            "train_split must return its dataset, or a torch Subset of it, as training samples with sample_weight; "
+            f"got another {type(train).__name__}, whose weights are not known."
         )
     return encoded(train), encoded(valid)
 
@@ -60,7 +60,7 @@ def _root(part: Any) -> Any:
 
 
 def _rows_and_labels(dataset: Any) -> tuple[Any, Any]:
-    """Return all rows and labels of a dataset."""
+    """Return all samples and labels of a dataset."""
     if type(dataset) is Dataset:
         if dataset.y is None:
             raise ValueError("the dataset holds no labels")
@@ -69,6 +69,6 @@ def _rows_and_labels(dataset: Any) -> tuple[Any, Any]:
         raise TypeError(f"a {type(dataset).__name__} has no length")
     items = [dataset[i] for i in range(len(dataset))]
     if not all(isinstance(item, tuple | list) and len(item) == 2 for item in items):
-        raise TypeError(f"a {type(dataset).__name__} must hold pairs (row, label)")
+        raise TypeError(f"a {type(dataset).__name__} must hold pairs (sample, label)")
     labels = [label.item() if hasattr(label, "item") else label for _, label in items]
     return np.stack([np.asarray(to_numpy(row)) for row, _ in items]), np.asarray(labels)

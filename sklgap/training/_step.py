@@ -1,4 +1,4 @@
-"""The single training step that every path runs."""
+"""The training step that every path runs."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,31 +13,31 @@ from sklgap.remedies._check import check_line_search, check_parts
 
 
 class TrainStep:
-    """Compose loss, remedies and optimiser into one update on one batch.
+    """Combine loss, remedies and optimiser into one update on one batch.
 
     Parameters
     ----------
     loss_fn : callable
         A ``ModuleLoss`` with ``own_params=params``.
     params : dict of tensors
-        The trained parameters themselves; the optimiser must hold the same tensors.
+        The trained parameters themselves. The optimiser must hold the same tensors.
     optimizer : torch.optim.Optimizer
-        Any of torch's, also those that call their closure several times.
+        Any optimiser of torch, also one that calls its closure several times.
     remedies : sequence of Remedy
-        Applied in order; see `sklgap.remedies.compose`.
+        The remedies in their order; see `sklgap.remedies.compose`.
     rng : torch.Generator, optional
-        On the CPU; remedies draw from it.
+        Generator on the CPU for the draws of the remedies.
     micro_batch_size : int, optional
-        Largest number of rows evaluated at once. The gradient function that remedies transform is that of the whole
-        batch, exactly so without batch norm (which sees micro-batches).
+        Largest number of samples evaluated at once. The remedies transform the gradient function of the whole batch.
+        Without batch norm this is exact; batch norm uses the statistics of the micro-batches.
     spread : callable, optional
-        Turns a gradient function into one that evaluates a batch over several processes; see ``share_out``.
+        Function that turns a gradient function into one that evaluates a batch in several processes; see ``share_out``.
     on_grad : callable, optional
-        Called with the batch whenever ``.grad`` of the parameters has been filled, before the optimiser uses it.
+        Function that is called with the batch when ``.grad`` of the parameters is filled, before the optimiser uses it.
 
     Notes
     -----
-    With no remedy this is the plain torch training step, bit for bit.
+    Without remedies this is the plain torch training step, bit for bit.
     """
 
     def __init__(
@@ -70,10 +70,9 @@ class TrainStep:
         Returns
         -------
         dict
-            ``loss``, the clean loss before the update as a 0-d tensor, and ``y_pred``, the outputs of the whole batch:
-            skorch's contract for a training step. Where a remedy has added samples, the outputs are those of the first
-            ones, as many as were given. Where not all samples count alike, ``mass`` is what those of the batch count
-            for together.
+            ``loss``, the clean loss before the update as a 0-d tensor, and ``y_pred``, the outputs for the whole batch.
+            This is skorch's contract for a training step. If a remedy has added samples, the outputs are those of the
+            given samples, which come first. If samples have different weights, ``mass`` is the sum of the weights.
         """
         n_given = len(batch.X)
         batch, grad_fn = self._transform(batch, self.rng)
@@ -99,21 +98,21 @@ class TrainStep:
         return result if first[0].weights is None else {**result, "mass": first[0].weights.sum()}
 
     def gradient(self, batch: Batch, rng: torch.Generator) -> Params:
-        """Return the gradient that the first update on the batch would be given; nothing is changed.
+        """Return the gradient of the first update on the batch, without changing anything.
 
         Parameters
         ----------
         batch : Batch
-            The rows.
+            The samples.
         rng : torch.Generator
-            On the CPU; remedies draw from it.
+            Generator on the CPU for the draws of the remedies.
         """
         batch, grad_fn = self._transform(batch, rng)
-        # Another dict than the module's own parameters: batch norm leaves the module's buffers alone.
+        # This dict is not the module's own, so batch norm does not change the module's buffers.
         return grad_fn(dict(self.params), self.loss_fn.buffers(), batch)[0]
 
     def _transform(self, batch: Batch, rng: torch.Generator) -> tuple[Batch, GradFn]:
-        """Return the batch and its gradient function, transformed by the remedies."""
+        """Return the batch and its gradient function after the remedies have transformed them."""
         for remedy in self.remedies:
             batch = remedy.transform_batch(batch, rng)
         return batch, compose(self.loss_fn, self.remedies, self.params, self._differentiate, rng)
@@ -125,16 +124,16 @@ class TrainStep:
         return grad_fn if self.spread is None else self.spread(grad_fn)
 
     def _keep_buffers(self, buffers: Buffers) -> None:
-        """Leave the module with the buffers of the unmoved weights, whatever the remedies evaluated later."""
+        """Set the buffers of the module to those of the unmoved weights, whatever the remedies evaluated later."""
         for name, buffer in self.loss_fn.buffers().items():
             if buffers[name] is not buffer:
                 buffer.copy_(buffers[name])
 
 
 def _in_order_of(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:
-    """Return the gradient with its numbers in the order in memory that the parameter has, as ``backward`` does.
+    """Return the gradient in the memory order of the parameter, as ``backward`` does.
 
-    Fused optimisers read both as they lie in memory: with another order they would update the wrong coordinates.
+    Fused optimisers read both in memory order. With different orders they would update the wrong coordinates.
     """
     if gradient is None or gradient.layout != torch.strided or gradient.stride() == parameter.stride():
         return gradient

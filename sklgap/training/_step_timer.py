@@ -1,4 +1,4 @@
-"""A callback that measures how long a training step takes, and ends the training once it knows."""
+"""A callback that measures the time of a training step, and then ends the training."""
 
 import time
 from typing import Any, Self
@@ -6,25 +6,26 @@ from typing import Any, Self
 import torch
 from skorch.callbacks import Callback
 
-# Measured are at least so many batches, where the epoch has them, and then more until so many seconds or batches.
+# The timer measures at least LEAST_BATCHES batches, if the epoch has as many, and ends after SECONDS seconds or
+# MOST_BATCHES batches.
 LEAST_BATCHES, SECONDS, MOST_BATCHES = 3, 0.3, 30
 
 
 class StepTimer(Callback):
-    """Times the batches of the first epoch, and raises the KeyboardInterrupt that ends a fit before it has evaluated.
+    """Time the batches of the first epoch, then raise the KeyboardInterrupt that ends a fit before its evaluation.
 
     Attributes
     ----------
     stopped_ : bool
-        Whether the KeyboardInterrupt is this one's, not Ctrl-C.
+        Whether this callback raised the KeyboardInterrupt, and not Ctrl-C.
     seconds_ : float
-        Of a batch: a mean without the first one, which warms up, where there are more.
+        Seconds per batch. It is a mean without the first batch, which warms up, if there are several.
     updates_per_batch_ : int
-        Optimiser steps on each batch.
+        Number of optimiser steps on each batch.
     n_samples_ : int
-        Rows trained on.
+        Number of training samples.
     n_threads_ : int
-        Threads that the steps computed with.
+        Number of threads that computed the steps.
     net_ : TrainingNet
         The net in training.
     """
@@ -35,7 +36,7 @@ class StepTimer(Callback):
         self.stopped_ = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return itself: the copy that a fit makes of its callbacks is the one that measures."""
+        """Return the callback itself, so that the copy that a fit makes of its callbacks is the one that measures."""
         return self
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:

@@ -12,42 +12,43 @@ from sklgap.training._averaging import Averaging, check_every, weights_of
 
 
 class WeightAveraging(Averaging):
-    """End ``fit`` with the mean of the weights at the ends of the later epochs: often a wider minimum.
+    """End ``fit`` with the mean of the weights at the ends of the later epochs, which is often a wider minimum.
 
-    A skorch callback: ``LBGapClassifier(callbacks=[("averaging", WeightAveraging())])``, with parameters reached as
-    ``callbacks__averaging__start``; ``callbacks__averaging=None`` turns it off.
+    This is a skorch callback: ``LBGapClassifier(callbacks=[("averaging", WeightAveraging())])``. Its parameters are set
+    as ``callbacks__averaging__start``. ``callbacks__averaging=None`` turns it off.
 
     Parameters
     ----------
     start : int or float, default=0.75
-        The first weights averaged: those after this fraction, in [0, 1], of ``max_epochs`` (of the updates, with
-        ``regime_adaptation``), or, as an integer, those at the end of this epoch of the history, counted from 1; 0:
-        all epochs. (0.75: Izmailov et al.)
+        The first weights to average (0.75 in Izmailov et al.). A float in [0, 1] is a fraction of ``max_epochs``, or of
+        the updates with ``regime_adaptation``. An integer is an epoch of the history, counted from 1; 0 means all
+        epochs.
     every : int, default=1
-        Epochs from one to the next; at least 1.
+        Number of epochs from one averaged set of weights to the next, at least 1.
 
     Attributes
     ----------
     n_averaged_ : int
-        Number of weights in the mean.
+        Number of sets of weights in the mean.
 
     Warns
     -----
     UserWarning
-        When training ended before ``start``: the weights are then those of the last epoch.
+        If training ends before ``start``. The weights are then those of the last epoch.
 
     Notes
     -----
-    The average is put in place however training ends: by ``max_epochs``, a stopping rule, or Ctrl-C. Batch-norm
-    statistics are recomputed for it in any case, whatever ``recompute_batch_norm`` says. The history describes the
-    weights that were averaged, ``train_score_`` the average.
+    The average replaces the weights however training ends: by ``max_epochs``, by a stopping rule, or by Ctrl-C.
+    Batch-norm statistics are always recomputed for it, whatever ``recompute_batch_norm`` says. The history describes
+    the weights that were averaged; ``train_score_`` describes the average.
 
-    A warm start goes on from the last weights of the training, not from their average, unless something else has
-    changed the weights in between. It then starts a new average where ``start`` is a fraction, and goes on with the
-    old one where it is an integer.
+    A warm start continues from the last weights of the training, not from their average, unless something else has
+    changed the weights in between. If ``start`` is a fraction, it then starts a new average. If ``start`` is an
+    integer, it continues the old one.
 
-    The paper averages under a constant or cyclic rate that is high enough to leave the minimum; see ``lr_milestones``
-    for a rate that falls to a constant. Cost: a copy of the weights to the host per epoch; two sets of weights there.
+    The paper averages with a constant or cyclic learning rate that is high enough to leave the minimum; see
+    ``lr_milestones`` for a rate that falls to a constant. Cost: a copy of the weights to the host per epoch, and two
+    sets of weights there.
 
     References
     ----------
@@ -69,7 +70,7 @@ class WeightAveraging(Averaging):
         self.every = every
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
-        """Check the parameters; put the last weights of the training back."""
+        """Check the parameters, and restore the last weights of the training."""
         super().on_train_begin(net, **kwargs)
         if not isinstance(self.start, numbers.Integral):
             self.n_averaged_ = 0
@@ -77,7 +78,7 @@ class WeightAveraging(Averaging):
         self.updates_before_ = net.n_updates_
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Take the weights into the average, if it is their turn."""
+        """Add the weights to the average every ``every`` epochs from ``start`` on."""
         self.epochs_seen_ = epoch = len(net.history)
         if not self._has_started(net):
             return
@@ -116,6 +117,6 @@ class WeightAveraging(Averaging):
 
     def _nothing(self, n_epochs: int) -> str:
         return (
-            f"WeightAveraging averaged nothing: training ended after {n_epochs} epochs, before "
+            f"WeightAveraging averaged nothing, because training ended after {n_epochs} epochs, before "
             f"start={self.start!r}; the weights are those of the last epoch."
         )

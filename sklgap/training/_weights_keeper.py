@@ -1,4 +1,4 @@
-"""The weights along a training: at its start and at the ends of epochs, to start other trainings from."""
+"""The weights during a training: at its start and at the ends of epochs, to start other trainings from them."""
 
 from typing import Any, Self
 
@@ -9,17 +9,17 @@ from torch import nn
 
 
 class WeightsKeeper(Callback):
-    """Keep weights and buffers of the start and of the ends of epochs.
+    """Save weights and buffers at the start and at the ends of epochs.
 
     Parameters
     ----------
     every : int
-        Epochs from one to the next.
+        Number of epochs from one saved set to the next.
 
     Attributes
     ----------
     weights_ : dict of int to dict of ndarrays
-        By the number of epochs done, then by name as in ``state_dict``.
+        The saved sets by number of epochs, each by name as in ``state_dict``.
     """
 
     reads_batches = False
@@ -28,17 +28,17 @@ class WeightsKeeper(Callback):
         self.every = every
 
     def initialize(self) -> Self:
-        """Forget the weights of an earlier fit."""
+        """Drop the weights of an earlier fit."""
         self.weights_: dict[int, dict[str, np.ndarray]] = {}
         return self
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
-        """Keep a copy of the initial weights."""
+        """Save a copy of the initial weights."""
         if not len(net.history):
             self.on_epoch_end(net)
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Keep a copy every so many epochs."""
+        """Save a copy every ``every`` epochs."""
         epoch = len(net.history)
         if epoch % self.every == 0:
             state = net.module_.state_dict()
@@ -46,9 +46,9 @@ class WeightsKeeper(Callback):
 
 
 class KeptWeights:
-    """An ``init`` of a module: the weights and buffers that `WeightsKeeper` kept after some epoch.
+    """An ``init`` for a module: the weights and buffers that `WeightsKeeper` saved after some epoch.
 
-    They are arrays, which hash and pickle by their values.
+    They are arrays, which are hashed and pickled by their values.
     """
 
     def __init__(self, weights: dict[str, np.ndarray], epoch: int) -> None:

@@ -139,14 +139,15 @@ def test_incomplete_folder_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("fetch", "name"), [(fetch_cifar10, "test_batch"), (fetch_cifar100, "test")])
 def test_missing_files_are_an_oserror_that_names_them(tmp_path, fetch, name):
-    sentence = rf"needs '{name}\.bin' \(or \.gz\) in .* none was found, and download_if_missing is False\.$"
+    sentence = rf"needs '{name}\.bin' \(or \.gz\) in .* no such file was found, and download_if_missing is False\.$"
     with pytest.raises(OSError, match=sentence):
         fetch(subset="test", data_home=tmp_path, download_if_missing=False)
 
 
 def test_cifar100_is_never_downloaded(tmp_path):
     sentence = (
-        r"^CIFAR-100 needs 'train\.bin' .*cifar-100-binary' or .*; put them there, as OpenML is not used for it\.$"
+        r"^CIFAR-100 needs 'train\.bin' .*cifar-100-binary' or .*; "
+        r"put the files there; this data set is not loaded from OpenML\.$"
     )
     with pytest.raises(FileNotFoundError, match=sentence):
         fetch_cifar100(data_home=tmp_path)

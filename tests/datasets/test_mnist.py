@@ -76,7 +76,7 @@ def test_missing_files_are_an_oserror_that_names_them(tmp_path):
     home = tmp_path / "home"
     sentence = (
         r"^MNIST needs 't10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte' \(or \.gz\) in '.*mnist' or '.*home', "
-        r"where none was found, and download_if_missing is False\.$"
+        r"but no such file was found, and download_if_missing is False\.$"
     )
     with pytest.raises(OSError, match=sentence):
         fetch_mnist(subset="test", data_home=home, download_if_missing=False)
@@ -181,7 +181,7 @@ def test_openml_without_pandas(tmp_path, openml, monkeypatch):
 def test_openml_table_of_wrong_shape(tmp_path, openml):
     openml.data = openml.data[:-1]
     sentence = (
-        r"^'OpenML mnist_784, version 1' must be a table of shape \(70000, 784\) with a label for each row, "
+        r"^'OpenML mnist_784, version 1' must be a table of shape \(70000, 784\) with a label for each sample, "
         r"found \(69999, 784\) and 70000 labels\.$"
     )
     with pytest.raises(ValueError, match=sentence):

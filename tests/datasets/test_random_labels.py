@@ -80,7 +80,7 @@ def test_random_state_instance_moves_on_and_the_global_one_stays():
         (Y, -0.1, "fraction must be"),
         (Y, True, "fraction must be"),
         (Y, None, "fraction must be"),
-        ([], 1.0, "^y must have at least one label; got none"),
+        ([], 1.0, "^y must have at least one label; got an empty y"),
         ([[1, 2], [3, 4]], 1.0, "y should be a 1d array"),
         ([0.5, 1.7, 2.2], 1.0, "Unknown label type"),
     ],

@@ -64,7 +64,9 @@ def test_f2_learns_from_it(corpus):
 
 def test_utterances_without_an_alignment(corpus):
     features, alignments, _, _ = corpus
-    with pytest.raises(ValueError, match=r"pdf.2.gz' must have an alignment for .*feats.scp'; there is none for 'mc'"):
+    with pytest.raises(
+        ValueError, match=r"pdf.2.gz' must have an alignment for .*feats.scp'; utterance 'mc' has no alignment"
+    ):
         load_timit(features, alignments[1])
     data = load_timit(features, alignments[1], missing="skip")
     assert data.utterances.tolist() == ["fa", "fb"]
@@ -84,7 +86,7 @@ def test_alignments_of_another_length(corpus):
 def test_an_utterance_aligned_twice(corpus):
     features, alignments, _, _ = corpus
     write_ark(alignments[0], {"mc": integer_bytes(range(12)), "fb": integer_bytes([1])})
-    with pytest.raises(ValueError, match=r"pdf.2.gz' aligns utterance 'fb', which another of the files has aligned"):
+    with pytest.raises(ValueError, match=r"pdf.2.gz' aligns utterance 'fb', but another file aligns it, too"):
         load_timit(features, alignments)
 
 
@@ -109,7 +111,7 @@ def test_values_beyond_float32_are_refused(corpus):
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
-        ({"context": -1}, ValueError, r"^context must be an integer of at least 0, or two of them; got -1\.$"),
+        ({"context": -1}, ValueError, r"^context must be an integer of at least 0, or two such integers; got -1\.$"),
         ({"context": 1.5}, ValueError, "^context must be"),
         ({"context": (1, 2, 3)}, ValueError, "^context must be"),
         ({"context": True}, ValueError, "^context must be"),

@@ -141,7 +141,7 @@ def test_a_full_disk_is_one_warning_and_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(_folder.os, "fsync", full)
-    with pytest.warns(UserWarning, match=r"could not be written to \(No space left on device\): the work goes on"):
+    with pytest.warns(UserWarning, match=r"could not be written to \(No space left on device\)\. The work continues"):
         assert not memory.write("k", "fit", {"a": 1})
     with warnings.catch_warnings():
         warnings.simplefilter("error")

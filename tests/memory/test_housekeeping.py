@@ -112,7 +112,7 @@ def test_damaged_files_are_named_and_go(folder):
 @pytest.mark.parametrize("said", [b"sklgap memory 99\n", b"sklgap memory 1\n", b"", b"hello"])
 def test_a_folder_of_another_format_is_refused(tmp_path, said):
     (tmp_path / "FORMAT").write_bytes(said)
-    sentence = r"^memory must be a folder of format 2 .* says .*: use another folder, or remove this one\.$"
+    sentence = r"^memory must be a folder of format 2 .* says .*; use another folder, or remove this one\.$"
     for call in (Memory, saved_work, prune):
         with pytest.raises(ValueError, match=sentence):
             call(tmp_path)

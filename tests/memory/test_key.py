@@ -246,7 +246,7 @@ def test_the_refusal_says_the_way_to_it():
         ({"lr": 1, "module__a": [1, {"b": lock}]}, r"module__a -> \[1\] -> \['b'\] is a lock"),
         ({"net": Net}, r"net -> forward -> closure 'lock' is a lock"),
     ]:
-        with pytest.warns(UserWarning, match=f"memory: this work is not saved, for {name}.*give it as a plain value"):
+        with pytest.warns(UserWarning, match=f"this work is not saved, because {name}.*Give it as a plain value"):
             assert key_of(**params) is None
 
 
@@ -464,7 +464,7 @@ def reads(text):
     ],
 )
 def test_ways_round_the_text_of_code_are_refused(text):
-    with pytest.raises(Unfollowable, match="what its text does not say"):
+    with pytest.raises(Unfollowable, match="values that the code does not name"):
         fingerprint(reads(text))
 
 

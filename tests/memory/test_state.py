@@ -149,8 +149,8 @@ REFUSED = {
     "a new view of a tensor": (_alias, "thing.view and thing.weights share memory"),
     "views of a new array": (_part, "share memory"),
     "a new generator": (lambda thing: vars(thing).update(new=np.random.default_rng(0)), "thing.new is a Generator"),
-    "a gradient to come": (lambda thing: vars(thing).update(new=thing.leaf * 2), "a gradient still to come"),
-    "a set of objects": (lambda thing: vars(thing).update(new={(1, 2)}), "a set of other things than numbers"),
+    "a gradient to come": (lambda thing: vars(thing).update(new=thing.leaf * 2), "waits for its gradient"),
+    "a set of objects": (lambda thing: vars(thing).update(new={(1, 2)}), "a set of values other than numbers"),
     "another shape": (
         lambda thing: setattr(thing.weights, "data", torch.ones(5)),
         "thing.weights has another shape or type",

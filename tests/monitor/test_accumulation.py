@@ -263,7 +263,7 @@ def _nothing(module, micro_batches):
         (len, net(), EVEN, "^train_step must run on 3 of the micro-batches, but it failed: TypeError"),
         (3, net(), EVEN, "^train_step must be a function"),
         (divided, 3, EVEN, "^module must be a torch module"),
-        (divided, nn.ReLU(), EVEN, "^module must have trainable parameters"),
+        (divided, nn.ReLU(), EVEN, "^module must have at least one trainable parameter"),
         (divided, net(dtype=torch.bfloat16), EVEN, "^module must have parameters in float32 or float64"),
         (divided, net(), [24], "^sizes must be at least 2 integers"),
         (divided, net(), [20, 3], "^sizes must be at least 2 integers of at least 1 that add up to the 24 samples"),

@@ -112,5 +112,5 @@ def test_a_backward_outside_is_not_taken_for_a_gradient_of_nothing():
     monitor = BatchSizeMonitor(net)
     with monitor.accumulate(2):
         net(torch.ones(2, 2)).sum().backward()
-    with pytest.raises(ValueError, match=r"^There is no gradient yet: call backward"), monitor.accumulate(2):
+    with pytest.raises(ValueError, match=r"^There is no gradient yet; call backward"), monitor.accumulate(2):
         net(torch.ones(2, 2)).sum()

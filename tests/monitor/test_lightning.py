@@ -147,7 +147,7 @@ def test_it_logs_and_says_the_verdict(tmp_path, capsys):
     assert rows["step"].tolist() == [3, 7, 11]
     assert rows["batch_size_monitorn_measurements"].tolist() == [3, 6, 8]
     assert (rows["batch_size_monitornoise_scale"] > 0).all()
-    assert "Batch norm: " in capsys.readouterr().out
+    assert "Under batch norm" in capsys.readouterr().out
     fitted([BatchSizeCallback(verbose=False)], accumulate_grad_batches=2)
     assert "about speed" not in capsys.readouterr().out
 

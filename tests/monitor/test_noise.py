@@ -194,7 +194,7 @@ def test_without_signal_there_is_no_upper_end():
         monitor.step(draw(32))
     assert monitor.state()["noise_scale_high"] == float("inf")
     assert monitor.state()["noise_scale_low"] > 10
-    assert "measure longer for its upper end" in monitor.verdict()
+    assert "Measure longer to find its upper end" in monitor.verdict()
 
 
 def test_few_measurements_have_no_interval():
@@ -247,7 +247,7 @@ def test_the_geometry_of_adam(amsgrad):
     trace = float(sum(8 * ((h - mean) ** 2 * weight).sum() for h in halves))
     assert monitor.state()["trace"] == pytest.approx(trace)
     assert monitor.state()["squared_gradient_norm"] == pytest.approx(float((mean**2 * weight).sum()) - trace / 16)
-    assert "In Adam's geometry" in monitor.verdict()
+    assert "Measured in the geometry of Adam" in monitor.verdict()
 
 
 def test_a_loss_of_the_whole_batch_with_its_weight():
@@ -450,14 +450,16 @@ def _saying(monkeypatch, knee, size, low=600.0, high=1400.0, module=None):
 
 def test_verdict(monkeypatch):
     assert _saying(monkeypatch, 912.3, 64) == (
-        "64: each doubling still nearly halves the updates; the knee is at about 910 [600, 1,400]; beyond 4,000 more "
-        "samples are mostly wasted. This is about speed, not about accuracy."
+        "At a batch size of 64, each doubling still nearly halves the number of updates. The noise scale (the knee) is "
+        "about 910, with a 95 % interval from 600 to 1,400. Beyond a batch size of 4,000, more samples are mostly "
+        "wasted. This is about speed, not about accuracy."
     )
-    assert "1,024: a doubling saves 23 % of the updates" in _saying(monkeypatch, 900, 1024)
-    assert "16,384: a doubling saves only 3 %" in _saying(monkeypatch, 900, 16384)
-    assert "64: the knee is above 600 (95 %)" in _saying(monkeypatch, 900, 64, high=float("inf"))
-    assert "the knee is not determined" in _saying(monkeypatch, 900, 64, 0.0, float("inf"))
-    assert "Batch norm: " in _saying(monkeypatch, 900, 64, module=nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)))
+    assert "At a batch size of 1,024, a doubling saves 23 % of the updates" in _saying(monkeypatch, 900, 1024)
+    assert "At a batch size of 16,384, a doubling saves only 3 %" in _saying(monkeypatch, 900, 16384)
+    said = _saying(monkeypatch, 900, 64, high=float("inf"))
+    assert said.startswith("At a batch size of 64, the noise scale (the knee) is above 600 (95 %). Measure longer")
+    assert "the noise scale (the knee) is not determined" in _saying(monkeypatch, 900, 64, 0.0, float("inf"))
+    assert "Under batch norm" in _saying(monkeypatch, 900, 64, module=nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)))
 
 
 def _loop(monitor, net, sizes):
@@ -478,7 +480,7 @@ def test_a_short_last_batch_is_not_the_size_in_use(sizes, in_use):
     net = nn.Linear(3, 1)
     monitor = BatchSizeMonitor(net, nn.MSELoss(), every=1)
     _loop(monitor, net, sizes)
-    assert monitor.verdict().startswith(f"{in_use}: ")
+    assert monitor.verdict().startswith(f"At a batch size of {in_use}, ")
     assert monitor.batch_size == sizes[-1]
 
 
@@ -512,8 +514,8 @@ class ZeroRedundancyOptimizer(torch.optim.Adam):
     ("make", "sentence"),
     [
         (lambda: BatchSizeMonitor(len), "^module must be a torch module"),
-        (lambda: BatchSizeMonitor(nn.ReLU()), "^module must have trainable parameters; it has none"),
-        (lambda: BatchSizeMonitor(nn.Linear(1, 1).requires_grad_(False)), "^module must have trainable parameters"),
+        (lambda: BatchSizeMonitor(nn.ReLU()), "^module must have at least one trainable parameter; got 0"),
+        (lambda: BatchSizeMonitor(nn.Linear(1, 1).requires_grad_(False)), "^module must have at least one trainable"),
         (lambda: BatchSizeMonitor(FullyShardedDataParallel(1, 1)), "^module must not be sharded"),
         (lambda: BatchSizeMonitor(nn.DataParallel(nn.Linear(1, 1))), "^module must not be a DataParallel"),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), parts=1), "^parts must be"),
@@ -523,7 +525,7 @@ class ZeroRedundancyOptimizer(torch.optim.Adam):
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), geometry="l2"), "^geometry must be .euclidean., .adam. or .l1."),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), geometry="adam"), "^optimizer must be given with"),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), parameters="none.*"), "^parameters must match"),
-        (lambda: BatchSizeMonitor(nn.Linear(1, 1), parameters={}), "^parameters must be a dict"),
+        (lambda: BatchSizeMonitor(nn.Linear(1, 1), parameters={}), "^parameters must be a non-empty dict"),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), nn.MSELoss(reduction="sum")), "^loss must have reduction='mean'"),
         (lambda: BatchSizeMonitor(nn.Linear(1, 1), 3), "^loss must be a criterion"),
     ],
@@ -551,14 +553,14 @@ def _other_loss(y_pred, y):
     ("loss", "batch", "sentence"),
     [
         (_nan_loss, (torch.ones(32, 1), torch.ones(32, 1)), "^The loss must be finite to be measured; it is nan"),
-        (_other_loss, (torch.ones(32, 1), torch.ones(32, 1)), "^loss must return one number that depends on"),
+        (_other_loss, (torch.ones(32, 1), torch.ones(32, 1)), "^loss must return a scalar tensor that depends on"),
         (half_square, (torch.ones(15, 1), torch.ones(15, 1)), "^batch must have at least 2 .* parts=8; got 15"),
-        (half_square, (torch.ones(32, 1), torch.ones(31, 1)), "^batch must hold tensors with one row a sample"),
-        (half_square, "text", "^batch must hold tensors with one row a sample"),
+        (half_square, (torch.ones(32, 1), torch.ones(31, 1)), "^batch must hold tensors with one row per sample"),
+        (half_square, "text", "^batch must hold tensors with one row per sample"),
         (half_square, (torch.ones(32, 1), object()), "^batch must hold tensors, tuples and dicts"),
         (half_square, torch.ones(32, 1), r"^A batch must be \(inputs, target\)"),
         (None, (torch.ones(32, 1), torch.ones(32, 1)), "^loss must be given"),
-        (half_square, None, "^batch must be given, unless"),
+        (half_square, None, "^batch must be given unless"),
     ],
 )
 def test_refused_batches(loss, batch, sentence):
@@ -572,7 +574,7 @@ def test_wrong_optimizers():
     sgd = torch.optim.SGD(net.parameters(), momentum=0.9, lr=0.1)
     half_square(net(batch[0]), batch[1]).backward()
     sgd.step()
-    with pytest.raises(ValueError, match=r"^optimizer must be Adam or one that stores exp_avg_sq .* got SGD"):
+    with pytest.raises(ValueError, match=r"^optimizer must be Adam, or store exp_avg_sq .* got SGD"):
         BatchSizeMonitor(net, half_square, every=1, geometry="adam", optimizer=sgd).step(batch)
     partial = torch.optim.Adam([net.bias])
     with pytest.raises(ValueError, match=r"^optimizer must train all measured parameters; .* 'weight'"):
@@ -583,7 +585,7 @@ def test_wrong_accumulation():
     net, draw = regression()
     X, y = draw(8)
     monitor = BatchSizeMonitor(net)
-    with pytest.raises(ValueError, match=r"^There is no gradient yet: call backward"), monitor.accumulate(4):
+    with pytest.raises(ValueError, match=r"^There is no gradient yet; call backward"), monitor.accumulate(4):
         pass
     half_square(net(X), y).backward()
     with (
@@ -595,7 +597,7 @@ def test_wrong_accumulation():
     monitor = BatchSizeMonitor(net, half_square)
     with monitor.accumulate(8):
         half_square(net(X), y).backward()
-    with pytest.raises(ValueError, match=r"^batch must be None where accumulate"):
+    with pytest.raises(ValueError, match=r"^batch must be None if accumulate"):
         monitor.step((X, y))
     nn.utils.clip_grad_norm_(net.parameters(), 0.01)
     with pytest.raises(ValueError, match=r"^The gradient must not change between"), monitor.accumulate(8):
@@ -755,7 +757,7 @@ def test_the_scale_of_class_weights_does_not_matter(scale, geometry):
         _measured(net, nn.CrossEntropyLoss(weight=w), (X, y), geometry=geometry) for w in (weight, weight * scale)
     )
     assert second.state()["noise_scale"] == pytest.approx(first.state()["noise_scale"], rel=1e-4)
-    assert second.verdict().startswith("32: ")
+    assert second.verdict().startswith("At a batch size of 32, ")
     equal = _measured(net, nn.CrossEntropyLoss(weight=torch.full((3,), scale)), (X, y), geometry=geometry)
     plain = _measured(net, nn.functional.cross_entropy, (X, y), geometry=geometry)
     assert equal.state()["noise_scale"] == pytest.approx(plain.state()["noise_scale"], rel=1e-4)
@@ -919,8 +921,8 @@ def test_a_module_that_changes_itself_is_refused(net, X):
     [
         (nn.Linear(3, 1, device="meta"), r"^module must hold its parameters; they are on the device 'meta'"),
         (nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1, device="meta")), r"^module must hold its parameters"),
-        (nn.LazyLinear(1), r"^module must have the shapes of its parameters: call it once"),
-        (nn.Sequential(nn.Linear(3, 3), nn.LazyConv1d(1, 1)), r"^module must have the shapes of its parameters"),
+        (nn.LazyLinear(1), r"^module must know the shapes of its parameters; call it once"),
+        (nn.Sequential(nn.Linear(3, 3), nn.LazyConv1d(1, 1)), r"^module must know the shapes of its parameters"),
     ],
 )
 def test_a_module_without_values_is_refused(net, sentence):
@@ -946,4 +948,4 @@ def test_a_signal_below_chance_has_a_verdict(signal):
     monitor = BatchSizeMonitor(nn.Linear(1, 1))
     for _ in range(10):
         monitor._record(np.array([[2.0, signal]]), 64.0, 64)
-    assert monitor.verdict().startswith("64: the knee is not determined")
+    assert monitor.verdict().startswith("At a batch size of 64, the noise scale (the knee) is not determined")

@@ -102,7 +102,7 @@ def test_what_a_doubling_saves():
     assert sign_saving(1e6, 1) == pytest.approx(1 - 1 / math.sqrt(2), rel=1e-3)
     assert sign_saving(10, 40) < 0.05
     monitor, *_ = measured(0, 20, 64)
-    assert "For steps by signs" in monitor.verdict()
+    assert "For optimisers that step by signs" in monitor.verdict()
     assert "% of the updates" in monitor.verdict()
 
 
@@ -110,7 +110,7 @@ def test_nothing_but_noise_has_no_upper_end():
     monitor, *_ = measured(2, 20, 32, scale=0.0)
     state = monitor.state()
     assert state["noise_scale_high"] == math.inf
-    assert "the knee is above" in monitor.verdict()
+    assert "the noise scale (the knee) is above" in monitor.verdict()
     assert not math.isnan(state["noise_scale_low"])
 
 

@@ -135,7 +135,7 @@ def test_mode_buffers_and_data_are_as_before():
     assert all(torch.equal(value, module.state_dict()[name]) for name, value in before.items())
     assert all(p.grad is None for p in module.parameters())
     assert torch.equal(rows, X)
-    assert "batch_norm='batch'" in monitor.verdict()
+    assert "policy of the measurement is 'batch'" in monitor.verdict()
 
 
 def test_the_rate_of_a_scheduler():

@@ -177,7 +177,7 @@ def test_a_loss_of_its_own_is_called_once_a_batch(tmp_path):
     assert Own.n_calls == 10
     trained(tmp_path, {**STEP, "loss": lambda model, batch: model(**batch).loss}, kind=Own)
     assert Own.n_calls == 20
-    with pytest.raises(ValueError, match=r"^loss must be given to BatchSizeCallback for Own, which has a compute_loss"):
+    with pytest.raises(ValueError, match=r"^loss must be given to BatchSizeCallback for Own, which overrides"):
         trained(tmp_path, STEP, kind=Own)
 
 
@@ -187,7 +187,7 @@ class Means(transformers.Trainer):
 
 
 def test_a_loss_of_its_own_that_counts_otherwise_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"^compute_loss of Means must return what that of Trainer does"):
+    with pytest.raises(ValueError, match=r"^compute_loss of Means must return the same value as that of Trainer"):
         trained(tmp_path, {"verbose": False}, kind=Means, gradient_accumulation_steps=5)
 
 

@@ -61,7 +61,7 @@ def test_input_shape(given, X_shape, shape, needed):
 @pytest.mark.parametrize("X_shape", [(5, 12), (5, 28, 28), (5, 784, 1, 1, 1)])
 def test_input_shape_that_cannot_be_told(X_shape):
     assert check_input_shape(None, X_shape, needed=False) is None
-    with pytest.raises(ValueError, match=r"input_shape=\(channels, height, width\) must be passed, or X be of shape"):
+    with pytest.raises(ValueError, match=r"input_shape=\(channels, height, width\) must be given .* unless X has"):
         check_input_shape(None, X_shape, needed=True)
 
 
@@ -72,7 +72,7 @@ def test_bad_input_shape(shape):
 
 
 def test_input_shape_that_does_not_fit():
-    with pytest.raises(ValueError, match=r"input_shape=\(1, 3, 5\) does not fit X, whose rows have 12 values"):
+    with pytest.raises(ValueError, match=r"input_shape=\(1, 3, 5\) does not fit X, whose samples have 12 values"):
         check_input_shape((1, 3, 5), (5, 12), needed=False)
 
 

@@ -52,7 +52,7 @@ def test_check(milestones):
         (("sqrt", -1, (), 0.1), "lr_warmup_epochs must be a number of at least 0; got -1"),
         (("sqrt", None, (), 0.1), "lr_warmup_epochs must be a number of at least 0; got None"),
         (("sqrt", float("inf"), (), 0.1), "lr_warmup_epochs must be a number of at least 0; got inf"),
-        ((None, 5, (), 0.1), "lr_warmup_epochs must be 0 with lr_scaling=None: .*; got 5"),
+        ((None, 5, (), 0.1), "lr_warmup_epochs must be 0 with lr_scaling=None, because .*; got 5"),
         ((None, 0, 30, 0.1), "lr_milestones must be increasing numbers of epochs above 0; got 30"),
         ((None, 0, "30", 0.1), "lr_milestones must be increasing numbers of epochs above 0; got '30'"),
         ((None, 0, None, 0.1), "lr_milestones must be increasing numbers of epochs above 0; got None"),

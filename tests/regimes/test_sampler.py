@@ -117,7 +117,7 @@ def test_a_loader_that_reads_ahead_must_say_how_far_the_loop_is():
     sampler = BatchSizeSampler(24, 4)
     batches = iter(DataLoader(torch.arange(24), batch_sampler=sampler, num_workers=1))
     next(batches)
-    with pytest.raises(ValueError, match=r"^batches_done must be given, .* num_workers above 0 reads ahead"):
+    with pytest.raises(ValueError, match=r"^batches_done must be given .* num_workers above 0 reads ahead"):
         sampler.state_dict()
     assert sampler.state_dict(batches_done=1)["batches_done"] == 1
 
@@ -125,7 +125,7 @@ def test_a_loader_that_reads_ahead_must_say_how_far_the_loop_is():
 def test_forgotten_set_epoch_is_said_once_a_pass_repeats():
     sampler = BatchSizeSampler(24, 4)
     list(sampler)
-    with pytest.warns(UserWarning, match="call set_epoch"):
+    with pytest.warns(UserWarning, match="Call set_epoch"):
         list(sampler)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -170,18 +170,18 @@ def test_growing_milestones_hold_the_noise():
         (lambda: BatchSizeSampler(10, 4, lr=-1.0), "^lr must be a number above 0"),
         (lambda: BatchSizeSampler(10, 4).set_epoch(-1), "^epoch must be"),
         (lambda: BatchSizeSampler(10, 4).state_dict(9), "^batches_done must be at most the 3 batches"),
-        (lambda: BatchSizeSampler(10, 4).load_state_dict({}), "^state must be what state_dict returned"),
+        (lambda: BatchSizeSampler(10, 4).load_state_dict({}), "^state must be a result of state_dict"),
         (
             lambda: BatchSizeSampler(10, 4).load_state_dict(BatchSizeSampler(12, 4).state_dict()),
-            "^state must be of a sampler with the same n_samples",
+            "^state must come from a sampler with the same n_samples",
         ),
         (lambda: growing_milestones(4, [2, 1]), "^milestones must be increasing"),
         (lambda: growing_milestones(4, [1], decay=0), "^decay must be"),
-        (lambda: growing_milestones(10**12, []), "^largest must be given where batch_size grows"),
+        (lambda: growing_milestones(10**12, []), "^largest must be given if batch_size grows"),
         (lambda: growing_milestones(4, range(1, 30)), "^largest must be given"),
         (lambda: growing_milestones(4, [1], lr_scaling=None), "^lr_scaling must be"),
-        (lambda: growing_milestones(4, [1], lr_scaling="sde"), "got 'sde', which changes betas"),
-        (lambda: BatchSizeSampler(10, 4, lr=1.0, lr_scaling="sde"), "got 'sde', which changes betas"),
+        (lambda: growing_milestones(4, [1], lr_scaling="sde"), "got 'sde', which also changes betas"),
+        (lambda: BatchSizeSampler(10, 4, lr=1.0, lr_scaling="sde"), "got 'sde', which also changes betas"),
     ],
 )
 def test_refusals(call, sentence):

@@ -59,7 +59,7 @@ def test_the_averaging_time_is_constant():
     [
         ({"lr": 0.1}, "Adam", "linear", "derived for SGD"),
         ({"lr": 0.1}, "SGD", "sde", "derived for Adam"),
-        ({"lr": 0.1, "betas": (0.9, 0.99)}, "Adam", "sde", "beta1 would be -2.2, below 0: .* ends at 10 times"),
+        ({"lr": 0.1, "betas": (0.9, 0.99)}, "Adam", "sde", "beta1 would be -2.2, which is below 0.* ends at 10 times"),
         ({"lr": 0.1, "betas": (0.99, 0.9)}, "AdamW", "sde", "beta2 would be -2.2"),
         ({"lr": 0.1, "weight_decay": 0.1}, "Adam", "averaging_time", "decoupled"),
         ({"lr": 0.1, "weight_decay": 0}, "AdamW", "averaging_time", "weight_decay is 0"),
@@ -71,7 +71,7 @@ def test_a_rule_that_does_not_apply_says_why(given, optimizer, rule, reason):
     found = transfer_hyperparameters(given, optimizer, 8, 256)[rule]
     assert found.values is None
     assert re.search(reason, found.reason)
-    assert str(found) == f"{rule}: does not apply: {found.reason}"
+    assert str(found) == f"{rule}: does not apply, because {found.reason}"
 
 
 def test_beta_may_be_just_zero():
@@ -105,7 +105,7 @@ def test_it_prints_a_line_a_rule_with_its_source():
         ({"lr": 1, "eps": -1}, "Adam", r"^hyperparameters\['eps'\]"),
         ({"lr": 1, "weight_decay": -1}, "AdamW", r"^hyperparameters\['weight_decay'\]"),
         ({"lr": 1, "momentum": 1}, "SGD", r"^hyperparameters\['momentum'\]"),
-        ({"lr": 1, "betas": (0.9, 0.9)}, "SGD", "^hyperparameters must be of SGD: .* got 'betas'"),
+        ({"lr": 1, "betas": (0.9, 0.9)}, "SGD", "^hyperparameters must be those of SGD .* got 'betas'"),
         ({"lr": 1}, "LBFGS", "^optimizer must be 'SGD', 'Adam' or 'AdamW'"),
         ({"lr": 1}, None, "^optimizer must be"),
     ],

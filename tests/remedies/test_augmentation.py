@@ -387,7 +387,7 @@ def test_a_callable_on_the_batch():
 
 @pytest.mark.parametrize(("function", "got"), [(lambda X: X[1:], r"\(39, 2, 5, 7\)"), (lambda X: None, "NoneType")])
 def test_a_callable_that_returns_no_batch(function, got):
-    with pytest.raises(ValueError, match=f"augmentation must return a tensor of 40 rows like .* got {got}"):
+    with pytest.raises(ValueError, match=f"augmentation must return a tensor of 40 samples, as many as .* got {got}"):
         _apply(check_augmentation(function, _no_shape, (2, 5, 7)), _images())
 
 

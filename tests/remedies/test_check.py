@@ -23,7 +23,7 @@ def test_a_name_twice():
 
 @pytest.mark.parametrize(("remedy", "shown"), [(Proximal(), r"Proximal\(\)"), ("sam", "'sam'")])
 def test_a_remedy_alone(remedy, shown):
-    sentence = f"remedies must be a sequence of Remedy objects; got {shown} alone: write \\({shown},\\)"
+    sentence = f"remedies must be a sequence of Remedy objects; got {shown} alone; write \\({shown},\\)"
     with pytest.raises(TypeError, match=sentence):
         check_remedies(remedy)
 

@@ -73,7 +73,7 @@ def test_a_fit_is_that_of_the_criterion_and_its_losses_are_clean():
             "needs the criterion CrossEntropyLoss; got NLLLoss",
         ),
         ({"criterion": nn.MultiMarginLoss}, TypeError, "needs the criterion CrossEntropyLoss; got MultiMarginLoss"),
-        ({"criterion__label_smoothing": 0.1}, ValueError, r"would be smoothed twice; got label_smoothing=0\.1"),
+        ({"criterion__label_smoothing": 0.1}, ValueError, r"would smooth the labels twice; got label_smoothing=0\.1"),
         ({"criterion__weight": [1.0, 2.0, 3.0]}, ValueError, "needs a criterion without weight"),
     ],
 )

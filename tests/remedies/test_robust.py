@@ -157,7 +157,7 @@ def test_parts_as_large_as_the_batch_are_plain_sam(name, size):
 
 
 def test_parts_of_one_row_with_batch_norm():
-    sentence = "A net with batch normalisation needs batches of at least 2 rows; got batches of 1"
+    sentence = "A net with batch normalisation needs batches of at least 2 samples; got batches of 1"
     with pytest.raises(ValueError, match=sentence):
         small(net=TinyF1, remedies=[SAM(sub_batch_size=1)]).fit(*blobs())
 

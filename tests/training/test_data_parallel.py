@@ -183,5 +183,5 @@ def test_a_single_process_trains_as_without(group_of_one):
 
 def test_ghost_batches_must_fit_into_a_share(monkeypatch, group_of_one):
     monkeypatch.setattr(distributed, "get_world_size", lambda: 4)
-    with pytest.raises(ValueError, match="at most the largest batch that batch norm sees, 5 rows; got 8"):
+    with pytest.raises(ValueError, match="at most the largest batch that batch norm sees, 5 samples; got 8"):
         small(data_parallel=True, batch_size=20, ghost_batch_size=8).fit(*blobs())

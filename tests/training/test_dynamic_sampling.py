@@ -226,7 +226,7 @@ def test_a_users_adaptive_regime_that_returns_nonsense(size):
 
 
 def test_batches_of_one_row_and_batch_norm():
-    with pytest.raises(ValueError, match="batches of at least 2 rows"):
+    with pytest.raises(ValueError, match="batches of at least 2 samples"):
         small(batch_regime=Plateau(1)).fit(X, Y)
 
 

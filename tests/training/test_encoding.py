@@ -39,10 +39,10 @@ def test_feature_names():
 @pytest.mark.parametrize(
     ("X", "y", "sentence"),
     [
-        (X[:, :5], ["a"] * 4, r"X must have rows of shape \(6,\) as in fit; got \(5,\)\."),
-        (X.reshape(4, 2, 3), ["a"] * 4, r"X must have rows of shape \(6,\) as in fit; got \(2, 3\)\."),
-        (X, ["a"] * 3, "X and y must have the same number of rows; got 4 and 3"),
-        (X, ["a", "a", "d", "a"], r"y must have the labels seen in fit, \['a' 'b' 'c'\]; got \['d'\] beside them"),
+        (X[:, :5], ["a"] * 4, r"X must have samples of shape \(6,\), as in fit; got \(5,\)\."),
+        (X.reshape(4, 2, 3), ["a"] * 4, r"X must have samples of shape \(6,\), as in fit; got \(2, 3\)\."),
+        (X, ["a"] * 3, "X and y must have the same number of samples; got 4 and 3"),
+        (X, ["a", "a", "d", "a"], r"y must have the labels seen in fit, \['a' 'b' 'c'\]; got \['d'\] as well"),
         (X + np.inf, ["a"] * 4, "Input X contains"),
     ],
 )

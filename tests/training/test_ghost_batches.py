@@ -24,7 +24,7 @@ def test_a_ghost_batch_as_large_as_the_batch_is_plain_batch_norm(params):
 
 
 def _refused(largest, ghost, **params):
-    sentence = f"ghost_batch_size must be at most the largest batch that batch norm sees, {largest} rows; got {ghost}."
+    sentence = f"at most the largest batch that batch norm sees, {largest} samples; got {ghost}."
     with pytest.raises(ValueError, match=sentence):
         small(**params, ghost_batch_size=ghost).fit(X, Y)
 

@@ -94,7 +94,7 @@ def wrong_size():
 
 
 @pytest.mark.parametrize(
-    ("net", "words"), [(Unused, "'unused.weight' did not see"), (wrong_size, r"rows of shape \(4,\)")]
+    ("net", "words"), [(Unused, "samples of X did not reach 'unused.weight'"), (wrong_size, r"samples of shape \(4,\)")]
 )
 def test_refused_in_one_sentence(net, words):
     with pytest.raises(ValueError, match=f"^net must .*{words}"):

@@ -119,7 +119,7 @@ def test_frozen_in_the_middle_of_an_epoch():
 
 
 def test_nothing_left_to_train_is_refused():
-    with pytest.raises(ValueError, match="all of them are frozen"):
+    with pytest.raises(ValueError, match="all parameters are frozen"):
         small(net=TwoParts(), callbacks=[Freezer("*")]).fit(X, Y)
 
 

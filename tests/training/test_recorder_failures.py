@@ -120,7 +120,7 @@ BAD = {
         TypeError,
         r"datasets\['a'\] must be a pair \(X, y\), a Dataset or a DataLoader; got ndarray",
     ),
-    "columns": ({"datasets": {"a": (X[:, :3], Y)}}, ValueError, r"datasets\['a'\]: X must have rows of shape \(4,\)"),
+    "columns": ({"datasets": {"a": (X[:, :3], Y)}}, ValueError, r"datasets\['a'\]: X must have samples of shape"),
     "labels": ({"datasets": {"a": (X, Y + 1)}}, ValueError, r"datasets\['a'\]: y must have the labels seen in fit"),
     "rows": ({"datasets": {"a": (X, Y[1:])}}, ValueError, r"datasets\['a'\]: X and y must have the same number of"),
     "nan": ({"datasets": {"a": (X * np.nan, Y)}}, ValueError, r"datasets\['a'\]: Input X contains NaN"),
@@ -135,11 +135,15 @@ BAD = {
     "random_state": ({"random_state": None}, ValueError, "random_state must be an integer of at least 0; got None."),
     "measurements": ({"measurements": [len]}, TypeError, "measurements must be None or a dict with names as keys"),
     "no function": ({"measurements": {"a": 1}}, TypeError, r"measurements\['a'\] must be a function of the net; got 1"),
-    "reserved": ({"measurements": {"epoch": len}}, ValueError, "must not have a name that is recorded anyway; got 'e"),
+    "reserved": (
+        {"measurements": {"epoch": len}},
+        ValueError,
+        "must not have a name that the recorder uses itself; got 'e",
+    ),
     "twice": (
         {"datasets": {"a": (X, Y)}, "measurements": {"a_loss": len}},
         ValueError,
-        "measurements must not have a name that is recorded anyway; got 'a_loss'",
+        "measurements must not have a name that the recorder uses itself; got 'a_loss'",
     ),
 }
 

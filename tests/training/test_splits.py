@@ -111,7 +111,7 @@ class Stream(IterableDataset):
     [
         (Dataset(X, Y + 1), r"labels seen in fit, \[0 1 2\]; got \[3\]"),
         (Pairs(X, NAMES[Y]), "labels seen in fit"),
-        (Dataset(X[:, :2], Y), r"rows of shape \(4,\) as in fit; got \(2,\)"),
+        (Dataset(X[:, :2], Y), r"samples of shape \(4,\), as in fit; got \(2,\)"),
         (Dataset(X), "holds no labels"),
         (Dataset(np.where(X > 2, np.nan, X), Y), "NaN"),
         (Stream(), "no length"),
