@@ -58,7 +58,7 @@ model.fit(X, y)
 seconds = time.perf_counter() - started
 
 # %%
-# The fitted models are equal in all processes, so one of them tells.
+# The fitted models are equal in all processes, so one of them prints.
 if first:
     n_processes = distributed.get_world_size() if launched else 1
     print(

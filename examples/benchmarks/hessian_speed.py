@@ -33,7 +33,7 @@ K = 5
 
 
 def by_hand(module, criterion, X, y):
-    """Return v -> H v over one kept graph of the gradient: what anybody would write."""
+    """Return v -> H v over one stored graph of the gradient: what anybody would write."""
     params = list(module.parameters())
     gradients = torch.autograd.grad(criterion(module(X), y), params, create_graph=True)
 

@@ -65,7 +65,7 @@ class GapExplanationDisplay:
         ).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw the waterfall; bars have the intervals of their own part.
+        """Draw the waterfall; the interval of a bar is that of its part alone.
 
         Parameters
         ----------
