@@ -154,63 +154,6 @@ NOT_NEEDED_OF_RECORDS = {"PR01"}
 RETURNED = RECORDS | {"SavedWork"}
 # Its signature hides the nested parameters of skorch, because scikit-learn's checks would refuse them.
 HIDDEN_KWARGS = ("LBGapClassifier", "PR02")
-# Docstrings that are still to be rewritten.
-NOT_YET: set[str] = {
-    "C1",
-    "C2",
-    "C3",
-    "C4",
-    "F1",
-    "F2",
-    "GhostBatchNorm",
-    "HostLoader",
-    "LRSchedule",
-    "LatestAveraging",
-    "LossSurfaceDisplay.from_estimator",
-    "Mixup",
-    "ResNet44",
-    "RestrictedObjective",
-    "SampleNoise",
-    "SpectrumDisplay.from_estimators",
-    "TrainingNet",
-    "TrainingRecorder",
-    "WRN16_4",
-    "WeightAveraging",
-    "accumulate",
-    "adaptive_sharpness",
-    "check_augmentation",
-    "check_batch_regime",
-    "check_lr_scaling",
-    "check_lr_schedule",
-    "check_net",
-    "check_objective",
-    "check_together",
-    "compose",
-    "convert_to_ghost_batch_norm",
-    "default_base_batch_size",
-    "fit_diffusion",
-    "flatness",
-    "gradient_noise_scale",
-    "gradient_standard_error",
-    "growing_milestones",
-    "hessian_eigenvalues",
-    "hessian_spectral_density",
-    "hessian_trace",
-    "initialize_weights",
-    "load_timit",
-    "loss_along_arc",
-    "lr_factor",
-    "m_sharpness",
-    "make_mnist1d",
-    "n_batches",
-    "plan_epoch",
-    "rescale_layers",
-    "sharpness",
-    "split_rows",
-    "stability_threshold",
-    "transfer_hyperparameters",
-    "updates_of_epochs",
-}
 
 
 def _faults(package):
@@ -242,7 +185,4 @@ def _faults(package):
 @pytest.mark.parametrize("package", sorted({package for _, package in PUBLIC.values()}))
 def test_public_docstrings_pass_numpydocs_validation(package):
     pytest.importorskip("numpydoc")
-    found = _faults(package)
-    assert not {name: wrong for name, wrong in found.items() if name not in NOT_YET}
-    public = {name for name, (_, own_package) in PUBLIC.items() if own_package == package}
-    assert not [name for name in NOT_YET if name.partition(".")[0] in public and name not in found]
+    assert _faults(package) == {}

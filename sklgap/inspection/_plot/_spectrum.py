@@ -81,7 +81,7 @@ class SpectrumDisplay:
         name : str, default=None
             What it is called; None: the name of its class.
         ax : matplotlib Axes, default=None
-            Where to draw; None: a new figure.
+            Axes to draw on. None: a new figure.
         **kwargs
             Arguments of `from_estimators`.
 
@@ -117,22 +117,27 @@ class SpectrumDisplay:
         estimators : dict of str to estimator or Objective
             The models by name.
         X, y : array-like
-            Rows that the loss is the mean over. None beside Objectives.
+            Samples of the mean loss. None with Objectives.
         k : int or None, default=5
-            How many of the largest eigenvalues to mark; None: none.
-        n_vectors, n_steps, n_points
-            As in `hessian_spectral_density`.
+            Number of the largest eigenvalues to mark. None: the figure marks no eigenvalue.
+        n_vectors : int, default=5
+            Number of random start vectors of `hessian_spectral_density`.
+        n_steps : int, default=80
+            Number of Lanczos steps from each of them.
         width : float, default=None
-            As in `hessian_spectral_density`, the same for all models; None: 1 % of the widest range of nodes.
+            Width of the kernel of `hessian_spectral_density`, the same for all models. None: 1 % of the widest range of
+            nodes.
+        n_points : int, default=1000
+            Number of points of the density.
         max_samples : int, float or None, default=None
             Measure on so many samples (int), or on this fraction of them (float in (0, 1]), the same ones for every
             model; None: on all.
         random_state : int, RandomState or None, default=None
-            Draws rows and start vectors, the same ones for every model.
+            Draws samples and start vectors, the same ones for every model.
         verbose : int, default=0
             1: progress bars on stderr.
         ax : matplotlib Axes, default=None
-            Where to draw; None: a new figure.
+            Axes to draw on. None: a new figure.
         **kwargs
             ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
 

@@ -92,13 +92,17 @@ class LossSurfaceDisplay:
         Parameters
         ----------
         estimator : estimator or Objective
-            At (0, 0).
+            The model at the point (0, 0) of the plane.
         X, y : array-like
-            Rows to evaluate on. None with an `Objective`.
+            Samples for the loss. None with an `Objective`.
         names : sequence of str, default=("model", "second", "third")
-            What the models are called.
-        kind, quantity, ax
-            As in `plot`.
+            Names of the models in the figure.
+        kind : {"contour", "surface"}, default="contour"
+            Contour lines with their levels, or a surface in three dimensions.
+        quantity : {"loss", "accuracy"}, default="loss"
+            Quantity to draw.
+        ax : matplotlib Axes, default=None
+            Axes to draw on, with ``projection="3d"`` for ``kind="surface"``. None: a new figure.
         **kwargs
             Arguments of `loss_on_plane`.
 
