@@ -182,6 +182,7 @@ def _faults(package):
     return found
 
 
+@pytest.mark.slow  # numpydoc brings Sphinx: .ci/run has it where it builds the documentation
 @pytest.mark.parametrize("package", sorted({package for _, package in PUBLIC.values()}))
 def test_public_docstrings_pass_numpydocs_validation(package):
     pytest.importorskip("numpydoc")
