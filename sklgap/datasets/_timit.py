@@ -158,7 +158,7 @@ def load_timit(
                 continue
             raise ValueError(
                 f"{_quoted(paths)} must have an alignment for each utterance of '{features}'; utterance {utterance!r} "
-                "has no alignment. missing='skip' leaves such utterances out."
+                "has no alignment; missing='skip' leaves such utterances out."
             )
         if len(labels[utterance]) != len(matrix):
             raise ValueError(

@@ -57,9 +57,7 @@ def test_a_compressed_file_is_unpacked_to_its_limit(tmp_path):
     path.write_bytes(bomb(2 * FREE))
     with DataFile(path) as file:
         assert file.most == max(FREE, RATIO * path.stat().st_size) == FREE
-        assert (
-            peak_of_refusal(file.rest, r"file.gz' must unpack to at most 16777216 bytes, but it unpacks to more") < 40
-        )
+        assert peak_of_refusal(file.rest, r"file.gz' must unpack to at most 16777216 bytes, but it unpacks") < 40
     with DataFile(path, most=100) as file:
         assert file.array(np.uint8, 101) is None
         assert peak_of_refusal(file.rest, "must unpack to at most 100 bytes") < 4

@@ -60,7 +60,7 @@ def test_the_state_is_that_of_one_process_with_all_micro_batches(both):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("unequal", "n_samples must be the same in all processes, which count the same in the average; got [4, 5]"),
+        ("unequal", "n_samples must be the same in all processes, because the average counts them equally; got [4, 5]"),
         ("not averaged", "The gradient must be averaged over the processes when an update ends"),
         ("no step", "step() must be called after the last micro-batch of an update in all processes."),
         ("not the wrapper", "module must be the DistributedDataParallel itself for accumulate in 2 processes"),
