@@ -10,13 +10,19 @@ import io
 import os
 import sys
 import tempfile
+import textwrap
 import warnings
 from pathlib import Path
 
 
+def broken(line):
+    """Return a long line of words as several; the lines of tables have wide gaps."""
+    return textwrap.wrap(line, 88) if len(line) > 88 and "   " not in line.strip() else [line]
+
+
 def written(old, printed):
     """Return the lines of an output that take the place of the old ones."""
-    old, new = old.splitlines(), [line.rstrip() for line in printed.rstrip("\n").split("\n")]
+    old, new = old.splitlines(), [part for line in printed.rstrip("\n").split("\n") for part in broken(line.rstrip())]
     if old[0].startswith("@@/"):
         end = next((i for i, line in enumerate(new) if old[0][3:] in line), len(new))
         return new[:end] + ["..."] * (end < len(new))

@@ -34,7 +34,7 @@ class Mixup(Remedy):
     Inputs must have means. Numbers that stand for names, such as the word numbers of an embedding, have no means, and
     `LBGapClassifier` cannot recognise them.
 
-    Each label counts by the sample weight and the class weight of the sample it belongs to. The inputs are mixed without
+    Each label counts by the sample weight and the class weight of its sample. The inputs are mixed without
     weights, so a sample of weight 0 is left out of the labels only. Mixup needs floating-point inputs, and a criterion
     that is a torch loss module with a ``reduction``. Cost: negligible.
 
