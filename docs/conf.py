@@ -40,6 +40,7 @@ extensions = [
     "mathml",
     "pictures",
     "quick_mode",
+    "versions",
 ]
 exclude_patterns = ["_ext", "_static", "_templates", "_build", "architecture.md"]  # developer/architecture.md has it
 templates_path = ["_templates"]
