@@ -45,6 +45,7 @@ def notebook(script):
 @pytest.mark.parametrize("name", KINDS)
 def test_a_notebook_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)  # Jupyter shows figures by a backend of its own
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # tests run beside each other
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent))
     # As it is read from a file.
     found = nbformat.reads(json.dumps(notebook(EXAMPLES / f"{name}.py")), as_version=4)
