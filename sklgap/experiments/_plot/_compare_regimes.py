@@ -60,7 +60,19 @@ class RegimeComparisonDisplay:
 
     @classmethod
     def from_comparison(cls, comparison: "RegimeComparison", *, axes: Any = None) -> Self:
-        """Plot the result of `compare_regimes`."""
+        """Plot the result of `compare_regimes`.
+
+        Parameters
+        ----------
+        comparison : RegimeComparison
+            Result of `compare_regimes`.
+        axes : sequence of matplotlib Axes, default=None
+            Axes of the score and axes of sharpness. None means a new figure.
+
+        Returns
+        -------
+        RegimeComparisonDisplay
+        """
         from sklgap.experiments._compare_regimes import RegimeComparison
 
         check_kind("comparison", comparison, RegimeComparison)

@@ -54,7 +54,19 @@ class GapExplanationDisplay:
 
     @classmethod
     def from_explanation(cls, explanation: "GapExplanation", *, ax: Any = None) -> Self:
-        """Plot the result of `explain_gap`."""
+        """Plot the result of `explain_gap`.
+
+        Parameters
+        ----------
+        explanation : GapExplanation
+            Result of `explain_gap`.
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None means a new figure.
+
+        Returns
+        -------
+        GapExplanationDisplay
+        """
         from sklgap.experiments._explain_gap import GapExplanation
 
         check_kind("explanation", explanation, GapExplanation)

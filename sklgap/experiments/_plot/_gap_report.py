@@ -12,7 +12,7 @@ from sklgap.inspection._plot._style import ACCURACY, GUIDE, Style, fit_labels, l
 if TYPE_CHECKING:
     from sklgap.experiments._gap_report import GapReport
 
-# The names of more or longer candidates are slanted, because they would overlap.
+# Largest number of candidates with names, and of characters in all names before the names are slanted.
 _MOST_NAMES, _LABEL_CHARACTERS = 30, 40
 
 
@@ -59,7 +59,19 @@ class GapReportDisplay:
 
     @classmethod
     def from_report(cls, report: "GapReport", *, axes: Any = None) -> Self:
-        """Plot the result of `gap_report`."""
+        """Plot the result of `gap_report`.
+
+        Parameters
+        ----------
+        report : GapReport
+            Result of `gap_report`.
+        axes : sequence of matplotlib Axes, default=None
+            Axes of the score and axes of sharpness. None means a new figure.
+
+        Returns
+        -------
+        GapReportDisplay
+        """
         from sklgap.experiments._gap_report import GapReport
 
         check_kind("report", report, GapReport)

@@ -51,7 +51,19 @@ class MinimaCensusDisplay:
 
     @classmethod
     def from_census(cls, census: "MinimaCensus", *, ax: Any = None) -> Self:
-        """Plot the result of `minima_census`."""
+        """Plot the result of `minima_census`.
+
+        Parameters
+        ----------
+        census : MinimaCensus
+            Result of `minima_census`.
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None means a new figure.
+
+        Returns
+        -------
+        MinimaCensusDisplay
+        """
         from sklgap.experiments._minima_census import MinimaCensus
 
         check_kind("census", census, MinimaCensus)

@@ -68,6 +68,10 @@ class ParallelModelDisplay:
             largest batch has samples. None draws no speed-up.
         axes : sequence of matplotlib Axes, default=None
             Axes of the efficiency, and axes of the speed-up if ``efficiency`` is given. None means a new figure.
+
+        Returns
+        -------
+        ParallelModelDisplay
         """
         from sklgap.experiments._parallel_model import ParallelModel
 

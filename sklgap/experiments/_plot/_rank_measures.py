@@ -43,7 +43,19 @@ class MeasureRankingDisplay:
 
     @classmethod
     def from_ranking(cls, ranking: "MeasureRanking", *, ax: Any = None) -> Self:
-        """Plot the result of `rank_measures`."""
+        """Plot the result of `rank_measures`.
+
+        Parameters
+        ----------
+        ranking : MeasureRanking
+            Result of `rank_measures`.
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None means a new figure.
+
+        Returns
+        -------
+        MeasureRankingDisplay
+        """
         from sklgap.experiments._rank_measures import MeasureRanking
 
         check_kind("ranking", ranking, MeasureRanking)

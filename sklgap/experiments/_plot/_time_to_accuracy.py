@@ -57,6 +57,10 @@ class TimeToAccuracyDisplay:
             Cost to draw.
         ax : matplotlib Axes, default=None
             Axes to draw on. None means a new figure.
+
+        Returns
+        -------
+        TimeToAccuracyDisplay
         """
         from sklgap.experiments._time_to_accuracy import NOUNS, TimeToAccuracy
 

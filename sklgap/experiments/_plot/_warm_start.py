@@ -56,7 +56,19 @@ class WarmStartDisplay:
 
     @classmethod
     def from_curve(cls, curve: "WarmStartCurve", *, axes: Any = None) -> Self:
-        """Plot the result of `warm_start_curve`."""
+        """Plot the result of `warm_start_curve`.
+
+        Parameters
+        ----------
+        curve : WarmStartCurve
+            Result of `warm_start_curve`.
+        axes : sequence of matplotlib Axes, default=None
+            Axes of the score and axes of sharpness. None means a new figure.
+
+        Returns
+        -------
+        WarmStartDisplay
+        """
         from sklgap.experiments._warm_start import WarmStartCurve
 
         check_kind("curve", curve, WarmStartCurve)

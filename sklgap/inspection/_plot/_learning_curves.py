@@ -31,7 +31,7 @@ class LearningCurvesDisplay:
     quantity : {"accuracy", "loss"}, default="accuracy"
         Quantity to draw. The axis is logarithmic if the losses span more than a factor of 20.
     datasets : sequence of one or two str, default=("train", "test")
-        Names of training and test data in the recorder. The first line is thin, the second one thick with markers.
+        Names of training and test data in the recorder. The last line is thick with markers.
     batch_norm : str, default=None
         Batch-norm policy of the recorded values, for the label of the axis.
 
