@@ -1,9 +1,9 @@
 """Compare the solvers of Metric 2.1 on converged SB and LB solutions of F1 on MNIST.
 
 The table shows value, gradients and seconds for each solver and both epsilons of the paper. There are three targets.
-Within the gradient budget of the paper's procedure ("lbfgsb"), "auto" reaches at least the same value. Without a budget,
-"auto" reaches at least 99.9 % of the best value of any solver. Its time is at most that of the paper's procedure at
-2,000 samples. SB and LB get the same budget.
+Within the gradient budget of the paper's procedure ("lbfgsb"), "auto" reaches at least the same value. Without a
+budget, "auto" reaches at least 99.9 % of the best value of any solver. Its time is at most that of the paper's
+procedure at 2,000 samples. SB and LB get the same budget.
 
     python examples/benchmarks/sharpness_solvers.py             # trains both first (10 minutes on one core)
     python examples/benchmarks/sharpness_solvers.py --quick     # digits instead of MNIST, under a minute
