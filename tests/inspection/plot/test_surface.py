@@ -290,5 +290,5 @@ def test_too_few_points():
 
 def test_nothing_to_draw():
     surface = _surface(accuracy=np.full((41, 31), np.nan))  # not a classification
-    with pytest.raises(ValueError, match="^quantity='accuracy' must have a finite value on the plane; all are NaN"):
+    with pytest.raises(ValueError, match=r"^quantity='accuracy' must have a finite value on the plane; all are NaN"):
         LossSurfaceDisplay(surface).plot(quantity="accuracy")
