@@ -2,15 +2,20 @@
 Small and large batches of C1 on images of CIFAR-10
 ===================================================
 
-Does the large batch lose accuracy, and is its minimum sharper, whichever statistics batch norm uses?
+Does the large batch lose accuracy, and does it find a sharper minimum? Does the answer
+depend on the statistics of batch norm?
 
-C1 of Keskar et al. (2017) on 10,000 images: small batches of 64 (SB) for 25 epochs against large ones of 1,000 (LB) for
-60, five paired trials. The tables hold the accuracy by the statistics of the test batch, by statistics of the training
-data and by the running averages, Metric 2.1 in the full space and in 100 dimensions, and distances from the start.
+The script trains C1 of Keskar et al. (2017) on 10,000 images in five paired trials.
+Small batches (SB) have 64 samples and train for 25 epochs. Large batches (LB) have
+1,000 samples and train for 60 epochs. There are three tables of test accuracy: one with
+the statistics of the test batch, one with those of the training data, and one with
+running averages. The first table also shows Metric 2.1 in the full space and in 100
+dimensions. All tables show distances from the initial weights.
 
-The fits take some six hours of one core. With ``--memory`` a stopped run continues after its last finished fit.
-``--weights`` saves the weights of every trial, so that a later version can measure them again. ``--quick`` uses the
-digits of scikit-learn, which are not the paper's setting.
+The fits take some six hours on one core. With ``--memory``, a stopped run continues
+after its last finished fit. ``--weights`` saves the weights of every trial, so that a
+later version can measure them again. ``--quick`` uses the digits of scikit-learn, which
+are not the paper's setting.
 """
 
 # %%
@@ -31,11 +36,14 @@ parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
 )
 parser.add_argument(
-    "--quick", action="store_true", help="digits, not the paper's setting"
+    "--quick", action="store_true", help="use digits, which are not the paper's setting"
 )
-parser.add_argument("--trials", type=int, default=5)
+parser.add_argument("--trials", type=int, default=5, help="paired trials (5)")
 parser.add_argument(
-    "--sharpness-samples", type=int, default=1000, help="0: train only (1000)"
+    "--sharpness-samples",
+    type=int,
+    default=1000,
+    help="samples to measure sharpness on, 0 for none (1000)",
 )
 parser.add_argument("--memory", help="folder of saved work")
 parser.add_argument(
@@ -66,7 +74,8 @@ else:
     estimator = LBGapClassifier("C1", tol=None)
 
 # %%
-# Each policy of batch norm gives its own table. With ``--memory`` the fits are trained once and loaded afterwards.
+# Each batch-norm policy gives a table. With ``--memory``, the first policy trains the
+# fits, and the other two load them.
 found = {}
 for policy in ("batch", "population", "running"):
     measured = arguments.sharpness_samples and policy == "batch"
@@ -97,7 +106,7 @@ for policy in ("batch", "population", "running"):
                 )
 
 # %%
-# The loss on the line from the small batch's solution to the large batch's, in the first trial.
+# The loss on the line from the SB solution to the LB solution of the first trial.
 if arguments.sharpness_samples:
     small, large = (report.estimators_[label][0] for label in ("SB", "LB"))
     options = {

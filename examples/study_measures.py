@@ -2,15 +2,20 @@
 Does any measure of flatness predict generalisation?
 ====================================================
 
-Dense nets (F1) are trained with three batch sizes, three learning rates of ADAM and five seeds, each until the mean
-training loss of an epoch reaches one target. Every minimum is measured in all ways that the package knows. Which
-measure orders the minima as their test accuracy does: over all of them, where only the batch size or only the learning
-rate differs, and where only the seed differs? The training loss and the distance from the start are ranked beside the
-measures of flatness: what predicts no better than they do is not needed.
+The script trains dense nets (F1) with three batch sizes, three learning rates of ADAM
+and five seeds. Each training stops when the mean training loss of an epoch reaches a
+common target. The script then measures every minimum in all ways that sklgap knows.
 
-``--data mnist1d`` (the default) is generated, ``--data mnist`` takes 5,000 training images of MNIST. Each takes some
-fifteen minutes on one core, and goes on from the last finished fit when it is started again with the same ``--memory``.
-``--quick`` does it with fewer samples, seeds and measures, in less than a minute: its figures mean nothing.
+Which measure orders the minima as their test accuracy does? The script answers this
+over all minima, over minima that differ only in batch size or only in learning rate,
+and over minima that differ only in the seed. It also ranks the training loss and the
+distance from the initial weights. A measure of flatness is useful only if it predicts
+better than these two.
+
+``--data mnist1d`` (the default) generates its data. ``--data mnist`` uses 5,000
+training images of MNIST. Each takes some fifteen minutes on one core. A second run with
+the same ``--memory`` continues after the last finished fit. ``--quick`` takes less than
+a minute with fewer samples, seeds and measures, and its figures mean nothing.
 """
 
 # %%
@@ -25,14 +30,14 @@ parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
 )
 parser.add_argument(
-    "--quick", action="store_true", help="small sizes: the figures mean nothing"
+    "--quick", action="store_true", help="use small sizes, whose figures mean nothing"
 )
 parser.add_argument("--data", choices=["mnist1d", "mnist"], default="mnist1d")
 parser.add_argument("--trials", type=int, help="seeds (default: 5; 2 with --quick)")
 parser.add_argument("--memory", help="folder of finished fits")
 parser.add_argument(
     "--output",
-    help="JSON file for the census; the rankings and the plot are written beside it",
+    help="JSON file for the census, with rankings and figure in the same folder",
 )
 arguments = parser.parse_args()
 
@@ -71,7 +76,7 @@ if arguments.quick:
     )
 
 # %%
-# Trial i starts all nine settings from the same seed.
+# In a trial, all nine settings start from the same seed.
 census = minima_census(
     estimator,
     X,
@@ -91,7 +96,7 @@ census = minima_census(
 print(census)
 
 # %%
-# The ranking, by test accuracy and by the train-test gap.
+# The rankings by test accuracy and by the train-test gap.
 ranked = [census.sharpness_name, *census.measures, "train_loss", "weight_distance"]
 rankings = {
     target: rank_measures(census, measures=ranked, target=target)

@@ -2,21 +2,23 @@
 Three critical batch sizes of one training loop
 ===============================================
 
-A plain PyTorch loop of 30 lines on MNIST, and three answers to "which batch size?":
+A plain PyTorch loop of 30 lines trains on MNIST. Which batch size should it have? The
+script gives three answers:
 
-* the knee that `BatchSizeMonitor` reads off the gradients while the loop runs, and what it predicts for the updates to
-  a training loss;
-* the updates that trainings with six batch sizes really take to that loss, each at the best of several learning rates
-  (`steps_to_loss`, McCandlish et al. 2018);
-* the largest batch that loses nothing from a checkpoint of the loop on (`branched_critical_batch_size`, Merrill et al.
-  2025).
+* `BatchSizeMonitor` estimates the knee from the gradients while the loop runs. From the
+  knee it predicts the critical batch size of the updates to a training loss.
+* `steps_to_loss` counts the updates that six batch sizes take to that loss, each at the
+  best of several learning rates (McCandlish et al. 2018).
+* `branched_critical_batch_size` finds the largest batch that loses nothing when
+  training continues from a checkpoint of the loop (Merrill et al. 2025).
 
-The first two are about a batch that takes twice the samples. The third is about one that takes no more. The theory is
-one of plain gradient steps, so this is SGD without momentum; ``--adam`` does it with ADAM, whose noise the monitor
-measures in ADAM's geometry.
+The first two answers describe a batch size that needs twice the samples. The third
+describes one that needs no more samples. The theory assumes plain gradient steps, so
+the loop uses SGD without momentum. ``--adam`` uses ADAM instead, and the monitor then
+measures the noise in ADAM's geometry.
 
-MNIST is 24,576 of its images at 14 x 14 pixels. It takes some minutes on one core. ``--quick`` does it with the digits
-that ship with scikit-learn, in seconds.
+The data are 24,576 images of MNIST at 14 x 14 pixels. The script takes some minutes on
+one core. ``--quick`` uses the digits of scikit-learn and takes seconds.
 """
 
 # %%
@@ -39,17 +41,15 @@ from sklgap.monitor import BatchSizeMonitor
 parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
 )
-parser.add_argument("--quick", action="store_true", help="digits, not MNIST")
-parser.add_argument("--adam", action="store_true", help="ADAM instead of SGD")
+parser.add_argument("--quick", action="store_true", help="use digits instead of MNIST")
+parser.add_argument("--adam", action="store_true", help="use ADAM instead of SGD")
 parser.add_argument(
     "--trials",
     type=int,
     default=2,
-    help="starting points of the measured steps (default: 2)",
+    help="trials of the measured updates (default: 2)",
 )
-parser.add_argument(
-    "--memory", help="folder that trainings are saved in, and loaded from"
-)
+parser.add_argument("--memory", help="folder to save trainings to and load them from")
 parser.add_argument("--output", help="file to write the record to, as JSON")
 parser.add_argument("--figure", help="file to save the figure of the branches to")
 arguments = parser.parse_args()
@@ -67,7 +67,7 @@ else:
     X, y = fetch_mnist(return_X_y=True, flat=True)
     X = (
         X.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196)
-    )  # 14 x 14 pixels: a fourth of the cost
+    )  # 14 x 14 pixels, for a fourth of the cost
     n_train, width = 24_576, 64
     batch, n_epochs, checkpoints, target_loss, window = 32, 10, [1, 3, 10], 0.15, 192
     measured_sizes, branch_sizes, max_epochs = (
@@ -96,7 +96,8 @@ class Net(nn.Sequential):
 
 
 # %%
-# The loop. With ``monitor`` it also measures the noise of the gradients, and is bit for bit the same loop.
+# The training loop. With ``monitor`` it also measures the noise of the gradients. The
+# weights are the same with and without the monitor, bit for bit.
 loss_of = nn.CrossEntropyLoss()
 
 
@@ -108,7 +109,7 @@ def make(learning_rate: float) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 def train(net, optimizer, batch_size, n_samples, seed, monitor=None, each=None):
-    """Train on so many samples in an order that the seed decides."""
+    """Train on ``n_samples`` samples in the order of the seed."""
     generator, n_seen = torch.Generator().manual_seed(seed), 0
     while n_seen < n_samples:
         for rows in torch.randperm(n_train, generator=generator).split(batch_size):
@@ -126,13 +127,14 @@ def train(net, optimizer, batch_size, n_samples, seed, monitor=None, each=None):
 
 @torch.no_grad()
 def held_out_loss(net):
-    """Return the loss on the samples held out."""
+    """Return the loss on the held-out samples."""
     return float(loss_of(net(X_valid), y_valid))
 
 
 # %%
-# One run with the monitor. It measures every second update, and its window is half an epoch: the state is read
-# when all of it is new. A checkpoint is the state of net and optimiser; its noise is that of the window before.
+# One run with the monitor, which measures every second update over a window of half an
+# epoch. The script reads the state whenever the whole window is new. A checkpoint
+# is the state of net and optimiser. Its noise comes from the window before it.
 torch.manual_seed(0)
 net, optimizer = make(rate)
 monitor = BatchSizeMonitor(
@@ -148,7 +150,7 @@ n_updates = 0
 
 
 def read_monitor() -> None:
-    """Note the state of the monitor, and the training loss, whenever its window is new."""
+    """Save the monitor's state and the training loss when the window is new."""
     global n_updates
     n_updates += 1
     if n_updates % (window * every) == 0:
@@ -165,17 +167,18 @@ for epoch in range(1, n_epochs + 1):
             {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
         )
         noise[epoch] = monitor.state()
-        print(
-            f"after {epoch} epochs, held-out loss {held_out_loss(net):.3f}: {monitor.verdict()}"
-        )
+        loss = held_out_loss(net)
+        print(f"after {epoch} epochs, held-out loss {loss:.3f}: {monitor.verdict()}")
 
 # %%
-# What the knee predicts: a step on B samples does the work of 1 / (1 + knee / B) steps without noise (McCandlish et
-# al., equation (D.1)). The critical batch size up to the target loss is the knee, averaged over these steps.
+# The prediction of the knee. A step on B samples does the work of 1 / (1 + knee / B)
+# steps without noise (McCandlish et al., equation (D.1)). The critical batch size up to
+# the target loss is the average knee over these steps.
 until = next((i for i, at in enumerate(along) if at["train_loss"] <= target_loss), None)
 if until is None:
     raise SystemExit(
-        f"The run has not reached a training loss of {target_loss:g}: it ends at {along[-1]['train_loss']:.3g}."
+        f"The run must reach a training loss of {target_loss:g}; "
+        f"its last loss is {along[-1]['train_loss']:.3g}."
     )
 trace, square = (
     np.array([at[name] for at in along[: until + 1]])
@@ -185,11 +188,12 @@ without_noise = batch * square / (batch * square + trace)
 of_samples = batch * trace / (batch * square + trace)
 predicted = float(of_samples.sum() / without_noise.sum())
 print(
-    f"predicted by the monitor, up to a training loss of {target_loss:g}: {predicted:,.0f}"
+    f"critical batch size up to a training loss of {target_loss:g}, "
+    f"predicted by the monitor: {predicted:,.0f}"
 )
 
 # %%
-# The updates that six batch sizes take to that loss.
+# The updates that six batch sizes take to the same loss.
 estimator = LBGapClassifier(
     Net,
     optimizer=type(optimizer),
@@ -197,7 +201,7 @@ estimator = LBGapClassifier(
     lr=rate,
     batch_size=batch,
     max_epochs=max_epochs,
-    tol=0.01,  # a rate that is too large for its batch ends on a plateau above the target
+    tol=0.01,  # rates that are too large end on a plateau above the target
     n_iter_no_change=5,
 )
 steps = steps_to_loss(
@@ -217,9 +221,9 @@ print(f"predicted / measured: {predicted / measured.value:.2f}")
 
 
 # %%
-# The branches, from the loop's own checkpoints.
+# The branches from the checkpoints of the loop.
 def train_from(state, batch_size, learning_rate, n_samples, random_state):
-    """Go on from a checkpoint, and return the held-out loss."""
+    """Continue from a checkpoint and return the held-out loss."""
     net, optimizer = make(learning_rate)
     net.load_state_dict(state["net"])
     optimizer.load_state_dict(state["optimizer"])
@@ -243,7 +247,7 @@ branched = branched_critical_batch_size(
 print(branched)
 
 # %%
-# The three, side by side.
+# The prediction beside the measurement, and the record of all three answers.
 record = {
     "optimizer": "ADAM" if arguments.adam else "SGD",
     "batch_size": batch,
@@ -257,7 +261,8 @@ record = {
     "branched": json.loads(branched.to_json()),
 }
 print(
-    f"up to a training loss of {target_loss:g}: predicted {predicted:,.0f}, measured {measured.text(',.0f')}"
+    f"critical batch size up to a training loss of {target_loss:g}: "
+    f"predicted {predicted:,.0f}, measured {measured.text(',.0f')}"
 )
 if arguments.output:
     finite = [

@@ -1,23 +1,32 @@
-"""
+r"""
 What wins the accuracy of small batches back?
 =============================================
 
-Small batches (SB) against large ones (LB) on three data sets, with and without every remedy of Keskar et al. (2017),
-Hoffer et al. (2017) and after: by how much each changes the test accuracy of LB, what is left of the gap, and the cost.
+The script compares small batches (SB) with large ones (LB) on three data sets, with and
+without every remedy of Keskar et al. (2017), Hoffer et al. (2017) and later papers. For
+each remedy it reports the change of LB's test accuracy, the remaining gap and the cost.
 
-A remedy that evaluates more gradients may win by those alone. The controls spend the same number of gradients
-without the remedy: ``2x`` trains twice as many epochs (beside adversarial training, stability training, SAM and the
-gradient penalty), ``augmentation 2x`` is beside two augmentations of each sample in a batch, ``proximal 0`` uses each
-batch three times without the penalty, ``ghost`` normalises the parts that the gradient penalty sees, ``FULL, no
-penalty`` is the full-batch recipe without it, with and without ghost batch norm on parts of the same size, and
-``longer`` makes as many updates as SB.
+A remedy that evaluates more gradients may help only because of these gradients. The
+controls spend the same number of gradients without the remedy:
 
-``--data mnist1d`` needs no file, ``mnist`` and ``cifar10`` take parts of the data sets. A study goes on from the last
-finished fit when it is started again with the same ``--memory``. ``--quick`` takes few samples and epochs: it shows
-that the script runs, and nothing else. ``--table`` prints one table of several records instead of training.
+* ``2x`` trains twice as many epochs. It is the control of adversarial training,
+  stability training, SAM and the gradient penalty.
+* ``augmentation 2x`` is the control of two augmentations of each sample in a batch.
+* ``proximal 0`` uses each batch three times without the penalty.
+* ``ghost`` normalises the same parts of a batch as the gradient penalty.
+* ``FULL, no penalty`` is the full-batch recipe without the penalty. It runs with and
+  without ghost batch norm on parts of the same size.
+* ``longer`` makes as many updates as SB.
 
-    python examples/study_remedies.py --data mnist1d --memory saved --output mnist1d_remedies.json
-    python examples/study_remedies.py --table mnist1d_remedies.json mnist_remedies.json cifar10_remedies.json
+``--data mnist1d`` generates its data. ``mnist`` and ``cifar10`` use parts of the data
+sets. A second run with the same ``--memory`` continues after the last finished fit.
+``--quick`` uses few samples and epochs, and shows only that the script runs.
+``--table`` prints one table of several records and trains nothing.
+
+    python examples/study_remedies.py \
+        --data mnist1d --memory saved --output mnist1d_remedies.json
+    python examples/study_remedies.py \
+        --table mnist1d_remedies.json mnist_remedies.json cifar10_remedies.json
 """
 
 # %%
@@ -58,7 +67,7 @@ from sklgap.datasets import fetch_cifar10, fetch_mnist, make_mnist1d
 
 
 class Shift(Remedy):
-    """Shift every curve of MNIST-1D in a circle, by up to so many points."""
+    """Shift every curve of MNIST-1D in a circle, by up to ``largest`` points."""
 
     def __init__(self, largest=3):
         self.largest = largest
@@ -72,13 +81,13 @@ class Shift(Remedy):
 
 
 def some(X, y, n):
-    """Return n rows that a fixed seed draws."""
+    """Return n samples that a fixed seed draws."""
     rows = np.random.RandomState(0).permutation(len(X))[:n]
     return X[rows], y[rows]
 
 
 def data_of(name):
-    """Return training and test data, the estimator, its augmentation, and the settings of a study."""
+    """Return the data, the estimator, its augmentation and the settings of a study."""
     if name == "mnist1d":
         estimator = LBGapClassifier(
             "F1", module__width=128, module__n_layers=3, tol=None
@@ -133,9 +142,9 @@ def data_of(name):
 
 
 # %%
-# The remedies, each at the setting of its paper where that has one.
+# The remedies, at the settings of their papers if these give any.
 def regimes_of(small, large, epochs, full, augmentation):
-    """Return all regimes by name: small batches, large ones, and both with remedies."""
+    """Return all regimes by name: SB, LB, and both of them with remedies."""
 
     def of_both(size, n_epochs):
         plain = {"batch_size": size, "max_epochs": n_epochs}
@@ -204,7 +213,8 @@ def regimes_of(small, large, epochs, full, augmentation):
         f"LB {name}": {"batch_size": large, "max_epochs": epochs["LB"], **s}
         for name, s in large_only.items()
     }
-    # Clipping bounds an update, so that the rate can be high; of ADAM's rates this SGD's is another matter.
+    # Clipping bounds each update, so that the rate of SGD can be this high. It is not
+    # comparable with the rates of ADAM.
     recipe = {"lr": 0.4, "sub_batch_size": 128}
     found["FULL"] = full_batch_recipe(full, strength=0.1, **recipe)
     found["FULL, no penalty"] = full_batch_recipe(full, strength=0.0, **recipe)
@@ -216,15 +226,16 @@ def regimes_of(small, large, epochs, full, augmentation):
 
 
 # %%
-# What a remedy costs is its processor time per update in short fits, in turn, times its updates: the studies ran beside
-# other programs, so that the seconds of their fits say little.
+# The cost of a remedy is its processor time per update times its number of updates.
+# Short interleaved fits give the time per update. The fits of the studies ran beside
+# other programs, so that their seconds say little.
 def seconds_per_update(estimator, regimes, X, y, repeats=3, epochs=4):
-    """Return the median processor time of an update, by name."""
+    """Return the median processor time of an update for each regime."""
     found = {label: [] for label in regimes}
     for _ in range(repeats):
         for label, setting in regimes.items():
             model = clone(estimator).set_params(random_state=0, **setting)
-            if "warm start" not in label:  # whose first epochs have small batches
+            if "warm start" not in label:  # its first epochs have small batches
                 model.set_params(max_epochs=min(epochs, model.max_epochs))
             started = time.process_time()
             model.fit(X, y)
@@ -233,10 +244,11 @@ def seconds_per_update(estimator, regimes, X, y, repeats=3, epochs=4):
 
 
 # %%
-# What a remedy gives to LB, and what is left of the gap to plain SB, are paired differences over trials and test
-# samples: 95 % intervals for new seeds and new test samples.
+# The change of LB with a remedy and the remaining gap to plain SB are paired
+# differences over trials and test samples. Their 95 % intervals hold for new seeds and
+# new test samples.
 def rows_of(comparison, seconds):
-    """Return what was found for every regime, in points of test accuracy."""
+    """Return the results of every regime, with differences in percentage points."""
     rows = []
     times = {
         label: seconds[label] * np.nanmean(comparison.by_trial(label, "n_updates"))
@@ -264,7 +276,7 @@ def rows_of(comparison, seconds):
 
 
 def shown(estimate):
-    """Return an estimate that was saved, with its interval; bold where that does not hold 0."""
+    """Return a saved estimate and its interval, in bold if the interval excludes 0."""
     if estimate is None:
         return ""
     text = f"{estimate['value']:+.2f} [{estimate['low']:+.2f}, {estimate['high']:+.2f}]"
@@ -272,7 +284,7 @@ def shown(estimate):
 
 
 def print_table(records):
-    """Print one table of several studies: a row for every remedy, three columns for every data set."""
+    """Print a row for every remedy, with three columns for every data set."""
     data = [record["data"] for record in records]
     print(
         "| | "
@@ -296,9 +308,10 @@ def print_table(records):
 
 
 def print_details(rows):
-    """Print everything that was measured of one data set."""
+    """Print all measurements on one data set."""
     print(
-        "| | test accuracy | change of LB | gap to SB | gap, both with it | train loss | sharpness 1e-3 | updates |"
+        "| | test accuracy | change of LB | gap to SB | gap, both with it "
+        "| train loss | sharpness 1e-3 | updates |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:
@@ -322,15 +335,17 @@ def main():
     parser.add_argument(
         "--data", choices=["mnist1d", "mnist", "cifar10"], default="mnist1d"
     )
-    parser.add_argument("--quick", action="store_true", help="few samples and epochs")
+    parser.add_argument(
+        "--quick", action="store_true", help="use few samples and epochs"
+    )
     parser.add_argument(
         "--trials", type=int, help="paired trials (5, and 2 with --quick)"
     )
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--memory", help="folder that keeps finished fits")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel fits (1)")
+    parser.add_argument("--memory", help="folder of finished fits")
     parser.add_argument("--output", help="file to write the record to, as JSON")
     parser.add_argument(
-        "--table", nargs="+", help="print the table of these records, and train nothing"
+        "--table", nargs="+", help="print the table of these records and train nothing"
     )
     arguments = parser.parse_args()
     if arguments.table:
@@ -347,7 +362,7 @@ def main():
         settings = {"small": 32, "large": 150, "epochs": {"SB": 2, "LB": 4}, "full": 5}
     estimator.set_params(n_threads=1)
     regimes = regimes_of(**settings, augmentation=augmentation)
-    # Trial i starts all of them from the same weights.
+    # In a trial, all regimes start from the same weights.
     comparison = compare_regimes(
         estimator,
         X,

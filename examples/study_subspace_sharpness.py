@@ -2,12 +2,15 @@
 Which reading of Table 4 comes near its figures?
 ================================================
 
-Sharpness in random subspaces of 100 dimensions is the one column of Keskar et al. (2017) that we miss: for large-batch
-solutions of F1 the paper reports 9.22 % at epsilon 1e-3, and we find less than a tenth of that. The paper leaves open
-how the columns of A are drawn and scaled, how far the net was trained, and how batch norm was evaluated. This script
-measures one training at several lengths under each of these readings.
+One column of Keskar et al. (2017) is not reproduced by sklgap: sharpness in random
+subspaces of 100 dimensions. For large-batch solutions of F1 the paper reports 9.22 % at
+epsilon 1e-3, and sklgap finds less than a tenth of that. The paper does not say how the
+columns of A are drawn and scaled, how long the net was trained, or how batch norm was
+evaluated. This script measures one training at several lengths under each of these
+readings.
 
-It takes an hour of one core. ``--quick`` uses the digits of scikit-learn: not the paper's setting.
+The script takes an hour on one core. ``--quick`` uses the digits of scikit-learn, which
+are not the paper's setting.
 """
 
 # %%
@@ -29,10 +32,10 @@ parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
 )
 parser.add_argument(
-    "--quick", action="store_true", help="digits, not the paper's setting"
+    "--quick", action="store_true", help="use digits, which are not the paper's setting"
 )
 parser.add_argument(
-    "--samples", type=int, default=2000, help="that sharpness is measured on"
+    "--samples", type=int, default=2000, help="samples to measure sharpness on (2000)"
 )
 parser.add_argument("--output", type=Path, help="file to write the table to, as JSON")
 arguments = parser.parse_args()
@@ -49,14 +52,14 @@ epsilons = (1e-3, 5e-4)
 
 
 # %%
-# The readings of A: its columns are drawn by one of these, and scaled.
+# The readings of A. One of these functions draws the columns, and a factor scales them.
 def gaussian(shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
-    """Independent N(0, 1) entries: our reading."""
+    """Independent N(0, 1) entries, which sklgap uses."""
     return torch.randn(shape, generator=generator)
 
 
 def uniform(shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
-    """Independent entries, uniform in [0, 1]: what a ``rand`` without further thought gives."""
+    """Independent entries, uniform in [0, 1], as from a plain ``rand``."""
     return torch.rand(shape, generator=generator)
 
 
@@ -83,7 +86,7 @@ readings += [("N(0, 1)", 1.0, policy, 5000) for policy in ("running", "populatio
 readings += [("N(0, 1)", 1.0, "batch", chunk) for chunk in (250, 1000)]
 
 # %%
-# A separate training for each number of epochs, from the same weights.
+# A separate training for each number of epochs, always from the same weights.
 table = []
 for n_epochs in lengths:
     model = clone(estimator).set_params(
@@ -147,14 +150,16 @@ for row in sorted(
     table, key=lambda row: abs(np.log(max(row["value"][0], 1e-12) / 9.22))
 )[:5]:
     print(
-        f"{row['value'][0]:.3g} % and {row['value'][1]:.3g} %: {row['entries']} x {row['scale']:g}, "
+        f"{row['value'][0]:.3g} % and {row['value'][1]:.3g} %: "
+        f"{row['entries']} x {row['scale']:g}, "
         f"{row['batch_norm']}, chunks of {row['chunk_size']:,}, {row['epochs']} epochs"
     )
 if arguments.output:
     arguments.output.write_text(
         json.dumps(
             {
-                "command": f"python examples/study_subspace_sharpness.py --samples {arguments.samples}",
+                "command": "python examples/study_subspace_sharpness.py "
+                f"--samples {arguments.samples}",
                 "torch": torch.__version__,
                 "rows": table,
             },

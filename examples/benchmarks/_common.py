@@ -1,4 +1,4 @@
-"""Shared by the benchmark scripts: the data, a timer, and medians of interleaved runs."""
+"""Helpers of the benchmark scripts: data, a timer, and medians of interleaved runs."""
 
 import json
 import platform
@@ -19,7 +19,7 @@ import sklgap
 
 
 def environment() -> str:
-    """One line of versions and hardware, to stand above every figure."""
+    """Return a line of versions and hardware, to print above the figures."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"
     return (
         f"{device}, {torch.get_num_threads()} thread(s); sklgap {sklgap.__version__}, torch {torch.__version__}, "
@@ -31,10 +31,10 @@ def environment() -> str:
 def interleaved_medians(
     runs: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
-    """Run all in turn, ``repeats`` times after one warm-up round, and return the median seconds of each.
+    """Run all functions in turn, ``repeats`` times after a warm-up round, and return the median seconds of each.
 
-    Interleaving spreads the noise of a busy machine over all of them; ``time.process_time`` as the clock leaves out the
-    time that other processes have had.
+    Interleaving spreads the noise of a busy machine over all functions. The clock ``time.process_time`` excludes the
+    time of other processes.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats + 1):
@@ -47,6 +47,6 @@ def interleaved_medians(
 
 
 def write_record(path: Path, **body: Any) -> None:
-    """Write a record as JSON: the command that is running, versions and hardware, and ``body``."""
+    """Write a record as JSON, with the running command, versions and hardware, and ``body``."""
     command = f"python examples/benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}"
     path.write_text(json.dumps({"command": command, "environment": environment(), **body}, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Imported once by the server of processes: what the first fit of a process loads is there in all of them."""
+"""The server of processes imports this module once, so that every process has what a first fit loads."""
 
 import torch
 from sklearn.datasets import load_digits

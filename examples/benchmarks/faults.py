@@ -1,17 +1,20 @@
-"""Stop trainings and experiments at random, resume them from ``memory``, and compare with undisturbed ones.
+"""Stop trainings and experiments at random, resume them from ``memory``, and compare them with undisturbed ones.
 
-The jobs: a single fit with a varying batch and averaged weights, a grid search, a fit with every remedy, fits with
-callbacks, augmentations, modules, criteria, optimisers and samplers of the user's own that have a state, and
-experiments. Each job runs in another process, which is stopped at a random moment, by SIGKILL, SIGTERM and SIGINT in
-turn, and started again with the same ``memory``, several times; at last it is left alone. Its results must equal those
-of a run that nobody disturbed, bit for bit: weights, scores, predictions, records, and what the user's objects have
-noted. After SIGTERM and SIGINT an experiment returns what had finished: each of these records must be one of the
-undisturbed run, and later runs with the same ``memory`` must not lose one or train it again. It prints the counts, and
-fails if one result differs.
+The jobs are a single fit with a varying batch and averaged weights, a grid search, a fit with every remedy, several
+experiments, and fits with stateful objects of the user: callbacks, augmentations, modules, criteria, optimisers and
+samplers.
+
+Each job runs in another process. The script stops this process at a random moment, by SIGKILL, SIGTERM and SIGINT in
+turn, and starts it again with the same ``memory``. After several rounds the process runs to its end. Its weights,
+scores, predictions, records and the notes of the user's objects must equal those of an undisturbed run, bit for bit.
+
+After SIGTERM and SIGINT, an experiment returns its finished records. Each of these records must also be one of the
+undisturbed run. Later runs with the same ``memory`` must not lose a record or train it again. The script prints the
+counts, and fails if one result differs.
 
     python examples/benchmarks/faults.py --kills 132
 
-The default takes some ten minutes. Unix only.
+The default takes some ten minutes. The script needs Unix.
 """
 
 import argparse
@@ -66,22 +69,22 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
 def some_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Return 600 images, so that many fits can be killed in a few minutes."""
+    """Return 600 images, so that many fits end in a few minutes."""
     X, y = load_digits(return_X_y=True)
     return X[:600], y[:600]
 
 
 class Cooling(Callback):
-    """Lowers the rate by all that it has noted: numbers, lists, arrays, tensors, generators."""
+    """A callback that sets the rate from its state: numbers, lists, arrays, tensors and generators."""
 
     def initialize(self) -> "Cooling":
-        """Begin with nothing noted."""
+        """Start with an empty state."""
         self.count, self.seen, self.sums = 0, [], np.zeros(2)
         self.mean, self.random = torch.zeros(1), np.random.default_rng(0)
         return self
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Note the loss; set the rate."""
+        """Save the loss and set the rate."""
         loss = net.history[-1, "train_loss"]
         self.count, self.seen = self.count + 1, [*self.seen, (self.count, loss)]
         self.sums += [loss, loss**2]
@@ -114,7 +117,7 @@ class Drawing:
 
 
 class Counting(nn.Module):
-    """Counts its calls, draws noise, and assigns a buffer again."""
+    """A module that counts its calls, draws noise and assigns a buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,7 +153,7 @@ class Fading(nn.CrossEntropyLoss):
 
 
 class Slowing(torch.optim.SGD):
-    """An optimiser with an attribute."""
+    """An optimiser with an attribute as its state."""
 
     times = 0
 
@@ -186,7 +189,7 @@ class Fainting(Remedy):
 
 
 def fit(memory: str | None, **parameters: Any) -> Results:
-    """Fit digits; return weights, losses, outputs, and what the user's objects have noted."""
+    """Fit digits and return weights, losses, outputs, and the state of the user's objects."""
     X, y = some_digits()
     sizes = {} if "net" in parameters else {"module__width": 64}
     parameters = {"max_epochs": 6, **sizes, **parameters}
@@ -207,7 +210,7 @@ def fit(memory: str | None, **parameters: Any) -> Results:
 
 
 def single_fit(memory: str | None) -> Results:
-    """A varying batch, a remedy, averaged weights, more epochs than the others."""
+    """Fit with a varying batch, a remedy, averaged weights and many epochs."""
     return fit(
         memory,
         module__width=64,
@@ -219,7 +222,7 @@ def single_fit(memory: str | None) -> Results:
 
 
 def grid_search(memory: str | None) -> Results:
-    """Eighteen candidates and folds, and the refit."""
+    """Search with eighteen fits and the refit."""
     X, y = some_digits()
     model = LBGapClassifier(module__width=64, max_epochs=3, tol=None, random_state=0, memory=memory)
     grid = {"batch_size": [64, 100, 400], "proximal_lambda": [None, 1e-3]}
@@ -230,7 +233,7 @@ def grid_search(memory: str | None) -> Results:
 
 
 def remedies(memory: str | None) -> Results:
-    """Every remedy that goes with others, on images."""
+    """Fit images with all remedies that can be combined."""
     augmentation = Augmentation(flip=False, crop_padding=1, cutout=2, image_shape=(1, 8, 8))
     together = [Adversarial(), SAM(), SampleNoise(0.3)]
     images = {"augmentation": augmentation, "input_shape": (1, 8, 8)}
@@ -238,13 +241,13 @@ def remedies(memory: str | None) -> Results:
 
 
 def other_remedies(memory: str | None) -> Results:
-    """The remedies that replace one of those, and a schedule."""
+    """Fit with the remedies that replace one of these, and with a schedule."""
     steps = ("steps", LRScheduler("StepLR", step_size=3))
     return fit(memory, remedies=[Stability(), EntropySGD(n_steps=3)], callbacks=[steps], max_epochs=5)
 
 
 def users_callbacks(memory: str | None) -> Results:
-    """A callback with a state, an augmentation and an initialisation that draw, a remedy that counts."""
+    """Fit with a stateful callback, a random augmentation and initialisation, and a counting remedy."""
     X, y = some_digits()
     recorder = ("recorder", TrainingRecorder({"some": (X[:200] / 16, y[:200])}))
     return fit(
@@ -259,7 +262,7 @@ def users_callbacks(memory: str | None) -> Results:
 
 
 def users_modules(memory: str | None) -> Results:
-    """A module, a criterion, an optimiser and a sampler that count."""
+    """Fit with a module, a criterion, an optimiser and a sampler that count."""
     return fit(
         memory,
         net=Counting,
@@ -289,49 +292,49 @@ def parts() -> tuple[np.ndarray, ...]:
 
 
 def comparison(memory: str | None) -> Any:
-    """Two regimes, three trials, and their sharpness."""
+    """Compare two regimes in three trials, with sharpness."""
     return compare_regimes(small_net(), *parts(), n_trials=3, max_samples=100, memory=memory, **COMMON)
 
 
 def tuned_curve(memory: str | None) -> Any:
-    """Two sizes at the best of two rates: two phases."""
+    """Train two batch sizes at the best of two rates, in two phases."""
     rates = {"lr": "tuned", "learning_rates": [1e-3, 1e-2]}
     sizes = {"batch_sizes": [20, 100], "n_trials": 2, "max_samples": 100}
     return batch_size_curve(small_net(), *parts(), **sizes, **rates, memory=memory, **COMMON)
 
 
 def predicted_size(memory: str | None) -> Any:
-    """Four trainings whose noise is measured."""
+    """Measure the noise of four trainings."""
     X, y, *_ = parts()
     return critical_batch_size(small_net(batch_size=40), X, y, n_trials=4, n_batches=5, memory=memory, **COMMON)
 
 
 def measured_steps(memory: str | None) -> Any:
-    """Trainings of two sizes at two rates."""
+    """Train two batch sizes at two rates."""
     X, y, *_ = parts()
     sizes = {"batch_sizes": [40, 100], "learning_rates": [1e-3, 1e-2], "n_trials": 2}
     return steps_to_loss(small_net(), X, y, target_loss=1.8, **sizes, memory=memory, **COMMON)
 
 
 def started_warm(memory: str | None) -> Any:
-    """Small-batch trainings, and large-batch ones from their weights: two phases."""
+    """Train with small batches, then with large ones from these weights, in two phases."""
     points = {"max_small_epochs": 4, "every": 2, "n_trials": 2, "max_samples": 100}
     return warm_start_curve(small_net(), *parts(), **points, memory=memory, **COMMON)
 
 
 def census(memory: str | None) -> Any:
-    """Two regimes from two initialisations."""
+    """Train two regimes from two initialisations."""
     return minima_census(small_net(), *parts(), n_trials=2, max_samples=100, memory=memory, **COMMON)
 
 
 def trajectory(memory: str | None) -> Any:
-    """Sharpness along the trainings of two regimes."""
+    """Measure sharpness during the trainings of two regimes."""
     X, y, *_ = parts()
     return sharpness_trajectory(small_net(), X, y, n_trials=2, every=2, max_samples=100, memory=memory, **COMMON)
 
 
 def explanation(memory: str | None) -> Any:
-    """Six settings of training, one of them with averaged weights."""
+    """Train six settings, one of them with averaged weights."""
     sizes = {"small": 20, "large": 100, "causes": ("fewer updates", "last weights"), "n_trials": 2}
     return explain_gap(small_net(), *parts(), **sizes, memory=memory, **COMMON)
 
@@ -344,8 +347,8 @@ FITS: dict[str, Callable[[str | None], Results]] = {
     "user's callbacks": users_callbacks,
     "user's modules": users_modules,
 }
-# An experiment that is added here returns a result with ``records`` and ``interrupted``; records of an earlier phase,
-# if it has some, stand in one of the attributes ``RECORDS``.
+# A new experiment must return a result with ``records`` and ``interrupted``. Records of an earlier phase must be in
+# one of the attributes ``RECORDS``.
 EXPERIMENTS: dict[str, Callable[[str | None], Any]] = {
     "compare_regimes": comparison,
     "batch_size_curve, tuned": tuned_curve,
@@ -357,14 +360,14 @@ EXPERIMENTS: dict[str, Callable[[str | None], Any]] = {
     "explain_gap": explanation,
 }
 RECORDS = ("records", "tuning", "small_records")
-# What a record is about.
+# Fields that identify a record.
 ABOUT = ("regime", "init", "batch_size", "lr", "learning_rate", "small_epochs", "trial", "seed")
-# What differs between two runs, or follows from all records together.
+# Fields that differ between two runs or depend on all records.
 NO_FIGURES = ("chosen",)
 
 
 def figures(result: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each record of a result by what it is about: its numbers without seconds."""
+    """Yield the identity of each record of a result, and its numbers without seconds."""
     for part in RECORDS:
         for record in getattr(result, part, []):
             saved = {k: v for k, v in record.items() if "seconds" not in k and k not in NO_FIGURES}
@@ -379,7 +382,7 @@ JOBS = (*FITS, *EXPERIMENTS)
 
 
 def work(job: str, memory: str | None, output: str) -> None:
-    """Do the job in this process; the results appear in ``output`` when it has ended."""
+    """Run the job in this process, and write the results to ``output`` at its end."""
     warnings.simplefilter("ignore", ConvergenceWarning)
     torch.set_num_threads(1)
     steps = counted_steps()
@@ -390,7 +393,7 @@ def work(job: str, memory: str | None, output: str) -> None:
         else:
             found = EXPERIMENTS[job](memory)
             results, interrupted = dict(figures(found)), found.interrupted
-    except KeyboardInterrupt:  # nothing at all had finished
+    except KeyboardInterrupt:  # no training had finished
         results, interrupted = {}, True
     path = Path(output).with_suffix(".interrupted.npz") if interrupted else Path(output)
     unfinished = path.with_suffix(".unfinished")
@@ -413,7 +416,7 @@ def counted_steps() -> list[None]:
 
 
 def run(job: str, memory: str | None, output: str, lifetime: float | None = None, number: int = signal.SIGKILL) -> bool:
-    """Start the job; stop it after ``lifetime`` seconds. Say whether it was stopped before it had finished."""
+    """Start the job, stop it after ``lifetime`` seconds, and return whether it stopped before its end."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sklgap", "sklearn.datasets", "_warm"])
     process = context.Process(target=work, args=(job, memory, output))
@@ -424,26 +427,26 @@ def run(job: str, memory: str | None, output: str, lifetime: float | None = None
         os.kill(process.pid, number)
     process.join()
     if Path(output).exists():
-        return False  # it had finished before the signal came
+        return False  # the job finished before the signal
     if not stopped and process.exitcode != 0:
         raise RuntimeError(f"the {job} failed with exit code {process.exitcode}")
     return True
 
 
 def same(one: Path, other: Path) -> bool:
-    """Say whether two files of results are equal, bit for bit."""
+    """Return whether two files of results are equal, bit for bit."""
     a, b = contents(one), contents(other)
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name], equal_nan=True) for name in a)
 
 
 def within(part: Path, whole: Path) -> bool:
-    """Say whether every record of an interrupted run is one of the whole run."""
+    """Return whether every record of an interrupted run is one of the whole run."""
     a, b = contents(part), contents(whole)
     return all(name in b and np.array_equal(a[name], b[name], equal_nan=True) for name in a)
 
 
 def contents(path: Path) -> Results:
-    """Return results by name, without the number of steps that they took."""
+    """Return results by name, without the number of training steps."""
     with np.load(path) as file:
         return {name: file[name] for name in file.files if name != "steps"}
 
@@ -455,20 +458,20 @@ def n_steps(path: Path) -> int:
 
 
 class Counts(dict[str, int]):
-    """Stops, and what was wrong after them."""
+    """Numbers of stops and of faults after them."""
 
     def __missing__(self, name: str) -> int:
         return 0
 
 
 def torture(job: str, n_kills: int, rng: random.Random) -> Counts:
-    """Stop the job so many times; return what was counted."""
+    """Stop the job ``n_kills`` times and return the counts."""
     counts = Counts()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         expected = folder / "expected.npz"
         run(job, None, str(expected))
-        started = time.perf_counter()  # of a second run: the first one waits for the server of processes
+        started = time.perf_counter()  # time of a second run, because the first one waits for the server of processes
         run(job, None, str(folder / "again.npz"))
         seconds = time.perf_counter() - started
         while counts["stops"] < n_kills:
@@ -492,7 +495,7 @@ def torture(job: str, n_kills: int, rng: random.Random) -> Counts:
             if not output.exists():
                 run(job, str(memory), str(output))
             counts["lost"] += len(had - contents(output).keys())
-            # A run that finds work saved trains less than one from the beginning, and what is finished is loaded.
+            # A run with saved work trains less than one without it, and loads finished results.
             counts["trained again"] += bool(had) and n_steps(output) >= n_steps(expected)
             loaded = folder / f"loaded {rounds}.npz"
             run(job, str(memory), str(loaded))
@@ -505,11 +508,11 @@ def torture(job: str, n_kills: int, rng: random.Random) -> Counts:
 def main() -> None:
     """Print a line for each job."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=132, help="in all, by the three signals in turn")
-    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS, help="default: all")
+    parser.add_argument("--kills", type=int, default=132, help="stops in all, by the three signals in turn (132)")
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS, help="jobs to run (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    # The server of processes reads this variable, not sys.path, and would pass over what it is to import.
+    # The server of processes reads this variable instead of sys.path, and would otherwise not find its import.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     print(environment())
     rng = random.Random(arguments.seed)
@@ -524,7 +527,7 @@ def main() -> None:
             flush=True,
         )
     if failed:
-        raise SystemExit("results of resumed runs differ")
+        raise SystemExit("Results of resumed runs must equal those of undisturbed runs; some differ.")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Repeat the main job with other seeds: does what it shows hold?
+"""Repeat the main job with other seeds and check whether its results hold.
 
-Every seed generates other training, validation and test samples and starts from other weights. Checked are that the
-interval of the gap lies above 0, that the remedies leave at most a third of the gap, and that the large batch ends
-sharper and closer to its start. It fails if one of them does not hold.
+Each seed generates other training, validation and test samples, and other initial weights. The script checks three
+results: the interval of the gap lies above 0, the remedies leave at most a third of the gap, and the large batch ends
+at a sharper minimum that is closer to its initial weights. The script fails if a result does not hold.
 
     python examples/benchmarks/first_minute.py --seeds 10
 
-Takes as many minutes as there are seeds.
+Each seed takes about a minute.
 """
 
 import argparse
@@ -20,8 +20,10 @@ from sklgap.cli._demo import LARGE, REMEDIED, study
 def main() -> None:
     """Print a line for each seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=10, help="seeds beside the one that is shipped, which is 0")
-    parser.add_argument("--jobs", type=int, default=-1, help="fits at once")
+    parser.add_argument(
+        "--seeds", type=int, default=10, help="number of seeds besides seed 0, which the package ships (10)"
+    )
+    parser.add_argument("--jobs", type=int, default=-1, help="parallel fits (-1: one per core)")
     arguments = parser.parse_args()
     print(environment())
     wrong = 0
@@ -39,7 +41,7 @@ def main() -> None:
             flush=True,
         )
     if wrong:
-        raise SystemExit(f"what the main job shows does not hold for {wrong} seeds")
+        raise SystemExit(f"The results of the main job must hold for every seed; they fail for {wrong} seeds.")
 
 
 if __name__ == "__main__":

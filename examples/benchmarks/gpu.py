@@ -1,9 +1,9 @@
-"""Everything that needs a GPU, in one run within a time limit.
+"""Run all checks and timings that need a GPU within a time limit.
 
-It first runs the tests marked ``gpu``. Then it measures an epoch: as it is, compiled, compiled with CUDA graphs
-(``mode="reduce-overhead"``), in TensorFloat-32 and in bfloat16, as ratios to a loop written by hand. In the time that
-is left it computes Tables 2, 3 and 4 of Keskar et al. (2017) for C1 on all of CIFAR-10. Each record is written as soon
-as it is complete, so that nothing is lost when the time ends.
+The script first runs the tests marked ``gpu``. Then it measures the time of an epoch in five ways: eager, compiled,
+compiled with CUDA graphs (``mode="reduce-overhead"``), in TensorFloat-32 and in bfloat16. It reports ratios to a loop
+written by hand. In the remaining time it computes Tables 2, 3 and 4 of Keskar et al. (2017) for C1 on all of CIFAR-10.
+Each record is written as soon as it is complete, so that no result is lost at the time limit.
 
     python examples/benchmarks/gpu.py --output results --seconds 570
     python examples/benchmarks/gpu.py --output results --device cpu --quick   # tries the script, measures nothing
@@ -40,7 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def cases(quick: bool) -> list[Case]:
-    """Return the cases: a net whose cost is Python, one of matrix products, one of convolutions."""
+    """Return three nets, whose times are mostly Python, matrix products and convolutions."""
     few = 20 if quick else 1
     return [
         Case("digits 64-32-10, batch 144", DigitsNet, 1797, 144, 40 // few),
@@ -50,7 +50,7 @@ def cases(quick: bool) -> list[Case]:
 
 
 def loop(case: Case, X: np.ndarray, y: np.ndarray, device: str) -> float:
-    """Return the seconds of an epoch of a loop by hand, with the data on the device."""
+    """Return the seconds of an epoch of a loop written by hand, with the data on the device."""
     net = case.net().to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     criterion = nn.CrossEntropyLoss()
@@ -69,13 +69,13 @@ def loop(case: Case, X: np.ndarray, y: np.ndarray, device: str) -> float:
 
 
 def ours(case: Case, X: np.ndarray, y: np.ndarray, device: str, setting: dict[str, Any]) -> float:
-    """Return the median seconds of an epoch; the first one compiles."""
+    """Return the median seconds of an epoch, without the first one, which compiles."""
     model = LBGapClassifier(case.net, batch_size=case.batch_size, max_epochs=case.n_epochs + 1, tol=None, device=device)
     return float(np.median(model.set_params(**setting).fit(X, y).history_[1:, "dur"]))
 
 
 def overhead(case: Case, device: str, repeats: int) -> dict[str, Any]:
-    """Return seconds of an epoch and ratios to the loop, and the errors of variants that are refused or fall back."""
+    """Return seconds of an epoch, ratios to the loop, and the errors of variants that fail or fall back."""
     X, y = case.data()
     seconds: dict[str, list[float]] = {}
     refused: dict[str, str] = {}
@@ -86,7 +86,7 @@ def overhead(case: Case, device: str, repeats: int) -> dict[str, Any]:
                 return
             try:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("error")  # a variant that falls back must not pass for one that was measured
+                    warnings.simplefilter("error")  # a variant that falls back must not count as measured
                     seconds.setdefault(name, []).append(run())
             except Exception as error:  # the other variants are still measured
                 refused[name] = f"{type(error).__name__}: {error}"
@@ -96,14 +96,14 @@ def overhead(case: Case, device: str, repeats: int) -> dict[str, Any]:
     runs = {"loop": timed("loop", lambda: loop(case, X, y, device))}
     for name, setting in VARIANTS.items():
         runs[name] = timed(name, lambda setting=setting: ours(case, X, y, device, setting))  # type: ignore[misc] # a default binds it now
-    interleaved_medians(runs, repeats)  # its times include compilation; those of the epochs are in `seconds`
+    interleaved_medians(runs, repeats)  # its times include compilation; `seconds` has those of the epochs
     medians = {name: float(np.median(values)) for name, values in seconds.items() if name not in refused}
     ratios = {name: value / medians["loop"] for name, value in medians.items()}
     return {"case": case.name, "seconds": medians, "ratios": ratios, "aims": {}, "refused": refused}
 
 
 def run(command: list[str], log: Path, limit: float) -> None:
-    """Run a command until it ends, or interrupt it after the time limit, so that it writes what it has finished."""
+    """Run a command, and interrupt it at the time limit, so that it writes its finished results."""
     if limit <= 0:
         log.write_text("no time was left\n")
         return
@@ -123,9 +123,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder of the records")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=570, help="time limit of the whole (570)")
+    parser.add_argument("--seconds", type=float, default=570, help="time limit of the whole script (570)")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="tiny cases: tries the script")
+    parser.add_argument("--quick", action="store_true", help="use tiny cases, to try the script")
     arguments = parser.parse_args()
     end = time.monotonic() + arguments.seconds - 40
     output = arguments.output.resolve()

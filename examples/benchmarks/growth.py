@@ -1,8 +1,8 @@
-"""How does the cost grow? Times against rows, parameters, trials and candidates, with the fitted exponents.
+"""How does the cost grow with samples, parameters, trials and candidates?
 
-An exponent is the slope of log time against log size. It is fitted by least squares to the upper half of the sizes,
-where the fixed cost of a call no longer shows. An exponent of 1 means linear growth. Times are medians of interleaved
-repeats.
+The script measures times and fits exponents to them. An exponent is the slope of log time against log size. It is
+fitted by least squares to the upper half of the sizes, where the fixed cost of a call no longer shows. An exponent of 1
+means linear growth. Times are medians of interleaved repeats.
 
     python examples/benchmarks/growth.py --json growth.json   # ten minutes at most, on an idle machine
     python examples/benchmarks/growth.py --quick              # smaller sizes, few repeats
@@ -29,13 +29,13 @@ from torch import nn
 from sklgap import LBGapClassifier, batch_size_curve, compare_regimes, gap_report
 from sklgap.objective import Objective, check_objective
 
-# A run returns the seconds that it took.
+# A run returns its seconds.
 Run = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Growth:
-    """What is measured against what: ``runs`` returns a run for each name at a size."""
+    """A growing quantity and the runs to time. ``runs`` returns a run for each name at a size."""
 
     of: str
     sizes: Sequence[int]
@@ -44,23 +44,23 @@ class Growth:
 
 
 class TableNet(nn.Sequential):
-    """50-64-2."""
+    """A net 50-64-2."""
 
     def __init__(self) -> None:
         super().__init__(nn.Linear(50, 64), nn.ReLU(), nn.Linear(64, 2))
 
 
 class SizedNet(nn.Sequential):
-    """64-w-w-10 with about so many parameters."""
+    """A net 64-w-w-10 with about ``n_params`` parameters."""
 
     def __init__(self, n_params: int = 1000) -> None:
-        # w**2 + 76 w + 10 of them
+        # the net has w**2 + 76 w + 10 parameters
         width = max(1, round(math.sqrt(38**2 + n_params - 10) - 38))
         super().__init__(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
 
 
 def timed(function: Callable[[], object]) -> Run:
-    """Return a run that takes the time of a call."""
+    """Return a run that measures the time of a call."""
 
     def run() -> float:
         started = time.perf_counter()
@@ -71,7 +71,7 @@ def timed(function: Callable[[], object]) -> Run:
 
 
 def one_thread(**parameters: Any) -> LBGapClassifier:
-    """Return a classifier that trains all its epochs."""
+    """Return a classifier that does not stop early."""
     return LBGapClassifier(tol=None, device="cpu", random_state=0, n_threads=None, **parameters)
 
 
@@ -112,12 +112,12 @@ def of_trials(n: int) -> dict[str, Run]:
         report = compare_regimes(model, X[:400], y[:400], X[400:], y[400:], n_trials=n, random_state=0, verbose=0)
         of_report.append(timed(lambda: write_all(report))())
 
-    # The report is written once, right after the trainings, because it caches what it computes.
+    # The script writes the report right after the trainings, because the report caches its numbers.
     return {"compare_regimes, with its report": timed(compare), "its report alone": lambda: of_report[-1]}
 
 
 def write_all(report: Any) -> None:
-    """Write a report in all its forms but pictures."""
+    """Write a report in all formats except pictures."""
     for write in (
         str,
         lambda r: r._repr_html_(),
@@ -157,7 +157,7 @@ def of_candidates(n: int) -> dict[str, Run]:
 
 
 def growths(quick: bool) -> list[Growth]:
-    """Return what is measured."""
+    """Return all measurements."""
 
     def sizes(least: int, most: int, number: int) -> list[int]:
         return sorted({round(size) for size in np.geomspace(least, most, number)})
@@ -178,7 +178,7 @@ def growths(quick: bool) -> list[Growth]:
 
 
 def medians(growth: Growth, repeats: int) -> dict[str, list[float]]:
-    """Return the median seconds of every name at every size; all run in turn, after a round that warms up."""
+    """Return the median seconds of every name at every size, from interleaved runs after a warm-up round."""
     runs = [growth.runs(size) for size in growth.sizes]
     seconds: dict[tuple[str, int], list[float]] = {}
     for repeat in range(repeats + 1):
@@ -203,11 +203,13 @@ def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="smaller sizes, few repeats")
-    parser.add_argument("--repeats", type=int, help="default: 3 to 5")
-    parser.add_argument("--only", choices=["rows", "parameters", "trials", "candidates"], help="default: all")
+    parser.add_argument("--quick", action="store_true", help="use smaller sizes and few repeats")
+    parser.add_argument("--repeats", type=int, help="repeats of every measurement (default: 3 to 5)")
+    parser.add_argument(
+        "--only", choices=["rows", "parameters", "trials", "candidates"], help="quantity that grows (default: all)"
+    )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--json", type=Path, help="file to write the figures to, as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore")

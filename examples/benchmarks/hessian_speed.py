@@ -1,15 +1,16 @@
-"""Time to the five largest Hessian eigenvalues of F1 on MNIST: this package, PyHessian, curvlinops, and by hand.
+"""Time to the five largest Hessian eigenvalues of F1 on MNIST, by sklgap, PyHessian, curvlinops and by hand.
 
-All measure the same function: the mean cross-entropy of 2,000 rows with batch norm in evaluation mode, in float32. All
-get the same tolerance, and each its own meaning of it: residuals for this package and for SciPy's eigsh (on
-curvlinops' operator, and on a product written by hand), the change between two power iterations for PyHessian. The
-errors are relative, the largest of the five, against eigsh in float64 at the tolerance 1e-6. The floor is a loop of as
-many bare products as this package made. Needs PyHessian 0.1 and curvlinops 3.0.
+All methods measure the same function: the mean cross-entropy of 2,000 samples in float32, with batch norm in evaluation
+mode. All methods get the same number as tolerance, but they use it differently. It limits residuals in sklgap and in
+SciPy's eigsh, which runs on curvlinops' operator and on a product written by hand. In PyHessian it limits the change
+between two power iterations. The error is the largest relative error of the five eigenvalues against eigsh in float64
+at tolerance 1e-6. The floor is a loop of as many bare products as sklgap made. The script needs PyHessian 0.1 and
+curvlinops 3.0.
 
-Target: no slower than the faster of the two, and nearer to the truth.
+The target is to be as fast as the faster of the two libraries, and more accurate.
 
     python examples/benchmarks/hessian_speed.py             # trains both nets first (10 minutes on one core)
-    python examples/benchmarks/hessian_speed.py --quick     # digits, about a minute: not the paper's
+    python examples/benchmarks/hessian_speed.py --quick     # digits instead of MNIST, about a minute
 """
 
 import argparse
@@ -33,7 +34,7 @@ K = 5
 
 
 def by_hand(module, criterion, X, y):
-    """Return v -> H v over one stored graph of the gradient: what anybody would write."""
+    """Return v -> H v over one stored graph of the gradient, as one writes it by hand."""
     params = list(module.parameters())
     gradients = torch.autograd.grad(criterion(module(X), y), params, create_graph=True)
 
@@ -47,7 +48,7 @@ def by_hand(module, criterion, X, y):
 
 
 def largest(product, n_params, tol):
-    """Return the K largest eigenvalues by eigsh, and the products it took."""
+    """Return the K largest eigenvalues by eigsh, and its number of products."""
     n_products = 0
 
     def counted(v):
@@ -79,7 +80,7 @@ def with_pyhessian(module, criterion, X, y, tol):
 
     package.hessian_vector_product = counted
     try:
-        # It leaves gradients in the module it is given.
+        # PyHessian leaves gradients in its module.
         tool = package.hessian(copy.deepcopy(module), criterion, data=(X, y), cuda=False)
         return tool.eigenvalues(tol=tol, top_n=K)[0], n_products
     finally:
@@ -146,12 +147,12 @@ def compare(model, X, y, n_samples, tol, repeats):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="digits, not the paper's setting")
+    parser.add_argument("--quick", action="store_true", help="use digits, which are not the paper's setting")
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--tol", type=float, nargs="+", default=[1e-3])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cache", type=Path, help="file of your own that keeps the two trained models between runs")
+    parser.add_argument("--cache", type=Path, help="file for the two trained models, which later runs load")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)  # in curvlinops

@@ -1,17 +1,21 @@
-"""Level, power and coverage of the intervals of experiments, by simulation: may they be believed?
+"""Level, power and coverage of the intervals of experiments, by simulation.
 
-* Any components: the crossed interval over seeds x rows at the worst shares of seeds, rows and residual. Its critical
-  value is by Satterthwaite's degrees of freedom from four trials on and Cochran's below: the other is shown too.
-* Accuracy: the same, and the interval over seeds alone. Components as measured: the standard deviation over seeds is
-  0.3 or 1 point, some 5 % of the rows are wrong, and models of different seeds and batch sizes err on related rows.
-* Average precision: the bootstrap that resamples the same rows everywhere.
+The script simulates these cases:
+
+* Any components of variance: the crossed interval over seeds and samples, at the worst shares of seeds, samples and
+  residual. Its critical value has Satterthwaite's degrees of freedom from four trials on, and Cochran's below. The
+  table also shows the other one.
+* Accuracy: the same interval, and the interval over seeds alone. The components are as measured: the standard deviation
+  over seeds is 0.3 or 1 point, some 5 % of the samples are wrong, and models of different seeds and batch sizes err on
+  related samples.
+* Average precision: the bootstrap that resamples the same samples for all models.
 * Times of which some are censored, and slopes of trajectories.
 
-Level: how often a size that loses exactly the margin is called safe (nominal 5 %). Power: how often one that loses
-nothing is, at a margin of 1 point (4 points of average precision). Coverage: of the interval, nominal 95 %. Accepted:
-level at most 6 %, coverage of at least 93 %; coverage above 98 % is marked "wide". What is beyond by more than one
-standard error is marked: half a point over 2,000 simulations. Ten minutes on one core; ``--simulations 200`` is a
-quick look.
+Level is how often the test calls a batch size safe that loses exactly the margin (nominal 5 %). Power is how often it
+calls a batch size safe that loses nothing, at a margin of 1 point (4 points of average precision). Coverage is that of
+the interval (nominal 95 %). A level of at most 6 % and a coverage of at least 93 % are accepted. The table marks a
+coverage above 98 % as "wide". It also marks a value outside these limits by more than one standard error, which is half
+a point over 2,000 simulations. The script takes ten minutes on one core; ``--simulations 200`` gives rough values.
 """
 
 import argparse
@@ -37,12 +41,12 @@ HEADER = f"{'':42}{'level %':>9}{'power %':>9}{'coverage %':>12}"
 
 
 def halves(c: Components) -> tuple[float, float]:
-    """Return half-widths of the package's interval: one-sided at 95 %, and two-sided."""
+    """Return half-widths of the one-sided and the two-sided 95 % interval of sklgap."""
     return c.bound() - c.value, c.estimate().high - c.value
 
 
 def alternative(c: Components) -> tuple[float, float]:
-    """Return half-widths with the critical value that the package takes for other numbers of trials."""
+    """Return half-widths with the critical value that sklgap uses for other numbers of trials."""
     if not c.shows:
         return np.inf, np.inf
     t, share = stats.t.ppf([0.95, 0.975], c.degrees), c.seeds / c.variance
@@ -75,10 +79,11 @@ def line(name: str, values: np.ndarray, halves: np.ndarray, truth: float, margin
 
 
 def right(rng: np.random.Generator, accuracy: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Return which rows are right, of shape (n_trials, n_rows), for the trials' accuracies.
+    """Return which samples are right, of shape (n_trials, n_rows), for the accuracies of the trials.
 
-    A row is right where easiness u (shared by all models), a part shared by the models of one condition and a part
-    of the single model together stay below a threshold: the parts are 70, 10 and 20 % of the variance.
+    A sample is right if the sum of three parts stays below a threshold. All models share the first part, which is u.
+    The models of one condition share the second part. The third part belongs to a single model. The parts have 70, 10
+    and 20 % of the variance.
     """
     shape = len(accuracy), len(u)
     condition = rng.standard_normal(len(u), dtype=np.float32)
@@ -87,7 +92,7 @@ def right(rng: np.random.Generator, accuracy: np.ndarray, u: np.ndarray) -> np.n
 
 
 def worst(rng: np.random.Generator, n_trials: int, n: int, n_rows: int = 2000) -> str:
-    """Draw the mean squares of normal data, for a grid of shares, and return the extremes over the grid."""
+    """Draw mean squares of normal data for a grid of shares, and return the extremes over the grid."""
     shares = {"Satterthwaite's": [], "Cochran's": []}
     df = np.array([n_trials - 1, n_rows - 1, (n_trials - 1) * (n_rows - 1)])
     for seeds in (0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1):
@@ -123,7 +128,7 @@ def accuracies(rng: np.random.Generator, n_trials: int, n_rows: int, sd: float, 
 
 
 def precisions(rng: np.random.Generator, n_trials: int, n_rows: int, n: int, n_resamples: int = 200) -> list[str]:
-    """Simulate scores of a class of 9 % of the rows, and return a line for each interval of average precision."""
+    """Simulate scores with 9 % positive samples, and return a line for each interval of average precision."""
     found = []
     for _ in range(n):
         y = (rng.random(n_rows) < 0.09).astype(int)
@@ -137,13 +142,13 @@ def precisions(rng: np.random.Generator, n_trials: int, n_rows: int, n: int, n_r
         )
         options = {"n_resamples": n_resamples, "random_state": int(rng.integers(2**31))}
         found.append(bootstrap_components(average_precision_score, y, reference, other, **options))
-    truth = float(np.mean([c.value for c in found]))  # what new seeds and new rows have in the mean
+    truth = float(np.mean([c.value for c in found]))  # the mean over new seeds and new samples
     label = f"J {n_trials:2}, n {n_rows:6,}, {0.09 * n_rows:.0f} positives: bootstrap"
     return lines(label, found, truth, 4 * MARGIN)
 
 
 def times(rng: np.random.Generator, n_trials: int, budget: float, n: int) -> str:
-    """Simulate paired log-normal times, the other twice as long in the median, and censor both at a budget."""
+    """Simulate paired log-normal times with a median ratio of 2, and censor both at a budget."""
     hits, levels, dropped, censored = 0, [], 0, 0
     for _ in range(n):
         common = rng.normal(0, 0.3, n_trials)
@@ -163,7 +168,7 @@ def times(rng: np.random.Generator, n_trials: int, budget: float, n: int) -> str
 
 
 def diffusion(rng: np.random.Generator, n_trials: int, n: int) -> str:
-    """Simulate trajectories a + b log t with a random walk about them, and slopes that vary over seeds."""
+    """Simulate trajectories a + b log t with random walks and with slopes that vary over seeds."""
     t = np.unique(np.geomspace(1, 1024, 30).astype(int))
     x = np.log(t)
     hits, single = 0, 0
@@ -180,7 +185,7 @@ def diffusion(rng: np.random.Generator, n_trials: int, n: int) -> str:
 
 
 def failures(rng: np.random.Generator, n_trials: int, n_rows: int, n: int) -> str:
-    """Simulate a size that loses nothing, but 20 points in one seed of ten, and say how often it is called safe."""
+    """Return how often the test calls a batch size safe that loses 20 points in one seed of ten and nothing else."""
     safe = by_mean = 0
     for _ in range(n):
         u = rng.standard_normal(n_rows, dtype=np.float32)
@@ -190,16 +195,16 @@ def failures(rng: np.random.Generator, n_trials: int, n_rows: int, n: int) -> st
         safe += test.shown
         by_mean += test.bound < 0.02
     shares = f"called safe {100 * safe / n:5.1f} % (by the bound alone {100 * by_mean / n:.1f} %)"
-    rate = f"failure rate that would not have shown: {100 * unseen_failure_rate(n_trials):.0f} %"
+    rate = f"highest failure rate that can stay unseen: {100 * unseen_failure_rate(n_trials):.0f} %"
     return f"J {n_trials:2}, one seed of ten fails:".ljust(42) + f"{shares}; {rate}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulations", type=int, default=2000)
+    parser.add_argument("--simulations", type=int, default=2000, help="simulations of each case (2000)")
     n = parser.parse_args().simulations
     rng = np.random.default_rng(0)
-    print(f"the worst shares of normal components, {10 * n:,} simulations of each")
+    print(f"worst shares of normal components, {10 * n:,} simulations of each")
     for n_trials in (2, 3, 4, 5, 7, 10):
         print(worst(rng, n_trials, 10 * n), flush=True)
     print(f"\naccuracy, {n:,} simulations\n{HEADER}")
@@ -210,14 +215,14 @@ def main() -> None:
     print(f"\naverage precision\n{HEADER}")
     for n_trials, n_rows in ((2, 500), (2, 2000), (3, 1000), (5, 500), (5, 2000), (10, 1000)):
         print(*precisions(rng, n_trials, n_rows, n), sep="\n", flush=True)
-    print("\nmedian ratio of times, 95 % or the most that the trials give")
+    print("\nmedian ratio of times, at 95 % or at the highest level that the trials allow")
     for n_trials in (3, 5, 10):
         for budget in (np.inf, 2.5, 1.8):
             print(times(rng, n_trials, budget, n), flush=True)
     print("\nslope of the diffusion")
     for n_trials in (2, 3, 5, 10):
         print(diffusion(rng, n_trials, n), flush=True)
-    print("\nfailing trials, margin 2 points, 2,000 rows")
+    print("\nfailing trials, margin 2 points, 2,000 samples")
     for n_trials in (3, 5, 10):
         print(failures(rng, n_trials, 2000, n), flush=True)
 

@@ -1,11 +1,11 @@
-"""One gradient of an Objective on arrays, on a DataLoader over the same tensors, and on a plain Dataset.
+"""Time of one gradient of an Objective on arrays, on a DataLoader over the same tensors, and on a plain Dataset.
 
-The data are 20,000 samples of 784 numbers in chunks of 500, the module is F1 of the paper
-(784-512-512-512-512-512-10 with batch norm). The loader over a TensorDataset gives slices of the tensors, the plain
-Dataset single samples that are stacked, as users write them; there the time is that of the loading, which
+The data are 20,000 samples of 784 numbers in chunks of 500. The module is F1 of the paper
+(784-512-512-512-512-512-10 with batch norm). The loader over a TensorDataset gives slices of the tensors. The plain
+Dataset gives single samples, which are then stacked, as in most users' code. Its time is mainly that of loading, which
 ``num_workers`` spreads over processes.
 
-Target: the loader takes at most 1.2 times as long as the arrays.
+The target is that the loader takes at most 1.2 times as long as the arrays.
 
     python examples/benchmarks/loader_cost.py             # some minutes on one core
     python examples/benchmarks/loader_cost.py --quick     # a tenth of the samples
@@ -25,7 +25,7 @@ TARGET = 1.2
 
 
 class Rows(Dataset):
-    """Single samples."""
+    """A Dataset of single samples."""
 
     def __init__(self, X: Tensor, y: Tensor) -> None:
         self.X, self.y = X, y
@@ -39,7 +39,7 @@ class Rows(Dataset):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a tenth of the samples")
+    parser.add_argument("--quick", action="store_true", help="use a tenth of the samples")
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
     n, chunk = (2000 if arguments.quick else 20000), 500

@@ -1,10 +1,10 @@
-"""What does a measurement cost beyond the passes over the data that it is made of? With and without ``compile``.
+"""How much does a measurement cost beyond its passes over the data, with and without ``compile``?
 
-A gradient of the sharpness search against a bare forward and backward pass, a Hessian product against a bare double
-backward pass, and a point of a line against a bare forward pass: the same net in evaluation mode, with batch statistics
-in its batch norm, on the same chunks. Each time is divided by that of the bare passes, in which nothing is compiled.
-Hessian products are never compiled. Times are medians of interleaved repeats. Work that is done once (an objective, the
-graph of a gradient, compiled code) is not timed.
+The script compares three measurements with bare passes: a gradient of the sharpness search with a forward and backward
+pass, a Hessian product with a double backward pass, and a point of a line with a forward pass. Both sides use the same
+net on the same chunks, in evaluation mode with batch statistics in its batch norm. Each time is divided by that of the
+bare passes, which are not compiled. Hessian products are never compiled. Times are medians of interleaved repeats. They
+exclude work that is done once, such as building an objective, the graph of a gradient, and compiled code.
 
     python examples/benchmarks/measuring.py --json measuring.json   # some minutes, on an idle machine
     python examples/benchmarks/measuring.py --quick                 # few repeats
@@ -31,7 +31,7 @@ N_POINTS = 20
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured on how many samples."""
+    """A net and its samples."""
 
     name: str
     net: Callable[[], nn.Module]
@@ -53,7 +53,7 @@ def _dense(*sizes: int) -> nn.Module:
 
 
 class Bare:
-    """The passes alone, as one writes them by hand."""
+    """The bare passes, as one writes them by hand."""
 
     def __init__(self, net: nn.Module, X: Tensor, y: Tensor) -> None:
         self.net, self.X, self.y, self.loss = net.eval(), X, y, nn.CrossEntropyLoss()
@@ -67,16 +67,16 @@ class Bare:
         self.v = [torch.ones_like(p) for p in self.params]
 
     def forward(self) -> object:
-        """The loss."""
+        """Return the loss."""
         with torch.no_grad():
             return self.loss(self.net(self.X), self.y)
 
     def gradient(self) -> object:
-        """The gradient of the loss."""
+        """Return the gradient of the loss."""
         return torch.autograd.grad(self.loss(self.net(self.X), self.y), self.params)
 
     def product(self) -> object:
-        """A Hessian product, from the graph of the gradient."""
+        """Return a Hessian product from the graph of the gradient."""
         return torch.autograd.grad(self.graph, self.params, self.v, retain_graph=True)
 
 
@@ -92,7 +92,7 @@ def compare(case: Case, repeats: int, compile: bool | dict[str, Any]) -> dict[st
         runs[f"bare {name}"] = getattr(bare, name)
     for name, on in (("", False), (", compiled", compile)):
         f, g = (Objective(net, nn.CrossEntropyLoss(), (X, y), compile=on) for net in (start, end))
-        # No restart and no extension: as many gradients as asked for, and the one at the start.
+        # Without restarts and extensions, the search evaluates ``max_iter`` gradients and one at its start.
         found = sharpness(f, max_iter=N_GRADIENTS, n_restarts=0)
         counts[f"gradient{name}"] = found.n_evaluations
         runs[f"gradient{name}"] = lambda f=f: sharpness(f, max_iter=N_GRADIENTS, n_restarts=0)
@@ -113,11 +113,11 @@ def compare(case: Case, repeats: int, compile: bool | dict[str, Any]) -> dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few repeats")
-    parser.add_argument("--repeats", type=int, help="default: 60 of the small net, 7 and 5 of the others")
+    parser.add_argument("--quick", action="store_true", help="use few repeats")
+    parser.add_argument("--repeats", type=int, help="repeats (default: 60 for the small net, 7 and 5 for the others)")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--backend", default="inductor", help="of torch.compile")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--backend", default="inductor", help="backend of torch.compile")
+    parser.add_argument("--json", type=Path, help="file to write the figures to, as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(environment())

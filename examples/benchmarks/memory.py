@@ -1,6 +1,6 @@
-"""Peak memory of a fit and of a sharpness evaluation of F1 on MNIST, against the number of epochs and of gradients.
+"""Peak memory of fits and sharpness evaluations of F1 on MNIST, with few and many epochs and gradients.
 
-Each measurement runs in a separate process and reports its peak resident size, less that of a process that has only
+Each measurement runs in a separate process and reports its peak resident memory, minus that of a process that has only
 loaded the same data and libraries.
 
     python examples/benchmarks/memory.py        # needs $SKLGAP_DATA; about three minutes on one core

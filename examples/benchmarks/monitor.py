@@ -1,9 +1,9 @@
-"""What does the monitor cost? Trainings with `BatchSizeMonitor` against the same trainings without it, in percent.
+"""How much time does the monitor cost? Trainings with `BatchSizeMonitor` against the same trainings without it.
 
-A plain loop that measures parts of a batch at the default ``max_overhead`` of 3 %, a plain loop with gradient
-accumulation, and the callbacks in Lightning and in the Trainer of Transformers, each with and without accumulation.
-Medians of interleaved repeats, in time of one core. All trainings have two and a half million parameters or so, at
-random, and random data.
+The script trains in a plain loop, in Lightning and in the Trainer of Transformers, each with and without gradient
+accumulation. Without accumulation, the monitor measures parts of a batch at the default ``max_overhead`` of 3 %.
+Times are medians of interleaved repeats, in processor time of one core. All nets have about two and a half million
+random parameters, and the data are random.
 
     pip install ".[adapters]"
     python examples/benchmarks/monitor.py --json monitor.json      # some minutes, on an idle machine
@@ -44,13 +44,13 @@ def mlp(width: int) -> nn.Module:
 
 
 def data(width: int, n_updates: int, batch_size: int) -> TensorDataset:
-    """Return random rows for so many updates."""
+    """Return random samples for ``n_updates`` updates."""
     n = n_updates * batch_size
     return TensorDataset(torch.randn(n, width), torch.randint(N_CLASSES, (n,)))
 
 
 def plain_loop(width: int, dataset: TensorDataset, batch_size: int, measure: bool, accumulate: bool) -> Any:
-    """Train in a loop; return the monitor."""
+    """Train in a plain loop and return the monitor."""
     net = mlp(width)
     optimizer = torch.optim.Adam(net.parameters())
     monitor = BatchSizeMonitor(net, CE) if measure else None
@@ -75,7 +75,7 @@ def plain_loop(width: int, dataset: TensorDataset, batch_size: int, measure: boo
 
 
 class Module(lightning.LightningModule):
-    """The same net for Lightning."""
+    """The net of the plain loop, for Lightning."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Module(lightning.LightningModule):
 
 
 def with_lightning(width: int, dataset: TensorDataset, batch_size: int, measure: bool, accumulate: bool) -> Any:
-    """Train with Lightning; return the monitor."""
+    """Train with Lightning and return the monitor."""
     steps = N_MICRO if accumulate else 1
     callback = LightningCallback(None if accumulate else CE, verbose=False) if measure else None
     trainer = lightning.Trainer(
@@ -113,7 +113,7 @@ def with_lightning(width: int, dataset: TensorDataset, batch_size: int, measure:
 
 
 def with_transformers(width: int, n_updates: int, batch_size: int, measure: bool, accumulate: bool) -> Any:
-    """Train a small GPT-2 with the Trainer; return the monitor."""
+    """Train a small GPT-2 with the Trainer and return the monitor."""
     torch.manual_seed(0)
     config = transformers.GPT2Config(
         n_layer=2, n_head=2, n_embd=width, vocab_size=1000, n_positions=N_TOKENS, bos_token_id=0, eos_token_id=0
@@ -146,7 +146,7 @@ def with_transformers(width: int, n_updates: int, batch_size: int, measure: bool
 
 
 def overhead(train: Callable[[bool], Any], repeats: int) -> dict[str, float]:
-    """Return median seconds without and with the monitor, what it costs in percent, and how often it measured."""
+    """Return median seconds without and with the monitor, its cost in percent, and its number of measurements."""
     found: list[Any] = []
     runs: Case = {"without": lambda: train(False), "with": lambda: found.append(train(True))}
     medians = interleaved_medians(runs, repeats, time.process_time)
@@ -157,13 +157,13 @@ def overhead(train: Callable[[bool], Any], repeats: int) -> dict[str, float]:
 def main() -> None:
     """Print a line for each training."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small nets, few updates and repeats")
-    parser.add_argument("--repeats", type=int, help="of every training, after one that warms up")
+    parser.add_argument("--quick", action="store_true", help="use small nets, few updates and few repeats")
+    parser.add_argument("--repeats", type=int, help="repeats of every training after a warm-up")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")  # of the other libraries, about data loaders and devices
+    warnings.filterwarnings("ignore")  # the other libraries warn about data loaders and devices
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    torch.set_num_threads(1)  # the time of the processor: that of the clock scatters by more than the limit
+    torch.set_num_threads(1)  # processor time, because wall time varies by more than the limit
     width, n_updates, batch_size = (32, 20, 64) if arguments.quick else (1024, 200, 256)
     embedding, n_texts = (16, 64) if arguments.quick else (256, 32)
     repeats = arguments.repeats or (1 if arguments.quick else 5)

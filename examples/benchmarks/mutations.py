@@ -1,10 +1,11 @@
-"""Thousands of damaged and forged files: how many are believed, how much memory they take, and how long.
+"""Load thousands of damaged and forged files, and count wrong results, memory and time.
 
-Data files of every format that sklgap reads, and files of saved fits, are changed at random: flipped bits, cut ends,
-added ends, swapped and huge headers, bombs of zeros. Each is loaded in a child process that notes memory and time.
-A changed file is *believed* if it loads to other content than the original although the format could show the change.
-Formats without a checksum (idx, CIFAR's records, Kaldi's numbers) cannot show a changed pixel, label or number: such
-files are counted as *indistinguishable*, and so are forged ones that are right in every respect (all images black).
+The script randomly changes files of saved fits and data files of every format that sklgap reads. It flips bits, cuts
+or adds ends, swaps or enlarges headers, and inserts large runs of zeros. A child process loads each file and reports
+memory and time. A changed file is *believed* if it loads to other content than the original although the format could
+show the change. Formats without a checksum (idx, CIFAR's records, Kaldi's numbers) cannot show a changed pixel, label
+or number. The script counts such files as *indistinguishable*. It does the same with forged files that are correct in
+every respect, such as a file of black images.
 """
 
 import argparse
@@ -44,7 +45,7 @@ Read = Callable[[Path], Any]
 Original = tuple[Files, str, Read]
 
 
-# -- files as they should be -------------------------------------------------------------------------------------------
+# -- correct files -------------------------------------------------------------------------------------------
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -67,7 +68,7 @@ def kaldi_integers(values: list[int]) -> bytes:
 
 
 def originals(rng: np.random.Generator) -> dict[str, Original]:
-    """Return, by format, (files by name, which of them is changed, how the folder is read)."""
+    """Return, for each format, its files by name, the file to change, and the function that reads the folder."""
     images, labels = rng.integers(0, 256, (12, 28, 28), dtype=np.uint8), rng.integers(0, 10, 12, dtype=np.uint8)
     mnist = {"train-images-idx3-ubyte": idx(images), "train-labels-idx1-ubyte": idx(labels)}
     cifar = rng.integers(0, 256, (4, 3072), dtype=np.uint8)
@@ -134,7 +135,7 @@ def repeat(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def huge_number(content: bytes, rng: np.random.Generator) -> bytes:
-    """Write a huge size somewhere near the beginning."""
+    """Write a huge number near the beginning."""
     changed = bytearray(content)
     place = int(rng.integers(min(len(content), 40)))
     number = int(rng.choice([HUGE, 2**31, 2**32 - 1, 10**9, 10**6]))
@@ -143,7 +144,7 @@ def huge_number(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def swap(content: bytes, rng: np.random.Generator) -> bytes:
-    """Put the beginning of another format before the rest."""
+    """Replace the beginning by that of another format."""
     heads = [
         b"\x1f\x8b\x08\0",
         b"PK\3\4",
@@ -163,7 +164,7 @@ def garble(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def bomb(content: bytes, rng: np.random.Generator) -> bytes:
-    """Return zeros behind the beginning, which a compressed file makes small."""
+    """Return the beginning and many zeros, which are small in a compressed file."""
     return content[: int(rng.integers(1, 60))] + bytes(int(rng.choice([10**6, 10**7, 10**8, 4 * 10**8])))
 
 
@@ -171,7 +172,7 @@ PLAIN_CHANGES = [flip, flip, cut, extend, repeat, huge_number, swap, garble]
 
 
 def changed_data(content: bytes, compressed: bool, rng: np.random.Generator) -> tuple[bytes, str]:
-    """Change a file: as it is, or before it is compressed."""
+    """Change the bytes of a file, or its content before compression."""
     if compressed and rng.random() < 0.6:
         inside = gzip.decompress(content)
         change = [*PLAIN_CHANGES, bomb][int(rng.integers(len(PLAIN_CHANGES) + 1))]
@@ -181,7 +182,7 @@ def changed_data(content: bytes, compressed: bool, rng: np.random.Generator) -> 
 
 
 def signed(body: bytes) -> bytes:
-    """Return a file of saved work with the right size and checksum around a content."""
+    """Return a file of saved work with the right size and checksum of its content."""
     line = json.dumps({"about": "", "sklgap": "", "torch": "", "bytes": len(body)}).encode() + b"\n"
     return _folder.MAGIC + hashlib.sha256(line + body).hexdigest().encode() + b"\n" + line + body
 
@@ -218,7 +219,7 @@ def other_value(rng: np.random.Generator) -> Any:
 
 
 def forge(value: Any, rng: np.random.Generator) -> Any:
-    """Change one thing somewhere in an entry: a name, a type, a shape, a number of things."""
+    """Change one name, type, shape or number somewhere in an entry."""
     if isinstance(value, dict) and value:
         names = list(value)
         name = names[int(rng.integers(len(names)))]
@@ -242,7 +243,7 @@ def forge(value: Any, rng: np.random.Generator) -> Any:
 
 
 def changed_memory(content: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
-    """Change a file of saved work: its bytes, or with a right checksum what it holds."""
+    """Change the bytes of a file of saved work, or its content with a correct checksum."""
     how = rng.random()
     if how < 0.4:
         change = PLAIN_CHANGES[int(rng.integers(len(PLAIN_CHANGES)))]
@@ -272,19 +273,19 @@ def indistinguishable(
     loaded: Iterable[np.ndarray],
     truth: Iterable[np.ndarray],
 ) -> bool:
-    """Say whether nothing in the format can show the change: no checksum, and every number has a legal value."""
-    if compressed:  # its checksum is right: the change was made before it was compressed
+    """Return whether the format cannot show the change, because it has no checksum and all values are legal."""
+    if compressed:  # its checksum is right, because the change came before compression
         try:
             content, original = gzip.decompress(content), gzip.decompress(original)
-        except Exception:  # whatever is wrong with it: the checksum shows it
+        except Exception:  # the checksum shows any change
             return False
-    if label.startswith("CIFAR"):  # whole records and nothing else: more or fewer of them are a right file too
+    if label.startswith("CIFAR"):  # a file with more or fewer whole records is also correct
         return len(content) % (len(original) // 4) == 0
     return len(content) == len(original) and all(a.shape == b.shape for a, b in zip(loaded, truth, strict=True))
 
 
 def watch(call: Callable[[], Any], *, trace: bool = True) -> tuple[Any, Exception | None, float, float]:
-    """Return (result or None, error or None, megabytes, seconds); tracing makes much Python code slow."""
+    """Return result or None, error or None, megabytes, and seconds. Tracing slows down Python code."""
     if trace:
         tracemalloc.start()
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
@@ -294,7 +295,7 @@ def watch(call: Callable[[], Any], *, trace: bool = True) -> tuple[Any, Exceptio
         result = call()
     except (ValueError, OSError) as found:
         error = found
-    except BaseException as found:  # anything but a refusal is counted as a crash
+    except BaseException as found:  # every exception except a refusal counts as a crash
         error = RuntimeError(f"crash: {type(found).__name__}: {found}")
     seconds = time.perf_counter() - started
     traced = tracemalloc.get_traced_memory()[1] / 2**20
@@ -305,7 +306,7 @@ def watch(call: Callable[[], Any], *, trace: bool = True) -> tuple[Any, Exceptio
 
 
 class Counts(dict):
-    """How many files came to what, the worst memory and time, and examples of what must not happen."""
+    """Numbers of files by outcome, the worst memory and time, and examples of failures."""
 
     def __init__(self) -> None:
         super().__init__(refused=0, unchanged=0, indistinguishable=0, believed=0, crashed=0, memory=0.0, seconds=0.0)
@@ -320,12 +321,12 @@ class Counts(dict):
 
     @property
     def good(self) -> bool:
-        """Whether nothing was believed, crashed, or took too much memory or time."""
+        """Whether no file was believed, crashed, or took too much memory or time."""
         return not self.examples
 
 
 def check_data(n: int, seed: int = 0) -> Counts:
-    """Load n changed data files, of every format in turn."""
+    """Load n changed data files of all formats in turn."""
     rng, counts = np.random.default_rng(seed), Counts()
     sources = list(originals(rng).items())
     with tempfile.TemporaryDirectory() as name:
@@ -373,7 +374,7 @@ def results(model: LBGapClassifier) -> list[np.ndarray]:
 
 
 def check_memory(n: int, seed: int = 0) -> Counts:
-    """Fit beside n changed files of saved work: the result must be that of the undisturbed fit."""
+    """Fit with n changed files of saved work and compare each result with that of the undisturbed fit."""
     rng, counts = np.random.default_rng(seed), Counts()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -411,7 +412,7 @@ def in_child(name: str, n: int, seed: int, connection: Connection) -> None:
 
 
 def run(name: str, n: int, seed: int = 0) -> Counts:
-    """Run a check in a process whose memory is its alone."""
+    """Run a check in a separate process."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     child = context.Process(target=in_child, args=(name, n, seed, theirs))
@@ -428,9 +429,9 @@ def run(name: str, n: int, seed: int = 0) -> Counts:
 
 
 def main() -> int:
-    """Print the counts; return 1 if a file was believed, or took too much memory or time."""
+    """Print the counts, and return 1 if a file was believed, crashed, or took too much memory or time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a twentieth of the files")
+    parser.add_argument("--quick", action="store_true", help="use a twentieth of the files")
     parser.add_argument("--seed", type=int, default=0, help="seed of the changes (0)")
     arguments = parser.parse_args()
     good = True

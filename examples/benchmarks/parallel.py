@@ -1,15 +1,17 @@
-"""Several cores: are the results those of a serial run, how long does it take, and what does a search cost by itself?
+"""Are results on several cores those of a serial run, how long does a search take, and how much overhead does it have?
 
-First a grid search with joblib's loky and threading backends and on a Dask cluster of this machine, against the same
-one in a single process, before and after: whether scores and weights are equal, and the ratio of the wall times, for
-the first call, which starts the workers, and for the second. Then a search over a thousand candidates of a tiny net:
-the memory after every hundred, and the processor time of a candidate beside that of the same fit and score in a bare
-loop.
+The first part runs a grid search with joblib's loky and threading backends and on a Dask cluster of this machine. It
+compares them with the same search in a single process, which runs before and after them. It reports whether scores and
+weights are equal, and the ratio of the wall times. The first call starts the workers, so the script times the first and
+the second call separately.
+
+The second part searches a thousand candidates of a tiny net. It reports the memory after every hundred candidates. It
+also compares the processor time of a candidate with that of the same fit and score in a bare loop.
 
     OMP_NUM_THREADS=1 python examples/benchmarks/parallel.py             # some three minutes on two cores
     OMP_NUM_THREADS=1 python examples/benchmarks/parallel.py --quick     # fewer epochs, two hundred candidates
 
-Without OMP_NUM_THREADS a worker may have another thread count than this process, and then other last digits.
+Without OMP_NUM_THREADS, a worker may have another number of threads than this process, which changes the last digits.
 """
 
 import argparse
@@ -53,7 +55,7 @@ def dask_cluster(n_jobs):
 
 
 def equal(first, second):
-    """Say whether two searches have the same scores and the same refitted weights, bit for bit."""
+    """Return whether two searches have the same scores and refitted weights, bit for bit."""
     a, b = (search.best_estimator_.module_.state_dict() for search in (first, second))
     scores = [search.cv_results_["mean_test_score"] for search in (first, second)]
     return np.array_equal(*scores) and all(torch.equal(a[name], b[name]) for name in a)
@@ -70,7 +72,7 @@ def compare_backends(n_jobs, n_epochs):
         return found, time.perf_counter() - started
 
     serial, before = search()
-    print("\n4 candidates x 3 folds and a refit; wall times in those of one process, measured before and after")
+    print("\n4 candidates x 3 folds and a refit; ratios of wall times to one process, measured before and after")
     print(f"{'':24s}{'equal to serial':>18s}{'one process':>14s}{'first call':>14s}{'second call':>14s}")
     backends = {
         f"loky, {n_jobs} workers": workers("loky", n_jobs),
@@ -90,7 +92,7 @@ def compare_backends(n_jobs, n_epochs):
 
 
 def resident_megabytes():
-    """Return the memory this process holds now (Linux), or the most it has held."""
+    """Return the current memory of this process (Linux), or its peak on other systems."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * resource.getpagesize() / 2**20
@@ -99,7 +101,7 @@ def resident_megabytes():
 
 
 def trimmed_megabytes():
-    """Return the memory this process holds once glibc has given back what is free; elsewhere, as it is."""
+    """Return the memory of this process after glibc has returned free memory, if this system has glibc."""
     gc.collect()
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -142,12 +144,14 @@ def many_candidates(n_candidates):
     print(f"per candidate: loop {seconds['loop']:.2f} ms, search {seconds['search']:.2f} ms, ", end="")
     print(f"overhead {seconds['search'] - seconds['loop']:.2f} ms")
     print("memory (MB) after every hundred:", *(f"{megabytes:.1f}" for megabytes in [memory[0], *memory[99::100]]))
-    print(f"memory (MB) without what the allocator keeps: {held['before']:.1f} before, {held['after']:.1f} after")
+    print(
+        f"memory (MB) without the free memory of the allocator: {held['before']:.1f} before, {held['after']:.1f} after"
+    )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer epochs, two hundred candidates")
+    parser.add_argument("--quick", action="store_true", help="use fewer epochs and two hundred candidates")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     print(environment())

@@ -1,11 +1,12 @@
-"""Power of `largest_safe_batch_size`, by simulation: how often is a batch size shown to be safe that loses nothing?
+"""Power of `largest_safe_batch_size`, by simulation.
 
-Trials differ by a normal loss of mean ``--lost`` and standard deviation ``--sd``. All models err on related samples, as
-in ``intervals.py``, and the reference is right on ``--accuracy`` of them. The test is the one of the package. The rows
-of the table are margins and numbers of validation samples; its columns are deviations and numbers of trials.
+How often does the test show that a batch size is safe if it loses nothing? The loss of a trial is normal with mean
+``--lost`` and standard deviation ``--sd``. All models err on related samples, as in ``intervals.py``. The reference is
+right on ``--accuracy`` of the samples. The test is the one of sklgap. The rows of the table are margins and numbers of
+validation samples. Its columns are standard deviations and numbers of trials.
 
-The default is the table of ``docs/guide/study_design.md``: 2,000 simulations of each setting, so that one standard
-error is at most 1.1 points. It takes some minutes on one core. Give your own numbers to plan a study::
+The default gives the table of ``docs/guide/study_design.md``, with 2,000 simulations of each setting. One standard
+error is then at most 1.1 points. The script takes some minutes on one core. Give your own numbers to plan a study::
 
     python examples/benchmarks/power.py --accuracy 0.8 --sd 0.5 --trials 5 10 --samples 2000 --margins 2
 """
@@ -31,7 +32,7 @@ def shares_shown(
     accuracy: float = 0.95,
     n_simulations: int = 2000,
 ) -> list[float]:
-    """Return for each margin in which share of simulations the size is shown to lose less.
+    """Return, for each margin, the share of simulations that show a smaller loss.
 
     Losses, deviations and margins are in points of accuracy.
     """
@@ -47,7 +48,7 @@ def shares_shown(
 
 
 def table(cells: list[dict]) -> str:
-    """Return the shares as a table in Markdown, in percent; "refused" where the samples are too few."""
+    """Return a Markdown table of the shares in percent, with "refused" for too few samples."""
     columns = sorted({(cell["sd"], cell["trials"]) for cell in cells})
     rows = sorted({(cell["margin"], cell["samples"]) for cell in cells})
     share = {(c["margin"], c["samples"], c["sd"], c["trials"]): c["shown"] for c in cells}
@@ -64,12 +65,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, nargs="+", default=[3, 5, 10])
     parser.add_argument("--samples", type=int, nargs="+", default=[1000, 3000, 10_000])
-    parser.add_argument("--sd", type=float, nargs="+", default=[0.3, 1.0], help="of the trials' losses, in points")
-    parser.add_argument("--margins", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="in points")
-    parser.add_argument("--lost", type=float, default=0.0, help="what the size really loses, in points")
-    parser.add_argument("--accuracy", type=float, default=0.95, help="of the reference, as a fraction")
+    parser.add_argument(
+        "--sd", type=float, nargs="+", default=[0.3, 1.0], help="standard deviations of the trials' losses, in points"
+    )
+    parser.add_argument("--margins", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="margins, in points")
+    parser.add_argument("--lost", type=float, default=0.0, help="true loss of the batch size, in points")
+    parser.add_argument("--accuracy", type=float, default=0.95, help="accuracy of the reference, as a fraction")
     parser.add_argument("--simulations", type=int, default=2000)
-    parser.add_argument("--json", type=Path, help="write a record here")
+    parser.add_argument("--json", type=Path, help="file to write a record to")
     arguments = parser.parse_args()
     rng, cells = np.random.default_rng(0), []
     settings = {"lost": arguments.lost, "accuracy": arguments.accuracy, "n_simulations": arguments.simulations}

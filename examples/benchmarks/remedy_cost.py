@@ -1,12 +1,13 @@
-"""What does each remedy cost? The time of a training step on a batch, as a multiple of a plain step's.
+"""How much does each remedy cost? The time of a training step as a multiple of that of a plain step.
 
-F1 as the papers have it, Adam, batches of 256, 1,024 and 6,000 rows (MNIST's small batch, one in between, and its large
-batch); random rows of MNIST's shape, since the time does not depend on the values. The steps are those of a fitted
-estimator, with a learning rate so small that the weights stay where they are. The expected multiple counts evaluations:
-a gradient is one forward and one backward pass, the latter twice the former. The gradient penalty differentiates both
-once more. `SAM(every=5)` costs, on average, a fifth of what SAM costs beyond a plain step. Averages of weights and
-gradient clipping are callbacks, not part of a step, and are not timed here. On one thread of a CPU the time is that of
-the process alone, whatever else the machine does.
+The net is F1 of the papers with Adam. Batches have 256, 1,024 and 6,000 samples; MNIST's small batch size is 256, and
+its large one is 6,000. The data are random in MNIST's shape, because the time does not depend on the values. The steps
+are those of a fitted estimator. Its learning rate is so small that the weights do not move.
+
+The expected multiple counts evaluations. A gradient is one forward and one backward pass, and the backward pass
+counts twice as much. The gradient penalty differentiates both once more. `SAM(every=5)` costs, on average, a fifth of
+the extra cost of SAM. Averages of weights and gradient clipping are callbacks outside the step, so they are not
+timed. On one thread of a CPU, the time is the processor time of this process, which other programs do not change.
 
     python examples/benchmarks/remedy_cost.py             # ten minutes on one core
     python examples/benchmarks/remedy_cost.py --quick     # a narrow F1, seconds
@@ -35,7 +36,7 @@ from sklgap import (
 )
 from sklgap._typing import Batch
 
-# What is timed, and the multiple that counting evaluations gives.
+# The remedies to time, and the expected multiples from the numbers of evaluations.
 CASES = {
     "plain": ({}, 1.0),
     "ghost batch norm, 128": ({"ghost_batch_size": 128}, 1.0),
@@ -57,7 +58,7 @@ CASES = {
 
 
 def step_on(X, y, width, **params):
-    """Return a function that makes one step of a fitted estimator on these rows."""
+    """Return a function that makes one step of a fitted estimator on these samples."""
     model = LBGapClassifier(
         "F1", module__width=width, batch_size=-1, lr=1e-12, max_epochs=1, tol=None, random_state=0, **params
     ).fit(X, y)
@@ -68,7 +69,7 @@ def step_on(X, y, width, **params):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a narrow F1, two batch sizes, few repeats")
+    parser.add_argument("--quick", action="store_true", help="use a narrow F1, two batch sizes and few repeats")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=None)
     arguments = parser.parse_args()

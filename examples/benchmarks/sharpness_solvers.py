@@ -1,18 +1,19 @@
-"""The solvers of Metric 2.1 side by side on converged SB and LB solutions of F1 on MNIST.
+"""Compare the solvers of Metric 2.1 on converged SB and LB solutions of F1 on MNIST.
 
-For each solver and both epsilons of the paper: value, gradients, seconds. Targets: within the gradient budget of the
-paper's procedure ("lbfgsb") "auto" reaches at least its value; run to its own end it reaches at least 99.9 % of the
-best value of any solver; its time is at most the paper's procedure's at 2,000 samples. SB and LB get the same budget.
+The table shows value, gradients and seconds for each solver and both epsilons of the paper. There are three targets.
+Within the gradient budget of the paper's procedure ("lbfgsb"), "auto" reaches at least the same value. Without a
+budget, "auto" reaches at least 99.9 % of the best value of any solver. Its time is at most that of the paper's
+procedure at 2,000 samples. SB and LB get the same budget.
 
     python examples/benchmarks/sharpness_solvers.py             # trains both first (10 minutes on one core)
-    python examples/benchmarks/sharpness_solvers.py --quick     # digits, under a minute: not the paper's
+    python examples/benchmarks/sharpness_solvers.py --quick     # digits instead of MNIST, under a minute
 
-Two other questions:
+Two options answer other questions:
 
     python examples/benchmarks/sharpness_solvers.py --enumerated   # quadratics whose 4,096 vertices are all tried
     python examples/benchmarks/sharpness_solvers.py --best-known   # trained nets, against restarts at a larger budget
 
-``--json FILE`` writes their tables with command, versions and hardware.
+``--json FILE`` writes the tables of these two options with command, versions and hardware.
 """
 
 import argparse
@@ -37,7 +38,7 @@ DIM, N_BLOCKS = 12, 80
 
 
 def solutions(quick, cache):
-    """Return data and the fitted SB and LB estimators, from ``cache`` if they have been trained before."""
+    """Return data and the fitted SB and LB estimators, loaded from ``cache`` if this file exists."""
     if quick:
         X, y = load_digits(return_X_y=True)
         X, epochs, extra = X / 16, {"SB": 15, "LB": 60}, {"module__width": 64}
@@ -56,10 +57,10 @@ def solutions(quick, cache):
 
 
 def measure(objective, solver, epsilon, **kwargs):
-    """Return the record and the seconds it took."""
+    """Return the record and its seconds."""
     started = time.perf_counter()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a solver that stops at its start shows in the table
+        warnings.simplefilter("ignore")  # the table shows a solver that stops at its start
         record = sharpness(objective, solver=solver, epsilon=epsilon, random_state=0, **kwargs)
     return record, time.perf_counter() - started
 
@@ -68,7 +69,7 @@ def measure(objective, solver, epsilon, **kwargs):
 
 
 class Quadratic(nn.Module):
-    """f(x + y) = 1 + y H y / 2 + g y, block by block, in the parameter x + y: a criterion takes the mean."""
+    """Blocks f(x + y) = 1 + y H y / 2 + g y in the parameter x + y, of which a criterion takes the mean."""
 
     def __init__(self, H, g, x):
         super().__init__()
@@ -76,7 +77,7 @@ class Quadratic(nn.Module):
         self.H, self.g, self.x = torch.from_numpy(H), torch.from_numpy(g), torch.from_numpy(x)
 
     def forward(self, X):
-        """Return f for every row of X."""
+        """Return f of every block."""
         y = self.theta.view(self.x.shape) - self.x
         f = torch.einsum("ki,kij,kj->", y, self.H, y) / 2 + (self.g * y).sum()
         return (1 + f).expand(len(X), 1)
@@ -99,7 +100,7 @@ def draw(kind, n, rng):
 
 
 def rises(H, g, x, epsilon):
-    """Return the largest rise of each quadratic over its box: over all vertices, and inside where H is indefinite."""
+    """Return the largest rise of each quadratic over all vertices of its box, and inside it if H is indefinite."""
     bounds = epsilon * (np.abs(x) + 1)
     signs = np.array(list(product((-1.0, 1.0), repeat=DIM)))
     best = []
@@ -110,7 +111,7 @@ def rises(H, g, x, epsilon):
 
 
 def coordinate_ascent(H, g, bounds, n_starts=200):
-    """Return the best local maxima over the boxes from random starts: exact in each coordinate, vertices or not."""
+    """Return the best local maxima over the boxes from random starts, by exact steps in each coordinate."""
     rng = np.random.default_rng(0)
     best = np.full(len(g), -np.inf)
     for _ in range(n_starts):
@@ -125,9 +126,9 @@ def coordinate_ascent(H, g, bounds, n_starts=200):
 
 
 def share_of_rise(H, g, x, epsilon, solver, best):
-    """Return the share of the largest rise that a solver finds, and its gradients."""
+    """Return the share of the largest rise that a solver finds, and its number of gradients."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a solver that stops at its start shows in the table
+        warnings.simplefilter("ignore")  # the table shows a solver that stops at its start
         found = sharpness(
             (Quadratic(H, g, x), mean_output),
             np.zeros((2, 1), dtype=np.float32),
@@ -140,7 +141,7 @@ def share_of_rise(H, g, x, epsilon, solver, best):
 
 
 def enumerated(n_problems, n_many, json):
-    """Print the share of the true rise that each solver finds."""
+    """Print the share of the largest rise that each solver finds."""
     rows = []
     for kind, epsilon in product(("convex", "rank one", "exact minimum", "indefinite"), (1e-3, 0.1, 1.0)):
         rng = np.random.default_rng(0)
@@ -181,7 +182,7 @@ def enumerated(n_problems, n_many, json):
 
 
 class Transformer(nn.Module):
-    """Two encoder layers over the rows of an 8 x 8 image."""
+    """Two encoder layers over the pixel rows of an 8 x 8 image."""
 
     def __init__(self, width=32):
         super().__init__()
@@ -197,7 +198,7 @@ class Transformer(nn.Module):
 
 
 def trained_nets(names):
-    """Return, by name, (estimator, X, y)."""
+    """Return a dict of names to (estimator, X, y)."""
     digits, labels = load_digits(return_X_y=True)
     digits = (digits / 16).astype(np.float32)
     sizes = {"SB": (32, 20), "LB": (600, 80)}
@@ -225,7 +226,7 @@ def trained_nets(names):
 
 
 def best_known(names, n_samples, n_restarts, times, json):
-    """Print what "auto" finds with its defaults, as a share of the best of restarts of every solver."""
+    """Print the value of "auto" with its defaults, relative to the best of many restarts of every solver."""
     rows = []
     for name, (model, X, y) in trained_nets(names).items():
         objective = check_objective(model, X, y, max_samples=min(n_samples, len(X)), random_state=0)
@@ -234,7 +235,7 @@ def best_known(names, n_samples, n_restarts, times, json):
             best, by = max((record.value, "auto") for record in usual), {}
             for solver in SOLVERS:
                 budget = {"auto": 64, "power": 30}.get(solver, 10) * times
-                seeds = range(n_restarts) if solver == "auto" else range(1)  # the others draw nothing
+                seeds = range(n_restarts) if solver == "auto" else range(1)  # the other solvers use no random numbers
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     by[solver] = max(
@@ -274,19 +275,21 @@ def best_known(names, n_samples, n_restarts, times, json):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="digits, not the paper's setting")
+    parser.add_argument("--quick", action="store_true", help="use digits, which are not the paper's setting")
     parser.add_argument("--samples", type=int, nargs="+", default=[2000, 60000])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cache", type=Path, help="file of your own that keeps the two trained models between runs")
-    parser.add_argument("--enumerated", action="store_true", help="quadratics with all vertices tried")
-    parser.add_argument("--problems", type=int, default=200, help="of each kind in 12 dimensions")
-    parser.add_argument("--many", type=int, default=3, help="of each kind in 960 dimensions")
-    parser.add_argument("--best-known", action="store_true", help="trained nets against a larger budget")
+    parser.add_argument("--cache", type=Path, help="file for the two trained models, which later runs load")
+    parser.add_argument("--enumerated", action="store_true", help="try quadratics with all their vertices")
+    parser.add_argument("--problems", type=int, default=200, help="quadratics of each kind in 12 dimensions")
+    parser.add_argument("--many", type=int, default=3, help="quadratics of each kind in 960 dimensions")
+    parser.add_argument(
+        "--best-known", action="store_true", help="compare with restarts at a larger budget on trained nets"
+    )
     parser.add_argument(
         "--nets", nargs="+", default=["F1-digits SB", "F1-digits LB", "transformer SB", "transformer LB"]
     )
     parser.add_argument("--restarts", type=int, default=20)
-    parser.add_argument("--times", type=int, default=20, help="the default budget so many times")
+    parser.add_argument("--times", type=int, default=20, help="larger budget, in multiples of the default budget (20)")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -302,7 +305,7 @@ def main():
             for name, model in models.items():
                 objective = check_objective(model, X, y, max_samples=n_samples, random_state=0)
                 paper, paper_seconds = measure(objective, "lbfgsb", epsilon)
-                budget = paper.n_evaluations - 1  # one of them is f0
+                budget = paper.n_evaluations - 1  # one evaluation is f0
                 rows = {
                     "lbfgsb (the paper's)": (paper, paper_seconds),
                     "lbfgsb-scaled": measure(objective, "lbfgsb-scaled", epsilon),

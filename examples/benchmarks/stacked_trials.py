@@ -1,8 +1,8 @@
 """Are several trials faster at once? Nets stacked by ``torch.func.vmap`` against trainings one after the other.
 
-On nets so small that the interpreter is the cost, one call for all trials could save most of it. The updates are the
-same: batch norm, cross-entropy, ADAM with torch's fused kernel, over the parameters of all nets at once. Medians of
-interleaved repeats on one thread, in time of the processor.
+On very small nets the interpreter takes most of the time, and one call for all trials could save most of it. Both
+ways make the same updates, with batch norm, cross-entropy and ADAM. ADAM uses torch's fused kernel over the
+parameters of all nets at once. Times are medians of interleaved repeats on one thread, in processor time.
 
     python examples/benchmarks/stacked_trials.py             # a minute
     python examples/benchmarks/stacked_trials.py --quick
@@ -24,7 +24,7 @@ CE = nn.CrossEntropyLoss()
 
 
 def one_after_the_other(nets: list[nn.Module], X: Tensor, y: Tensor, n_updates: int) -> None:
-    """Train every net by itself on its batch."""
+    """Train the nets one after the other, each on its batch."""
     for net, rows, labels in zip(nets, X, y, strict=True):
         optimizer = torch.optim.Adam(net.parameters(), fused=True)
         for _ in range(n_updates):
@@ -34,7 +34,7 @@ def one_after_the_other(nets: list[nn.Module], X: Tensor, y: Tensor, n_updates: 
 
 
 def at_once(nets: list[nn.Module], X: Tensor, y: Tensor, n_updates: int) -> None:
-    """Train all nets by one call an update."""
+    """Train all nets with one call per update."""
     params, buffers = stack_module_state(nets)
     shell = copy.deepcopy(nets[0]).to("meta")
 
@@ -53,7 +53,7 @@ def at_once(nets: list[nn.Module], X: Tensor, y: Tensor, n_updates: int) -> None
 def main() -> None:
     """Print a line for each net."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few updates and repeats")
+    parser.add_argument("--quick", action="store_true", help="use few updates and few repeats")
     parser.add_argument("--trials", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,9 +1,10 @@
-"""Coverage of the intervals of `rank_measures`, by simulation: by Student's t, and by percentiles of the resamples.
+"""Coverage of the intervals of `rank_measures`, by simulation.
 
-Nine settings (three values of each of two axes) and 3 to 20 trials. Measure and error depend on the settings, on the
-trial (shared by its nine models) and on each model, with a correlation within settings of 0, 0.3 or 0.7; one case has
-errors in whole numbers, so that many are equal. The true values are means over studies of 60 trials. Nominal:
-95 %. Four minutes on one core; ``--repeats 100`` is a quick look.
+The script compares intervals by Student's t with intervals by percentiles of the resamples. Each study has nine
+settings (three values on each of two axes) and 3 to 20 trials. Measure and error depend on the setting, on the trial
+(shared by its nine models) and on each model. Their correlation within a setting is 0, 0.3 or 0.7. In one case the
+errors are whole numbers, so that many are equal. The true values are means over studies of 60 trials. The nominal
+coverage is 95 %. The script takes four minutes on one core; ``--repeats 100`` gives rough values.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from sklgap.experiments import _granulated_tau as taus
 
 AXES = np.array([(i, j) for i in range(3) for j in range(3)])
 KINDS = ("plain", "granulated", "within")
-# Correlation within settings, how strongly the settings act, whether errors are whole numbers.
+# Correlation within settings, scale of the effect of the settings, and whether errors are whole numbers.
 CASES = {
     "correlation 0.3": (0.3, 1.0, False),
     "correlation 0": (0.0, 0.5, False),
@@ -24,7 +25,7 @@ CASES = {
 
 
 def study(n_trials: int, n_resamples: int, case: tuple[float, float, bool], rng: np.random.RandomState) -> list:
-    """Return, for each kind of pairs, tau with its interval, and tau in the resamples."""
+    """Return tau with its interval and tau in the resamples, for each kind of pairs."""
     correlation, scale, ties = case
     measure_of_trial, error_of_trial = 0.5 * rng.normal(size=(2, n_trials, 1))
     own, rest = rng.normal(size=(2, n_trials, len(AXES)))
@@ -51,7 +52,7 @@ def study(n_trials: int, n_resamples: int, case: tuple[float, float, bool], rng:
 def main() -> None:
     """Print the coverage of both intervals."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=400)
+    parser.add_argument("--repeats", type=int, default=400, help="studies of each case (400)")
     arguments = parser.parse_args()
     rng = np.random.RandomState(0)
     print(

@@ -1,9 +1,10 @@
-"""Does the default number of threads cost anything? Fits with ``n_threads="auto"`` against one thread set by hand.
+"""Does the default number of threads cost time? Fits with ``n_threads="auto"`` against one thread set by hand.
 
-Whole fits of small nets and of a large one, alone and beside another program that computes on all cores. Medians of
-interleaved repeats, each divided by that of the fits with one thread. A small net may take at most 1.1 times as long by
-default; F1 with 512 units is there to gain from all cores where they are idle. With --all also torch's own setting
-(``n_threads=None``), which the default spares a small net: on a busy machine that takes long.
+The script times whole fits of small nets and of a large one, alone and beside another program that computes on all
+cores. Times are medians of interleaved repeats, divided by those of the fits with one thread. By default, a small net
+may take at most 1.1 times as long. F1 with 512 units shows the gain from all cores on an idle machine. ``--all`` also
+times torch's own setting (``n_threads=None``), which takes long on a busy machine. The default avoids this setting for
+small nets.
 
     python examples/benchmarks/threads.py             # some minutes; leave OMP_NUM_THREADS unset, and the machine idle
     python examples/benchmarks/threads.py --quick     # smaller data, few repeats
@@ -28,18 +29,18 @@ LIMIT = 1.1
 
 
 def compute(started, seconds):
-    """Multiply matrices: what another program does with a core."""
+    """Multiply matrices, as another program on a core."""
     torch.set_num_threads(1)
     A = torch.rand(500, 500)
     started.set()
-    ends = time.monotonic() + seconds  # whatever becomes of the parent
+    ends = time.monotonic() + seconds  # this process ends even if its parent dies
     while time.monotonic() < ends:
         A = (A @ A).div_(A.norm())
 
 
 @contextmanager
 def busy(n_processes) -> Iterator[None]:
-    """Within it ``n_processes`` other processes compute without a pause."""
+    """Run ``n_processes`` other processes that compute without a pause."""
     context = multiprocessing.get_context("spawn")
     started = [context.Event() for _ in range(n_processes)]
     processes = [context.Process(target=compute, args=(event, 3600), daemon=True) for event in started]
@@ -56,7 +57,7 @@ def busy(n_processes) -> Iterator[None]:
 
 
 def cases(quick):
-    """Yield (name, estimator without n_threads, X, y, whether the net is small)."""
+    """Yield name, estimator without n_threads, X, y, and whether the net is small."""
     rows = 1000 if quick else 4000
     X, y = make_mnist1d(rows, random_state=0)
     for n in dict.fromkeys([1000, rows]):
@@ -89,14 +90,14 @@ def compare(name, model, X, y, settings, repeats):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="smaller data, few repeats")
-    parser.add_argument("--all", action="store_true", help="time torch's own number of threads too")
-    parser.add_argument("--repeats", type=int, help="of every fit, after one that warms up")
+    parser.add_argument("--quick", action="store_true", help="use smaller data and few repeats")
+    parser.add_argument("--all", action="store_true", help="also time torch's own number of threads")
+    parser.add_argument("--repeats", type=int, help="repeats of every fit after a warm-up")
     arguments = parser.parse_args()
     repeats = arguments.repeats or (2 if arguments.quick else 7)
     print(environment())
     if torch.get_num_threads() == 1:
-        print("torch has one thread: unset OMP_NUM_THREADS to see a difference.")
+        print("torch has only one thread. Unset OMP_NUM_THREADS to see a difference.")
     cores = os.cpu_count() or 1
     settings = {"one": 1, "default": "auto", **({"all": None} if arguments.all else {})}
     worst = {}

@@ -1,11 +1,12 @@
-"""Is a fit faster than the loop that you would write? Ours, a hand-written loop and plain skorch in one run.
+"""Is a fit faster than a loop written by hand? Times of sklgap, such a loop and plain skorch in one run.
 
-The same net, distribution of starting weights, data, optimiser, batch size and number of updates in all three, with
-torch's defaults in the loop. Each time is divided by that of the loop: of a whole ``fit``, and of its epochs alone.
-A fit also validates the data, and makes one pass over them at its end for the accuracy of the final weights.
-For a net with batch norm this pass also gives the statistics. More than 5,000 rows then need a second pass, because the
-first one normalises each chunk with its own statistics. Times are medians of interleaved repeats. A peak of memory is
-that of a process that does nothing else, without the memory that it has with the data (Linux).
+All three have the same net, distribution of initial weights, data, optimiser, batch size and number of updates. The
+loop uses torch's defaults. Each time of a whole ``fit``, or of its epochs alone, is divided by that of the loop.
+
+A fit also validates the data. At its end, it makes one pass over the data for the accuracy of the final weights. For
+a net with batch norm, this pass also gives the statistics. More than 5,000 samples then need a second pass, because
+the first one normalises each chunk with its own statistics. Times are medians of interleaved repeats. Peak memory is
+that of a separate process, minus its memory after loading the data (Linux).
 
     python examples/benchmarks/training_overhead.py --json overhead.json   # ten minutes, on an idle machine
     python examples/benchmarks/training_overhead.py --quick                # small cases, few repeats
@@ -32,28 +33,28 @@ from sklgap.nets import C1, F1
 
 
 class DigitsNet(nn.Sequential):
-    """64-32-10, the size at which overhead shows most."""
+    """A net 64-32-10, where overhead takes a large share of the time."""
 
     def __init__(self):
         super().__init__(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
 
 
 class TableNet(nn.Sequential):
-    """50-64-2, for a table of a million rows."""
+    """A net 50-64-2 for a table of a million samples."""
 
     def __init__(self):
         super().__init__(nn.Linear(50, 64), nn.ReLU(), nn.Linear(64, 2))
 
 
 class MnistF1(F1):
-    """F1 with its sizes filled in."""
+    """F1 with fixed numbers of features and classes."""
 
     def __init__(self):
         super().__init__(784, 10)
 
 
 class CifarC1(C1):
-    """C1 with its sizes filled in."""
+    """C1 with a fixed image shape and number of classes."""
 
     def __init__(self):
         super().__init__((3, 32, 32), 10)
@@ -61,7 +62,7 @@ class CifarC1(C1):
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained; ``fit`` and ``epochs`` are the ratios to the loop that are aimed at."""
+    """A training, where ``fit`` and ``epochs`` are the target ratios to the loop."""
 
     name: str
     net: Callable[[], nn.Module]
@@ -85,7 +86,7 @@ class Case:
 
 
 def cases(quick: bool) -> list[Case]:
-    """Return the cases; roughly equal times: the larger the batch, the more epochs."""
+    """Return the cases. Larger batches have more epochs, so that all cases take about the same time."""
     few = 4 if quick else 1
     return [
         Case("digits 64-32-10, batch 32", DigitsNet, 1797, 32, 20 // few, fit=0.9),
@@ -98,7 +99,7 @@ def cases(quick: bool) -> list[Case]:
 
 
 def loop(case: Case, X: np.ndarray, y: np.ndarray) -> nn.Module:
-    """The floor: what one writes by hand."""
+    """Train in a loop written by hand."""
     net = case.net()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     criterion = nn.CrossEntropyLoss()
@@ -161,7 +162,7 @@ def compare(case: Case, repeats: int) -> dict[str, Any]:
 
 
 def peaks(case: Case) -> dict[str, float]:
-    """Return the peak of memory of each way, in megabytes above what its process has with the data."""
+    """Return the peak memory of each way in megabytes, minus the memory after loading the data."""
     context = multiprocessing.get_context("spawn")
     found = {}
     for name in ("loop", "sklgap", "skorch"):
@@ -173,24 +174,24 @@ def peaks(case: Case) -> dict[str, float]:
 def _peak(case: Case, name: str, threads: int) -> float:
     torch.set_num_threads(threads)
     X, y = case.data()
-    RUNS[name](replace(case, batch_size=50, n_epochs=1), X[:100], y[:100])  # what is loaded once
+    RUNS[name](replace(case, batch_size=50, n_epochs=1), X[:100], y[:100])  # load everything that is loaded only once
     before = _resident()
     RUNS[name](case, X, y)
     return _resident() - before
 
 
 def _resident() -> float:
-    # Not getrusage: its peak begins with that of the process that started this one.
+    # The peak of getrusage includes the peak of the parent process.
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024  # type: ignore[index] # Linux always has the line
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small cases, few repeats")
-    parser.add_argument("--repeats", type=int, help="default: 9 of the small nets, 3 of the others")
+    parser.add_argument("--quick", action="store_true", help="use small cases and few repeats")
+    parser.add_argument("--repeats", type=int, help="repeats (default: 9 for the small nets, 3 for the others)")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--json", type=Path, help="file to write the figures to, as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(environment())

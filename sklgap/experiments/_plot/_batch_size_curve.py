@@ -1,4 +1,4 @@
-"""Figure 4 of Keskar et al.: test accuracy and sharpness against batch size."""
+"""Test accuracy and sharpness against batch size: Keskar et al. (2017), Figure 4."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -12,34 +12,34 @@ from sklgap.inspection._plot._style import ACCURACY, GUIDE, deviation, fit_label
 if TYPE_CHECKING:
     from sklgap.experiments._batch_size_curve import BatchSizeCurve
 
-# Data of one score: told apart without colours.
+# Line styles and markers of test and validation scores, which share a colour.
 _PARTS = (("-", "o"), ("--", "^"), (":", "D"))
 
 
 class BatchSizeCurveDisplay:
-    """A score on the left, sharpness on a logarithmic scale on the right, against batch size.
+    """A score (left axis) and sharpness (right axis, logarithmic) against batch size.
 
     Parameters
     ----------
     batch_sizes : sequence of int
-        In ascending order.
+        Batch sizes in ascending order.
     score : dict of ndarrays of shape (n_sizes, n_trials)
-        Scores by the name of the data; NaN where a fit had not finished.
+        Scores by the name of the data. NaN stands for a fit that had not finished.
     sharpness : dict of ndarrays of shape (n_sizes, n_trials)
-        In percent, by the name of the measurement.
+        Sharpness in percent, by the name of the measurement.
     name : str, default="accuracy"
-        What the score is called.
+        Name of the score.
     percent : bool, default=True
-        Whether the score is a fraction that is drawn in percent.
+        Whether the score is a fraction. The figure then shows percentages.
     safe : int or None
-        The batch size that is marked.
+        Batch size to mark.
     confirmed : bool or None
-        Whether other seeds confirm it; None: not asked.
+        Whether other seeds confirm this batch size. None means that they were not tried.
 
     Attributes
     ----------
     ax_, sharpness_ax_ : matplotlib Axes
-        Left and right; the right one is None where no sharpness was measured.
+        Left and right axes. The right ones are None if no sharpness was measured.
     figure_ : matplotlib Figure
         The figure.
     """
@@ -65,16 +65,16 @@ class BatchSizeCurveDisplay:
 
     @classmethod
     def from_curve(cls, curve: "BatchSizeCurve", *, safe: Any = None, ax: Any = None) -> Self:
-        """Take the numbers from what `batch_size_curve` returned, and plot.
+        """Plot the result of `batch_size_curve`.
 
         Parameters
         ----------
         curve : BatchSizeCurve
-            The curve.
+            Result of `batch_size_curve`.
         safe : int or SafeBatchSize, default=None
-            A batch size to mark.
+            Batch size to mark.
         ax : matplotlib Axes, default=None
-            Where to draw; None: a new figure.
+            Axes to draw on. None means a new figure.
 
         Returns
         -------
@@ -102,12 +102,14 @@ class BatchSizeCurveDisplay:
         return display.plot(ax=ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw means over the trials; bars are standard deviations, and a single trial has none.
+        """Draw means over the trials, with standard deviations as error bars.
+
+        A single trial has no error bar.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None: a new figure.
+            Axes to draw on. None means a new figure.
 
         Returns
         -------
@@ -149,7 +151,7 @@ class BatchSizeCurveDisplay:
         return self
 
     def _bars(self) -> str | None:
-        """Return what the error bars are; None where a single trial has no bars."""
+        """Return the title that explains the error bars, or None if a single trial has no bars."""
         several = any(values.shape[1] > 1 for values in [*self.score.values(), *self.sharpness.values()])
         return "mean ± standard deviation over trials" if several else None
 

@@ -1,4 +1,4 @@
-"""Both critical batch sizes along a run: that of the branches, and that of the noise scale."""
+"""Critical batch sizes along a training run, by branches and by the gradient noise scale."""
 
 import math
 from collections.abc import Mapping
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 
 class BranchedCriticalBatchSizeDisplay:
-    """Batch sizes against the checkpoints of a run, in equal distances and on a logarithmic scale.
+    """Critical batch sizes, on a logarithmic scale, at the checkpoints of a training run.
 
     Parameters
     ----------
     branched : dict of str to Estimate
-        By checkpoint, the largest size that loses nothing. An interval that is not bounded ends at ``largest``, with an
-        arrow.
+        For each checkpoint, the largest batch size that loses nothing. An interval without an upper bound ends with an
+        arrow at ``largest``.
     noise_scales : dict of str to Estimate
-        By checkpoint, the gradient noise scale; those that are infinite are left out.
+        For each checkpoint, the gradient noise scale. The figure leaves out infinite values.
     own : int
-        Batch size of the run.
+        Batch size of the training run.
     largest : int
-        The largest size tried.
+        Largest batch size of the branches.
     unit : str or None
-        What checkpoints count, such as "epoch".
+        Unit of the checkpoints, such as "epoch".
 
     Attributes
     ----------
@@ -55,14 +55,14 @@ class BranchedCriticalBatchSizeDisplay:
 
     @classmethod
     def from_result(cls, result: "BranchedCriticalBatchSize", *, ax: Any = None) -> Self:
-        """Take the numbers from what `branched_critical_batch_size` returned, and plot.
+        """Plot the result of `branched_critical_batch_size`.
 
         Parameters
         ----------
         result : BranchedCriticalBatchSize
-            The result.
+            Result of `branched_critical_batch_size`.
         ax : matplotlib Axes, default=None
-            Where to draw; None: a new figure.
+            Axes to draw on. None means a new figure.
 
         Returns
         -------
@@ -77,12 +77,12 @@ class BranchedCriticalBatchSizeDisplay:
         return cls(branched, scales, own=sizes[0], largest=sizes[-1], unit=result.settings["unit"]).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw.
+        """Draw the figure.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None: a new figure.
+            Axes to draw on. None means a new figure.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""The picture of a comparison: every trial a point, paired trials joined."""
+"""A figure of a comparison, with a point for every trial and lines between paired trials."""
 
 from collections.abc import Sequence
 from itertools import cycle
@@ -13,32 +13,32 @@ from sklgap.inspection._plot._style import GUIDE, fit_labels, legend_above, regi
 if TYPE_CHECKING:
     from sklgap.experiments._compare_regimes import RegimeComparison
 
-# More characters than these in all names of regimes, and the names would run into one another: they are slanted.
+# The names of regimes are slanted if together they have more characters than this.
 _LABEL_CHARACTERS = 40
-# Several measurements of sharpness: the marker is that of the regime, filled in several ways.
+# Fillings of the markers, which distinguish several measurements of sharpness.
 _FILLS = ("full", "none", "left", "right", "top", "bottom")
 
 
 class RegimeComparisonDisplay:
-    """A test score, and sharpness on a logarithmic scale, of every trial of every regime.
+    """Test score and sharpness of every trial of every regime, with sharpness on a logarithmic scale.
 
     Parameters
     ----------
     labels : sequence of str
-        The regimes.
+        Names of the regimes.
     score : dict of ndarrays
-        Test scores by regime: one per trial, NaN where the fit had not finished.
+        Test scores of all trials by regime. NaN stands for a fit that had not finished.
     sharpness : dict of dicts of ndarrays
-        By name of the measurement, then by regime, in percent.
+        Sharpness in percent, by name of the measurement and then by regime.
     name : str, default="test accuracy"
-        What the score is called.
+        Name of the score.
     percent : bool, default=True
-        Whether the score is a fraction that is drawn in percent.
+        Whether the score is a fraction. The figure then shows percentages.
 
     Attributes
     ----------
     ax_ : ndarray of matplotlib Axes
-        The score, then sharpness (where it was measured).
+        The axes of the score, then those of sharpness if sharpness was measured.
     figure_ : matplotlib Figure
         The figure.
     """
@@ -60,7 +60,19 @@ class RegimeComparisonDisplay:
 
     @classmethod
     def from_comparison(cls, comparison: "RegimeComparison", *, axes: Any = None) -> Self:
-        """Take the numbers from what `compare_regimes` returned, and plot."""
+        """Plot the result of `compare_regimes`.
+
+        Parameters
+        ----------
+        comparison : RegimeComparison
+            Result of `compare_regimes`.
+        axes : sequence of matplotlib Axes, default=None
+            Axes of the score and axes of sharpness. None means a new figure.
+
+        Returns
+        -------
+        RegimeComparisonDisplay
+        """
         from sklgap.experiments._compare_regimes import RegimeComparison
 
         check_kind("comparison", comparison, RegimeComparison)
@@ -74,12 +86,12 @@ class RegimeComparisonDisplay:
         return cls(labels=labels, score=values, sharpness=sharpness, name=name, percent=score.in_points).plot(axes=axes)
 
     def plot(self, axes: Any = None) -> Self:
-        """Draw.
+        """Draw the figure.
 
         Parameters
         ----------
         axes : sequence of matplotlib Axes, default=None
-            One for the score and one for sharpness; None: a new figure.
+            Axes of the score and axes of sharpness. None means a new figure.
 
         Returns
         -------
@@ -121,7 +133,7 @@ class RegimeComparisonDisplay:
 
 
 def _mark(marker: str, size: float, label: str, **options: Any) -> Any:
-    """Return what a legend shows for all regimes: their colours are those of the axis."""
+    """Return the legend's marker of a measurement, in a neutral colour that stands for all regimes."""
     from matplotlib.lines import Line2D
 
     look = {"color": GUIDE, "linestyle": "none", "markersize": size, "markeredgewidth": 1.5, **options}
@@ -129,7 +141,7 @@ def _mark(marker: str, size: float, label: str, **options: Any) -> Any:
 
 
 def _draw(ax: Any, labels: Sequence[str], values: list[np.ndarray], fill: str) -> None:
-    """Join the trials that all regimes have by thin lines; mark means."""
+    """Draw every trial and the means. Thin lines join the trials that all regimes have."""
     by_trial = np.array(values)
     paired = by_trial[:, np.isfinite(by_trial).all(axis=0)]
     if paired.shape[1] and len(values) > 1:

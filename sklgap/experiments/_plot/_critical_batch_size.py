@@ -1,4 +1,4 @@
-"""The gradient noise scale along training, and the critical batch size that it averages to."""
+"""The gradient noise scale during training and its average, the critical batch size."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -15,19 +15,21 @@ if TYPE_CHECKING:
 
 
 class CriticalBatchSizeDisplay:
-    """The noise scale of every trial against its updates, on logarithmic scales, and the critical batch size.
+    """Gradient noise scale of every trial against its updates, with the critical batch size.
+
+    Both scales are logarithmic.
 
     Parameters
     ----------
     trials : sequence of dict of ndarrays
-        Per trial ``n_updates`` and ``noise_scale``, which is infinite where the gradient is lost in its noise: these
-        points are left out.
+        For each trial, ``n_updates`` and ``noise_scale``. The noise scale is infinite if the noise hides the gradient.
+        The figure leaves out these points.
     n_updates : sequence of float
-        Updates that count, per trial.
+        Number of updates of each trial that the critical batch size averages over.
     estimate : Estimate
-        The critical batch size.
+        Estimate of the critical batch size.
     target_loss : float or None
-        The training loss after these updates; None: the training ended there.
+        Training loss after these updates. None means that they are all updates of the training.
 
     Attributes
     ----------
@@ -52,14 +54,14 @@ class CriticalBatchSizeDisplay:
 
     @classmethod
     def from_result(cls, result: "CriticalBatchSize", *, ax: Any = None) -> Self:
-        """Take the numbers from what `critical_batch_size` returned, and plot.
+        """Plot the result of `critical_batch_size`.
 
         Parameters
         ----------
         result : CriticalBatchSize
-            The result.
+            Result of `critical_batch_size`.
         ax : matplotlib Axes, default=None
-            Where to draw; None: a new figure.
+            Axes to draw on. None means a new figure.
 
         Returns
         -------
@@ -74,12 +76,12 @@ class CriticalBatchSizeDisplay:
         )
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw.
+        """Draw the figure.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None: a new figure.
+            Axes to draw on. None means a new figure.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""The parts of a gap as a waterfall."""
+"""A waterfall chart of the parts of a gap."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -11,28 +11,30 @@ from sklgap.inspection._plot._style import ACCURACY, GUIDE, LB, SHARPNESS, fit_l
 if TYPE_CHECKING:
     from sklgap.experiments._explain_gap import GapExplanation
 
-# The gap of the large batch, a cause that takes some of it, one that adds to it, and what is not explained.
+# Colours of the gap, of a cause that reduces the gap, of one that adds to it, and of the unexplained part.
 _TOTAL, _PART, _WORSE, _REST = LB, ACCURACY, SHARPNESS, GUIDE
 
 
 class GapExplanationDisplay:
-    """The gap on the left, what each cause takes from it, and what is left on the right, with intervals.
+    """A waterfall chart of a gap: the total on the left, its causes, and the unexplained part on the right.
+
+    Error bars show the intervals.
 
     Parameters
     ----------
     total : Estimate
-        The gap.
+        Estimate of the whole gap.
     parts : sequence of (str, Estimate)
-        Its parts by cause; the last one is what is not explained.
+        Parts of the gap by cause. The last one is the unexplained part.
     name : str, default="test accuracy"
-        What the score is called.
+        Name of the score.
     percent : bool, default=True
-        Whether the score is a fraction that is drawn in points.
+        Whether the score is a fraction. The figure then shows percentage points.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Where it was drawn.
+        The axes.
     figure_ : matplotlib Figure
         The figure.
     """
@@ -52,12 +54,24 @@ class GapExplanationDisplay:
 
     @classmethod
     def from_explanation(cls, explanation: "GapExplanation", *, ax: Any = None) -> Self:
-        """Take the numbers from what `explain_gap` returned, and plot."""
+        """Plot the result of `explain_gap`.
+
+        Parameters
+        ----------
+        explanation : GapExplanation
+            Result of `explain_gap`.
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None means a new figure.
+
+        Returns
+        -------
+        GapExplanationDisplay
+        """
         from sklgap.experiments._explain_gap import GapExplanation
 
         check_kind("explanation", explanation, GapExplanation)
         if not explanation.total().n:
-            raise ValueError("explanation must have a trial with a score at every step; it has none.")
+            raise ValueError("explanation must have at least one trial with a score at every step; got none.")
         score = explanation.scores[0]
         parts = list(explanation.parts().items())
         return cls(
@@ -65,12 +79,14 @@ class GapExplanationDisplay:
         ).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw the waterfall; the interval of a bar is that of its part alone.
+        """Draw the figure.
+
+        The interval of a bar is that of its part alone.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None: a new figure.
+            Axes to draw on. None means a new figure.
 
         Returns
         -------
@@ -102,7 +118,7 @@ class GapExplanationDisplay:
     def _bar(
         self, ax: Any, x: int, bottom: float, height: float, factor: int, part: Estimate, colour: str, end: float
     ) -> None:
-        """Draw a bar, and the interval at the end that moves with it."""
+        """Draw a bar, with its interval at the end that depends on the part."""
         ax.bar(x, height, bottom=bottom, width=0.7, color=colour)
         if part.has_interval:
             half = factor * (part.high - part.value)

@@ -1,4 +1,4 @@
-"""The picture of a search that is read as a study of batch sizes: scores and sharpness of every candidate."""
+"""A figure of a parameter search, with scores and sharpness of every candidate."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -12,30 +12,32 @@ from sklgap.inspection._plot._style import ACCURACY, GUIDE, Style, fit_labels, l
 if TYPE_CHECKING:
     from sklgap.experiments._gap_report import GapReport
 
-# Names of more candidates, or longer ones, would run into one another.
+# Largest number of candidates with names, and of characters in all names before the names are slanted.
 _MOST_NAMES, _LABEL_CHARACTERS = 30, 40
 
 
 class GapReportDisplay:
-    """Training and test score of every candidate, and sharpness: means over the folds with standard deviations.
+    """Training score, test score and sharpness of every candidate of a search.
+
+    Points are means over the folds, and error bars are standard deviations.
 
     Parameters
     ----------
     labels : sequence of str
-        The candidates.
+        Names of the candidates.
     score : dict of ndarrays of shape (n_candidates, 2)
-        Mean and standard deviation by "train" and "test"; NaN where there is none.
+        Means and standard deviations of the scores, by "train" and "test". NaN stands for a missing score.
     sharpness : dict of ndarrays of shape (n_candidates, 2)
-        In percent, by the name of the measurement.
+        Means and standard deviations of sharpness in percent, by the name of the measurement.
     name : str, default="accuracy"
-        What the score is called.
+        Name of the score.
     percent : bool, default=True
-        Whether the score is a fraction that is drawn in percent.
+        Whether the score is a fraction. The figure then shows percentages.
 
     Attributes
     ----------
     ax_ : ndarray of matplotlib Axes
-        The score, then sharpness (where it was measured).
+        The axes of the score, then those of sharpness if sharpness was measured.
     figure_ : matplotlib Figure
         The figure.
     """
@@ -57,7 +59,19 @@ class GapReportDisplay:
 
     @classmethod
     def from_report(cls, report: "GapReport", *, axes: Any = None) -> Self:
-        """Take the numbers from what `gap_report` returned, and plot."""
+        """Plot the result of `gap_report`.
+
+        Parameters
+        ----------
+        report : GapReport
+            Result of `gap_report`.
+        axes : sequence of matplotlib Axes, default=None
+            Axes of the score and axes of sharpness. None means a new figure.
+
+        Returns
+        -------
+        GapReportDisplay
+        """
         from sklgap.experiments._gap_report import GapReport
 
         check_kind("report", report, GapReport)
@@ -75,12 +89,12 @@ class GapReportDisplay:
         ).plot(axes=axes)
 
     def plot(self, axes: Any = None) -> Self:
-        """Draw.
+        """Draw the figure.
 
         Parameters
         ----------
         axes : sequence of matplotlib Axes, default=None
-            One for the score and one for sharpness; None: a new figure.
+            Axes of the score and axes of sharpness. None means a new figure.
 
         Returns
         -------
@@ -125,7 +139,7 @@ class GapReportDisplay:
         return any(np.isfinite(values[:, 1]).any() for values in [*self.score.values(), *self.sharpness.values()])
 
     def _not_positive(self) -> bool:
-        # An error bar that reaches 0 has no end on a logarithmic axis either.
+        # An error bar that reaches 0 has no lower end on a logarithmic axis.
         return any((means - np.nan_to_num(stds) <= 0).any() for means, stds in (v.T for v in self.sharpness.values()))
 
 

@@ -1,4 +1,4 @@
-"""The picture of a census: a test score against sharpness, a dot for each minimum."""
+"""A figure of a census, with the test score of each minimum against its sharpness."""
 
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,22 +11,24 @@ from sklgap.inspection._plot._style import fit_labels, legend_above, regime_styl
 if TYPE_CHECKING:
     from sklgap.experiments._minima_census import MinimaCensus
 
-# The ways to train a regime: full, empty, half of either kind.
+# Fillings of the markers, one for each way to train a regime.
 _FILLS = ("full", "none", "left", "top", "right", "bottom")
 
 
 class MinimaCensusDisplay:
-    """A test score against sharpness of many minima: a style for each regime, a filling for each way to train it.
+    """Test score against sharpness of many minima.
+
+    Each regime has a style. Each combination of initialisation and learning rate has a filling of its markers.
 
     Parameters
     ----------
     groups : dict of tuple of str to tuple (sharpness, score) of ndarrays of shape (n_minima,)
-        By regime, initialisation and, where several are tried, learning rate. Sharpness in percent, test scores as they
-        are. The filling of the marker is that of the initialisation and the learning rate.
+        Values by regime and initialisation, and by learning rate if the census has several. Sharpness is in percent.
+        Test scores are not scaled.
     name : str, default="test accuracy"
-        What the score is called.
+        Name of the score.
     percent : bool, default=True
-        Whether the score is a fraction that is drawn in percent.
+        Whether the score is a fraction. The figure then shows percentages.
 
     Attributes
     ----------
@@ -49,7 +51,19 @@ class MinimaCensusDisplay:
 
     @classmethod
     def from_census(cls, census: "MinimaCensus", *, ax: Any = None) -> Self:
-        """Take the numbers from what `minima_census` returned, and plot."""
+        """Plot the result of `minima_census`.
+
+        Parameters
+        ----------
+        census : MinimaCensus
+            Result of `minima_census`.
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None means a new figure.
+
+        Returns
+        -------
+        MinimaCensusDisplay
+        """
         from sklgap.experiments._minima_census import MinimaCensus
 
         check_kind("census", census, MinimaCensus)
@@ -61,12 +75,12 @@ class MinimaCensusDisplay:
         return cls(groups, name=f"test {score.name}", percent=score.in_points).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw.
+        """Draw the figure.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None: a new figure.
+            Axes to draw on. None means a new figure.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""The picture of the parallel model: the efficiency a large batch needs, and what it wins where it has it."""
+"""A figure of the parallel model, with the efficiency that large batches need and the speed-up that they give."""
 
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,25 +13,27 @@ if TYPE_CHECKING:
 
 
 class ParallelModelDisplay:
-    """Parallel efficiency that each batch size needs, against the reference's, and speed-up against processors.
+    """Parallel efficiency that each batch size needs, and its speed-up against the number of processors.
+
+    The needed efficiency is drawn against the efficiency of the reference batch size.
 
     Parameters
     ----------
     batch_sizes : ndarray of shape (n_sizes,)
-        Rows of a batch.
+        Batch sizes.
     efficiency_needed : ndarray of shape (n_sizes,)
-        Ratios to the reference's efficiency; NaN is not drawn.
+        Ratio of the needed efficiency to that of the reference. The figure leaves out NaN.
     reference : int
-        Position of the reference.
+        Position of the reference in ``batch_sizes``.
     n_processors : ndarray of shape (n,), default=None
-        Where the speed-ups were taken.
+        Numbers of processors for ``speed_up``.
     speed_up : ndarray of shape (n_sizes, n), default=None
-        How many times as fast as the reference.
+        Speed-up over the reference, as a ratio.
 
     Attributes
     ----------
     ax_ : ndarray of matplotlib Axes
-        Efficiency, then speed-up (where there is one).
+        The axes of the efficiency, then those of the speed-up if it is given.
     figure_ : matplotlib Figure
         The figure.
     """
@@ -55,16 +57,21 @@ class ParallelModelDisplay:
     def from_model(
         cls, model: "ParallelModel", *, efficiency: "float | Efficiency | None" = None, axes: Any = None
     ) -> Self:
-        """Take the numbers from what `parallel_model` returned, and plot.
+        """Plot the result of `parallel_model`.
 
         Parameters
         ----------
         model : ParallelModel
-            The model.
+            Result of `parallel_model`.
         efficiency : callable or float, default=None
-            As in ``ParallelModel.speed_up``, which is drawn for up to as many processors as the largest batch has rows.
+            Efficiency for ``ParallelModel.speed_up``. The figure shows the speed-up for up to as many processors as the
+            largest batch has samples. None draws no speed-up.
         axes : sequence of matplotlib Axes, default=None
-            One for the efficiency and, where ``efficiency`` is given, one for the speed-up; None: a new figure.
+            Axes of the efficiency, and axes of the speed-up if ``efficiency`` is given. None means a new figure.
+
+        Returns
+        -------
+        ParallelModelDisplay
         """
         from sklgap.experiments._parallel_model import ParallelModel
 
@@ -82,12 +89,12 @@ class ParallelModelDisplay:
         ).plot(axes=axes)
 
     def plot(self, axes: Any = None) -> Self:
-        """Draw.
+        """Draw the figure.
 
         Parameters
         ----------
         axes : sequence of matplotlib Axes, default=None
-            None: a new figure.
+            Axes to draw on. None means a new figure.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""The picture of a ranking of measures: Kendall's tau of each, over all minima and at equal settings."""
+"""A figure of a ranking of measures, with Kendall's tau over all minima and at equal settings."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
@@ -17,20 +17,22 @@ _KINDS = ("all minima", "one setting differs", "only the seed differs")
 
 
 class MeasureRankingDisplay:
-    """Kendall's tau of each measure with the test error: a dot with its interval for each kind of pairs.
+    """Kendall's tau between each measure and the test error.
+
+    Each measure has a dot with an interval for each kind of pairs.
 
     Parameters
     ----------
     taus : dict of str to dict of str to Estimate
-        By measure, then by what the minima of a pair differ in: "all minima", "one setting differs" and "only the seed
-        differs". What is not defined (NaN) is not drawn.
+        Values by measure and then by kind of pairs: "all minima", "one setting differs" and "only the seed differs".
+        The figure leaves out values that are not defined (NaN).
     name : str, default="test error"
-        What the measures should predict.
+        Name of the quantity that the measures should predict.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Where it was drawn.
+        The axes.
     figure_ : matplotlib Figure
         The figure.
     """
@@ -41,7 +43,19 @@ class MeasureRankingDisplay:
 
     @classmethod
     def from_ranking(cls, ranking: "MeasureRanking", *, ax: Any = None) -> Self:
-        """Take the numbers from what `rank_measures` returned, and plot."""
+        """Plot the result of `rank_measures`.
+
+        Parameters
+        ----------
+        ranking : MeasureRanking
+            Result of `rank_measures`.
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None means a new figure.
+
+        Returns
+        -------
+        MeasureRankingDisplay
+        """
         from sklgap.experiments._rank_measures import MeasureRanking
 
         check_kind("ranking", ranking, MeasureRanking)
@@ -52,12 +66,12 @@ class MeasureRankingDisplay:
         return cls(taus, name="test error" if ranking.settings["target"] == "test" else "train-test gap").plot(ax=ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw.
+        """Draw the figure.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None: a new figure.
+            Axes to draw on. None means a new figure.
 
         Returns
         -------

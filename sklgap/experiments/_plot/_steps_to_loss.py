@@ -17,19 +17,20 @@ _LEAST = GUIDE
 
 
 class StepsToLossDisplay:
-    """A point for every training, the fitted trade-off and its critical batch size, on logarithmic scales.
+    """Updates to a training loss against batch size, with the fitted trade-off and its critical batch size.
 
-    Dotted lines are the two ends of the trade-off: twice the updates for half the batch, and the fewest updates. They
-    meet at the critical batch size.
+    Each training is a point. Both scales are logarithmic. Dotted lines show the two limits of the trade-off. Along one
+    of them half the batch size needs twice the updates. The other one is the smallest number of updates. The lines meet
+    at the critical batch size.
 
     Parameters
     ----------
     batch_sizes, n_steps : ndarray of shape (n_points,)
-        Of the trainings that reached the loss.
+        Batch sizes and numbers of updates of the trainings that reached the loss.
     tradeoff : StepsTradeoff or None
-        What was fitted to them.
+        Trade-off that was fitted to them.
     target_loss : float or None
-        The loss; None: not known.
+        Training loss that they reached. None means that it is unknown.
 
     Attributes
     ----------
@@ -54,14 +55,14 @@ class StepsToLossDisplay:
 
     @classmethod
     def from_result(cls, result: "StepsToLoss | StepsTradeoff", *, ax: Any = None) -> Self:
-        """Take the numbers from what `steps_to_loss` or `fit_steps_to_loss` returned, and plot.
+        """Plot the result of `steps_to_loss` or `fit_steps_to_loss`.
 
         Parameters
         ----------
         result : StepsToLoss or StepsTradeoff
-            The result.
+            Result of `steps_to_loss` or of `fit_steps_to_loss`.
         ax : matplotlib Axes, default=None
-            Where to draw; None: a new figure.
+            Axes to draw on. None means a new figure.
 
         Returns
         -------
@@ -84,12 +85,12 @@ class StepsToLossDisplay:
         return cls(sizes, steps, tradeoff=tradeoff, target_loss=target).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw.
+        """Draw the figure.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None: a new figure.
+            Axes to draw on. None means a new figure.
 
         Returns
         -------

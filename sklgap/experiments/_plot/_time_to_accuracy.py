@@ -1,4 +1,4 @@
-"""The picture of what an accuracy costs: every training a point, or a bound where it never got there."""
+"""A figure of the cost of an accuracy, with a point or a lower bound for every training."""
 
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,20 +13,21 @@ if TYPE_CHECKING:
 
 
 class TimeToAccuracyDisplay:
-    """The cost of reaching a target, of every training of every regime, on a logarithmic scale.
+    """Cost of reaching a target for every training of every regime, on a logarithmic scale.
 
-    A training that never reached it is an open triangle at what it was trained for: its cost lies above.
+    An open triangle shows a training that did not reach the target. The triangle stands at the cost of the whole
+    training, which is a lower bound.
 
     Parameters
     ----------
     cost : dict of ndarrays of shape (n_trials,)
-        By regime; NaN where it is not known.
+        Costs by regime. NaN stands for an unknown cost.
     reached : dict of ndarrays of shape (n_trials,), bool
-        By regime.
+        Whether each training reached the target, by regime.
     name : str, default="seconds"
-        What is counted.
+        Name of the cost.
     goal : str, default=""
-        What was to be reached.
+        Target that the trainings had to reach.
 
     Attributes
     ----------
@@ -46,16 +47,20 @@ class TimeToAccuracyDisplay:
 
     @classmethod
     def from_times(cls, times: "TimeToAccuracy", *, cost: str = "seconds", ax: Any = None) -> Self:
-        """Take the numbers from what `time_to_accuracy` returned, and plot.
+        """Plot the result of `time_to_accuracy`.
 
         Parameters
         ----------
         times : TimeToAccuracy
-            The times.
+            Result of `time_to_accuracy`.
         cost : {"seconds", "n_updates", "epochs"}, default="seconds"
-            What is counted.
+            Cost to draw.
         ax : matplotlib Axes, default=None
-            None: a new figure.
+            Axes to draw on. None means a new figure.
+
+        Returns
+        -------
+        TimeToAccuracyDisplay
         """
         from sklgap.experiments._time_to_accuracy import NOUNS, TimeToAccuracy
 
@@ -70,12 +75,12 @@ class TimeToAccuracyDisplay:
         return cls(cost=costs, reached=reached, name=NOUNS[cost], goal=times._goal()).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw.
+        """Draw the figure.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None: a new figure.
+            Axes to draw on. None means a new figure.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Large batches started from small-batch weights: Keskar et al. (2017), Figure 5."""
+"""Large-batch training that starts from small-batch weights: Keskar et al. (2017), Figure 5."""
 
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,27 +13,28 @@ if TYPE_CHECKING:
 
 
 class WarmStartDisplay:
-    """A test score, and sharpness on a logarithmic scale, against the small-batch epochs before the large batch.
+    """Test score and sharpness against the number of small-batch epochs before large-batch training.
 
-    Means over the trials, with every trial as a dot.
+    Lines show means over the trials, and dots show single trials. Sharpness has a logarithmic scale.
 
     Parameters
     ----------
     small_epochs : ndarray of shape (n_points,)
-        Small-batch epochs; 0: the large batch from scratch.
+        Numbers of small-batch epochs. 0 means large-batch training from scratch.
     score : dict of ndarrays of shape (n_points, n_trials)
-        Test scores by name: of the small batch itself, and of the large batch started from it; NaN where there is none.
+        Test scores by name: first those of the small-batch training, then those of the large-batch training that
+        starts from it. NaN stands for a missing score.
     sharpness : dict of ndarrays of shape (n_points, n_trials)
-        Of the large batch in percent, by name.
+        Sharpness after large-batch training in percent, by name of the measurement.
     name : str, default="test accuracy"
-        What the score is called.
+        Name of the score.
     percent : bool, default=True
-        Whether the score is a fraction that is drawn in percent.
+        Whether the score is a fraction. The figure then shows percentages.
 
     Attributes
     ----------
     ax_ : ndarray of matplotlib Axes
-        The score, then sharpness (where it was measured).
+        The axes of the score, then those of sharpness if sharpness was measured.
     figure_ : matplotlib Figure
         The figure.
     """
@@ -55,7 +56,19 @@ class WarmStartDisplay:
 
     @classmethod
     def from_curve(cls, curve: "WarmStartCurve", *, axes: Any = None) -> Self:
-        """Take the numbers from what `warm_start_curve` returned, and plot."""
+        """Plot the result of `warm_start_curve`.
+
+        Parameters
+        ----------
+        curve : WarmStartCurve
+            Result of `warm_start_curve`.
+        axes : sequence of matplotlib Axes, default=None
+            Axes of the score and axes of sharpness. None means a new figure.
+
+        Returns
+        -------
+        WarmStartDisplay
+        """
         from sklgap.experiments._warm_start import WarmStartCurve
 
         check_kind("curve", curve, WarmStartCurve)
@@ -76,12 +89,12 @@ class WarmStartDisplay:
         return display.plot(axes=axes)
 
     def plot(self, axes: Any = None) -> Self:
-        """Draw.
+        """Draw the figure.
 
         Parameters
         ----------
         axes : sequence of matplotlib Axes, default=None
-            One for the score and one for sharpness; None: a new figure.
+            Axes of the score and axes of sharpness. None means a new figure.
 
         Returns
         -------
@@ -94,7 +107,7 @@ class WarmStartDisplay:
         axes = np.ravel(axes)[:n_axes]
         factor = 100 if self.percent else 1
         (small, of_small), (large, of_large) = self.score.items()
-        # Before its first epoch the small batch has learnt nothing: that point would squeeze all others.
+        # The score before the first small-batch epoch would squeeze all others, so it is left out.
         trained = np.where(self.small_epochs[:, None] > 0, of_small, np.nan)
         self._draw(axes[0], factor * trained, Style(SB, "o", "-"), small)
         self._draw(axes[0], factor * of_large, Style(LB, "s", "--"), large)
@@ -119,12 +132,14 @@ class WarmStartDisplay:
         return not any((values <= 0).any() for values in self.sharpness.values())
 
     def _draw(self, ax: Any, values: np.ndarray, style: Style, name: str, *, logarithmic: bool = False) -> None:
-        """Mark every trial; join the means, geometric ones on a logarithmic scale."""
+        """Draw every trial and a line through the means, which are geometric on a logarithmic scale."""
         logarithmic = logarithmic and self._positive()
         scaled = np.log(values) if logarithmic else values
         means = np.array([v[np.isfinite(v)].mean() if np.isfinite(v).any() else np.nan for v in scaled])
         means = np.exp(means) if logarithmic else means
-        alone = np.isfinite(values).sum(axis=1) == 1  # the mean is the value, without the rounding of its logarithm
+        alone = (
+            np.isfinite(values).sum(axis=1) == 1
+        )  # the mean of one value is this value, without the rounding of its logarithm
         means[alone] = np.nansum(values[alone], axis=1)
         for trial in values.T:
             ax.plot(self.small_epochs, trial, ".", color=style.color, alpha=0.35, markersize=5)

@@ -1,1 +1,1 @@
-"""Displays: they hold numbers and draw them."""
+"""Displays, which hold numbers and draw them."""

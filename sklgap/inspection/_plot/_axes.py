@@ -1,4 +1,4 @@
-"""The axes that a display draws on."""
+"""Checks and labels of the axes that a display draws on."""
 
 import math
 from typing import Any
@@ -9,16 +9,18 @@ from sklgap._checks import WrongArgument, shown
 
 
 def axes_for(ax: Any, caller: str, *shape: int, **options: Any) -> Any:
-    """Return the axes given, or those of a new figure; ImportError with ``caller`` in it where matplotlib is missing.
+    """Return the given axes, or those of a new figure.
+
+    The function raises an ImportError that names ``caller`` if matplotlib is missing.
 
     Parameters
     ----------
     ax : matplotlib Axes, an array of them, or None
-        What the user gave.
+        The argument of the user.
     caller : str
-        Such as ``"SpectrumDisplay.plot"``.
+        Name of the calling method, such as ``"SpectrumDisplay.plot"``.
     *shape, **options
-        For ``matplotlib.pyplot.subplots``.
+        Arguments of ``matplotlib.pyplot.subplots``.
     """
     from sklearn.utils._optional_dependencies import check_matplotlib_support
 
@@ -32,7 +34,7 @@ def axes_for(ax: Any, caller: str, *shape: int, **options: Any) -> Any:
 
 
 def check_axes(name: str, axes: Any, n_axes: int = 1) -> None:
-    """Raise an error unless these are at least so many matplotlib Axes."""
+    """Raise an error unless ``axes`` holds at least ``n_axes`` matplotlib Axes."""
     from matplotlib.axes import Axes
 
     given = axes.ravel().tolist() if isinstance(axes, np.ndarray) else axes
@@ -43,18 +45,18 @@ def check_axes(name: str, axes: Any, n_axes: int = 1) -> None:
 
 
 def literal(label: object) -> str:
-    """Return a label of the user as matplotlib writes it down letter by letter: between two dollars it reads TeX."""
+    """Return a label that matplotlib writes letter by letter. It would read text between two dollars as TeX."""
     return str(label).replace("$", r"\$")
 
 
 def plain_log_labels(*axes: Any) -> None:
-    """Write 0.6 and 200 beside the ticks of logarithmic axes, for 6 times a power of ten: where numbers are short.
+    """Label the ticks of logarithmic axes with plain numbers, such as 0.6 and 200, where these are short.
 
     Parameters
     ----------
     *axes : matplotlib Axis
-        Such as ``ax.yaxis``, with everything drawn. One that is not logarithmic, or that goes below 0.001 or to 10,000
-        and above, keeps its labels.
+        An axis such as ``ax.yaxis``, after everything is drawn. The labels do not change if the axis is not
+        logarithmic, if it starts below 0.001, or if it reaches 10,000.
     """
     for axis in axes:
         low, high = axis.get_view_interval()
@@ -72,7 +74,7 @@ def _plain_formatter(**options: Any) -> Any:
             return f"{x:g}" if super().__call__(x, pos) else ""
 
         def __reduce__(self) -> Any:
-            # A pickle of a figure does not find a class that is made in a function.
+            # A pickle of a figure cannot refer to a class that a function defines.
             return _plain_formatter, (), self.__dict__
 
     return Plain(**options)

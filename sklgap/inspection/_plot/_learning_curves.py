@@ -19,19 +19,21 @@ if TYPE_CHECKING:
 
 
 class LearningCurvesDisplay:
-    """Accuracy, or loss, against the epoch: a style per estimator, thin on training data, thick on test data.
+    """Accuracy or loss against the epoch.
+
+    Each estimator has a style. Thin lines show the training data, thick lines the test data.
 
     Parameters
     ----------
     curves : dict of dicts of ndarrays
-        By name of the estimator: ``epoch``, and ``{dataset}_{quantity}`` for each of ``datasets``, as `recorded`
-        returns them (accuracies as fractions).
+        For each name of an estimator, the columns ``epoch`` and ``{dataset}_{quantity}`` of each data set in
+        ``datasets``. `recorded` returns such columns. Accuracies are fractions.
     quantity : {"accuracy", "loss"}, default="accuracy"
-        What to draw. Losses that span orders of magnitude get a logarithmic axis.
+        Quantity to draw. The axis is logarithmic if the losses span more than a factor of 20.
     datasets : sequence of one or two str, default=("train", "test")
-        The names of training and test data in the recorder: a thin line, then a thick one with markers.
+        Names of training and test data in the recorder. The last line is thick with markers.
     batch_norm : str, default=None
-        The batch-norm policy the values were recorded under, for the label of the axis.
+        Batch-norm policy of the recorded values, for the label of the axis.
 
     Attributes
     ----------
@@ -40,11 +42,11 @@ class LearningCurvesDisplay:
     figure_ : matplotlib Figure
         The figure.
     lines_ : list of matplotlib Line2D
-        Estimator by estimator, its datasets in turn.
+        The lines of the first estimator, one for each data set, then those of the second one, and so on.
 
     See Also
     --------
-    sklgap.TrainingRecorder : Records the numbers.
+    sklgap.TrainingRecorder : Record the numbers during training.
     """
 
     ax_: "Axes"
@@ -75,20 +77,20 @@ class LearningCurvesDisplay:
         ax: "Axes | None" = None,
         **kwargs: Any,
     ) -> Self:
-        """Take the records of fitted estimators, and plot.
+        """Plot the records of fitted estimators.
 
         Parameters
         ----------
         estimators : dict of str to estimator
-            Fitted with a `TrainingRecorder` that has ``datasets``; SB and LB in the paper.
+            Estimators fitted with a `TrainingRecorder` that records ``datasets``. The paper shows SB and LB.
         quantity : {"accuracy", "loss"}, default="accuracy"
-            What to draw.
+            Quantity to draw.
         datasets : sequence of one or two str, default=("train", "test")
-            The names of training and test data in the recorder.
+            Names of training and test data in the recorder.
         recorder : str, default=None
-            Name of the recorder; needed where there are several.
+            Name of the recorder, which is needed if there are several.
         ax : matplotlib Axes, default=None
-            Where to draw; None: a new figure.
+            Axes to draw on. None means a new figure.
         **kwargs
             Arguments of ``Axes.plot`` for every line.
 
@@ -106,12 +108,12 @@ class LearningCurvesDisplay:
         return cls(curves, quantity=quantity, datasets=datasets, batch_norm=batch_norm).plot(ax=ax, **kwargs)
 
     def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
-        """Draw.
+        """Draw the figure.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None: a new figure.
+            Axes to draw on. None means a new figure.
         **kwargs
             Arguments of ``Axes.plot`` for every line.
 

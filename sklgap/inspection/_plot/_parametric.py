@@ -19,34 +19,35 @@ _PATHS = {"line": loss_along_line, "arc": loss_along_arc}
 
 
 class ParametricPlotDisplay:
-    """Loss (left axis) and accuracy (right axis) between two solutions; train solid, test dashed.
+    """Loss (left axis) and accuracy (right axis) on a path between two solutions.
 
-    The loss has a logarithmic scale where it spans more than a factor of 20.
+    Training data have solid lines, test data dashed ones. The loss has a logarithmic scale if it spans more than a
+    factor of 20.
 
     Parameters
     ----------
     train : LossCurve
-        On the training data.
+        Loss and accuracy on the training data.
     test : LossCurve, default=None
-        On the test data.
+        Loss and accuracy on the test data.
     names : tuple of two str, default=("SB", "LB")
-        What the solutions at alpha = 0 and alpha = 1 are called.
+        Names of the solutions at alpha = 0 and alpha = 1.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
         The axes of the loss.
     accuracy_ax_ : matplotlib Axes
-        Their twin, of the accuracy.
+        The axes of the accuracy, which share the horizontal axis.
     figure_ : matplotlib Figure
         The figure.
     lines_ : list of matplotlib Line2D
-        Loss train, loss test, accuracy train, accuracy test (test only where there is one).
+        Training loss, test loss, training accuracy and test accuracy. Without test data there are two lines.
 
     See Also
     --------
-    loss_along_line, loss_along_arc : The numbers.
-    LossSurfaceDisplay : In two dimensions.
+    loss_along_line, loss_along_arc : Compute the numbers.
+    LossSurfaceDisplay : Draw the loss in two dimensions.
 
     Examples
     --------
@@ -86,22 +87,22 @@ class ParametricPlotDisplay:
         ax: "Axes | None" = None,
         **kwargs: Any,
     ) -> Self:
-        """Evaluate along a path between two fitted estimators, and plot.
+        """Evaluate and plot the loss along a path between two fitted estimators.
 
         Parameters
         ----------
         start, end : estimator
-            At alpha = 0 and at alpha = 1.
+            Fitted estimators at alpha = 0 and at alpha = 1.
         X, y : array-like
             Training data.
         X_test, y_test : array-like, default=None
             Test data.
         path : {"line", "arc"}, default="line"
-            By `loss_along_line` or by `loss_along_arc`.
+            Path of `loss_along_line` or of `loss_along_arc`.
         names : tuple of two str, default=("SB", "LB")
-            What the two are called.
+            Names of the two estimators.
         ax : matplotlib Axes, default=None
-            Where to draw; None: a new figure.
+            Axes to draw on. None means a new figure.
         **kwargs
             Arguments of `loss_along_line`.
 
@@ -112,9 +113,9 @@ class ParametricPlotDisplay:
         if not is_one_of(path, _PATHS):
             raise ValueError(f"path must be one of {', '.join(map(repr, _PATHS))}; got {path!r}.")
         if not isinstance(names, tuple | list) or len(names) != 2:
-            raise WrongArgument(f"names must be two names; got {shown(names)}.")
+            raise WrongArgument(f"names must be a tuple of two names; got {shown(names)}.")
         if X_test is not None and y_test is None:
-            raise WrongArgument("y_test must be given beside X_test.")
+            raise WrongArgument("y_test must be given if X_test is given; got None.")
         train = _PATHS[path](start, end, X, y, **kwargs)
         test = None
         if X_test is not None:
@@ -123,12 +124,12 @@ class ParametricPlotDisplay:
         return cls(train, test, names=names).plot(ax=ax)
 
     def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
-        """Draw.
+        """Draw the figure.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None: a new figure.
+            Axes to draw on. None means a new figure.
         **kwargs
             Arguments of ``Axes.plot`` for every line.
 
@@ -139,7 +140,7 @@ class ParametricPlotDisplay:
         ax = axes_for(ax, "ParametricPlotDisplay.plot")
         twin = ax.twinx()
         self.lines_ = []
-        # Markers tell accuracy from loss without colours.
+        # The markers distinguish accuracy from loss without colours.
         for axes, quantity, scale, colour in ((ax, "loss", 1, LOSS), (twin, "accuracy", 100, ACCURACY)):
             marks = {"marker": "."} if quantity == "accuracy" else {}
             for curve, data, style in ((self.train, "train", "-"), (self.test, "test", "--")):

@@ -1,4 +1,4 @@
-"""Sharpness against the loss while training: Keskar et al. (2017), Figure 6."""
+"""Sharpness against the loss during training: Keskar et al. (2017), Figure 6."""
 
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 
 
 class SharpnessTrajectoryDisplay:
-    """Sharpness against the loss along training, both axes logarithmic: one line per estimator.
+    """Sharpness against the loss during training, with one line per estimator.
 
-    Training goes from the right (a large loss) to the left; the last record is marked.
+    Both axes are logarithmic. Training goes from the right (a large loss) to the left. A star marks the last record.
 
     Parameters
     ----------
     curves : dict of tuples (loss, sharpness) of ndarrays
-        By name of the estimator, in the order of training; sharpness in percent.
+        Values by name of the estimator, in the order of training. Sharpness is in percent.
     batch_norm : str, default=None
-        The batch-norm policy the loss was recorded under, for the label of the axis.
+        Batch-norm policy of the recorded loss, for the label of the axis.
     trials : dict of lists of tuples (loss, sharpness), default=None
-        By the same names, the single trainings that the curves are means of: drawn thinly where there are several.
+        Values of the single trials by the same names. ``curves`` then holds their means. The trials have thin lines if
+        there are several.
 
     Attributes
     ----------
@@ -41,9 +42,9 @@ class SharpnessTrajectoryDisplay:
 
     See Also
     --------
-    sklgap.sharpness_trajectory : Trains, measures and draws in one call.
-    sklgap.TrainingRecorder : Records the numbers.
-    sharpness : Measures them.
+    sklgap.sharpness_trajectory : Train, measure and draw in one call.
+    sklgap.TrainingRecorder : Record the numbers during training.
+    sharpness : Measure sharpness.
     """
 
     ax_: "Axes"
@@ -72,18 +73,18 @@ class SharpnessTrajectoryDisplay:
         ax: "Axes | None" = None,
         **kwargs: Any,
     ) -> Self:
-        """Take the records of fitted estimators, and plot.
+        """Plot the records of fitted estimators.
 
         Parameters
         ----------
         estimators : dict of str to estimator
-            Fitted with a `TrainingRecorder` that has ``measurements``; SB and LB in the paper.
+            Estimators fitted with a `TrainingRecorder` that has ``measurements``. The paper shows SB and LB.
         loss, sharpness : str, default="train_loss", "sharpness"
-            Names of the two in the records.
+            Names of loss and sharpness in the records.
         recorder : str, default=None
-            Name of the recorder; needed where there are several.
+            Name of the recorder, which is needed if there are several.
         ax : matplotlib Axes, default=None
-            Where to draw; None: a new figure.
+            Axes to draw on. None means a new figure.
         **kwargs
             Arguments of ``Axes.plot`` for every line.
 
@@ -98,12 +99,12 @@ class SharpnessTrajectoryDisplay:
         return cls(curves, batch_norm=batch_norm).plot(ax=ax, **kwargs)
 
     def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
-        """Draw.
+        """Draw the figure.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None: a new figure.
+            Axes to draw on. None means a new figure.
         **kwargs
             Arguments of ``Axes.plot`` for every line.
 

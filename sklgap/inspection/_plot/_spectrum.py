@@ -1,4 +1,4 @@
-"""The spectra of the Hessian at several solutions, in one picture."""
+"""A figure of the Hessian spectra at several solutions."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class SpectrumDisplay:
-    """Density of the eigenvalues of the Hessian, in log scale, with the largest ones marked.
+    """Density of the Hessian eigenvalues on a logarithmic scale, with marks at the largest ones.
 
     Parameters
     ----------
     densities : dict of str to SpectralDensity
-        By name of the model.
+        Densities by name of the model.
     eigenvalues : dict of str to HessianEigenvalues, default=None
         Eigenvalues to mark, by name of the model.
 
@@ -39,11 +39,11 @@ class SpectrumDisplay:
     lines_ : dict of str to matplotlib Line2D
         The density of each model.
     marks_ : dict of str to matplotlib Line2D
-        Its eigenvalues, at the height of a single eigenvalue.
+        The eigenvalues of each model, at the height of a single eigenvalue.
 
     See Also
     --------
-    hessian_spectral_density, hessian_eigenvalues : The numbers.
+    hessian_spectral_density, hessian_eigenvalues : Compute the numbers.
     """
 
     ax_: "Axes"
@@ -70,18 +70,18 @@ class SpectrumDisplay:
         ax: "Axes | None" = None,
         **kwargs: Any,
     ) -> Self:
-        """Measure the spectrum of one model, and plot.
+        """Measure and plot the spectrum of one model.
 
         Parameters
         ----------
         estimator : estimator or Objective
-            The model.
+            Model to measure.
         X, y : array-like
-            Rows that the loss is the mean over. None with an `Objective`.
+            Samples of the mean loss. They must be None with an `Objective`.
         name : str, default=None
-            What it is called; None: the name of its class.
+            Name of the model in the figure. None means the name of its class.
         ax : matplotlib Axes, default=None
-            Axes to draw on. None: a new figure.
+            Axes to draw on. None means a new figure.
         **kwargs
             Arguments of `from_estimators`.
 
@@ -110,36 +110,36 @@ class SpectrumDisplay:
         ax: "Axes | None" = None,
         **kwargs: Unpack[ObjectiveOptions],
     ) -> Self:
-        """Measure the spectra of several models, and plot.
+        """Measure and plot the spectra of several models.
 
         Parameters
         ----------
         estimators : dict of str to estimator or Objective
-            The models by name.
+            Models by name.
         X, y : array-like
-            Samples of the mean loss. None with Objectives.
+            Samples of the mean loss. They must be None with Objectives.
         k : int or None, default=5
-            Number of the largest eigenvalues to mark. None: the figure marks no eigenvalue.
+            Number of the largest eigenvalues to mark. None marks no eigenvalue.
         n_vectors : int, default=5
             Number of random start vectors of `hessian_spectral_density`.
         n_steps : int, default=80
-            Number of Lanczos steps from each of them.
+            Number of Lanczos steps from each start vector.
         width : float, default=None
-            Width of the kernel of `hessian_spectral_density`, the same for all models. None: 1 % of the widest range of
-            nodes.
+            Width of the kernel of `hessian_spectral_density`, the same for all models. None means 1 % of the widest
+            range of nodes.
         n_points : int, default=1000
             Number of points of the density.
         max_samples : int, float or None, default=None
-            Measure on so many samples (int), or on this fraction of them (float in (0, 1]), the same ones for every
-            model; None: on all.
+            Number of samples to measure on (int), or a fraction of them (float in (0, 1]). None uses all samples. All
+            models are measured on the same samples.
         random_state : int, RandomState or None, default=None
-            Draws samples and start vectors, the same ones for every model.
+            Seed of the samples and of the start vectors, which are the same for all models.
         verbose : int, default=0
-            1: progress bars on stderr.
+            1 shows progress bars on stderr.
         ax : matplotlib Axes, default=None
-            Axes to draw on. None: a new figure.
+            Axes to draw on. None means a new figure.
         **kwargs
-            ``batch_norm``, ``chunk_size``, ``dtype`` and ``device`` of `Objective`.
+            Options of `Objective`: ``batch_norm``, ``chunk_size``, ``dtype`` and ``device``.
 
         Returns
         -------
@@ -148,7 +148,7 @@ class SpectrumDisplay:
         if not isinstance(estimators, dict):
             raise TypeError(f"estimators must be a dict of names to models; got {type(estimators).__name__}.")
         if not estimators:
-            raise ValueError("estimators must be a dict with at least one model; got an empty one.")
+            raise ValueError("estimators must be a dict with at least one model; got an empty dict.")
         if width is not None:
             check_positive("width", width)
         rng = check_random_state(random_state)
@@ -173,12 +173,12 @@ class SpectrumDisplay:
         return cls(densities, eigenvalues).plot(ax=ax)
 
     def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
-        """Draw.
+        """Draw the figure.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None: a new figure.
+            Axes to draw on. None means a new figure.
         **kwargs
             Arguments of ``Axes.plot`` for the densities.
 

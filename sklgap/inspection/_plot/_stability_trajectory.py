@@ -1,4 +1,4 @@
-"""Largest eigenvalues of the Hessian along training, with the lines above which the optimiser is unstable."""
+"""Largest Hessian eigenvalues during training, with the threshold above which the optimiser is unstable."""
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class StabilityCurve(NamedTuple):
-    """What was recorded along one training.
+    """The records of one training.
 
-    ``n_updates`` of shape (n_records,), ``eigenvalues`` of shape (n_records, n_eigenvalues) in descending order, and
-    the ``threshold`` of each record, of shape (n_records,), NaN without one.
+    ``n_updates`` and ``threshold`` have shape (n_records,). ``eigenvalues`` has shape (n_records, n_eigenvalues), in
+    descending order. A record without a threshold has NaN there.
     """
 
     n_updates: np.ndarray
@@ -30,19 +30,19 @@ class StabilityCurve(NamedTuple):
 
 
 class StabilityTrajectoryDisplay:
-    """Largest eigenvalues of the Hessian against the updates, and the threshold of the optimiser as a dashed line.
+    """Largest Hessian eigenvalues against the updates, with the threshold of the optimiser as a dashed line.
 
-    Each estimator has one colour, for all its trials. Above its dashed line an optimiser is unstable on a quadratic
-    loss. Thin lines are further eigenvalues.
+    All trials of an estimator have the same colour. On a quadratic loss, an optimiser is unstable above its dashed
+    line. Thin lines show further eigenvalues.
 
     Parameters
     ----------
     curves : dict of lists of StabilityCurve
-        By name of the estimator, one per training.
+        Curves by name of the estimator, one for each training.
     preconditioned : bool, default=False
         Whether the eigenvalues are those of a preconditioned Hessian, for the label of the axis.
     batch_norm : str, default=None
-        The batch-norm policy that was measured under, for the label of the axis.
+        Batch-norm policy of the measurements, for the label of the axis.
 
     Attributes
     ----------
@@ -53,12 +53,12 @@ class StabilityTrajectoryDisplay:
     lines_ : list of matplotlib Line2D
         The largest eigenvalue of each training.
     thresholds_ : list of matplotlib Line2D
-        The threshold of each estimator that has one, or one line where all have the same.
+        The threshold of each estimator that has one. There is a single line if all have the same threshold.
 
     See Also
     --------
-    sklgap.stability_trajectory : Trains, measures and draws in one call.
-    StabilityMeasurement : Measures along any training.
+    sklgap.stability_trajectory : Train, measure and draw in one call.
+    StabilityMeasurement : Measure during any training.
     """
 
     ax_: "Axes"
@@ -88,20 +88,20 @@ class StabilityTrajectoryDisplay:
         ax: "Axes | None" = None,
         **kwargs: Any,
     ) -> Self:
-        """Take the records of fitted estimators, and plot.
+        """Plot the records of fitted estimators.
 
         Parameters
         ----------
         estimators : dict of str to estimator
-            Fitted with a `TrainingRecorder` that has a `StabilityMeasurement` among its ``measurements``.
+            Estimators fitted with a `TrainingRecorder`. Its ``measurements`` contain a `StabilityMeasurement`.
         name : str, default="stability"
-            The name of the measurement there.
+            Name of the measurement in ``measurements``.
         recorder : str, default=None
-            Name of the recorder; needed where there are several.
+            Name of the recorder, which is needed if there are several.
         preconditioned : bool, default=False
             Whether the optimiser is adaptive, for the label of the axis.
         ax : matplotlib Axes, default=None
-            Where to draw; None: a new figure.
+            Axes to draw on. None means a new figure.
         **kwargs
             Arguments of ``Axes.plot`` for every line of eigenvalues.
 
@@ -117,12 +117,12 @@ class StabilityTrajectoryDisplay:
         return cls(curves, preconditioned=preconditioned).plot(ax=ax, **kwargs)
 
     def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
-        """Draw.
+        """Draw the figure.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None: a new figure.
+            Axes to draw on. None means a new figure.
         **kwargs
             Arguments of ``Axes.plot`` for every line of eigenvalues.
 
@@ -160,14 +160,14 @@ class StabilityTrajectoryDisplay:
 
 
 def _shared_threshold(curves: list[StabilityCurve]) -> float | None:
-    """Return the threshold where it is the same in all records; one line stands for it."""
+    """Return the threshold if it is the same in all records, so that one line can show it."""
     values = np.concatenate([curve.threshold for curve in curves]) if curves else np.empty(0)
     constant = len(values) > 0 and np.isfinite(values).all() and np.ptp(values) <= 1e-9 * abs(values[0])
     return float(values[0]) if constant else None
 
 
 def stability_curve(columns: dict[str, np.ndarray], prefix: str = "") -> StabilityCurve:
-    """Return the curve of recorded columns, without what was recorded before there was anything to measure."""
+    """Return the curve of the recorded columns, without the records that hold no measurement."""
     names = [f"{prefix}eigenvalue"]
     while f"{prefix}eigenvalue_{len(names) + 1}" in columns:
         names.append(f"{prefix}eigenvalue_{len(names) + 1}")

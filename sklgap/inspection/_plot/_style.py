@@ -1,8 +1,8 @@
-"""The one look of all figures: colours, markers and line styles, error bars, and legends that cover no data.
+"""The common style of all figures: colours, markers, line styles, error bars and legends.
 
-SB and LB have one colour, one marker and one line style each in every figure. Accuracy, sharpness, distance, loss and
-noise have a colour each. What has a colour differs by its marker or its line style too, so that figures can be read
-without colours.
+SB and LB each have one colour, one marker and one line style in every figure. Accuracy, sharpness, distance, loss and
+noise each have a colour. Lines of different colours also differ in marker or line style, so that readers can
+distinguish them without colours.
 """
 
 import re
@@ -12,19 +12,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# The colours of SB and LB are those of the pictures of the site (docs/_static/sklgap.css).
+# The site uses the same colours of SB and LB in its pictures (docs/_static/sklgap.css).
 SB, LB = "#1b6ca8", "#b3261e"
 ACCURACY, SHARPNESS, DISTANCE, LOSS, NOISE = "#2e7d32", "#c96a00", "#7b4fb3", "#4d4d4d", "#00838f"
-# Lines beside the data: the start of both regimes, thresholds, what a reader compares with.
+# Lines to compare the data with, such as thresholds and the start of both regimes.
 GUIDE = "#808080"
-# A legend of more characters than fit side by side has one column.
+# Width of a character, from which legends and labels get their numbers of columns.
 _INCHES_OF_A_CHARACTER = 0.085
-# Even the smallest axes have labels of so many characters.
+# A line of a label may always have this number of characters.
 _LEAST_COLUMNS = 17
 
 
 class Style(NamedTuple):
-    """How one thing looks in every figure."""
+    """The colour, marker and line style of a regime, model or quantity."""
 
     color: str
     marker: str
@@ -32,11 +32,11 @@ class Style(NamedTuple):
 
     @property
     def points(self) -> dict[str, Any]:
-        """Options of ``Axes.plot`` for points without a line."""
+        """Return options of ``Axes.plot`` for points without a line."""
         return {"color": self.color, "marker": self.marker, "linestyle": "none"}
 
 
-# What is neither SB nor LB: batch sizes, remedies, models of a user.
+# Styles of names other than SB and LB, such as batch sizes, remedies and models of a user.
 _OTHERS = (
     Style("#222222", "^", "-"),
     Style("#c2185b", "D", "--"),
@@ -61,16 +61,17 @@ def regime_style(label: object, number: int = 0) -> Style:
     Parameters
     ----------
     label : object
-        Its name. What begins with the word SB or LB, such as "LB augmented", has the style of that regime.
+        Name of the regime or model. A name whose first word is SB or LB, such as "LB augmented", has the style of
+        that regime.
     number : int, default=0
-        Its place among the others, which draws the style of every other name.
+        Position among the names, which determines the style of every other name.
     """
     found = re.match(r"(SB|LB)\b", str(label))
     return _REGIMES[found[1]] if found else _OTHERS[number % len(_OTHERS)]
 
 
 def other_style(number: int) -> Style:
-    """Return a style for what is no regime, such as a batch size."""
+    """Return the style of a batch size or of another thing that is not a regime."""
     return _OTHERS[number % len(_OTHERS)]
 
 
@@ -80,32 +81,32 @@ def sharpness_style(number: int) -> Style:
 
 
 def deviation(values: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the standard deviation of each row over its finite values; NaN for a single one, which has no bar."""
+    """Return the standard deviation of the finite values in each row, or NaN if a row has fewer than two."""
     found = [row[np.isfinite(row)] for row in values]
     return np.array([row.std(ddof=1) if len(row) > 1 else np.nan for row in found])
 
 
 def legend_above(ax: Any, handles: list[Any] | None = None, *, title: str | None = None) -> Any:
-    """Put the legend above the axes, where no data are; a title of the axes moves up.
+    """Put the legend above the axes, where it covers no data. A title of the axes moves up.
 
     Parameters
     ----------
     ax : matplotlib Axes
-        With everything drawn.
+        Axes after everything is drawn.
     handles : list of artists, default=None
-        What the legend explains; None: all that has a label.
+        Artists that the legend explains. None means all artists with a label.
     title : str, default=None
         The title of the legend.
 
     Returns
     -------
-    matplotlib Legend, or None where nothing has a label.
+    matplotlib Legend, or None if no artist has a label.
     """
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
     if not handles:
         return None
     width = ax.get_window_extent().width / ax.figure.dpi
-    longest = max(len(str(handle.get_label())) for handle in handles) + 6  # the line beside the text
+    longest = max(len(str(handle.get_label())) for handle in handles) + 6  # the line sample next to the text
     n_columns = max(1, min(len(handles), 3, int(width / (longest * _INCHES_OF_A_CHARACTER))))
     legend = ax.legend(
         handles=handles,
@@ -120,7 +121,7 @@ def legend_above(ax: Any, handles: list[Any] | None = None, *, title: str | None
         columnspacing=1.2,
         borderaxespad=0.2,
     )
-    # matplotlib puts a title above the axes that lie within the axes: this one is as large as the legend, and empty.
+    # matplotlib puts a title above child axes. These empty child axes are as large as the legend.
     for old in [child for child in ax.child_axes if child.get_label() == _ROOM]:
         old.remove()
     room = ax.inset_axes((0, 1, 1, 0.01), label=_ROOM)
@@ -131,10 +132,10 @@ def legend_above(ax: Any, handles: list[Any] | None = None, *, title: str | None
 
 
 def fit_labels(*axes: Any) -> None:
-    """Break the labels of axes that are longer than the axes, at spaces."""
+    """Break labels that are longer than their axes into lines."""
     for ax in axes:
         place, dpi = ax.get_window_extent(), ax.figure.dpi
-        # The legend above the axes and the ticks below will take some of the height.
+        # The legend above the axes and the tick labels below take some of the height.
         for axis, inches in ((ax.xaxis, place.width / dpi), (ax.yaxis, place.height / dpi - 0.5)):
             columns = max(_LEAST_COLUMNS, int(inches / _INCHES_OF_A_CHARACTER))
             axis.label.set_text(textwrap.fill(axis.label.get_text(), columns, break_long_words=False))
@@ -144,7 +145,7 @@ _ROOM = "room of the legend"
 
 
 class _PlaceOf:
-    """Where an artist is, as a locator of axes."""
+    """A locator of axes, which returns the place of an artist."""
 
     def __init__(self, artist: Any) -> None:
         self.artist = artist

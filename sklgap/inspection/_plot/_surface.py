@@ -1,4 +1,4 @@
-"""The loss on a plane in parameter space, as contours or in three dimensions."""
+"""A figure of the loss on a plane in parameter space."""
 
 import warnings
 from collections.abc import Sequence
@@ -22,29 +22,29 @@ KINDS: tuple[SurfaceKind, ...] = get_args(SurfaceKind)
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 _LABELS = {"loss": "mean loss", "accuracy": "accuracy (%)"}
 _RANDOM = {"filter": "random, filter-normalised", "gaussian": "random"}
-# Labels for which there is room: on contours, and on the third axis of three.
+# The largest numbers of labels on the contours and on the vertical axis of three dimensions.
 _MAX_LEVELS, _MAX_HEIGHTS = 12, 7
 _ABOVE = {"zorder": 10}
 _BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
 
 
 class LossSurfaceDisplay:
-    """Contours, or a surface in three dimensions, of loss or accuracy on a plane; the models are marked.
+    """Loss or accuracy on a plane, as contours or as a surface in three dimensions.
 
-    The loss has logarithmically spaced levels where it spans more than a factor of 20. Points where it is not finite
-    are left blank.
+    Markers show the models. The loss has logarithmically spaced levels if it spans more than a factor of 20. Points
+    where the loss is not finite are blank.
 
     Parameters
     ----------
     surface : LossSurface
-        The numbers.
+        Loss and accuracy on the plane.
     names : sequence of str, default=("model", "second", "third")
-        What the models at (0, 0), (1, 0) and (0, 1) are called.
+        Names of the models at (0, 0), (1, 0) and (0, 1).
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        The axes; of three dimensions for ``kind="surface"``.
+        The axes. They have three dimensions for ``kind="surface"``.
     figure_ : matplotlib Figure
         The figure.
     artist_ : matplotlib QuadContourSet or Poly3DCollection
@@ -52,8 +52,8 @@ class LossSurfaceDisplay:
 
     See Also
     --------
-    loss_on_plane : The numbers.
-    ParametricPlotDisplay : In one dimension.
+    loss_on_plane : Compute the numbers.
+    ParametricPlotDisplay : Draw the loss along a path.
 
     Examples
     --------
@@ -87,14 +87,14 @@ class LossSurfaceDisplay:
         ax: "Axes | None" = None,
         **kwargs: Any,
     ) -> Self:
-        """Evaluate on a plane around a fitted estimator, and plot.
+        """Evaluate and plot the loss on a plane around a fitted estimator.
 
         Parameters
         ----------
         estimator : estimator or Objective
-            The model at the point (0, 0) of the plane.
+            Model at the point (0, 0) of the plane.
         X, y : array-like
-            Samples for the loss. None with an `Objective`.
+            Samples of the mean loss. They must be None with an `Objective`.
         names : sequence of str, default=("model", "second", "third")
             Names of the models in the figure.
         kind : {"contour", "surface"}, default="contour"
@@ -102,7 +102,7 @@ class LossSurfaceDisplay:
         quantity : {"loss", "accuracy"}, default="loss"
             Quantity to draw.
         ax : matplotlib Axes, default=None
-            Axes to draw on, with ``projection="3d"`` for ``kind="surface"``. None: a new figure.
+            Axes to draw on, with ``projection="3d"`` for ``kind="surface"``. None means a new figure.
         **kwargs
             Arguments of `loss_on_plane`.
 
@@ -116,16 +116,16 @@ class LossSurfaceDisplay:
     def plot(
         self, ax: "Axes | None" = None, *, kind: SurfaceKind = "contour", quantity: Quantity = "loss", **kwargs: Any
     ) -> Self:
-        """Draw.
+        """Draw the figure.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            With ``projection="3d"`` for ``kind="surface"``. None: a new figure.
+            Axes to draw on, with ``projection="3d"`` for ``kind="surface"``. None means a new figure.
         kind : {"contour", "surface"}, default="contour"
             Contour lines with their levels, or a surface in three dimensions.
         quantity : {"loss", "accuracy"}, default="loss"
-            What is drawn; accuracy in percent.
+            Quantity to draw. The figure shows accuracy in percent.
         **kwargs
             Arguments of ``Axes.contour``, such as ``levels``, or of ``Axes3D.plot_surface``.
 
@@ -136,7 +136,8 @@ class LossSurfaceDisplay:
         Raises
         ------
         ValueError
-            For another kind or quantity, a grid of less than 2 x 2 points, no finite value, or flat axes for a surface.
+            If ``kind`` or ``quantity`` is unknown, the grid has fewer than 2 x 2 points, no value is finite, or a
+            surface is drawn on flat axes.
         """
         from sklearn.utils._optional_dependencies import check_matplotlib_support
 
@@ -170,18 +171,18 @@ class LossSurfaceDisplay:
         return f"towards {self.names[axis + 1]}" if kind == "towards" else _RANDOM[kind]
 
     def _grid(self, quantity: Quantity) -> tuple[np.ndarray, np.ndarray, np.ma.MaskedArray]:
-        """Return both axes in ascending order and the values on them, blank where they are not finite."""
+        """Return both axes in ascending order and the values on the grid. Values that are not finite are masked."""
         surface = self.surface
         if not isinstance(self.names, tuple | list) or len(self.names) < len(surface.positions):
             raise WrongArgument(f"names must name the {len(surface.positions)} models; got {shown(self.names)}.")
         if min(surface.loss.shape) < 2:
             raise ValueError(
-                f"A surface of at least 2 x 2 points can be drawn; got {' x '.join(map(str, surface.loss.shape))}."
+                f"surface must have at least 2 x 2 points to be drawn; got {' x '.join(map(str, surface.loss.shape))}."
             )
         a, b = np.argsort(surface.alphas), np.argsort(surface.betas)
         values = np.ma.masked_invalid(surface.loss if quantity == "loss" else 100 * surface.accuracy)[np.ix_(a, b)]
         if values.count() == 0:
-            raise ValueError(f"quantity={quantity!r} must have a finite value to be drawn; it has none.")
+            raise ValueError(f"quantity={quantity!r} must have a finite value on the plane; all are NaN or infinite.")
         return surface.alphas[a], surface.betas[b], values
 
 
@@ -196,7 +197,10 @@ def _is_logarithmic(values: np.ma.MaskedArray, is_loss: bool) -> bool:
 
 
 def _levels(values: np.ndarray, logarithmic: bool, at_most: int = _MAX_LEVELS) -> np.ndarray:
-    """Return round numbers within the range of the values: evenly spaced, or 1, 2, 5 (1, 3; 1) times powers of ten."""
+    """Return round levels within the range of the values.
+
+    They are evenly spaced, or they are multiples of powers of ten by 1, 2 and 5, by 1 and 3, or by 1.
+    """
     from matplotlib.ticker import MaxNLocator
 
     low, high = values.min(), values.max()
@@ -225,7 +229,7 @@ def _draw_contours(
     logarithmic = _is_logarithmic(values, is_loss)
     options: dict[str, Any] = {"levels": _levels(values, logarithmic)}
     if "colors" not in kwargs:
-        dark = ListedColormap(colormaps["viridis"](np.linspace(0, 0.85, 256)))  # its light end is lost on white
+        dark = ListedColormap(colormaps["viridis"](np.linspace(0, 0.85, 256)))  # the light end is invisible on white
         options |= {"cmap": dark, "norm": LogNorm(values.min(), values.max()) if logarithmic else None}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No contour levels were found")  # values that are all equal

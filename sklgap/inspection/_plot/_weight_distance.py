@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 
 
 class WeightDistanceDisplay:
-    """Distance from the initial weights against the number of updates, on a logarithmic axis of updates.
+    """Distance from the initial weights against the number of updates.
 
-    A straight line is ultra-slow diffusion, a + b log t; the fits are drawn thin and black over their windows.
+    The axis of updates is logarithmic, so that ultra-slow diffusion, a + b log t, is a straight line. Thin black lines
+    show the fits over their windows.
 
     Parameters
     ----------
     curves : dict of tuples (n_updates, distance) of ndarrays
-        By name of the estimator, such as the batch size. Records at 0 updates are not drawn.
+        Values by name of the estimator, such as its batch size. The figure leaves out records at 0 updates.
     fits : dict of DiffusionFit, default=None
-        By name of the estimator.
+        Fits by name of the estimator.
 
     Attributes
     ----------
@@ -41,8 +42,8 @@ class WeightDistanceDisplay:
 
     See Also
     --------
-    fit_diffusion : Fits them.
-    sklgap.TrainingRecorder : Records the numbers; see ``at_updates``.
+    fit_diffusion : Fit a + b log t to the distances.
+    sklgap.TrainingRecorder : Record the numbers during training; see ``at_updates``.
     """
 
     ax_: "Axes"
@@ -66,18 +67,18 @@ class WeightDistanceDisplay:
         ax: "Axes | None" = None,
         **kwargs: Any,
     ) -> Self:
-        """Take the records of fitted estimators, fit a + b log t to each, and plot.
+        """Plot the records of fitted estimators, with a fit of a + b log t to each.
 
         Parameters
         ----------
         estimators : dict of str to estimator
-            Fitted with a `TrainingRecorder`; a batch size each in the paper.
+            Estimators fitted with a `TrainingRecorder`. In the paper they have different batch sizes.
         window : tuple (first, last), default=None
-            Numbers of updates to fit, as in `fit_diffusion`; None: all.
+            Range of updates to fit, as in `fit_diffusion`. None means all updates.
         recorder : str, default=None
-            Name of the recorder; needed where there are several.
+            Name of the recorder, which is needed if there are several.
         ax : matplotlib Axes, default=None
-            Where to draw; None: a new figure.
+            Axes to draw on. None means a new figure.
         **kwargs
             Arguments of ``Axes.plot`` for every line of an estimator.
 
@@ -93,12 +94,12 @@ class WeightDistanceDisplay:
         return cls(curves, fits).plot(ax=ax, **kwargs)
 
     def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
-        """Draw.
+        """Draw the figure.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None: a new figure.
+            Axes to draw on. None means a new figure.
         **kwargs
             Arguments of ``Axes.plot`` for every line of an estimator.
 

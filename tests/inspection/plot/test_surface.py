@@ -284,11 +284,11 @@ def test_too_few_names():
 
 
 def test_too_few_points():
-    with pytest.raises(ValueError, match="at least 2 x 2 points can be drawn; got 1 x 31"):
+    with pytest.raises(ValueError, match="surface must have at least 2 x 2 points to be drawn; got 1 x 31"):
         LossSurfaceDisplay(_surface(alphas=np.zeros(1))).plot()
 
 
 def test_nothing_to_draw():
     surface = _surface(accuracy=np.full((41, 31), np.nan))  # not a classification
-    with pytest.raises(ValueError, match="quantity='accuracy' must have a finite value to be drawn; it has none"):
+    with pytest.raises(ValueError, match=r"^quantity='accuracy' must have a finite value on the plane; all are NaN"):
         LossSurfaceDisplay(surface).plot(quantity="accuracy")
