@@ -38,7 +38,7 @@ class Candidate:
     Attributes
     ----------
     index : int
-        Its row in ``cv_results_``.
+        The row of the candidate in ``cv_results_``.
     label : str
         The parameters that distinguish it from the others.
     parameters : dict

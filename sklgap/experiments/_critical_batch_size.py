@@ -199,14 +199,14 @@ def _describe(found: Measured) -> str:
 
 
 class CriticalBatchSize(Result):
-    """What `critical_batch_size` found, predicted from the noise of the gradients; ``print`` it.
+    """The critical batch size that `critical_batch_size` predicts from the noise of the gradients; ``print`` it.
 
     Attributes
     ----------
     estimate : Estimate
         The critical batch size in samples: the harmonic mean over the trials, with its 95 % interval by Student's t of
-        the inverses. It is infinite if gradients are lost in their noise throughout. The interval covers the seeds and
-        the noise of the measurement, not the assumptions.
+        the inverses. It is infinite if the noise hides the gradient at every measurement. The interval covers the seeds
+        and the noise of the measurement, not the assumptions.
     records : list of dict
         One per finished training, by trial: ``n_updates`` (those that count), ``reached`` (whether the target loss was
         reached; None without a target), ``batch_size`` (the first one, if it varies), ``min_steps``, ``min_examples``,

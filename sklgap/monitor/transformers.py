@@ -56,9 +56,9 @@ class BatchSizeCallback(TrainerCallback):
 
     If the loss is a mean over target tokens, a part counts by its number of target tokens, and the noise scale is a
     number of tokens. Otherwise samples count. The trainer passes ``num_items_in_batch`` to models that accept keywords.
-    The first batch shows, in up to three passes without gradient, how the loss divides by it. If the loss does not
-    divide by it, it is the mean of the means of the micro-batches. Then updates with unequal micro-batches are not
-    measured, and count in ``n_skipped``.
+    The first batch shows, in up to three passes without gradient, whether the loss divides by that number. If it does
+    not, the loss of an update is the mean of the means of its micro-batches. Then the callback does not measure updates
+    with unequal micro-batches, and counts them in ``n_skipped``.
 
     During the training, ``compute_loss`` of the trainer and ``backward`` of its accelerator pass through the callback.
     Several GPUs or processes, FSDP and DeepSpeed are refused.

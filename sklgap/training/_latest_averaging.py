@@ -18,7 +18,7 @@ class LatestAveraging(Averaging):
     """End ``fit`` with the mean of the weights at the ends of the last epochs.
 
     This is a skorch callback, like `WeightAveraging`: ``LBGapClassifier(callbacks=[("averaging",
-    LatestAveraging())])``. It need not know when the training will end.
+    LatestAveraging())])``. This average does not depend on when the training ends.
 
     Parameters
     ----------
