@@ -134,7 +134,7 @@ def naming_data(*names: str) -> Iterator[None]:
         text = str(error)
         if isinstance(error, ValueError | TypeError) and re.search(rf"\b({'|'.join(names)}|estimator)\b", text):
             raise
-        what = "an array with a row per sample" if len(names) == 1 else "arrays with a row and a label per sample"
+        what = "an array with one row per sample" if len(names) == 1 else "arrays with one row and one label per sample"
         kind = TypeError if isinstance(error, TypeError) else ValueError
         words = "could not convert string" in text
         advice = "; encode columns of words first, for example with OneHotEncoder in a pipeline" if words else ""

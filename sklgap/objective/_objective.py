@@ -36,7 +36,16 @@ from sklgap.objective._restricted import RestrictedObjective
 from sklgap.objective._row_loss import NO_TERMS, RowLoss, row_loss
 from sklgap.objective._second_derivatives import check_second_derivatives, differentiable_twice
 from sklgap.objective._stream import StreamData, is_stream, stream_data
-from sklgap.objective._trial import Limits, explained, try_gradient, try_loss, try_module, try_parts, try_whole_batch
+from sklgap.objective._trial import (
+    Limits,
+    explained,
+    try_gradient,
+    try_loss,
+    try_mean_of_batch,
+    try_module,
+    try_parts,
+    try_whole_batch,
+)
 
 if TYPE_CHECKING:
     from sklgap.objective._subspace import Subspace
@@ -252,7 +261,7 @@ class Objective:
         self._draws = False
         self._limits = Limits()
         if check:
-            self._try(criterion, whole_batches)
+            self._try(criterion)
             point = self.theta0.clone().requires_grad_()
             self._limits = try_gradient(partial(self._loss, point, self.data.few()), module)
             if self._tap is not None:
@@ -303,7 +312,7 @@ class Objective:
             rows_meet=self.batch_statistics,
         )
 
-    def _try(self, criterion: Any, whole_batches: bool) -> None:
+    def _try(self, criterion: Any) -> None:
         """Raise an error if the loss is not a function of parameters and data."""
         batch = self.data.few()._replace(weight=None)  # the module does not depend on the weights of samples
         self._buffers = self._fn.buffers()
@@ -312,8 +321,10 @@ class Objective:
         trial = try_module(self._fn, params, batch)
         self._buffers = self._buffers if trial.moves_buffers else {}
         self._draws = trial.draws
-        if whole_batches:
+        if self._whole is not None:
             try_whole_batch(self._fn, params, self._buffers, batch)
+            if self._whole.weight is None and len(self.data.sizes) > 1 and not self.batch_statistics:
+                try_mean_of_batch(self._fn, params, self._buffers, batch)
         else:
             with torch.no_grad(), explained(batch), undisturbed(seed=0):
                 y_pred = self._fn(params, self._buffers, batch)[1].y_pred

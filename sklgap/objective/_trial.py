@@ -256,6 +256,32 @@ def try_whole_batch(loss_fn: ModuleLoss, params: Params, buffers: Buffers, batch
         )
 
 
+def try_mean_of_batch(loss_fn: ModuleLoss, params: Params, buffers: Buffers, batch: Batch) -> None:
+    """Raise a ValueError if ``loss(module, batch)`` is not a mean over the samples of the batch."""
+    n = len(batch.y)
+    if n < 2:
+        return
+    parts = [slice(0, n // 3 or 1), slice(n // 3 or 1, n)]
+
+    def mean_of(part: slice) -> Tensor:
+        X = map_tensors(lambda t: t[part] if t.ndim and len(t) == n else t, batch.X)
+        return loss_fn(params, buffers, batch._replace(X=X, y=batch.y[part]))[0]
+
+    with torch.no_grad(), undisturbed(seed=0):
+        whole = loss_fn(params, buffers, batch)[0]
+        try:
+            means = [mean_of(part) for part in parts]
+        except Exception:  # a batch may hold more than tensors, and then nothing can be compared
+            return
+    mean = sum(m * (part.stop - part.start) / n for m, part in zip(means, parts, strict=True))
+    if not _close(torch.as_tensor(mean), whole):
+        raise ValueError(
+            "loss(module, batch) must return the mean over the samples of the batch, because each batch counts by its "
+            "number of samples, but the mean over two parts of a batch differs from the mean over the whole; return a "
+            "pair (mean, weight of the batch), such as (mean over tokens, number of tokens)."
+        )
+
+
 _NO_MEAN = (
     "criterion must be a mean over samples, so that it can be averaged over chunks of the data, but the mean over two "
     "parts differs from the mean over the whole. Set chunk_size to the number of samples, or use a torch loss with "

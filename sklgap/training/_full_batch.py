@@ -47,9 +47,9 @@ def full_batch_recipe(
     The recipe takes from the paper: full batches, SGD with momentum and weight decay, 3,000 updates, a warm-up of 400
     followed by a cosine that would end after 4,000, clipping at 0.25, and the penalty on parts of 128 samples. These
     are the numbers of the authors' released settings. It does not take their nets and their augmentation, so set
-    ``augmentation``, too. The penalty is exact here; the paper uses a finite difference. We could not verify three numbers
-    in the paper: its strength (0.5 in the released settings, in other units), Nesterov's momentum of 0.9, and the
-    weight decay of 5e-4. A strength of ``lr`` follows from the theory of Smith et al.
+    ``augmentation``, too. The penalty is exact here; the paper uses a finite difference. We could not verify three
+    numbers in the paper: its strength (0.5 in the released settings, in other units), Nesterov's momentum of 0.9, and
+    the weight decay of 5e-4. A strength of ``lr`` follows from the theory of Smith et al.
 
     References
     ----------

@@ -475,7 +475,7 @@ def test_a_function_that_is_interrupted():
 
 
 def test_a_run_that_diverges():
-    with pytest.raises(ValueError, match=r"lr must be smaller.* before epoch 2"):
+    with pytest.raises(ValueError, match=r"lr must be smaller, .* before the end of epoch 2"):
         compute(sgd(lr=1e38), checkpoints=[2])
 
 
@@ -667,7 +667,7 @@ BAD = {
     "smaller batches": ({"batch_sizes": [4, 10]}, "batch_sizes must be above the batch size of the run, 5"),
     "its own alone": ({"batch_sizes": [5]}, "batch_sizes must be above the batch size of the run, 5"),
     "no sizes": ({"batch_sizes": []}, "batch_sizes must be a non-empty sequence"),
-    "a fraction": ({"batch_sizes": [0.5]}, "batch_sizes must be a sequence of integers"),
+    "a fraction": ({"batch_sizes": [0.5]}, "batch_sizes must be a non-empty sequence of integers of at least 1"),
     "more than the data": ({"batch_sizes": [61]}, "batch_sizes must be at most 60"),
     "epoch 0": ({"checkpoints": [0, 1]}, "checkpoints must be a non-empty sequence of epochs"),
     "no epochs": ({"checkpoints": []}, "checkpoints must be a non-empty sequence of epochs"),

@@ -62,7 +62,7 @@ def test_a_halving_search_is_compared_within_iterations():
             assert record["regime_gap"] == pytest.approx(expected)
     assert {record["iteration"] for record in report.records} == set(results["iter"])
     assert "compare candidates within an iteration only" in str(report)
-    assert "0 (30 rows)" in str(report)
+    assert "0 (30 samples)" in str(report)
 
 
 def test_a_reference_that_dropped_out():

@@ -757,3 +757,80 @@ def test_a_sum_over_the_batch_is_refused(kind):
     samples = [{"x": a, "y": b} if kind == "dict" else (a, b) for a, b in zip(X, y, strict=True)]
     with pytest.raises(ValueError, match="must return the mean loss of the batch, but it returns a sum"):
         Objective(module, loss, DataLoader(samples, batch_size=16))
+
+
+# -- a mean over something else than samples ---------------------------------------------------------------------------
+
+
+def token_losses(module, batch):
+    """Return the loss of each token, and which tokens count."""
+    losses = nn.functional.cross_entropy(module(batch["x"]).flatten(0, 1), batch["y"].flatten(), reduction="none")
+    return losses, batch["mask"].flatten()
+
+
+def token_mean(module, batch):
+    losses, counts = token_losses(module, batch)
+    return (losses * counts).sum() / counts.sum()
+
+
+def weighted_token_mean(module, batch):
+    losses, counts = token_losses(module, batch)
+    return (losses * counts).sum() / counts.sum(), counts.sum()
+
+
+def mean_of_sentence_means(module, batch):
+    losses, counts = (t.view(batch["y"].shape) for t in token_losses(module, batch))
+    return ((losses * counts).sum(1) / counts.sum(1)).mean()
+
+
+def masked_sentences(n=30, longest=6):
+    rng = torch.Generator().manual_seed(0)
+    lengths = torch.arange(n) * longest // n + 1  # sorted: parts of a batch have other shares of tokens
+    samples = [
+        {
+            "x": torch.randn(longest, 4, generator=rng, dtype=torch.float64),
+            "y": torch.randint(3, (longest,), generator=rng),
+            "mask": (torch.arange(longest) < length).double(),
+        }
+        for length in lengths
+    ]
+    return Subset(samples, range(n))  # a Dataset
+
+
+def batches_of(samples, form):
+    return samples if form == "dataset" else DataLoader(samples, batch_size=10)
+
+
+@pytest.mark.parametrize("form", ["dataset", "loader"])
+def test_a_mean_over_tokens_needs_its_weight(form):
+    samples, module = masked_sentences(), seeded_module(lambda: nn.Linear(4, 3))
+    chunks = {"chunk_size": 10} if form == "dataset" else {}
+    with pytest.raises(
+        ValueError, match=r"must return the mean over the samples .* \(mean over tokens, number of tokens\)"
+    ):
+        Objective(module, token_mean, batches_of(samples, form), **chunks)
+    f = Objective(module, weighted_token_mean, batches_of(samples, form), **chunks)
+    exact = Objective(module, token_mean, samples)  # one chunk has nothing to weigh
+    torch.testing.assert_close(f.gradient(), exact.gradient(), rtol=1e-5, atol=1e-7)
+    # A mean over sentences is a mean over samples.
+    g = Objective(module, mean_of_sentence_means, batches_of(samples, form), **chunks)
+    whole = Objective(module, mean_of_sentence_means, samples)
+    torch.testing.assert_close(g.gradient(), whole.gradient(), rtol=1e-5, atol=1e-7)
+
+
+def test_a_loss_of_the_batch_as_a_whole_needs_its_weight():
+    X = torch.randn(24, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    module = seeded_module(lambda: nn.Linear(4, 2))
+
+    def spread(module, batch):  # between the samples of a batch, as in contrastive losses
+        return -module(batch[0]).var(dim=0).sum() + 10
+
+    def weighted(module, batch):
+        return spread(module, batch), len(batch[0])
+
+    loader = DataLoader(TensorDataset(X), batch_size=8)
+    with pytest.raises(ValueError, match="must return the mean over the samples of the batch"):
+        Objective(module, spread, loader)
+    f = Objective(module, weighted, loader)
+    means = [spread(module, (part,)) for part in X.split(8)]
+    assert f.value() == pytest.approx(float(torch.stack(means).detach().double().mean()), rel=1e-6)

@@ -44,7 +44,9 @@ def test_against_torch(params, decay, every):
 
 
 def test_fewer_updates_than_one_turn():
-    with pytest.warns(UserWarning, match="ExponentialAveraging averaged nothing: training ended after 1 epochs"):
+    with pytest.warns(
+        UserWarning, match="ExponentialAveraging averaged nothing, because training ended after 1 epochs"
+    ):
         small(max_epochs=1, batch_size=-1, callbacks=[ExponentialAveraging(0.9, every=2)]).fit(X, Y)
 
 

@@ -61,7 +61,7 @@ def test_an_optimiser_without_betas_has_a_rate():
 
 def test_where_a_beta_would_be_below_0():
     check_moments(adam(), 100, 10)
-    with pytest.raises(ValueError, match=r"^batch_size must be at most 100 .* got 101: use lr_scaling='sqrt'"):
+    with pytest.raises(ValueError, match=r"^batch_size must be at most 100 .* got 101; use lr_scaling='sqrt'"):
         check_moments(adam(), 101, 10)
     with pytest.raises(ValueError, match=r"^batch_size must be at most 30 .*beta2=0.5"):
         check_moments(adam(betas=(0.9, 0.5)), 31, 15)

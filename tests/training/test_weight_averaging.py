@@ -129,7 +129,9 @@ def test_a_fraction_is_one_of_the_updates_with_regime_adaptation(batch_size):
 
 
 def test_never_reached_warns_and_leaves_the_weights():
-    with pytest.warns(UserWarning, match=r"averaged nothing: training ended after 3 epochs, before start=7; .* last"):
+    with pytest.warns(
+        UserWarning, match=r"averaged nothing, because training ended after 3 epochs, before start=7; .* last"
+    ):
         model = averaged(7, max_epochs=3).fit(X, Y)
     assert same_weights(model, small(max_epochs=3).fit(X, Y))
 
@@ -268,7 +270,7 @@ def test_grid_search_over_its_parameters_and_over_having_it():
     search = GridSearchCV(averaged(), grid, cv=2, error_score="raise").fit(X, Y)
     assert len(search.cv_results_["params"]) == 2
     assert same_weights(averaged(callbacks__averaging=None).fit(X, Y), small().fit(X, Y))
-    with pytest.raises(TypeError, match=r"callbacks__avreaging names none of the callbacks .*'averaging'"):
+    with pytest.raises(TypeError, match=r"callbacks__avreaging does not name one of the callbacks .*'averaging'"):
         averaged(callbacks__avreaging=None).fit(X, Y)
 
 
