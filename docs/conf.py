@@ -4,12 +4,15 @@ Where there is one, names of scikit-learn, torch, skorch, NumPy and others becom
 ``SKLGAP_DOCS_OFFLINE=1`` leaves the network alone.
 """
 
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import joblib
+from docutils import nodes
 from numpydoc.xref import DEFAULT_LINKS
+from sphinx.application import Sphinx
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
@@ -131,3 +134,23 @@ html_sidebars = {
 }
 html_copy_source = False
 html_show_sourcelink = False
+
+
+def mark_wide(_app: Sphinx, doctree: nodes.document) -> None:
+    """Give printed text and examples a class if they have rows of more than 100 characters; see sklgap.css."""
+    for block in doctree.findall(lambda node: isinstance(node, (nodes.literal_block, nodes.doctest_block))):
+        rows = [row for row in block.astext().splitlines() if "   " in row.strip() or row.startswith(">>> ")]
+        if max(map(len, rows), default=0) > 100:
+            block["classes"].append("wide")
+
+
+def short_defaults(*event: object) -> tuple[str, object] | None:
+    """Write a class among the defaults of a signature by its name: ``Adam``."""
+    signature, returned = event[-2:]
+    return (re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", signature), returned) if signature else None
+
+
+def setup(app: Sphinx) -> None:
+    """Connect both."""
+    app.connect("doctree-read", mark_wide)
+    app.connect("autodoc-process-signature", short_defaults)
