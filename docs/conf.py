@@ -12,6 +12,7 @@ from pathlib import Path
 import joblib
 from docutils import nodes
 from numpydoc.xref import DEFAULT_LINKS
+from PIL import Image
 from sphinx.application import Sphinx
 
 HERE = Path(__file__).resolve().parent
@@ -136,12 +137,26 @@ html_copy_source = False
 html_show_sourcelink = False
 
 
-def mark_wide(_app: Sphinx, doctree: nodes.document) -> None:
-    """Give printed text and examples a class if they have rows of more than 100 characters; see sklgap.css."""
+def mark_blocks(app: Sphinx, doctree: nodes.document) -> None:
+    """Give blocks with rows of more than 104 characters a class (see sklgap.css), and commands a language."""
+    page = Path(app.env.doc2path(app.env.docname)).suffix == ".md"
     for block in doctree.findall(lambda node: isinstance(node, (nodes.literal_block, nodes.doctest_block))):
-        rows = [row for row in block.astext().splitlines() if "   " in row.strip() or row.startswith(">>> ")]
-        if max(map(len, rows), default=0) > 100:
+        text = block.astext()
+        rows = [row for row in text.splitlines() if "   " in row.strip() or row.startswith(">>> ")]
+        if max(map(len, rows), default=0) > 104:
             block["classes"].append("wide")
+        if page and isinstance(block, nodes.literal_block) and block.get("language", "default") == "default":
+            block["language"] = "none" if "   " in text.partition("\n")[0] else "sh"
+
+
+def size_pictures(app: Sphinx, doctree: nodes.document) -> None:
+    """Show every PNG in the size of its figure, so that letters are about as large in one as in another."""
+    folder = Path(app.env.doc2path(app.env.docname)).parent
+    for picture in doctree.findall(nodes.image):
+        path = folder / picture["uri"]
+        if path.suffix == ".png" and path.exists() and "width" not in picture:
+            with Image.open(path) as opened:
+                picture["width"] = f"{opened.width / opened.info.get('dpi', (150, 150))[0] * 96:.0f}px"
 
 
 def short_defaults(*event: object) -> tuple[str, object] | None:
@@ -151,6 +166,7 @@ def short_defaults(*event: object) -> tuple[str, object] | None:
 
 
 def setup(app: Sphinx) -> None:
-    """Connect both."""
-    app.connect("doctree-read", mark_wide)
+    """Connect what changes pages as they are read."""
+    app.connect("doctree-read", mark_blocks)
+    app.connect("doctree-read", size_pictures)
     app.connect("autodoc-process-signature", short_defaults)
