@@ -151,9 +151,8 @@ def mark_blocks(app: Sphinx, doctree: nodes.document) -> None:
 
 def size_pictures(app: Sphinx, doctree: nodes.document) -> None:
     """Show every PNG in the size of its figure, so that letters are about as large in one as in another."""
-    folder = Path(app.env.doc2path(app.env.docname)).parent
     for picture in doctree.findall(nodes.image):
-        path = folder / picture["uri"]
+        path = Path(app.srcdir) / picture["uri"]
         if path.suffix == ".png" and path.exists() and "width" not in picture:
             with Image.open(path) as opened:
                 picture["width"] = f"{opened.width / opened.info.get('dpi', (150, 150))[0] * 96:.0f}px"
