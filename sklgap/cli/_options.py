@@ -72,7 +72,9 @@ def add_training_arguments(p: argparse.ArgumentParser, *, lr: str = "learning ra
     p.add_argument(
         "--target-loss", type=float, help="stop when the training loss reaches this value (default: do not stop early)"
     )
-    p.add_argument("--optimizer", choices=list(OPTIMIZERS), default="adam", help="optimiser; sgd has no momentum (default: adam)")
+    p.add_argument(
+        "--optimizer", choices=list(OPTIMIZERS), default="adam", help="optimiser; sgd has no momentum (default: adam)"
+    )
     p.add_argument("--lr", type=float, help=lr.format(usual))
     p.add_argument("--trials", type=int, default=5, help="number of paired trials, each with its own seed (default: 5)")
     p.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: 0)")
