@@ -159,6 +159,23 @@ def size_pictures(app: Sphinx, doctree: nodes.document) -> None:
                 picture["width"] = f"{opened.width / opened.info.get('dpi', (150, 150))[0] * 96:.0f}px"
 
 
+def bind_numbers(_app: Sphinx, doctree: nodes.document) -> None:
+    """Let no line end before a percent sign, and no line of a table between the parts of ``1 ± 2`` or ``[1, 2]``."""
+    for text in list(doctree.findall(nodes.Text)):
+        if isinstance(text.parent, (nodes.FixedTextElement, nodes.literal, nodes.raw)):
+            continue
+        bound = re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", text)
+        parent = text.parent
+        while parent is not None and not isinstance(parent, nodes.row):
+            parent = parent.parent
+        if parent is not None:
+            bound = bound.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+            if len(parent.children) < 6:  # a wider table would not fit
+                bound = re.sub(r"(\[[\d.+−-]+,) (?=[\d.+−-]+\])", "\\1\N{NO-BREAK SPACE}", bound)
+        if bound != text:
+            text.parent.replace(text, nodes.Text(bound))
+
+
 def short_defaults(*event: object) -> tuple[str, object] | None:
     """Write a class among the defaults of a signature by its name: ``Adam``."""
     signature, returned = event[-2:]
@@ -169,4 +186,5 @@ def setup(app: Sphinx) -> None:
     """Connect what changes pages as they are read."""
     app.connect("doctree-read", mark_blocks)
     app.connect("doctree-read", size_pictures)
+    app.connect("doctree-read", bind_numbers)
     app.connect("autodoc-process-signature", short_defaults)
