@@ -4,16 +4,12 @@ Where there is one, names of scikit-learn, torch, skorch, NumPy and others becom
 ``SKLGAP_DOCS_OFFLINE=1`` leaves the network alone.
 """
 
-import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import joblib
-from docutils import nodes
 from numpydoc.xref import DEFAULT_LINKS
-from PIL import Image
-from sphinx.application import Sphinx
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
@@ -40,6 +36,7 @@ extensions = [
     # docs/_ext
     "api_pages",
     "benchmarks",
+    "layout",
     "links",
     "mathml",
     "pictures",
@@ -136,55 +133,3 @@ html_sidebars = {
 }
 html_copy_source = False
 html_show_sourcelink = False
-
-
-def mark_blocks(app: Sphinx, doctree: nodes.document) -> None:
-    """Give blocks with rows of more than 104 characters a class (see sklgap.css), and commands a language."""
-    page = Path(app.env.doc2path(app.env.docname)).suffix == ".md"
-    for block in doctree.findall(lambda node: isinstance(node, (nodes.literal_block, nodes.doctest_block))):
-        text = block.astext()
-        rows = [row for row in text.splitlines() if "   " in row.strip() or row.startswith(">>> ")]
-        if max(map(len, rows), default=0) > 104:
-            block["classes"].append("wide")
-        if page and isinstance(block, nodes.literal_block) and block.get("language", "default") == "default":
-            block["language"] = "none" if "   " in text.partition("\n")[0] else "sh"
-
-
-def size_pictures(app: Sphinx, doctree: nodes.document) -> None:
-    """Show every PNG in the size of its figure, so that letters are about as large in one as in another."""
-    for picture in doctree.findall(nodes.image):
-        path = Path(app.srcdir) / picture["uri"]
-        if path.suffix == ".png" and path.exists() and "width" not in picture:
-            with Image.open(path) as opened:
-                picture["width"] = f"{opened.width / opened.info.get('dpi', (150, 150))[0] * 96:.0f}px"
-
-
-def bind_numbers(_app: Sphinx, doctree: nodes.document) -> None:
-    """Let no line end before a percent sign, and no line of a table between the parts of ``1 ± 2`` or ``[1, 2]``."""
-    for text in list(doctree.findall(nodes.Text)):
-        if isinstance(text.parent, (nodes.FixedTextElement, nodes.literal, nodes.raw)):
-            continue
-        bound = re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", text)
-        parent = text.parent
-        while parent is not None and not isinstance(parent, nodes.row):
-            parent = parent.parent
-        if parent is not None:
-            bound = bound.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
-            if len(parent.children) < 6:  # a wider table would not fit
-                bound = re.sub(r"(\[[\d.+−-]+,) (?=[\d.+−-]+\])", "\\1\N{NO-BREAK SPACE}", bound)
-        if bound != text:
-            text.parent.replace(text, nodes.Text(bound))
-
-
-def short_defaults(*event: object) -> tuple[str, object] | None:
-    """Write a class among the defaults of a signature by its name: ``Adam``."""
-    signature, returned = event[-2:]
-    return (re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", signature), returned) if signature else None
-
-
-def setup(app: Sphinx) -> None:
-    """Connect what changes pages as they are read."""
-    app.connect("doctree-read", mark_blocks)
-    app.connect("doctree-read", size_pictures)
-    app.connect("doctree-read", bind_numbers)
-    app.connect("autodoc-process-signature", short_defaults)

@@ -10,8 +10,8 @@ Tables 6 and 7 of Keskar et al. (2017) show test accuracy and sharpness of small
 proximal steps of conservative training. In the paper augmentation lifts LB near SB with
 augmentation, conservative training brings LB nearer to plain SB, and the minima of LB
 stay sharp. Conservative training takes three steps on every batch. The last column
-makes these steps without the penalty, so that the effect of the steps can be told from
-the effect of the penalty.
+makes these steps without the penalty, so that the effect of the steps can be separated
+from the effect of the penalty.
 
 The page runs the example with ``--quick``, on the digits that ship with scikit-learn:
 that is not the paper's setting. Without it the script takes C1 on CIFAR-10, in hours on

@@ -2,7 +2,7 @@
 Which batch size for a training loop of my own?
 ===============================================
 
-In a plain PyTorch loop, three lines show which batch size is *useful*, and one function
+In a plain PyTorch loop, four lines show which batch size is *useful*, and one function
 shows which is *safe*.
 
 Left: one training, measured as it goes by `sklgap.monitor.BatchSizeMonitor`. The band
@@ -116,7 +116,7 @@ safe_size = int(safe)
 
 # %%
 # An interval without an upper end reaches to the top of the figure: the gradient cannot
-# be told from its noise there.
+# be distinguished from its noise there.
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
 knee, low, high = np.array(knees).T
 top, colour = 4 * n_samples, "#00838f"

@@ -19,7 +19,7 @@ SCRIPTS = sorted([*(ROOT / "sklgap").rglob("*.py"), *(ROOT / "examples").rglob("
 # What to write instead.
 EVERYWHERE = {
     r"\bkept\b": "saved, left as it is, or stored",
-    r"\btells\b|\btold\b(?! (?:from|apart))": "reports, shows, or says",
+    r"\btells\b|\btold\b": "reports, shows, or says",
     r"(?<!there )\b(?:is|are|was|were) none\b": "there is no ...",
     r"\banew\b": "again",
     r"\bof (?:its|their) own\b": "leave it out",

@@ -1,6 +1,6 @@
 """Tools for your own training loop: gradient noise, edge of stability, batch-size schedules, gradient accumulation.
 
-Three lines in a training loop measure which batch size is useful for speed:
+Four lines in a training loop measure which batch size is useful for speed:
 
 >>> import torch
 >>> from sklgap.monitor import BatchSizeMonitor
