@@ -93,7 +93,7 @@ def test_no_trial_has_all():
     found = explanation(skip=[("without a", t) for t in range(3)], interrupted=True)
     assert "cannot be split" in str(found).splitlines()[0]
     leaves(found)
-    with pytest.raises(ValueError, match="explanation must have a trial"):
+    with pytest.raises(ValueError, match="explanation must have at least one trial with a score"):
         found.plot()
 
 
