@@ -12,8 +12,9 @@ ADAM at its default learning rate. This example holds part of the training data 
 chooses the largest batch size that costs less than a margin on these validation data,
 and then confirms the choice by trials with other seeds on the test data.
 
-At a constant learning rate the weights of small batches move to the end, and so does
-their accuracy. ``--average`` averages these weights, and the trials then scatter less.
+At a constant learning rate the weights of small batches keep moving until the last
+update, and so does their accuracy. ``--average`` averages these weights, and the trials
+then scatter less.
 
 The page runs the example with ``--quick``, on the digits that ship with scikit-learn:
 that is not the paper's setting. Without it the script takes F1 on MNIST, or C1 or C2 on
