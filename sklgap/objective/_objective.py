@@ -39,6 +39,7 @@ from sklgap.objective._stream import StreamData, is_stream, stream_data
 from sklgap.objective._trial import (
     Limits,
     explained,
+    try_argument,
     try_gradient,
     try_loss,
     try_mean_of_batch,
@@ -261,8 +262,11 @@ class Objective:
         self._draws = False
         self._limits = Limits()
         if check:
-            self._try(criterion)
             point = self.theta0.clone().requires_grad_()
+            if self._whole is not None:
+                few = self.data.few()
+                try_argument(lambda: self._fn(unflatten(point, self._like), self._fn.buffers(), few)[0], point, module)
+            self._try(criterion)
             self._limits = try_gradient(partial(self._loss, point, self.data.few()), module)
             if self._tap is not None:
                 self._tap.take()

@@ -172,6 +172,31 @@ def try_gradient(loss: Callable[[], Tensor], module: nn.Module) -> Limits:
     )
 
 
+def try_argument(loss: Callable[[], Tensor], point: Tensor, module: nn.Module) -> None:
+    """Raise a ValueError if ``loss(module, batch)`` uses the user's module in place of its argument.
+
+    Parameters
+    ----------
+    loss : callable
+        Evaluates the loss of a private copy, whose parameters are those of ``point``, on a few samples.
+    point : Tensor
+        Parameters of the copy, with ``requires_grad=True``.
+    module : nn.Module
+        The module of the user.
+    """
+    try:
+        with torch.enable_grad(), undisturbed(seed=0):
+            leaves = list(_leaves(loss()))
+    except Exception:  # the trials after this one report it
+        return
+    theirs = {id(p) for p in module.parameters()}
+    if any(id(leaf) in theirs for leaf in leaves) and not any(leaf is point for leaf in leaves):
+        raise ValueError(
+            "loss(module, batch) must use its argument module, because it is called with copies that have other "
+            "parameters, but it uses the net from outside; replace the name of the net in the function by module."
+        )
+
+
 def _leaves(value: Tensor) -> Iterator[Tensor]:
     """Yield the tensors at the ends of a graph."""
     todo, seen = [value.grad_fn], set()

@@ -834,3 +834,21 @@ def test_a_loss_of_the_batch_as_a_whole_needs_its_weight():
     f = Objective(module, weighted, loader)
     means = [spread(module, (part,)) for part in X.split(8)]
     assert f.value() == pytest.approx(float(torch.stack(means).detach().double().mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dropout", [True, False])
+def test_a_loss_that_uses_the_net_from_outside_is_named(training, dropout):
+    net = nn.Sequential(nn.Linear(4, 6), *([nn.Dropout()] if dropout else []), nn.Linear(6, 3)).train(training)
+    loader = DataLoader(TensorDataset(torch.randn(20, 4), torch.arange(20) % 3), batch_size=5)
+    refused = "must use its argument module, .* replace the name of the net"
+    with pytest.raises(ValueError, match=refused):
+        Objective(net, lambda module, batch: F.cross_entropy(net(batch[0]), batch[1]), loader)
+    Objective(net, lambda module, batch: F.cross_entropy(module(batch[0]), batch[1]), loader)
+
+
+def test_a_loss_may_use_another_net_beside_its_argument():
+    net, teacher = nn.Linear(4, 3), nn.Linear(4, 3)
+    loader = DataLoader(TensorDataset(torch.randn(20, 4)), batch_size=5)
+    f = Objective(net, lambda module, batch: (module(batch[0]) - teacher(batch[0])).square().mean(), loader)
+    assert f.gradient()[1].any()
