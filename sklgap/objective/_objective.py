@@ -266,7 +266,7 @@ class Objective:
             if self._whole is not None:
                 few = self.data.few()
                 try_argument(lambda: self._fn(unflatten(point, self._like), self._fn.buffers(), few)[0], point, module)
-            self._try(criterion)
+            self._try(criterion, module)
             self._limits = try_gradient(partial(self._loss, point, self.data.few()), module)
             if self._tap is not None:
                 self._tap.take()
@@ -316,7 +316,7 @@ class Objective:
             rows_meet=self.batch_statistics,
         )
 
-    def _try(self, criterion: Any) -> None:
+    def _try(self, criterion: Any, module: nn.Module) -> None:
         """Raise an error if the loss is not a function of parameters and data."""
         batch = self.data.few()._replace(weight=None)  # the module does not depend on the weights of samples
         self._buffers = self._fn.buffers()
@@ -327,8 +327,8 @@ class Objective:
         self._draws = trial.draws
         if self._whole is not None:
             try_whole_batch(self._fn, params, self._buffers, batch)
-            if self._whole.weight is None and len(self.data.sizes) > 1 and not self.batch_statistics:
-                try_mean_of_batch(self._fn, params, self._buffers, batch)
+            if self._whole.weight is None and len(self.data.sizes) > 1:
+                self._try_mean_of_batch(module, params, batch)
         else:
             with torch.no_grad(), explained(batch), undisturbed(seed=0):
                 y_pred = self._fn(params, self._buffers, batch)[1].y_pred
@@ -338,6 +338,17 @@ class Objective:
                 try_parts(self._fn, params, self._buffers, batch)
         if self._tap is not None:
             self._tap.take()
+
+    def _try_mean_of_batch(self, module: nn.Module, params: Params, batch: Batch) -> None:
+        """Raise a ValueError if ``loss(module, batch)`` is not a mean over the samples of the batch."""
+        if not self.batch_statistics:
+            return try_mean_of_batch(self._fn, params, self._buffers, batch)
+        # Batch statistics couple the samples, so parts are compared by the running averages, if there are any.
+        copy = private_copy(module, self.device, self.dtype)
+        layers = _batch_norm.batch_norm_layers(copy).values()
+        if all(getattr(layer, "running_mean", None) is not None for layer in layers):
+            fn = ModuleLoss(copy, RowLoss(_first), infer=self._whole)
+            try_mean_of_batch(fn, trainable_parameters(copy, self.parameters), fn.buffers(), batch)
 
     def _settle_weights(self) -> None:
         """Compute the weight of each chunk; the loss stays the plain criterion if all samples have equal weights."""

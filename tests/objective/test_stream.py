@@ -818,6 +818,23 @@ def test_a_mean_over_tokens_needs_its_weight(form):
     torch.testing.assert_close(g.gradient(), whole.gradient(), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_mean_over_tokens_needs_its_weight_beside_batch_norm(policy):
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.norm = nn.Linear(4, 3), nn.BatchNorm1d(3)
+
+        def forward(self, X):
+            return self.norm(self.layer(X).transpose(1, 2)).transpose(1, 2)
+
+    loader, module = DataLoader(masked_sentences(), batch_size=10), seeded_module(Normed)
+    with pytest.raises(ValueError, match=r"must return the mean over the samples"):
+        Objective(module, token_mean, loader, batch_norm=policy)
+    for loss in (weighted_token_mean, mean_of_sentence_means):
+        assert Objective(module, loss, loader, batch_norm=policy).value() > 0
+
+
 def test_a_loss_of_the_batch_as_a_whole_needs_its_weight():
     X = torch.randn(24, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     module = seeded_module(lambda: nn.Linear(4, 2))
