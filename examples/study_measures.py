@@ -21,10 +21,12 @@ a minute with fewer samples, seeds and measures, and its figures mean nothing.
 # %%
 # The data, and the sizes of the experiment.
 import argparse
+import json
 from pathlib import Path
 
 from sklgap import LBGapClassifier, minima_census, rank_measures
 from sklgap.datasets import fetch_mnist, make_mnist1d
+from sklgap.experiments import Estimate, MeasureRankingDisplay
 
 parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -39,7 +41,41 @@ parser.add_argument(
     "--output",
     help="JSON file for the census, with rankings and figure in the same folder",
 )
+parser.add_argument(
+    "--draw",
+    type=Path,
+    help="draw the figure of this ranking (JSON) beside it again, and train nothing",
+)
 arguments = parser.parse_args()
+
+
+def save(display, path):
+    """Save a figure as PNG and as SVG."""
+    display.figure_.savefig(path.with_suffix(".png"), dpi=150)
+    display.figure_.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+
+
+if arguments.draw:
+    kinds = {
+        "all minima": "plain",
+        "one setting differs": "granulated",
+        "only the seed differs": "within",
+    }
+    taus = {
+        measure["name"]: {
+            kind: Estimate(
+                **{
+                    field: float("nan") if value is None else value
+                    for field, value in measure[key].items()
+                }
+            )
+            for kind, key in kinds.items()
+        }
+        for measure in json.loads(arguments.draw.read_text())["measures"]
+    }
+    # NAME.test.json has the figure NAME.png.
+    save(MeasureRankingDisplay(taus).plot(), arguments.draw.with_suffix(""))
+    raise SystemExit
 
 measures = [
     "adaptive_sharpness",
@@ -108,5 +144,4 @@ if arguments.output:
     census.to_json(arguments.output)
     for target, ranking in rankings.items():
         ranking.to_json(Path(arguments.output).with_suffix(f".{target}.json"))
-    display = rankings["test"].plot()
-    display.figure_.savefig(Path(arguments.output).with_suffix(".png"), dpi=150)
+    save(rankings["test"].plot(), Path(arguments.output))

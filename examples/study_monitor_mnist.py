@@ -35,7 +35,11 @@ from torch import nn
 
 from sklgap import LBGapClassifier, branched_critical_batch_size
 from sklgap.datasets import fetch_mnist
-from sklgap.experiments import steps_to_loss
+from sklgap.experiments import (
+    BranchedCriticalBatchSizeDisplay,
+    Estimate,
+    steps_to_loss,
+)
 from sklgap.monitor import BatchSizeMonitor
 
 parser = argparse.ArgumentParser(
@@ -51,8 +55,41 @@ parser.add_argument(
 )
 parser.add_argument("--memory", help="folder to save trainings to and load them from")
 parser.add_argument("--output", help="file to write the record to, as JSON")
-parser.add_argument("--figure", help="file to save the figure of the branches to")
+parser.add_argument(
+    "--figure", type=Path, help="PNG file to save the figure of the branches to"
+)
+parser.add_argument(
+    "--draw",
+    type=Path,
+    help="draw --figure again from this record, and train nothing",
+)
 arguments = parser.parse_args()
+
+
+def save(display, path):
+    """Save a figure as PNG and as SVG."""
+    display.figure_.savefig(path, dpi=150)
+    display.figure_.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+
+
+def estimate(fields):
+    """Return an estimate of a record; an interval that is not bounded ends in null."""
+    high = float("inf") if fields["high"] is None else fields["high"]
+    return Estimate(**{**fields, "high": high})
+
+
+if arguments.draw:
+    record = json.loads(arguments.draw.read_text())["branched"]
+    by_checkpoint = [
+        {str(at["checkpoint"]): estimate(at[name]) for at in record["points"]}
+        for name in ("branched", "noise_scale")
+    ]
+    sizes = record["batch_sizes"]
+    display = BranchedCriticalBatchSizeDisplay(
+        *by_checkpoint, own=sizes[0], largest=sizes[-1], unit=record["settings"]["unit"]
+    )
+    save(display.plot(), arguments.figure)
+    raise SystemExit
 
 if arguments.quick:
     X, y = load_digits(return_X_y=True)
@@ -273,4 +310,4 @@ if arguments.output:
         json.dumps({**record, "monitor": finite}, indent=1) + "\n"
     )
 if arguments.figure:
-    branched.plot().figure_.savefig(arguments.figure, dpi=150)
+    save(branched.plot(), arguments.figure)

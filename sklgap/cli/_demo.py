@@ -236,43 +236,44 @@ def _write(folder: Path, found: Demo, answers: list[str]) -> None:
     options.say("written: " + ", ".join(str(path) for path in paths))
 
 
-# Colours that colour-blind people can distinguish (Okabe and Ito).
-_PLAIN, _COLOURS, _MARKERS = "#0072B2", ("#E69F00", "#D55E00"), ("s", "D")
-
-
 def draw(plt: Any, found: Demo) -> Any:
     """Return a figure: accuracy, sharpness and distance from the start against batch size, with the remedies."""
     from matplotlib.ticker import NullLocator
 
     from sklgap.inspection._plot._axes import plain_log_labels
+    from sklgap.inspection._plot._style import ACCURACY, DISTANCE, GUIDE, SHARPNESS, other_style
 
     table = found.table
     quantities = [
-        ("test accuracy (%)", "test_accuracy", 100),
-        ("sharpness at 1e-3 (%)", next(iter(table.sharpness_names())), 1),
-        ("distance from the start", "weight_distance", 1),
+        ("test accuracy (%)", "test_accuracy", 100, ACCURACY),
+        ("sharpness at 1e-3 (%)", next(iter(table.sharpness_names())), 1, SHARPNESS),
+        ("distance from the start", "weight_distance", 1, DISTANCE),
     ]
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained")
     sizes = [size for size in SIZES if str(size) in table.done]
-    for ax, (name, key, factor) in zip(axes, quantities, strict=True):
+    for ax, (name, key, factor, colour) in zip(axes, quantities, strict=True):
         values = [factor * table.values(size, key) for size in sizes]
         for size, own in zip(sizes, values, strict=True):
-            ax.plot([size] * len(own), own, "o", color=_PLAIN, alpha=0.35, markersize=4)
-        ax.plot(sizes, [own.mean() for own in values], "-o", color=_PLAIN, label="as it is")
-        for (label, colour), marker in zip(zip(REMEDIES, _COLOURS, strict=True), _MARKERS, strict=True):
+            ax.plot([size] * len(own), own, "o", color=colour, alpha=0.35, markersize=4)
+        ax.plot(sizes, [own.mean() for own in values], "-o", color=colour)
+        for number, label in enumerate(REMEDIES):
             if label in table.done:
                 own = factor * table.values(label, key)
-                words = label.partition(", ")[2]
-                ax.plot([LARGE] * len(own), own, marker, color=colour, alpha=0.35, markersize=4)
-                ax.plot([LARGE], [own.mean()], marker, color=colour, markersize=9, label=words)
+                style = other_style(number)
+                ax.plot([LARGE] * len(own), own, **style.points, alpha=0.35, markersize=4)
+                ax.plot([LARGE], [own.mean()], **style.points, markersize=8, label=label.partition(", ")[2])
         ax.set_xscale("log")
         ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
         ax.xaxis.set_minor_locator(NullLocator())
         if key.startswith("sharpness"):
             ax.set_yscale("log")
             plain_log_labels(ax.yaxis)
-        ax.set_xlabel("batch size")
+        ax.set_xlabel("batch size (samples)")
         ax.set_title(name, fontsize="medium")
         ax.grid(alpha=0.3)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    # Each panel has its own colour, so the entry without a remedy has no colour.
+    plain = plt.Line2D([], [], color=GUIDE, marker="o", label="no remedy")
+    remedied = axes[0].get_legend_handles_labels()[0]
+    title = "small points: trials; large points: their means"
+    figure.legend(handles=[plain, *remedied], title=title, loc="outside lower center", ncols=3, frameon=False)
     return figure
