@@ -606,23 +606,24 @@ class BatchSizeCurve(Records):
         gaps = self.gaps()
         if not gaps:
             return []
-        lines = [
+        return [
             f"regime gap: {self.judged_part} score of the reference minus that of the batch size, negative if the "
             "batch size is better; worst trial: the largest loss in a single trial",
             *self.interval_lines([gap for score in self.scores for gap in self.gaps(score.name).values()]),
         ]
-        if self.settings["n_trials"] > 1:
-            lines.append(f"To find the largest safe batch size, call {self._next_step()}.")
-        return lines
 
-    def _next_step(self) -> str:
-        """Return the call that finds the safe batch size, with a margin that the validation samples can show."""
-        if not self.scores[0].is_fraction:
-            return "largest_safe_batch_size(curve, margin=...), in the units of the score"
+    def _next_call(self) -> list[str]:
+        """Return a line with the call that finds the safe batch size, with a margin that the samples can show."""
+        if not self.gaps() or self.settings["n_trials"] == 1:
+            return []
         smallest = round_up(smallest_margin(self.settings["n_valid"]))
-        if smallest <= DEFAULT_MARGIN:
-            return "largest_safe_batch_size(curve)"
-        return f"largest_safe_batch_size(curve, margin={smallest:g}), or give a larger margin"
+        if not self.scores[0].is_fraction:
+            call = "largest_safe_batch_size(curve, margin=...), in the units of the score"
+        elif smallest <= DEFAULT_MARGIN:
+            call = "largest_safe_batch_size(curve)"
+        else:
+            call = f"largest_safe_batch_size(curve, margin={smallest:g}), or give a larger margin"
+        return [f"To find the largest safe batch size, call {call}."]
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 

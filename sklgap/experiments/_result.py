@@ -74,6 +74,10 @@ class Result(ABC):
     def _reading(self) -> list[str]:
         """Return the lines below the table: what its columns mean."""
 
+    def _next_call(self) -> list[str]:
+        """Return a line that names the function to call next, if there is one."""
+        return []
+
     @abstractmethod
     def _statistics(self) -> dict[str, Any]:
         """Return the statistics of the records, for the JSON file."""
@@ -91,10 +95,11 @@ class Result(ABC):
         Parameters
         ----------
         verdict, head, notes : bool, default=True
-            Whether to include the answer, the lines above the table, and the notes. The table and the lines that
-            explain it are always included.
+            Whether to include the answer, the lines above the table, and the notes with the next call. The table and
+            the lines that explain it are always included.
         """
-        blocks = [self.verdict if verdict else [], self._head() if head else [], folded(self._table()), self._reading()]
+        reading = [*self._reading(), *(self._next_call() if notes else [])]
+        blocks = [self.verdict if verdict else [], self._head() if head else [], folded(self._table()), reading]
         found = self.notes if notes else []
         if found:
             blocks.append(["Please note:", *(f"* {sentence}" for sentence in found)])

@@ -47,6 +47,7 @@ def test_the_last_line_and_the_files(capsys, table):
         r"accuracy on validation data), at a learning rate that was not tuned for each batch size \(--lr\)\.",
         found.lines[-1],
     )
+    assert not any("call largest_safe_batch_size" in line for line in found.lines)  # it has been found
     described = next(i for i, line in enumerate(found.lines) if line.startswith("columns: "))
     assert described < next(i for i, line in enumerate(found.lines) if line.startswith("cost: "))
     out = table.parent / "out"

@@ -519,3 +519,9 @@ def test_the_verdict_says_nothing_of_a_sharpness_that_is_no_number(value):
     found = made_up(accuracies, values={100: {"sharpness_0.001": value}})
     assert "sharpness" not in str(found).splitlines()[0]
     assert "sharpness 0.001 is 300 %" in str(made_up(accuracies, values={100: {"sharpness_0.001": 300.0}}))
+
+
+def test_the_next_call_goes_with_the_notes():
+    found = made_up(VALID, TEST)
+    assert "call largest_safe_batch_size(curve" in found.text()
+    assert "call largest_safe_batch_size" not in found.text(notes=False)
