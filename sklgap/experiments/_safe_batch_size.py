@@ -185,8 +185,9 @@ class SafeBatchSize(Result):
         return rows + [[f"{size:,}", "", "", "", "", "", "", "", "not tested"] for size in self.untested]
 
     def _reading(self) -> list[str]:
+        points = "; accuracy in points" if any(self._curve.score(name).in_points for name in self.margins) else ""
         return [
-            "lost: score of the reference minus that of the batch size; accuracy in points",
+            f"lost: score of the reference minus that of the batch size{points}",
             "Assumptions:",
             *self._assumptions(),
         ]
