@@ -518,12 +518,12 @@ class BatchSizeCurve(Records):
         losses = {label: self.paired(self.reference, label, "train_loss") for label in with_losses}
         return [
             *self._interrupted(),
-            *notes.not_converged(self.by_label("converged", called), target=s["budget"] == "loss"),
-            *notes.diverged(self.by_label("train_loss", called)),
-            *notes.left_out(self.by_label(f"{self.judged}_{score}", called), score),
+            *notes.not_converged(self._by_label("converged", called), target=s["budget"] == "loss"),
+            *notes.diverged(self._by_label("train_loss", called)),
+            *notes.left_out(self._by_label(f"{self.judged}_{score}", called), score),
             *notes.unequal_losses(f"batches of {self.reference}", losses),
             *notes.majority(self),
-            *notes.rates_at_the_edge({size: lr[0] for size, lr in self.by_label("lr").items()}, s["learning_rates"]),
+            *notes.rates_at_the_edge({size: lr[0] for size, lr in self._by_label("lr").items()}, s["learning_rates"]),
             *self._rules(),
             *notes.training_function(self),
             *notes.no_interval(gaps),
@@ -536,7 +536,7 @@ class BatchSizeCurve(Records):
         """Report whether the rule for the learning rate held, or which rule the tuned rates follow."""
         lr = self.settings["lr"]
         if lr == "tuned":
-            rates = {size: rate[0] for size, rate in self.by_label("lr").items()}
+            rates = {size: rate[0] for size, rate in self._by_label("lr").items()}
             return tuned_exponents(rates, self.settings["learning_rates"])
         return rule_held(lr, self.gaps(), is_fraction=self.scores[0].is_fraction)
 
@@ -557,8 +557,8 @@ class BatchSizeCurve(Records):
         label, gap = list(gaps.items())[-1]
         data = " on test data" if self.judged == "test" else ""
         sentence = (
-            f"Batches of {int(label):,} score {self.apart(gap)} batches of {self.reference:,}{data}, over "
-            f"{count(gap.n, 'trial')}{self.doubt(gap)}"
+            f"Batches of {int(label):,} score {self._apart(gap)} batches of {self.reference:,}{data}, over "
+            f"{count(gap.n, 'trial')}{self._doubt(gap)}"
         )
         for key, name in list(self.sharpness_names().items())[:1]:
             one, other = self.paired(self.reference, label, key)
@@ -569,20 +569,20 @@ class BatchSizeCurve(Records):
 
     def _head(self) -> list[str]:
         s = self.settings
-        lines = [self.data_line()]
+        lines = [self._data_line()]
         if self.has("lr"):
             lines.append(f"learning rate (lr={s['lr']!r}): {_RATES[s['lr']]}")
         if s["budget"] is not None:
             lines.append(f"budget (budget={s['budget']!r}): {_BUDGETS[s['budget']].format(**s)}")
-        return [*lines, *self.measured_lines()]
+        return [*lines, *self._measured_lines()]
 
     def _table(self) -> list[list[str]]:
         columns = [
             ("lr", "lr", lambda v: f"{v[0]:.3g}"),
             ("updates", "n_updates", lambda v: f"{v.mean():,.0f}"),
             ("train loss", "train_loss", lambda v: mean_std(v, ".1e")),
-            *self.score_columns(("train", "valid", "test")),
-            *self.sharpness_columns(),
+            *self._score_columns(("train", "valid", "test")),
+            *self._sharpness_columns(),
             ("s to fit", "fit_seconds", lambda v: f"{v.mean():.1f}"),
         ]
         columns = [column for column in columns if self.has(column[1])]
@@ -591,7 +591,7 @@ class BatchSizeCurve(Records):
         rows = [["batch size", *(name for name, _, _ in columns), *of_gaps, "worst trial"]]
         for label in self.done:
             cells = [show(self.values(label, key)) for _, key, show in columns]
-            shown = [self.shown_gap(gaps[s.name][label], s) if label in gaps[s.name] else "" for s in self.scores]
+            shown = [self._shown_gap(gaps[s.name][label], s) if label in gaps[s.name] else "" for s in self.scores]
             if int(label) == self.reference:
                 shown[0] = "reference"
             rows.append([f"{int(label):,}", *cells, *shown, self._worst(label)])
@@ -600,7 +600,7 @@ class BatchSizeCurve(Records):
     def _worst(self, label: str) -> str:
         if int(label) == self.reference or not len(self.paired(self.reference, label, "trial")[0]):
             return ""
-        return self.shown_worst(label, self.scores[0])
+        return self._shown_worst(label, self.scores[0])
 
     def _reading(self) -> list[str]:
         gaps = self.gaps()
@@ -609,20 +609,20 @@ class BatchSizeCurve(Records):
         return [
             f"regime gap: {self.judged_part} score of the reference minus that of the batch size, negative if the "
             "batch size is better; worst trial: the largest loss in a single trial",
-            *self.interval_lines([gap for score in self.scores for gap in self.gaps(score.name).values()]),
+            *self._interval_lines([gap for score in self.scores for gap in self.gaps(score.name).values()]),
         ]
 
     def _next_call(self) -> list[str]:
         """Return a line with the call that finds the safe batch size, with a margin that the samples can show."""
         if not self.gaps() or self.settings["n_trials"] == 1:
             return []
-        smallest = round_up(smallest_margin(self.settings["n_valid"]))
         if not self.scores[0].is_fraction:
             call = "largest_safe_batch_size(curve, margin=...), in the units of the score"
-        elif smallest <= DEFAULT_MARGIN:
-            call = "largest_safe_batch_size(curve)"
         else:
-            call = f"largest_safe_batch_size(curve, margin={smallest:g}), or give a larger margin"
+            smallest = round_up(smallest_margin(self.settings["n_valid"]))
+            call = "largest_safe_batch_size(curve)"
+            if smallest > DEFAULT_MARGIN:
+                call = f"largest_safe_batch_size(curve, margin={smallest:g}), or give a larger margin"
         return [f"To find the largest safe batch size, call {call}."]
 
     # -- leaving ---------------------------------------------------------------------------------------------------

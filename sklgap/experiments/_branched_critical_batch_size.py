@@ -714,7 +714,7 @@ class BranchedCriticalBatchSize(Result):
             f"than {100 * s['tolerance']:g} % counts as a loss",
             "loses nothing up to: the largest batch size up to which no tried one loses; its interval goes from the "
             "largest that is shown to lose nothing to the largest that is not shown to lose",
-            *self.interval_lines(kinds),
+            *self._interval_lines(kinds),
         ]
 
     # -- leaving ---------------------------------------------------------------------------------------------------

@@ -192,21 +192,21 @@ class RegimeComparison(Records):
         if gap.value <= 0 and not gap.excludes(0):
             return [f"No regime loses to {reference} in these trials."]
         what = "is" if gap.excludes(0) else "is, in these trials,"
-        return [f"{label} {what} {self.apart(gap)} {reference} on test data{self.doubt(gap)}."]
+        return [f"{label} {what} {self._apart(gap)} {reference} on test data{self._doubt(gap)}."]
 
     def _head(self) -> list[str]:
         s = self.settings
         samples = f"{s['n_train']:,} training and {s['n_test']:,} test samples, {self.trials_line()}"
-        return [samples, *self.measured_lines()]
+        return [samples, *self._measured_lines()]
 
     def _table(self) -> list[list[str]]:
         columns = self.done
         quantities = [
             ("batch size", "batch_size", lambda v: f"{v[0]:,.0f}" if np.ptp(v) == 0 else mean_std(v, ",.0f")),
-            *self.score_columns(),
+            *self._score_columns(),
             ("train loss", "train_loss", lambda v: mean_std(v, ".2e")),
             ("test loss", "test_loss", lambda v: mean_std(v, ".4f")),
-            *self.sharpness_columns(),
+            *self._sharpness_columns(),
             ("distance from start", "weight_distance", lambda v: mean_std(v, ".2f")),
             ("epochs", "n_epochs", lambda v: mean_std(v, ".0f")),
             ("updates", "n_updates", lambda v: mean_std(v, ",.0f")),
@@ -225,9 +225,9 @@ class RegimeComparison(Records):
             apart = [self.values(c, f"train_{score.name}") - self.values(c, f"test_{score.name}") for c in columns]
             rows.append([f"train-test gap{of}{unit}", *(mean_std(factor * values, spec) for values in apart)])
             gaps = self.gaps(score.name)
-            shown = [self.shown_gap(gaps[label], score) if label in gaps else "" for label in columns]
+            shown = [self._shown_gap(gaps[label], score) if label in gaps else "" for label in columns]
             rows.append([f"regime gap{of}{unit}", *shown])
-            worst = [self.shown_worst(label, score) if label in gaps else "" for label in columns]
+            worst = [self._shown_worst(label, score) if label in gaps else "" for label in columns]
             rows.append([f"worst trial{of}{unit}", *worst])
         ratios = []
         for label in columns:
@@ -245,7 +245,7 @@ class RegimeComparison(Records):
         trials = count(most, "paired trial") if fewest == most else f"{fewest} to {count(most, 'paired trial')}"
         return [
             f"regime gap: test score of {reference} minus that of the regime, over {trials}",
-            *self.interval_lines([gap for score in self.scores for gap in self.gaps(score.name).values()]),
+            *self._interval_lines([gap for score in self.scores for gap in self.gaps(score.name).values()]),
             "worst trial: the largest loss against the reference in a single trial",
             f"distance ratio: distance from start of {reference} divided by that of the regime",
         ]

@@ -332,9 +332,9 @@ class GapExplanation(Records):
         differences = {"the gap": self.total(), **self.parts()}
         found = [
             *notes.interrupted(self.interrupted, len(self.records), s["n_trials"] * len(self.labels)),
-            *notes.not_converged(self.by_label("converged")),
-            *notes.diverged(self.by_label("train_loss")),
-            *notes.left_out(self.by_label(f"{self.judged}_{name}"), name),
+            *notes.not_converged(self._by_label("converged")),
+            *notes.diverged(self._by_label("train_loss")),
+            *notes.left_out(self._by_label(f"{self.judged}_{name}"), name),
             *notes.training_function(self),
             *notes.no_interval(differences),
             *notes.undecided(SMALL, {LARGE: self.total()}, name),
@@ -380,11 +380,10 @@ class GapExplanation(Records):
         if not total.n:
             return ["No trial has a score at every step, so the gap cannot be split into parts."]
         if total.value <= 0:
-            return [
-                f"The large batch does not lose here: it scores {self.apart(total)} the small batch{self.doubt(total)}."
-            ]
+            found = f"{self._apart(total)} the small batch{self._doubt(total)}"
+            return [f"The large batch does not lose here: it scores {found}."]
         parts = "; ".join(f"{name} {self._number(part)}" for name, part in self.parts().items())
-        return [f"The large batch loses {self.gap_sentence(total)}{self.doubt(total)}. Parts: {parts}."]
+        return [f"The large batch loses {self._gap_sentence(total)}{self._doubt(total)}. Parts: {parts}."]
 
     def _number(self, part: Estimate) -> str:
         return part.scaled(100).text("z.2f") if self.scores[0].in_points else part.text("z.4f")
@@ -392,25 +391,25 @@ class GapExplanation(Records):
     def _head(self) -> list[str]:
         sizes = self.settings["batch_sizes"]
         return [
-            f"batches of {sizes['small']:,} (small) and {sizes['large']:,} (large): {self.data_line()}",
-            *self.measured_lines(),
+            f"batches of {sizes['small']:,} (small) and {sizes['large']:,} (large): {self._data_line()}",
+            *self._measured_lines(),
         ]
 
     def _table(self) -> list[list[str]]:
         score = self.scores[0]
         unit = " (points)" if score.in_points else ""
         columns = [
-            *self.score_columns(("train", self.judged)),
+            *self._score_columns(("train", self.judged)),
             ("train loss", "train_loss", lambda v: mean_std(v, ".1e")),
-            *self.sharpness_columns(),
+            *self._sharpness_columns(),
             ("updates", "n_updates", lambda v: mean_std(v, ",.0f")),
         ]
         columns = [column for column in columns if self.has(column[1])]
         rows = [["", *(name for name, _, _ in columns), f"part of the gap{unit}", f"alone{unit}"]]
         parts, alone, steps = self.parts(), self.alone(), self._steps()
-        shown = {LARGE: ["", ""], SMALL: [self.shown_gap(parts[NOT_EXPLAINED]), ""]}
+        shown = {LARGE: ["", ""], SMALL: [self._shown_gap(parts[NOT_EXPLAINED]), ""]}
         for label, cause in zip(steps[1:], self.causes, strict=False):
-            shown[label] = [self.shown_gap(parts[cause]), self.shown_gap(alone[cause])]
+            shown[label] = [self._shown_gap(parts[cause]), self._shown_gap(alone[cause])]
         names = {label: f"and {cause}" for label, cause in zip(steps[2:], self.causes[1:], strict=False)}
         for label in steps:
             cells = [show(self.values(label, key)) if label in self.done else "-" for _, key, show in columns]
@@ -423,7 +422,7 @@ class GapExplanation(Records):
             f"part of the gap: {self.judged_part} score minus that of the line above; on the line of the small batch, "
             "the part that is not explained",
             "alone: the gain of the large batch when this cause alone is removed",
-            *self.interval_lines(estimates),
+            *self._interval_lines(estimates),
             f"part of the gap and alone: means over {count(self.total().n, 'trial')} with a score at every step",
         ]
 

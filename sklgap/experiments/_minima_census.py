@@ -420,12 +420,12 @@ class MinimaCensus(Records):
         group = "regime and initialisation" if self._n_parts == 2 else "regime, initialisation and learning rate"
         return [
             f"{minima} for each {group}{stop}: {s['n_train']:,} training and {s['n_test']:,} test samples, mean ± std",
-            *self.measured_lines(),
+            *self._measured_lines(),
         ]
 
     def _table(self) -> list[list[str]]:
         quantiles = ["median" if q == 0.5 else f"{100 * q:.0f} %" for q in QUANTILES]
-        scores = self.score_columns(("test",))
+        scores = self._score_columns(("test",))
         names = ["n", "train loss", *(name for name, *_ in scores)]
         names += [f"{self.sharpness_names()[self.sharpness_name]} (%)", *quantiles, "rank correlation", *self.measures]
         rows = [["regime, init" + (", learning rate" if self._n_parts > 2 else ""), *names]]
@@ -459,8 +459,8 @@ class MinimaCensus(Records):
             lines.append(f"rank_measures(census) shows which measures of flatness are related to test {score}")
         lines += [*(self._sentence(contrast) for contrast in contrasts)]
         of_sharpness = [*correlations, *(contrast.sharpness_ratio for contrast in contrasts)]
-        lines += [f"of sharpness, {line}" for line in self.interval_lines(of_sharpness)]
-        return lines + [f"of {score}, {line}" for line in self.interval_lines([c.score_difference for c in contrasts])]
+        lines += [f"of sharpness, {line}" for line in self._interval_lines(of_sharpness)]
+        return lines + [f"of {score}, {line}" for line in self._interval_lines([c.score_difference for c in contrasts])]
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 

@@ -205,7 +205,9 @@ def several_intervals(n: int) -> list[str]:
     """Report that several intervals do not all hold together at their level."""
     if n < 2:
         return []
-    return [f"Each of the {n} intervals holds by itself in 95 % of cases. If there are many, some may miss the true value."]
+    return [
+        f"Each of the {n} intervals holds by itself in 95 % of cases. If there are many, some may miss the true value."
+    ]
 
 
 def flatter(records: Records) -> list[str]:

@@ -355,7 +355,7 @@ class MeasureRanking(Result):
                 "granulated: the mean of the columns in which only one setting differs, between minima of one trial "
                 "(Jiang et al., 2020)"
             )
-        return [*lines, *self.interval_lines(self._printed())]
+        return [*lines, *self._interval_lines(self._printed())]
 
     def _printed(self) -> list[Estimate]:
         return [measure.taus()[pairs] for measure in self.measures.values() for pairs in self._columns()]

@@ -128,7 +128,7 @@ class Records(Result):
         """Return whether every record has this quantity. Records of a training function may lack some quantities."""
         return all(name in record for record in self.records)
 
-    def by_label(self, name: str, called: str = "{}") -> dict[str, np.ndarray]:
+    def _by_label(self, name: str, called: str = "{}") -> dict[str, np.ndarray]:
         """Return a quantity of every label with a finished fit, by its printed name; empty if it is not known."""
         return {called.format(label): self.values(label, name) for label in self.done} if self.has(name) else {}
 
@@ -258,7 +258,7 @@ class Records(Result):
         last = models[0].steps[-1][1] if models and hasattr(models[0], "steps") else (models or [None])[0]
         return score.policy(self.settings["batch_norm"], last)
 
-    def score_columns(self, parts: Sequence[str] = ("train", "test")) -> list[Column]:
+    def _score_columns(self, parts: Sequence[str] = ("train", "test")) -> list[Column]:
         """Return the columns of all scores: name with the batch-norm policy, key, and format of the values."""
         shown = {"train": "train", "valid": "valid.", "test": "test"}
         columns: list[Column] = []
@@ -278,11 +278,11 @@ class Records(Result):
             for epsilon in self.settings["epsilon"]
         }
 
-    def sharpness_columns(self) -> list[Column]:
+    def _sharpness_columns(self) -> list[Column]:
         """Return the columns of the sharpness."""
         return [(f"{name} (%)", key, lambda v: mean_std(v, ".3g")) for key, name in self.sharpness_names().items()]
 
-    def shown_gap(self, gap: Estimate, score: Score | None = None) -> str:
+    def _shown_gap(self, gap: Estimate, score: Score | None = None) -> str:
         """Return a difference of a score with its interval, for a cell of a table."""
         score = self.scores[0] if score is None else score
         if np.isnan(gap.value):
@@ -290,14 +290,14 @@ class Records(Result):
         spec, factor = ("+z.2f", 100) if score.in_points else ("+z.4f", 1)
         return gap.scaled(factor).text(spec) if gap.has_interval else f"{factor * gap.value:{spec}}"
 
-    def shown_worst(self, label: Any, score: Score) -> str:
+    def _shown_worst(self, label: Any, score: Score) -> str:
         """Return the most that a trial lost to the reference, for a cell of a table."""
         worst = self.components(self.settings["reference"], label, f"{self.judged}_{score.name}").worst
         if np.isnan(worst):
             return "-"
         return f"{100 * worst:+z.2f}" if score.in_points else f"{worst:+z.4f}"
 
-    def gap_sentence(self, gap: Estimate, score: Score | None = None) -> str:
+    def _gap_sentence(self, gap: Estimate, score: Score | None = None) -> str:
         """Return a difference in words: "9.60 points of accuracy [6.70, 12.50]"."""
         score = self.scores[0] if score is None else score
         scaled, spec = (gap.scaled(100), "z.2f") if score.in_points else (gap, "z.4f")
@@ -305,11 +305,11 @@ class Records(Result):
         unit = f"points of {score.name}" if score.in_points else f"of {score.name}"
         return f"{scaled.value:{spec}} {unit}{interval}"
 
-    def apart(self, gap: Estimate) -> str:
+    def _apart(self, gap: Estimate) -> str:
         """Return a difference in words: "9.60 points of accuracy [6.70, 12.50] below" or "above" the reference."""
-        return f"{self.gap_sentence(gap)} below" if gap.value > 0 else f"{self.gap_sentence(gap.scaled(-1))} above"
+        return f"{self._gap_sentence(gap)} below" if gap.value > 0 else f"{self._gap_sentence(gap.scaled(-1))} above"
 
-    def doubt(self, gap: Estimate) -> str:
+    def _doubt(self, gap: Estimate) -> str:
         """Return the end of a sentence about a difference that its interval does not show."""
         if not gap.has_interval:
             return ", without an interval"
@@ -320,7 +320,7 @@ class Records(Result):
         n_trials = self.settings["n_trials"]
         return "one trial" if n_trials == 1 else f"{n_trials} paired trials, mean ± std"
 
-    def data_line(self) -> str:
+    def _data_line(self) -> str:
         """Return "1,000 training and 200 test samples, 5 paired trials, mean ± std", or the source of the scores."""
         s = self.settings
         if self.of_training_function:
@@ -330,7 +330,7 @@ class Records(Result):
         *first, last = [f"{n:,} {part}" for part, n in parts.items() if n is not None]
         return f"{', '.join(first)} and {last} samples, {self.trials_line()}"
 
-    def measured_lines(self) -> list[str]:
+    def _measured_lines(self) -> list[str]:
         """Return the lines of a report about batch norm and sharpness."""
         s = self.settings
         lines = [] if self.of_training_function else describe_measuring(s)

@@ -125,7 +125,7 @@ class Result(ABC):
         said = f"<p>Please note:</p><ul>{notes}</ul>" if notes else ""
         return f"<div>{verdict}{paragraphs(self._head())}{table}{paragraphs(self._reading())}{said}</div>"
 
-    def interval_lines(self, estimates: Sequence[Estimate]) -> list[str]:
+    def _interval_lines(self, estimates: Sequence[Estimate]) -> list[str]:
         """Return the lines that explain the printed intervals, each kind once."""
         return list(dict.fromkeys(f"in brackets: {e.about()}" for e in estimates if e.has_interval))
 

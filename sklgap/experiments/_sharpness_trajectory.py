@@ -349,7 +349,7 @@ class SharpnessTrajectory(Trajectory):
             return []
         fewest, most = min(ratio.n for ratio in ratios), max(ratio.n for ratio in ratios)
         trials = count(most, "paired trial") if fewest == most else f"{fewest} to {count(most, 'paired trial')}"
-        return [f"ratios: geometric means over {trials}", *self.interval_lines(ratios)]
+        return [f"ratios: geometric means over {trials}", *self._interval_lines(ratios)]
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 

@@ -372,11 +372,11 @@ class WarmStartCurve(Records):
                 f"{s['small']} epochs."
             ]
         gain, cost = self.gain()[i], self.cost()[i]
-        there, itself = (self.apart(difference.scaled(-1)) for difference in (gain, cost))
+        there, itself = (self._apart(difference.scaled(-1)) for difference in (gain, cost))
         return [
             f"On test data, {s['large']} started after {self._epochs(i)} is {there} {s['large']} from scratch"
-            f"{self.doubt(gain)}.",
-            f"{s['small']} itself is {itself} the {s['large']} that starts from it{self.doubt(cost)}.",
+            f"{self._doubt(gain)}.",
+            f"{s['small']} itself is {itself} the {s['large']} that starts from it{self._doubt(cost)}.",
         ]
 
     def _epochs(self, i: int) -> str:
@@ -387,18 +387,18 @@ class WarmStartCurve(Records):
         return [
             f"{s['large']} started from the weights of {s['small']}, with a new state of the optimiser: "
             f"{s['n_train']:,} training and {s['n_test']:,} test samples, {self.trials_line()}",
-            *self.measured_lines(),
+            *self._measured_lines(),
         ]
 
     def _table(self) -> list[list[str]]:
         small, large = self.settings["small"], self.settings["large"]
         columns = []
-        for name, key, show in self.score_columns(("test",)):
+        for name, key, show in self._score_columns(("test",)):
             columns += [(f"{small}, {name}", f"small_{key}", show), (f"{large}, {name}", key, show)]
         columns += [
             (f"{small}, train loss", "small_train_loss", _loss),
             (f"{large}, train loss", "train_loss", _loss),
-            *((f"{large}, {name}", key, show) for name, key, show in self.sharpness_columns()),
+            *((f"{large}, {name}", key, show) for name, key, show in self._sharpness_columns()),
         ]
         units = [" (points)" if score.in_points else f", {score.name}" for score in self.scores]
         rows = [[f"{small} epochs", *(name for name, *_ in columns), *(f"gain{unit}" for unit in units)]]
@@ -407,7 +407,7 @@ class WarmStartCurve(Records):
         for i, label in enumerate(self.labels):
             cells = [show(_there(values[key][i])) if key in values else "-" for _, key, show in columns]
             found = [
-                self.shown_gap(of_score[i], score) if i and of_score[i].n else "-"
+                self._shown_gap(of_score[i], score) if i and of_score[i].n else "-"
                 for score, of_score in zip(self.scores, gains, strict=True)
             ]
             rows.append([label, *cells, *found])
@@ -426,8 +426,8 @@ class WarmStartCurve(Records):
             relative = ratio.text(".2g", " times")
             lines.append(f"after {self._epochs(i)}, {name} of {s['large']} relative to that from scratch: {relative}")
         scores = [e for score in self.scores for e in (*self.gain(score.name), *self.cost(score.name))]
-        of_ratios = [f"of sharpness, {line}" for line in self.interval_lines(ratios)]
-        return [*lines, *self.interval_lines(scores), *of_ratios]
+        of_ratios = [f"of sharpness, {line}" for line in self._interval_lines(ratios)]
+        return [*lines, *self._interval_lines(scores), *of_ratios]
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 

@@ -193,7 +193,7 @@ def test_samples_that_were_not_recorded():
     ],
 )
 def test_a_label_is_below_or_above_the_reference(value, said):
-    assert comparison().apart(Estimate(value, -np.inf, np.inf, 1)) == said
+    assert comparison()._apart(Estimate(value, -np.inf, np.inf, 1)) == said
 
 
 def test_differences_among_some_trials():
