@@ -10,7 +10,7 @@ import sklgap
 ROOT = Path(sklgap.__file__).parent
 FLOORS = [
     {"_version"},
-    {"_checks", "_random", "_threads", "_tracebacks", "_typing"},
+    {"_checks", "_random", "_tables", "_threads", "_tracebacks", "_typing"},
     {"memory"},
     {"objective", "nets", "regimes", "datasets"},
     {"remedies", "inspection"},

@@ -27,6 +27,7 @@ from sklgap._checks import (
     resolve_max_samples,
     shown,
 )
+from sklgap._tables import text_of
 from sklgap._typing import BatchNormPolicy
 from sklgap.experiments import _notes as notes
 from sklgap.experiments._branches import RUN_PARAMETERS, Branch, Setting, call_branch, cases_of, describe, run_branches
@@ -35,7 +36,7 @@ from sklgap.experiments._estimate import Estimate, paired_estimate
 from sklgap.experiments._inputs import check_classifier, check_data, check_keepable, common_settings, without_head
 from sklgap.experiments._noise_scale import NoiseScale, check_noise_scale
 from sklgap.experiments._protocol import draw_different_seeds, with_parameters
-from sklgap.experiments._result import Result, count, describe_measuring, environment, listed, mean_std, text_of
+from sklgap.experiments._result import Result, count, describe_measuring, environment, listed, mean_std
 from sklgap.experiments._run import interruptible, run
 from sklgap.experiments._training_function import is_training_function
 from sklgap.inspection._gradient_noise import LEAST_BATCHES

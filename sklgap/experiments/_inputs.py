@@ -10,9 +10,10 @@ from sklearn.base import clone
 from sklearn.utils import indexable
 
 from sklgap._checks import WrongArgument, is_flat, naming_data, shown
+from sklgap._tables import text_of
 from sklgap.estimator import LBGapClassifier
 from sklgap.experiments._protocol import Measurement, with_parameters
-from sklgap.experiments._result import environment, text_of
+from sklgap.experiments._result import environment
 from sklgap.memory import check_memory
 from sklgap.objective._estimators import final_estimator
 from sklgap.regimes import check_batch_regime

@@ -12,6 +12,7 @@ from scipy import stats
 from torch import nn
 
 from sklgap._checks import WrongArgument, check_arguments, shown
+from sklgap._tables import text_of
 from sklgap._typing import BatchNormPolicy, Solver
 from sklgap.experiments import _notes as notes
 from sklgap.experiments._estimate import (
@@ -34,7 +35,7 @@ from sklgap.experiments._inputs import (
 from sklgap.experiments._paired_trials import run_paired_trials
 from sklgap.experiments._protocol import Measurement, given_measurement
 from sklgap.experiments._records import Records
-from sklgap.experiments._result import count, listed, mean_std, text_of
+from sklgap.experiments._result import count, listed, mean_std
 from sklgap.experiments._run import interruptible
 from sklgap.experiments._scores import ACCURACY, Score, Scoring
 from sklgap.experiments._trials import OF_THE_FIT, Outcome
@@ -194,7 +195,10 @@ def minima_census(
     }
     groups: list[Group] = list(cases)
     if len({_name(group) for group in groups}) < len(groups):
-        raise ValueError(f"inits must have labels that make different pairs with those of regimes; got {list(starts)}.")
+        raise ValueError(
+            "inits must have labels that still differ from each other behind the labels of regimes; got "
+            f"{list(starts)}."
+        )
     found = run_paired_trials(
         estimator,
         {_name(group): parameters for group, parameters in cases.items()},

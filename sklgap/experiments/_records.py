@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sklgap import _tables
 from sklgap.experiments._estimate import Components, Estimate, trial_components
 from sklgap.experiments._protocol import sharpness_key
 from sklgap.experiments._result import Result, describe_measuring, mean_std
@@ -369,15 +370,13 @@ class Records(Result):
     def _with_samples(self, path: Any) -> str:
         import json
 
-        from sklgap.experiments._result import to_json
-
         content = json.loads(super().to_json())
         content["samples"] = [
             {"regime": label, "trial": trial, "name": name, **_written_samples(own)}
             for (label, trial), by_name in self._samples.items()
             for name, own in by_name.items()
         ]
-        return to_json(content, path)
+        return _tables.to_json(content, path)
 
 
 def targets_of(parts: Parts) -> dict[str, np.ndarray]:

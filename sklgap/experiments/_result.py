@@ -1,10 +1,8 @@
 """The base class of all results: sentences, a table, records, and their export to files and web pages."""
 
 import html
-import json
 import os
 import platform
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -17,11 +15,10 @@ import scipy
 import sklearn
 import torch
 
+from sklgap import _tables
 from sklgap._version import __version__
 from sklgap.experiments._estimate import Estimate
 
-# Largest width of a printed table, in characters.
-_LINE = 120
 # Numbers from here on are written with an exponent.
 _LONG = 1e13
 _POLICIES = {
@@ -99,7 +96,7 @@ class Result(ABC):
             the lines that explain it are always included.
         """
         reading = [*self._reading(), *(self._next_call() if notes else [])]
-        blocks = [self.verdict if verdict else [], self._head() if head else [], folded(self._table()), reading]
+        blocks = [self.verdict if verdict else [], self._head() if head else [], _tables.folded(self._table()), reading]
         found = self.notes if notes else []
         if found:
             blocks.append(["Please note:", *(f"* {sentence}" for sentence in found)])
@@ -116,14 +113,9 @@ class Result(ABC):
         def paragraphs(lines: Sequence[str]) -> str:
             return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
 
-        first, *rest = self._table()
-        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in first)
-        rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rest)
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        notes = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.notes)
         verdict = "".join(f"<p><b>{html.escape(line)}</b></p>" for line in self._verdict())
-        said = f"<p>Please note:</p><ul>{notes}</ul>" if notes else ""
-        return f"<div>{verdict}{paragraphs(self._head())}{table}{paragraphs(self._reading())}{said}</div>"
+        table, notes = _tables.to_html(self._table()), _tables.notes_in_html(self.notes)
+        return f"<div>{verdict}{paragraphs(self._head())}{table}{paragraphs(self._reading())}{notes}</div>"
 
     def _interval_lines(self, estimates: Sequence[Estimate]) -> list[str]:
         """Return the lines that explain the printed intervals, each kind once."""
@@ -133,30 +125,23 @@ class Result(ABC):
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame with one row per record; needs pandas."""
-        return to_frame(self.records)
+        return _tables.to_frame(self.records)
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return settings, statistics, notes and records as JSON; write it to ``path`` if given."""
         content = {"settings": self.settings, "interrupted": self.interrupted, "verdict": self._verdict()}
-        return to_json({**content, **self._statistics(), "notes": self.notes, "records": self.records}, path)
+        return _tables.to_json({**content, **self._statistics(), "notes": self.notes, "records": self.records}, path)
 
     def to_latex(self, path: str | Path | None = None) -> str:
         r"""Return the table as a LaTeX ``tabular`` with the rules of booktabs; write it to ``path`` if given.
 
         Needs ``\usepackage{booktabs}``.
         """
-        first, *rest = ([_in_latex(cell) for cell in row] for row in self._table())
-        # After the end of a row LaTeX takes a bracket for an argument.
-        lines = [("{}" if row[0][:1] in ("[", "*") else "") + " & ".join(row) + r" \\" for row in rest]
-        columns = "l" + "r" * (len(first) - 1)
-        body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(first) + r" \\", r"\midrule", *lines]
-        return _written("\n".join([*body, r"\bottomrule", r"\end{tabular}"]), path)
+        return _tables.to_latex(self._table(), path)
 
     def to_markdown(self, path: str | Path | None = None) -> str:
         """Return the table in Markdown; write it to ``path`` if given."""
-        first, *rest = ([cell.replace("|", r"\|") for cell in row] for row in self._table())
-        rule = ["---", *["---:"] * (len(first) - 1)]
-        return _written("\n".join("| " + " | ".join(row) + " |" for row in [first, rule, *rest]), path)
+        return _tables.to_markdown(self._table(), path)
 
 
 def describe_policy(batch_norm: str) -> str:
@@ -171,27 +156,6 @@ def describe_measuring(settings: dict[str, Any]) -> list[str]:
     if precision != "float32":
         lines.append(f"nets are trained with precision={precision!r} and measured in float32")
     return lines
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table: the first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        row[0].ljust(widths[0]) + "".join("   " + cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))
-        for row in rows
-    ]
-
-
-def folded(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table. Columns that do not fit into the width stand in another table below."""
-    lines: list[str] = []
-    while rows and len(rows[0]) > 1:
-        n = len(rows[0]) - 1
-        while n > 1 and len(aligned([row[: n + 1] for row in rows])[0]) > _LINE:
-            n -= 1
-        lines += ["", *aligned([row[: n + 1] for row in rows])]
-        rows = [[row[0], *row[n + 1 :]] for row in rows]
-    return lines[1:]
 
 
 def count(n: int, noun: str) -> str:
@@ -226,48 +190,6 @@ def _short(value: float, spec: str) -> str:
     return format(value, spec if abs(value) < _LONG or not spec.endswith("f") else ".2e")
 
 
-def to_frame(records: list[dict[str, Any]]) -> Any:
-    """Return a pandas DataFrame with one row per record."""
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise ImportError("to_frame needs pandas (pip install pandas). records and to_json do not need it.") from error
-    return pd.DataFrame(records)
-
-
-def to_json(content: dict[str, Any], path: str | Path | None) -> str:
-    """Return the content as JSON; other objects become their text. Write it to ``path`` if given."""
-    return _written(json.dumps(_plain(content), indent=2, ensure_ascii=False, default=text_of), path)
-
-
-def _written(text: str, path: str | Path | None) -> str:
-    """Return a text; write it to ``path`` if given."""
-    if path is not None:
-        Path(path).write_text(text + "\n", encoding="utf-8")
-    return text
-
-
-_LATEX = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    "±": r"$\pm$",
-    "−": "$-$",
-}
-
-
-def _in_latex(cell: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in cell)
-
-
-def text_of(value: Any) -> str:
-    """Return the repr without addresses in memory, which differ between processes."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
-
-
 def environment() -> dict[str, Any]:
     """Return the versions of the libraries and the hardware."""
     return {
@@ -283,16 +205,3 @@ def environment() -> dict[str, Any]:
         "n_cpus": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def _plain(value: Any) -> Any:
-    """Return types that JSON has; numbers that are not finite become null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -22,9 +22,10 @@ import numpy as np
 from torch import nn
 
 from sklgap._checks import WrongArgument, check_positive, check_sizes, shown
+from sklgap._tables import text_of
 from sklgap.estimator._parameters import check_device
 from sklgap.experiments._protocol import Trial, given_beside
-from sklgap.experiments._result import environment, text_of
+from sklgap.experiments._result import environment
 from sklgap.experiments._run import Finished, run
 from sklgap.experiments._scores import ACCURACY, Samples, Score
 from sklgap.experiments._trials import Outcome

@@ -2,7 +2,6 @@
 
 import html
 import inspect
-import json
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, Unpack, cast
 import numpy as np
 from tqdm.auto import tqdm
 
+from sklgap import _tables
 from sklgap._checks import WrongArgument, check_arguments, check_random_state, shown
 from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, Inputs
@@ -289,34 +289,27 @@ class FlatnessTable:
 
     def _repr_html_(self) -> str:
         """Return the table and the notes for a notebook."""
-        first, *rest = ([html.escape(cell) for cell in row] for row in self._table())
-        head = "".join(f"<th>{cell}</th>" for cell in first)
-        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rest)
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
-        said = f"<p>Please note:</p><ul>{notes}</ul>" if notes else ""
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        return f"<div><p>{html.escape(self._head())}</p>{table}<p>{self._READING}</p>{said}</div>"
+        table, notes = _tables.to_html(self._table()), _tables.notes_in_html(self.notes)
+        return f"<div><p>{html.escape(self._head())}</p>{table}<p>{self._READING}</p>{notes}</div>"
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame with one row per measure; needs pandas."""
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError(
-                "to_frame needs pandas; run pip install pandas, or use to_json or records, which do not need it."
-            ) from error
-        return pd.DataFrame(self.records)
+        return _tables.to_frame(self.records)
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return records and notes as JSON, and write it to ``path`` if given; numbers that JSON lacks become null."""
-        records = [
-            {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-            for record in self.records
-        ]
-        text = json.dumps({"records": records, "left_out": self.left_out, "notes": self.notes}, indent=2, default=repr)
-        if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
-        return text
+        return _tables.to_json({"records": self.records, "left_out": self.left_out, "notes": self.notes}, path)
+
+    def to_latex(self, path: str | Path | None = None) -> str:
+        r"""Return the table as a LaTeX ``tabular`` with the rules of booktabs; write it to ``path`` if given.
+
+        Needs ``\usepackage{booktabs}``.
+        """
+        return _tables.to_latex(self._table(), path)
+
+    def to_markdown(self, path: str | Path | None = None) -> str:
+        """Return the table in Markdown; write it to ``path`` if given."""
+        return _tables.to_markdown(self._table(), path)
 
 
 def check_measures(measures: str | Sequence[str] | Mapping[str, Any] | None = None) -> dict[str, Measure]:

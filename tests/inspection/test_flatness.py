@@ -89,6 +89,11 @@ def test_it_prints_and_leaves(table, tmp_path):
     assert saved == json.loads((tmp_path / "flat.json").read_text(encoding="utf-8"))
     assert saved["records"][0]["value"] == table.measures["sharpness"].value
     assert "<table>" in table._repr_html_()
+    latex, markdown = table.to_latex(tmp_path / "flat.tex"), table.to_markdown()
+    assert (tmp_path / "flat.tex").read_text(encoding="utf-8") == latex + "\n"
+    assert latex.count(r"\\") == markdown.count("\n") == len(MEASURES) + 1
+    assert r"hessian\_trace" in latex
+    assert "| hessian_trace |" in markdown
     assert "Worst cases are lower bounds, because a search found them." in table.notes
 
 
