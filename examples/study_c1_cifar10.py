@@ -14,22 +14,28 @@ dimensions. All tables show distances from the initial weights.
 
 The fits take some six hours on one core. With ``--memory``, a stopped run continues
 after its last finished fit. ``--weights`` saves the weights of every trial, so that a
-later version can measure them again. ``--quick`` uses the digits of scikit-learn, which
-are not the paper's setting.
+later version can measure them again: ``--measure-again`` trains nothing and measures
+sharpness and the line with the saved weights. ``--quick`` uses the digits of
+scikit-learn, which are not the paper's setting.
 """
 
 # %%
 # The data, and the sizes of the experiment.
 import argparse
+import copy
+import itertools
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from sklgap import LBGapClassifier, compare_regimes, loss_along_line
+import sklgap
+from sklgap import LBGapClassifier, compare_regimes, loss_along_line, sharpness
 from sklgap.datasets import fetch_cifar10
 
 parser = argparse.ArgumentParser(
@@ -49,13 +55,16 @@ parser.add_argument("--memory", help="folder of saved work")
 parser.add_argument(
     "--weights", type=Path, help="folder to save the weights of every trial to"
 )
+parser.add_argument(
+    "--measure-again", action="store_true", help="measure the weights in --weights"
+)
 parser.add_argument("--output", type=Path, help="file to write the result to, as JSON")
 arguments = parser.parse_args()
 
 if arguments.quick:
     digits, labels = load_digits(return_X_y=True)
     X, X_test, y, y_test = train_test_split(
-        digits / 16, labels, test_size=0.3, random_state=0
+        (digits / 16).astype(np.float32), labels, test_size=0.3, random_state=0
     )
     regimes = {
         "SB": {"batch_size": 32, "max_epochs": 2},
@@ -72,6 +81,69 @@ else:
         "LB": {"batch_size": 1000, "max_epochs": 60},
     }
     estimator = LBGapClassifier("C1", tol=None)
+
+
+def record(found):
+    """Write the result with its command and versions."""
+    versions = {"sklgap": sklgap.__version__, "torch": torch.__version__}
+    command = f"python examples/study_c1_cifar10.py {' '.join(sys.argv[1:])}"
+    if arguments.output:
+        content = {"command": command, "versions": versions, **found}
+        arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def line(small, large):
+    """Return loss and accuracy on the line from one solution to the other."""
+    options = {
+        "max_samples": min(arguments.sharpness_samples, len(X_test)),
+        "random_state": 0,
+    }
+    found = {}
+    for part, data in {"train": (X, y), "test": (X_test, y_test)}.items():
+        curve = loss_along_line(small, large, *data, **options)
+        found[f"line_{part}"] = {
+            name: getattr(curve, name).tolist()
+            for name in ("alphas", "loss", "accuracy")
+        }
+    return found
+
+
+# %%
+# The saved weights, measured again.
+if arguments.measure_again:
+    empty = clone(estimator).set_params(max_epochs=1, random_state=0)
+    empty.fit(X[:2000], y[:2000])  # every class, so that the net has all outputs
+    nets = {}
+    for path in sorted(arguments.weights.glob("*.pt")):
+        net = copy.deepcopy(empty.module_)
+        net.load_state_dict(torch.load(path, weights_only=True))
+        nets[path.stem] = net, torch.nn.CrossEntropyLoss()
+    measured = []
+    for name, dim in itertools.product(nets, (None, 100)):
+        label, trial = name.split("_")
+        for one in sharpness(
+            nets[name],
+            X,
+            y,
+            epsilon=(1e-3, 5e-4),
+            subspace_dim=dim,
+            max_samples=arguments.sharpness_samples,
+            random_state=int(trial),
+        ):
+            print(name, one)
+            measured.append(
+                {
+                    "regime": label,
+                    "trial": int(trial),
+                    "epsilon": one.epsilon,
+                    "subspace_dim": dim,
+                    "sharpness": one.value,
+                    "f0": one.f0,
+                    "n_evaluations": one.n_evaluations,
+                }
+            )
+    record({"sharpness": measured, **line(nets["SB_0"], nets["LB_0"])})
+    raise SystemExit
 
 # %%
 # Each batch-norm policy gives a table. With ``--memory``, the first policy trains the
@@ -108,16 +180,5 @@ for policy in ("batch", "population", "running"):
 # %%
 # The loss on the line from the SB solution to the LB solution of the first trial.
 if arguments.sharpness_samples:
-    small, large = (report.estimators_[label][0] for label in ("SB", "LB"))
-    options = {
-        "max_samples": min(arguments.sharpness_samples, len(X_test)),
-        "random_state": 0,
-    }
-    for part, data in {"train": (X, y), "test": (X_test, y_test)}.items():
-        curve = loss_along_line(small, large, *data, **options)
-        found[f"line_{part}"] = {
-            name: getattr(curve, name).tolist()
-            for name in ("alphas", "loss", "accuracy")
-        }
-if arguments.output:
-    arguments.output.write_text(json.dumps(found, indent=1))
+    found |= line(*(report.estimators_[label][0] for label in ("SB", "LB")))
+record(found)
