@@ -10,7 +10,10 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from sklgap.inspection import WeightDistanceDisplay
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = importlib.util.spec_from_file_location("quoted", ROOT / "docs" / "_ext" / "quoted.py")
@@ -114,6 +117,20 @@ def test_whole_numbers_may_be_rounded_to_three_figures(folder, text, value, agre
 )
 def test_expressions(folder, text, fine):
     assert (quoted.faults(text, folder=folder) == []) == fine
+
+
+def test_numbers_of_a_figure(folder):
+    examples = str(ROOT / "examples")
+    sys.path.insert(0, examples)
+    try:
+        from _options import encoded
+    finally:
+        sys.path.remove(examples)
+    curve = WeightDistanceDisplay({"SB": (np.array([1, 2]), np.array([0.5, np.inf]))})
+    (folder / "figure.json").write_text(json.dumps({"drawn": encoded({"curve": curve, "rates": {("a", 1): 0.25}})}))
+    for expression in ("drawn('rates')['a', 1]", "drawn('curve')['curves']['SB'][1][0] / 2"):
+        assert quoted.faults(f"0.25 % <!-- figure.json: {expression} -->", folder=folder) == []
+        assert quoted.faults(f"0.26 % <!-- figure.json: {expression} -->", folder=folder) != []
 
 
 def test_a_marker_in_a_head_is_for_the_column(folder):

@@ -224,13 +224,34 @@ def _evaluated(file: str, expression: str, row: str, folder: Path) -> Any:
         chosen = [one for one in of["records"] if str(one["regime"]) == regime]
         return np.array([one[name] for one in sorted(chosen, key=lambda one: one["trial"])], dtype=float)
 
-    names = {"record": record, "row": row, "load": load, "trials": trials, **FUNCTIONS}
+    def drawn(name: str) -> Any:
+        """Return a number or an object that a figure is drawn from; see examples/_options.py."""
+        return _plain(record["drawn"])[name]
+
+    names = {"record": record, "row": row, "load": load, "trials": trials, "drawn": drawn, **FUNCTIONS}
     return eval(" ".join(expression.split()), {"__builtins__": {}, **names})
 
 
 @cache
 def _record(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _plain(value: Any) -> Any:
+    """Return what a figure is drawn from as dicts, sequences and numbers. An object becomes the dict of its fields."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if "items" in value:
+        return {_plain(key): _plain(one) for key, one in value["items"]}
+    if "tuple" in value:
+        return tuple(_plain(value["tuple"]))
+    if "float" in value:
+        return float(value["float"])
+    if "array" in value:
+        return np.array(_plain(value["array"]), dtype=value["dtype"]).reshape(value["shape"])
+    return _plain(value["state"])
 
 
 def _flat(value: Any) -> Iterator[float | EllipsisType]:
