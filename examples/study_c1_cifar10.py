@@ -30,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -57,6 +58,9 @@ parser.add_argument(
 )
 parser.add_argument(
     "--measure-again", action="store_true", help="measure the weights in --weights"
+)
+parser.add_argument(
+    "--jobs", type=int, default=1, help="nets that --measure-again measures at once (1)"
 )
 parser.add_argument("--output", type=Path, help="file to write the result to, as JSON")
 arguments = parser.parse_args()
@@ -118,21 +122,23 @@ if arguments.measure_again:
         net = copy.deepcopy(empty.module_)
         net.load_state_dict(torch.load(path, weights_only=True))
         nets[path.stem] = net, torch.nn.CrossEntropyLoss()
-    measured = []
-    for name, dim in itertools.product(nets, (None, 100)):
+
+    def measured(name):
+        """Return the sharpness of one net, for both epsilons and both spaces."""
         label, trial = name.split("_")
-        for one in sharpness(
-            nets[name],
-            X,
-            y,
-            epsilon=(1e-3, 5e-4),
-            subspace_dim=dim,
-            max_samples=arguments.sharpness_samples,
-            random_state=int(trial),
-        ):
-            print(name, one)
-            measured.append(
-                {
+        rows = []
+        for dim in (None, 100):
+            for one in sharpness(
+                nets[name],
+                X,
+                y,
+                epsilon=(1e-3, 5e-4),
+                subspace_dim=dim,
+                max_samples=arguments.sharpness_samples,
+                random_state=int(trial),
+            ):
+                print(name, one, flush=True)
+                row = {
                     "regime": label,
                     "trial": int(trial),
                     "epsilon": one.epsilon,
@@ -141,8 +147,12 @@ if arguments.measure_again:
                     "f0": one.f0,
                     "n_evaluations": one.n_evaluations,
                 }
-            )
-    record({"sharpness": measured, **line(nets["SB_0"], nets["LB_0"])})
+                rows.append(row)
+        return rows
+
+    found = Parallel(n_jobs=arguments.jobs)(delayed(measured)(name) for name in nets)
+    rows = list(itertools.chain.from_iterable(found))
+    record({"sharpness": rows, **line(nets["SB_0"], nets["LB_0"])})
     raise SystemExit
 
 # %%
