@@ -12,10 +12,9 @@ the Ritz values in a random subspace beside them.
 
 Read the losses first. The curvature of the cross-entropy falls with the loss itself. On
 MNIST the LB solution has fitted its training data much more closely (training loss 7e-5
-against 3e-3). Its largest eigenvalue is the smaller one, 0.09 against 0.49, though it
-has more eigenvalues of middling size and the larger trace. Its Metric 2.1, the rise of
-the loss within a box, is 490 % against 8 %. How much the loss bends at a point and how
-far it rises around that point are different questions.
+against 9e-3). Its largest eigenvalue is the smaller one, 0.08 against 0.60. Its Metric
+2.1, the rise of the loss within a box, is 503 % against 14 %. How much the loss bends
+at a point and how far it rises around that point are different questions.
 
 The page runs the example with ``--quick``, on the digits that ship with scikit-learn:
 that is not the paper's setting.
