@@ -100,7 +100,7 @@ class CriticalBatchSizeDisplay:
             named = {"label": what} if number == 0 else {}
             ax.axvline(end, color=GUIDE, linestyle=":", linewidth=0.9, **named)
         if np.isfinite(size.value):
-            ax.axhline(size.value, color=NOISE, linewidth=0.9, label=f"critical batch size: {size.value:,.3g}")
+            ax.axhline(size.value, color=NOISE, linewidth=0.9, label=f"critical batch size: {size.value:,.0f}")
             shown.append(size.value)
         if shown:
             bottom, top = min(shown) / 1.5, 1.5 * max(shown)

@@ -129,7 +129,7 @@ class StepsToLossDisplay:
             ax.axhline(tradeoff.min_steps.value, linestyle=":", color=_LEAST)
         size = tradeoff.critical_batch_size
         if 0 < size.value < np.inf:
-            ax.axvline(size.value, color=_COLOUR, linewidth=0.9, label=f"critical batch size: {size.value:,.3g}")
+            ax.axvline(size.value, color=_COLOUR, linewidth=0.9, label=f"critical batch size: {size.value:,.0f}")
         low, high = max(size.low, left), min(size.high, right)
         if size.has_interval and low < high:
             ax.axvspan(low, high, color=_COLOUR, alpha=0.12, linewidth=0)
