@@ -279,8 +279,10 @@ def shown(estimate):
     """Return a saved estimate and its interval, in bold if the interval excludes 0."""
     if estimate is None:
         return ""
-    text = f"{estimate['value']:+.2f} [{estimate['low']:+.2f}, {estimate['high']:+.2f}]"
-    return f"**{text}**" if estimate["low"] > 0 or estimate["high"] < 0 else text
+    # The space in the brackets does not break, so that an interval stays on one line.
+    low, high = estimate["low"], estimate["high"]
+    text = f"{estimate['value']:+.2f} [{low:+.2f},\u00a0{high:+.2f}]"
+    return f"**{text}**" if low > 0 or high < 0 else text
 
 
 def print_table(records):
