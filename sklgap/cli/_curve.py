@@ -42,6 +42,12 @@ def parser() -> argparse.ArgumentParser:
         "0.005, or more if there are too few samples to show that; required for scores that do not lie in [0, 1])",
     )
     p.add_argument(
+        "--validation-fraction",
+        type=float,
+        help="part of the training samples to validate on (default: a fifth, or more if the margin needs more, at most "
+        "half)",
+    )
+    p.add_argument(
         "--budget",
         choices=["epochs", "updates", "loss"],
         default="epochs",
@@ -123,9 +129,14 @@ def _study(arguments: argparse.Namespace, data: Loaded) -> tuple[Any, Any]:
 
 
 def _held_out(arguments: argparse.Namespace, y: Any) -> float:
-    """Return the fraction to validate on: enough to show the margin, if there are enough samples."""
+    """Return the fraction to validate on: as given, or enough to show the margin if there are enough samples."""
     from sklgap.experiments._estimate import DEFAULT_MARGIN, LEAST_ROWS_OF_A_CLASS, needed_rows
 
+    if arguments.validation_fraction is not None:
+        fraction: float = arguments.validation_fraction
+        if not 0 < fraction < 1:
+            raise ValueError(f"--validation-fraction must be a number above 0 and below 1; got {fraction:g}.")
+        return fraction
     margin = arguments.margin
     wanted = [
         _LEAST_HELD_OUT,

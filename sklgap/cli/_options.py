@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ANSWERED, WRONG_USAGE, NOT_SAFE, INTERRUPTED = 0, 2, 3, 130
 EXIT_CODES = "exit codes: 0 answered, 2 wrong usage or a file that cannot be read, 130 interrupted"
 OPTIMIZERS = {"adam": ("Adam", 1e-3), "adamw": ("AdamW", 1e-3), "sgd": ("SGD", 0.1), "rmsprop": ("RMSprop", 1e-3)}
+_WITH_MOMENTUM = ("sgd", "rmsprop")
 NETS = ("F1", "F2", "C1", "C2", "C3", "C4", "ResNet44", "WRN16-4")
 # Width and depth of the dense net for a table. F1's own 512 units per layer are made for MNIST.
 TABLE_NET = {"module__width": 64, "module__n_layers": 3}
@@ -72,8 +73,9 @@ def add_training_arguments(p: argparse.ArgumentParser, *, lr: str = "learning ra
     p.add_argument(
         "--target-loss", type=float, help="stop when the training loss reaches this value (default: do not stop early)"
     )
+    p.add_argument("--optimizer", choices=list(OPTIMIZERS), default="adam", help="optimiser (default: adam)")
     p.add_argument(
-        "--optimizer", choices=list(OPTIMIZERS), default="adam", help="optimiser; sgd has no momentum (default: adam)"
+        "--momentum", type=float, help="momentum of sgd or rmsprop, from 0 up to but not including 1 (default: 0)"
     )
     p.add_argument("--lr", type=float, help=lr.format(usual))
     p.add_argument("--trials", type=int, default=5, help="number of paired trials, each with its own seed (default: 5)")
@@ -217,6 +219,8 @@ def classifier(arguments: argparse.Namespace, data: "Loaded") -> "LBGapClassifie
     elif data.name == "digits":
         sizes = {"input_shape": (1, 8, 8)}
     name, rate = OPTIMIZERS[arguments.optimizer]
+    if arguments.momentum is not None:
+        sizes["optimizer__momentum"] = _checked_momentum(arguments)
     return LBGapClassifier(
         net,
         max_epochs=_EPOCHS if arguments.epochs is None else arguments.epochs,
@@ -227,6 +231,18 @@ def classifier(arguments: argparse.Namespace, data: "Loaded") -> "LBGapClassifie
         device=arguments.device,
         **sizes,
     )
+
+
+def _checked_momentum(arguments: argparse.Namespace) -> float:
+    momentum: float = arguments.momentum
+    if arguments.optimizer not in _WITH_MOMENTUM:
+        raise ValueError(
+            f"--momentum needs --optimizer {' or '.join(_WITH_MOMENTUM)}, because {arguments.optimizer} has no such "
+            "parameter."
+        )
+    if not 0 <= momentum < 1:
+        raise ValueError(f"--momentum must be at least 0 and below 1; got {momentum:g}.")
+    return momentum
 
 
 def estimator(arguments: argparse.Namespace, data: "Loaded") -> Any:

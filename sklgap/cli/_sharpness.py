@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_policy_arguments(p)
     p.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: 0)")
-    p.set_defaults(epochs=None, tol=None, target_loss=None, optimizer="adam", lr=None, device="cpu")
+    p.set_defaults(epochs=None, tol=None, target_loss=None, optimizer="adam", momentum=None, lr=None, device="cpu")
     return p
 
 

@@ -112,6 +112,14 @@ def test_optimizers_and_their_rates(capsys, table, monkeypatch, optimizer, kind)
     assert "learning_rates" not in how_not
 
 
+def test_momentum_and_validation_samples(capsys, table, no_picture):
+    options = (*SIZES, "--optimizer", "sgd", "--momentum", "0.9", "--validation-fraction", "0.4")
+    assert curve(capsys, table, *options).code == 0
+    settings = json.loads((table.parent / "out" / "report.json").read_text(encoding="utf-8"))["settings"]
+    assert "optimizer__momentum=0.9" in settings["estimator"].replace(" ", "").replace("\n", "")
+    assert settings["n_valid"] == round(0.4 * (settings["n_valid"] + settings["n_train"]))
+
+
 def test_the_default_margin_is_one_that_the_samples_can_show(capsys, table, no_picture):
     found = curve(capsys, table, *SIZES, quick=("--epochs", "1", "--trials", "2", "--jobs", "1", "--lr", "0.01"))
     assert found.code == 0
@@ -152,6 +160,10 @@ REFUSED = {
         "larger than the reference, 8, which is the smallest batch",
     ),
     "assert one": (["--assert-safe", "1"], "--assert-safe must be a batch size of at least 2; got 1."),
+    "momentum of ADAM": (["--momentum", "0.9"], "--momentum needs --optimizer sgd or rmsprop, because adam has no"),
+    "momentum": (["--optimizer", "sgd", "--momentum", "1"], "--momentum must be at least 0 and below 1; got 1."),
+    "validation": (["--validation-fraction", "1"], "--validation-fraction must be a number above 0 and below 1; got 1"),
+    "few to validate": (["--validation-fraction", "0.01"], "validation"),
     "epochs": (["--epochs", "0"], "--epochs must be"),
     "jobs": (["--jobs", "0"], "--jobs must"),
     "device": (["--device", "gpu7"], "--device must"),
