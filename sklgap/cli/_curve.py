@@ -132,11 +132,9 @@ def _held_out(arguments: argparse.Namespace, y: Any) -> float:
     """Return the fraction to validate on: as given, or enough to show the margin if there are enough samples."""
     from sklgap.experiments._estimate import DEFAULT_MARGIN, LEAST_ROWS_OF_A_CLASS, needed_rows
 
-    if arguments.validation_fraction is not None:
-        fraction: float = arguments.validation_fraction
-        if not 0 < fraction < 1:
-            raise ValueError(f"--validation-fraction must be a number above 0 and below 1; got {fraction:g}.")
-        return fraction
+    given: float | None = arguments.validation_fraction
+    if given is not None and not 0 < given < 1:
+        raise ValueError(f"--validation-fraction must be a number above 0 and below 1; got {given:g}.")
     margin = arguments.margin
     wanted = [
         _LEAST_HELD_OUT,
@@ -146,14 +144,16 @@ def _held_out(arguments: argparse.Namespace, y: Any) -> float:
     if resampled:
         rarest = int(np.unique(y, return_counts=True)[1].min())
         of_rarest = (LEAST_ROWS_OF_A_CLASS + 1) / rarest  # one more: parts are rounded
-        if of_rarest > _MOST_HELD_OUT:
+        most = _MOST_HELD_OUT if given is None else given
+        if of_rarest > most:
+            more = "" if given is None else " or a larger --validation-fraction"
             raise ValueError(
                 f"--scoring {resampled[0]} needs at least {LEAST_ROWS_OF_A_CLASS} validation samples of each class. "
-                f"The rarest class has {rarest} training samples, and at most half of them can be held out. Use more "
-                "samples."
+                f"The rarest class has {rarest} training samples, of which at most {100 * most:g} % are held out. Use "
+                f"more samples{more}."
             )
         wanted.append(of_rarest)
-    return min(_MOST_HELD_OUT, max(wanted))
+    return min(_MOST_HELD_OUT, max(wanted)) if given is None else given
 
 
 def _margin(arguments: argparse.Namespace, n_valid: int) -> float | None:

@@ -681,7 +681,7 @@ def check_margin(margin: float, n_rows: int) -> None:
         raise ValueError(
             f"margin must be at least {round_up(smallest_margin(n_rows)):g} with {n_rows:,} validation "
             f"samples, which is {LEAST_ROWS_OF_A_MARGIN} of them; {margin:g} needs a hold-out of "
-            f"{needed_rows(margin):,} samples; give a larger validation_fraction to the curve, or a larger margin."
+            f"{needed_rows(margin):,} samples. Hold out more validation samples for the curve, or give a larger margin."
         )
 
 

@@ -164,6 +164,10 @@ REFUSED = {
     "momentum": (["--optimizer", "sgd", "--momentum", "1"], "--momentum must be at least 0 and below 1; got 1."),
     "validation": (["--validation-fraction", "1"], "--validation-fraction must be a number above 0 and below 1; got 1"),
     "few to validate": (["--validation-fraction", "0.01"], "validation"),
+    "few of a class": (
+        ["--scoring", "average_precision", "--validation-fraction", "0.1", "--test-fraction", "0.4"],
+        "are held out. Use more samples or a larger --validation-fraction.",
+    ),
     "epochs": (["--epochs", "0"], "--epochs must be"),
     "jobs": (["--jobs", "0"], "--jobs must"),
     "device": (["--device", "gpu7"], "--device must"),
