@@ -2,7 +2,7 @@
 Judged by which batch-norm statistics?
 ======================================
 
-Does the large batch lose, or does it win? With batch norm the same weights can do both.
+Does the size of the gap depend on how the networks are judged?
 
 A network with batch norm is usually judged by running averages of the statistics of its
 batches. These averages lag behind weights that still move, as they do under ADAM at a
