@@ -15,7 +15,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
 
 from links import inventories  # noqa: E402  is in docs/_ext, which the line above adds to the path
-from public_names import places  # noqa: E402  likewise
+from public_names import places  # noqa: E402  is in docs/_ext too
 
 from sklgap import __version__  # noqa: E402  of this checkout, also where it is not installed
 

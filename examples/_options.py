@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 
 import sklgap
+from sklgap.experiments import Estimate
 
 PACKAGES = ("torch", "scikit-learn", "skorch", "numpy", "scipy", "matplotlib")
 
@@ -105,9 +106,7 @@ def save(figure, arguments, result=None, **numbers):
     """
     if arguments.output is None:
         return
-    figure.savefig(arguments.output, dpi=150)
-    if arguments.output.suffix == ".png":
-        figure.savefig(arguments.output.with_suffix(".svg"), metadata={"Date": None})
+    save_figure(figure, arguments.output)
     if arguments.draw is None:
         content = {"command": command(), "versions": versions()}
         if result is not None:
@@ -115,6 +114,20 @@ def save(figure, arguments, result=None, **numbers):
         content["drawn"] = encoded(numbers)
         text = json.dumps(content, indent=1, allow_nan=False)
         arguments.output.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+
+
+def save_figure(figure, path):
+    """Save a figure; a PNG file gets an SVG file beside it."""
+    figure.savefig(path, dpi=150)
+    if path.suffix == ".png":
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+
+
+def saved_estimate(fields):
+    """Return an `Estimate` from JSON, where a number that is not finite is null."""
+    return Estimate(
+        **{name: math.nan if one is None else one for name, one in fields.items()}
+    )
 
 
 def command():

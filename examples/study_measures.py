@@ -24,9 +24,11 @@ import argparse
 import json
 from pathlib import Path
 
+from _options import save_figure, saved_estimate
+
 from sklgap import LBGapClassifier, minima_census, rank_measures
 from sklgap.datasets import fetch_mnist, make_mnist1d
-from sklgap.experiments import Estimate, MeasureRankingDisplay
+from sklgap.experiments import MeasureRankingDisplay
 
 parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -48,13 +50,6 @@ parser.add_argument(
 )
 arguments = parser.parse_args()
 
-
-def save(display, path):
-    """Save a figure as PNG and as SVG."""
-    display.figure_.savefig(path.with_suffix(".png"), dpi=150)
-    display.figure_.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-
-
 if arguments.draw:
     kinds = {
         "all minima": "plain",
@@ -63,18 +58,13 @@ if arguments.draw:
     }
     taus = {
         measure["name"]: {
-            kind: Estimate(
-                **{
-                    field: float("nan") if value is None else value
-                    for field, value in measure[key].items()
-                }
-            )
-            for kind, key in kinds.items()
+            kind: saved_estimate(measure[key]) for kind, key in kinds.items()
         }
         for measure in json.loads(arguments.draw.read_text())["measures"]
     }
     # NAME.test.json has the figure NAME.png.
-    save(MeasureRankingDisplay(taus).plot(), arguments.draw.with_suffix(""))
+    figure = MeasureRankingDisplay(taus).plot().figure_
+    save_figure(figure, arguments.draw.with_suffix("").with_suffix(".png"))
     raise SystemExit
 
 measures = [
@@ -144,4 +134,5 @@ if arguments.output:
     census.to_json(arguments.output)
     for target, ranking in rankings.items():
         ranking.to_json(Path(arguments.output).with_suffix(f".{target}.json"))
-    save(rankings["test"].plot(), Path(arguments.output))
+    figure = rankings["test"].plot().figure_
+    save_figure(figure, Path(arguments.output).with_suffix(".png"))

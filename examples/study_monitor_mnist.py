@@ -30,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _options import save_figure, saved_estimate
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -37,7 +38,6 @@ from sklgap import LBGapClassifier, branched_critical_batch_size
 from sklgap.datasets import fetch_mnist
 from sklgap.experiments import (
     BranchedCriticalBatchSizeDisplay,
-    Estimate,
     steps_to_loss,
 )
 from sklgap.monitor import BatchSizeMonitor
@@ -64,31 +64,19 @@ parser.add_argument(
     help="draw --figure again from this record, and train nothing",
 )
 arguments = parser.parse_args()
-
-
-def save(display, path):
-    """Save a figure as PNG and as SVG."""
-    display.figure_.savefig(path, dpi=150)
-    display.figure_.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-
-
-def estimate(fields):
-    """Return an estimate of a record; an interval that is not bounded ends in null."""
-    high = float("inf") if fields["high"] is None else fields["high"]
-    return Estimate(**{**fields, "high": high})
-
-
+if arguments.draw and not arguments.figure:
+    parser.error("--draw needs --figure, the file to draw to")
 if arguments.draw:
     record = json.loads(arguments.draw.read_text())["branched"]
     by_checkpoint = [
-        {str(at["checkpoint"]): estimate(at[name]) for at in record["points"]}
+        {str(at["checkpoint"]): saved_estimate(at[name]) for at in record["points"]}
         for name in ("branched", "noise_scale")
     ]
     sizes = record["batch_sizes"]
     display = BranchedCriticalBatchSizeDisplay(
         *by_checkpoint, own=sizes[0], largest=sizes[-1], unit=record["settings"]["unit"]
     )
-    save(display.plot(), arguments.figure)
+    save_figure(display.plot().figure_, arguments.figure)
     raise SystemExit
 
 if arguments.quick:
@@ -310,4 +298,4 @@ if arguments.output:
         json.dumps({**record, "monitor": finite}, indent=1) + "\n"
     )
 if arguments.figure:
-    save(branched.plot(), arguments.figure)
+    save_figure(branched.plot().figure_, arguments.figure)

@@ -59,7 +59,7 @@ def panel(
     return "".join([*parts, "</svg>"])
 
 
-def paired(records: list[dict[str, Any]], key: str, factor: float) -> list[tuple[float, float]]:
+def paired(records: list[dict[str, Any]], key: str, factor: float = 1.0) -> list[tuple[float, float]]:
     """Return the values of the small and of the large batch in each trial."""
     values = {(record["regime"], record["trial"]): factor * record[key] for record in records}
     return [(values["SB", trial], values["LB", trial]) for trial in sorted({trial for _, trial in values})]
@@ -69,16 +69,19 @@ def gap() -> list[str]:
     """Return accuracy, sharpness and distance of the five paired trials of F1 on MNIST."""
     records = json.loads((RESULTS / "mnist_f1_sb_lb.json").read_text(encoding="utf-8"))["records"]
 
-    def pairs(key: str, factor: float = 1.0) -> list[tuple[float, float]]:
-        return paired(records, key, factor)
-
     names = ("batch 256", "batch 6,000")
     return [
-        panel("The large batch tests lower", "test accuracy (%)", pairs("test_accuracy", 100), names, digits=".2f"),
+        panel(
+            "The large batch tests lower",
+            "test accuracy (%)",
+            paired(records, "test_accuracy", 100),
+            names,
+            digits=".2f",
+        ),
         panel(
             "Its minimum is sharper",
             "sharpness (%), log scale",
-            pairs("sharpness_0.001"),
+            paired(records, "sharpness_0.001"),
             names,
             log=True,
             digits=".3g",
@@ -86,7 +89,7 @@ def gap() -> list[str]:
         panel(
             "It stayed near its start",
             "distance of the weights, log scale",
-            pairs("weight_distance"),
+            paired(records, "weight_distance"),
             names,
             log=True,
             digits=".3g",

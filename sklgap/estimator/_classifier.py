@@ -145,7 +145,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         ``remedies__name__...``, for example ``remedies__sam__rho``.
     recompute_batch_norm : bool, default=True
         Whether ``fit`` ends by setting the batch-norm buffers to population statistics of the training data. The
-        running averages lag behind the weights, which costs accuracy and adds scatter over seeds.
+        running averages lag behind the weights, which can cost accuracy and adds scatter over seeds.
         `WeightAveraging` always does this.
     random_state : int, RandomState or None, default=None
         Source of all random numbers. An int makes ``fit`` repeatable bit for bit on the same device, with the same

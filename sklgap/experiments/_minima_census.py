@@ -196,8 +196,8 @@ def minima_census(
     groups: list[Group] = list(cases)
     if len({_name(group) for group in groups}) < len(groups):
         raise ValueError(
-            "inits must have labels that still differ from each other behind the labels of regimes; got "
-            f"{list(starts)}."
+            "inits must have labels that give every pair of a regime and an init its own name, but two pairs have the "
+            f"same name; got {list(starts)}; rename one of them."
         )
     found = run_paired_trials(
         estimator,

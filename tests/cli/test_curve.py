@@ -163,7 +163,7 @@ REFUSED = {
     "momentum of ADAM": (["--momentum", "0.9"], "--momentum needs --optimizer sgd or rmsprop, because adam has no"),
     "momentum": (["--optimizer", "sgd", "--momentum", "1"], "--momentum must be at least 0 and below 1; got 1."),
     "validation": (["--validation-fraction", "1"], "--validation-fraction must be a number above 0 and below 1; got 1"),
-    "few to validate": (["--validation-fraction", "0.01"], "validation"),
+    "few to validate": (["--validation-fraction", "0.01"], "validation samples; hold out"),
     "few of a class": (
         ["--scoring", "average_precision", "--validation-fraction", "0.1", "--test-fraction", "0.4"],
         "are held out. Use more samples or a larger --validation-fraction.",

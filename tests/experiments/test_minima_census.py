@@ -287,7 +287,7 @@ BAD = {
     "twice": ({"inits": ["torch", "torch"]}, "inits must have different labels"),
     "one name for two pairs": (
         {"regimes": {"a": {}, "a, b": {}}, "inits": {"b, c": "torch", "c": "torch"}},
-        "inits must have labels that still differ",
+        "inits must have labels that give every pair of a regime and an init its own name",
     ),
     "n_trials": ({"n_trials": 0}, "n_trials must be an integer of at least 1; got 0."),
     "target_loss": ({"target_loss": 0}, "target_loss must be a number above 0; got 0."),
