@@ -360,3 +360,13 @@ def test_skorch_is_all_there(tmp_path):
     assert same_weights(model, other)
     np.testing.assert_allclose(model.net_.predict_proba(X).sum(axis=1), 1, rtol=FLOAT32)
     np.testing.assert_allclose(model.net_.predict_proba(X), model.predict_proba(X), atol=FLOAT32)
+
+
+def test_inference_mode_is_refused_where_it_trains_and_allowed_where_it_predicts():
+    X, y = blobs()
+    model = small().fit(X, y)
+    expected = model.predict_proba(X)
+    with torch.inference_mode():
+        np.testing.assert_array_equal(model.predict_proba(X), expected)
+        with pytest.raises(RuntimeError, match=r"^torch\.inference_mode must be off"):
+            small().fit(X, y)

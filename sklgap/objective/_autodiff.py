@@ -21,6 +21,15 @@ from sklgap.objective._parameters import flatten, real
 Standing = Callable[[Params], contextlib.AbstractContextManager[None]]
 
 
+def check_gradients_allowed() -> None:
+    """Raise a RuntimeError in ``torch.inference_mode``, in which even ``torch.enable_grad`` allows no gradients."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "torch.inference_mode must be off where gradients are computed, and it is on; call this outside of it, or "
+            "use torch.no_grad instead."
+        )
+
+
 def value_and_grad(loss_fn: LossFn, standing: Standing | None = None) -> GradFn:
     """Turn a loss function into one that returns its gradient with respect to the parameters.
 

@@ -208,9 +208,14 @@ def tensors(X: Any) -> Any:
 
 
 def on_device(data: Any, dtype: torch.dtype, device: torch.device, *, target: bool = False) -> Any:
-    """Return the tensors on the device. Real inputs get the type ``dtype``, and integer targets the type int64."""
+    """Return the tensors on the device. Real inputs get the type ``dtype``, and integer targets the type int64.
+
+    Tensors that were made in ``torch.inference_mode`` are copied, because a gradient cannot pass by them.
+    """
 
     def moved(tensor: Tensor) -> Tensor:
+        if tensor.is_inference():
+            tensor = tensor.clone()
         if target:
             return (tensor if torch.is_floating_point(tensor) else tensor.long()).to(device)
         return tensor.to(device, dtype if torch.is_floating_point(tensor) else None)

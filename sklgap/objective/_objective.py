@@ -18,6 +18,7 @@ from sklgap._threads import using_threads
 from sklgap._typing import ArrayLike, Aux, Batch, BatchNormPolicy, Criterion, Inputs, Params
 from sklgap.objective import _batch_norm
 from sklgap.objective._autodiff import (
+    check_gradients_allowed,
     gradient_of,
     gradients_of,
     hessian_operator,
@@ -202,6 +203,7 @@ class Objective:
         compile: bool | Options = False,
     ) -> None:
         check_arguments(Objective.__init__, locals())
+        check_gradients_allowed()
         self.batch_norm = _batch_norm.check_batch_norm(batch_norm)
         self.chunk_size = _check_chunk_size(chunk_size)
         check_integer("num_workers", num_workers, least=0)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from sklgap.objective import Objective
 from tests.cases import N_ROWS, PLAIN, PROBLEMS, images, seeded_module, vectors
@@ -113,3 +114,23 @@ def test_weights_beside_a_loss_of_which_only_the_mean_is_known():
 def test_a_function_in_c_that_is_no_criterion(criterion):
     with pytest.raises(ValueError, match=r"^module and criterion must accept the data, .*argument"):
         Objective(nn.Linear(3, 2), criterion, (torch.zeros(8, 3), torch.arange(8) % 2))
+
+
+def test_inference_mode_is_refused():
+    net, X, y = nn.Linear(4, 3), torch.randn(8, 4), torch.arange(8) % 3
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"^torch\.inference_mode must be off"):
+        Objective(net, nn.CrossEntropyLoss(), (X, y))
+
+
+@pytest.mark.parametrize("as_batches", [False, True])
+def test_tensors_made_in_inference_mode_are_the_same_data(as_batches):
+    torch.manual_seed(0)
+    net, X, y = nn.Linear(4, 3), torch.randn(8, 4), torch.arange(8) % 3
+    with torch.inference_mode():
+        own = X.clone(), y.clone()
+    expected, found = (
+        Objective(net, nn.CrossEntropyLoss(), DataLoader(TensorDataset(*data), 4) if as_batches else data).gradient()
+        for data in ((X, y), own)
+    )
+    assert all(part.is_inference() for part in own)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
