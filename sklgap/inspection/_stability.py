@@ -17,7 +17,7 @@ from sklgap.inspection._krylov import NotFinite
 from sklgap.inspection._stability_threshold import WAY_OUT, NotStarted, StabilityThreshold, stability_threshold
 from sklgap.objective import Objective, check_objective
 from sklgap.objective._batch_norm import check_batch_norm
-from sklgap.objective._data import CHUNK_SIZE
+from sklgap.objective._data import CHUNK_SIZE, check_weight
 from sklgap.objective._parameters import trainable_parameters
 
 # "optimizer" takes the threshold of the optimiser, for the Hessian as the optimiser preconditions it. A number is a
@@ -121,6 +121,9 @@ class StabilityMeasurement:
     X, y : array-like
         Samples over which the loss is averaged: the training samples, or a part of them. In a pipeline, give them as
         the earlier steps transform them.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weight of each sample in the loss, at least 0. Give the weights with which the net is fitted, so that the
+        measured loss is the one that training lowers. None means that all samples count equally.
     n_eigenvalues : int, default=1
         Number of the largest eigenvalues to measure.
     threshold : "optimizer", float or None, default="optimizer"
@@ -184,6 +187,7 @@ class StabilityMeasurement:
         X: Inputs,
         y: ArrayLike,
         *,
+        sample_weight: ArrayLike | None = None,
         n_eigenvalues: int = 1,
         threshold: Threshold = "optimizer",
         batch_norm: BatchNormPolicy = "batch",
@@ -197,7 +201,9 @@ class StabilityMeasurement:
         check_integer("chunk_size", chunk_size)
         check_integer("random_state", random_state, least=0)
         check_random_state(random_state)
-        self.X, self.y = X, y
+        if sample_weight is not None:
+            check_weight(sample_weight, len(np.asarray(y)))
+        self.X, self.y, self.sample_weight = X, y, sample_weight
         self.n_eigenvalues, self.threshold, self.batch_norm = n_eigenvalues, threshold, batch_norm
         self.chunk_size, self.max_samples, self.tol, self.max_iter = chunk_size, max_samples, tol, max_iter
         self.random_state = random_state
@@ -222,6 +228,7 @@ class StabilityMeasurement:
             chunk_size=self.chunk_size,
             max_samples=self.max_samples,
             random_state=self.random_state,
+            sample_weight=self.sample_weight,
         )
         if self.threshold == "optimizer":
             check_updates_are_plain(net)

@@ -272,6 +272,19 @@ def test_it_records_what_separate_measurements_say():
     assert columns["stability_converged"].tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("max_samples", [None, 40])
+def test_weights_of_samples_count_as_copies_do(max_samples):
+    weight = np.arange(60) % 3
+    given = {"threshold": None, "max_samples": max_samples}
+    model, columns = record(StabilityMeasurement(X, Y, sample_weight=weight, **given), net=Mlp)
+    rows = np.arange(60) if max_samples is None else np.random.RandomState(0).permutation(60)[:40]
+    rows = np.repeat(rows, weight[rows])
+    expected = hessian_eigenvalues(model, X[rows], Y[rows], k=1, random_state=0).eigenvalues[0]
+    assert columns["stability_eigenvalue"][-1] == pytest.approx(expected, rel=1e-3)
+    plain = hessian_eigenvalues(model, X, Y, k=1, random_state=0).eigenvalues[0]
+    assert expected != pytest.approx(plain, rel=0.01)
+
+
 def test_the_training_is_bit_for_bit_what_it_is_without_it():
     kinds = {"batch_size": 20, "max_epochs": 3, "net": "F1", "module__width": 8, "module__n_layers": 2}
     plain = small(**kinds).fit(X, Y)
@@ -451,6 +464,8 @@ def test_a_pickle_has_the_data_and_no_vectors():
         ({"max_samples": 0}, "max_samples"),
         ({"random_state": None}, "random_state"),
         ({"chunk_size": 0}, "chunk_size"),
+        ({"sample_weight": np.ones(59)}, "sample_weight"),
+        ({"sample_weight": -np.ones(60)}, "sample_weight"),
     ],
 )
 def test_wrong_parameters(given, name):
