@@ -286,27 +286,30 @@ def shown(estimate):
 
 
 def print_table(records):
-    """Print a row for every remedy, with three columns for every data set."""
-    data = [record["data"] for record in records]
-    print(
-        "| | "
-        + " | ".join(f"{name}: change of LB | gap left | time / LB" for name in data)
-        + " |"
-    )
-    print("|---|" + "---|---|---|" * len(data))
-    studies = [{row["regime"]: row for row in record["remedies"]} for record in records]
-    for label in dict.fromkeys(label for study in studies for label in study):
-        if label.startswith("SB"):
-            continue
-        cells = []
-        for study in studies:
-            row = study.get(label, {})
-            cells += [
-                shown(row.get("change")),
-                shown(row.get("gap")),
-                f"{row['time']:.1f}" if row else "",
-            ]
-        print(f"| {label} | " + " | ".join(cells) + " |")
+    """Print the change of LB with every remedy, its time, and the gap that is left."""
+    studies = {
+        record["data"]: {row["regime"]: row for row in record["remedies"]}
+        for record in records
+    }
+    labels = dict.fromkeys(label for rows in studies.values() for label in rows)
+    labels = [label for label in labels if not label.startswith("SB")]
+    for title, key in {"change of LB": "change", "gap left": "gap"}.items():
+        cells = [f"{name} (gap {shown(s['LB']['gap'])})" for name, s in studies.items()]
+        times = key == "change"
+        print(f"| {title} | {' | '.join(cells)} |" + " time / LB |" * times)
+        print("|---|" + "---|" * (len(cells) + times))
+        for label in labels:
+            found = [rows[label] for rows in studies.values() if label in rows]
+            cells = [shown(rows.get(label, {}).get(key)) for rows in studies.values()]
+            line = f"| {label} | {' | '.join(cells)} |"
+            print(line + f" {time_range([row['time'] for row in found])} |" * times)
+        print()
+
+
+def time_range(times):
+    """Return the smallest and the largest of some ratios of times, as text."""
+    low, high = f"{min(times):.1f}", f"{max(times):.1f}"
+    return low if low == high else f"{low}\u2013{high}"
 
 
 def print_details(rows):

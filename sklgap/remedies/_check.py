@@ -108,9 +108,10 @@ def check_parts(remedies: Sequence[Remedy], micro_batch_size: int | None, data_p
                 f"data_parallel must be False with {name}, whose loss is not a mean over samples; got True."
             )
         if own > (micro_batch_size or math.inf):
+            least = "" if math.isinf(own) else f" or at least {own}, the sub_batch_size,"
             raise ValueError(
-                f"micro_batch_size must be None, or at least the sub_batch_size of {name}, whose loss is not a mean "
-                f"over samples; got {micro_batch_size} and {remedy.sub_batch_size}."
+                f"micro_batch_size must be None{least} with {name}, whose loss is not a mean over samples; "
+                f"got {micro_batch_size}."
             )
         for other in remedies:
             if own > (other.sub_batch_size or math.inf):
