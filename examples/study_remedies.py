@@ -21,7 +21,7 @@ controls spend the same number of gradients without the remedy:
 ``--data mnist1d`` generates its data. ``mnist`` and ``cifar10`` use parts of the data
 sets. A second run with the same ``--memory`` continues after the last finished fit.
 ``--quick`` uses few samples and epochs, and shows only that the script runs.
-``--table`` prints one table of several records and trains nothing.
+``--table`` prints the tables of several records and trains nothing.
 
     python examples/study_remedies.py \
         --data mnist1d --memory saved --output mnist1d_remedies.json
@@ -350,7 +350,7 @@ def main():
     parser.add_argument("--memory", help="folder of finished fits")
     parser.add_argument("--output", help="file to write the record to, as JSON")
     parser.add_argument(
-        "--table", nargs="+", help="print the table of these records and train nothing"
+        "--table", nargs="+", help="print the tables of these records and train nothing"
     )
     arguments = parser.parse_args()
     if arguments.table:

@@ -42,7 +42,7 @@ def kept(folder):
 def kill_after_a_save(memory, output):
     before = kept(memory)
     process = start(memory, output)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while kept(memory) == before and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.005)
     process.kill()
