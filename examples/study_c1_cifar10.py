@@ -19,8 +19,8 @@ one epoch and LB for four. Then it judges the same weights by two policies.
 The fits take some six hours on one core. With ``--memory``, a stopped run continues
 after its last finished fit. ``--weights`` saves the weights of every trial, so that a
 later version can measure them again: ``--measure-again`` trains nothing and measures
-sharpness and the line with the saved weights. ``--quick`` uses the digits of
-scikit-learn, which are not the paper's setting.
+sharpness and the line with the saved weights. ``--draw`` draws the line of a record.
+``--quick`` uses the digits of scikit-learn, which are not the paper's setting.
 """
 
 # %%
@@ -34,6 +34,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _options import save_figure
 from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -48,6 +49,7 @@ from sklgap import (
     sharpness,
 )
 from sklgap.datasets import fetch_cifar10
+from sklgap.inspection import LossCurve, ParametricPlotDisplay
 
 parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -73,7 +75,29 @@ parser.add_argument(
     "--jobs", type=int, default=1, help="nets that --measure-again measures at once (1)"
 )
 parser.add_argument("--output", type=Path, help="file to write the result to, as JSON")
+parser.add_argument(
+    "--draw",
+    type=Path,
+    help="draw the line of this record (JSON) beside it, and train nothing",
+)
 arguments = parser.parse_args()
+
+if arguments.draw:
+    saved = json.loads(arguments.draw.read_text(encoding="utf-8"))
+    saved = saved.get("measured_again", saved)
+    curves = [
+        LossCurve(
+            *(np.array(saved[part][name]) for name in ("alphas", "loss", "accuracy")),
+            batch_norm="batch",
+            n_samples=saved[part]["n_samples"],
+        )
+        for part in ("line_train", "line_test")
+    ]
+    display = ParametricPlotDisplay(*curves).plot()
+    display.figure_.set_size_inches(7, 4.5)
+    display.figure_.suptitle("C1 on CIFAR-10: between two solutions")
+    save_figure(display.figure_, arguments.draw.with_suffix(".png"))
+    raise SystemExit
 
 if arguments.quick:
     digits, labels = load_digits(return_X_y=True)
@@ -119,6 +143,7 @@ def line(small, large):
             name: getattr(curve, name).tolist()
             for name in ("alphas", "loss", "accuracy")
         }
+        found[f"line_{part}"]["n_samples"] = curve.n_samples
     return found
 
 

@@ -195,5 +195,20 @@ def test_a_script_saves_its_figure_and_draws_it_again(helper, tmp_path, monkeypa
     plt.close("all")
 
 
+def test_the_line_of_c1_is_drawn_from_its_record(helper, tmp_path, monkeypatch):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    plt.switch_backend("Agg")
+    line = {"alphas": [-1, 0, 1], "loss": [0.5, 0.1, 0.2], "accuracy": [0.6, 0.9, 0.8], "n_samples": 5}
+    record = tmp_path / "saved.json"
+    record.write_text(json.dumps({"measured_again": {"line_train": line, "line_test": line}}))
+    monkeypatch.setattr(sys, "argv", ["study_c1_cifar10.py", "--draw", str(record)])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(EXAMPLES / "study_c1_cifar10.py"), run_name="__main__")
+    assert end.value.code is None
+    assert plt.gca().lines[0].get_ydata().tolist() == [60, 90, 80]
+    assert record.with_suffix(".svg").exists()
+    plt.close("all")
+
+
 def test_without_an_output_nothing_is_saved(helper):
     helper.save(None, argparse.Namespace(output=None, draw=None), values=object())
