@@ -33,7 +33,6 @@ sets. A second run with the same ``--memory`` continues after the last finished 
 # The data, and the sizes of the experiment.
 import argparse
 import json
-import math
 import platform
 import sys
 import time
@@ -228,20 +227,15 @@ def regimes_of(small, large, epochs, full, augmentation):
 
 # %%
 # The cost of a remedy is its processor time per update times its number of updates.
-# Short interleaved fits of four updates or more give the time per update. The fits of
-# the studies ran beside other programs, so that their seconds say little.
-def seconds_per_update(estimator, regimes, X, y, repeats=3, n_updates=4):
+# Short interleaved fits give the time per update. The fits of the studies ran beside
+# other programs, so that their seconds say little.
+def seconds_per_update(estimator, regimes, X, y, repeats=3, epochs=4):
     """Return the median processor time of an update for each regime."""
     found = {label: [] for label in regimes}
-    for i in range(repeats):
+    for _ in range(repeats):
         for label, setting in regimes.items():
             model = clone(estimator).set_params(random_state=0, **setting)
-            if "warm start" in label:  # its small batches need the whole fit
-                if i > 0:
-                    continue
-            else:
-                size = len(X) if model.batch_size in (None, -1) else model.batch_size
-                epochs = math.ceil(n_updates * size / len(X))
+            if "warm start" not in label:  # its first epochs have small batches
                 model.set_params(max_epochs=min(epochs, model.max_epochs))
             started = time.process_time()
             model.fit(X, y)
