@@ -14,8 +14,8 @@ from numpydoc.xref import DEFAULT_LINKS
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
 
-from links import inventories  # noqa: E402  is in docs/_ext, which the line above adds to the path
-from public_names import places  # noqa: E402  is in docs/_ext too
+from links import inventories  # noqa: E402  the line above adds docs/_ext, which holds it, to the path
+from public_names import places  # noqa: E402  the same line adds the folder of this module
 
 from sklgap import __version__  # noqa: E402  of this checkout, also where it is not installed
 

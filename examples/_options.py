@@ -126,7 +126,7 @@ def save_figure(figure, path):
 def saved_estimate(fields):
     """Return an `Estimate` from JSON, where a number that is not finite is null."""
     return Estimate(
-        **{name: math.nan if one is None else one for name, one in fields.items()}
+        **{name: math.nan if value is None else value for name, value in fields.items()}
     )
 
 

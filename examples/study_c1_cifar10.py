@@ -95,7 +95,7 @@ if arguments.draw:
     ]
     display = ParametricPlotDisplay(*curves).plot()
     display.figure_.set_size_inches(7, 4.5)
-    display.figure_.suptitle("C1 on CIFAR-10: between two solutions")
+    display.figure_.suptitle("From the small-batch to the large-batch solution")
     save_figure(display.figure_, arguments.draw.with_suffix(".png"))
     raise SystemExit
 

@@ -202,7 +202,7 @@ class StabilityMeasurement:
         check_integer("random_state", random_state, least=0)
         check_random_state(random_state)
         if sample_weight is not None:
-            check_weight(sample_weight, len(np.asarray(y)))
+            check_weight(sample_weight, len(y))
         self.X, self.y, self.sample_weight = X, y, sample_weight
         self.n_eigenvalues, self.threshold, self.batch_norm = n_eigenvalues, threshold, batch_norm
         self.chunk_size, self.max_samples, self.tol, self.max_iter = chunk_size, max_samples, tol, max_iter

@@ -15,6 +15,7 @@ from sklgap._random import undisturbed
 from sklgap.monitor._batches import check_in_reach, number_of_rows, parts_of
 from sklgap.monitor._loss import BatchLoss, loss_of_batch
 from sklgap.monitor._module import unchanged, unwrapped
+from sklgap.objective._autodiff import check_gradients_allowed
 from sklgap.objective._copy import deepcopy
 from sklgap.objective._objective import WholeBatchLoss
 from sklgap.objective._parameters import real, trainable_parameters
@@ -162,6 +163,7 @@ def check_accumulation(
     >>> check_accumulation(train_step, net, batch, [4, 4, 2]).causes
     ('short_micro_batch',)
     """
+    check_gradients_allowed()
     check_module(module)
     check_in_reach(module)
     if not callable(train_step):

@@ -20,6 +20,7 @@ from sklgap.monitor._module import unchanged, unwrapped
 from sklgap.monitor._norms import NO_V, as_array, dense, squared_norm, squared_norms, wide
 from sklgap.monitor._sign_geometry import SignSums, sign_noise_scale_of, sign_saving
 from sklgap.monitor._window import LEAST_STRETCHES, noise_scale_of
+from sklgap.objective._autodiff import check_gradients_allowed
 from sklgap.objective._objective import takes_module
 from sklgap.objective._parameters import Patterns, real, trainable_parameters
 
@@ -295,6 +296,7 @@ class BatchSizeMonitor:
     def _gradients(self, part: Any) -> tuple[float | None, list[Tensor]]:
         """Return the weight of the part, None if the loss returns no weight, and its unscaled gradients."""
         assert self._loss is not None
+        check_gradients_allowed()
         scale = self._scale()
         with unchanged(self.module, self._params), torch.enable_grad():
             versions = [p._version for p in self.module.parameters()]

@@ -57,6 +57,7 @@ def value_and_grad(loss_fn: LossFn, standing: Standing | None = None) -> GradFn:
 
 def gradients_of(output: Tensor | Sequence[Tensor], inputs: list[Tensor], **options: Any) -> tuple[Tensor, ...]:
     """Call ``torch.autograd.grad``; raise a ValueError for a module that only ``backward`` can differentiate."""
+    check_gradients_allowed()
     try:
         return torch.autograd.grad(output, inputs, **options)
     except RuntimeError as error:
@@ -126,6 +127,7 @@ def _row_gradients(function: Callable[..., Tensor], params: Params, X: Any, y: T
     Every sample has separate parameters that share their memory. ``torch.func.grad`` gives the same gradients and takes
     longer, because it loads torch's compiler, some 800 modules.
     """
+    check_gradients_allowed()
     own = {name: p.detach().expand(len(y), *p.shape).requires_grad_() for name, p in params.items()}
     with torch.enable_grad():
         losses = vmap(function)(own, X, y)

@@ -320,3 +320,8 @@ def test_a_micro_batch_of_ignored_targets_alone_does_not_hide_a_loss_divided_twi
             (total / sum(counted) / len(micro_batches) ** 3).backward()
 
     assert check_accumulation(train_step, net(), batch(ignored=ignored), sizes).causes != ("unequal_means",)
+
+
+def test_inference_mode_is_refused():
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"^torch\.inference_mode must be off"):
+        check_accumulation(divided, net(), batch(), EVEN)

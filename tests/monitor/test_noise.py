@@ -949,3 +949,10 @@ def test_a_signal_below_chance_has_a_verdict(signal):
     for _ in range(10):
         monitor._record(np.array([[2.0, signal]]), 64.0, 64)
     assert monitor.verdict().startswith("At a batch size of 64, the noise scale (the knee) is not determined")
+
+
+def test_inference_mode_is_refused():
+    net, draw = regression()
+    monitor, batch = BatchSizeMonitor(net, half_square, every=1), draw(32)
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"^torch\.inference_mode must be off"):
+        monitor.step(batch)

@@ -122,6 +122,24 @@ def test_inference_mode_is_refused():
         Objective(net, nn.CrossEntropyLoss(), (X, y))
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        Objective.gradient,
+        Objective.hessian_operator,
+        lambda objective: objective.batch_gradient([0, 1]),
+        lambda objective: objective.row_gradient_norms([0, 1]),
+    ],
+)
+def test_an_objective_made_outside_of_inference_mode_gives_values_but_no_gradients_inside(use):
+    objective = Objective(nn.Linear(4, 3), nn.CrossEntropyLoss(), (torch.randn(8, 4), torch.arange(8) % 3))
+    expected = objective.value()
+    with torch.inference_mode():
+        assert objective.value() == expected
+        with pytest.raises(RuntimeError, match=r"^torch\.inference_mode must be off"):
+            use(objective)
+
+
 @pytest.mark.parametrize("as_batches", [False, True])
 def test_tensors_made_in_inference_mode_are_the_same_data(as_batches):
     torch.manual_seed(0)

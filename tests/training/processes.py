@@ -2,8 +2,7 @@
 
     torchrun --nproc_per_node 2 -m tests.training.processes FOLDER
 
-leaves the results of process i in FOLDER/i.pt. ``run_as`` does the same, and more, in a process that torchrun has not
-started.
+leaves the results of process i in FOLDER/i.pt; ``run_as`` does the same in a process that torchrun has not started.
 """
 
 import os
@@ -189,9 +188,13 @@ def main(folder, **group):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", **group)
     rank = distributed.get_rank()
-    found = {"steps": steps(parallel=True), "refusals": refusals(rank)}
-    if not distributed.is_torchelastic_launched():  # fits take far longer, and would only repeat the others
-        found |= {"batch norm": batch_norm_updates(), "masks": masks(), "fits": fits(parallel=True)}
+    found = {
+        "steps": steps(parallel=True),
+        "batch norm": batch_norm_updates(),
+        "masks": masks(),
+        "fits": fits(parallel=True),
+        "refusals": refusals(rank),
+    }
     torch.save(found, Path(folder) / f"{rank}.pt")
     distributed.destroy_process_group()
 
