@@ -20,7 +20,7 @@ from sklgap.monitor._module import unchanged, unwrapped
 from sklgap.monitor._norms import NO_V, as_array, dense, squared_norm, squared_norms, wide
 from sklgap.monitor._sign_geometry import SignSums, sign_noise_scale_of, sign_saving
 from sklgap.monitor._window import LEAST_STRETCHES, noise_scale_of
-from sklgap.objective._autodiff import check_gradients_allowed
+from sklgap.objective._autodiff import check_gradients_allowed, gradients_of
 from sklgap.objective._objective import takes_module
 from sklgap.objective._parameters import Patterns, real, trainable_parameters
 
@@ -310,7 +310,7 @@ class BatchSizeMonitor:
                 raise ValueError(f"loss must return a weight of the batch that is a number of at least 0; got {mass}.")
             if not math.isfinite(value) and mass != 0:
                 raise ValueError(f"The loss must be finite to be measured; it is {value} on a part of the batch.")
-            found = torch.autograd.grad(loss * scale, list(self._params.values()), allow_unused=True)
+            found = gradients_of(loss * scale, list(self._params.values()), allow_unused=True)
         gradients = [
             torch.zeros_like(real(p), dtype=wide(p))
             if g is None

@@ -55,7 +55,7 @@ def value_and_grad(loss_fn: LossFn, standing: Standing | None = None) -> GradFn:
     return grad_fn
 
 
-def gradients_of(output: Tensor | Sequence[Tensor], inputs: list[Tensor], **options: Any) -> tuple[Tensor, ...]:
+def gradients_of(output: Tensor | Sequence[Tensor], inputs: Sequence[Tensor], **options: Any) -> tuple[Tensor, ...]:
     """Call ``torch.autograd.grad``; raise a ValueError for a module that only ``backward`` can differentiate."""
     check_gradients_allowed()
     try:
@@ -131,7 +131,7 @@ def _row_gradients(function: Callable[..., Tensor], params: Params, X: Any, y: T
     own = {name: p.detach().expand(len(y), *p.shape).requires_grad_() for name, p in params.items()}
     with torch.enable_grad():
         losses = vmap(function)(own, X, y)
-        return torch.autograd.grad(losses.sum(), list(own.values()), allow_unused=True, materialize_grads=True)
+        return gradients_of(losses.sum(), list(own.values()), allow_unused=True, materialize_grads=True)
 
 
 def row_gradient_norms(

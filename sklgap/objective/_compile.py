@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sklgap._checks import WrongArgument, shown
 from sklgap._random import undisturbed
 from sklgap._threads import is_forked
+from sklgap.objective._autodiff import gradients_of
 from sklgap.objective._copy import deepcopy
 from sklgap.objective._outputs import logits_of
 
@@ -274,7 +275,7 @@ def _evaluated(
         if outputs.requires_grad:
             leaves = [p for part in module.modules() for p in part._parameters.values() if p is not None]
             leaves = [p for p in leaves if p.requires_grad]
-            found = torch.autograd.grad(outputs.square().mean(), leaves, allow_unused=True) if leaves else ()
+            found = gradients_of(outputs.square().mean(), leaves, allow_unused=True) if leaves else ()
             gradients = [
                 torch.cat(
                     [torch.view_as_real(g).flatten() if g.is_complex() else g.flatten() for g in found if g is not None]

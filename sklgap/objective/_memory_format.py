@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sklgap._random import undisturbed
+from sklgap.objective._autodiff import gradients_of
 from sklgap.objective._copy import deepcopy
 from sklgap.objective._outputs import logits_of
 
@@ -63,6 +64,6 @@ def _outputs_and_gradients(module: nn.Module, X: Tensor) -> tuple[Tensor, Tensor
     parameters = [p for p in copied.parameters() if p.requires_grad]
     with torch.enable_grad():
         outputs = logits_of(copied(X))
-        gradients = torch.autograd.grad(outputs.square().mean(), parameters, allow_unused=True)
+        gradients = gradients_of(outputs.square().mean(), parameters, allow_unused=True)
     # All gradients form one vector, because a gradient of zero, as of a bias before batch norm, is only rounding.
     return outputs.detach(), torch.cat([g.flatten() for g in gradients if g is not None] or [outputs.detach()])

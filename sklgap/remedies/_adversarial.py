@@ -7,11 +7,11 @@ import math
 import numbers
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sklgap._checks import check_fraction, check_nonnegative
 from sklgap._typing import Aux, Batch, Buffers, LossFn, Params
+from sklgap.objective._autodiff import gradients_of
 from sklgap.remedies._base import Remedy
 
 
@@ -79,7 +79,7 @@ class Adversarial(Remedy):
 
     def _attack(self, loss: Tensor, X: Tensor, factor: Tensor | None) -> Tensor:
         """Return the moved samples. The graph of ``loss`` is retained for the gradient of the mix."""
-        (slope,) = torch.autograd.grad(loss, X, retain_graph=True)
+        (slope,) = gradients_of(loss, [X], retain_graph=True)
         uphill = slope.sign()
         if factor is not None:  # a negative factor reverses the slope of the sample
             uphill *= factor.sign().view(-1, *(1,) * (X.ndim - 1))

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 import torch
 
+import sklgap
 from sklgap._typing import Aux, Batch
 from sklgap.objective._autodiff import gradient_of, hessian_vector_product, pulled_back, value_and_grad
 from tests.cases import DOUBLE
@@ -87,3 +90,8 @@ def test_products_of_one_output_are_those_of_grad_outputs_bit_for_bit():
 def test_an_input_that_is_not_used_is_none():
     theta, other = THETA.clone().requires_grad_(), THETA.clone().requires_grad_()
     assert pulled_back([2 * theta], [other], [V], allow_unused=True) == (None,)
+
+
+def test_no_other_file_differentiates():
+    package = Path(sklgap.__file__).parent
+    assert [p.name for p in package.rglob("*.py") if "torch.autograd.grad(" in p.read_text()] == ["_autodiff.py"]

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 from sklgap import LBGapClassifier
 from sklgap.inspection import gradient_noise_scale, hessian_eigenvalues, hessian_trace, sharpness
+from sklgap.monitor import BatchSizeMonitor
 from sklgap.objective import Objective
 from tests.cases import DOUBLE, POLICIES, seeded_module, vectors
 from tests.pairs import product
@@ -148,6 +149,8 @@ def test_reentrant_is_refused(norm):
     X, y = vectors(40)
     with pytest.raises(ValueError, match="use_reentrant=False"):
         LBGapClassifier(net, max_epochs=1, batch_size=20).fit(X.numpy(), y.numpy())
+    with pytest.raises(ValueError, match="use_reentrant=False"):
+        BatchSizeMonitor(net, CE, every=1).step((X, y))
 
 
 class ReentrantFirst(nn.Module):
