@@ -60,7 +60,7 @@ def rank_measures(
         means the first score of the census, or ``"accuracy"``.
     hyperparameters : sequence of str, default=None
         The columns of the settings, such as ``["batch_size", "learning_rate"]``. None means those of ``learning_rate``,
-        ``regime`` and ``init`` that the records have.
+        ``regime`` and ``init`` that the records have. The models of one trial must differ in at least one of them.
     n_resamples : int, default=2000
         Number of resamples of the trials for the intervals, from 20 to 100,000.
     random_state : int, RandomState or None, default=0
@@ -153,6 +153,7 @@ def rank_measures(
     trials = _codes(minima, "trial", "census")
     varied = {axis: codes for axis in axes if (codes := _codes(minima, axis, "hyperparameters")).any()}
     settings = np.column_stack([*varied.values()]) if varied else np.empty((len(minima), 0), dtype=int)
+    _check_settings_differ(minima, np.column_stack([trials, settings]), axes, names)
     resamples = draw_resamples(int(trials.max()) + 1, n_resamples, rng)
     found = {}
     for name, values in columns.items():
@@ -510,6 +511,25 @@ def _check_hyperparameters(hyperparameters: Any, minima: list[dict[str, Any]]) -
             f"hyperparameters must not be the trial, nor be called plain, granulated or within; got {shown(found)}."
         )
     return found
+
+
+def _check_settings_differ(
+    minima: list[dict[str, Any]], keys: np.ndarray, axes: Sequence[str], measures: Sequence[str]
+) -> None:
+    """Refuse two models of one trial with equal settings: they would count as models that differ in the seed alone."""
+    first: dict[tuple[int, ...], int] = {}
+    for i, key in enumerate(map(tuple, keys.tolist())):
+        if key not in first:
+            first[key] = i
+            continue
+        one, other = minima[first[key]], minima[i]
+        results = ("test_", "train_", *measures)
+        differ = [c for c in one if c in other and not c.startswith(results) and one[c] != other[c]]
+        raise ValueError(
+            f"hyperparameters must name all settings in which the models of one trial differ; got {shown(list(axes))}, "
+            f"by which two models of trial {one['trial']!r} are equal. "
+            + (f"They differ in {listed(differ)}." if differ else "Leave one of them out, or give it another trial.")
+        )
 
 
 def _values(minima: list[dict[str, Any]], column: str, argument: str) -> list[Any]:

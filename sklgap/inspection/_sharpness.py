@@ -183,15 +183,16 @@ def sharpness(
     solver : {"auto", "lbfgsb", "lbfgsb-scaled", "power"}, default="auto"
         ``"auto"`` climbs over the vertices of the box from several starts and continues from the best one. The starts
         are the vertex that the gradient points to, a vertex found by annealing, and random vertices. Then it flips
-        coordinates. In at most 20 dimensions it flips them one by one and in pairs, and L-BFGS-B also searches inside
-        the box. ``"lbfgsb"`` is our reading of the procedure in the paper: L-BFGS-B from zero with the default
-        tolerances of SciPy. It may stop at its start, and then it warns. ``"lbfgsb-scaled"`` does the same with f
-        divided by its largest partial derivative. ``"power"`` is vertex ascent, ``y <- b sign(grad f(x + y))``.
+        coordinates, or L-BFGS-B continues inside the box if many slopes at the best vertex point there. In at most 20
+        dimensions it does both, and flips coordinates one by one and in pairs. ``"lbfgsb"`` is our reading of the
+        procedure in the paper: L-BFGS-B from zero with the default tolerances of SciPy. It may stop at its start, and
+        then it warns. ``"lbfgsb-scaled"`` does the same with f divided by its largest partial derivative. ``"power"``
+        is vertex ascent, ``y <- b sign(grad f(x + y))``.
     max_iter : int, default=None
         For ``"auto"`` and ``"power"``: the total number of gradients for each epsilon. For ``"lbfgsb"`` and
         ``"lbfgsb-scaled"``: the number of iterations. None means 30 for ``"power"`` and 10, the number in the paper,
-        for ``"lbfgsb..."``. For ``"auto"`` None means 64, and up to 24 more while some ten of them still raise the
-        maximum by 1 %; in at most 20 dimensions it means 600.
+        for ``"lbfgsb..."``. For ``"auto"`` None means 64, and up to 24 more while the maximum still rises; in at most
+        20 dimensions it means 600.
     n_restarts : int, default=None
         Number of random vertices among the starts of ``"auto"``. All starts together use at most three quarters of the
         gradients. None means as many random vertices as fit (3 with the default budget), and 10 in at most 20
@@ -380,7 +381,7 @@ def _record(
     subspace = getattr(objective, "subspace", None)
     step = best.argmax if subspace is None else subspace.directions(best.argmax)
     box = epsilon * (unit if subspace is None else subspace.origin.abs() + 1)
-    doubts = _doubts(best, epsilon)
+    doubts = _doubts(best, f0, epsilon)
     for doubt in doubts:
         warnings.warn(doubt, ConvergenceWarning, stacklevel=5)
     return Sharpness(
@@ -405,7 +406,7 @@ def _record(
     )
 
 
-def _doubts(best: Maximum, epsilon: float) -> list[str]:
+def _doubts(best: Maximum, f0: float, epsilon: float) -> list[str]:
     """Return the reasons not to trust the value, as sentences."""
     found = []
     if best.status.startswith(_maximizers.STOPPED_AT_START):
@@ -417,6 +418,12 @@ def _doubts(best: Maximum, epsilon: float) -> list[str]:
         found.append(
             f"The gradient is zero at all {best.n_evaluations} points tried in the box of epsilon={epsilon:g}. This "
             "happens when all units are dead or saturated, so this sharpness of 0 does not describe a minimum."
+        )
+    elif not best.f_max > f0 and not best.n_not_finite:
+        found.append(
+            f"No point tried in the box of epsilon={epsilon:g} has a larger loss than the centre, although not all "
+            "gradients are zero. So the sharpness is above 0, or the loss rises by less than its rounding error. Use a "
+            "larger max_iter, or dtype=torch.float64."
         )
     if best.n_not_finite:
         found.append(

@@ -103,13 +103,39 @@ def test_hyperparameters_by_their_names():
     records = [
         {"trial": f"seed {record['trial']}", "size": record["regime"], "flat": record["flat"], "test_accuracy": a}
         for record in minima()
+        if record["learning_rate"] == RATES[0]
         for a in [record["test_accuracy"]]
     ]
     found = rank_measures(records, measures=["flat"], hyperparameters=["size"]).measures["flat"]
     assert list(found.axes) == ["size"]
-    none = rank_measures(records, measures=["flat"], hyperparameters=[]).measures["flat"]
+    alone = [record for record in records if record["size"] == REGIMES[0]]
+    none = rank_measures(alone, measures=["flat"], hyperparameters=[]).measures["flat"]
     assert math.isnan(none.granulated.value)
-    assert none.plain == found.plain
+    assert none.plain == none.within
+
+
+@pytest.mark.parametrize("hyperparameters", [None, [], ["learning_rate"]])
+def test_settings_that_are_not_named_are_not_taken_for_seeds(hyperparameters):
+    # The accuracy depends on the batch size alone, and the measure on the batch size and on chance.
+    rng = np.random.default_rng(0)
+    records = [
+        {"trial": t, "batch_size": size, "lr": rate, "learning_rate": 1, "test_accuracy": 1 - size / 1000}
+        | {"flat": size + rng.normal()}
+        for t in range(4)
+        for size in (32, 64, 128)
+        for rate in (0.1, 0.2)
+    ]
+    with pytest.raises(ValueError, match=r"^hyperparameters must name all settings .* They differ in lr\.$"):
+        rank_measures(records, measures=["flat"], hyperparameters=hyperparameters)
+    with pytest.raises(ValueError, match="They differ in lr"):
+        rank_measures(records, measures=["flat"], hyperparameters=["batch_size"])
+    found = rank_measures(records, measures=["flat"], hyperparameters=["batch_size", "lr"])
+    assert math.isnan(found.measures["flat"].within.value)  # all accuracies of a setting are equal
+
+
+def test_a_model_that_is_there_twice_is_refused():
+    with pytest.raises(ValueError, match=r"two models of trial 0 are equal.*Leave one of them out"):
+        rank_measures([*minima(), minima()[0]], measures=["flat"])
 
 
 def test_a_real_census_is_ranked():

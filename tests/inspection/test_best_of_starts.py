@@ -7,7 +7,7 @@ import torch
 from sklgap.inspection import _best_of_starts
 from sklgap.inspection._ascent import VertexAscent, flip_weakest
 from sklgap.inspection._best_of_starts import best_of_starts, usual_gradients
-from sklgap.inspection._maximizers import Points
+from sklgap.inspection._maximizers import Points, lbfgsb
 from sklgap.objective import Objective, random_subspace
 from tests.cases import BIT_FOR_BIT
 from tests.inspection.sharp_nets import trained_net
@@ -137,6 +137,89 @@ def test_a_maximum_inside_a_box_of_many_dimensions():
     assert float((found.argmax.abs() / bounds).max()) < 0.5
 
 
+def ill_conditioned(n, condition, seed=0):
+    """A concave quadratic whose maximum lies inside the box of epsilon 1, and how high the maximum is."""
+    rng = np.random.default_rng(seed)
+    axes, _ = np.linalg.qr(rng.standard_normal((n, n)))
+    H = torch.from_numpy((axes * -np.geomspace(1, 1 / condition, n)) @ axes.T)
+    bounds = torch.from_numpy(np.abs(rng.standard_normal(n)) + 1)
+    top = torch.from_numpy(rng.uniform(-0.3, 0.3, n)) * bounds
+
+    def rise(theta):
+        return (theta - top) @ H @ (theta - top) / 2
+
+    module, criterion, X, y = landscape(rise, torch.zeros(n, dtype=torch.float64))
+    objective = Objective(module, criterion, (X, y))
+    return objective, bounds, -objective.value()
+
+
+@pytest.mark.parametrize("condition", [1.0, 100.0, 1e4])
+@pytest.mark.parametrize("n", [12, 21, 100, 500])
+def test_a_maximum_inside_is_followed_to_its_end_and_an_unfinished_search_says_so(n, condition):
+    objective, bounds, rise = ill_conditioned(n, condition)
+    found = search(objective, bounds)
+    assert found.f_max + rise >= 0.999 * rise
+    paper = lbfgsb(objective, bounds, 10)
+    assert found.f_max >= paper.f_max - 1e-9 * rise
+    assert found.converged or "a larger max_iter may find more" in found.status
+    longer = search(objective, bounds, max_iter=5000)
+    assert longer.converged
+    assert longer.f_max + rise >= (1 - 1e-4) * rise
+    # Where more gradients find more, the shorter search does not say that it has converged.
+    assert not found.converged or longer.f_max - found.f_max <= 1e-4 * rise
+
+
+@pytest.mark.parametrize("max_iter", [12, 20, None])
+def test_a_short_search_rises_above_the_centre_where_all_vertices_are_lower(max_iter):
+    """L-BFGS-B from a vertex would not be back in so few steps."""
+    objective, bounds, rise = ill_conditioned(100, 1e4)
+    found = search(objective, 3 * bounds, max_iter=max_iter)
+    assert found.f_max + rise > (0.5 if max_iter == 12 else 0.9) * rise
+    assert not found.converged
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_coordinates_inside_the_box_beside_others_at_its_bounds(seed):
+    """80 indefinite blocks of 12 dimensions: some 10 % of the coordinates of a maximum are not at a bound."""
+    rng = np.random.default_rng(seed)
+    x, root, g = (rng.standard_normal(shape) for shape in ((80, 12), (80, 12, 12), (80, 12)))
+    H, g, bounds = (
+        torch.from_numpy(root + root.transpose(0, 2, 1)) / 2,
+        torch.from_numpy(g),
+        torch.from_numpy(x).abs() + 1,
+    )
+    corners = SIGNS * bounds[:, None]
+    vertices = ((corners @ H) * corners).sum(2) / 2 + (corners @ g[:, :, None]).squeeze(2)
+
+    def function(theta):
+        blocks = theta.view(80, 12)
+        return torch.einsum("ki,kij,kj->", blocks, H, blocks) / 2 + (g * blocks).sum()
+
+    module, criterion, X, y = landscape(function, torch.zeros(960, dtype=torch.float64))
+    found = search(Objective(module, criterion, (X, y)), bounds.flatten())
+    assert found.f_max >= 0.96 * float(vertices.max(1).values.sum())
+    assert float((found.argmax.abs() < bounds.flatten()).double().mean()) > 0.02
+
+
+def test_starts_in_few_dimensions_leave_a_quarter_of_the_budget():
+    objective, bounds, best = enumerated("indefinite", 1.0, 0)
+    many, usual = search(objective, bounds, n_restarts=1000), search(objective, bounds)
+    n_starts = int(many.status.split("from ")[1].split(" ")[0])
+    assert 14 < n_starts < 0.75 * 600 / 4
+    assert "flip" not in many.status
+    assert many.f_max >= 0.98 * best
+    assert usual.n_evaluations <= 600
+
+
+@pytest.mark.parametrize("max_iter", [60, 80, 100])
+def test_the_spread_of_a_search_that_ends_among_its_starts(max_iter):
+    objective, bounds, _ = enumerated("indefinite", 1.0, 0)
+    found = search(objective, bounds, max_iter=max_iter)
+    assert 0 <= found.spread <= 1
+    assert not found.converged
+    assert "the best two starts end" in found.status
+
+
 @pytest.mark.parametrize("build", [dominoes, avalanche])
 def test_plateaus_are_crossed(build):
     """From all but one or all coordinates negative, the gradient's vertices change slowly or one by one."""
@@ -174,5 +257,5 @@ def test_a_constant_is_flat():
 
 
 def test_usual_gradients_of_the_defaults():
-    assert usual_gradients(None) == usual_gradients(100) == (24, 88)
-    assert usual_gradients(20) == (40, 600)
+    assert usual_gradients(None) == usual_gradients(100) == (24, 1 + 88)
+    assert usual_gradients(20) == (40, 1 + 600)

@@ -64,6 +64,19 @@ def test_the_warning_does_not_advise_the_solver_that_stopped():
     assert "lbfgsb-scaled" not in str(caught[0].message)
 
 
+@pytest.mark.parametrize("solver", ["auto", "power"])
+def test_a_slope_on_which_nothing_rises_is_no_measurement(solver):
+    # The maximum lies so near the centre that all vertices of the box are below it.
+    problem = landscape(lambda theta: 1 - ((theta - 1e-3) ** 2).sum(), torch.zeros(30))
+    with pytest.warns(
+        ConvergenceWarning, match=r"No point tried .* larger max_iter, or dtype=torch\.float64\.$"
+    ) as caught:
+        found = sharpness(objective_of(problem), epsilon=1.0, solver=solver, max_iter=3)
+    assert found.value == 0
+    assert found.notes == (str(caught[0].message),)
+    assert sharpness(objective_of(problem), epsilon=1.0).value == pytest.approx(100 * 30 * 1e-6 / 2, rel=1e-3)
+
+
 def test_power_at_a_zero_gradient_does_not_claim_to_have_converged():
     # The centre is a fixed point of the iteration, and a minimum of f: 0 would be no measurement.
     module, _, X, _ = PROBLEMS["tanh"]()
