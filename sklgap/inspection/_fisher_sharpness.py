@@ -36,12 +36,13 @@ def fisher_sharpness(
     random_state: int | np.random.RandomState | None = None,
     **kwargs: Unpack[ObjectiveOptions],
 ) -> Flatness:
-    r"""Measure how much the loss can rise in an ellipsoid of the Fisher matrix, in which the outputs change little.
+    r"""Measure how much the loss can rise in an ellipsoid given by the diagonal of the Fisher matrix.
 
     .. math:: \max_{e^T D e \le \rho^2} f(x + e) - f(x), \qquad D_i = F_{ii} + \lambda \rho^2 / x_i^2
 
     F is the Fisher matrix of the model; only its diagonal is used. To second order, :math:`e^T F e / 2` is the
-    Kullback-Leibler divergence between the probabilities of the classes before and after the step e.
+    Kullback-Leibler divergence between the probabilities of the classes before and after the step e. With its diagonal
+    in place of F, a step may change the probabilities much more: the weights of a net act together.
 
     Parameters
     ----------
@@ -51,8 +52,8 @@ def fisher_sharpness(
     X, y : array-like
         Samples over which f and F are averaged. None with an `Objective`, which holds its data.
     rho : float, default=0.1
-        Size of the ellipsoid. 0.1 corresponds to a divergence of some 0.005. This is our choice, because we could not
-        verify in the paper what Kim et al. use.
+        Size of the ellipsoid. If F were diagonal, 0.1 would allow a divergence of 0.005. This is our choice, because we
+        could not verify in the paper what Kim et al. use.
     damping : float, default=1.0
         The factor :math:`\lambda`, which bounds the relative step. With 1, no weight moves by more than its own size,
         and a weight of zero does not move. 0 gives the plain ellipsoid. A step may then be very long where F is small,
