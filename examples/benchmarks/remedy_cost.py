@@ -6,20 +6,23 @@ are those of a fitted estimator. Its learning rate is so small that the weights 
 
 The expected multiple counts evaluations. A gradient is one forward and one backward pass, and the backward pass
 counts twice as much. The gradient penalty differentiates both once more, which counts twice as much as both.
-`SAM(every=5)` costs, on average, a fifth of
-the extra cost of SAM. Averages of weights and gradient clipping are callbacks outside the step, so they are not
-timed. On one thread of a CPU, the time is the processor time of this process, which other programs do not change.
+`SAM(every=5)` costs, on average, a fifth of the extra cost of SAM. Averages of weights and gradient clipping are
+callbacks outside the step, so they are not timed. On one thread of a CPU, the time is the processor time of this
+process, which other programs do not change.
 
     python examples/benchmarks/remedy_cost.py             # ten minutes on one core
     python examples/benchmarks/remedy_cost.py --quick     # a narrow F1, seconds
+
+``--json FILE`` writes the medians with command, versions and hardware.
 """
 
 import argparse
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
-from _common import environment, interleaved_medians
+from _common import environment, interleaved_medians, write_record
 
 from sklgap import (
     SAM,
@@ -73,12 +76,14 @@ def main():
     parser.add_argument("--quick", action="store_true", help="use a narrow F1, two batch sizes and few repeats")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=None)
+    parser.add_argument("--json", type=Path, help="file to write the medians to")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(environment())
     clock = time.perf_counter if torch.cuda.is_available() or arguments.threads > 1 else time.process_time
     width = 64 if arguments.quick else 512
     rng = np.random.default_rng(0)
+    rows = []
     for n_rows in (256, 1024) if arguments.quick else (256, 1024, 6000):
         X, y = rng.random((n_rows, 784), dtype=np.float32), np.arange(n_rows) % 10
         steps = {name: step_on(X, y, width, **params) for name, (params, _) in CASES.items()}
@@ -86,7 +91,13 @@ def main():
         medians = interleaved_medians(steps, repeats, clock)
         print(f"\nF1 of width {width}, batches of {n_rows:,}: a plain step takes {1000 * medians['plain']:.1f} ms")
         for name, (_, expected) in CASES.items():
-            print(f"  {name:24s} {medians[name] / medians['plain']:6.2f}x   (expected {expected:.2f}x)", flush=True)
+            times = medians[name] / medians["plain"]
+            print(f"  {name:24s} {times:6.2f}x   (expected {expected:.2f}x)", flush=True)
+            rows.append(
+                {"remedy": name, "batch_size": n_rows, "seconds": medians[name], "times": times, "expected": expected}
+            )
+    if arguments.json:
+        write_record(arguments.json, width=width, rows=rows)
 
 
 if __name__ == "__main__":
