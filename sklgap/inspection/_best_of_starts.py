@@ -205,10 +205,8 @@ class _Search:
             highest = points.argmax if points.f_max > self.f0 else torch.zeros_like(points.bounds)
             self.look_inside(highest, self.budget)
             return
-        if self._agree():
-            self.gain = 0.0
-            return
         shares = list(_FLIPPED)
+        # Flips follow also where the starts agree: they can agree on the same low vertex.
         while shares and (points.n_evaluations < self.budget or self.gain >= _SETTLED):
             before = best.f_max
             flip_weakest(best, shares[0], length)
