@@ -28,7 +28,7 @@ from sklgap.estimator._nested_parameters import check_nested, suggestion
 from sklgap.estimator._sample_weights import criterion_weight
 from sklgap.estimator._threads import check_n_threads, multiply_adds
 from sklgap.nets._check import check_init, check_input_shape, check_net, net_arguments
-from sklgap.objective._autodiff import check_gradients_allowed
+from sklgap.objective._autodiff import check_gradients_allowed, check_no_autocast
 from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._compile import check_compile
 from sklgap.objective._copy import check_plain, convert, deepcopy, uncompiled
@@ -68,6 +68,7 @@ def make_net(model: Any, X: Any, n_classes: int, class_weight: np.ndarray | None
     ``class_weight`` holds the weights of ``model.class_weight``, by class number.
     """
     check_gradients_allowed()
+    check_no_autocast()
     _check_numbers(model)
     if issparse(X) and model.data_parallel:
         raise TypeError(NOT_SPARSE.format("beside data_parallel=True"))

@@ -480,6 +480,11 @@ def _check_score(score: Any, census: Any) -> str:
         raise WrongArgument(f"score must be None or the name of a score; got {shown(score)}.")
     if isinstance(census, MinimaCensus):
         return census.score(score).name
+    if score is not None and ("loss" in score or "error" in score) and not score.startswith("neg_"):
+        raise ValueError(
+            f"score must name a score of which larger is better; got {score!r}. Store the negative values as "
+            f"'test_neg_{score}' and pass 'neg_{score}'."
+        )
     return "accuracy" if score is None else score
 
 

@@ -45,10 +45,18 @@ def is_cross_entropy(objective: Objective) -> bool:
 
 
 def normalized(logits: Any) -> Tensor:
-    """Return logits with mean 0 and variance 1 over the classes; NaN for a sample whose logits are all equal."""
+    """Return logits with mean 0 and variance 1 over the classes; NaN for a sample whose logits are all equal.
+
+    Two normalised logits are 1 and -1 at almost all weights. Their loss has no slope, so it is refused.
+    """
     if not isinstance(logits, Tensor):
         raise TypeError(
             f"normalize_logits needs a module that returns logits as a tensor; got {type(logits).__name__}."
+        )
+    if logits.shape[1] < 3:
+        raise ValueError(
+            f"normalize_logits must be False for fewer than 3 classes, because two normalised logits are always 1 and "
+            f"-1; got logits of {logits.shape[1]}."
         )
     wide = logits.float() if logits.device.type == "mps" else logits.double()  # Apple's devices lack float64
     centred = wide - wide.mean(dim=1, keepdim=True)

@@ -30,6 +30,18 @@ def check_gradients_allowed() -> None:
         )
 
 
+def check_no_autocast() -> None:
+    """Raise a RuntimeError in ``torch.autocast``, which saves weights in lower precision and would use them again.
+
+    Training and measuring write new weights into the same tensors, of which autocast does not know.
+    """
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        raise RuntimeError(
+            "torch.autocast must be off where a net is trained or measured, and it is on; leave the block before. To "
+            "train in lower precision, use precision='bfloat16'."
+        )
+
+
 def value_and_grad(loss_fn: LossFn, standing: Standing | None = None) -> GradFn:
     """Turn a loss function into one that returns its gradient with respect to the parameters.
 
@@ -115,6 +127,7 @@ def _differentiable_gradient(function: Callable[[Tensor], Tensor], theta: Tensor
 
 
 def _product(gradient: Tensor, theta: Tensor, vector: Tensor, keep: bool) -> Tensor:
+    check_no_autocast()  # the operator may have been made before the block
     if not gradient.requires_grad:
         return torch.zeros_like(theta)
     product = pulled_back([gradient], [theta], [vector], allow_unused=True, retain_graph=keep)[0]

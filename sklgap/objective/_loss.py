@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sklgap._typing import Aux, Batch, Buffers, Criterion, Params
+from sklgap.objective._autodiff import check_no_autocast
 from sklgap.objective._compile import CompiledCalls
 from sklgap.objective._outputs import logits_of
 from sklgap.objective._row_loss import RowLoss, row_loss
@@ -75,6 +76,7 @@ class ModuleLoss:
 
     def __call__(self, params: Params, buffers: Buffers, batch: Batch) -> tuple[Tensor, Aux]:
         """Evaluate the loss."""
+        check_no_autocast()
         with self.standing(params):
             if self.here is not self._own:
                 # These are clones, so that the module does not write into the given tensors.

@@ -19,6 +19,7 @@ from sklgap._typing import ArrayLike, Aux, Batch, BatchNormPolicy, Criterion, In
 from sklgap.objective import _batch_norm
 from sklgap.objective._autodiff import (
     check_gradients_allowed,
+    check_no_autocast,
     gradient_of,
     gradients_of,
     hessian_operator,
@@ -204,6 +205,7 @@ class Objective:
     ) -> None:
         check_arguments(Objective.__init__, locals())
         check_gradients_allowed()
+        check_no_autocast()
         self.batch_norm = _batch_norm.check_batch_norm(batch_norm)
         self.chunk_size = _check_chunk_size(chunk_size)
         check_integer("num_workers", num_workers, least=0)

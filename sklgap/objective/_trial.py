@@ -237,13 +237,41 @@ def try_loss(loss: RowLoss, criterion: object, y_pred: Tensor, y: Tensor, n_chun
             return loss  # the measurement reports it
         if loss.terms is not None and not _has_these_terms(loss, y_pred, y, whole):
             loss = loss.of_the_mean()
-        order = y.argsort(stable=True) if y.ndim == 1 else torch.arange(len(y), device=y.device)
+        if n_chunks > 1 and not _is_mean(loss, y_pred, y, whole):
+            raise ValueError(_NO_MEAN)
+    return loss
+
+
+def check_mean_of_samples(loss: RowLoss, y_pred: Tensor, y: Tensor, parts: str) -> None:
+    """Raise a ValueError if a loss is not a mean over samples. ``parts`` says what the batch is divided into."""
+    if len(y) < 2:
+        return
+    y_pred, y = y_pred[:_MOST_TRIED], y[:_MOST_TRIED]
+    y_pred = y_pred.float() if y_pred.dtype in (torch.float16, torch.bfloat16) else y_pred
+    with torch.no_grad(), undisturbed(seed=0):
+        whole = loss.mean(y_pred, y)
+        if bool(torch.isfinite(whole)) and not _is_mean(loss, y_pred, y, whole):
+            raise ValueError(
+                f"criterion must be a mean over samples with {parts}, because each part of a batch is evaluated alone; "
+                "its value for some samples is not the mean of its values for parts of them. Leave the argument out."
+            )
+
+
+def _is_mean(loss: RowLoss, y_pred: Tensor, y: Tensor, whole: Tensor) -> bool:
+    """Say whether the loss of all samples is the mean over two parts, for parts that are drawn in several ways.
+
+    One draw does not show it: the root of a mean square is nearly the mean over parts that happen to be alike.
+    """
+    generator = torch.Generator().manual_seed(0)
+    orders = [y.argsort(stable=True) if y.ndim == 1 else torch.arange(len(y), device=y.device)]
+    orders += [torch.randperm(len(y), generator=generator).to(y.device) for _ in range(_N_SPLITS)]
+    for order in orders:
         parts = order.tensor_split([max(1, len(y) // 3)])
         means, masses = zip(*(_mean_and_mass(loss, y_pred[part], y[part]) for part in parts), strict=True)
-    mean = sum(m * w for m, w in zip(means, masses, strict=True)) / sum(masses)
-    if n_chunks > 1 and not _close(torch.as_tensor(mean), whole):
-        raise ValueError(_NO_MEAN)
-    return loss
+        mean = sum(m * w for m, w in zip(means, masses, strict=True)) / sum(masses)
+        if not _close(torch.as_tensor(mean), whole):
+            return False
+    return True
 
 
 def try_parts(loss_fn: ModuleLoss, params: Params, buffers: Buffers, batch: Batch) -> None:
@@ -251,13 +279,15 @@ def try_parts(loss_fn: ModuleLoss, params: Params, buffers: Buffers, batch: Batc
     n = len(batch.y)
     if n < 2:
         return
-    parts = [slice(0, n // 3 or 1), slice(n // 3 or 1, n)]
+    generator = torch.Generator().manual_seed(0)
+    orders = [torch.arange(n), *(torch.randperm(n, generator=generator) for _ in range(_N_SPLITS // 2))]
     with torch.no_grad(), undisturbed(seed=0):
         whole = loss_fn(params, buffers, batch)[0]
-        means = [loss_fn(params, buffers, rows_of(batch, part))[0] for part in parts]
-    mean = sum(m * (part.stop - part.start) / n for m, part in zip(means, parts, strict=True))
-    if not _close(torch.as_tensor(mean), whole):
-        raise ValueError(_NO_MEAN)
+        for order in orders:
+            parts = order.to(batch.y.device).tensor_split([n // 3 or 1])
+            mean = sum(loss_fn(params, buffers, rows_of(batch, part))[0] * (len(part) / n) for part in parts)
+            if not _close(torch.as_tensor(mean), whole):
+                raise ValueError(_NO_MEAN)
 
 
 def try_whole_batch(loss_fn: ModuleLoss, params: Params, buffers: Buffers, batch: Batch) -> None:
@@ -307,6 +337,10 @@ def try_mean_of_batch(loss_fn: ModuleLoss, params: Params, buffers: Buffers, bat
         )
 
 
+# Samples of a batch on which the loss is tried; a loss of pairs needs the square of their number.
+_MOST_TRIED = 1000
+# Splits of a few samples by which a loss that is not a mean over samples is found.
+_N_SPLITS = 8
 _NO_MEAN = (
     "criterion must be a mean over samples, so that it can be averaged over chunks of the data, but the mean over two "
     "parts differs from the mean over the whole. Set chunk_size to the number of samples, or use a torch loss with "

@@ -39,6 +39,12 @@ class Averaging(Callback):
         found = [type(callback).__name__ for _, callback in net.callbacks_ if isinstance(callback, Averaging)]
         if len(found) > 1:
             raise ValueError(f"callbacks must hold at most one that averages weights; got {', '.join(found)}.")
+        best = [type(callback).__name__ for _, callback in net.callbacks_ if getattr(callback, "load_best", False)]
+        if best:
+            raise ValueError(
+                f"callbacks must not hold both {name} and {best[0]}(load_best=True), because each of them sets the "
+                "weights at the end, and one would undo the other; leave out one, or set load_best=False."
+            )
         if self.last_ and all(torch.equal(w, self.average_[name]) for name, w in weights_of(net).items()):
             _assign(net, self.last_)
         self.last_ = {}

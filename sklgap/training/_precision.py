@@ -49,17 +49,11 @@ def check_training_precision(precision: Any, device: str) -> Precision:
                 "precision must not be 'tf32' outside of the main thread, because torch's setting holds for all "
                 "threads and for what they measure; use processes, as n_jobs does by default."
             )
-    if precision == "bfloat16":
-        if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_bf16_supported()):
-            raise ValueError(
-                f"precision must be 'float32' on a device without bfloat16; got 'bfloat16' for the device "
-                f"{str(device)!r}."
-            )
-        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-            raise ValueError(
-                "precision must be 'float32' inside of torch.autocast, which would train with weights of earlier "
-                "updates that it has saved in bfloat16; leave the block before fit."
-            )
+    has_bfloat16 = kind == "cpu" or (kind == "cuda" and torch.cuda.is_bf16_supported())
+    if precision == "bfloat16" and not has_bfloat16:
+        raise ValueError(
+            f"precision must be 'float32' on a device without bfloat16; got 'bfloat16' for the device {str(device)!r}."
+        )
     return precision
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from sklgap._typing import Aux, Batch, Buffers, GradFn, LossFn, Params
 from sklgap.objective._autodiff import value_and_grad
 from sklgap.objective._loss import ModuleLoss
+from sklgap.objective._trial import check_mean_of_samples
 from sklgap.remedies import Remedy, accumulate, compose
 from sklgap.remedies._check import check_line_search, check_parts
 
@@ -62,6 +63,7 @@ class TrainStep:
         self.micro_batch_size = micro_batch_size
         self.spread = spread
         self.on_grad = on_grad
+        self._checked = False
         self.inner_steps = max((remedy.inner_steps for remedy in self.remedies), default=1)
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
@@ -81,6 +83,7 @@ class TrainStep:
         def closure() -> Tensor:
             buffers = self.loss_fn.buffers()
             gradients, aux = grad_fn(self.params, buffers, batch)
+            self._check_parts(batch, aux)
             first.append(aux)
             for name, parameter in self.params.items():
                 parameter.grad = _in_order_of(parameter, gradients.get(name))
@@ -122,6 +125,16 @@ class TrainStep:
         if self.micro_batch_size is not None:
             grad_fn = accumulate(grad_fn, self.micro_batch_size)
         return grad_fn if self.spread is None else self.spread(grad_fn)
+
+    def _check_parts(self, batch: Batch, aux: Aux) -> None:
+        """Raise a ValueError if the first batch is evaluated in parts and its loss is not the mean of theirs."""
+        if self._checked:
+            return
+        self._checked = True
+        if self.micro_batch_size is not None and len(batch.X) > self.micro_batch_size:
+            check_mean_of_samples(self.loss_fn.loss, aux.y_pred, batch.y, f"micro_batch_size={self.micro_batch_size}")
+        elif self.spread is not None:
+            check_mean_of_samples(self.loss_fn.loss, aux.y_pred, batch.y, "data_parallel=True")
 
     def _keep_buffers(self, buffers: Buffers) -> None:
         """Set the buffers of the module to those of the unmoved weights, whatever the remedies evaluated later."""

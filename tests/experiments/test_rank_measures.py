@@ -114,6 +114,17 @@ def test_hyperparameters_by_their_names():
     assert none.plain == none.within
 
 
+@pytest.mark.parametrize("score", ["loss", "error_rate", "mean_squared_error"])
+def test_a_loss_is_no_score(score):
+    records = [
+        {**r, f"test_{score}": 1 - r["test_accuracy"], f"test_neg_{score}": r["test_accuracy"]} for r in minima()
+    ]
+    with pytest.raises(ValueError, match=rf"^score must name a score of which larger is better; got '{score}'"):
+        rank_measures(records, measures=["flat"], score=score)
+    found = rank_measures(records, measures=["flat"], score=f"neg_{score}")
+    assert found.measures["flat"].plain.value == pytest.approx(1)
+
+
 @pytest.mark.parametrize("hyperparameters", [None, [], ["learning_rate"]])
 def test_settings_that_are_not_named_are_not_taken_for_seeds(hyperparameters):
     # The accuracy depends on the batch size alone, and the measure on the batch size and on chance.

@@ -15,6 +15,7 @@ from sklgap.inspection import (
     m_sharpness,
     sharpness,
 )
+from sklgap.inspection._flatness import flatness
 from sklgap.inspection._normalized_logits import measured_objective, normalized
 from sklgap.objective import Objective
 from tests.inspection.flat_nets import louder, relu_net
@@ -36,6 +37,25 @@ def test_the_definition(seed):
     expected = cross_entropy(by_numpy(net(X)), y)
     with measured_objective((net, criterion), X, y, normalize_logits=True) as objective:
         assert objective.value() == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n_classes", [1, 2])
+@pytest.mark.parametrize("name", MEASURES)
+def test_two_classes_are_refused(name, n_classes, dtype):
+    """Their normalised logits are 1 and -1, and a rise would be rounding."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, n_classes)).to(dtype)
+    X, y = torch.randn(20, 3, dtype=dtype), torch.arange(20) % n_classes
+    with pytest.raises(
+        ValueError, match=rf"^normalize_logits must be False for fewer than 3 classes.* got logits of {n_classes}"
+    ):
+        MEASURES[name]((net, nn.CrossEntropyLoss()), X, y, normalize_logits=True)
+    if n_classes == 1:
+        return  # its loss is 0 everywhere
+    table = flatness((net, nn.CrossEntropyLoss()), X, y, random_state=0)
+    assert not any(label.startswith("normalized") for label in table.measures)
+    assert all("fewer than 3 classes" in why for label, why in table.left_out.items() if label.startswith("normalized"))
 
 
 def test_logits_of_float32_are_normalized_in_float64():

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from sklgap import sharpness
 from sklgap.objective import Objective
 from tests.cases import N_ROWS, PLAIN, PROBLEMS, images, seeded_module, vectors
 
@@ -116,6 +117,9 @@ def test_a_function_in_c_that_is_no_criterion(criterion):
         Objective(nn.Linear(3, 2), criterion, (torch.zeros(8, 3), torch.arange(8) % 2))
 
 
+X_LABELS = torch.arange(8) % 3
+
+
 def test_inference_mode_is_refused():
     net, X, y = nn.Linear(4, 3), torch.randn(8, 4), torch.arange(8) % 3
     with torch.inference_mode(), pytest.raises(RuntimeError, match=r"^torch\.inference_mode must be off"):
@@ -138,6 +142,32 @@ def test_an_objective_made_outside_of_inference_mode_gives_values_but_no_gradien
         assert objective.value() == expected
         with pytest.raises(RuntimeError, match=r"^torch\.inference_mode must be off"):
             use(objective)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda objective, product: Objective(nn.Linear(4, 3), nn.CrossEntropyLoss(), (torch.zeros(8, 4), X_LABELS)),
+        lambda objective, product: objective.value(),
+        lambda objective, product: objective.gradient(),
+        lambda objective, product: objective.hessian_operator(),
+        lambda objective, product: objective.row_gradient_norms([0, 1]),
+        lambda objective, product: objective.batch_gradient([0, 1]),
+        lambda objective, product: objective.evaluate_samples(),
+        lambda objective, product: product(objective.theta0),
+        lambda objective, product: sharpness(objective),
+    ],
+)
+def test_autocast_is_refused(use):
+    """It saves weights in lower precision, and would use these at all other points: every rise would be 0."""
+    torch.manual_seed(0)
+    objective = Objective(nn.Linear(4, 3), nn.CrossEntropyLoss(), (torch.randn(8, 4), X_LABELS))
+    product = objective.hessian_operator()
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(RuntimeError, match=r"^torch\.autocast must be off where a net is trained or measured"),
+    ):
+        use(objective, product)
 
 
 @pytest.mark.parametrize("as_batches", [False, True])

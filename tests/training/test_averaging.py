@@ -7,6 +7,8 @@ import pytest
 import torch
 from sklearn.base import clone
 from skorch import NeuralNetClassifier
+from skorch.callbacks import Checkpoint, EarlyStopping
+from skorch.dataset import ValidSplit
 
 from sklgap.training import ExponentialAveraging, LatestAveraging, WeightAveraging
 from tests.tiny import Mlp, blobs, same_weights, small, weights
@@ -43,6 +45,17 @@ def test_it_changes_nothing_of_the_training(averaging):
     assert not same_weights(plain, other)
     assert all(torch.equal(callback(other).last_[name], p) for name, p in plain.module_.named_parameters())
     assert other.train_score_ == other.score(X, Y)  # batch norm has statistics of the average
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("other", [EarlyStopping(load_best=True), Checkpoint(dirname="none", load_best=True)])
+@pytest.mark.parametrize("averaging", ALL.values(), ids=ALL)
+def test_the_best_epoch_and_an_average_cannot_both_be_the_end(averaging, other, first):
+    callbacks = [("averaging", averaging), ("best", other)][:: 1 if first else -1]
+    model = small(callbacks=callbacks, batch_size=20, max_epochs=4, train_split=ValidSplit(4))
+    with pytest.raises(ValueError, match=r"^callbacks must not hold both \w+Averaging and \w+\(load_best=True\)"):
+        model.fit(X, Y)
+    model.set_params(callbacks__best__load_best=False, callbacks__best=EarlyStopping(patience=2)).fit(X, Y)
 
 
 @pytest.mark.parametrize("between", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])

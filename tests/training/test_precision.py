@@ -308,13 +308,22 @@ def test_bfloat16_of_a_net_in_double_precision():
         small(net=Mlp().double(), **BFLOAT16).fit(X, Y)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
-def test_bfloat16_within_autocast(kind):
+def test_a_fit_within_autocast(kind, precision):
+    """Autocast saves weights in lower precision, and would train with these after they have changed."""
     with (
         torch.autocast(kind, dtype=torch.bfloat16) if kind == "cpu" else _autocast_flag("cuda"),
-        pytest.raises(ValueError, match=r"inside of torch\.autocast"),
+        pytest.raises(RuntimeError, match=r"torch\.autocast must be off .* use precision='bfloat16'\.$"),
     ):
-        small(**BFLOAT16).fit(X, Y)
+        small(precision=precision).fit(X, Y)
+
+
+def test_predictions_within_autocast_are_those_in_lower_precision():
+    model = small().fit(X, Y)
+    outside = model.predict_proba(X)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        np.testing.assert_allclose(model.predict_proba(X), outside, atol=0.02)
 
 
 class _autocast_flag:

@@ -198,6 +198,55 @@ def test_micro_batches_have_the_gradient_of_the_batch(name, micro_batch_size, re
     torch.testing.assert_close(dict(whole[0].state_dict()), dict(micro[0].state_dict()), rtol=1e-12, atol=1e-12)
 
 
+class SoftF1(nn.Module):
+    """One minus the mean F1 over classes, a function of sums over the batch."""
+
+    def forward(self, logits, y):
+        p, q = logits.softmax(1), nn.functional.one_hot(y, logits.shape[1]).to(logits)
+        return 1 - (2 * (p * q).sum(0) / (p.sum(0) + q.sum(0) + 1e-9)).mean()
+
+
+def root_of_mean_square(outputs, y):
+    return (outputs - y[:, None].to(outputs)).square().mean().sqrt()
+
+
+def contrastive(outputs, y):
+    z = nn.functional.normalize(outputs, dim=1)
+    alike = (y[:, None] == y).to(z) - torch.eye(len(y)).to(z)
+    logits = z @ z.T / 0.5 - 1e9 * torch.eye(len(y)).to(z)
+    return -(alike * (logits - logits.logsumexp(1, keepdim=True))).sum() / alike.sum().clamp_min(1)
+
+
+@pytest.mark.parametrize("criterion", [SoftF1(), root_of_mean_square, contrastive])
+def test_a_loss_that_is_not_a_mean_over_samples_is_refused_in_micro_batches(criterion):
+    torch.manual_seed(0)
+    module, X, y = nn.Linear(4, 3).double(), torch.randn(60, 4).double(), torch.arange(60) % 3
+    before = copy.deepcopy(module.state_dict())
+    for size in (7, 16, 59):
+        step = _train_step(module, criterion, torch.optim.SGD(module.parameters(), lr=1.0), micro_batch_size=size)
+        with pytest.raises(ValueError, match=rf"^criterion must be a mean over samples with micro_batch_size={size},"):
+            step(Batch(X, y))
+        torch.testing.assert_close(module.state_dict(), before, **BIT_FOR_BIT)
+    for size in (None, 60, 100):  # in one part the loss is exact
+        step = _train_step(module, criterion, torch.optim.SGD(module.parameters(), lr=0.0), micro_batch_size=size)
+        assert step(Batch(X, y))["loss"].item() == pytest.approx(criterion(module(X), y).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.1]).double(), ignore_index=1),
+        nn.CrossEntropyLoss(label_smoothing=0.1),
+        lambda outputs, y: outputs.square().mean() + nn.functional.cross_entropy(outputs, y),
+    ],
+)
+def test_means_over_samples_are_taken_in_micro_batches(criterion):
+    torch.manual_seed(0)
+    module, X, y = nn.Linear(4, 3).double(), torch.randn(60, 4).double(), torch.arange(60) % 3
+    step = _train_step(module, criterion, torch.optim.SGD(module.parameters(), lr=0.0), micro_batch_size=7)
+    assert step(Batch(X, y))["loss"].item() == pytest.approx(criterion(module(X), y).item(), rel=1e-12)
+
+
 def test_micro_batches_are_no_larger_than_asked_but_for_a_single_last_row():
     module, _, X, y = PLAIN["tanh"]()
     sizes = []
@@ -208,7 +257,7 @@ def test_micro_batches_are_no_larger_than_asked_but_for_a_single_last_row():
 
     step = _train_step(module, criterion, OPTIMIZERS["sgd"](list(module.parameters())), micro_batch_size=11)
     step(Batch(X, y))
-    assert sizes == [11, 12]
+    assert sizes[:2] == [11, 12]  # afterwards the criterion is tried on the outputs of parts
 
 
 @pytest.mark.parametrize("name", WITH_BATCH_NORM)
