@@ -125,7 +125,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
     micro_batch_size : int, default=None
         Process a batch in parts of this number of samples and add up the gradients, for batches that do not fit in
         memory. A small last part joins the part before it. The gradient is exact without batch norm; with batch norm,
-        the statistics are those of the parts.
+        the statistics are those of the parts. A criterion that is not a mean over samples is an error.
     augmentation : None, str, callable or Remedy, default=None
         Random changes of the training images. ``"paper"``: flips, rotations up to 10 degrees, translations up to 0.2 of
         the side (Keskar et al.). ``"crop-flip"``: flips and shifts by up to 4 pixels, the usual recipe for CIFAR.

@@ -32,7 +32,9 @@ from sklgap.objective._autodiff import check_gradients_allowed, check_no_autocas
 from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._compile import check_compile
 from sklgap.objective._copy import check_plain, convert, deepcopy, uncompiled
+from sklgap.objective._gradient_hooks import check_no_gradient_hooks
 from sklgap.objective._outputs import logits_of
+from sklgap.objective._parameters import trainable_parameters
 from sklgap.regimes import (
     ConstantBatch,
     check_batch_regime,
@@ -77,7 +79,7 @@ def make_net(model: Any, X: Any, n_classes: int, class_weight: np.ndarray | None
     if "criterion__weight" in extra:
         extra["criterion__weight"] = criterion_weight(extra["criterion__weight"], model.criterion, n_classes)
     given = model.net
-    module = deepcopy(check_plain(given, "net")) if isinstance(given, nn.Module) else check_net(given)
+    module = copy_of_instance(given) if isinstance(given, nn.Module) else check_net(given)
     init = check_init(model.init)
     regime = _regime(model, n_samples)
     device = check_device(model.device)
@@ -138,6 +140,14 @@ def compile_options(model: Any) -> dict[str, Any] | None:
 
 def _is_of_compile(name: str) -> bool:
     return name.startswith("compile__")
+
+
+def copy_of_instance(net: nn.Module) -> nn.Module:
+    """Return the copy of the user's module that is trained; raise a ValueError if it would be another function."""
+    module = check_plain(net, "net")
+    check_no_gradient_hooks(module, "net", "register it in the __init__ of the module, and pass its class as net")
+    trainable_parameters(module, owner="net")  # a copy would separate parameters that share memory
+    return deepcopy(module)
 
 
 def _own(value: Any) -> Any:

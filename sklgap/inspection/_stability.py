@@ -14,7 +14,14 @@ from sklgap._checks import check_integer, check_max_samples, check_random_state,
 from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs
 from sklgap.inspection._hessian import HessianEigenvalues, check_tolerance, hessian_eigenvalues
 from sklgap.inspection._krylov import NotFinite
-from sklgap.inspection._stability_threshold import WAY_OUT, NotStarted, StabilityThreshold, stability_threshold
+from sklgap.inspection._stability_threshold import (
+    WAY_OUT,
+    NotStable,
+    NotStarted,
+    StabilityThreshold,
+    TooFewParameters,
+    stability_threshold,
+)
 from sklgap.objective import Objective, check_objective
 from sklgap.objective._batch_norm import check_batch_norm
 from sklgap.objective._data import CHUNK_SIZE, check_weight
@@ -23,6 +30,22 @@ from sklgap.objective._parameters import trainable_parameters
 # "optimizer" takes the threshold of the optimiser, for the Hessian as the optimiser preconditions it. A number is a
 # threshold for the Hessian itself. None means the Hessian itself without a threshold.
 Threshold = Literal["optimizer"] | float | None
+
+# The errors that depend on the moment of a training, so that a measurement is left out, with the reason in words.
+_MOMENTARY: dict[type[ValueError], str] = {
+    NotStarted: "an adaptive optimiser has no preconditioner before its first update",
+    NotFinite: "the measured Hessian was not finite",
+    NotStable: "weight decay alone, without the loss, made the optimiser unstable at that update",
+    TooFewParameters: "fewer parameters were trained than the measurement needs",
+}
+MOMENTARY = tuple(_MOMENTARY)
+# The reasons by the numbers that are recorded. 0 stands for a measurement.
+REASONS = dict(enumerate(_MOMENTARY.values(), start=1))
+
+
+def reason_number(error: ValueError) -> int:
+    """Return the number of the reason for which there is no measurement."""
+    return next(number for number, kind in enumerate(_MOMENTARY, start=1) if isinstance(error, kind))
 
 
 def check_search(
@@ -43,10 +66,27 @@ def check_search(
 
 
 def check_number(n_eigenvalues: int, module: nn.Module) -> None:
-    """Raise a ValueError for more eigenvalues than parameters."""
+    """Raise a ValueError for more eigenvalues than trained parameters."""
     n_params = sum(p.numel() * (1 + p.is_complex()) for p in trainable_parameters(module).values())
     if n_eigenvalues > n_params:
-        raise ValueError(f"n_eigenvalues must be at most {n_params}, the number of parameters; got {n_eigenvalues}.")
+        raise TooFewParameters(
+            f"n_eigenvalues must be at most {n_params}, the number of parameters; got {n_eigenvalues}."
+        )
+
+
+class Start(NamedTuple):
+    """The eigenvectors of a measurement, from which the next search begins, and the parameters that were trained."""
+
+    vectors: np.ndarray
+    shapes: dict[str, torch.Size]
+
+    def of(self, module: nn.Module) -> np.ndarray | None:
+        """Return the eigenvectors; None if other parameters are trained now, as after freezing or thawing layers."""
+        return self.vectors if list(self.shapes.items()) == list(_shapes(module).items()) else None
+
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: p.shape for name, p in trainable_parameters(module).items()}
 
 
 class Curvature(NamedTuple):
@@ -55,6 +95,7 @@ class Curvature(NamedTuple):
     found: HessianEigenvalues
     threshold: StabilityThreshold | None
     value: float
+    start: Start
 
     def numbers(self) -> dict[str, float]:
         """Return the numbers to record."""
@@ -81,17 +122,19 @@ def measure_curvature(
     tol: float,
     max_iter: int | None,
     random_state: int,
-    start: np.ndarray | None,
+    start: Start | None,
 ) -> Curvature:
     """Return the largest eigenvalues of the Hessian as the module's optimiser preconditions it, and the threshold.
 
-    A search that spends all its products is recorded without a warning.
+    A search that spends all its products is recorded without a warning. Raise one of the errors `MOMENTARY` if nothing
+    can be measured at this moment of the training.
     """
     check_number(k, module)
     line = None
     if threshold == "optimizer":
         assert optimizer is not None
         line = stability_threshold(optimizer, module)
+        _check_moving(k, line)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         found = hessian_eigenvalues(
@@ -99,13 +142,24 @@ def measure_curvature(
             k=k,
             tol=tol,
             max_iter=max_iter,
-            start=start,
+            start=None if start is None else start.of(module),
             preconditioner=None if line is None else line.preconditioner,
             return_eigenvectors=True,
             random_state=random_state,
         )
     value = math.nan if threshold is None else float(threshold) if line is None else line.value
-    return Curvature(found, line, value)
+    assert found.eigenvectors is not None
+    return Curvature(found, line, value, Start(found.eigenvectors, _shapes(module)))
+
+
+def _check_moving(n_eigenvalues: int, line: StabilityThreshold) -> None:
+    """Raise a ValueError for more eigenvalues than parameters that the optimiser moves."""
+    moving = n_eigenvalues if line.preconditioner is None else int(torch.isfinite(line.preconditioner).sum())
+    if n_eigenvalues > moving:
+        raise TooFewParameters(
+            f"n_eigenvalues must be at most {moving}, the number of parameters that optimizer moves; "
+            f"got {n_eigenvalues}."
+        )
 
 
 class StabilityMeasurement:
@@ -114,7 +168,8 @@ class StabilityMeasurement:
     ``TrainingRecorder(measurements={"stability": StabilityMeasurement(X, y)})`` records them along any training with
     skorch or `LBGapClassifier`. The records are ``stability_eigenvalue`` (the largest), ``stability_eigenvalue_2`` and
     so on, ``stability_threshold``, ``stability_relative`` (the largest eigenvalue divided by the threshold; 1 is the
-    edge of stability), ``stability_learning_rate``, ``stability_converged`` (1 or 0) and ``stability_n_products``.
+    edge of stability), ``stability_learning_rate``, ``stability_converged`` (1 or 0), ``stability_n_products`` and
+    ``stability_not_measured`` (0, or the number of the reason in the notes).
 
     Parameters
     ----------
@@ -160,12 +215,16 @@ class StabilityMeasurement:
     Notes
     -----
     Every search starts from the eigenvectors of the last one, which saves products; see ``start`` of
-    `hessian_eigenvalues`. A recorder begins every fit without them, so that records depend on the fit alone. After a
+    `hessian_eigenvalues`. If layers have been frozen or thawed since, it starts from a random vector. A recorder begins every fit without them, so that records depend on the fit alone. After a
     kill, ``memory`` also resumes a fit without them. The records then agree with those of an undisturbed fit to
     ``tol``.
 
-    NaN is recorded if there is nothing to measure. An adaptive optimiser has no preconditioner before its first update,
-    and a training that diverged has no finite Hessian.
+    NaN is recorded if there is nothing to measure, and ``not_measured`` is the reason:
+
+    1. An adaptive optimiser has no preconditioner before its first update.
+    2. The Hessian is not finite, or the state of the optimiser is not, as in a training that diverged.
+    3. Weight decay alone makes the optimiser unstable at that update; see `stability_threshold`.
+    4. Fewer parameters are trained than ``n_eigenvalues``.
 
     Examples
     --------
@@ -220,6 +279,15 @@ class StabilityMeasurement:
 
     def __call__(self, net: Any) -> dict[str, float]:
         """Measure a fitted net as it is now, and return the numbers to record."""
+        try:
+            found = self._measured(net)
+        except MOMENTARY as error:
+            return self._nothing(error)
+        self.start_ = found.start
+        return {**found.numbers(), "not_measured": 0.0}
+
+    def _measured(self, net: Any) -> Curvature:
+        check_number(self.n_eigenvalues, net.module_)
         objective = check_objective(
             net,
             self.X,
@@ -232,27 +300,22 @@ class StabilityMeasurement:
         )
         if self.threshold == "optimizer":
             check_updates_are_plain(net)
-        try:
-            found = measure_curvature(
-                objective,
-                net.module_,
-                net.optimizer_,
-                self.threshold,
-                k=self.n_eigenvalues,
-                tol=self.tol,
-                max_iter=self.max_iter,
-                random_state=self.random_state,
-                start=getattr(self, "start_", None),
-            )
-        except (NotStarted, NotFinite):
-            return self._nothing()
-        self.start_ = found.found.eigenvectors
-        return found.numbers()
+        return measure_curvature(
+            objective,
+            net.module_,
+            net.optimizer_,
+            self.threshold,
+            k=self.n_eigenvalues,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            random_state=self.random_state,
+            start=getattr(self, "start_", None),
+        )
 
-    def _nothing(self) -> dict[str, float]:
+    def _nothing(self, error: ValueError) -> dict[str, float]:
         more = [f"eigenvalue_{i}" for i in range(2, self.n_eigenvalues + 1)]
         names = ["eigenvalue", *more, "threshold", "relative", "learning_rate", "converged", "n_products"]
-        return dict.fromkeys(names, math.nan)
+        return {**dict.fromkeys(names, math.nan), "not_measured": float(reason_number(error))}
 
 
 def check_updates_are_plain(net: Any) -> None:

@@ -18,6 +18,13 @@ Q^{-1/2}` is below 1. To see this, take the equation of another eigenvalue z on 
 :math:`\bar x`. Its imaginary part has the same sign in all coordinates. So the map leaves the unit circle at -1 (or,
 where the curvature is 0, at 1). This also holds if the rates, momenta and decays of groups differ.
 
+That is the condition that Q - H is positive definite, so it needs all :math:`q_i > H_{ii}`. An adaptive optimiser with
+L2 weight decay can have :math:`q_i \le 0`, where P is small beside u. Then coordinate i is unstable wherever
+:math:`H_{ii} \ge 0`, also if the loss does not depend on it: the decay alone makes it jump over zero. An input that is
+always zero gives such coordinates. Their only gradient is u x, so P is about :math:`u |x|`, and :math:`q_i > 0` means
+:math:`|x| > \eta / \kappa`. This is a property of P at one update. The jump makes the gradient and so P larger. There is
+no threshold for H at such an update, because :math:`Q^{-1/2}` does not exist.
+
 Q is reported as a threshold times a preconditioner. The threshold is that of the group with the largest learning rate.
 It is the line that the papers draw, which is 2 / lr for plain SGD.
 """
@@ -31,6 +38,7 @@ import torch
 from torch import Tensor, nn
 
 from sklgap._checks import check_module, shown
+from sklgap.inspection._krylov import NotFinite
 from sklgap.objective._parameters import trainable_parameters
 
 WAY_OUT = "pass threshold=None to measure the eigenvalues of the Hessian alone, or pass a number as the threshold"
@@ -38,6 +46,18 @@ WAY_OUT = "pass threshold=None to measure the eigenvalues of the Hessian alone, 
 
 class NotStarted(ValueError):
     """An adaptive optimiser has made no update yet, so it has no preconditioner."""
+
+
+class NotStable(ValueError):
+    """Weight decay alone, without the loss, makes the optimiser unstable."""
+
+
+class NotStableNow(NotStable):
+    """The same, with the preconditioner of the last update. That of another update may be stable."""
+
+
+class TooFewParameters(ValueError):
+    """Fewer parameters are trained than a measurement needs."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +134,8 @@ def stability_threshold(optimizer: torch.optim.Optimizer, module: nn.Module) -> 
     ------
     ValueError
         If the threshold of the optimiser is not known; if the optimiser maximises, or also trains parameters outside
-        the module; if it is adaptive and has made no update yet; or if weight decay alone makes it unstable.
+        the module; if it is adaptive and has made no update yet, or its state is not finite; or if weight decay alone
+        makes it unstable, see the notes.
 
     See Also
     --------
@@ -127,6 +148,11 @@ def stability_threshold(optimizer: torch.optim.Optimizer, module: nn.Module) -> 
     SGD by that value. The decoupled weight decay of AdamW changes the threshold to (2 + 2 beta1) (1 - lr w / 2) / ((1 -
     beta1) lr). If groups differ, the threshold is that of the group with the largest learning rate. The preconditioner
     then holds the thresholds of the others relative to it, such as 10 for a group with a tenth of the learning rate.
+
+    Weight decay alone can make an optimiser unstable, and then there is no threshold for the Hessian. For SGD and AdamW
+    the decay is then too large for the learning rate. Adam with ``weight_decay``, RMSprop and Adagrad can also be
+    unstable for some updates in the coordinates in which P is small beside the decay. A weight of an input that is
+    always zero can be such a coordinate, because its only gradient is that of the decay.
 
     P is that of the last update. The threshold is derived for a quadratic loss and a constant P. The derivation stands
     at the top of the source file.
@@ -155,23 +181,38 @@ def stability_threshold(optimizer: torch.optim.Optimizer, module: nn.Module) -> 
     params = trainable_parameters(module)
     groups = _groups_of(optimizer, params, module)
     rules = [rule_of(group, optimizer.state) for group in optimizer.param_groups]
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
-    largest = max(range(len(rates)), key=rates.__getitem__)
-    rate, rule, group = rates[largest], rules[largest], optimizer.param_groups[largest]
-    formula, numbers = _formula(rule, group), {"lr": rate, **_numbers(group)}
-    if not rate:
+    largest = _largest(optimizer)
+    rule, group = rules[largest], optimizer.param_groups[largest]
+    formula, numbers = _formula(rule, group), _numbers(group)
+    if not params:
+        raise TooFewParameters("module must have at least one parameter with requires_grad=True; it has 0.")
+    if not numbers["lr"]:
         return StabilityThreshold(math.inf, formula, numbers, None)
     q = torch.cat(
         [_q(name, p, groups.get(id(p)), optimizer.param_groups, rules).reshape(-1) for name, p in params.items()]
     )
     if not bool(torch.isfinite(q).any()):
-        raise ValueError("optimizer must train at least one parameter of module; it does not train any of them.")
+        raise TooFewParameters(
+            "optimizer must train at least one parameter of module; it does not train any of them."
+        )
     if bool((q == q[0]).all()):
         return StabilityThreshold(float(q[0]), formula, numbers, None)
     value = _line(rule, group)
     if rule.preconditioner is None:
         value -= _coupled(group)
     return StabilityThreshold(value, formula, numbers, q / value)
+
+
+def formula_of(optimizer: torch.optim.Optimizer) -> tuple[str, dict[str, float]]:
+    """Return the formula of the threshold of a known optimiser and its numbers, which need no preconditioner."""
+    group = optimizer.param_groups[_largest(optimizer)]
+    return _formula(_RULES[type(optimizer)](group, optimizer.state), group), _numbers(group)
+
+
+def _largest(optimizer: torch.optim.Optimizer) -> int:
+    """Return the number of the group with the largest learning rate."""
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    return max(range(len(rates)), key=rates.__getitem__)
 
 
 def check_optimizer(optimizer: Any) -> None:
@@ -185,11 +226,23 @@ def _q(name: str, p: Tensor, n: int | None, groups: Sequence[Mapping[str, Any]],
     own = None if n is None else rules[n].of(p)
     if n is None or own is None or not float(groups[n]["lr"]):
         return torch.full(p.shape, math.inf, dtype=torch.float64)
-    q = _line(rules[n], groups[n]) * own - _coupled(groups[n])
-    if not bool((q > 0).all()):
-        raise ValueError(
+    if not bool(torch.isfinite(own).all()):
+        raise NotFinite(f"optimizer must have a finite state for a threshold, but that of {name!r} is not finite.")
+    if not bool((own > 0).all()):
+        raise NotFinite(f"optimizer must have a preconditioner above 0, but that of {name!r} has zeros; raise eps.")
+    line = _line(rules[n], groups[n])
+    q = line * own - _coupled(groups[n])
+    unstable = int((q <= 0).sum())
+    if unstable and (rules[n].preconditioner is None or line <= 0):
+        raise NotStable(
             f"optimizer must be stable without the loss, but its weight decay of {name!r} is too large for its "
             "learning rate; lower weight_decay or lr."
+        )
+    if unstable:
+        raise NotStableNow(
+            f"optimizer must be stable without the loss, but its weight decay alone makes {unstable:,} of the "
+            f"{q.numel():,} numbers in {name!r} unstable, because their preconditioner is small after this update; "
+            f"try again after a later update, use decoupled weight decay such as that of AdamW, or {WAY_OUT}."
         )
     return q
 
@@ -231,10 +284,11 @@ def _formula(rule: _Rule, group: Mapping[str, Any]) -> str:
 
 
 def _numbers(group: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers in the formula of a group, except its learning rate."""
+    """Return the learning rate of a group, and the other numbers in its formula."""
     names = {"momentum": "beta", "dampening": "dampening", "weight_decay": "w"}
     found = {shown: float(group[name]) for name, shown in names.items() if group.get(name)}
-    return {**({"beta1": float(group["betas"][0])} if "betas" in group else {}), **found}
+    beta1 = {"beta1": float(group["betas"][0])} if "betas" in group else {}
+    return {"lr": float(group["lr"]), **beta1, **found}
 
 
 def _momentum(group: Mapping[str, Any]) -> tuple[float, str]:

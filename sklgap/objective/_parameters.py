@@ -9,11 +9,12 @@ from torch.nn.functional import mse_loss
 
 from sklgap._checks import shown
 from sklgap._typing import Params
+from sklgap.objective._shared_memory import check_memory
 
 Patterns = str | Sequence[str]
 
 
-def trainable_parameters(module: nn.Module, patterns: Patterns | None = None) -> Params:
+def trainable_parameters(module: nn.Module, patterns: Patterns | None = None, *, owner: str = "module") -> Params:
     """Return the module's own parameters that require a gradient. Frozen parameters count as constants.
 
     Parameters
@@ -23,8 +24,16 @@ def trainable_parameters(module: nn.Module, patterns: Patterns | None = None) ->
     patterns : str or sequence of str, optional
         Patterns of parameter names, in the style of file names (``"encoder.*"``). Parameters that match no pattern
         count as constants.
+    owner : str, default="module"
+        Name of the module in the error about parameters that share memory; see `check_memory`.
     """
-    params: Params = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    params = _matching({name: p for name, p in module.named_parameters() if p.requires_grad}, patterns)
+    check_memory(module, params, owner)
+    return params
+
+
+def _matching(params: Params, patterns: Patterns | None) -> Params:
+    """Return the parameters whose names match a pattern, or all of them."""
     if patterns is None:
         return params
     asked = [patterns] if isinstance(patterns, str) else patterns

@@ -23,6 +23,7 @@ from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._check import own_loss
 from sklgap.objective._compile import CompiledCalls, CompileWarning
 from sklgap.objective._copy import check_plain, deepcopy, lazy_parameters
+from sklgap.objective._gradient_hooks import hooked_parameter
 from sklgap.objective._loss import ModuleLoss, call_module
 from sklgap.objective._memory_format import channels_last, takes_channels_last
 from sklgap.objective._outputs import logits_of
@@ -39,6 +40,7 @@ from sklgap.training._datasets import WeightedDataset, pair_of, tensors_of, unpa
 from sklgap.training._dtypes import floating_dtype, in_dtype
 from sklgap.training._encoding import DataEncoding
 from sklgap.training._fused import begin_momenta, fused_kernel
+from sklgap.training._gradient_hooks import check_gradient_hooks
 from sklgap.training._gradient_variance import measure_gradients
 from sklgap.training._learning_rate import check_moments, scaled_step
 from sklgap.training._loaders import ResidentLoader, SequentialLoader, make_loader
@@ -133,6 +135,8 @@ class TrainingNet(NeuralNetClassifier):
     encoding_: DataEncoding
     # Two samples in the input shape of the net, from which lazy modules get their shapes.
     example_: Tensor | None = None
+    # The parameter of a gradient hook that a copy or a pickle of the net has lost.
+    lost_hook_: str | None = None
     ending_error_: BaseException | None = None
 
     def __init__(
@@ -199,6 +203,7 @@ class TrainingNet(NeuralNetClassifier):
 
     def initialize_module(self) -> "TrainingNet":
         """Build the module and draw its weights; an instance may start from its own weights."""
+        self.lost_hook_ = None
         with given_to("module", self.module, self.get_params_for("module")):
             super().initialize_module()
         self.module_ = check_plain(self.module_, "net")
@@ -259,7 +264,8 @@ class TrainingNet(NeuralNetClassifier):
         raise refusal(self.optimizer, parameters, error) from error
 
     def _build_step(self) -> None:
-        params = trainable_parameters(self.module_)
+        params = trainable_parameters(self.module_, owner="net")
+        self._check_hooks()
         if any(p.requires_grad for p in self.criterion_.parameters()):
             raise ValueError("criterion must not have trainable parameters.")
         for remedy in self.remedies:
@@ -284,6 +290,15 @@ class TrainingNet(NeuralNetClassifier):
             spread=share_out(self.module_) if self.data_parallel else None,
             on_grad=self._notify_grad,
         )
+
+    def _check_hooks(self) -> None:
+        """Raise a ValueError if a gradient hook of a parameter is lost, or would not get the gradient of each batch."""
+        if self.lost_hook_ is not None:
+            raise ValueError(
+                f"net must be trained further by the estimator itself, because a copy of it has lost the gradient hook "
+                f"on the parameter {self.lost_hook_!r}; fit the copy with warm_start=False."
+            )
+        check_gradient_hooks(self.module_, self.remedies, self.micro_batch_size, self.data_parallel)
 
     def _outputs_of(self, module: nn.Module, X: Tensor) -> Tensor:
         """Return the outputs for a batch after the remedies have changed it."""
@@ -638,6 +653,7 @@ class TrainingNet(NeuralNetClassifier):
         seed_generators(derive_seed(self.seed, 2, epoch), torch.device(self.device))
         self.step_.rng.manual_seed(derive_seed(self.seed, 3, epoch))
         self._set_training(True)
+        self._check_hooks()  # a callback may have registered one
         self.step_.on_grad = self._notify_grad if self._hooks("on_grad_computed") else None
         self.size_ = size = self._batch_size_of(epoch)
         if self.step_.loss_fn.compiled is not None:
@@ -704,6 +720,8 @@ class TrainingNet(NeuralNetClassifier):
         for name in ("step_", "watched_", "trained_on_"):
             state.pop(name, None)
         state["checkpoint_"] = None
+        if hasattr(self, "module_"):
+            state["lost_hook_"] = self.lost_hook_ or hooked_parameter(self.module_)  # which copies and pickles lack
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
