@@ -573,7 +573,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         shell = copy.copy(self)
         shell.net = None
         cloned = super(LBGapClassifier, shell).__sklearn_clone__()
-        cloned.net = deepcopy(self.net)
+        cloned.net = resolve.copy_of_instance(self.net)
         return cloned
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -79,7 +79,7 @@ def make_net(model: Any, X: Any, n_classes: int, class_weight: np.ndarray | None
     if "criterion__weight" in extra:
         extra["criterion__weight"] = criterion_weight(extra["criterion__weight"], model.criterion, n_classes)
     given = model.net
-    module = copy_of_instance(given) if isinstance(given, nn.Module) else check_net(given)
+    module = copy_of_instance(check_plain(given, "net")) if isinstance(given, nn.Module) else check_net(given)
     init = check_init(model.init)
     regime = _regime(model, n_samples)
     device = check_device(model.device)
@@ -143,11 +143,10 @@ def _is_of_compile(name: str) -> bool:
 
 
 def copy_of_instance(net: nn.Module) -> nn.Module:
-    """Return the copy of the user's module that is trained; raise a ValueError if it would be another function."""
-    module = check_plain(net, "net")
-    check_no_gradient_hooks(module, "net", "register it in the __init__ of the module, and pass its class as net")
-    trainable_parameters(module, owner="net")  # a copy would separate parameters that share memory
-    return deepcopy(module)
+    """Return a deep copy of the user's module; raise a ValueError if the copy would train in another way."""
+    check_no_gradient_hooks(net, "net", "register it in the __init__ of the module, and pass its class as net")
+    trainable_parameters(net, owner="net")  # a copy would separate parameters that share memory
+    return deepcopy(net)
 
 
 def _own(value: Any) -> Any:

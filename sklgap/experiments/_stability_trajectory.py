@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -28,14 +29,17 @@ from sklgap.experiments._result import count, describe_measuring, listed, mean_s
 from sklgap.experiments._run import interruptible, run
 from sklgap.experiments._trajectory import Moments, Trajectory, Updates, regime_trials, train_along
 from sklgap.inspection import StabilityMeasurement, StabilityTrajectoryDisplay, stability_threshold
-from sklgap.inspection._edge import AT_EDGE, far_above, late_records, place_of, share_at_edge
+from sklgap.inspection._edge import AT_EDGE, far_above, late_records, median_of, place_of, share_at_edge
+from sklgap.inspection._krylov import NotFinite
 from sklgap.inspection._plot._stability_trajectory import StabilityCurve, stability_curve
 from sklgap.inspection._stability import (
+    REASONS,
     Threshold,
     check_number,
     check_search,
     check_updates_are_plain,
 )
+from sklgap.inspection._stability_threshold import NotStableNow, formula_of
 from sklgap.objective._batch_norm import batch_norm_layers
 from sklgap.objective._check import drawn_samples
 
@@ -44,6 +48,8 @@ _NAME = "stability"
 _BEGINNING = 10
 # Least and largest cost of a search for eigenvalues, in gradients: 12 to 40 products of two to three gradients each.
 _GRADIENTS = (25, 120)
+# The reason of a record whose measurement raised an error.
+_FAILED = "the measurement failed, and the fit warned with its error"
 
 
 @interruptible
@@ -238,11 +244,19 @@ def _probe(
     }
     if threshold == "optimizer":
         check_updates_are_plain(net)
-        line = stability_threshold(net.optimizer_, net.module_)
-        numbers = ", ".join(f"{name} {number:g}" for name, number in line.numbers.items() if name != "lr")
-        known["formula"] = line.formula + (f" ({numbers})" if numbers else "")
-        known["preconditioned"] = line.preconditioner is not None
+        known["preconditioned"] = _is_preconditioned(net)
+        formula, given = formula_of(net.optimizer_)
+        numbers = ", ".join(f"{name} {number:g}" for name, number in given.items() if name != "lr")
+        known["formula"] = formula + (f" ({numbers})" if numbers else "")
     return known
+
+
+def _is_preconditioned(net: Any) -> bool:
+    """Say whether the optimiser preconditions the Hessian; raise the errors of a threshold that is not known."""
+    try:
+        return stability_threshold(net.optimizer_, net.module_).preconditioner is not None
+    except (NotStableNow, NotFinite):  # an adaptive optimiser, whose later updates may have a threshold
+        return True
 
 
 def _looked_at(known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -271,7 +285,27 @@ def _train(
     own.random_state = trial.seed
     evaluated, policy = (measure.X, measure.y), measure.batch_norm
     records = train_along(classifier, trial, train, evaluated, {_NAME: own}, moments, policy, "stability_trajectory")
-    return [{key.removeprefix(f"{_NAME}_"): value for key, value in record.items()} for record in records]
+    return [_with_reason(record, measure.n_eigenvalues) for record in records]
+
+
+def _with_reason(record: Mapping[str, Any], n_eigenvalues: int) -> dict[str, Any]:
+    """Return a record with the reason why it has no eigenvalue, in words; empty if it has one."""
+    own = {key.removeprefix(f"{_NAME}_"): value for key, value in record.items()}
+    own.pop(_NAME, None)  # written if the first measurements raise an error
+    number = own.pop("not_measured", math.nan)
+    more = [f"eigenvalue_{i}" for i in range(2, n_eigenvalues + 1)]
+    names = ["eigenvalue", *more, "threshold", "relative", "learning_rate", "converged", "n_products"]
+    missing = {name: math.nan for name in names if name not in own}
+    reason = "" if math.isfinite(own.get("eigenvalue", math.nan)) else REASONS.get(number, _FAILED)
+    return {**own, **missing, "reason": reason}
+
+
+def _reasons(missing: Sequence[Mapping[str, Any]]) -> str:
+    """Return a sentence with the reasons why records have no eigenvalue, and their numbers if there are several."""
+    reasons = Counter(record["reason"] for record in missing)
+    if len(reasons) == 1:
+        return f"The reason: {next(iter(reasons))}."
+    return f"The reasons: {'; '.join(f'{reason} ({n})' for reason, n in reasons.items())}."
 
 
 class StabilityTrajectory(Trajectory):
@@ -282,8 +316,9 @@ class StabilityTrajectory(Trajectory):
     records : list of dict
         One per measurement along a training: regime, trial, updates, epoch, training loss and accuracy, ``eigenvalue``
         (the largest), ``eigenvalue_2`` and so on, ``threshold``, ``relative`` (the largest eigenvalue divided by the
-        threshold: 1 is the edge), ``learning_rate``, ``converged``, ``n_products``, Euclidean distance from the start.
-        Sorted by trial, regime and updates. Values that could not be measured are NaN.
+        threshold: 1 is the edge), ``learning_rate``, ``converged``, ``n_products``, Euclidean distance from the start,
+        and ``reason``, which says why the record has no eigenvalue, or is empty. Sorted by trial, regime and updates.
+        Values that could not be measured are NaN.
     labels : list of str
         The regimes with a finished training.
     notes : list of str
@@ -302,14 +337,14 @@ class StabilityTrajectory(Trajectory):
         }
 
     def relative(self, label: Any) -> dict[int, np.ndarray]:
-        """Return the largest eigenvalue divided by the threshold at every record, by finished trial."""
+        """Return the largest eigenvalue divided by the threshold at every measured record, by finished trial."""
         return {trial: curve.eigenvalues[:, 0] / curve.threshold for trial, curve in self.curves(label).items()}
 
     def share_at_edge(self, label: Any) -> np.ndarray:
         """Return, for each trial, the share of the records after half of the updates that are at or above the edge.
 
-        A record is at the edge if the largest eigenvalue is at least 0.9 of the threshold. The share is NaN if there is
-        no record after half of the updates.
+        A record is at the edge if the largest eigenvalue is at least 0.9 of the threshold. Records without an
+        eigenvalue are left out. The share is NaN if they are more than half of the records after half of the updates.
         """
         return np.array([share_at_edge(late) for late in self._late(label)])
 
@@ -327,9 +362,17 @@ class StabilityTrajectory(Trajectory):
         return np.array(found)
 
     def _late(self, label: Any) -> list[np.ndarray]:
-        """Return, for each trial, the eigenvalues divided by the threshold at the records after half of the updates."""
-        curves = self.curves(label).values()
-        return [late_records(curve.n_updates, curve.eigenvalues[:, 0] / curve.threshold) for curve in curves]
+        """Return, for each trial, the eigenvalues divided by the threshold at the records after half of the updates.
+
+        Records that could not be measured are NaN.
+        """
+        found = []
+        for trial in self.trials_of(label):
+            n_updates, eigenvalues, thresholds = (
+                self._column(label, trial, name) for name in ("n_updates", "eigenvalue", "threshold")
+            )
+            found.append(late_records(n_updates, eigenvalues / thresholds))
+        return found
 
     def _has_threshold(self) -> bool:
         return self.settings["threshold"] is not None
@@ -377,11 +420,11 @@ class StabilityTrajectory(Trajectory):
 
     def _notes_on_records(self) -> list[str]:
         measured = [record for record in self.records if math.isfinite(record["eigenvalue"])]
-        found, missing = [], len(self.records) - len(measured)
+        missing = [record for label in self.labels for record in self._missing(label)]
+        found = []
         if missing:
             found.append(
-                f"{count(missing, 'record')} of {len(self.records)} have no eigenvalue, because they are before the "
-                "first update of an adaptive optimiser, or because the loss was not finite."
+                f"{count(len(missing), 'record')} of {len(self.records)} have no eigenvalue. {_reasons(missing)}"
             )
         loose = sum(not record["converged"] for record in measured)
         if loose:
@@ -394,7 +437,7 @@ class StabilityTrajectory(Trajectory):
     # -- printing --------------------------------------------------------------------------------------------------
 
     def _class_of(self, label: str) -> str:
-        """Return the position of a regime: "far above", "at" or "below" the edge, or "left" the edge."""
+        """Return the position of a regime: "far above", "at", "below" the edge, "left" the edge, or "unknown"."""
         place = place_of(np.concatenate(self._late(label)))
         return "left" if place == "below" and np.isfinite(self.first_at_edge(label)).any() else place
 
@@ -404,13 +447,14 @@ class StabilityTrajectory(Trajectory):
         return [self._sentence(label) for label in self.labels]
 
     def _sentence(self, label: str) -> str:
-        late = np.concatenate(self._late(label))
-        if not len(late):
-            return f"{label}: nothing could be measured."
-        share = f"{100 * share_at_edge(late):.0f} % of the records after half of its updates"
-        median = f"the median there is {np.median(late):.2f} of the threshold"
+        late, kind = np.concatenate(self._late(label)), self._class_of(label)
+        n_lost = int(np.isnan(late).sum())
+        if kind == "unknown":
+            return self._unknown(label, n_lost, len(late))
+        which = f"the {len(late) - n_lost} measured records" if n_lost else "the records"
+        share = f"{100 * share_at_edge(late):.0f} % of {which} after half of its updates"
+        median = f"the median there is {median_of(late):.2f} of the threshold"
         within = f"within {100 * (1 - AT_EDGE):.0f} % of the threshold or above it"
-        kind = self._class_of(label)
         if kind == "far above":
             return f"{far_above(label)} Its largest eigenvalue is {within} in {share}; {median}."
         if kind == "at":
@@ -421,10 +465,29 @@ class StabilityTrajectory(Trajectory):
                 f"{label} was at the edge of stability from update {first:,.0f}, and is mostly below it later: its "
                 f"largest eigenvalue is {within} in {share}; {median}."
             )
+        if any(record["n_updates"] > _BEGINNING for record in self._missing(label)):
+            return (
+                f"{label} is below the edge of stability where it could be measured: after its first {_BEGINNING} "
+                f"updates its largest eigenvalue is not {within} in any measured record; {median}."
+            )
         return (
             f"{label} stays below the edge of stability: after its first {_BEGINNING} updates its largest eigenvalue "
             f"is never {within}; {median}."
         )
+
+    def _unknown(self, label: str, n_lost: int, n_late: int) -> str:
+        """Return the sentence about a regime of whose late records more than half have no eigenvalue."""
+        missing = self._missing(label)
+        if len(missing) == sum(record["regime"] == label for record in self.records):
+            return f"{label}: nothing could be measured. {_reasons(missing)}"
+        return (
+            f"{label}: its place relative to the edge of stability is not known, because {n_lost} of the "
+            f"{count(n_late, 'record')} after half of its updates have no eigenvalue. {_reasons(missing)}"
+        )
+
+    def _missing(self, label: str) -> list[dict[str, Any]]:
+        """Return the records of a regime that have no eigenvalue."""
+        return [r for r in self.records if r["regime"] == label and not math.isfinite(r["eigenvalue"])]
 
     def _head(self) -> list[str]:
         s = self.settings
@@ -458,18 +521,23 @@ class StabilityTrajectory(Trajectory):
                     100 * self.share_at_edge(label), ".0f"
                 ),
                 "median of eigenvalue / threshold there": lambda label: mean_std(
-                    np.array([np.median(late) if len(late) else math.nan for late in self._late(label)]), ".2f"
+                    np.array([median_of(late) for late in self._late(label)]), ".2f"
                 ),
             }
         rows = [["", *self.labels]]
         return rows + [[name, *(cell(label) for label in self.labels)] for name, cell in ends.items()]
 
     def _ends(self, label: str, key: str, place: int = -1) -> np.ndarray:
-        """Return, for each trial, the first or the last finite value."""
+        """Return, for each trial, the value of the first or the last record; NaN if it is missing there.
+
+        An adaptive optimiser has no first value before its first update. So the first one within the first updates
+        counts as well.
+        """
         found = []
         for trial in self.trials_of(label):
-            values = self._column(label, trial, key)
-            values = values[np.isfinite(values)]
+            values, n_updates = self._column(label, trial, key), self._column(label, trial, "n_updates")
+            if place == 0:
+                values = values[np.isfinite(values) & (n_updates <= max(_BEGINNING, n_updates[0]))]
             found.append(values[place] if len(values) else math.nan)
         return np.array(found)
 

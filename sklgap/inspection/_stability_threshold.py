@@ -192,9 +192,7 @@ def stability_threshold(optimizer: torch.optim.Optimizer, module: nn.Module) -> 
         [_q(name, p, groups.get(id(p)), optimizer.param_groups, rules).reshape(-1) for name, p in params.items()]
     )
     if not bool(torch.isfinite(q).any()):
-        raise TooFewParameters(
-            "optimizer must train at least one parameter of module; it does not train any of them."
-        )
+        raise TooFewParameters("optimizer must train at least one parameter of module; it does not train any of them.")
     if bool((q == q[0]).all()):
         return StabilityThreshold(float(q[0]), formula, numbers, None)
     value = _line(rule, group)

@@ -18,6 +18,7 @@ from sklgap.monitor._module import unchanged, unwrapped
 from sklgap.objective._autodiff import check_gradients_allowed
 from sklgap.objective._copy import deepcopy
 from sklgap.objective._objective import WholeBatchLoss
+from sklgap.objective._gradient_hooks import check_no_gradient_hooks
 from sklgap.objective._parameters import real, trainable_parameters
 
 # A function that goes through the micro-batches of an update and calls backward for each.
@@ -169,6 +170,7 @@ def check_accumulation(
     if not callable(train_step):
         raise TypeError(f"train_step must be a function (module, micro_batches); got {shown(train_step)}.")
     module = unwrapped(module)
+    check_no_gradient_hooks(module, "module", "remove it for the check")
     if not trainable_parameters(module):
         raise ValueError("module must have at least one trainable parameter; got 0.")
     n = number_of_rows(batch)

@@ -22,6 +22,7 @@ from sklgap.monitor._sign_geometry import SignSums, sign_noise_scale_of, sign_sa
 from sklgap.monitor._window import LEAST_STRETCHES, noise_scale_of
 from sklgap.objective._autodiff import check_gradients_allowed, gradients_of
 from sklgap.objective._objective import takes_module
+from sklgap.objective._gradient_hooks import accumulation_hooked_parameter
 from sklgap.objective._parameters import Patterns, real, trainable_parameters
 
 Geometry = Literal["euclidean", "adam", "l1"]
@@ -402,7 +403,13 @@ class BatchSizeMonitor:
         open_.left = [None if p.grad is None else (p.grad, p.grad._version) for p in params]
 
     def _check_sums(self) -> None:
-        """Raise a ValueError if ``.grad`` holds a rounded sum of the gradients of the micro-batches."""
+        """Raise a ValueError if ``.grad`` is not the sum of the gradients of the micro-batches up to rounding."""
+        late = accumulation_hooked_parameter(self.module)
+        if late is not None:
+            raise ValueError(
+                "module must not have hooks that run after gradients are accumulated for accumulate, because they may "
+                f"change the sum; got a post-accumulate hook on the parameter {late!r}; use step(batch)."
+            )
         low = next((p.dtype for p in self._params.values() if p.dtype in (torch.float16, torch.bfloat16)), None)
         if low is not None:
             raise ValueError(

@@ -1,6 +1,7 @@
 """The edge of stability, measured while a model trains in any training loop."""
 
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -13,15 +14,19 @@ from sklgap._random import undisturbed
 from sklgap._typing import ArrayLike, BatchNormPolicy, Criterion, Inputs
 from sklgap.inspection import StabilityTrajectoryDisplay
 from sklgap.inspection._edge import AT_EDGE, far_above, late_records, place_of, share_at_edge
-from sklgap.inspection._krylov import NotFinite
 from sklgap.inspection._plot._stability_trajectory import stability_curve
 from sklgap.inspection._stability import (
+    MOMENTARY,
+    REASONS,
+    Curvature,
+    Start,
     Threshold,
     check_number,
     check_search,
     measure_curvature,
+    reason_number,
 )
-from sklgap.inspection._stability_threshold import NotStarted, check_optimizer
+from sklgap.inspection._stability_threshold import check_optimizer
 from sklgap.monitor._batches import check_in_reach
 from sklgap.monitor._loss import BatchLoss, loss_of_batch
 from sklgap.monitor._module import unwrapped
@@ -88,8 +93,10 @@ class StabilityMonitor:
         one), ``eigenvalue_2`` and so on, ``threshold`` (NaN without one), ``relative`` (the largest eigenvalue divided
         by the threshold; 1 is the edge), ``learning_rate``, ``converged`` (1 or 0) and ``n_products``.
     n_updates, n_measurements, n_skipped : int
-        Number of updates so far, of measured updates, and of updates that could not be measured. Updates are skipped
-        before the first update of an adaptive optimiser, and if the Hessian is not finite.
+        Number of updates so far, of measured updates, and of updates that could not be measured.
+    skipped : list of dict
+        One entry per update that could not be measured, with the keys ``n_updates``, ``reason`` (in a few words) and
+        ``error`` (the sentence of the error).
 
     See Also
     --------
@@ -102,7 +109,13 @@ class StabilityMonitor:
     generators, training mode or optimiser, so the training is bit for bit the same as without the monitor.
 
     A measurement costs some 12 to 40 Hessian-vector products on the data. Each product costs two to three gradients.
-    The search starts from the eigenvectors of the previous measurement.
+    The search starts from the eigenvectors of the previous measurement, or from a random vector if layers have been
+    frozen or thawed since.
+
+    An update is skipped before the first update of an adaptive optimiser, if the Hessian or the state of the optimiser
+    is not finite, if fewer parameters are trained than ``n_eigenvalues``, and if weight decay alone makes the optimiser
+    unstable. Adam with ``weight_decay`` can be so for some updates; see `sklgap.inspection.stability_threshold`. AdamW
+    is not, unless lr times ``weight_decay`` is 2 or more.
 
     The threshold is that of the optimiser's own update. The monitor cannot see whether gradients are clipped or changed
     in another way before ``optimizer.step()``. Use ``threshold=None`` in that case. The verdict warns if a training
@@ -167,10 +180,11 @@ class StabilityMonitor:
         self.batch_norm, self.tol, self.max_iter, self.random_state = batch_norm, tol, max_iter, int(random_state)
         self._options: ObjectiveOptions = {"batch_norm": batch_norm, "chunk_size": chunk_size, "dtype": dtype}
         self._data = self._loaded(data, max_samples)
-        self._start: np.ndarray | None = None
+        self._start: Start | None = None
         self._preconditioned = False
         self.records: list[dict[str, float]] = []
-        self.n_updates, self.n_skipped = 0, 0
+        self.skipped: list[dict[str, Any]] = []
+        self.n_updates = 0
 
     def _loaded(self, data: Any, max_samples: int | float | None) -> Any:
         """Return the data in the form of an objective, so that they are drawn and loaded only once."""
@@ -203,26 +217,32 @@ class StabilityMonitor:
 
     def _measure(self) -> None:
         with undisturbed():
-            objective = Objective(self.module, cast(Criterion, self._loss), self._data, **self._options)
             try:
-                found = measure_curvature(
-                    objective,
-                    self.module,
-                    self.optimizer,
-                    self.threshold,
-                    k=self.n_eigenvalues,
-                    tol=self.tol,
-                    max_iter=self.max_iter,
-                    random_state=self.random_state,
-                    start=self._start,
-                )
-            except (NotStarted, NotFinite):
-                self.n_skipped += 1
+                found, loss = self._measured()
+            except MOMENTARY as error:
+                reason = REASONS[reason_number(error)]
+                self.skipped.append({"n_updates": self.n_updates, "reason": reason, "error": str(error)})
                 return
-            loss = objective.value()
-        self._start = found.found.eigenvectors
+        self._start = found.start
         self._preconditioned = found.found.preconditioned
         self.records.append({"n_updates": self.n_updates, "loss": loss, **found.numbers()})
+
+    def _measured(self) -> tuple[Curvature, float]:
+        """Return the curvature and the loss."""
+        check_number(self.n_eigenvalues, self.module)
+        objective = Objective(self.module, cast(Criterion, self._loss), self._data, **self._options)
+        found = measure_curvature(
+            objective,
+            self.module,
+            self.optimizer,
+            self.threshold,
+            k=self.n_eigenvalues,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            random_state=self.random_state,
+            start=self._start,
+        )
+        return found, objective.value()
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -231,6 +251,11 @@ class StabilityMonitor:
         """Number of measured updates."""
         return len(self.records)
 
+    @property
+    def n_skipped(self) -> int:
+        """Number of updates that could not be measured."""
+        return len(self.skipped)
+
     def state(self) -> dict[str, float]:
         """Return the last record as a flat dict of numbers, for any logger; empty before the first measurement."""
         return dict(self.records[-1]) if self.records else {}
@@ -238,17 +263,23 @@ class StabilityMonitor:
     def verdict(self) -> str:
         """Return a few sentences on where the training is relative to the edge of stability."""
         if not self.records:
-            return "Nothing has been measured yet. Continue the training."
+            return " ".join(["Nothing has been measured yet. Continue the training.", *self._said_of_skipped()])
         last = self.records[-1]
         what = "preconditioned Hessian" if self._preconditioned else "Hessian"
         said = f"After {last['n_updates']:,} updates the largest eigenvalue of the {what} is {last['eigenvalue']:.3g}"
         if not last["converged"]:
             said += " or more (the search did not converge; raise max_iter)"
         if math.isnan(last["threshold"]):
-            return f"{said}. There is no threshold to compare with."
-        n_updates, relative = (np.array([r[name] for r in self.records]) for name in ("n_updates", "relative"))
-        late = late_records(n_updates, relative)
+            return " ".join([f"{said}. There is no threshold to compare with.", *self._said_of_skipped()])
+        late = self._late()
         place = place_of(late)
+        said += f", {last['relative']:.2f} of the threshold {last['threshold']:.3g}."
+        if place == "unknown":
+            unknown = (
+                "Where the training is relative to the edge of stability is not known, because more than half of the "
+                "measurements of its second half failed."
+            )
+            return " ".join([said, unknown, *self._said_of_skipped()])
         notes = [far_above("It")] if place == "far above" else []
         notes.append(
             "The threshold holds for training on all samples at once. With smaller batches, their noise keeps the "
@@ -256,12 +287,24 @@ class StabilityMonitor:
         )
         if batch_norm_layers(self.module):
             notes.append(f"The batch-norm policy of the measurement is {self.batch_norm!r}.")
+        notes += self._said_of_skipped()
         share = f"{100 * share_at_edge(late):.0f} %"
         return (
-            f"{said}, {last['relative']:.2f} of the threshold {last['threshold']:.3g}. The training is {place} the "
-            f"edge of stability: in {share} of the records of its second half, the eigenvalue is at least {AT_EDGE:g} "
-            f"of the threshold. {' '.join(notes)}"
+            f"{said} The training is {place} the edge of stability: in {share} of the records of its second half, the "
+            f"eigenvalue is at least {AT_EDGE:g} of the threshold. {' '.join(notes)}"
         )
+
+    def _late(self) -> np.ndarray:
+        """Return the eigenvalues over thresholds in the second half of the training, with NaN for skipped updates."""
+        relative = {r["n_updates"]: r["relative"] for r in self.records}
+        relative |= {r["n_updates"]: math.nan for r in self.skipped}
+        n_updates = np.array(sorted(relative))
+        return late_records(n_updates, np.array([relative[n] for n in n_updates]))
+
+    def _said_of_skipped(self) -> list[str]:
+        """Return a sentence for each reason why updates were skipped."""
+        reasons = Counter(entry["reason"] for entry in self.skipped)
+        return [f"{count} of the updates could not be measured, because {reason}." for reason, count in reasons.items()]
 
     def __str__(self) -> str:
         return self.verdict()

@@ -135,7 +135,7 @@ class TrainingNet(NeuralNetClassifier):
     encoding_: DataEncoding
     # Two samples in the input shape of the net, from which lazy modules get their shapes.
     example_: Tensor | None = None
-    # The parameter of a gradient hook that a copy or a pickle of the net has lost.
+    # The parameter whose gradient hook a copy or a pickle of the net has lost.
     lost_hook_: str | None = None
     ending_error_: BaseException | None = None
 
@@ -203,7 +203,7 @@ class TrainingNet(NeuralNetClassifier):
 
     def initialize_module(self) -> "TrainingNet":
         """Build the module and draw its weights; an instance may start from its own weights."""
-        self.lost_hook_ = None
+        vars(self).pop("lost_hook_", None)
         with given_to("module", self.module, self.get_params_for("module")):
             super().initialize_module()
         self.module_ = check_plain(self.module_, "net")
@@ -295,8 +295,8 @@ class TrainingNet(NeuralNetClassifier):
         """Raise a ValueError if a gradient hook of a parameter is lost, or would not get the gradient of each batch."""
         if self.lost_hook_ is not None:
             raise ValueError(
-                f"net must be trained further by the estimator itself, because a copy of it has lost the gradient hook "
-                f"on the parameter {self.lost_hook_!r}; fit the copy with warm_start=False."
+                "net must not have gradient hooks if a copy of it is trained further, because the copy has lost them; "
+                f"got a hook on the parameter {self.lost_hook_!r}; fit with warm_start=False."
             )
         check_gradient_hooks(self.module_, self.remedies, self.micro_batch_size, self.data_parallel)
 
@@ -720,8 +720,9 @@ class TrainingNet(NeuralNetClassifier):
         for name in ("step_", "watched_", "trained_on_"):
             state.pop(name, None)
         state["checkpoint_"] = None
-        if hasattr(self, "module_"):
-            state["lost_hook_"] = self.lost_hook_ or hooked_parameter(self.module_)  # which copies and pickles lack
+        hooked = hooked_parameter(self.module_) if hasattr(self, "module_") else None
+        if hooked is not None:
+            state["lost_hook_"] = hooked
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
