@@ -53,7 +53,7 @@ BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 # Machines round differently, and the width of a column follows its numbers.
-NUMBER = re.compile(r" *[-+]?\d+(,\d{3})*(\.\d+)?(e[-+]?\d+)?")
+NUMBER = re.compile(r" *[-+]?\d+(,\d{3})*(\.\d+|\.(?= *\]| +[-+]?\d))?(e[-+]?\d+)?")
 
 
 def blocks(page):
@@ -117,6 +117,8 @@ def test_there_are_outputs():
         ("safe: 64\n", "safe: 64\nPlease note\n", False),
         (f"{'word ' * 10}\n{'word ' * 9}64\nend\n", f"{'word ' * 19}7\nend\n", True),
         (f"{'word ' * 10}\n{'word ' * 8}64\nend\n", f"{'word ' * 19}7\nend\n", False),
+        ("[0.51 0.5 ] [5.1 5.5]\n", "[0.51 0.51] [5.  4. ]\n", True),
+        ("safe: 64.\n", "safe: 64\n", False),
         ("two\nlines\n", "two lines\n", False),
         ("safe: 64\n", "", False),
         ("safe: 64\nPlease note\n", "safe: 64 Please note\n", False),

@@ -192,6 +192,53 @@ def test_nll_loss_with_probabilities_and_cross_entropy_with_anything():
         small(net=lambda end=end: Ends(end)).fit(X, Y)
 
 
+# -- two parameters in one memory --------------------------------------------------------------------------------------
+
+
+class TiedByData(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+        self.tie()
+
+    def tie(self):
+        self.b.weight.data = self.a.weight.data
+
+    def forward(self, X):
+        return self.out(torch.tanh(self.b(torch.tanh(self.a(X)))))
+
+
+class Tied(TiedByData):
+    def tie(self):
+        self.b.weight = self.a.weight
+
+
+class Flat(TiedByData):
+    def tie(self):
+        flat = torch.randn(32)
+        self.a.weight.data, self.b.weight.data = flat[:16].view(4, 4), flat[16:].view(4, 4)
+
+
+@pytest.mark.parametrize("instance", [False, True])
+def test_weights_tied_by_memory_are_refused_and_those_tied_by_object_stay_tied(instance):
+    def net(kind):
+        torch.manual_seed(0)
+        return kind() if instance else kind
+
+    with pytest.raises(ValueError, match=r"^net must not have two parameters.*'a.weight' and 'b.weight'; assign"):
+        small(net=net(TiedByData)).fit(X, Y)
+    module = small(net=net(Tied)).fit(X, Y).module_
+    assert module.a.weight is module.b.weight
+    module = small(net=net(Flat)).fit(X, Y).module_
+    assert not torch.equal(module.a.weight, module.b.weight)
+
+
+def test_a_clone_does_not_separate_weights_tied_by_memory():
+    with pytest.raises(ValueError, match=r"^net must not have two parameters in the same memory"):
+        clone(small(net=TiedByData()))
+    assert clone(small(net=Tied())).fit(X, Y).n_iter_ == 2
+
+
 # -- copies ------------------------------------------------------------------------------------------------------------
 
 

@@ -54,7 +54,8 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         * A module class, whose arguments are given by ``module__...``. It must return logits, a tuple that starts with
           them, or a dict or an object with ``logits``.
         * A module instance, which is copied and trained from its weights. A compiled module is trained as its original
-          module; ``compile`` says whether to compile it again.
+          module; ``compile`` says whether to compile it again. Its parameters must not have gradient hooks, which the
+          copy would lack; a class may register them in its ``__init__``.
     input_shape : tuple (channels, height, width), default=None
         Shape of an image, for convolutional nets and augmentation. None means the shape of a 4-D X; 784 columns mean
         1x28x28, and 3,072 columns mean 3x32x32.

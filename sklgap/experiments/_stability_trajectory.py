@@ -423,8 +423,9 @@ class StabilityTrajectory(Trajectory):
         missing = [record for label in self.labels for record in self._missing(label)]
         found = []
         if missing:
+            have = "has" if len(missing) == 1 else "have"
             found.append(
-                f"{count(len(missing), 'record')} of {len(self.records)} have no eigenvalue. {_reasons(missing)}"
+                f"{count(len(missing), 'record')} of {len(self.records)} {have} no eigenvalue. {_reasons(missing)}"
             )
         loose = sum(not record["converged"] for record in measured)
         if loose:
@@ -481,8 +482,8 @@ class StabilityTrajectory(Trajectory):
         if len(missing) == sum(record["regime"] == label for record in self.records):
             return f"{label}: nothing could be measured. {_reasons(missing)}"
         return (
-            f"{label}: its place relative to the edge of stability is not known, because {n_lost} of the "
-            f"{count(n_late, 'record')} after half of its updates have no eigenvalue. {_reasons(missing)}"
+            f"{label}: its place relative to the edge of stability is not known, because {count(n_lost, 'record')} "
+            f"of {n_late} after half of its updates could not be measured. {_reasons(missing)}"
         )
 
     def _missing(self, label: str) -> list[dict[str, Any]]:

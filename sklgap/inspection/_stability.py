@@ -215,9 +215,9 @@ class StabilityMeasurement:
     Notes
     -----
     Every search starts from the eigenvectors of the last one, which saves products; see ``start`` of
-    `hessian_eigenvalues`. If layers have been frozen or thawed since, it starts from a random vector. A recorder begins every fit without them, so that records depend on the fit alone. After a
-    kill, ``memory`` also resumes a fit without them. The records then agree with those of an undisturbed fit to
-    ``tol``.
+    `hessian_eigenvalues`. If layers have been frozen or thawed since, it starts from a random vector. A recorder begins
+    every fit without eigenvectors, so that records depend on the fit alone. After a kill, ``memory`` also resumes a fit
+    without them. The records then agree with those of an undisturbed fit to ``tol``.
 
     NaN is recorded if there is nothing to measure, and ``not_measured`` is the reason:
 

@@ -22,8 +22,8 @@ That is the condition that Q - H is positive definite, so it needs all :math:`q_
 L2 weight decay can have :math:`q_i \le 0`, where P is small beside u. Then coordinate i is unstable wherever
 :math:`H_{ii} \ge 0`, also if the loss does not depend on it: the decay alone makes it jump over zero. An input that is
 always zero gives such coordinates. Their only gradient is u x, so P is about :math:`u |x|`, and :math:`q_i > 0` means
-:math:`|x| > \eta / \kappa`. This is a property of P at one update. The jump makes the gradient and so P larger. There is
-no threshold for H at such an update, because :math:`Q^{-1/2}` does not exist.
+:math:`|x| > \eta / \kappa`. This is a property of P at one update. The jump makes the gradient and so P larger. There
+is no threshold for H at such an update, because :math:`Q^{-1/2}` does not exist.
 
 Q is reported as a threshold times a preconditioner. The threshold is that of the group with the largest learning rate.
 It is the line that the papers draw, which is 2 / lr for plain SGD.

@@ -17,8 +17,8 @@ from sklgap.monitor._loss import BatchLoss, loss_of_batch
 from sklgap.monitor._module import unchanged, unwrapped
 from sklgap.objective._autodiff import check_gradients_allowed
 from sklgap.objective._copy import deepcopy
-from sklgap.objective._objective import WholeBatchLoss
 from sklgap.objective._gradient_hooks import check_no_gradient_hooks
+from sklgap.objective._objective import WholeBatchLoss
 from sklgap.objective._parameters import real, trainable_parameters
 
 # A function that goes through the micro-batches of an update and calls backward for each.

@@ -21,8 +21,8 @@ from sklgap.monitor._norms import NO_V, as_array, dense, squared_norm, squared_n
 from sklgap.monitor._sign_geometry import SignSums, sign_noise_scale_of, sign_saving
 from sklgap.monitor._window import LEAST_STRETCHES, noise_scale_of
 from sklgap.objective._autodiff import check_gradients_allowed, gradients_of
-from sklgap.objective._objective import takes_module
 from sklgap.objective._gradient_hooks import accumulation_hooked_parameter
+from sklgap.objective._objective import takes_module
 from sklgap.objective._parameters import Patterns, real, trainable_parameters
 
 Geometry = Literal["euclidean", "adam", "l1"]

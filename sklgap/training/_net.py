@@ -203,7 +203,7 @@ class TrainingNet(NeuralNetClassifier):
 
     def initialize_module(self) -> "TrainingNet":
         """Build the module and draw its weights; an instance may start from its own weights."""
-        vars(self).pop("lost_hook_", None)
+        self.__dict__.pop("lost_hook_", None)
         with given_to("module", self.module, self.get_params_for("module")):
             super().initialize_module()
         self.module_ = check_plain(self.module_, "net")

@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from skorch.callbacks import GradientNormClipping
+from skorch.callbacks import Callback, GradientNormClipping
 from skorch.dataset import ValidSplit
 from torch import nn
 
@@ -62,13 +62,13 @@ def test_full_batches_sharpen_until_the_edge_and_ride_there():
     rng = np.random.default_rng(0)
     data = rng.standard_normal((40, 8)).astype(np.float32), rng.integers(0, 3, 40)
     net = {"net": Mlp, "module__n_in": 8, "module__width": 24, "init": "torch", "criterion": SquaredError}
-    regimes = {"2": {"batch_size": 2, "max_epochs": 15}, "all": {"batch_size": -1, "max_epochs": 300}}
+    regimes = {"4": {"batch_size": 4, "max_epochs": 15}, "all": {"batch_size": -1, "max_epochs": 300}}
     found = follow(small(**{**SGD, **net, "lr": 0.2}), data, regimes=regimes, every=40, at_updates=[1, 100, 200, 300])
     relative = found.relative("all")[0]
     assert relative[0] < 0.8  # it begins below, and sharpens
     assert found.share_at_edge("all")[0] == 1
     assert 0.9 < np.median(found._late("all")[0]) < 1.2
-    assert np.median(found._late("2")[0]) < np.median(found._late("all")[0])
+    assert np.median(found._late("4")[0]) < np.median(found._late("all")[0])
     assert found.verdict[1].startswith("all trains at the edge of stability")
 
 
@@ -91,7 +91,7 @@ def test_adam_is_measured_as_it_preconditions():
     assert found.settings["preconditioned"] == {"10": True, "50": True}
     assert np.isnan([r["eigenvalue"] for r in found.records if not r["n_updates"]]).all()
     np.testing.assert_allclose([r["threshold"] for r in found.records if r["n_updates"]], 38 / 0.02)
-    assert said(found, "2 records", "first update")
+    assert said(found, "2 records of 7 have no eigenvalue. The reason: an adaptive optimiser", "first update")
     assert "P^-1/2" in str(found)
     assert found.curves("10")[0].n_updates.tolist() == [1, 5, 10]
 
@@ -107,14 +107,73 @@ def test_without_the_threshold_of_the_optimiser(threshold):
 def test_a_training_that_diverges_is_recorded_without_eigenvalues():
     found = follow(small(net=Mlp, criterion=SquaredError, optimizer=torch.optim.SGD, lr=1e6, max_epochs=6))
     assert not math.isfinite(found.records[-1]["eigenvalue"])
-    assert said(found, "no eigenvalue")
+    assert said(found, "no eigenvalue. The reason: the measured Hessian was not finite.")
+    assert not said(found, "first update")
+    assert all(sentence.split(":")[0] in ("10", "50") for sentence in found.verdict)  # no place for either
+    leaves(found)
+
+
+class Switching(Callback):
+    """Freezes or thaws the first weights after some epochs."""
+
+    def __init__(self, thaw):
+        self.thaw = thaw
+
+    def on_epoch_begin(self, net, **kwargs):
+        epoch = len(net.history)
+        next(net.module_.parameters()).requires_grad_(self.thaw if epoch > 3 else not self.thaw)
+
+
+@pytest.mark.parametrize("thaw", [False, True])
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+def test_layers_that_are_frozen_or_thawed_are_measured(kind, thaw):
+    estimator = small(net=Mlp, optimizer=kind, lr=0.02, max_epochs=6, callbacks=[("switch", Switching(thaw))])
+    found = follow(estimator)
+    assert np.isfinite([r["eigenvalue"] for r in found.records]).all()
+    assert {r["reason"] for r in found.records} == {""}
+    assert not said(found, "no eigenvalue")
+
+
+class Tiny(Callback):
+    """Begins with a tiny weight of an input that is always zero, whose only gradient is that of the decay."""
+
+    def on_train_begin(self, net, **kwargs):
+        with torch.no_grad():
+            next(net.module_.parameters())[0, -1] = 1e-7
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_decay_alone_is_the_reason_that_is_given(decoupled):
+    rows = np.concatenate([X, np.zeros((len(X), 1), dtype=X.dtype)], axis=1)
+    kind = torch.optim.AdamW if decoupled else torch.optim.Adam
+    options = {"net": Mlp, "module__n_in": rows.shape[1], "optimizer": kind, "optimizer__weight_decay": 1.0}
+    found = follow(small(callbacks=[("tiny", Tiny())], lr=0.01, **options), (rows, Y), at_updates=[0, 1])
+    assert np.isnan([r["eigenvalue"] for r in found.records if r["n_updates"] == 0]).all()
+    after = [r for r in found.records if r["n_updates"] == 1]
+    assert np.isfinite([r["eigenvalue"] for r in after]).all() == decoupled
+    if not decoupled:
+        assert said(found, "The reasons: an adaptive optimiser", "first update (2); weight decay alone")
+    assert found.settings["preconditioned"] == {"10": True, "50": True}
+    leaves(found)
+
+
+def test_a_measurement_that_raises_an_error_is_a_reason_too(monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("sklgap.inspection._stability.measure_curvature", fail)
+    with pytest.warns(UserWarning, match="out of memory"):
+        found = follow(small(net=Mlp, **SGD))
+    assert said(found, "4 records of 4 have no eigenvalue. The reason: the measurement failed")
+    assert "stability" not in found.records[0]
+    assert found.verdict[0].startswith("10: nothing could be measured. The reason: the measurement failed")
     leaves(found)
 
 
 @pytest.mark.parametrize("threshold", ["optimizer", 3.0])
 def test_where_nothing_could_be_measured_there_is_a_threshold_all_the_same(threshold):
     found = made(lines("LB", [math.nan] * 3, threshold=math.nan), labels=("LB",), threshold=threshold)
-    assert found.verdict == ["LB: nothing could be measured."]
+    assert found.verdict == ["LB: nothing could be measured. The reason: it diverged."]
     assert said(found, "3 records of 3", "no eigenvalue")
     without = made(lines("LB", [math.nan] * 3, threshold=math.nan), labels=("LB",), threshold=None)
     assert "no threshold" in without.verdict[0]
@@ -205,7 +264,8 @@ def lines(label, relative, trial=0, threshold=2.0, **more):
         {
             **{"regime": label, "trial": trial, "seed": 1, "n_updates": 20 * (i + 1), "epoch": float(i)},
             **{"train_loss": 1.0, "eigenvalue": threshold * r, "threshold": threshold, "relative": r},
-            **{"converged": 1.0, "n_products": 9.0, "learning_rate": 1.0, **more},
+            **{"converged": 1.0, "n_products": 9.0, "learning_rate": 1.0},
+            **{"reason": "it diverged" if math.isnan(r) else "", **more},
         }
         for i, r in enumerate(relative)
     ]
@@ -242,6 +302,34 @@ def test_where_a_regime_is(relative, begins):
     leaves(found)
 
 
+@pytest.mark.parametrize("early", [[0.1, 0.2], [0.1, 1.5]])
+def test_no_place_if_most_late_records_could_not_be_measured(early):
+    nothing = [math.nan] * 5
+    found = made([*lines("SB", [0.1] * 8), *lines("LB", [*early, 0.3, *nothing])])
+    assert found.verdict[1].startswith("LB: its place relative to the edge of stability is not known")
+    assert "5 records of 5 after half of its updates could not be measured" in found.verdict[1]
+    assert found.verdict[1].endswith("The reason: it diverged.")
+    assert math.isnan(found.share_at_edge("LB")[0])
+    assert not any("edge of stability:" in sentence or "never" in sentence for sentence in found.verdict[1:])
+    assert dict(zip(["", "SB", "LB"], found._table()[5], strict=True))["LB"] == "-"  # the eigenvalue at the end
+    leaves(found)
+
+
+def test_the_verdict_counts_measured_records_only():
+    found = made(lines("LB", [0.1, 0.2, math.nan, 0.3, 0.4, 0.5, math.nan, 0.2]), labels=("LB",))
+    assert found.verdict[0].startswith("LB is below the edge of stability where it could be measured")
+    found = made(lines("LB", [0.1, 0.2, 0.3, 1.0, 1.0, 1.0, math.nan, 0.2]), labels=("LB",))
+    assert "in 75 % of the 4 measured records after half of its updates" in found.verdict[0]
+    early = lines("LB", [math.nan, 0.2, 0.3, 0.2])
+    early[0]["n_updates"] = 0  # Adam before its first update
+    assert "never" in made(early, labels=("LB",)).verdict[0]
+
+
+def test_a_start_that_was_not_measured_is_not_replaced():
+    found = made(lines("LB", [math.nan, 0.2, 0.3, 0.2]), labels=("LB",))
+    assert found._table()[3] == ["largest eigenvalue at the start", "-"]
+
+
 def test_shares_by_trial():
     records = [*lines("LB", [0.1, 0.5, 0.95, 1.2]), *lines("LB", [0.1, 0.95, 0.5, 0.5], trial=1)]
     found = made(records, labels=("LB",), n_trials=2)
@@ -267,7 +355,7 @@ def test_notes():
     assert said(made(fell, n_samples=50), "50 of the 100")
     assert said(made([*lines("SB", [0.1] * 4), *lines("LB", [0.1] * 4, converged=0.0)]), "4 of 8", "max_iter")
     nothing = lines("LB", [math.nan], threshold=math.nan)
-    assert said(made([*lines("SB", [0.1] * 4), *nothing]), "1 record of 5", "no eigenvalue")
+    assert said(made([*lines("SB", [0.1] * 4), *nothing]), "1 record of 5 has no eigenvalue. The reason: it diverged.")
     assert "nothing could be measured" in made([*lines("SB", [0.1] * 4), *nothing]).verdict[1]
 
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from sklgap.inspection._edge import late_records, place_of, share_at_edge
+from sklgap.inspection._edge import late_records, median_of, place_of, share_at_edge
 
 
 @pytest.mark.parametrize(
@@ -16,8 +16,13 @@ from sklgap.inspection._edge import late_records, place_of, share_at_edge
         ([1.0, 2.0, 2.0], "at"),
         ([2.1, 2.6, 2.7], "far above"),
         ([0.5, 2.6, 2.7], "far above"),
-        ([], "below"),
-        ([math.nan], "below"),
+        ([], "unknown"),
+        ([math.nan], "unknown"),
+        ([0.1, math.nan, math.nan], "unknown"),  # most could not be measured
+        ([1.0, math.nan, math.nan], "unknown"),
+        ([0.1, math.nan], "below"),
+        ([1.0, math.nan], "at"),
+        ([2.5, 2.6, math.nan], "far above"),
     ],
 )
 def test_places(late, place):
@@ -27,6 +32,15 @@ def test_places(late, place):
 def test_the_share_of_no_records_is_not_a_number():
     assert math.isnan(share_at_edge(np.array([])))
     assert share_at_edge(np.array([0.9, 0.89, 3.0, 0.1])) == 0.5
+
+
+def test_records_that_could_not_be_measured_are_left_out_unless_they_are_most():
+    late = np.array([0.5, math.nan, 1.5, 1.0])
+    assert share_at_edge(late) == pytest.approx(2 / 3)
+    assert median_of(late) == 1
+    few = np.array([0.5, math.nan, math.nan, math.nan])
+    assert math.isnan(share_at_edge(few))
+    assert math.isnan(median_of(few))
 
 
 @pytest.mark.parametrize(

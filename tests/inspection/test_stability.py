@@ -11,6 +11,9 @@ from torch import nn
 
 from sklgap import TrainingRecorder
 from sklgap.inspection import StabilityMeasurement, hessian_eigenvalues, recorded, stability_threshold
+from sklgap.inspection._krylov import NotFinite
+from sklgap.inspection._stability import REASONS
+from sklgap.inspection._stability_threshold import NotStable, NotStableNow, formula_of
 from sklgap.monitor.skorch import BatchSizeCallback
 from sklgap.objective import check_objective
 from sklgap.remedies import SAM, Augmentation, SampleNoise
@@ -71,6 +74,17 @@ def rmsprop_before(v, gradient, optimizer):
     return (v - (1 - alpha) * gradient**2) / alpha
 
 
+def make_state(optimizer, module):
+    """Make the state of the optimiser, and leave the weights as they are."""
+    before = [p.detach().clone() for p in module.parameters()]
+    optimizer.step()
+    with torch.no_grad():
+        for p, value in zip(module.parameters(), before, strict=True):
+            p.copy_(value)
+            if "momentum_buffer" in optimizer.state[p]:
+                optimizer.state[p]["momentum_buffer"].zero_()
+
+
 ADAM = frozen("exp_avg_sq", adam_before)
 RMSPROP = frozen("square_avg", rmsprop_before)
 ADAGRAD = frozen("sum", lambda v, gradient, optimizer: v - gradient**2)
@@ -95,6 +109,8 @@ MAPS = {
     "Adam": (adam(), both(), ADAM),
     "Adam, other betas": (adam(betas=(0.5, 0.9), eps=0.3), both(), ADAM),
     "Adam without a mean": (adam(betas=(0.0, 0.99)), both(), ADAM),
+    "Adam with L2": (adam(weight_decay=60.0), both(), ADAM),
+    "RMSprop with L2": (lambda params: torch.optim.RMSprop(params, lr=LR, weight_decay=5.0), both(), RMSPROP),
     "AdamW": (adam(torch.optim.AdamW, weight_decay=3.0), both(), ADAM),
     "AdamW, two decays": (
         adam(torch.optim.AdamW),
@@ -115,7 +131,7 @@ def trained(name, relative):
     for p in module.parameters():
         p.grad = torch.zeros_like(p)
     if freeze is not None:
-        optimizer.step()  # makes the state
+        make_state(optimizer, module)
         freeze(optimizer, module)
     line = stability_threshold(optimizer, module)
     P = torch.ones(N, dtype=torch.float64) if line.preconditioner is None else line.preconditioner
@@ -166,6 +182,90 @@ def test_thresholds_of_sgd(options, expected):
     assert line.preconditioner is None
     assert line.learning_rate == LR
     assert f"{line.value:.4g}" in str(line)
+
+
+# Optimisers with decay inside the gradient, and kappa.
+DECAYS = {
+    "Adam": (torch.optim.Adam, {}, ADAM, 38.0),
+    "RMSprop": (torch.optim.RMSprop, {}, RMSPROP, 2.0),
+    "RMSprop with momentum": (torch.optim.RMSprop, {"momentum": 0.9}, RMSPROP, 3.8),
+    "Adagrad": (torch.optim.Adagrad, {}, ADAGRAD, 2.0),
+}
+
+
+def decayed(name, ratio, kind=None, split=False):
+    """Return an optimiser, its module, and the lengths of its way without a loss.
+
+    The smallest number of the preconditioner, 0.5, is ``ratio`` times the smallest at which the decay is stable.
+    """
+    given, options, freeze, kappa = DECAYS[name]
+    module, decay = Weights(), 0.5 * kappa / LR / ratio
+    params = [module.first, module.second]
+    parts = [{"params": [p]} for p in params] if split else params
+    optimizer = (kind or given)(parts, lr=LR, weight_decay=decay if kind is None else 0.01, **options)
+    for p in params:
+        p.grad = torch.zeros_like(p)
+    make_state(optimizer, module)
+    lengths = []
+    for _ in range(300):
+        lengths.append(float(module.first[0].detach().abs()))
+        if lengths[-1] > 1e-4:  # the preconditioner must stay as it is
+            break
+        freeze(optimizer, module)
+        optimizer.step()
+    freeze(optimizer, module)
+    return optimizer, module, lengths
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("name", DECAYS)
+def test_decay_alone_is_unstable_where_the_preconditioner_is_small(name, split):
+    """There is no loss at all, so that the refusal is checked against what the optimiser does."""
+    optimizer, module, stable = decayed(name, 1.05, split=split)
+    assert stable[-1] < stable[0]
+    assert stability_threshold(optimizer, module).preconditioner.min() > 0
+    optimizer, module, unstable = decayed(name, 0.95, split=split)
+    assert unstable[-1] > 10 * unstable[0]
+    with pytest.raises(NotStableNow, match=r"1 of the 2 numbers in 'first'.*AdamW.*threshold=None") as caught:
+        stability_threshold(optimizer, module)
+    assert "lower" not in str(caught.value)
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_decoupled_decay_is_stable_whatever_the_preconditioner_is(split):
+    optimizer, module, lengths = decayed("Adam", 0.95, kind=torch.optim.AdamW, split=split)
+    assert lengths[-1] < lengths[0]
+    assert stability_threshold(optimizer, module).preconditioner.min() > 0
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_a_decay_that_is_too_large_for_the_rate_is_not_of_one_update(kind):
+    module = Mlp()
+    optimizer = stepped(kind(module.parameters(), lr=LR, weight_decay=25), module)
+    with pytest.raises(NotStable, match="lower weight_decay or lr") as caught:
+        stability_threshold(optimizer, module)
+    assert not isinstance(caught.value, NotStableNow)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad])
+def test_a_state_that_is_not_finite_is_no_matter_of_the_decay(kind, decay):
+    module = Mlp()
+    optimizer = stepped(kind(module.parameters(), lr=LR, weight_decay=decay), module)
+    next(module.parameters()).grad.fill_(math.nan)
+    optimizer.step()
+    with pytest.raises(NotFinite, match="finite state"):
+        stability_threshold(optimizer, module)
+
+
+def test_a_preconditioner_of_zero_is_no_matter_of_the_decay():
+    module = Mlp()
+    optimizer = torch.optim.Adam(module.parameters(), lr=LR, eps=0.0)
+    for p in module.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    with pytest.raises(ValueError, match=r"above 0.*raise eps"):
+        stability_threshold(optimizer, module)
 
 
 def stepped(optimizer, module, n=3, seed=0):
@@ -449,7 +549,97 @@ def test_a_pickle_has_the_data_and_no_vectors():
     again = pickle.loads(pickle.dumps(measurement))
     assert "start_" not in vars(again)
     assert again(model.net_) == first
-    assert measurement(model.net_)["eigenvalue"] == pytest.approx(first["eigenvalue"], rel=1e-5)  # from its vectors
+    warm = measurement(model.net_)  # it starts from its vectors, and agrees to tol
+    assert warm["eigenvalue"] == pytest.approx(first["eigenvalue"], rel=1e-3)
+
+
+# -- frozen and thawed layers ------------------------------------------------------------------------------------------
+
+KINDS = {
+    "SGD": {"optimizer": torch.optim.SGD, "lr": 0.1},
+    "Adam": {"optimizer": torch.optim.Adam, "lr": 0.01},
+    "AdamW": {"optimizer": torch.optim.AdamW, "lr": 0.01, "optimizer__weight_decay": 0.1},
+}
+
+
+class Switching(Callback):
+    """Freezes or thaws the first layer after some epochs."""
+
+    def __init__(self, thaw):
+        self.thaw = thaw
+
+    def on_epoch_begin(self, net, **kwargs):
+        epoch = len(net.history)
+        next(net.module_.parameters()).requires_grad_(self.thaw if epoch > 3 else not self.thaw)
+
+
+class Separately:
+    """The same measurement, which remembers nothing."""
+
+    def __call__(self, net):
+        return StabilityMeasurement(X, Y, n_eigenvalues=2, tol=1e-5)(net)
+
+
+@pytest.mark.parametrize("thaw", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_that_are_frozen_or_thawed_between_two_records(kind, thaw):
+    callbacks = [("switch", Switching(thaw))]
+    kinds = {"max_epochs": 6, "net": Mlp, "callbacks": callbacks, **KINDS[kind]}
+    _, columns = record(StabilityMeasurement(X, Y, n_eigenvalues=2, tol=1e-5), **kinds)
+    _, expected = record(Separately(), **kinds)
+    assert columns["stability_not_measured"].tolist() == [0] * 6
+    for name in ("stability_eigenvalue", "stability_eigenvalue_2", "stability_threshold"):
+        np.testing.assert_allclose(columns[name], expected[name], rtol=1e-5)
+
+
+def test_fewer_parameters_than_eigenvalues_are_a_reason_and_no_error():
+    model = small(net=Mlp, **KINDS["SGD"]).fit(X, Y)
+    measurement = StabilityMeasurement(X, Y, n_eigenvalues=4)
+    first = measurement(model.net_)
+    *others, last = model.net_.module_.parameters()
+    for p in others:
+        p.requires_grad_(False)
+    assert last.numel() < 4
+    for expected in ("fewer parameters were trained than the measurement needs",) * 2:
+        found = measurement(model.net_)
+        assert list(found) == list(first)
+        assert math.isnan(found["eigenvalue"])
+        assert REASONS[found["not_measured"]] == expected
+        last.requires_grad_(False)  # then there is nothing at all
+
+
+def with_a_silent_input(constant=0.0):
+    """Return the samples with an input that is always the same."""
+    return np.concatenate([X, np.full((len(X), 1), constant, dtype=X.dtype)], axis=1)
+
+
+@pytest.mark.parametrize(("decoupled", "reason"), [(False, 3), (True, 0)])
+def test_a_decay_without_a_loss_is_recorded_as_a_reason(decoupled, reason):
+    """A weight of an input that is always zero has no gradient but that of the decay."""
+    rows = with_a_silent_input()
+    options = {"module__n_in": rows.shape[1], "net": Mlp, "lr": 0.01}
+    options |= {"optimizer": torch.optim.AdamW if decoupled else torch.optim.Adam, "optimizer__weight_decay": 1.0}
+    recorder = TrainingRecorder(measurements={"stability": StabilityMeasurement(rows, Y)}, every=None, at_updates=[1])
+    model = small(callbacks=[("tiny", Tiny()), ("recorder", recorder)], **options).fit(rows, Y)
+    columns = recorded(model)
+    assert columns["stability_not_measured"].tolist() == [reason]
+    assert np.isnan(columns["stability_eigenvalue"][0]) == (not decoupled)
+    assert REASONS[3].startswith("weight decay alone")
+
+
+class Tiny(Callback):
+    """Begins with a tiny weight of the last input."""
+
+    def on_train_begin(self, net, **kwargs):
+        with torch.no_grad():
+            next(net.module_.parameters())[0, -1] = 1e-7
+
+
+def test_the_formula_needs_no_preconditioner():
+    module = Mlp()
+    optimizer = stepped(torch.optim.AdamW(module.parameters(), lr=LR, weight_decay=0.1), module)
+    line = stability_threshold(optimizer, module)
+    assert formula_of(optimizer) == (line.formula, line.numbers)
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,124 @@ def test_a_hessian_that_is_not_finite_is_skipped():
     assert monitor.n_skipped + monitor.n_measurements == 3
 
 
+ALL = {
+    "SGD": sgd(),
+    "Adam": lambda params: torch.optim.Adam(params, lr=0.01),
+    "AdamW": lambda params: torch.optim.AdamW(params, lr=0.01, weight_decay=0.1),
+    "two groups": lambda params: torch.optim.SGD(
+        [{"params": [p], "lr": rate} for p, rate in zip(params, (0.1, 0.02, 0.1, 0.02), strict=True)]
+    ),
+}
+
+
+@pytest.mark.parametrize("thaw", [False, True])
+@pytest.mark.parametrize("name", ALL)
+def test_layers_that_are_frozen_or_thawed_between_two_measurements(name, thaw):
+    """Every measurement equals one without a memory."""
+    module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    module[0].requires_grad_(not thaw)
+    optimizer = ALL[name](module.parameters())
+    options = {"every": 1, "n_eigenvalues": 2, "tol": 1e-5}
+    monitor = StabilityMonitor(module, CE, optimizer, (X, Y), **options)
+    for i in range(6):
+        if i == 3:
+            module[0].requires_grad_(thaw)
+        optimizer.zero_grad()
+        CE(module(X), Y).backward()
+        optimizer.step()
+        monitor.step()
+        fresh = StabilityMonitor(module, CE, optimizer, (X, Y), **options)
+        fresh.step()
+        for key in ("eigenvalue", "eigenvalue_2", "threshold", "relative"):
+            assert monitor.records[-1][key] == pytest.approx(fresh.records[-1][key], rel=1e-5)
+    assert (monitor.n_measurements, monitor.n_skipped) == (6, 0)
+
+
+@pytest.mark.parametrize("frozen", [3, 4])
+def test_fewer_parameters_than_eigenvalues_are_skipped(frozen):
+    module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    monitor = StabilityMonitor(module, CE, optimizer, (X, Y), every=1, n_eigenvalues=4)
+    monitor.step()
+    for p in list(module.parameters())[:frozen]:
+        p.requires_grad_(False)
+    monitor.step()
+    assert (monitor.n_measurements, monitor.n_skipped) == (1, 1)
+    assert "fewer parameters" in monitor.skipped[0]["reason"]
+    assert "n_eigenvalues must be at most" in monitor.skipped[0]["error"]
+    module.requires_grad_(True)
+    monitor.step()
+    assert (monitor.n_measurements, monitor.n_skipped) == (2, 1)
+
+
+SILENT = torch.cat([X, torch.zeros(len(X), 1)], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("make", "decoupled"),
+    [
+        (lambda params: torch.optim.Adam(params, lr=0.01, weight_decay=1e-3), False),
+        (lambda params: torch.optim.Adam(params, lr=0.01, weight_decay=1e-3, amsgrad=True), False),
+        (lambda params: torch.optim.Adam([{"params": [p]} for p in params], lr=0.01, weight_decay=1e-3), False),
+        (lambda params: torch.optim.RMSprop(params, lr=0.01, weight_decay=1e-3), False),
+        (lambda params: torch.optim.Adagrad(params, lr=0.01, weight_decay=1e-3), False),
+        (lambda params: torch.optim.Adam(params, lr=0.01, weight_decay=1e-3, decoupled_weight_decay=True), True),
+        (lambda params: torch.optim.AdamW(params, lr=0.01, weight_decay=1e-3), True),
+    ],
+)
+def test_decay_alone_does_not_end_the_loop(make, decoupled):
+    """The weight of an input that is always zero has no gradient but that of the decay."""
+    module = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3))
+    with torch.no_grad():
+        module[0].weight[0, -1] = 1e-6
+    monitor, _ = train(module, (SILENT, Y), make, n=8, every=1)
+    assert monitor.n_updates == monitor.n_skipped + monitor.n_measurements == 8
+    assert monitor.n_measurements > 0
+    assert (monitor.n_skipped == 0) == decoupled
+    if not decoupled:
+        assert monitor.skipped[0]["n_updates"] == 1
+        assert monitor.skipped[0]["reason"].startswith("weight decay alone")
+        assert "'0.weight'" in monitor.skipped[0]["error"]
+        assert "weight decay alone" in monitor.verdict()
+
+
+def test_a_decay_that_is_always_too_large_is_said():
+    monitor, _ = train(net(), (X, Y), sgd(weight_decay=30.0), n=3, every=1)
+    assert monitor.n_skipped == 3
+    assert monitor.verdict().startswith("Nothing has been measured")
+    assert "3 of the updates could not be measured, because weight decay alone" in monitor.verdict()
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-3])
+def test_a_diverged_training_with_adam_is_not_blamed_on_the_decay(decay):
+    module = net()
+    monitor, optimizer = train(
+        module, (X, Y), lambda params: torch.optim.Adam(params, lr=0.01, weight_decay=decay), n=2, every=1
+    )
+    n_skipped = monitor.n_skipped
+    for p in module.parameters():
+        p.grad.fill_(float("nan"))
+    optimizer.step()
+    monitor.step()
+    assert monitor.n_skipped == n_skipped + 1
+    assert monitor.skipped[-1]["reason"] == "the measured Hessian was not finite"
+
+
+def test_no_place_if_most_late_measurements_were_skipped():
+    monitor, _ = train(net(), (X, Y), sgd(), n=3, every=1)
+    assert "below the edge" in monitor.verdict()
+    for p in monitor.module.parameters():
+        p.requires_grad_(False)
+    monitor.step()  # updates 2 and 3 are measured, and 4 is not
+    assert "below the edge" in monitor.verdict()
+    assert "1 of the updates could not be measured" in monitor.verdict()
+    for _ in range(4):
+        monitor.step()
+    assert "is not known" in monitor.verdict()
+    assert "below" not in monitor.verdict()
+    assert "fewer parameters" in monitor.verdict()
+
+
 def test_it_draws():
     monitor, _ = train(net(), (X, Y), sgd(), n=6, every=2, n_eigenvalues=2)
     display = monitor.plot(ax=Figure().subplots())
