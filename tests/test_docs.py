@@ -66,7 +66,8 @@ def blocks(page):
 
 def masked(text):
     """Return the text with equal numbers everywhere, and one blank where there are several."""
-    return "\n".join(re.sub(" +", " ", NUMBER.sub(" 0", line)).strip() for line in text.splitlines()) + "\n"
+    lines = (NUMBER.sub(" 0", line).replace(" ]", "]") for line in text.splitlines())
+    return "\n".join(re.sub(" +", " ", line).strip() for line in lines) + "\n"
 
 
 def unwrapped(output, printed):

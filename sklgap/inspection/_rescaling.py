@@ -16,6 +16,7 @@ from sklgap._threads import using_threads
 from sklgap._typing import Estimator
 from sklgap.nets import GhostBatchNorm
 from sklgap.objective._estimators import module_of
+from sklgap.objective._shared_memory import check_memory
 
 _LINEAR = (
     nn.Linear,
@@ -147,7 +148,9 @@ def rescale_layers(estimator: Model, factor: float, *, layers: Sequence[str] | N
     if not isinstance(factor, numbers.Real) or isinstance(factor, bool) or not 0 < float(factor) < math.inf:
         raise ValueError(f"factor must be a positive finite number; got {factor!r}.")
     # Tracing runs the module's own forward pass, which may change the module.
-    pairs = _pairs(copy.deepcopy(module_of(estimator)).eval())
+    module = module_of(estimator)
+    check_memory(module, dict(module.named_parameters()))
+    pairs = _pairs(copy.deepcopy(module).eval())
     if layers is not None:
         pairs = _chosen(pairs, layers)
     rescaled = copy.deepcopy(estimator)

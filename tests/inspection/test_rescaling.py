@@ -388,3 +388,10 @@ def test_the_metric_changes_at_will(data):
     other = rescale_layers(flat, 64.0)
     assert sharpness(other, X, y).value > sharpness(sharp, X, y).value > sharpness(flat, X, y).value
     assert isinstance(other, LBGapClassifier)
+
+
+def test_weights_in_one_memory_are_refused():
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    net[2].weight.data = net[0].weight.data
+    with pytest.raises(ValueError, match=r"two parameters in the same memory.* '0\.weight' and '2\.weight'"):
+        rescale_layers(net, 2.0)
