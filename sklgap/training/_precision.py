@@ -49,8 +49,7 @@ def check_training_precision(precision: Any, device: str) -> Precision:
                 "precision must not be 'tf32' outside of the main thread, because torch's setting holds for all "
                 "threads and for what they measure; use processes, as n_jobs does by default."
             )
-    has_bfloat16 = kind == "cpu" or (kind == "cuda" and torch.cuda.is_bf16_supported())
-    if precision == "bfloat16" and not has_bfloat16:
+    if precision == "bfloat16" and not (kind == "cpu" or (kind == "cuda" and torch.cuda.is_bf16_supported())):
         raise ValueError(
             f"precision must be 'float32' on a device without bfloat16; got 'bfloat16' for the device {str(device)!r}."
         )
