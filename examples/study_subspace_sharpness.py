@@ -17,6 +17,8 @@ are not the paper's setting.
 # The data, and the sizes of the experiment.
 import argparse
 import json
+import platform
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 
+import sklgap
 from sklgap import LBGapClassifier, check_objective, sharpness
 from sklgap.datasets import fetch_mnist
 from sklgap.objective import Subspace
@@ -37,6 +40,13 @@ parser.add_argument(
 parser.add_argument(
     "--samples", type=int, default=2000, help="samples to measure sharpness on (2000)"
 )
+parser.add_argument(
+    "--epochs",
+    type=int,
+    nargs="+",
+    default=[5, 10, 20, 50],
+    help="lengths of the trainings (5 10 20 50)",
+)
 parser.add_argument("--output", type=Path, help="file to write the table to, as JSON")
 arguments = parser.parse_args()
 
@@ -46,7 +56,7 @@ if arguments.quick:
     estimator = LBGapClassifier("F1", module__width=16)
 else:
     X, y = fetch_mnist(return_X_y=True, flat=True)
-    lengths, search = (5, 10, 20, 50), {"max_samples": arguments.samples}
+    lengths, search = tuple(arguments.epochs), {"max_samples": arguments.samples}
     estimator = LBGapClassifier("F1")
 epsilons = (1e-3, 5e-4)
 
@@ -158,9 +168,13 @@ if arguments.output:
     arguments.output.write_text(
         json.dumps(
             {
-                "command": "python examples/study_subspace_sharpness.py "
-                f"--samples {arguments.samples}",
-                "torch": torch.__version__,
+                "command": f"python examples/{Path(sys.argv[0]).name} "
+                + " ".join(sys.argv[1:]),
+                "versions": {
+                    "sklgap": sklgap.__version__,
+                    "torch": torch.__version__,
+                    "python": platform.python_version(),
+                },
                 "rows": table,
             },
             indent=1,
