@@ -3,6 +3,7 @@
 import argparse
 import csv
 import gzip
+import itertools
 import os
 import re
 import zipfile
@@ -24,6 +25,10 @@ _TEST_FRACTION = 0.25
 _LEAST_OF_A_CLASS = 4
 # If this share of a column of words are numbers, the column is taken for numbers with mistakes in them.
 _MOSTLY = 0.9
+# Rows of a file in which separators are counted.
+_FIRST_ROWS = 5
+# From so many different values on, the numbers of a column are a quantity and not names of kinds.
+_MANY_NUMBERS = 10
 # Integers with more different values than this, some of them rare, are a quantity and not classes.
 _MANY_CLASSES = 20
 # Samples of the generated data set.
@@ -271,12 +276,14 @@ def _check_text(path: Path) -> array:
     """Return for each row of a CSV file the line in which it ends; raise for a file that pandas would misread."""
     lines = array("q")
     with _opened(path) as file:
+        first = [*itertools.islice(_decoded(path, file), 1 + _FIRST_ROWS)]
+    with _opened(path) as file:
         reader = csv.reader(_decoded(path, file), strict=True)
         try:
             header = next(reader, None)
             if not header:
                 raise _Refused(f"{path}: the file must begin with a line of column names, but its first line is empty.")
-            other = next((mark for mark in (";", "\t", "|") if len(header) == 1 and mark in header[0]), None)
+            other = next((mark for mark in (";", "\t", "|") if _separates(mark, header, first)), None)
             if other is not None:
                 raise _Refused(f"{path}: the columns are separated by {other!r}. Save the table with commas.")
             _check_names(path, header)
@@ -294,6 +301,12 @@ def _check_text(path: Path) -> array:
                 "closed."
             ) from None
     return lines
+
+
+def _separates(mark: str, header: Sequence[str], first: Sequence[str]) -> bool:
+    """Say whether a mark separates columns. A decimal comma, also in a name, does not make a comma a separator."""
+    counts = {line.count(mark) for line in first if line.strip()}
+    return (len(header) == 1 and mark in header[0]) or (len(first) > 1 and len(counts) == 1 and 0 not in counts)
 
 
 def _opened(path: Path) -> Any:
@@ -379,19 +392,24 @@ def _is_number(path: Path, X: Any, name: str, lines: Sequence[int]) -> bool:
     if some.map(lambda value: isinstance(value, list | tuple | dict | set | np.ndarray)).any():
         raise ValueError(f"{path}: column {name!r} has lists or records. Turn them into columns{way_out}.")
     text = some.astype(str)
-    if text.str.fullmatch(_DATE, flags=re.IGNORECASE).all():
+    is_date = text.str.fullmatch(_DATE, flags=re.IGNORECASE)
+    if is_date.mean() >= _MOSTLY:
         raise ValueError(
-            f"{path}: column {name!r} has dates or times, such as {text.iloc[0]!r}. Turn them into numbers (year, "
-            f"month, day, hour){way_out}."
+            f"{path}: column {name!r} has dates or times, such as {text[is_date].iloc[0]!r}. Turn them into numbers "
+            f"(year, month, day, hour){way_out}."
         )
-    if text.str.fullmatch(_SIGNED).all():
+    is_number = pd.to_numeric(text, errors="coerce").notna()
+    is_signed = text.str.fullmatch(_SIGNED) & ~is_number
+    if is_signed.any() and (is_number | is_signed).mean() >= _MOSTLY:
         raise ValueError(
-            f"{path}: column {name!r} has numbers with other signs in them, such as {text.iloc[0]!r}. Write plain "
-            f"numbers (1234.5){way_out}."
+            f"{path}: column {name!r} has numbers with other signs in them, such as {text[is_signed].iloc[0]!r}. Write "
+            f"plain numbers (1234.5){way_out}."
         )
     if len(lines):  # only for CSV: Parquet stores the type of a column
-        is_number = pd.to_numeric(text, errors="coerce").notna().to_numpy()
-        if _MOSTLY <= is_number.mean() < 1:
+        # A single word among many different numbers, such as "?", marks the gaps, however many there are.
+        is_gap = text[~is_number].nunique() == 1 and text[is_number].nunique() >= _MANY_NUMBERS
+        is_number = is_number.to_numpy()
+        if (_MOSTLY <= is_number.mean() or is_gap) and not is_number.all():
             row = np.flatnonzero(column.notna().to_numpy())[np.flatnonzero(~is_number)[0]]
             raise ValueError(
                 f"{path}: column {name!r} has numbers, but also {text[~is_number].iloc[0]!r} {_place(row, lines)}. "
@@ -500,8 +518,9 @@ def _npz(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray, Any, l
         return X, y, None, [f"samples have shape {X.shape[1:]} and are not scaled", *said]
     from sklearn.preprocessing import StandardScaler
 
+    # In double precision: the scaler subtracts the mean, which may be large beside the differences.
     return (
-        X.astype(np.float32, copy=False),
+        X if X.dtype == np.float32 else X.astype(np.float64, copy=False),
         y,
         StandardScaler(),
         [f"samples have {X.shape[1]} numbers, which are scaled", *said],

@@ -1,5 +1,6 @@
 """The job of most experiments: fit one model from one starting point, and measure what the papers report."""
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from sklgap._checks import WrongArgument, naming_data
@@ -170,7 +172,8 @@ def measure_scores(
     """Return losses and scores of a fitted model on all parts, and the values behind the scores.
 
     The values are returned for all parts except the training data. ``train`` is the objective of the training data, if
-    it exists already.
+    it exists already. A model that has diverged has no scores: its outputs are NaN, and the class that it predicts from
+    these would be the first one, which may be the most frequent one.
     """
     figures: dict[str, float] = {}
     samples: dict[str, Samples] = {}
@@ -179,7 +182,11 @@ def measure_scores(
             given = train if part == "train" else None
             objective = data.objective(model, part, measuring.batch_norm) if given is None else given
             found, right = objective.evaluate_samples()
-            figures |= {f"{part}_{ACCURACY}": found.accuracy, f"{part}_loss": found.loss}
+            diverged = math.isnan(found.loss) or not bool(torch.isfinite(objective.theta0).all())
+            figures |= {f"{part}_{ACCURACY}": math.nan if diverged else found.accuracy, f"{part}_loss": found.loss}
+        if diverged:
+            figures |= {f"{part}_{score.name}": math.nan for score in measuring.scores}
+            continue
         own: dict[str, Samples | None] = {ACCURACY: None if right is None else Samples(right)}
         for score in measuring.scores:
             if score.scorer is not None:
@@ -242,6 +249,10 @@ def _loaded(
         sizes = {f"{part}_{name}": len(y) for part, (_, y) in parts.items() for name in scores}
         right = figures.keys() == wanted and all(map(_is_figure, figures.values()))
         right = right and all(len(own.values) == sizes[name] for name, own in samples.items())
+        # Earlier checkouts saved scores of models that had diverged.
+        right = right and not any(
+            math.isnan(figures[f"{part}_loss"]) and math.isfinite(figures[f"{part}_{ACCURACY}"]) for part in parts
+        )
     except (TypeError, KeyError, AttributeError):
         right = False
     if not right:

@@ -89,6 +89,7 @@ WRONG_TABLES = {
     "open quote": (["a,target", '"1,x', "2,y"], "Look for a quotation mark that is not closed"),
     "endless word": (["a,target", "x" * 140_000 + ",y"], "line 2 is not valid CSV (field larger than"),
     "semicolons": (["a;target", "1;x", "2;y"], "separated by ';'. Save the table with commas"),
+    "semicolons and decimal commas": (["x,cm;target", "1,5;a", "2;b", "3,5;a"], "separated by ';'"),
     "tabs": (["a\ttarget", "1\tx", "2\ty"], "separated by '\\t'"),
     "same name": (["a,b,a,target", "1,2,3,x"], "two columns named 'a'. Rename one"),
     "no name": ([",a,target", "0,1,x", "1,2,y"], "column 1 has no name"),
@@ -121,6 +122,11 @@ WRONG_COLUMNS = {
     "no value": (["", "NA"], "column 'x' has no values. Leave it out by --drop x"),
     "infinite": (["1", "2", "inf", "4"], "column 'x' has an infinite number in line 4"),
     "mostly numbers": ([*map(str, range(19)), "?"], "column 'x' has numbers, but also '?' in line 21"),
+    "one mark in many gaps": ([*map(str, range(12)), *"????????"], "column 'x' has numbers, but also '?' in line 14"),
+    "thousands in some": (["7", '"1,234"', "650", "12"], "numbers with other signs in them, such as '1,234'"),
+    "decimal commas in some": (['"1,5"', "2", '"2,5"'], "numbers with other signs in them, such as '1,5'"),
+    "percent in some": (["5%", "7", "12.5 %"], "numbers with other signs in them, such as '5%'"),
+    "mostly dates": ([*["2013-01-31"] * 19, "unknown"], "column 'x' has dates or times, such as '2013-01-31'"),
 }
 
 
@@ -134,6 +140,8 @@ def test_columns_that_are_neither_numbers_nor_words(capsys, tmp_path, values, se
 
 
 WORDS = {
+    "kinds, some of them numbers": ["1", "2", "3", "other"],
+    "two marks among numbers": [*map(str, range(10)), *["low"] * 5, *["high"] * 5],
     "codes": ["1.2.3", "a-1", "12-34"],
     "letters and numbers": ["7", "8b", "9"],
     "years and words": ["2013", "spring 2013"],
@@ -145,7 +153,7 @@ WORDS = {
 def test_words_that_look_a_little_like_dates_or_numbers_are_words(tmp_path, values):
     found = loaded(write(tmp_path / "t.csv", with_column("x", values)), "--target", "target")
     assert "columns: 1 with numbers (scaled) and 1 with words (one-hot encoded)" in found.said
-    assert found.head.fit_transform(found.X).shape[1] == 1 + len(values)
+    assert found.head.fit_transform(found.X).shape[1] == 1 + len(set(values))
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "cp1252"])
@@ -415,6 +423,22 @@ def test_memory_for_arrays_is_that_of_their_numbers(capsys, tmp_path, monkeypatc
     assert path.stat().st_size < 100_000
     assert "the data would take about 0.0088 GB of memory" in refused(capsys, "curve", path)
     assert "--drop is for tables" in refused(capsys, "curve", path, "--drop", "x")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64])
+def test_small_differences_of_large_numbers_are_not_lost(tmp_path, dtype):
+    """Seconds since 1970 within a minute are one number in single precision."""
+    X = (1_700_000_000 + np.arange(40)[:, None]).astype(dtype)
+    np.savez(tmp_path / "a.npz", X=X, y=np.array(["a", "b"] * 20))
+    table = loaded(tmp_path / "a.npz")
+    scaled = table.head.fit_transform(table.X)
+    assert len(np.unique(scaled)) == len(scaled)
+    np.testing.assert_allclose(scaled.std(), 1)
+
+
+def test_names_of_columns_may_have_other_separators(tmp_path):
+    lines = ["a;b,target", *[f"{i},{'xy'[i % 2]}" for i in range(40)]]
+    assert loaded(write(tmp_path / "t.csv", lines), "--target", "target").X.columns.tolist() == ["a;b"]
 
 
 def test_arrays_are_scaled_and_images_are_not(tmp_path):
