@@ -409,7 +409,7 @@ def _is_number(path: Path, X: Any, name: str, lines: Sequence[int]) -> bool:
         # A single word among many different numbers, such as "?", marks the gaps, however many there are.
         is_gap = text[~is_number].nunique() == 1 and text[is_number].nunique() >= _MANY_NUMBERS
         is_number = is_number.to_numpy()
-        if (_MOSTLY <= is_number.mean() or is_gap) and not is_number.all():
+        if (is_number.mean() >= _MOSTLY or is_gap) and not is_number.all():
             row = np.flatnonzero(column.notna().to_numpy())[np.flatnonzero(~is_number)[0]]
             raise ValueError(
                 f"{path}: column {name!r} has numbers, but also {text[~is_number].iloc[0]!r} {_place(row, lines)}. "
