@@ -66,8 +66,9 @@ class Sharpness:
         "sharpness" or "adaptive sharpness".
     spread : float
         The gap between the best two starts of ``"auto"``, as a share of the rise of the best one, before the search
-        continued from that one. A value near 0 means that the starts agree. A large value means that the result depends
-        on the start, so more restarts may find more. NaN if there was only one start, and for the other solvers.
+        continued from that one. A value near 0 means that the starts agree. That is no proof: they can agree on a low
+        vertex. A large value means that the result depends on the start, so more restarts may find more. NaN if there
+        was only one start, and for the other solvers.
     notes : tuple of str
         What to know before you trust the value, in sentences. They are the texts of the warnings.
     """
