@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from skorch.callbacks import Callback
 from torch import nn
 
 from sklgap import LBGapClassifier
@@ -76,6 +77,17 @@ class Probabilities(Mlp):
 def make_mlp(n_in=4, n_out=3):
     """Build an Mlp: a factory instead of a class."""
     return Mlp(n_in, n_out)
+
+
+class Switching(Callback):
+    """Freezes or thaws the first weights after some epochs."""
+
+    def __init__(self, thaw):
+        self.thaw = thaw
+
+    def on_epoch_begin(self, net, **kwargs):
+        epoch = len(net.history)
+        next(net.module_.parameters()).requires_grad_(self.thaw if epoch > 3 else not self.thaw)
 
 
 def small(**params):

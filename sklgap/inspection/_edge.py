@@ -36,13 +36,13 @@ def measured(late: np.ndarray) -> np.ndarray:
 
 
 def share_at_edge(late: np.ndarray) -> float:
-    """Return the share of the measured records at the edge or beyond it; NaN if there are none or too few."""
+    """Return the share of the measured records at the edge or beyond it; NaN if fewer than half are measured."""
     found = measured(late)
     return float(np.mean(found >= AT_EDGE)) if len(found) else float("nan")
 
 
 def median_of(late: np.ndarray) -> float:
-    """Return the median of the measured records; NaN if there are none or too few."""
+    """Return the median of the measured records; NaN if fewer than half are measured."""
     found = measured(late)
     return float(np.median(found)) if len(found) else float("nan")
 

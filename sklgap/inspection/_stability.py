@@ -157,7 +157,7 @@ def _check_moving(n_eigenvalues: int, line: StabilityThreshold) -> None:
     moving = n_eigenvalues if line.preconditioner is None else int(torch.isfinite(line.preconditioner).sum())
     if n_eigenvalues > moving:
         raise TooFewParameters(
-            f"n_eigenvalues must be at most {moving}, the number of parameters that optimizer moves; "
+            f"n_eigenvalues must be at most {moving}, the number of parameters that optimizer trains; "
             f"got {n_eigenvalues}."
         )
 

@@ -407,8 +407,8 @@ class BatchSizeMonitor:
         late = accumulation_hooked_parameter(self.module)
         if late is not None:
             raise ValueError(
-                "module must not have hooks that run after gradients are accumulated for accumulate, because they may "
-                f"change the sum; got a post-accumulate hook on the parameter {late!r}; use step(batch)."
+                "module must not have post-accumulate hooks inside accumulate(), because they may change the sum of "
+                f"gradients; got one on the parameter {late!r}; use step(batch)."
             )
         low = next((p.dtype for p in self._params.values() if p.dtype in (torch.float16, torch.bfloat16)), None)
         if low is not None:

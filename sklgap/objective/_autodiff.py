@@ -35,7 +35,7 @@ def check_no_autocast() -> None:
 
     Training and measuring write new weights into the same tensors, of which autocast does not know.
     """
-    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+    if any(map(torch.is_autocast_enabled, ("cpu", "cuda", "mps", "xpu"))):
         raise RuntimeError(
             "torch.autocast must be off where a net is trained or measured, and it is on; leave the block before. To "
             "train in lower precision, use precision='bfloat16'."

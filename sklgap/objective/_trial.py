@@ -258,15 +258,8 @@ def check_mean_of_samples(loss: RowLoss, y_pred: Tensor, y: Tensor, parts: str) 
 
 
 def _is_mean(loss: RowLoss, y_pred: Tensor, y: Tensor, whole: Tensor) -> bool:
-    """Say whether the loss of all samples is the mean over two parts, for parts that are drawn in several ways.
-
-    One draw does not show it: the root of a mean square is nearly the mean over parts that happen to be alike.
-    """
-    generator = torch.Generator().manual_seed(0)
-    orders = [y.argsort(stable=True) if y.ndim == 1 else torch.arange(len(y), device=y.device)]
-    orders += [torch.randperm(len(y), generator=generator).to(y.device) for _ in range(_N_SPLITS)]
-    for order in orders:
-        parts = order.tensor_split([max(1, len(y) // 3)])
+    """Say whether the loss of all samples is the mean over two parts, for parts that are drawn in several ways."""
+    for parts in _splits(y):
         means, masses = zip(*(_mean_and_mass(loss, y_pred[part], y[part]) for part in parts), strict=True)
         mean = sum(m * w for m, w in zip(means, masses, strict=True)) / sum(masses)
         if not _close(torch.as_tensor(mean), whole):
@@ -274,17 +267,26 @@ def _is_mean(loss: RowLoss, y_pred: Tensor, y: Tensor, whole: Tensor) -> bool:
     return True
 
 
+def _splits(y: Tensor) -> list[tuple[Tensor, ...]]:
+    """Return the samples in two parts, divided in several ways.
+
+    One way does not show that a loss is a mean over samples: the root of a mean square is nearly the mean over parts
+    that happen to be alike.
+    """
+    generator = torch.Generator().manual_seed(0)
+    orders = [y.argsort(stable=True) if y.ndim == 1 else torch.arange(len(y), device=y.device)]
+    orders += [torch.randperm(len(y), generator=generator).to(y.device) for _ in range(_N_SPLITS)]
+    return [order.tensor_split([max(1, len(y) // 3)]) for order in orders]
+
+
 def try_parts(loss_fn: ModuleLoss, params: Params, buffers: Buffers, batch: Batch) -> None:
     """Raise a ValueError unless the loss, whose outputs are not a tensor, is a mean over samples."""
     n = len(batch.y)
     if n < 2:
         return
-    generator = torch.Generator().manual_seed(0)
-    orders = [torch.arange(n), *(torch.randperm(n, generator=generator) for _ in range(_N_SPLITS // 2))]
     with torch.no_grad(), undisturbed(seed=0):
         whole = loss_fn(params, buffers, batch)[0]
-        for order in orders:
-            parts = order.to(batch.y.device).tensor_split([n // 3 or 1])
+        for parts in _splits(batch.y):
             mean = sum(loss_fn(params, buffers, rows_of(batch, part))[0] * (len(part) / n) for part in parts)
             if not _close(torch.as_tensor(mean), whole):
                 raise ValueError(_NO_MEAN)
@@ -316,20 +318,18 @@ def try_mean_of_batch(loss_fn: ModuleLoss, params: Params, buffers: Buffers, bat
     n = len(batch.y)
     if n < 2:
         return
-    parts = [slice(0, n // 3 or 1), slice(n // 3 or 1, n)]
 
-    def mean_of(part: slice) -> Tensor:
+    def mean_of(part: Tensor) -> Tensor:
         X = map_tensors(lambda t: t[part] if t.ndim and len(t) == n else t, batch.X)
         return loss_fn(params, buffers, batch._replace(X=X, y=batch.y[part]))[0]
 
     with torch.no_grad(), undisturbed(seed=0):
         whole = loss_fn(params, buffers, batch)[0]
         try:
-            means = [mean_of(part) for part in parts]
+            means = [sum(mean_of(part) * (len(part) / n) for part in parts) for parts in _splits(batch.y)]
         except Exception:  # a batch may hold more than tensors, and then nothing can be compared
             return
-    mean = sum(m * (part.stop - part.start) / n for m, part in zip(means, parts, strict=True))
-    if not _close(torch.as_tensor(mean), whole):
+    if not all(_close(torch.as_tensor(mean), whole) for mean in means):
         raise ValueError(
             "loss(module, batch) must return the mean over the samples of the batch, because each batch counts by its "
             "number of samples, but the mean over two parts of a batch differs from the mean over the whole; return a "

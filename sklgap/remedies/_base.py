@@ -77,8 +77,12 @@ class Remedy(BaseEstimator):
     @property
     def changes_gradient(self) -> bool:
         """Whether the remedy transforms the loss or its gradient, so that updates are not those of plain training."""
-        own = type(self)
-        return own.transform_loss is not Remedy.transform_loss or own.transform_grad is not Remedy.transform_grad
+        return type(self).transform_loss is not Remedy.transform_loss or self.transforms_gradient
+
+    @property
+    def transforms_gradient(self) -> bool:
+        """Whether the remedy transforms the gradient function, and so may take several gradients for an update."""
+        return type(self).transform_grad is not Remedy.transform_grad
 
     def check(self) -> None:
         """Raise a ValueError of one sentence if a parameter is outside its allowed values; ``fit`` calls it."""

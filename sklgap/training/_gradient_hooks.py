@@ -38,7 +38,7 @@ def check_gradient_hooks(
             f"post-accumulate hook on the parameter {late!r}; use register_hook instead."
         )
     for remedy in remedies:
-        if type(remedy).transform_grad is not Remedy.transform_grad:
+        if remedy.transforms_gradient:
             raise ValueError(
                 f"net must not have gradient hooks with the remedy {type(remedy).__name__}, which may take several "
                 f"gradients and not call them for each; got a hook on the parameter {hooked!r}; leave out the remedy "

@@ -17,7 +17,7 @@ from sklgap.inspection import StabilityTrajectoryDisplay, hessian_eigenvalues
 from sklgap.remedies import SAM, SampleNoise
 from sklgap.training import TrainingNet
 from tests.experiments.experiments import leaves, said
-from tests.tiny import Mlp, blobs, interrupting_at, small
+from tests.tiny import Mlp, Switching, blobs, interrupting_at, small
 
 X, Y = blobs(50)
 SGD = {"optimizer": torch.optim.SGD, "lr": 0.1}
@@ -111,17 +111,6 @@ def test_a_training_that_diverges_is_recorded_without_eigenvalues():
     assert not said(found, "first update")
     assert all(sentence.split(":")[0] in ("10", "50") for sentence in found.verdict)  # no place for either
     leaves(found)
-
-
-class Switching(Callback):
-    """Freezes or thaws the first weights after some epochs."""
-
-    def __init__(self, thaw):
-        self.thaw = thaw
-
-    def on_epoch_begin(self, net, **kwargs):
-        epoch = len(net.history)
-        next(net.module_.parameters()).requires_grad_(self.thaw if epoch > 3 else not self.thaw)
 
 
 @pytest.mark.parametrize("thaw", [False, True])

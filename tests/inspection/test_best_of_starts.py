@@ -227,7 +227,6 @@ def test_starts_in_few_dimensions_leave_a_quarter_of_the_budget():
     many, usual = search(objective, bounds, n_restarts=1000), search(objective, bounds)
     n_starts = int(many.status.split("from ")[1].split(" ")[0])
     assert 14 < n_starts < 0.75 * 600 / 4
-    assert "flip" not in many.status
     assert many.f_max >= 0.98 * best
     assert usual.n_evaluations <= 600
 

@@ -18,7 +18,7 @@ from sklgap.monitor.skorch import BatchSizeCallback
 from sklgap.objective import check_objective
 from sklgap.remedies import SAM, Augmentation, SampleNoise
 from tests.cases import no_global_random_numbers
-from tests.tiny import Mlp, blobs, same_weights, small
+from tests.tiny import Mlp, Switching, blobs, same_weights, small
 
 N = 5
 LR = 0.1
@@ -560,17 +560,6 @@ KINDS = {
     "Adam": {"optimizer": torch.optim.Adam, "lr": 0.01},
     "AdamW": {"optimizer": torch.optim.AdamW, "lr": 0.01, "optimizer__weight_decay": 0.1},
 }
-
-
-class Switching(Callback):
-    """Freezes or thaws the first layer after some epochs."""
-
-    def __init__(self, thaw):
-        self.thaw = thaw
-
-    def on_epoch_begin(self, net, **kwargs):
-        epoch = len(net.history)
-        next(net.module_.parameters()).requires_grad_(self.thaw if epoch > 3 else not self.thaw)
 
 
 class Separately:

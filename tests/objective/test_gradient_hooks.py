@@ -96,7 +96,7 @@ def test_a_monitor_of_micro_batches_refuses_hooks_that_change_the_sum():
         monitor = BatchSizeMonitor(module, CE)
         if refused:
             with (
-                pytest.raises(ValueError, match=r"^module must not have hooks that run after .*use step\(batch\)"),
+                pytest.raises(ValueError, match=r"^module must not have post-accumulate hooks .*use step\(batch\)"),
                 monitor.accumulate(30),
             ):
                 pass

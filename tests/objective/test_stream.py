@@ -853,6 +853,24 @@ def test_a_loss_of_the_batch_as_a_whole_needs_its_weight():
     assert f.value() == pytest.approx(float(torch.stack(means).detach().double().mean()), rel=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_the_root_of_a_mean_square_is_refused_however_alike_two_parts_are(seed):
+    """For one way to divide the samples into two parts, the root was taken for a mean with every sixth seed."""
+    torch.manual_seed(seed)
+    X, Y = torch.randn(60, 8).double(), torch.randn(60, 4).double()
+    net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4)).double()
+
+    def root(outputs, targets):
+        return F.mse_loss(outputs, targets).sqrt()
+
+    with pytest.raises(ValueError, match="criterion must be a mean over samples"):
+        Objective(net, root, (X, Y), chunk_size=7)
+    with pytest.raises(ValueError, match="must return the mean over the samples of the batch"):
+        Objective(
+            net, lambda module, batch: root(module(batch[0]), batch[1]), DataLoader(TensorDataset(X, Y), batch_size=30)
+        )
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dropout", [True, False])
 def test_a_loss_that_uses_the_net_from_outside_is_named(training, dropout):
