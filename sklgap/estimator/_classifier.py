@@ -496,6 +496,11 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         -------
         ndarray of shape (n_samples, n_classes)
             Probabilities in the order of ``classes_``, as float64.
+
+        Raises
+        ------
+        ValueError
+            If the module's outputs are NaN for a sample, as after a training that diverged.
         """
         outputs = self._outputs(X)
         if isinstance(self.net_.criterion_, nn.NLLLoss):  # skorch's convention: the module returns probabilities
@@ -504,7 +509,11 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         return shifted / shifted.sum(axis=1, keepdims=True)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable label of each sample, an ndarray of shape (n_samples,)."""
+        """Return the most probable label of each sample, an ndarray of shape (n_samples,).
+
+        Samples whose outputs are NaN, as after a training that diverged, raise a ValueError. ``GridSearchCV`` warns and
+        gives such a fit its ``error_score``.
+        """
         outputs = self._outputs(X)
         return self.classes_[outputs.argmax(axis=1)]
 

@@ -14,11 +14,17 @@ from sklgap.objective import Objective
 from sklgap.objective._batch_norm import NormalisesItself, batch_norm_layers, set_buffers
 from sklgap.objective._copy import private_copy
 from sklgap.objective._data import CHUNK_SIZE, ArrayData
+from sklgap.objective._loss import predicted_right
 from sklgap.objective._memory_format import channels_last
 from sklgap.objective._outputs import logits_of
 from sklgap.objective._tensors import as_tensor
 from sklgap.training._dtypes import floating_dtype
 from sklgap.training._loaders import dense
+
+
+class NoPrediction(ValueError):
+    """The module's outputs are NaN for some samples, so that they have no most probable class."""
+
 
 # Samples evaluated at once. Fewer images are faster, because the outputs of a convolution for many images do not fit
 # into a processor's cache.
@@ -45,7 +51,7 @@ def recompute_batch_norm(module: nn.Module, X: Any, y: np.ndarray | Tensor) -> f
     right: list[Tensor] = []
 
     def count(y_pred: Tensor, y: Tensor) -> Tensor:
-        right.append((y_pred.argmax(dim=1) == y).sum())
+        right.append(predicted_right(y_pred, y).sum())
         return y_pred.new_zeros(())
 
     first = next(module.parameters())
@@ -87,15 +93,29 @@ def accuracy(module: nn.Module, X: Any, y: np.ndarray | Tensor, *, images_last: 
     right = torch.zeros((), dtype=torch.int64, device=device)
     with undisturbed():
         for rows, part in _outputs(module, X, device, floating_dtype(module), images_last):
-            right += (part.argmax(dim=1) == target[rows]).sum()
+            right += predicted_right(part, target[rows]).sum()
     return int(right) / len(target)
 
 
 def outputs(module: nn.Module, X: Any, dtype: torch.dtype) -> np.ndarray:
-    """Return the module's outputs in evaluation mode, evaluated in ``dtype``, as float64; X may be a CSR matrix."""
+    """Return the module's outputs in evaluation mode, evaluated in ``dtype``, as float64; X may be a CSR matrix.
+
+    Raises
+    ------
+    NoPrediction
+        If an output is NaN.
+    """
     device = next(module.parameters()).device
     device = torch.device("cpu") if device.type == "mps" else device  # which knows no float64
-    return torch.cat([part.cpu() for _, part in _outputs(module, X, device, dtype)]).double().numpy()
+    found = torch.cat([part.cpu() for _, part in _outputs(module, X, device, dtype)]).double().numpy()
+    lost = np.isnan(found).any(axis=1)
+    if lost.any():
+        raise NoPrediction(
+            f"X must have outputs that are numbers; those of {lost.sum():,} of {len(lost):,} samples are NaN. If the "
+            "training diverged (train_loss_ is not finite then), fit again with a lower lr. Otherwise, scale X as for "
+            "fit."
+        )
+    return found
 
 
 def _outputs(

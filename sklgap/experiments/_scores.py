@@ -19,6 +19,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, get_scorer,
 from sklearn.utils.metaestimators import available_if
 
 from sklgap._checks import WrongArgument, shown
+from sklgap.estimator._evaluation import NoPrediction
 from sklgap.experiments._estimate import (
     FROM_COUNTS,
     Components,
@@ -210,7 +211,8 @@ def measure_score(score: Score, model: Any, X: Any, y: Any) -> tuple[float, Samp
     try:
         value = float(score.scorer(listening, X, y))
     except Exception as error:  # a metric of the user may raise anything
-        if any(isinstance(found, np.ndarray) and not _all_finite(found) for found in heard.values()):
+        nans = any(isinstance(found, np.ndarray) and not _all_finite(found) for found in heard.values())
+        if nans or isinstance(error, NoPrediction):
             return float("nan"), None  # training diverged, which must not end the other fits
         raise WrongArgument(
             f"scoring must be scorers that take the fitted model; {score.name} raised {type(error).__name__}: {error}"

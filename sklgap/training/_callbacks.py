@@ -9,7 +9,7 @@ from skorch.callbacks import Callback, PassthroughScoring
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sklgap.objective._loss import is_classification
+from sklgap.objective._loss import is_classification, predicted_classes
 from sklgap.objective._parameters import squared_distance
 
 # Number of samples whose predicted classes are computed together.
@@ -75,7 +75,7 @@ class EpochRecorder(Callback):
     def _predict(self) -> None:
         """Convert the outputs of several batches to predicted classes."""
         if self.outputs_:
-            self.predicted_.append(torch.cat(self.outputs_).argmax(dim=1))
+            self.predicted_.append(predicted_classes(torch.cat(self.outputs_)))
         self.outputs_, self.n_outputs_ = [], 0
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
