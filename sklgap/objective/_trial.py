@@ -1,14 +1,16 @@
 """Tries a module and its loss on a few samples before any measurement, and refuses wrong ones with the reason."""
 
 import contextlib
+import math
 import random
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sklgap._random import random_states, undisturbed
 from sklgap._tracebacks import innermost, raised_by_code
@@ -39,6 +41,23 @@ class Trial(NamedTuple):
     draws: bool
 
 
+def _n_bytes(numbers: Tensor) -> float:
+    """Return the size of a number; NaN for integers, which compares as neither small nor large."""
+    return numbers.element_size() if numbers.is_floating_point() else math.nan
+
+
+class _Roundings(TorchDispatchMode):
+    """Records whether numbers in single or double precision are rounded to fewer digits; ``dtype`` is None if not."""
+
+    dtype: torch.dtype | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and _n_bytes(found) < 4 <= _n_bytes(args[0]):
+            self.dtype = found.dtype
+        return found
+
+
 def try_module(loss_fn: ModuleLoss, params: Params, batch: Batch) -> Trial:
     """Evaluate a module several times; raise a ValueError if it is not a function of parameters and data.
 
@@ -58,8 +77,15 @@ def try_module(loss_fn: ModuleLoss, params: Params, batch: Batch) -> Trial:
     versions = [tensor._version for tensor in inputs]
     with torch.no_grad(), explained(batch), undisturbed(seed=0):
         start = _random_states(loss_fn.module)
-        first = loss_fn(placed, buffers, batch)
+        with _Roundings() as roundings:
+            first = loss_fn(placed, buffers, batch)
         draws = start != _random_states(loss_fn.module)
+    if roundings.dtype is not None:
+        raise ValueError(
+            "module must compute in the precision of its parameters in evaluation mode, but its forward pass rounds to "
+            f"{roundings.dtype}, as in torch.autocast, which hides the small changes that are measured here; use "
+            "torch.autocast(..., enabled=self.training)."
+        )
     if versions != [tensor._version for tensor in inputs]:
         raise ValueError(
             "module must not write into its inputs, because they are samples of the data; use inplace=False in its "

@@ -170,6 +170,54 @@ def test_autocast_is_refused(use):
         use(objective, product)
 
 
+class Rounding(nn.Module):
+    """A net whose forward pass computes in lower precision, always or in training mode only."""
+
+    def __init__(self, how, always=True):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 3)
+        self.how, self.always = how, always
+
+    def forward(self, X):
+        lower = self.always or self.training
+        if self.how == "autocast":
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=lower):
+                return self.last(self.first(X).relu()).float()
+        if self.how == "weights" and lower:
+            return self.last(nn.functional.linear(X.half(), self.first.weight.half()).to(X.dtype))
+        hidden = self.first(X).relu()
+        return self.last(hidden.bfloat16().to(X.dtype) if lower else hidden)
+
+
+@pytest.mark.parametrize("how", ["autocast", "weights", "hidden"])
+@pytest.mark.parametrize("of_batches", [False, True])
+def test_a_module_that_rounds_in_evaluation_mode_is_refused(how, of_batches):
+    """The step of Metric 2.1 at 1e-3 is smaller than the distance of two numbers in bfloat16."""
+    torch.manual_seed(0)
+    X, y = torch.randn(8, 4), X_LABELS
+    criterion = (lambda module, batch: nn.functional.cross_entropy(module(batch[0]), batch[1])) if of_batches else None
+    data = DataLoader(TensorDataset(X, y), 8) if of_batches else (X, y)
+    with pytest.raises(ValueError, match=r"^module must compute in the precision of its parameters .* to torch\..*16"):
+        Objective(Rounding(how), criterion or nn.CrossEntropyLoss(), data)
+    net = Rounding(how, always=False)
+    plain = nn.Sequential(net.first, nn.ReLU(), net.last)
+    found, expected = (Objective(m, criterion or nn.CrossEntropyLoss(), data).value() for m in (net, plain))
+    assert found == expected
+
+
+def test_data_in_half_precision_are_no_rounding():
+    torch.manual_seed(0)
+    net, X = nn.Linear(4, 3), torch.randn(8, 4).half()
+    expected = Objective(net, nn.CrossEntropyLoss(), (X.float(), X_LABELS)).value()
+    assert Objective(net, nn.CrossEntropyLoss(), (X, X_LABELS)).value() == expected
+    loss = Objective(
+        net,
+        lambda module, batch: nn.functional.cross_entropy(module(batch[0][:, :4].float()), batch[1]),
+        DataLoader(TensorDataset(X, X_LABELS), 8),
+    )
+    assert loss.value() == pytest.approx(expected, rel=1e-6)  # a loss in single precision
+
+
 @pytest.mark.parametrize("as_batches", [False, True])
 def test_tensors_made_in_inference_mode_are_the_same_data(as_batches):
     torch.manual_seed(0)
