@@ -132,7 +132,8 @@ def naming_data(*names: str) -> Iterator[None]:
         raise
     except Exception as error:  # an object of the user may raise anything when it becomes an array
         text = str(error)
-        if isinstance(error, ValueError | TypeError) and re.search(rf"\b({'|'.join(names)}|estimator)\b", text):
+        named = re.search(rf"\b({'|'.join(names)}|estimator)\b|^(module|criterion|loss) must\b", text)
+        if isinstance(error, ValueError | TypeError) and named:
             raise
         what = "an array with one row per sample" if len(names) == 1 else "arrays with one row and one label per sample"
         kind = TypeError if isinstance(error, TypeError) else ValueError

@@ -12,8 +12,20 @@ from sklgap._checks import (
     check_random_state,
     is_integer,
     is_number,
+    naming_data,
     resolve_max_samples,
 )
+
+
+def test_errors_that_blame_another_argument_are_not_said_to_be_about_the_data():
+    for text in ("module must be deterministic", "criterion must return the mean loss", "X must have 3 columns"):
+        with pytest.raises(ValueError, match=f"^{text}$"), naming_data("X", "y"):
+            raise ValueError(text)
+    with (
+        pytest.raises(ValueError, match=r"^X and y must be arrays .*: setting an array element"),
+        naming_data("X", "y"),
+    ):
+        raise ValueError("setting an array element with a sequence")
 
 
 def test_integers():
