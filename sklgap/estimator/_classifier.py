@@ -500,7 +500,7 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
         Raises
         ------
         ValueError
-            If the module's outputs are NaN for a sample, as after a training that diverged.
+            If the module's largest output for a sample is not finite, as after a training that diverged.
         """
         outputs = self._outputs(X)
         if isinstance(self.net_.criterion_, nn.NLLLoss):  # skorch's convention: the module returns probabilities
@@ -511,8 +511,8 @@ class LBGapClassifier(CallbackSupportMixin, ClassifierMixin, NestedParametersMix
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each sample, an ndarray of shape (n_samples,).
 
-        Samples whose outputs are NaN, as after a training that diverged, raise a ValueError. ``GridSearchCV`` warns and
-        gives such a fit its ``error_score``.
+        Samples whose largest output is not finite, as after a training that diverged, raise a ValueError.
+        ``GridSearchCV`` warns and gives such a fit its ``error_score``.
         """
         outputs = self._outputs(X)
         return self.classes_[outputs.argmax(axis=1)]

@@ -23,7 +23,7 @@ from sklgap.training._loaders import dense
 
 
 class NoPrediction(ValueError):
-    """The module's outputs are NaN for some samples, so that they have no most probable class."""
+    """The largest outputs of the module are not finite for some samples, which have no most probable class."""
 
 
 # Samples evaluated at once. Fewer images are faster, because the outputs of a convolution for many images do not fit
@@ -103,17 +103,17 @@ def outputs(module: nn.Module, X: Any, dtype: torch.dtype) -> np.ndarray:
     Raises
     ------
     NoPrediction
-        If an output is NaN.
+        If the largest output of a sample is not finite. Other outputs may be -inf, as for a class that is masked.
     """
     device = next(module.parameters()).device
     device = torch.device("cpu") if device.type == "mps" else device  # which knows no float64
     found = torch.cat([part.cpu() for _, part in _outputs(module, X, device, dtype)]).double().numpy()
-    lost = np.isnan(found).any(axis=1)
+    lost = ~np.isfinite(found.max(axis=1))
     if lost.any():
         raise NoPrediction(
-            f"X must have outputs that are numbers; those of {lost.sum():,} of {len(lost):,} samples are NaN. If the "
-            "training diverged (train_loss_ is not finite then), fit again with a lower lr. Otherwise, scale X as for "
-            "fit."
+            f"X must have outputs that are finite; those of {lost.sum():,} of {len(lost):,} samples are not. If the "
+            "training diverged (train_loss_ is usually not finite then), fit again with a lower lr. Otherwise, scale X "
+            "as for fit."
         )
     return found
 

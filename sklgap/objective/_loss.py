@@ -17,7 +17,7 @@ Infer = Callable[[nn.Module, Any], Any]
 # The place of a tensor: the dict of its layer, its key there, and its name in the module.
 Slot = tuple[dict[str, Any], str, str]
 
-# The class of a sample whose outputs are NaN. No label has this number.
+# The class of a sample whose largest output is not finite. No label has this number.
 _NO_CLASS = torch.iinfo(torch.int64).min
 
 _AS_IT_IS: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -161,13 +161,13 @@ def call_module(module: nn.Module, X: Any) -> Tensor:
 
 
 def predicted_classes(y_pred: Tensor) -> Tensor:
-    """Return the class of the largest output of each sample, or a number of no class where an output is NaN."""
-    # `argmax` finds NaN the largest, and would give such a sample a class.
-    return y_pred.argmax(dim=1).masked_fill(y_pred.isnan().any(dim=1), _NO_CLASS)
+    """Return the class of the largest output of each sample, or a number of no class where that is not finite."""
+    largest, classes = y_pred.max(dim=1)  # NaN counts as the largest
+    return classes.masked_fill(~largest.isfinite(), _NO_CLASS)
 
 
 def predicted_right(y_pred: Tensor, y: Tensor) -> Tensor:
-    """Return which samples have their largest output at the class y, of shape (n_samples,); none where one is NaN."""
+    """Return which samples have their largest output at the class y, of shape (n_samples,)."""
     return predicted_classes(y_pred) == y
 
 

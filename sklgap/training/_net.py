@@ -698,6 +698,15 @@ class TrainingNet(NeuralNetClassifier):
         if self.history is not history and self.history:
             self.n_updates_ = self.history[-1].get("n_updates", self.n_updates_)
 
+    def predict(self, X: Any) -> np.ndarray:
+        """Return class numbers, and -1 for samples without a class, because their probabilities are not finite.
+
+        Validation scores during a training that diverges then count these samples as wrong.
+        """
+        probabilities = self.predict_proba(X)
+        found: np.ndarray = np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
+        return found
+
     # -- measuring -------------------------------------------------------------------------------------------------
 
     def objective_parts(self, X: Any, y: Any, *, checked: bool = False) -> tuple[nn.Module, RowLoss, Any, Any]:
@@ -715,8 +724,13 @@ class TrainingNet(NeuralNetClassifier):
     # -- pickling --------------------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the step, which holds the same tensors a second time; ``fit_loop`` builds a new one."""
-        state = super().__getstate__()
+        """Leave out the step, which holds the same tensors a second time; ``fit_loop`` builds a new one.
+
+        For other devices skorch stores the module as bytes, which can be read on a machine without that device. These
+        bytes cannot hold a class that is defined in a script or in a function. On the CPU they are not needed, and such
+        a net can be copied, also to the processes of ``n_jobs``.
+        """
+        state = vars(self).copy() if self._is_on_cpu() else super().__getstate__()
         for name in ("step_", "watched_", "trained_on_"):
             state.pop(name, None)
         state["checkpoint_"] = None
@@ -725,9 +739,16 @@ class TrainingNet(NeuralNetClassifier):
             state["lost_hook_"] = hooked
         return state
 
+    def _is_on_cpu(self) -> bool:
+        module = getattr(self, "module_", None)
+        return isinstance(module, nn.Module) and all(p.device.type == "cpu" for p in module.parameters())
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the attributes of the optimiser that torch's pickles leave out, as LBFGS and LARS have them."""
-        super().__setstate__(state)
+        if "__cuda_dependent_attributes__" in state:
+            super().__setstate__(state)
+        else:
+            self.__dict__.update(state)
         if hasattr(self, "optimizer_"):
             kept = self.optimizer_.state_dict()
             super().initialize_optimizer()

@@ -1,0 +1,91 @@
+"""Nets, criteria and optimisers whose classes are defined in a script or in a function can be copied."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sklgap import LBGapClassifier, compare_regimes
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(60, 4)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(int)
+
+
+def local_classes():
+    """Return classes that pickle cannot find by their names."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+            self.scale = lambda X: 2 * X
+
+        def forward(self, X):
+            return self.layers(self.scale(X))
+
+    class Loss(nn.CrossEntropyLoss):
+        pass
+
+    class Optimizer(torch.optim.Adam):
+        pass
+
+    return Net, Loss, Optimizer
+
+
+def model(**params):
+    net, loss, optimizer = local_classes()
+    given = {"net": net, "criterion": loss, "optimizer": optimizer, **params}
+    return LBGapClassifier(max_epochs=2, tol=None, batch_regime=20, random_state=0, **given)
+
+
+def test_they_cannot_be_pickled():
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        pickle.dumps(model().fit(X, Y))
+
+
+@pytest.mark.parametrize("as_instance", [False, True])
+def test_a_copy_predicts_the_same_and_trains_alone(as_instance):
+    fitted = model(**({"net": local_classes()[0]()} if as_instance else {})).fit(X, Y)
+    expected = fitted.predict_proba(X)
+    copied = copy.deepcopy(fitted)
+    np.testing.assert_array_equal(copied.predict_proba(X), expected)
+    assert type(copied.module_) is type(fitted.module_)
+    held = {id(p) for group in copied.net_.optimizer_.param_groups for p in group["params"]}
+    assert held == {id(p) for p in copied.module_.parameters()}
+    copied.net_.partial_fit(X, Y)
+    assert not np.array_equal(copied.predict_proba(X), expected)
+    np.testing.assert_array_equal(fitted.predict_proba(X), expected)
+
+
+def test_a_second_fit_with_warm_start():
+    fitted = model(warm_start=True).fit(X, Y).fit(X, Y)
+    assert len(fitted.history_) == 4
+
+
+def test_other_processes_give_the_same_numbers():
+    alone, together = (
+        compare_regimes(
+            model(), X, Y, X, Y, regimes=[16, 30], reference=16, epsilon=[1e-3], n_trials=2, random_state=0, verbose=0,
+            n_jobs=n_jobs,
+        )
+        for n_jobs in (1, 2)
+    )  # fmt: skip
+    for name in ("test_accuracy", "train_loss", "sharpness_0.001"):
+        for label in alone.labels:
+            np.testing.assert_array_equal(alone.by_trial(label, name), together.by_trial(label, name))
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.LBFGS])
+def test_a_pickle_continues_as_the_original(optimizer):
+    """With a class that pickle finds, a pickle holds the state of the optimiser too."""
+    fitted = LBGapClassifier(
+        "F1", module__width=8, optimizer=optimizer, max_epochs=2, tol=None, batch_regime=20, random_state=0
+    ).fit(X, Y)
+    again = pickle.loads(pickle.dumps(fitted))
+    for one in (fitted, again):
+        one.net_.partial_fit(X, Y)
+    np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
