@@ -51,6 +51,11 @@ class _Roundings(TorchDispatchMode):
 
     dtype: torch.dtype | None = None
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Say no, because torch imports its compiler in order to skip it."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         if func is torch.ops.aten._to_copy.default and _n_bytes(found) < 4 <= _n_bytes(args[0]):
