@@ -1,34 +1,42 @@
 """The results of a fitted search or of `cross_validate`, by candidate and fold."""
 
-import copy
+import functools
+import inspect
+import numbers
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss
 from sklearn.model_selection import (
-    GroupKFold,
     KFold,
     PredefinedSplit,
     RepeatedKFold,
     RepeatedStratifiedKFold,
-    StratifiedGroupKFold,
+    ShuffleSplit,
     StratifiedKFold,
+    StratifiedShuffleSplit,
 )
 from torch import nn
 
-from sklgap.inspection._records import net_of
+from sklgap._checks import is_integer
+from sklgap.objective._estimators import final_estimator, net_of
 from sklgap.regimes._base import BatchRegime, check_batch_size
 from sklgap.regimes._check import check_batch_regime
 
 # Possible sizes of training sets, for a search whose own sizes are not known.
 _ANY_SIZE = 100, 10_000_000
-# Splitters whose folds have equal sizes.
-_K_FOLDS = KFold, StratifiedKFold, GroupKFold, StratifiedGroupKFold, RepeatedKFold, RepeatedStratifiedKFold
+# Splitters whose folds have equal sizes. Those of groups do not, and a subclass may leave samples out.
+_K_FOLDS = KFold, StratifiedKFold, RepeatedKFold, RepeatedStratifiedKFold
+_SHUFFLES = ShuffleSplit, StratifiedShuffleSplit
+# Parameters of an estimator that set its batch size.
+_BATCH_PARAMETERS = "batch_size", "batch_regime"
+# The module of the scorers of sharpness. Experiments do not import metrics, which are on the same floor.
+_SHARPNESS = "sklgap.metrics._sharpness"
 
 
 @dataclass(frozen=True)
@@ -172,6 +180,21 @@ def scorer_of(search: Any, name: str) -> Any:
     return scorer.get(name) if isinstance(scorer, Mapping) else scorer if name == "score" else None
 
 
+def sharpness_sign(search: Any, name: str) -> int | None:
+    """Return 1 if a score is sharpness, -1 if it is negative sharpness, and None if it is neither.
+
+    The sign is 0 if only the name of the score says that it is sharpness.
+    """
+    scorer = scorer_of(search, name)
+    while isinstance(scorer, functools.partial):
+        scorer = scorer.func
+    kind = scorer if inspect.isfunction(scorer) else type(scorer)
+    if kind.__module__ == _SHARPNESS:
+        return int(getattr(scorer, "sign", -1 if kind.__name__.startswith("neg_") else 1))
+    of_predictions = hasattr(scorer, "_score_func")  # a scorer of scikit-learn sees no loss surface
+    return 0 if "sharpness" in name and not of_predictions else None
+
+
 def training_losses(search: Any, candidates: list[Candidate]) -> TrainingLosses:
     """Return the cross-entropy of the training samples if it is available.
 
@@ -230,13 +253,53 @@ def _loss_of(model: Any) -> float:
 # -- batch sizes -------------------------------------------------------------------------------------------------------
 
 
-def batch_parameter(candidate: Candidate) -> Any:
-    """Return the ``batch_size`` or ``batch_regime`` of a candidate, with any prefix; None if it has neither."""
+def batch_settings(search: Any, candidate: Candidate) -> tuple[Any, ...]:
+    """Return the batch size or batch regime of every net in the estimator of a candidate.
+
+    They are read from the estimator of the search with the parameters of the candidate, because a candidate need not
+    set them. An estimator without a net has the parameters of the candidate with these names, if any.
+    """
+    estimator = getattr(search, "estimator", None)
+    if estimator is not None:
+        # The parameters are copied like in the search, because setting them may change estimators among them.
+        estimator = clone(estimator).set_params(**clone(candidate.parameters, safe=False))
+        settings = tuple(map(_batch_setting, _nets(estimator)))
+        if settings:
+            return settings
     by_name: dict[str, Any] = {}
     for key, value in candidate.parameters.items():
-        by_name.setdefault(key.rsplit("__", 1)[-1], value)
-    size = by_name.get("batch_size")
-    return size if size is not None else by_name.get("batch_regime")
+        if "iterator_valid" not in key.split("__"):
+            by_name.setdefault(key.rsplit("__", 1)[-1], value)
+    return (_batch_setting(by_name),) if any(name in by_name for name in _BATCH_PARAMETERS) else ()
+
+
+def _nets(estimator: Any) -> list[Any]:
+    """Return the parameters of the final estimator if it has a batch size, else of all its parts that have one."""
+    final = final_estimator(estimator)
+    if _has_batches(final):
+        return [final.get_params(deep=False)]
+    parts = [part for part in estimator.get_params(deep=True).values() if not isinstance(part, type)]
+    nets = list({id(part): part.get_params(deep=False) for part in parts if _has_batches(part)}.values())
+    if nets and any(hasattr(part, "refit") and hasattr(part, "estimator") for part in [estimator, *parts]):
+        raise ValueError(
+            "reference must be given, because the search inside the estimator may have chosen another batch size in "
+            "every fold."
+        )
+    return nets
+
+
+def _has_batches(estimator: Any) -> bool:
+    if isinstance(estimator, type) or not (hasattr(estimator, "fit") and hasattr(estimator, "get_params")):
+        return False
+    return any(name in estimator.get_params(deep=False) for name in _BATCH_PARAMETERS)
+
+
+def _batch_setting(parameters: Mapping[str, Any]) -> Any:
+    """Return what sets the batch size. As in the classifier, ``batch_size`` overrides ``batch_regime``."""
+    if "iterator_train__batch_size" in parameters:  # of a skorch net, which overrides batch_size
+        return parameters["iterator_train__batch_size"]
+    size = parameters.get("batch_size")
+    return parameters.get("batch_regime") if size is None else size
 
 
 def smallest_batch(search: Any, candidates: list[Candidate]) -> tuple[Candidate | None, int]:
@@ -245,13 +308,22 @@ def smallest_batch(search: Any, candidates: list[Candidate]) -> tuple[Candidate 
     The order of batch sizes such as 256 and 10 % depends on the number of training samples. If that is not known, the
     reference must be given.
     """
-    values = [batch_parameter(candidate) for candidate in candidates]
-    if len({repr(value) for value in values}) < 2:
+    settings = [batch_settings(search, candidate) for candidate in candidates]
+    if len({repr(values) for values in settings}) < 2:
         return None, 0
-    rows = [np.array([_rows(value, n_samples) for value in values]) for n_samples in _training_sizes(search)]
+    named = ", ".join(dict.fromkeys(", ".join(map(repr, values)) or "no batch size" for values in settings))
+    try:
+        rows = [
+            np.array([_rows(*values, n_samples=n_samples) for values in settings])
+            for n_samples in _training_sizes(search, candidates)
+        ]
+    except (TypeError, ValueError) as error:  # no net, several nets, or a value that only the estimator understands
+        raise ValueError(
+            "reference must be given, because the batch sizes of the candidates are not known; the candidates have "
+            f"{named}."
+        ) from error
     smallest = np.flatnonzero(np.logical_and.reduce([sizes == sizes.min() for sizes in rows]))
     if not len(smallest):
-        named = ", ".join(dict.fromkeys(map(repr, values)))
         raise ValueError(
             "reference must be given, because the smallest batch size depends on the number of training samples; the "
             f"candidates have {named}."
@@ -259,27 +331,38 @@ def smallest_batch(search: Any, candidates: list[Candidate]) -> tuple[Candidate 
     return candidates[smallest[0]], len(smallest)
 
 
-def _training_sizes(search: Any) -> tuple[int, int]:
+def _training_sizes(search: Any, candidates: list[Candidate]) -> tuple[int, int]:
     """Return the least and the largest possible size of the training sets of the folds."""
-    if not hasattr(search, "best_estimator_") or getattr(search, "resource", None) == "n_samples":
+    if getattr(search, "resource", None) == "n_samples" and candidates[0].resources is not None:
+        n_samples: int | None = candidates[0].resources
+        validates = bool(getattr(final_estimator(getattr(search, "estimator", None)), "train_split", None))
+    else:
+        n_samples, validates = _refitted_size(search), False
+    if n_samples is None:
         return _ANY_SIZE
+    share = 0 if validates else _least_training_share(search, n_samples)
+    return max(1, int(share * n_samples)), n_samples
+
+
+def _refitted_size(search: Any) -> int | None:
+    """Return the number of training samples of the net that was refitted to all data; None if it is not known."""
+    if not hasattr(search, "best_estimator_"):
+        return None
     try:
-        n_samples = getattr(net_of(search), "n_samples_", None)
+        return getattr(net_of(search), "n_samples_", None)
     except NotFittedError:  # an ensemble of nets, say
-        n_samples = None
-    return _ANY_SIZE if n_samples is None else (max(1, n_samples // 2), n_samples)
+        return None
 
 
-def _rows(value: Any, n_samples: int) -> float:
-    """Return the batch size in the first epoch. None stands for the default of the classifier, the small batch."""
-    if value is None or value == "SB":
-        return check_batch_size(None, n_samples)
+def _rows(value: Any, *, n_samples: int) -> float:
+    """Return the batch size in the first epoch."""
     if isinstance(value, BatchRegime | str):
         return check_batch_regime(value, n_samples).batch_size(0, n_samples)
     # The number is not limited to the size of the data, which may not be known. All samples count as infinity.
-    if isinstance(value, int | np.integer) and value > 0:
+    if is_integer(value, 1):
         return int(value)
-    return np.inf if value in (-1, 1.0) else check_batch_size(value, n_samples)
+    whole = check_batch_size(value, n_samples, or_none=False)
+    return np.inf if value in (-1, 1.0) else whole
 
 
 # -- folds -------------------------------------------------------------------------------------------------------------
@@ -289,30 +372,91 @@ def test_to_train_ratio(search: Any, n_folds: int) -> tuple[float, bool]:
     """Return the ratio of test to training samples in a fold, and whether it is known (else that of k-fold)."""
     splits = _splits(search)
     if splits is not None:
-        return float(np.mean([len(test) / len(train) for train, test in splits])), True
+        return float(np.mean([len(_members(test)) / len(_members(train)) for train, test in splits])), True
     cv = getattr(search, "cv", None)
-    if hasattr(cv, "test_size") and hasattr(cv, "train_size"):  # shuffle splits
-        return _shuffled_ratio(cv), True
+    sizes = _shuffled_sizes(cv)
+    if sizes is not None:
+        return sizes[1] / sizes[0], True
     folds = n_folds // getattr(cv, "n_repeats", 1)
-    k_fold = isinstance(cv, (int, *_K_FOLDS)) or (cv is None and hasattr(search, "cv"))
-    return 1 / (folds - 1) if folds > 1 else np.nan, k_fold
+    return 1 / (folds - 1) if folds > 1 else np.nan, _has_equal_folds(search)
+
+
+def check_same_folds(search: Any) -> bool:
+    """Return whether all candidates are known to have the same folds; raise a ValueError if two have different folds.
+
+    A search has the same folds for all candidates. Results of `cross_validate` have them in ``indices``, if at all.
+    """
+    if not isinstance(search, Mapping) or "fit_time" in search:
+        return True
+    known = _known_splits(search)
+    for label, splits in known[1:]:
+        first, expected = known[0]
+        for fold, (one, other) in enumerate(zip(expected, splits, strict=False)):
+            if not all(np.array_equal(_members(a), _members(b)) for a, b in zip(one, other, strict=True)):
+                raise ValueError(
+                    f"search must have results over the same folds; {label!r} and {first!r} have different training or "
+                    f"test samples in fold {fold}. Use the same splits in cv, such as KFold(shuffle=True, "
+                    "random_state=0)."
+                )
+    return len(known) == len(search)
+
+
+def _known_splits(results: Mapping[Any, Mapping[str, Any]]) -> list[tuple[Any, list[tuple[Any, Any]]]]:
+    """Return the labels and the splits of the results that have ``indices``."""
+    return [
+        (label, list(zip(result["indices"]["train"], result["indices"]["test"], strict=True)))
+        for label, result in results.items()
+        if result.get("indices") is not None
+    ]
+
+
+def _members(indices: Any) -> np.ndarray:
+    """Return the numbers of the samples, in order. scikit-learn also takes a mask of all samples."""
+    indices = np.asarray(indices)
+    return np.flatnonzero(indices) if indices.dtype == bool else np.sort(indices)
 
 
 def _splits(search: Any) -> list[tuple[Any, Any]] | None:
     """Return the splits if they are available by ``return_indices=True``, or as a list of splits in ``cv``."""
     if isinstance(search, Mapping):
-        result = search if "fit_time" in search else next(iter(search.values()))
-        indices = result.get("indices")
-        return None if indices is None else list(zip(indices["train"], indices["test"], strict=True))
-    cv = getattr(search, "cv", None)
-    if isinstance(cv, PredefinedSplit):
+        found = _known_splits({"": search} if "fit_time" in search else search)
+        return found[0][1] if found else None
+    cv: Any = getattr(search, "cv", None)
+    if type(cv) is PredefinedSplit:
         return list(cv.split())
     return [(train, test) for train, test in cv] if isinstance(cv, list | tuple) else None
 
 
-def _shuffled_ratio(cv: Any) -> float:
-    rows = np.arange(10_000)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        train, test = next(iter(copy.deepcopy(cv).split(rows, rows % 2, rows)))  # it may hold a random generator
-    return len(test) / len(train)
+def _has_equal_folds(search: Any) -> bool:
+    """Return whether the splitter is known to be k-fold with folds of equal sizes."""
+    cv = getattr(search, "cv", None)
+    return is_integer(cv, 2) or type(cv) in _K_FOLDS or (cv is None and hasattr(search, "cv"))
+
+
+def _shuffled_sizes(cv: Any) -> tuple[float, float] | None:
+    """Return the training and the test size of a shuffle split, both as fractions or both as numbers of samples.
+
+    They are None if the ratio of one to the other depends on the number of samples, and for all other splitters.
+    """
+    if type(cv) not in _SHUFFLES:
+        return None
+    train, test = cv.train_size, cv.test_size
+    given = [size for size in (train, test) if size is not None]
+    n_absolute = sum(isinstance(size, numbers.Integral) for size in given)
+    if n_absolute:
+        return (train, test) if n_absolute == 2 else None
+    if train is None:
+        test = 0.1 if test is None else test  # the default of these splitters
+        return 1 - test, test
+    return train, 1 - train if test is None else test
+
+
+def _least_training_share(search: Any, n_samples: int) -> float:
+    """Return the least share of the samples that a training set of the folds may have; 0 if it is not known."""
+    if _has_equal_folds(search):
+        return 1 / 2
+    splits, sizes = _splits(search), _shuffled_sizes(getattr(search, "cv", None))
+    if splits is not None:
+        n_all = max(n_samples, *(1 + int(_members(part).max()) for split in splits for part in split))
+        return min(len(_members(train)) for train, _ in splits) / n_all
+    return sizes[0] if sizes is not None and sizes[0] < 1 else 0

@@ -15,7 +15,9 @@ from sklgap.experiments._candidates import (
     Candidate,
     TrainingLosses,
     candidates_of,
+    check_same_folds,
     scorer_of,
+    sharpness_sign,
     smallest_batch,
     test_to_train_ratio,
     training_losses,
@@ -49,21 +51,25 @@ def gap_report(
     ----------
     search : fitted search, or dict
         A `GridSearchCV`, `RandomizedSearchCV` or halving search, the result of `cross_validate`, or a dict from labels
-        to results of `cross_validate` over the same folds. It needs ``return_train_score=True``. To include sharpness,
-        add it to the scorers: ``scoring={"accuracy": "accuracy", "neg_log_loss": "neg_log_loss", "sharpness":
-        sharpness_score}, refit="accuracy"``.
+        to results of `cross_validate` over the same folds. It needs ``return_train_score=True``. The folds of several
+        results are compared if they have ``return_indices=True``; otherwise a note says that they may differ. To
+        include sharpness, add it to the scorers: ``scoring={"accuracy": "accuracy", "neg_log_loss": "neg_log_loss",
+        "sharpness": sharpness_score}, refit="accuracy"``.
     reference : int, str or dict, default=None
         The candidate that the others are compared with: its index in ``cv_results_``, its label, or parameters that
         only this candidate has (without prefixes of pipeline steps, if you like). None means the candidate with the
-        smallest batch by ``batch_size`` or ``batch_regime`` (the first of several), and for a dict of results the first
-        one.
+        smallest batch (the first of several), and for a dict of results the first one. Batch sizes are read from the
+        estimator with the parameters of the candidate: ``batch_size``, or ``batch_regime`` where ``batch_size`` is
+        None.
     scoring : str, default=None
         Name of the score in the search. None means accuracy, otherwise the only name that contains "accuracy",
         otherwise the only score other than sharpness and a log loss. Larger must be better, as for all scorers of
         scikit-learn. Accuracy is shown in percent and points, every other score in its own units.
     test_ratio : float, default=None
         Number of samples in a test fold divided by that in its training set, for the interval. None means the ratio of
-        the splits if they are known, otherwise 1 / (n_folds - 1), which holds for k-fold.
+        the splits if it is known, otherwise 1 / (n_folds - 1), which holds for k-fold, with a note. The ratio is not
+        known for splits by groups, nor if the splitter has a number of samples as one of ``test_size`` and
+        ``train_size``.
 
     Returns
     -------
@@ -73,8 +79,8 @@ def gap_report(
     Raises
     ------
     ValueError
-        If there are no training scores, if it is not clear which score to read, if results have different folds, or if
-        the reference is not exactly one candidate.
+        If there are no training scores, if it is not clear which score to read, if results have different folds, if it
+        is not clear which candidate has the smallest batch, or if the reference is not exactly one candidate.
     TypeError
         If ``search`` is not the result of a search.
 
@@ -92,8 +98,10 @@ def gap_report(
     The term 1/J alone would treat the folds as independent, although they share training samples. The folds of
     different iterations of a halving search use different samples, so that gaps are computed within an iteration.
 
-    Sharpness is that of the training samples, as in the paper. The sign of a sharpness score that is always negative,
-    such as ``neg_sharpness_scorer``, is reversed. Failed fits (NaN) are left out and reported.
+    Sharpness is that of the training samples, as in the paper. A search holds its scorers, so that those of this
+    package are recognised under any name. Other scores are sharpness if their name contains "sharpness". The sign of
+    ``neg_sharpness_scorer``, and of other sharpness scores that are always negative, is reversed. Failed fits (NaN) are
+    left out and reported.
 
     The sharpness of Keskar et al. compares minima. Far from a minimum it means little, and a note reports such
     candidates. This needs the training loss. It is the log loss among the training scores if there is one. Otherwise it
@@ -124,13 +132,14 @@ def gap_report(
     candidates = candidates_of(search)
     key = _score_key(candidates, search, scoring)
     n_folds = _check_folds(candidates, key)
+    compared = check_same_folds(search)
     chosen, sharing = _choose_reference(search, candidates, reference)
     if test_ratio is None:
         ratio, known = test_to_train_ratio(search, n_folds)
     else:
         check_positive("test_ratio", test_ratio)
         ratio, known = float(test_ratio), True
-    sharpness = _sharpness_names(candidates)
+    sharpness = _sharpness_names(search, candidates)
     losses = training_losses(search, candidates)
     score = _shown_name(search, key)
     in_points = _is_accuracy(search, key)
@@ -148,7 +157,7 @@ def gap_report(
         if chosen is not None:
             record |= {"is_reference": beside is candidate, **_flat(gaps.get(candidate.index))}
         records.append(record | _times(candidate, n_folds))
-    on_test_rows = {key for c in candidates for key in c.scores if "sharpness" in key}
+    on_rows = {key for c in candidates for key in c.scores if sharpness_sign(search, _metric(key)) is not None}
     settings = {
         "search": type(search).__name__,
         "reference": None if chosen is None else chosen.label,
@@ -157,12 +166,12 @@ def gap_report(
         "in_points": in_points,
         "sharpness": list(sharpness),
         "sharpness_of_test_rows_alone": any(
-            name.startswith("test_") and f"train_{name.removeprefix('test_')}" not in on_test_rows
-            for name in on_test_rows
+            name.startswith("test_") and f"train_{name.removeprefix('test_')}" not in on_rows for name in on_rows
         ),
         "train_loss_from": losses.source,
         "n_classes": losses.n_classes,
         "n_folds": n_folds,
+        "folds_compared": compared,
         "test_to_train_ratio": ratio,
         "test_to_train_ratio_known": known,
         "resource": _resource(search) if candidates[0].iteration is not None else None,
@@ -293,9 +302,18 @@ class GapReport(Result):
         return found
 
     def _on_folds(self) -> list[str]:
-        if self.settings["test_to_train_ratio_known"]:
-            return []
-        return ["The intervals assume folds of k-fold cross-validation; for other folds give test_ratio=."]
+        found = []
+        if not self.settings["folds_compared"]:
+            found.append(
+                "The gaps are paired over the folds, and it is not known whether all results have the same folds. Use "
+                "cross_validate(..., return_indices=True)."
+            )
+        if not self.settings["test_to_train_ratio_known"]:
+            found.append(
+                "The intervals assume folds of k-fold cross-validation that have equal sizes; for other folds, such as "
+                "those of groups, give test_ratio=."
+            )
+        return found
 
     def _less_far(self) -> list[str]:
         """Report which candidates are trained less than the reference, by their losses or else by their accuracies."""
@@ -474,10 +492,10 @@ def _score_key(candidates: list[Candidate], search: Any, scoring: Any) -> str:
     """Return the name of the score in the results."""
     names = [key.removeprefix("test_") for key in candidates[0].scores if key.startswith("test_")]
     by_shown = {_shown_name(search, name): name for name in names}  # a search with one score calls it "score"
+    others = [name for name in names if sharpness_sign(search, name) is None]
     if scoring is not None:
         found = [scoring] if is_one_of(scoring, names) else [by_shown[scoring]] if is_one_of(scoring, by_shown) else []
     else:
-        others = [name for name in names if "sharpness" not in name]
         choices = (
             [name for name in names if _is_accuracy(search, name)],
             [name for name in names if ACCURACY in name],
@@ -485,6 +503,12 @@ def _score_key(candidates: list[Candidate], search: Any, scoring: Any) -> str:
             [name for name in others if not name.endswith("log_loss")],  # measured beside another score
         )
         found = next((choice for choice in choices if len(choice) == 1), [])
+    if (names and not others and scoring is None) or any(sharpness_sign(search, name) for name in found):
+        raise ValueError(
+            "scoring must name a score other than sharpness, because the gaps are those of a score of predictions; the "
+            f"search has {', '.join(map(repr, by_shown))}. Add one, such as scoring={{'accuracy': 'accuracy', "
+            "'sharpness': sharpness_score}."
+        )
     if len(found) != 1:
         raise ValueError(
             f"scoring must name a score of the search, one of {', '.join(map(repr, by_shown)) or 'none'}; "
@@ -538,12 +562,20 @@ def _check_folds(candidates: list[Candidate], key: str) -> int:
     return counts.pop()
 
 
-def _sharpness_names(candidates: list[Candidate]) -> dict[str, float]:
+def _metric(key: str) -> str:
+    """Return the name of the metric of a column, such as accuracy for test_accuracy."""
+    return key.removeprefix("train_") if key.startswith("train_") else key.removeprefix("test_")
+
+
+def _sharpness_names(search: Any, candidates: list[Candidate]) -> dict[str, float]:
     """Return the metrics that are sharpness, each with the sign that makes it positive."""
-    signs = {}
+    signs: dict[str, float] = {}
     for key in candidates[0].scores:
-        name = key.removeprefix("train_")
-        if not key.startswith("train_") or "sharpness" not in name or not all(key in c.scores for c in candidates):
+        name, sign = _metric(key), sharpness_sign(search, _metric(key))
+        if not key.startswith("train_") or sign is None or not all(key in c.scores for c in candidates):
+            continue
+        if sign:
+            signs[name] = float(sign)
             continue
         values = np.concatenate([candidate.scores[key] for candidate in candidates])
         values = values[np.isfinite(values)]
