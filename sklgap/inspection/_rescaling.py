@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 import torch
 from torch import fx, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
 from sklgap._checks import check_arguments
 from sklgap._threads import using_threads
 from sklgap._typing import Estimator
 from sklgap.nets import GhostBatchNorm
+from sklgap.objective._copy import check_plain, uncompiled
 from sklgap.objective._estimators import module_of
 from sklgap.objective._shared_memory import check_memory
 
@@ -89,13 +91,13 @@ def rescale_layers(estimator: Model, factor: float, *, layers: Sequence[str] | N
     ----------
     estimator : estimator or torch.nn.Module
         A module, a fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, or a pair (module,
-        criterion).
+        criterion). The module may be compiled or an ``AveragedModel``.
     factor : float
         The factor a, above 0. Without overflow, a power of two changes no bit of the outputs.
     layers : sequence of str, default=None
-        Names of the first layers of the pairs to rescale, as in ``module.named_modules()``. None rescales all pairs. A
-        layer that is the second of one pair and the first of the next then has the same weight as before, and only its
-        bias is multiplied.
+        Names of the first layers of the pairs to rescale, as in ``module.named_modules()`` of the module behind
+        ``torch.compile`` or ``AveragedModel``. None rescales all pairs. A layer that is the second of one pair and the
+        first of the next then has the same weight as before, and only its bias is multiplied.
 
     Returns
     -------
@@ -106,7 +108,8 @@ def rescale_layers(estimator: Model, factor: float, *, layers: Sequence[str] | N
     ------
     ValueError
         If the factor is not a positive finite number or takes weights out of the range of their dtype; if a name is not
-        the first layer of a pair; or if the module has no pair or the order of its layers cannot be traced.
+        the first layer of a pair; or if the module has no pair, is scripted or a ``DataParallel``, or the order of its
+        layers cannot be traced.
     TypeError
         If the object is neither a module nor an estimator with a module.
     sklearn.exceptions.NotFittedError
@@ -148,13 +151,13 @@ def rescale_layers(estimator: Model, factor: float, *, layers: Sequence[str] | N
     if not isinstance(factor, numbers.Real) or isinstance(factor, bool) or not 0 < float(factor) < math.inf:
         raise ValueError(f"factor must be a positive finite number; got {factor!r}.")
     # Tracing runs the module's own forward pass, which may change the module.
-    module = module_of(estimator)
+    module = _unwrapped(estimator)
     check_memory(module, dict(module.named_parameters()))
-    pairs = _pairs(copy.deepcopy(module).eval())
+    pairs = _pairs(uncompiled(copy.deepcopy(module)).eval())
     if layers is not None:
         pairs = _chosen(pairs, layers)
     rescaled = copy.deepcopy(estimator)
-    modules = dict(module_of(rescaled).named_modules())
+    modules = dict(_unwrapped(rescaled).named_modules())
     powers = Counter[tuple[str, str]]()
     for first, second in pairs.items():
         powers.update([(first, "weight"), (first, "bias")])
@@ -164,6 +167,14 @@ def rescale_layers(estimator: Model, factor: float, *, layers: Sequence[str] | N
         if parameter is not None and power:
             _scale(parameter, float(factor), power, name)
     return rescaled
+
+
+def _unwrapped(estimator: Any) -> nn.Module:
+    """Return the module of an estimator, behind ``torch.compile`` and ``AveragedModel``."""
+    module = check_plain(module_of(estimator), "estimator")
+    while isinstance(module, AveragedModel):
+        module = check_plain(module.module, "estimator")
+    return module
 
 
 @torch.no_grad()
@@ -221,8 +232,10 @@ def _layers_used_once(module: nn.Module, graph: fx.Graph) -> dict[str, nn.Module
     return {
         name: layer
         for name, layer in module.named_modules()
-        # A subclass is left out, because its forward may do anything. So is a layer with hooks or parametrisations.
+        # A subclass or an assigned forward is left out, because it may do anything. So is a layer with hooks or
+        # parametrisations.
         if type(layer) in _LINEAR + _NORMS + _HOMOGENEOUS
+        and "forward" not in vars(layer)
         and not layer._forward_hooks
         and not layer._forward_pre_hooks
         and (uses[name] == 1 or type(layer) in _HOMOGENEOUS)

@@ -6,6 +6,7 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from sklgap._checks import check_arguments
 from sklgap._threads import using_threads
@@ -41,10 +42,11 @@ def weight_distance(
     ----------
     estimator : estimator, torch.nn.Module or pair
         A fitted `LBGapClassifier` or skorch net, a pipeline or a search that ends in one, a module, or a pair
-        (module, criterion).
-    reference : estimator or torch.nn.Module, default=None
-        Another model of the same architecture. None means the initial weights, which an `LBGapClassifier` stores
-        (``net_.module_start_``).
+        (module, criterion). A module may be wrapped by ``torch.compile``, ``DataParallel``,
+        ``DistributedDataParallel`` or ``AveragedModel``, and so may its parts.
+    reference : estimator, torch.nn.Module or pair, default=None
+        Another model of the same architecture, wrapped or not. None means the initial weights, which an
+        `LBGapClassifier` stores (``net_.module_start_``).
     per_layer : bool, default=False
         Whether to return the distance of every layer instead.
 
@@ -84,9 +86,11 @@ def weight_distance(
     4.0
     """
     check_arguments(weight_distance, locals())
-    params = trainable_parameters(module_of(estimator))
+    module = module_of(estimator)
+    params = trainable_parameters(module)
     if reference is not None:
-        start = trainable_parameters(module_of(reference, "reference"))
+        other = module_of(reference, "reference")
+        params, start = _unwrapped(module, params), _unwrapped(other, trainable_parameters(other))
     elif hasattr(net_of(estimator), "module_start_"):
         start = {name: value for name, value in net_of(estimator).module_start_.items() if name in params}
     else:
@@ -105,6 +109,29 @@ def weight_distance(
 def distance(params: Params, reference: Params) -> float:
     """Return the Euclidean distance of two dicts of tensors, accumulated in float64."""
     return math.sqrt(sum(_squares(params, reference).values()))
+
+
+def _unwrapped(module: nn.Module, params: Params) -> Params:
+    """Give the parameters of a module the names that they have without the wrappers of the module and of its parts."""
+    paths = [".".join(filter(None, (path, _wrapped(part)))) for path, part in module.named_modules() if _wrapped(part)]
+    for path in reversed(paths):  # the parts of a module come after it
+        outer, _, wrapped = path.rpartition(".")
+        prefix = outer and outer + "."
+        cut = len(prefix) + len(wrapped) + 1
+        renamed = {prefix + name[cut:] if name.startswith(f"{path}.") else name: p for name, p in params.items()}
+        # A wrapper with parameters itself may use the same name.
+        params = renamed if len(renamed) == len(params) else params
+    return params
+
+
+def _wrapped(module: nn.Module) -> str:
+    """Return the name under which a wrapper has its module; "" for a module that is no wrapper."""
+    if isinstance(getattr(module, "_orig_mod", None), nn.Module):  # torch.compile
+        return "_orig_mod"
+    return "module" if isinstance(module, _WRAPPERS) else ""
+
+
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 def _squares(params: Params, reference: Params) -> dict[str, float]:

@@ -1,9 +1,14 @@
 """Ghost batch normalisation (Hoffer et al. 2017, Algorithm 1): batch statistics over small parts of a large batch."""
 
+import warnings
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils import parametrize
 
 from sklgap._checks import check_arguments, check_fraction, check_integer, check_module, check_nonnegative, check_sizes
 
@@ -107,6 +112,8 @@ class GhostBatchNorm(_BatchNorm):
         """Update the running statistics with each ghost batch in turn: r <- (1 - momentum) r + momentum row."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
+        if not self.track_running_stats:  # set to False on a layer that has statistics
+            return
         n_ghosts = len(means)
         self.num_batches_tracked.add_(n_ghosts)
         kept: float | Tensor
@@ -122,7 +129,7 @@ class GhostBatchNorm(_BatchNorm):
 
 
 def convert_to_ghost_batch_norm(module: nn.Module, ghost_batch_size: int) -> nn.Module:
-    """Replace every batch-norm layer inside a module, in place, by a ghost batch norm with the same tensors.
+    """Make every batch-norm layer of a module a ghost batch norm, in place.
 
     Parameters
     ----------
@@ -134,14 +141,20 @@ def convert_to_ghost_batch_norm(module: nn.Module, ghost_batch_size: int) -> nn.
     Returns
     -------
     torch.nn.Module
-        The module itself, or its replacement if it is a batch-norm layer. A layer that is used in several places
-        remains shared.
+        The module itself. Its layers remain the same objects, with the same tensors and hooks. Whatever holds such a
+        layer, for example a list or another module, has the ghost batch norm.
 
     Raises
     ------
     ValueError
-        If a batch-norm layer overrides the forward pass, for example with a fused activation, because its replacement
-        would not have that pass.
+        If a batch-norm layer is lazy and has no size yet, has parametrizations, or adds anything to torch's classes
+        that a ghost batch norm would not have. Such an addition is a forward pass with a fused activation, or a method.
+        Also if the module or a part is scripted or traced.
+
+    Warns
+    -----
+    UserWarning
+        If the module has no batch-norm layers, so that nothing changes.
 
     Examples
     --------
@@ -153,26 +166,73 @@ def convert_to_ghost_batch_norm(module: nn.Module, ghost_batch_size: int) -> nn.
     """
     check_module(module)
     check_integer("ghost_batch_size", ghost_batch_size, least=2)
-    for name, layer in module.named_modules():
-        own = type(layer).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward, GhostBatchNorm.forward)
-        if isinstance(layer, _BatchNorm) and (own or "forward" in vars(layer)):
-            raise ValueError(
-                f"ghost_batch_size must be None for batch-norm layers that override the forward pass; layer {name!r} "
-                f"is a {type(layer).__name__}; put its activation into a separate layer after plain batch norm."
-            )
-    ghosts = {layer: _ghost_of(layer, ghost_batch_size) for layer in module.modules() if isinstance(layer, _BatchNorm)}
-    for parent in module.modules():
-        for name, child in parent._modules.items():
-            if child in ghosts:
-                parent._modules[name] = ghosts[child]
-    return ghosts.get(module, module)  # type: ignore[call-overload]
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise ValueError(
+            "module must not be a scripted or traced module, or have one as a part, because its layers cannot be "
+            "changed; convert the module that it was made from."
+        )
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, _BatchNorm)}
+    for name, layer in layers.items():
+        _check_convertible(name, layer)
+    if not layers:
+        warnings.warn(
+            f"ghost_batch_size={ghost_batch_size} changes nothing, because the net has no batch-norm layers.",
+            UserWarning,
+            stacklevel=2,
+        )
+    for layer in layers.values():
+        # A new layer would lack the hooks, and a list of layers, a closure or a hook would still hold the old layer.
+        layer.__class__ = GhostBatchNorm
+        vars(layer)["ghost_batch_size"] = ghost_batch_size
+    return module
 
 
-def _ghost_of(layer: _BatchNorm, ghost_batch_size: int) -> GhostBatchNorm:
-    ghost = GhostBatchNorm(
-        layer.num_features, layer.eps, layer.momentum, layer.affine, ghost_batch_size=ghost_batch_size
-    )
-    ghost._parameters.update(layer._parameters)
-    ghost._buffers.update(layer._buffers)
-    ghost.track_running_stats = layer.track_running_stats
-    return ghost.train(layer.training)
+def _check_convertible(name: str, layer: Any) -> None:
+    """Raise a ValueError if a layer would lose something when its class becomes GhostBatchNorm."""
+    kind = type(layer)
+    if isinstance(layer, LazyModuleMixin):
+        raise ValueError(
+            f"module must have no lazy batch-norm layers; layer {name!r} is a {kind.__name__}, which has no size yet; "
+            "call the module on a few samples first."
+        )
+    own = kind.forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward, GhostBatchNorm.forward)
+    if own or "forward" in vars(layer):
+        raise ValueError(
+            "ghost_batch_size must be None for batch-norm layers that override the forward pass; "
+            f"layer {name!r} is a {kind.__name__}; put its activation into a separate layer after plain batch norm."
+        )
+    if parametrize.is_parametrized(layer):
+        raise ValueError(
+            "ghost_batch_size must be None for batch-norm layers with parametrizations; "
+            f"layer {name!r} has one of {', '.join(layer.parametrizations)}; call "
+            "torch.nn.utils.parametrize.remove_parametrizations on it first."
+        )
+    added = sorted({part for base in kind.__mro__ if not _is_known(base) for part in vars(base)} - _HARMLESS)
+    if added:
+        raise ValueError(
+            "ghost_batch_size must be None for batch-norm layers that add methods or attributes to torch's classes; "
+            f"layer {name!r} is a {kind.__name__}, which adds {', '.join(added)}; move them to the module that has the "
+            "layer."
+        )
+
+
+def _is_known(base: type) -> bool:
+    return base in (object, GhostBatchNorm) or base.__module__.startswith("torch.nn.modules.")
+
+
+# What a subclass may define without effect on a layer that exists already.
+_HARMLESS = {
+    "__init__",
+    "__module__",
+    "__doc__",
+    "__dict__",
+    "__weakref__",
+    "__annotations__",
+    "__annotate__",
+    "__annotate_func__",
+    "__annotations_cache__",
+    "__firstlineno__",
+    "__static_attributes__",
+    "_check_input_dim",
+    "extra_repr",
+}

@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
 from torch import nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
 from sklgap import LBGapClassifier
 from sklgap.inspection import rescale_layers, sharpness
@@ -206,6 +207,67 @@ def test_what_was_given_is_left_as_it_was(name):
     assert all(torch.equal(value, dict(module.named_buffers())[key]) for key, value in other.named_buffers())
 
 
+# -- wrapped modules --------------------------------------------------------------------------------------------------
+
+
+def _compiled(module):
+    return torch.compile(module, backend="eager")
+
+
+def _compiled_parts():
+    first = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 6))
+    return nn.Sequential(_compiled(first), _compiled(nn.ReLU()), nn.Linear(6, 3))
+
+
+def _compiled_in_place():
+    net = _plain()
+    net.compile(backend="eager")
+    net[0].compile(backend="eager")
+    return net
+
+
+WRAPPED = {
+    "compiled": lambda: _compiled(_plain()),
+    "averaged": lambda: AveragedModel(_plain()),
+    "averaged and compiled": lambda: _compiled(AveragedModel(_compiled(_plain()))),
+    "compiled parts": _compiled_parts,
+    "compiled in place": _compiled_in_place,
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_wrapped_module(name):
+    module = WRAPPED[name]().double().eval()
+    X = torch.from_numpy(np.random.default_rng(0).normal(size=(23, 4)))
+    with torch.no_grad():
+        expected = module(X)  # compiles
+    before = copy.deepcopy(module.state_dict())
+    other = rescale_layers(module, 3.0)
+    assert type(other) is type(module)
+    with torch.no_grad():
+        np.testing.assert_allclose(other(X), expected, **DOUBLE)
+    changed = [name for name, p in other.named_parameters() if not torch.equal(p, before[name])]
+    assert len(changed) >= 3
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    # The copy computes with its weights and not with those of the given module.
+    with torch.no_grad():
+        next(other.parameters()).zero_()
+        assert not torch.allclose(other(X), expected)
+        np.testing.assert_array_equal(module(X), expected)
+
+
+def test_the_layers_of_a_compiled_module_have_their_names_in_the_module():
+    module = _compiled(seeded_module(_plain))
+    plain = rescale_layers(module._orig_mod, 3.0, layers=["2"])
+    chosen = rescale_layers(module, 3.0, layers=["2"])
+    assert all(torch.equal(p, _parameters(plain)[n.removeprefix("_orig_mod.")]) for n, p in _parameters(chosen).items())
+
+
+def test_wrappers_that_cannot_be_rescaled():
+    with pytest.raises(ValueError, match=r"estimator must be a plain module; got a DataParallel; pass its \.module"):
+        rescale_layers(nn.DataParallel(_plain()), 2.0)
+
+
 # -- estimators -------------------------------------------------------------------------------------------------------
 
 
@@ -293,6 +355,12 @@ def _hooked():
     return net
 
 
+def _patched():
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    net[1].forward = torch.tanh
+    return net
+
+
 def _normalised():
     return nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)), nn.ReLU(), nn.Linear(4, 4))
 
@@ -307,6 +375,7 @@ NOT_PAIRS = {
     "weight read": ReadsItsWeights,
     "tied": _tied,
     "hook": _hooked,
+    "assigned forward": _patched,
     "spectral norm": _normalised,
     "subclass": _between(Squared(4, 4)),
     "tanh": _between(nn.Tanh()),

@@ -9,6 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from sklgap import check_objective
 from sklgap.inspection import weight_distance
@@ -151,3 +152,63 @@ def test_a_reference_that_is_no_model():
     module = torch.nn.Linear(3, 1)
     with pytest.raises(TypeError, match=r"^reference must be a torch module, .*; got dict\.$"):
         weight_distance(module, dict(module.named_parameters()))
+
+
+# -- wrapped modules --------------------------------------------------------------------------------------------------
+
+
+def _compiled(module):
+    return torch.compile(module, backend="eager")
+
+
+def _compiled_part(module):
+    module[0] = _compiled(module[0])
+    return module
+
+
+WRAPPERS = {
+    "compiled": _compiled,
+    "compiled part": _compiled_part,
+    "compiled in place": lambda module: module.compile(backend="eager") or module,
+    "averaged": AveragedModel,
+    "data parallel": nn.DataParallel,
+    "averaged and compiled": lambda module: _compiled(AveragedModel(module)),
+    "compiled parts, averaged and compiled": lambda module: _compiled(AveragedModel(_compiled_part(module))),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_a_wrapped_module_has_the_distance_of_the_module(name):
+    wrapped, plain = WRAPPERS[name](_shifted(2.0)), _shifted(0.0)
+    layers = {"0": 2 * math.sqrt(15), "1": 2 * math.sqrt(6), "2": 2 * math.sqrt(3)}
+    for pair in ((wrapped, plain), (plain, wrapped), ((wrapped, nn.CrossEntropyLoss()), plain)):
+        assert weight_distance(*pair) == 2 * math.sqrt(24)
+        assert weight_distance(*pair, per_layer=True) == layers
+    assert weight_distance(wrapped, wrapped) == 0
+    assert weight_distance(wrapped, WRAPPERS["compiled"](_shifted(1.0))) == math.sqrt(24)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")
+def test_a_scripted_module():
+    assert weight_distance(torch.jit.script(_shifted(2.0)), _shifted(0.0)) == 2 * math.sqrt(24)
+
+
+def test_a_compiled_module_of_another_architecture():
+    with pytest.raises(ValueError, match=r"; layers.0.weight has shape \(8, 4\) in one and \(9, 4\) in the other"):
+        weight_distance(_compiled(Mlp()), Mlp(width=9))
+
+
+class WithScale(AveragedModel):
+    """A wrapper with a parameter of the name that the parameter inside has."""
+
+    def __init__(self, module):
+        super().__init__(module)
+        self.weight = nn.Parameter(torch.ones(1))
+
+
+def test_a_wrapper_with_parameters_loses_no_parameter():
+    one, two = WithScale(nn.Linear(1, 1, bias=False)), WithScale(nn.Linear(1, 1, bias=False))
+    with torch.no_grad():
+        for shift, (p, q) in enumerate(zip(one.parameters(), two.parameters(), strict=True), start=3):
+            q.copy_(p + shift)
+    assert weight_distance(one, two) == pytest.approx(5, rel=1e-6)

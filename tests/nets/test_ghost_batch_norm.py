@@ -1,10 +1,12 @@
 import copy
+import pickle
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import parametrize, prune
 
 from sklgap.nets import C1, F1, GhostBatchNorm, convert_to_ghost_batch_norm
 from sklgap.objective import Objective
@@ -175,6 +177,14 @@ def test_convert_a_layer_without_statistics():
     assert layer.running_mean is None
 
 
+def test_convert_keeps_statistics_that_are_switched_off():
+    layer = nn.BatchNorm1d(3).double()
+    layer.track_running_stats = False
+    before = copy.deepcopy(layer.state_dict())
+    convert_to_ghost_batch_norm(layer, 4)(_inputs(12))
+    torch.testing.assert_close(dict(layer.state_dict()), dict(before), **BIT_FOR_BIT)
+
+
 def test_convert_keeps_the_dtype_of_a_layer_without_weights():
     layer = convert_to_ghost_batch_norm(nn.BatchNorm1d(3, affine=False).double(), 4)
     assert layer.running_var.dtype == torch.float64
@@ -192,6 +202,193 @@ def test_convert_keeps_a_shared_layer_shared():
     convert_to_ghost_batch_norm(module, 4)
     assert isinstance(module[2], GhostBatchNorm)
     assert module[0] is module[2]
+
+
+def _net():
+    """Return a net in float64 with batch norm at index 1."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 2)).double()
+
+
+HOOKS = {
+    "forward": lambda layer: layer.register_forward_hook(lambda layer, inputs, output: 3 * output),
+    "forward with kwargs": lambda layer: layer.register_forward_hook(
+        lambda layer, inputs, kwargs, output: output.relu(), with_kwargs=True
+    ),
+    "before forward": lambda layer: layer.register_forward_pre_hook(lambda layer, inputs: inputs[0].clamp(min=0)),
+    "backward": lambda layer: layer.register_full_backward_hook(lambda layer, below, above: (2 * below[0],)),
+    "before backward": lambda layer: layer.register_full_backward_pre_hook(lambda layer, above: (2 * above[0],)),
+    "gradient": lambda layer: layer.weight.register_hook(lambda gradient: 2 * gradient),
+    "pruned": lambda layer: prune.random_unstructured(layer, "weight", amount=2),
+}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_convert_keeps_hooks(hook):
+    results = []
+    for convert in (lambda net: net, lambda net: convert_to_ghost_batch_norm(net, 9)):
+        net, x = _net(), _inputs(9)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # pruning draws
+            HOOKS[hook](net[1])
+        out = convert(net)(x)
+        out.square().sum().backward()
+        results.append([out.detach(), *(p.grad for _, p in sorted(net.named_parameters()))])
+    plain, ghost = results
+    torch.testing.assert_close(ghost, plain, **BIT_FOR_BIT)
+    usual = _net()(_inputs(9))
+    assert torch.equal(plain[0], usual) == (hook in ("backward", "before backward", "gradient"))
+
+
+def test_convert_keeps_hooks_on_the_state():
+    net, seen = _net(), []
+    net[1].register_state_dict_post_hook(lambda *args: seen.append("post"))
+    net[1].register_state_dict_pre_hook(lambda *args: seen.append("pre"))
+    net[1].register_load_state_dict_post_hook(lambda *args: seen.append("load"))
+    convert_to_ghost_batch_norm(net, 4).load_state_dict(net.state_dict())
+    assert seen == ["pre", "post", "load"]
+
+
+class Listed(nn.Module):
+    """Layers that are also in other objects than the dict of the parts."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.first, self.norm = nn.Linear(3, 3), nn.BatchNorm1d(3)
+        self.held = {
+            "list": [self.first, self.norm],
+            "dict": {"norm": [self.norm], "first": (self.first,)},
+            "closure": [lambda x: self.first(x), lambda x, norm=self.norm: norm(x)],
+            "call": [self.first, self.norm.__call__],
+        }[kind]
+        self.kind = kind
+
+    def forward(self, x):
+        steps = [*self.held["first"], *self.held["norm"]] if self.kind == "dict" else self.held
+        for step in steps:
+            x = step(x)
+        return x
+
+
+@pytest.mark.parametrize("kind", ["list", "dict", "closure", "call"])
+def test_convert_reaches_a_layer_wherever_it_is_held(kind):
+    module = Listed(kind).double()
+    x = _inputs(12)
+    expected = ghost_batch_norm(copy.deepcopy(module.norm), module.first(x), 4)
+    convert_to_ghost_batch_norm(module, 4)
+    torch.testing.assert_close(module(x), expected, **DOUBLE)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_convert_a_compiled_module_that_has_run(in_place):
+    net, x = _net(), _inputs(12)
+    if in_place:
+        net[1].compile(backend="eager")
+    compiled = net if in_place else torch.compile(net, backend="eager")
+    with torch.no_grad():
+        expected = convert_to_ghost_batch_norm(_net(), 4)(x)
+        compiled(x)
+        torch.testing.assert_close(convert_to_ghost_batch_norm(compiled, 4)(x), expected, **DOUBLE)
+
+
+def test_convert_keeps_attributes_and_the_net_can_be_copied_and_pickled():
+    net = _net()
+    net[1].scale = 3.0
+    convert_to_ghost_batch_norm(net, 4)
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert type(other[1]) is GhostBatchNorm
+        assert (other[1].scale, other[1].ghost_batch_size) == (3.0, 4)
+        torch.testing.assert_close(other(_inputs(12)), copy.deepcopy(net)(_inputs(12)), **BIT_FOR_BIT)
+
+
+def test_convert_ghosts_of_another_size():
+    net = convert_to_ghost_batch_norm(convert_to_ghost_batch_norm(_net(), 8), 4)
+    assert [layer.ghost_batch_size for layer in _ghosts(net)] == [4]
+
+
+class OtherDefaults(nn.BatchNorm1d):
+    """A subclass that changes no method of the forward pass."""
+
+    def __init__(self, n):
+        super().__init__(n, momentum=0.5)
+
+    def _check_input_dim(self, input):
+        pass
+
+
+def test_convert_a_subclass_with_other_defaults():
+    layer = convert_to_ghost_batch_norm(OtherDefaults(3), 4)
+    assert (type(layer), layer.momentum) == (GhostBatchNorm, 0.5)
+
+
+class Extended(nn.BatchNorm1d):
+    limit = 3
+
+    def extra(self, x):
+        return x
+
+
+class Frozen(nn.BatchNorm1d):
+    def train(self, mode=True):
+        return super().train(False)
+
+
+class Mixed(Extended):
+    pass
+
+
+class ExtendedGhosts(GhostBatchNorm):
+    def extra(self, x):
+        return x
+
+
+def _parametrized(n):
+    layer = nn.BatchNorm1d(n)
+    parametrize.register_parametrization(layer, "weight", nn.Softplus())
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("build", "sentence"),
+    [
+        (Extended, r"that add methods or .* a Extended, which adds extra, limit; move them to the module"),
+        (Frozen, r"that add methods or .* a Frozen, which adds train; move"),
+        (Mixed, r"that add methods or .* a Mixed, which adds extra, limit; move"),
+        (ExtendedGhosts, r"that add methods or .* a ExtendedGhosts, which adds extra; move"),
+        (_parametrized, r"with parametrizations; layer '1' has one of weight; call .*remove_parametrizations"),
+    ],
+)
+def test_convert_refuses_what_a_layer_would_lose(build, sentence):
+    module = nn.Sequential(nn.BatchNorm1d(3), build(3))
+    with pytest.raises(ValueError, match=r"^ghost_batch_size must be None for batch-norm layers " + sentence):
+        convert_to_ghost_batch_norm(module, 4)
+    assert type(module[0]) is nn.BatchNorm1d
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+@pytest.mark.parametrize("build", [torch.jit.script, lambda net: nn.Sequential(torch.jit.script(net))])
+def test_convert_refuses_a_scripted_module(build):
+    with pytest.raises(ValueError, match=r"^module must not be a scripted or traced module, or have one as a part"):
+        convert_to_ghost_batch_norm(build(_net()), 4)
+
+
+@pytest.mark.parametrize("kind", [nn.LazyBatchNorm1d, nn.LazyBatchNorm2d])
+def test_convert_a_lazy_layer(kind):
+    module = nn.Sequential(nn.Identity(), kind())
+    sentence = (
+        f"module must have no lazy batch-norm layers; layer '1' is a {kind.__name__}, which has no size yet; call"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        convert_to_ghost_batch_norm(module, 4)
+    module(_inputs(6, 2 if kind is nn.LazyBatchNorm1d else 4, torch.float32))
+    assert len(_ghosts(convert_to_ghost_batch_norm(module, 4))) == 1
+
+
+@pytest.mark.parametrize("build", [lambda: nn.Linear(3, 2), lambda: nn.GroupNorm(1, 3), lambda: nn.InstanceNorm1d(3)])
+def test_convert_a_net_without_batch_norm_warns(build):
+    with pytest.warns(UserWarning, match="^ghost_batch_size=4 changes nothing, because the net has no "):
+        assert not _ghosts(convert_to_ghost_batch_norm(build(), 4))
 
 
 # -- autocast ----------------------------------------------------------------------------------------------------------

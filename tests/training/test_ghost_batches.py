@@ -1,7 +1,9 @@
 """Ghost batch norm in training: one ghost batch is plain batch norm; one that fits no batch is refused."""
 
 import pytest
+import torch
 from skorch.dataset import ValidSplit
+from torch import nn
 
 from sklgap.nets import GhostBatchNorm
 from sklgap.regimes import BatchRegime, GrowingBatch, SwitchBatch
@@ -65,7 +67,6 @@ class Adaptive(BatchRegime):
         {"batch_regime": Adaptive()},
         {"batch_regime": SwitchBatch(2, first=8, then=0.5), "warm_start": True},
         {"batch_regime": SwitchBatch(2, first=8, then=0.5), "regime_adaptation": True},
-        {"net": Mlp},
         {"iterator_train__batch_size": 20, "iterator_train__drop_last": True},
     ],
     ids=plain,
@@ -83,3 +84,57 @@ def test_a_warm_start_goes_on_to_larger_batches():
     again = small(**{**regime, "max_epochs": 2}, ghost_batch_size=16).fit(X, Y)
     again.set_params(warm_start=True, max_epochs=1).fit(X, Y)
     assert again.history_[:, "batch_size"] == [8, 30, 30]
+
+
+@pytest.mark.parametrize("params", [{}, {"batch_size": 7}, {"iterator_train__batch_size": 20}], ids=plain)
+def test_a_net_without_batch_norm_warns(params):
+    sentence = r"^ghost_batch_size=16 changes nothing, because the net has no batch-norm layers\.$"
+    with pytest.warns(UserWarning, match=sentence):
+        ghosts = small(net=Mlp, **params, ghost_batch_size=16).fit(X, Y)
+    assert same_weights(ghosts, small(net=Mlp, **params).fit(X, Y))
+
+
+class Normalised(nn.Module):
+    """A net with batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
+
+    def forward(self, X):
+        return self.last(torch.relu(self.norm(self.first(X))))
+
+
+class Listed(Normalised):
+    """The same net, whose forward pass reads a plain list of its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = [self.first, self.norm, torch.relu, self.last]
+
+    def forward(self, X):
+        for step in self.steps:
+            X = step(X)
+        return X
+
+
+class Hooked(Normalised):
+    """The same net with hooks on its batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm.register_forward_pre_hook(lambda layer, inputs: (inputs[0] + 1, *inputs[1:]))
+        self.norm.register_forward_hook(lambda layer, inputs, output: 3 * output)
+        self.norm.register_full_backward_hook(lambda layer, gradient, above: (2 * gradient[0],))
+
+
+@pytest.mark.parametrize("net", [Listed, Hooked])
+def test_a_layer_in_a_list_or_with_hooks_as_in_plain_training(net):
+    ghosts = small(net=net, batch_size=20, ghost_batch_size=20).fit(X, Y)
+    assert same_weights(ghosts, small(net=net, batch_size=20).fit(X, Y))
+
+
+def test_a_layer_in_a_list_has_ghost_batches():
+    listed, other = (small(net=net, batch_size=20, ghost_batch_size=5).fit(X, Y) for net in (Listed, Normalised))
+    assert same_weights(listed, other)
+    assert not same_weights(listed, small(net=Listed, batch_size=20).fit(X, Y))
