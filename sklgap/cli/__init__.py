@@ -52,6 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(argv[1:])
     except (ValueError, TypeError, OSError) as error:
         return options.complain(error)
-    except KeyboardInterrupt:
-        options.say("Interrupted before the first fit finished.")
+    except KeyboardInterrupt as interruption:
+        options.say(f"Interrupted before {interruption.args[0] if interruption.args else 'the first fit'} finished.")
         return options.INTERRUPTED

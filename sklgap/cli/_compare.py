@@ -55,9 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         **options.measurement(arguments),
         **options.runs(arguments),
     )
-    answers = found.verdict or [f"Only {found.done[0]} was trained, so there is nothing to compare it with."]
-    options.say(f"\n{found}\n")
-    _write(arguments, data, found, answers)
+    with options.part("the report"):
+        answers = found.verdict or [f"Only {found.done[0]} was trained, so there is nothing to compare it with."]
+        answers = options.so_far(answers, found.interrupted)
+        options.say(f"\n{found}\n")
+        _write(arguments, data, found, answers)
     options.say(answers[0])
     return options.INTERRUPTED if found.interrupted else options.ANSWERED
 

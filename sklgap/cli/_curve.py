@@ -76,10 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.check_output(arguments.output)
     options.say("\n".join(data.said))
     curve, safe = _study(arguments, data)
-    verdict, code = _verdict(arguments, curve, safe)
-    # The answer comes first. Its notes include those of the curve.
-    options.say(f"\n{curve}\n" if safe is None else f"\n{safe}\n\n{curve.text(notes=False)}\n")
-    _write(arguments, data, curve, safe, verdict)
+    with options.part("the report"):
+        verdict, code = _verdict(arguments, curve, safe)
+        # The answer comes first. Its notes include those of the curve.
+        options.say(f"\n{curve}\n" if safe is None else f"\n{safe}\n\n{curve.text(notes=False)}\n")
+        _write(arguments, data, curve, safe, verdict)
     options.say(verdict)
     return code
 
@@ -121,7 +122,8 @@ def _study(arguments: argparse.Namespace, data: Loaded) -> tuple[Any, Any]:
         **options.runs(arguments),
     )
     try:
-        return curve, largest_safe_batch_size(curve, margin)
+        with options.part("the report"):
+            return curve, largest_safe_batch_size(curve, margin)
     except ValueError:
         if curve.interrupted:
             return curve, None

@@ -55,9 +55,14 @@ class Demo:
 
         return ratio_estimate(*self.table.paired(SMALL, LARGE, "weight_distance"))
 
+    @property
+    def can_answer(self) -> bool:
+        """Whether enough fits finished to answer the questions."""
+        return self.safe is not None and {str(SMALL), str(LARGE), REMEDIED} <= set(self.table.done)
+
     def answers(self) -> list[str]:
         """Return the three answers: how large the batch may be, why a larger one is worse, and what wins it back."""
-        if self.safe is None or not {str(SMALL), str(LARGE), REMEDIED} <= set(self.table.done):
+        if not self.can_answer:
             return ["Interrupted: too few fits finished to answer the questions."]
         return [self._how_large(), self._why(), self._what_wins_it_back()]
 
@@ -136,13 +141,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return _compare.main(argv)
     arguments = options.parsed(parser(), argv)
+    if arguments.trials == 1:
+        raise ValueError("--trials must be at least 2, because one trial gives no bound; got 1.")
     options.check_output(arguments.output)
     found = study(arguments.seed, n_trials=arguments.trials, n_jobs=arguments.jobs, memory=arguments.memory, verbose=1)
-    answers = found.answers()
-    options.say("\n" + "\n\n".join(answers) + "\n")
-    options.say("\n".join(_said(found)) + "\n")
-    options.say(found.table.text(verdict=False, head=False) + "\n")
-    _write(arguments.output, found, answers)
+    with options.part("the report"):
+        answers = options.so_far(found.answers(), found.table.interrupted and found.can_answer)
+        options.say("\n" + "\n\n".join(answers) + "\n")
+        options.say("\n".join(_said(found)) + "\n")
+        options.say(found.table.text(verdict=False, head=False) + "\n")
+        _write(arguments.output, found, answers)
     options.say(answers[0])
     return options.INTERRUPTED if found.table.interrupted else options.ANSWERED
 

@@ -60,20 +60,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         **options.measurement(arguments),
         **options.runs(arguments),
     )
-    options.say(f"\n{found}\n")
-    _write(arguments, data, found)
-    options.say(found.verdict[0])
+    with options.part("the report"):
+        answers = options.so_far(found.verdict, found.interrupted)
+        options.say(f"\n{found}\n")
+        _write(arguments, data, found, answers)
+    options.say(answers[0])
     return options.INTERRUPTED if found.interrupted else options.ANSWERED
 
 
-def _write(arguments: argparse.Namespace, data: Loaded, found: Any) -> None:
+def _write(arguments: argparse.Namespace, data: Loaded, found: Any, answers: Sequence[str]) -> None:
     from sklgap.cli import _report as report
 
     plt, figure = report.pyplot(), None
     if plt is not None and found.total().n:
         figure = found.plot().figure_
     title = f"{data.name}: why does the large batch lose accuracy?"
-    paths = report.write(arguments.output, title, found.verdict, [found], figure, data.said)
+    paths = report.write(arguments.output, title, answers, [found], figure, data.said)
     if figure is not None:
         plt.close(figure)
     options.say("written: " + ", ".join(str(path) for path in paths))

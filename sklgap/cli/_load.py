@@ -3,6 +3,7 @@
 import argparse
 import csv
 import gzip
+import io
 import itertools
 import os
 import re
@@ -249,7 +250,9 @@ def _table(path: Path, kind: str) -> tuple[Any, Sequence[int]]:
     try:
         if kind == "CSV":
             lines = _check_text(path)
-            table = pd.read_csv(path, index_col=False, low_memory=False, encoding="utf-8-sig")
+            table = _without_blanks(
+                pd.read_csv(path, index_col=False, low_memory=False, encoding="utf-8-sig", skipinitialspace=True)
+            )
         else:
             table = pd.read_parquet(path)
     except ImportError:
@@ -263,9 +266,24 @@ def _table(path: Path, kind: str) -> tuple[Any, Sequence[int]]:
         raise ValueError(f"{path}: the table has no columns.")
     if not len(table):
         raise ValueError(f"{path}: the table has a header but no rows.")
-    table.columns = [str(column) for column in table.columns]
+    table.columns = [str(column).strip() for column in table.columns]
     _check_names(path, list(table.columns))
     return table, lines if len(lines) == len(table) else ()
+
+
+def _without_blanks(table: Any) -> Any:
+    """Return a table of a CSV file in which blanks around a field do not matter; they are not part of a word."""
+    import pandas as pd
+
+    for name in table.columns:
+        column = table[name]
+        if pd.api.types.infer_dtype(column, skipna=True) != "string":
+            continue
+        stripped = column.str.strip()
+        if not stripped.equals(column):  # a field such as "NA " or "True " is no word
+            text = stripped.to_frame().to_csv(index=False, quoting=csv.QUOTE_ALL)
+            table[name] = pd.read_csv(io.StringIO(text), low_memory=False).iloc[:, 0].to_numpy()
+    return table
 
 
 class _Refused(ValueError):
@@ -278,7 +296,7 @@ def _check_text(path: Path) -> array:
     with _opened(path) as file:
         first = [*itertools.islice(_decoded(path, file), 1 + _FIRST_ROWS)]
     with _opened(path) as file:
-        reader = csv.reader(_decoded(path, file), strict=True)
+        reader = csv.reader(_decoded(path, file), strict=True, skipinitialspace=True)
         try:
             header = next(reader, None)
             if not header:
@@ -314,8 +332,9 @@ def _opened(path: Path) -> Any:
 
 
 def _decoded(path: Path, file: Any) -> Any:
-    """Yield the lines of a file as text."""
-    for number, line in enumerate(file, 1):
+    """Yield the lines of a file as text. A line may also end with a carriage return alone."""
+    lines = itertools.chain.from_iterable(part.splitlines(keepends=True) for part in file)
+    for number, line in enumerate(lines, 1):
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError:
@@ -326,10 +345,11 @@ def _decoded(path: Path, file: Any) -> Any:
 
 def _check_names(path: Path, columns: Sequence[str]) -> None:
     """Raise a ValueError for a table in which two columns have the same name, or a column has no name."""
+    columns = [column.strip() for column in columns]
     twice = sorted({column for column in columns if columns.count(column) > 1 and column})
     if twice:
         raise _Refused(f"{path}: the table has two columns named {twice[0]!r}. Rename one.")
-    unnamed = [number for number, column in enumerate(columns, 1) if not column.strip()]
+    unnamed = [number for number, column in enumerate(columns, 1) if not column]
     if unnamed:
         raise _Refused(
             f"{path}: column {unnamed[0]} has no name. Give it a name, or remove it if it only numbers the rows "
@@ -341,13 +361,14 @@ def _columns(
     path: Path, table: Any, lines: Sequence[int], arguments: argparse.Namespace
 ) -> tuple[Any, Any, Any, list[str]]:
     """Return the columns to learn from, the labels, the transformer of the columns, and sentences about them."""
-    columns, target = list(table.columns), arguments.target
+    columns, target, dropped = list(table.columns), arguments.target, [name.strip() for name in arguments.drop]
     if target is None:
         raise ValueError(f"{path}: --target must name the column with the labels, one of {_few(columns)}.")
-    for option, name in [("--target", target), *(("--drop", name) for name in arguments.drop)]:
+    target = target.strip()
+    for option, name in [("--target", target), *(("--drop", name) for name in dropped)]:
         if name not in columns:
             raise ValueError(f"{path}: {option} must be one of the columns {_few(columns)}; got {name!r}.")
-    if target in arguments.drop:
+    if target in dropped:
         raise ValueError(f"{path}: --drop must not name the column of --target, {target!r}.")
     y = table[target]
     missing = np.flatnonzero(y.isna().to_numpy())
@@ -356,7 +377,7 @@ def _columns(
             f"{path}: column {target!r} of --target has no value in {_rows(len(missing))}, first "
             f"{_place(missing[0], lines)}. Remove these rows. (An empty field, NA, None and nan count as no value.)"
         )
-    X = table.drop(columns=[target, *arguments.drop])
+    X = table.drop(columns=[target, *dropped])
     if not len(X.columns):
         raise ValueError(f"{path}: the table has no column to learn from besides {target!r}.")
     numbers = [name for name in X.columns if _is_number(path, X, name, lines)]
@@ -467,7 +488,7 @@ def _head(numbers: Sequence[str], words: Sequence[str]) -> Any:
 
 def _as_text(X: Any) -> Any:
     """Return a table whose values are words; gaps remain gaps."""
-    return X.astype(object).where(X.notna(), np.nan).map(lambda value: value if value is np.nan else str(value))
+    return X.astype(object).where(X.notna(), np.nan).map(lambda value: value if value is np.nan else str(value).strip())
 
 
 # -- arrays ------------------------------------------------------------------------------------------------------------
@@ -559,6 +580,7 @@ def _classes(path: Path, y: Any) -> np.ndarray:
     if y.dtype.kind == "f" and not np.array_equal(y, np.round(y)):
         number = y[y != np.round(y)][0]
         raise ValueError(f"{path}: the target has numbers such as {number:g}, but {quantity}.")
+    y = np.char.strip(y) if y.dtype.kind in "US" else y
     y = y.astype(np.int64) if y.dtype.kind == "f" and np.abs(y).max() < 2**53 else y
     classes, counts = np.unique(y, return_counts=True)
     if len(classes) < 2:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sklgap.cli._options import Parser
+from sklgap.cli._options import Parser, part
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 _SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -37,7 +37,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
-    arguments = parser().parse_args(argv)
+    with part("the command"):
+        return _list_or_remove(parser().parse_args(argv))
+
+
+def _list_or_remove(arguments: argparse.Namespace) -> int:
     from sklgap.memory import prune, saved_work  # torch is not needed for the help
 
     prunes = arguments.older_than is not None or arguments.other_versions or arguments.max_size is not None

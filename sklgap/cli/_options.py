@@ -1,10 +1,11 @@
 """The arguments that several commands share, and the functions that read them."""
 
 import argparse
+import contextlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -168,11 +169,28 @@ def resampled(arguments: argparse.Namespace) -> list[str]:
     return [name for name in arguments.scoring or () if name not in ("accuracy", "neg_log_loss")]
 
 
+@contextlib.contextmanager
+def part(name: str) -> Iterator[None]:
+    """Give an interruption within this context the name of the part of the command that it interrupts."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(name) from None
+
+
+def so_far(answers: Sequence[str], interrupted: bool) -> list[str]:
+    """Return the answers. The first one, which is the last line of a command, says so if fits are missing."""
+    return [f"Interrupted before all fits finished. So far: {answers[0]}", *answers[1:]] if interrupted else [*answers]
+
+
 def check_scored(arguments: argparse.Namespace, data: "Loaded") -> None:
-    """Raise a ValueError, before hours of training, if the interval of a score needs more test samples."""
+    """Raise a ValueError, before hours of training, if a score is unknown or its interval needs more test samples."""
     import numpy as np
 
     from sklgap.experiments._estimate import LEAST_ROWS_OF_A_CLASS
+    from sklgap.experiments._scores import check_scoring
+
+    check_scoring(arguments.scoring)
 
     rarest = min(int((data.y_test == label).sum()) for label in np.unique(data.y))
     for name in resampled(arguments):

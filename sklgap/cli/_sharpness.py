@@ -57,8 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = options.parsed(parser(), argv)
     if not arguments.params.is_file():
         raise ValueError(f"{arguments.params}: the file does not exist.")
-    data = load(arguments)
-    found, accuracy = _measure(arguments, data)
+    with options.part("the measurement"):
+        data = load(arguments)
+        found, accuracy = _measure(arguments, data)
     options.say("\n".join([*data.said, _classes(data)]) + "\n")
     for record in found:
         options.say(str(record))

@@ -15,6 +15,28 @@ from sklgap.objective._stream import inputs_and_target
 BatchLoss = Callable[..., Tensor | tuple[Tensor, Tensor | float]]
 
 
+class LossInSamples:
+    """A loss ``(module, batch)`` that returns (mean loss, weight of the batch), where samples have weights, not tokens.
+
+    The weight of the batch is for example the sum of the class weights of its samples. Its scale does not matter.
+    """
+
+    def __init__(self, loss: Callable[[nn.Module, Any], tuple[Tensor, float]]) -> None:
+        self.loss = loss
+
+    def __call__(self, module: nn.Module, batch: Any) -> tuple[Tensor, float]:
+        """Return the mean loss of a batch and the weight of its samples."""
+        return self.loss(module, batch)
+
+
+def counts_in_samples(loss: BatchLoss | None) -> bool:
+    """Return whether the weights of a loss are those of samples: class weights, or 0 for ignored targets.
+
+    The weights from a user's function may count tokens. Those of a criterion depend on the scale of the class weights.
+    """
+    return loss is not None and (isinstance(loss, LossInSamples) or not takes_module(loss))
+
+
 def loss_of_batch(loss: BatchLoss | None) -> WholeBatchLoss | None:
     """Return the loss as a function of (module, batch), or None; raise an error if a criterion returns no mean."""
     if loss is None:

@@ -15,14 +15,13 @@ from sklgap.monitor._backward import seen
 from sklgap.monitor._batches import check_in_reach, number_of_rows, parts_of
 from sklgap.monitor._clock import Clock
 from sklgap.monitor._distributed import averaging_of, of_all_processes
-from sklgap.monitor._loss import BatchLoss, loss_of_batch
+from sklgap.monitor._loss import BatchLoss, counts_in_samples, loss_of_batch
 from sklgap.monitor._module import unchanged, unwrapped
 from sklgap.monitor._norms import NO_V, as_array, dense, squared_norm, squared_norms, wide
 from sklgap.monitor._sign_geometry import SignSums, sign_noise_scale_of, sign_saving
 from sklgap.monitor._window import LEAST_STRETCHES, noise_scale_of
 from sklgap.objective._autodiff import check_gradients_allowed, gradients_of
 from sklgap.objective._gradient_hooks import accumulation_hooked_parameter
-from sklgap.objective._objective import takes_module
 from sklgap.objective._parameters import Patterns, real, trainable_parameters
 
 Geometry = Literal["euclidean", "adam", "l1"]
@@ -196,8 +195,7 @@ class BatchSizeMonitor:
         self.every, self.parts, self.geometry, self.max_overhead = every, int(parts), geometry, float(max_overhead)
         self.optimizer, self.scaler, self.window = optimizer, scaler, int(window)
         self._loss = loss_of_batch(loss)
-        # The weights from a function may count tokens. Those of a criterion depend on the scale of the class weights.
-        self._in_samples = loss is not None and not takes_module(loss)
+        self._in_samples = counts_in_samples(loss)
         self._patterns = parameters
         self._params, self._groups = _groups(self.module, parameters)
         self._trained = _trained(self.module)
@@ -323,7 +321,7 @@ class BatchSizeMonitor:
         return mass, gradients
 
     def _check_forward(self) -> None:
-        if any(getattr(part, "max_norm", None) is not None for part in self.module.modules()):
+        if _renorms(self.module):
             raise ValueError(f"module {_CHANGES_ITSELF}")
 
     def _is_other(self) -> bool:
@@ -384,6 +382,11 @@ class BatchSizeMonitor:
                 "after the last micro-batch."
             )
         open_ = self._open
+        if goes_on and not _renorms(self.module) and open_.has_been_used(self._params.values()):
+            raise ValueError(
+                "The parameters must not change between the micro-batches of an update, but they did; after "
+                "optimizer.step(), call monitor.step() and optimizer.zero_grad()."
+            )
         if open_.due and open_.weights is None:
             open_.weights = self._weights()
         params, weights = list(self._params.values()), open_.weights
@@ -400,7 +403,9 @@ class BatchSizeMonitor:
             open_.squares.append(as_array([found.get(i, zero) for i in range(len(params))]) / n_samples)
             open_.total = self._standing(weights)
         open_.sizes.append(int(n_samples))
-        open_.left = [None if p.grad is None else (p.grad, p.grad._version) for p in params]
+        open_.left = [None if p.grad is None else (p.grad, p.grad._version, p._version) for p in params]
+        smallest = min((p for p in params if p.grad is not None), key=Tensor.numel)
+        open_.smallest = (smallest, smallest.detach().clone())
 
     def _check_sums(self) -> None:
         """Raise a ValueError if ``.grad`` is not the sum of the gradients of the micro-batches up to rounding."""
@@ -588,8 +593,11 @@ class _Accumulated:
         self.squares: list[np.ndarray] = []
         self.total: np.ndarray | None = None
         self.weights: list[Tensor | None] | None = None
-        # The ``.grad`` tensors after the last micro-batch, each with its version (how often it had been written to).
-        self.left: list[tuple[Tensor, int] | None] | None = None
+        # The ``.grad`` tensors after the last micro-batch, each with its version (how often it had been written to) and
+        # the version of its parameter.
+        self.left: list[tuple[Tensor, int, int] | None] | None = None
+        # The smallest parameter with a gradient, and its values after the last micro-batch.
+        self.smallest: tuple[Tensor, Tensor] | None = None
         self.due, self.scale = due, scale
 
     def is_followed_by(self, params: Iterable[Tensor]) -> bool:
@@ -600,6 +608,22 @@ class _Accumulated:
             p.grad is None if left is None else p.grad is left[0] and left[0]._version == left[1]
             for p, left in zip(params, self.left, strict=True)
         )
+
+    def has_been_used(self, params: Iterable[Tensor]) -> bool:
+        """Return whether an optimiser has changed the parameters since the last micro-batch.
+
+        An optimiser changes all parameters with a gradient, a module that changes its parameters only some of them.
+        """
+        used = [p._version != left[2] for p, left in zip(params, self.left or [], strict=True) if left is not None]
+        if any(used):
+            return all(used)
+        # A fused optimiser, or one that writes to ``.data``, leaves the versions as they are.
+        return self.smallest is not None and not torch.equal(*self.smallest)
+
+
+def _renorms(module: nn.Module) -> bool:
+    """Return whether the module changes its parameters in its forward pass, as ``Embedding(max_norm=...)`` does."""
+    return any(getattr(part, "max_norm", None) is not None for part in module.modules())
 
 
 def _number(value: float, digits: int = 2) -> str:

@@ -1,6 +1,7 @@
 """The monitor of the batch size as a callback of skorch."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from skorch.callbacks import Callback
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from sklgap._typing import Batch
 from sklgap.monitor._batches import number_of_rows
 from sklgap.monitor._callback import monitor_of
+from sklgap.monitor._loss import LossInSamples
 from sklgap.monitor._noise import BatchSizeMonitor, Geometry
 from sklgap.objective._parameters import Patterns
 from sklgap.objective._row_loss import counts_of
@@ -21,7 +23,9 @@ __all__ = ["BatchSizeCallback"]
 class BatchSizeCallback(Callback):
     """Measure the gradient noise scale while a skorch net is fitted, to find the batch size that is useful for speed.
 
-    From time to time the callback evaluates parts of a batch again, with ``infer`` and ``get_loss`` of the net.
+    From time to time the callback evaluates parts of a batch again, with ``infer`` and ``get_loss`` of the net. It does
+    so before the first update on the batch. The later updates of a training with several updates on a batch are not
+    measured.
 
     Parameters
     ----------
@@ -43,8 +47,10 @@ class BatchSizeCallback(Callback):
     are NaN before the first measurement.
 
     The measured loss is the loss of the net, without remedies. Class weights, from ``class_weight`` or from the
-    criterion, count in the parts as they do in the batch. Sample weights are refused, and so is a criterion that does
-    not return a mean. A short last batch of an epoch is not measured, and counts in ``n_skipped``.
+    criterion, count in the parts as they do in the batch, and the noise scale is a number of samples. A short last
+    batch of an epoch is not measured, and counts in ``n_skipped``. These are refused: sample weights, a criterion that
+    does not return a mean, and a net that accumulates the gradients of several batches. Use `BatchSizeMonitor` in the
+    ``train_step`` of such a net.
 
     Examples
     --------
@@ -94,15 +100,36 @@ class BatchSizeCallback(Callback):
             return _loss_of(net, batch)
 
         optimizer = getattr(net, "optimizer_", None)
-        self.monitor = monitor_of(net.module_, loss, optimizer, self, scaler=None)
+        self.monitor = monitor_of(net.module_, LossInSamples(loss), optimizer, self, scaler=None)
+        self._is_first = True  # whether the next gradient is the first one of its batch
+        self._n_gradients = 0
+        self._left: _Gradient | None = None
+
+    def on_batch_begin(self, net: Any, training: bool = False, **kwargs: Any) -> None:
+        """Expect the first gradient of a batch."""
+        self._is_first = training
 
     def on_grad_computed(self, net: Any, named_parameters: Any, batch: Any = None, **kwargs: Any) -> None:
         """Measure an update if a measurement is due, before the optimiser uses the gradient of the whole batch."""
+        if not self._is_first:  # the optimiser has moved the weights on this batch, as LBFGS does
+            return
+        self._is_first = False
+        self._n_gradients += 1
+        if self._left is not None and self._left.is_added_to():
+            raise ValueError(f"net must clear the gradient before every batch {_accumulating(net)}")
         X, y, weight = _unpacked(batch)
         if weight is not None:
             raise ValueError("sample_weight must be None for BatchSizeCallback, which counts the samples of the parts.")
         assert self.monitor is not None
         self.monitor.step((X, y))
+
+    def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
+        """Raise an error if the net does not update on every batch."""
+        if not training:
+            return
+        if not self._n_gradients:
+            raise ValueError(f"net must notify on_grad_computed for every batch {_accumulating(net)}")
+        self._left = _Gradient.of(net.module_)
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Write the estimates into the history."""
@@ -113,8 +140,35 @@ class BatchSizeCallback(Callback):
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
         """Print the verdict."""
+        self._left = None
         if self.verbose and self.monitor is not None:
             print(self.monitor.verdict())
+
+
+@dataclass
+class _Gradient:
+    """The gradient of the smallest parameter at the end of a batch, and how often it had been written to."""
+
+    parameter: Tensor
+    gradient: Tensor
+    version: int
+
+    @classmethod
+    def of(cls, module: nn.Module) -> "_Gradient | None":
+        """Return the gradient that is there now, or None."""
+        found = min((p for p in module.parameters() if p.grad is not None), key=Tensor.numel, default=None)
+        return None if found is None or found.grad is None else cls(found, found.grad, found.grad._version)
+
+    def is_added_to(self) -> bool:
+        """Return whether another gradient has been added without clearing this one, which would write twice."""
+        return self.parameter.grad is self.gradient and self.gradient._version == self.version + 1
+
+
+def _accumulating(net: Any) -> str:
+    return (
+        f"for BatchSizeCallback, which takes every batch for an update; the train_step of {type(net).__name__} does "
+        "not, as in gradient accumulation; use sklgap.monitor.BatchSizeMonitor in this train_step."
+    )
 
 
 def _unpacked(batch: Any) -> tuple[Any, Any, Any]:

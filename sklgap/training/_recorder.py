@@ -5,6 +5,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from skorch.callbacks import Callback
 from skorch.dataset import get_len
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.hooks import RemovableHandle
 
 from sklgap._checks import check_integer, check_max_samples, is_integer, shown
 from sklgap._typing import ArrayLike, BatchNormPolicy, Inputs, Params
@@ -97,7 +99,9 @@ class TrainingRecorder(Callback):
     measurements. ``dur`` in the history includes the records within an epoch. Copies of a recorder share its data and
     measurements. A pickle contains them, so measurements must be functions of an importable module to be pickled.
 
-    Any skorch net may have a recorder. X and y are then the inputs of its module and its criterion.
+    Any skorch net may have a recorder. X and y are then the inputs of its module and its criterion, and an update is a
+    step of its optimiser, also if the net accumulates the gradients of several batches. With several optimisers, the
+    updates are those of the optimiser with the most steps.
 
     Examples
     --------
@@ -147,8 +151,9 @@ class TrainingRecorder(Callback):
         self.records_: list[dict[str, float]] = []
         self.keys_: dict[str, list[str]] = {}  # the names of the values of each measurement, after its first result
         # Values that a net of another package does not store.
-        self.n_batches_ = 0
+        self.n_steps_: dict[str, int] = {}  # by the name of the optimiser
         self.start_: Params | None = None
+        self.hooks_: list[RemovableHandle] = []
         return self
 
     # -- when ------------------------------------------------------------------------------------------------------
@@ -170,8 +175,9 @@ class TrainingRecorder(Callback):
             self._record(net, 0)
 
     def on_epoch_begin(self, net: Any, dataset_train: Any = None, **kwargs: Any) -> None:
-        """Restart the count of samples at 0."""
+        """Restart the count of samples at 0, and watch the optimisers, which a callback may have replaced."""
         self.n_seen_, self.n_rows_ = 0, len(dataset_train)
+        self._watch_steps(net)
 
     def on_grad_computed(self, net: Any, **kwargs: Any) -> None:
         """Save the settings that the optimiser is about to use, because schedulers change them after the update."""
@@ -182,7 +188,6 @@ class TrainingRecorder(Callback):
         """Record if this number of updates was asked for."""
         if not training:
             return
-        self.n_batches_ += 1
         self.n_seen_ += get_len(batch[0])
         n_updates = self._n_updates(net)
         if n_updates >= self.next_:
@@ -200,9 +205,33 @@ class TrainingRecorder(Callback):
             with contextlib.suppress(KeyboardInterrupt):  # the finished training must not be lost
                 self._record(net, len(net.history))
         del self.measures_, self.used_
+        self._leave_steps()
 
     def _n_updates(self, net: Any) -> int:
-        return getattr(net, "n_updates_", self.n_batches_)
+        return getattr(net, "n_updates_", max(self.n_steps_.values(), default=0))
+
+    def _watch_steps(self, net: Any) -> None:
+        """Count the steps of the optimisers of a net of another package. Its batches may not be its updates."""
+        self._leave_steps()
+        if hasattr(net, "n_updates_"):
+            return
+        optimizers = _optimizers_of(net)
+        if not optimizers:
+            raise ValueError(
+                "net must have its optimiser in an attribute, such as optimizer_, so that TrainingRecorder can count "
+                f"its updates; {type(net).__name__} has none."
+            )
+        for name, optimizer in optimizers.items():
+            self.n_steps_.setdefault(name, 0)
+            self.hooks_ += _at_steps(optimizer, partial(self._count_step, name))
+
+    def _count_step(self, name: str) -> None:
+        self.n_steps_[name] += 1
+
+    def _leave_steps(self) -> None:
+        """Remove the hooks of this fit, or of one that has failed."""
+        while self.hooks_:
+            self.hooks_.pop().remove()
 
     # -- what ------------------------------------------------------------------------------------------------------
 
@@ -302,7 +331,8 @@ class TrainingRecorder(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the attributes that every fit makes for itself."""
-        return {name: value for name, value in vars(self).items() if name not in ("measures_", "used_")}
+        own = {name: value for name, value in vars(self).items() if name not in ("measures_", "used_")}
+        return own | ({"hooks_": []} if "hooks_" in own else {})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return a copy that shares data and measurements, which are only read, and has its own records."""
@@ -348,6 +378,41 @@ def _optimizer_of(net: Any, module: torch.nn.Module, used: list[dict[str, Any]] 
         for group, settings in zip(seen.param_groups, used, strict=True):
             group.update(settings)
     return seen
+
+
+def _optimizers_of(net: Any) -> dict[str, torch.optim.Optimizer]:
+    """Return the optimisers of a skorch net by the names of its attributes, without their wrappers.
+
+    An attribute may be a list or a dict of optimisers.
+    """
+    held = dict(vars(net))
+    for name, value in vars(net).items():
+        if isinstance(value, Mapping):
+            held |= {f"{name}[{key!r}]": one for key, one in value.items()}
+        elif isinstance(value, list | tuple):
+            held |= {f"{name}[{i}]": one for i, one in enumerate(value)}
+    found = {name: value for name, value in held.items() if isinstance(value, torch.optim.Optimizer)}
+    for name, optimizer in found.items():
+        while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):  # that of accelerate
+            optimizer = found[name] = inner
+    return found
+
+
+def _at_steps(optimizer: torch.optim.Optimizer, call: Callable[[], None]) -> list[RemovableHandle]:
+    """Call a function after every step of an optimiser; return the handles that end this."""
+    depth = 0
+
+    def begin(*args: Any) -> None:
+        nonlocal depth
+        depth += 1
+
+    def end(*args: Any) -> None:
+        nonlocal depth
+        depth -= 1
+        if not depth:  # a step may call that of its base class, which runs the hooks too
+            call()
+
+    return [optimizer.register_step_pre_hook(begin), optimizer.register_step_post_hook(end)]
 
 
 def _settings(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -101,6 +101,8 @@ WRONG = {
         "--small must be a smaller batch size than large, 9; got 20.",
     ),
     "convolution": (("explain", "--net", "C1"), "input_shape"),
+    "unknown scoring": (("compare", "--scoring", "foo"), "--scoring must be the name of one of scikit-learn's scorers"),
+    "one unknown scoring": (("explain", "--scoring", "f1", "foo"), "--scoring must be the name of one of"),
     "scoring": (("explain", "--scoring", "f1"), "--scoring f1 needs at least 10 test samples of each class"),
 }
 
@@ -130,9 +132,21 @@ def test_interrupted(capsys, table, no_picture, monkeypatch, command, n):
     if n:
         assert len(content(table)["records"]) == n
         assert found.lines[-1] == content(table)["answers"][0]
-        assert any("Interrupted" in line for line in found.lines)
+        assert found.lines[-1].startswith("Interrupted before all fits finished. So far: ")
+        assert any(f"Interrupted: {n} of " in line for line in found.lines)
     else:
         assert found.lines[-1] == "Interrupted before the first fit finished."
+
+
+@pytest.mark.parametrize("command", ["compare", "explain"])
+def test_interrupted_while_the_report_is_written(capsys, table, no_picture, monkeypatch, command):
+    def write(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sklgap.cli._report.write", write)
+    options = ("--epsilon",) if command == "compare" else ("--small", "8", "--large", "30")
+    found = of_table(capsys, command, table, *options)
+    assert (found.code, found.lines[-1]) == (130, "Interrupted before the report finished.")
 
 
 def test_a_missing_file(capsys):

@@ -305,6 +305,23 @@ def test_interrupted_while_rates_are_tried(capsys, table, no_picture, monkeypatc
     assert len(content["settings"]["learning_rates"]) == 3
 
 
+def test_interrupted_while_the_report_is_written(capsys, table, no_picture, monkeypatch):
+    def write(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sklgap.cli._report.write", write)
+    found = curve(capsys, table, *SIZES)
+    assert (found.code, found.lines[-1]) == (130, "Interrupted before the report finished.")
+
+
+def test_an_unknown_score_is_named_first(capsys, table):
+    """Not the number of test samples, which no number of samples would mend."""
+    found = curve(capsys, table, *SIZES, "--scoring", "foo")
+    assert found.code == 2
+    assert found.error.startswith("sklgap: --scoring must be the name of one of scikit-learn's scorers")
+    assert "foo" in found.error
+
+
 def test_interrupted_before_the_first_fit(capsys, table, no_picture, monkeypatch):
     def measure(*args):
         raise KeyboardInterrupt

@@ -6,6 +6,7 @@ import matplotlib as mpl
 import pytest
 
 from sklgap.cli import _demo, main
+from sklgap.experiments import _trials
 
 SMALLER = {"N_TRAIN": 400, "N_VALID": 300, "N_TEST": 300, "SIZES": (40, 100, 400), "N_MEASURED": 50}
 SETTING = {"module__width": 8, "module__n_layers": 2, "lr": 1e-2, "target_loss": 1.9, "tol": None, "max_epochs": 20}
@@ -50,7 +51,38 @@ def test_trials_are_paired_and_repeatable():
     assert len(one.answers()) == 1
 
 
-@pytest.mark.parametrize("arguments", [["--trials", "0"], ["--trials", "two"], ["--what"]], ids=" ".join)
+def test_interrupted(tmp_path, capsys, monkeypatch):
+    real, done = _trials.measure, []
+
+    def measure(*args):
+        if len(done) == 9:
+            raise KeyboardInterrupt
+        done.append(1)
+        return real(*args)
+
+    monkeypatch.setattr(_trials, "measure", measure)
+    monkeypatch.setattr("sklgap.cli._report.pyplot", lambda: None)
+    assert main(["--trials", "2", "--jobs", "1", "--output", str(tmp_path)]) == 130
+    last = capsys.readouterr().out.rstrip().splitlines()[-1]
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert len(report["records"]) == 9
+    assert last == report["answers"][0]
+    assert last.startswith("Interrupted")
+
+
+def test_an_interrupted_answer_says_so(tmp_path, capsys, monkeypatch):
+    found = _demo.study(n_trials=2)
+    found.table.interrupted = True
+    monkeypatch.setattr(_demo, "study", lambda *args, **kwargs: found)
+    monkeypatch.setattr("sklgap.cli._report.pyplot", lambda: None)
+    assert main(["--trials", "2", "--jobs", "1", "--output", str(tmp_path)]) == 130
+    last = capsys.readouterr().out.rstrip().splitlines()[-1]
+    assert last.startswith("Interrupted before all fits finished. So far: How large may the batch be")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--trials", "1"], ["--trials", "0"], ["--trials", "two"], ["--what"]], ids=" ".join
+)
 def test_wrong_usage(arguments, tmp_path, capsys):
     try:
         code = main([*arguments, "--jobs", "1", "--output", str(tmp_path)])

@@ -94,6 +94,25 @@ def test_an_interruption_before_anything_had_finished(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("function", "arguments", "said"),
+    [
+        ("sklgap.cli._memory._list_or_remove", ["memory", "."], "Interrupted before the command finished."),
+        ("sklgap.cli._sharpness._measure", ["sharpness", "digits"], "Interrupted before the measurement finished."),
+        ("sklgap.cli._sharpness.load", ["sharpness", "digits"], "Interrupted before the measurement finished."),
+    ],
+)
+def test_an_interruption_of_a_command_without_fits(capsys, monkeypatch, tmp_path, function, arguments, said):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(function, interrupted)
+    (tmp_path / "w.pt").touch()
+    options = ["--params", tmp_path / "w.pt"] if arguments[0] == "sharpness" else []
+    found = run(capsys, *arguments, *options)
+    assert (found.code, found.lines) == (130, [said])
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("lr of the estimator must be above 0.", "--lr must be above 0."),

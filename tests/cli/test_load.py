@@ -156,6 +156,97 @@ def test_words_that_look_a_little_like_dates_or_numbers_are_words(tmp_path, valu
     assert found.head.fit_transform(found.X).shape[1] == 1 + len(set(values))
 
 
+# -- blanks and line ends ---------------------------------------------------------------------------------------------
+
+
+def same(found, plain):
+    """Check that two tables were read alike."""
+    for one, other in zip(found[:4], plain[:4], strict=True):
+        assert one.equals(other) if hasattr(one, "equals") else np.array_equal(one, other)
+    assert [*found.said[1:]] == [*plain.said[1:]]
+
+
+BLANKS = {
+    "before": lambda value, i: " " + value if i % 2 else value,
+    "after": lambda value, i: value + " " if i % 3 else value,
+    "around": lambda value, i: f"  {value} " if i % 5 else value,
+    "tab after": lambda value, i: value + "\t" if i % 2 else value,
+    "quoted": lambda value, i: f'" {value} "' if i % 2 else value,
+    "before a quotation mark": lambda value, i: f' "{value}"' if i % 2 else value,
+    "everywhere": lambda value, i: f" {value} ",
+}
+
+
+@pytest.mark.parametrize("blank", BLANKS.values(), ids=BLANKS)
+def test_blanks_around_a_field_do_not_matter(tmp_path, blank):
+    """Words, labels, numbers, True and False, gaps and names of columns are those without the blanks."""
+    plain = rows()
+    for i, row in enumerate(plain[1:]):
+        row[2] = "NA" if i % 9 == 0 else row[2]
+    others = [[blank(value, i + j) for j, value in enumerate(row)] for i, row in enumerate(plain)]
+    found = loaded(write(tmp_path / "b.csv", others), "--target", "late")
+    same(found, loaded(write(tmp_path / "p.csv", plain), "--target", "late"))
+    assert np.unique(found.y).tolist() == [0, 1]
+    assert list(found.X.columns) == ["size", "wait", "colour", "new"]
+    asked = loaded(tmp_path / "b.csv", "--target", " late", "--drop", "colour ", "--positive", "ok")
+    assert list(asked.X.columns) == ["size", "wait", "new"]
+
+
+@pytest.mark.parametrize("value", [" ", " NA", "NA ", "\t"])
+def test_a_label_of_blanks_is_no_label(capsys, tmp_path, value):
+    path = write(tmp_path / "t.csv", labels("a", "b", value, "a", "b"))
+    assert "no value in 1 row, first in line 4" in refused(capsys, "curve", path, "--target", "y")
+
+
+def test_names_that_differ_by_blanks_are_the_same(capsys, tmp_path):
+    path = write(tmp_path / "t.csv", ["a, a,target", "1,2,x"])
+    assert "two columns named 'a'. Rename one" in refused(capsys, "curve", path, "--target", "target")
+    path = write(tmp_path / "t.csv", ["a, ,target", "1,2,x"])
+    assert "column 2 has no name" in refused(capsys, "curve", path, "--target", "target")
+
+
+def test_blanks_around_words_of_other_files(tmp_path):
+    """Of npz and Parquet files, too."""
+    X, y = np.random.default_rng(0).normal(size=(40, 2)), np.array(["a", " a", "b", "b "] * 10)
+    np.savez(tmp_path / "t.npz", X=X, y=y)
+    assert loaded(tmp_path / "t.npz").said[1].startswith("two classes, a and b;")
+    pytest.importorskip("pyarrow")
+    words = pd.Series(["x", "x ", " y", "y"] * 10)
+    for kind in ("object", "category"):
+        table = pd.DataFrame({" number": X[:, 0], "word": words.astype(kind), "label ": pd.Series(y).astype(kind)})
+        table.to_parquet(tmp_path / "t.parquet")
+        found = loaded(tmp_path / "t.parquet", "--target", "label")
+        assert found.head.fit_transform(found.X, found.y).shape[1] == 3
+        assert np.unique(found.y).tolist() == [0, 1]
+
+
+ENDS = {"carriage returns": "\r", "both": "\r\n"}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+def test_line_ends_of_other_systems(tmp_path, capsys, end, name):
+    plain = write(tmp_path / "p.csv", rows())
+    text = plain.read_text(encoding="utf-8").replace("\n", end).encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    same(loaded(tmp_path / name, "--target", "late"), loaded(plain, "--target", "late"))
+
+
+def test_lines_that_end_with_carriage_returns_have_numbers(tmp_path, capsys):
+    (tmp_path / "t.csv").write_bytes(b"a,target\r1,x\r2,x,7\r")
+    said = refused(capsys, "curve", tmp_path / "t.csv", "--target", "target")
+    assert "line 3 has 3 fields, but the header has 2 columns" in said
+    (tmp_path / "t.csv").write_bytes(b"a,target\r1,x\r2,\xff\r")
+    assert "not UTF-8 text (line 3)" in refused(capsys, "curve", tmp_path / "t.csv", "--target", "target")
+
+
+def test_line_ends_within_quotation_marks_are_no_line_ends(tmp_path):
+    lines = [["word", "number", "target"]]
+    lines += [[('"p\rq "', '"r\ns"', '" t"')[i % 3], str(i % 5 / 2), "ab"[i % 2]] for i in range(40)]
+    found = loaded(write(tmp_path / "t.csv", lines), "--target", "target")
+    assert sorted(set(found.X["word"]) | set(found.X_test["word"])) == ["p\rq", "r\ns", "t"]
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "cp1252"])
 def test_text_in_another_encoding_names_the_line(capsys, tmp_path, encoding):
     path = tmp_path / "t.csv"

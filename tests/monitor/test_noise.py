@@ -1,6 +1,7 @@
 import copy
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -609,6 +610,79 @@ def test_wrong_accumulation():
         pass
     with pytest.raises(ValueError, match=r"^n_samples must be"), monitor.accumulate(0):
         pass
+
+
+def update(net, monitor, optimizer, X, y, closing):
+    """One update of two micro-batches, with parts of what must follow it."""
+    for half in range(2):
+        with monitor.accumulate(8):
+            (half_square(net(X[8 * half : 8 * half + 8]), y[8 * half : 8 * half + 8]) / 2).backward()
+    optimizer.step()
+    if "step" in closing:
+        monitor.step()
+    if "zero_grad" in closing:
+        optimizer.zero_grad()
+
+
+class WritingToData(torch.optim.Optimizer):
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            if p.grad is not None:
+                p.data.add_(p.grad, alpha=-0.01)
+
+
+KINDS = {
+    "SGD": torch.optim.SGD,
+    "Adam": torch.optim.Adam,
+    "fused": partial(torch.optim.AdamW, fused=True),
+    "data": WritingToData,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("net", ["linear", "frozen part"])
+def test_updates_without_an_end_do_not_become_one(kind, net):
+    torch.manual_seed(0)
+    net = nn.Linear(DIM, 1) if net == "linear" else nn.Sequential(nn.Linear(DIM, 3), nn.Linear(3, 1))
+    if isinstance(net, nn.Sequential):
+        net[0].requires_grad_(False)
+    X, y = torch.randn(16, DIM), torch.randn(16, 1)
+    for closing, sentence in {
+        (): r"^The parameters must not change between the micro-batches of an update.*monitor.step\(\)",
+        ("step",): r"^The gradient must be cleared before the first micro-batch",
+    }.items():
+        net.zero_grad()
+        monitor, optimizer = BatchSizeMonitor(net), kind(net.parameters(), lr=0.01)
+        update(net, monitor, optimizer, X, y, closing)
+        with pytest.raises(ValueError, match=sentence):
+            update(net, monitor, optimizer, X, y, closing)
+    for closing in (("zero_grad",), ("step", "zero_grad")):
+        net.zero_grad()
+        monitor, optimizer = BatchSizeMonitor(net), kind(net.parameters(), lr=0.01)
+        for _ in range(3):
+            update(net, monitor, optimizer, X, y, closing)
+        assert (monitor.n_measurements, monitor.batch_size) == (3 if "step" in closing else 2, 16)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(nn.Embedding(9, 3, max_norm=0.1), nn.Flatten(), nn.Linear(3, 1)),
+        lambda: nn.Embedding(9, 1, max_norm=0.1),
+    ],
+)
+def test_a_module_that_changes_itself_may_accumulate(make):
+    net, X = make(), torch.arange(16) % 9
+    monitor = BatchSizeMonitor(net)
+    for part in X.split(4):
+        loss = net(part).square().mean()  # the forward pass changes the embedding outside the context
+        with monitor.accumulate(4):
+            loss.backward()
+    monitor.step()
+    assert (monitor.n_measurements, monitor.batch_size) == (1, 16)
 
 
 def test_a_micro_batch_without_gradient_belongs_to_its_update():
