@@ -74,9 +74,7 @@ def run(
     stop = _stop()
     try:
         with stop.loop(), tqdm(total=len(jobs), unit=unit, disable=not verbose) as bar:
-            # Jobs are passed one by one, because the jobs of a joblib batch would all finish together.
-            parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
-            done = parallel(delayed(job)() for job in jobs)
+            done = _parallel(n_jobs)(delayed(job)() for job in jobs)
             for result in done:
                 if stop.asked:
                     break  # a job that caught the interruption may return incomplete work
@@ -99,6 +97,19 @@ def run(
         if not stop.asked:
             raise
     return Finished(results, stop.asked > 0)
+
+
+def _parallel(n_jobs: int | None) -> Parallel:
+    """Return joblib's runner for jobs that are passed one by one; those of a batch would all finish together."""
+    try:
+        return Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
+    except ValueError as error:
+        if "return_as" not in str(error):
+            raise
+        raise ValueError(
+            "joblib.parallel_config must name a backend that returns results one by one, such as 'loky' or "
+            f"'threading'; joblib says: {error}."
+        ) from error
 
 
 def interruptible(experiment: Callable[P, T]) -> Callable[P, T]:

@@ -8,6 +8,7 @@ import time
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
+import joblib
 import pytest
 
 from sklgap.experiments import _run
@@ -320,3 +321,13 @@ def _unpicklable():
 def test_an_error_of_the_users_own_pickling_is_raised_as_it_is():
     with pytest.raises(pickle.PicklingError, match=r"^of the user"):
         run([_unpicklable], verbose=0)
+
+
+def test_a_backend_without_results_one_by_one_is_refused():
+    with (
+        joblib.parallel_config("multiprocessing"),
+        pytest.raises(ValueError, match=r"^joblib\.parallel_config must name a backend .* 'threading'; joblib says"),
+    ):
+        run([value(1)], n_jobs=2, verbose=0)
+    with joblib.parallel_config("threading"):
+        assert run([value(1)], n_jobs=2, verbose=0).results == [1]
