@@ -2,6 +2,10 @@
 
 import copy
 import pickle
+import subprocess
+import sys
+import warnings
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -77,6 +81,70 @@ def test_other_processes_give_the_same_numbers():
     for name in ("test_accuracy", "train_loss", "sharpness_0.001"):
         for label in alone.labels:
             np.testing.assert_array_equal(alone.by_trial(label, name), together.by_trial(label, name))
+
+
+class Storing(nn.Module):
+    """A net with weight norm that stores its last outputs, with their graph."""
+
+    def __init__(self):
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecated
+            self.first = nn.utils.weight_norm(nn.Linear(4, 8))
+        self.last = nn.Linear(8, 2)
+
+    def forward(self, X):
+        self.outputs = self.last(self.first(X).relu())
+        return self.outputs
+
+
+def test_a_copy_of_a_net_that_holds_a_graph():
+    fitted = LBGapClassifier(Storing, max_epochs=2, tol=None, batch_regime=20, random_state=0).fit(X, Y)
+    copied = copy.deepcopy(fitted)
+    np.testing.assert_array_equal(copied.predict_proba(X), fitted.predict_proba(X))
+
+
+def test_a_model_that_another_process_gets_shares_no_memory():
+    """The pickler of multiprocessing moves tensors into shared memory, unless they are bytes."""
+    fitted = LBGapClassifier("F1", module__width=8, max_epochs=2, tol=None, batch_regime=20, random_state=0).fit(X, Y)
+    received = pickle.loads(ForkingPickler.dumps(fitted))
+    before = fitted.predict_proba(X)
+    with torch.no_grad():
+        for p in received.module_.parameters():
+            p.zero_()
+    np.testing.assert_array_equal(fitted.predict_proba(X), before)
+    assert not any(p.is_shared() for p in fitted.module_.parameters())
+
+
+SCRIPT = """
+import numpy as np, torch
+from joblib import Parallel, delayed
+from torch import nn
+from sklgap import LBGapClassifier
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+    def forward(self, X):
+        return self.layer(X)
+
+X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+y = (X[:, 0] > 0).astype(int)
+
+if __name__ == "__main__":
+    model = LBGapClassifier(Net, max_epochs=2, tol=None, random_state=0).fit(X, y)
+    (found,) = Parallel(n_jobs=2)([delayed(model.predict_proba)(X)])
+    (again,) = Parallel(n_jobs=2)([delayed(model.fit)(X, y)])
+    assert np.array_equal(found, model.predict_proba(X))
+    assert type(again.module_) is Net
+"""
+
+
+def test_a_script_sends_its_nets_to_other_processes_and_back(tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    subprocess.run([sys.executable, path], check=True)
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.LBFGS])

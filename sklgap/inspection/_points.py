@@ -6,10 +6,12 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from sklgap._checks import shown
+from sklgap._typing import Params
 from sklgap.objective import Objective, RestrictedObjective, check_objective
 from sklgap.objective._check import Measurable, first_rows, module_to_measure
 from sklgap.objective._parameters import flatten, trainable_parameters
@@ -105,15 +107,18 @@ def parameters_of(other: Any, objective: Objective, X: Any, y: Any, names: str) 
     """Return the parameters of another solution; raise a ValueError unless it has the architecture of ``objective``."""
     if isinstance(other, Objective | RestrictedObjective):
         point = full_space_objective(other, None, None, names)
-        theta, shapes = point.theta0, point.shapes
+        theta, shapes, constants = point.theta0, point.shapes, point.constants()
     else:
         if X is None or (y is None and not is_stream(X)):
             raise TypeError(f"X and y must be given unless {names} are all Objectives.")
         # Only its parameters are needed, so one or two samples are enough.
         few = (X, y) if is_stream(X) else (first_rows(X, 2), y[:2])
         with _named(names):
-            params = trainable_parameters(module_to_measure(other, *few), objective.parameters)
+            module = module_to_measure(other, *few)
+            params = trainable_parameters(module, objective.parameters)
         theta, shapes = flatten(params).detach(), [tuple(p.shape) for p in params.values()]
+        constants = {name: p.detach() for name, p in module.named_parameters() if name not in params}
+    _check_constants(constants, objective, shapes == objective.shapes, names)
     if shapes != objective.shapes:
         raise ValueError(
             f"{names} must have the same architecture; their parameters have different shapes, with "
@@ -121,6 +126,26 @@ def parameters_of(other: Any, objective: Objective, X: Any, y: Any, names: str) 
             "tensors."
         )
     return theta.to(objective.theta0)
+
+
+def _check_constants(constants: Params, objective: Objective, same_shapes: bool, names: str) -> None:
+    """Raise a ValueError if the frozen parameters of two solutions differ, because they do not vary along a path."""
+    own = objective.constants()
+    if not same_shapes:
+        if len(own) != len(constants):
+            raise ValueError(
+                f"{names} must have the same frozen parameters; {len(own)} and {len(constants)} of their parameters "
+                "have requires_grad=False. Set it alike."
+            )
+        return
+    if objective.parameters is not None:  # the caller has chosen what varies
+        return
+    for (name, first), second in zip(own.items(), constants.values(), strict=False):
+        if first.shape == second.shape and not torch.equal(first, second.to(first)):
+            raise ValueError(
+                f"{names} must have the same frozen parameters, because only the others vary; {name!r} differs. "
+                "Unfreeze it with requires_grad_(True)."
+            )
 
 
 def check_positions(name: str, values: Sequence[float]) -> np.ndarray:

@@ -618,7 +618,7 @@ class _Accumulated:
         if any(used):
             return all(used)
         # A fused optimiser, or one that writes to ``.data``, leaves the versions as they are.
-        return self.smallest is not None and not torch.equal(*self.smallest)
+        return self.smallest is not None and not torch.allclose(*self.smallest, rtol=0, atol=0, equal_nan=True)
 
 
 def _renorms(module: nn.Module) -> bool:

@@ -280,6 +280,10 @@ class Objective:
         if options is not None and self._tap is None and not whole_batches:
             self._fn.compiled = CompiledCalls(self._module, options, _usual_sizes(self.data.sizes))
 
+    def constants(self) -> Params:
+        """Return the parameters of the module that do not vary, such as frozen ones."""
+        return {name: p.detach() for name, p in self._module.named_parameters() if name not in self._like}
+
     def _make_leaves(self) -> None:
         """Make the tensors into which points are copied; new ones for each point would take as long as a layer."""
         self._point = self.theta0.clone()

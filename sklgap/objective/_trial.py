@@ -1,7 +1,6 @@
 """Tries a module and its loss on a few samples before any measurement, and refuses wrong ones with the reason."""
 
 import contextlib
-import math
 import random
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sklgap._random import random_states, undisturbed
 from sklgap._tracebacks import innermost, raised_by_code
@@ -41,28 +39,6 @@ class Trial(NamedTuple):
     draws: bool
 
 
-def _n_bytes(numbers: Tensor) -> float:
-    """Return the size of a number; NaN for integers, which compares as neither small nor large."""
-    return numbers.element_size() if numbers.is_floating_point() else math.nan
-
-
-class _Roundings(TorchDispatchMode):
-    """Records whether numbers in single or double precision are rounded to fewer digits; ``dtype`` is None if not."""
-
-    dtype: torch.dtype | None = None
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Say no, because torch imports its compiler in order to skip it."""
-        return False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten._to_copy.default and _n_bytes(found) < 4 <= _n_bytes(args[0]):
-            self.dtype = found.dtype
-        return found
-
-
 def try_module(loss_fn: ModuleLoss, params: Params, batch: Batch) -> Trial:
     """Evaluate a module several times; raise a ValueError if it is not a function of parameters and data.
 
@@ -82,15 +58,8 @@ def try_module(loss_fn: ModuleLoss, params: Params, batch: Batch) -> Trial:
     versions = [tensor._version for tensor in inputs]
     with torch.no_grad(), explained(batch), undisturbed(seed=0):
         start = _random_states(loss_fn.module)
-        with _Roundings() as roundings:
-            first = loss_fn(placed, buffers, batch)
+        first = loss_fn(placed, buffers, batch)
         draws = start != _random_states(loss_fn.module)
-    if roundings.dtype is not None:
-        raise ValueError(
-            "module must compute in the precision of its parameters in evaluation mode, but its forward pass rounds to "
-            f"{roundings.dtype}, as in torch.autocast, which hides the small changes that are measured here; use "
-            "torch.autocast(..., enabled=self.training)."
-        )
     if versions != [tensor._version for tensor in inputs]:
         raise ValueError(
             "module must not write into its inputs, because they are samples of the data; use inplace=False in its "
@@ -192,6 +161,7 @@ def try_gradient(loss: Callable[[], Tensor], module: nn.Module) -> Limits:
             gradient="module uses reentrant gradient checkpointing on inputs without gradients, which gives no "
             "gradients to the parameters of these layers; call torch.utils.checkpoint with use_reentrant=False."
         )
+    _check_precision(value)
     names = {id(p): name for name, p in module.named_parameters()}
     found = [names[id(leaf)] for leaf in _leaves(value) if id(leaf) in names]
     if not found:
@@ -228,16 +198,32 @@ def try_argument(loss: Callable[[], Tensor], point: Tensor, module: nn.Module) -
         )
 
 
+def _check_precision(value: Tensor) -> None:
+    """Raise a ValueError if a number on the way from the parameters to the loss has less than single precision."""
+    for node in _nodes(value):
+        for computed in node._input_metadata:
+            if computed.dtype.is_floating_point and computed.dtype.itemsize < 4:
+                raise ValueError(
+                    "module must compute in the precision of its parameters in evaluation mode, but its forward pass "
+                    f"rounds to {computed.dtype}, as in torch.autocast, which hides the small changes that are "
+                    "measured here; use torch.autocast(..., enabled=self.training)."
+                )
+
+
 def _leaves(value: Tensor) -> Iterator[Tensor]:
     """Yield the tensors at the ends of a graph."""
+    return (node.variable for node in _nodes(value) if hasattr(node, "variable"))
+
+
+def _nodes(value: Tensor) -> Iterator[Any]:
+    """Yield the nodes of a graph."""
     todo, seen = [value.grad_fn], set()
     while todo:
         node = todo.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "variable"):
-            yield node.variable
+        yield node
         todo.extend(following for following, _ in node.next_functions)
 
 

@@ -1,12 +1,14 @@
 """The skorch net that trains: it wraps `TrainStep`."""
 
 import numbers
+import pickle
 import sys
 import warnings
 from typing import Any
 
 import numpy as np
 import torch
+from joblib import wrap_non_picklable_objects
 from scipy.sparse import issparse
 from sklearn.exceptions import NotFittedError
 from skorch import NeuralNetClassifier
@@ -83,6 +85,10 @@ MAX_SIZES = 4
 
 class StopTraining(Exception):
     """Raised inside the fit loop to end it regularly."""
+
+
+# The name under which skorch stores what may lie on a GPU.
+_BYTES = "__cuda_dependent_attributes__"
 
 
 class TrainingNet(NeuralNetClassifier):
@@ -699,12 +705,12 @@ class TrainingNet(NeuralNetClassifier):
             self.n_updates_ = self.history[-1].get("n_updates", self.n_updates_)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return class numbers, and -1 for samples without a class, because their probabilities are not finite.
+        """Return class numbers, and -1 for samples without a class, because their largest output is not finite.
 
         Validation scores during a training that diverges then count these samples as wrong.
         """
         probabilities = self.predict_proba(X)
-        found: np.ndarray = np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
+        found: np.ndarray = np.where(np.isfinite(probabilities.max(axis=1)), probabilities.argmax(axis=1), -1)
         return found
 
     # -- measuring -------------------------------------------------------------------------------------------------
@@ -726,11 +732,18 @@ class TrainingNet(NeuralNetClassifier):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the step, which holds the same tensors a second time; ``fit_loop`` builds a new one.
 
-        For other devices skorch stores the module as bytes, which can be read on a machine without that device. These
-        bytes cannot hold a class that is defined in a script or in a function. On the CPU they are not needed, and such
-        a net can be copied, also to the processes of ``n_jobs``.
+        Skorch stores the module as bytes, which can be read on a machine without its device. These bytes cannot hold a
+        class that is defined in a function, and other processes do not find one that is defined in a script. joblib's
+        bytes hold both.
         """
-        state = vars(self).copy() if self._is_on_cpu() else super().__getstate__()
+        try:
+            state = super().__getstate__()
+        except (pickle.PicklingError, AttributeError, TypeError):
+            state = vars(self).copy()
+        if b"__main__" in state.get(_BYTES, b"__main__"):
+            held = {name: value for name, value in vars(self).items() if name.startswith(self._on_device())}
+            state = {name: value for name, value in state.items() if name not in held}
+            state[_BYTES] = pickle.dumps(wrap_non_picklable_objects(held, keep_wrapper=False))
         for name in ("step_", "watched_", "trained_on_"):
             state.pop(name, None)
         state["checkpoint_"] = None
@@ -739,16 +752,13 @@ class TrainingNet(NeuralNetClassifier):
             state["lost_hook_"] = hooked
         return state
 
-    def _is_on_cpu(self) -> bool:
-        module = getattr(self, "module_", None)
-        return isinstance(module, nn.Module) and all(p.device.type == "cpu" for p in module.parameters())
+    def _on_device(self) -> tuple[str, ...]:
+        """Return the beginnings of the names of attributes that may lie on a GPU."""
+        return tuple(self.cuda_dependent_attributes_)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the attributes of the optimiser that torch's pickles leave out, as LBFGS and LARS have them."""
-        if "__cuda_dependent_attributes__" in state:
-            super().__setstate__(state)
-        else:
-            self.__dict__.update(state)
+        super().__setstate__(state)
         if hasattr(self, "optimizer_"):
             kept = self.optimizer_.state_dict()
             super().initialize_optimizer()

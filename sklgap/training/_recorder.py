@@ -154,6 +154,7 @@ class TrainingRecorder(Callback):
         self.n_steps_: dict[str, int] = {}  # by the name of the optimiser
         self.start_: Params | None = None
         self.hooks_: list[RemovableHandle] = []
+        self.before_: tuple[int, torch.Tensor, torch.Tensor] | None = None
         return self
 
     # -- when ------------------------------------------------------------------------------------------------------
@@ -196,6 +197,7 @@ class TrainingRecorder(Callback):
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Record every ``every`` epochs."""
+        self._check_steps(net)
         if self.every is not None and len(net.history) % self.every == 0:
             self._record(net, len(net.history))
 
@@ -205,6 +207,7 @@ class TrainingRecorder(Callback):
             with contextlib.suppress(KeyboardInterrupt):  # the finished training must not be lost
                 self._record(net, len(net.history))
         del self.measures_, self.used_
+        self.before_ = None
         self._leave_steps()
 
     def _n_updates(self, net: Any) -> int:
@@ -215,15 +218,23 @@ class TrainingRecorder(Callback):
         self._leave_steps()
         if hasattr(net, "n_updates_"):
             return
-        optimizers = _optimizers_of(net)
-        if not optimizers:
-            raise ValueError(
-                "net must have its optimiser in an attribute, such as optimizer_, so that TrainingRecorder can count "
-                f"its updates; {type(net).__name__} has none."
-            )
-        for name, optimizer in optimizers.items():
+        for name, optimizer in _optimizers_of(net).items():
             self.n_steps_.setdefault(name, 0)
             self.hooks_ += _at_steps(optimizer, partial(self._count_step, name))
+        smallest = min((p for p in net.module_.parameters() if p.requires_grad), key=torch.Tensor.numel, default=None)
+        self.before_ = None if smallest is None else (self._n_updates(net), smallest, smallest.detach().clone())
+
+    def _check_steps(self, net: Any) -> None:
+        """Raise a ValueError if the weights of a net of another package moved in an epoch without a step."""
+        if self.before_ is None or hasattr(net, "n_updates_"):
+            return
+        n_updates, parameter, start = self.before_
+        if n_updates == self._n_updates(net) and not torch.equal(parameter, start):
+            raise ValueError(
+                "net must make its updates by the step method of an optimiser in one of its attributes, such as "
+                f"optimizer_, so that TrainingRecorder can count them; {type(net).__name__} made no such step in an "
+                "epoch."
+            )
 
     def _count_step(self, name: str) -> None:
         self.n_steps_[name] += 1
@@ -332,7 +343,7 @@ class TrainingRecorder(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the attributes that every fit makes for itself."""
         own = {name: value for name, value in vars(self).items() if name not in ("measures_", "used_")}
-        return own | ({"hooks_": []} if "hooks_" in own else {})
+        return own | ({"hooks_": [], "before_": None} if "hooks_" in own else {})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return a copy that shares data and measurements, which are only read, and has its own records."""
@@ -391,10 +402,18 @@ def _optimizers_of(net: Any) -> dict[str, torch.optim.Optimizer]:
             held |= {f"{name}[{key!r}]": one for key, one in value.items()}
         elif isinstance(value, list | tuple):
             held |= {f"{name}[{i}]": one for i, one in enumerate(value)}
-    found = {name: value for name, value in held.items() if isinstance(value, torch.optim.Optimizer)}
-    for name, optimizer in found.items():
-        while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):  # that of accelerate
-            optimizer = found[name] = inner
+    found: dict[str, torch.optim.Optimizer] = {}
+    seen: set[int] = set()
+    waiting = [(name, value) for name, value in held.items() if isinstance(value, torch.optim.Optimizer)]
+    while waiting:
+        name, optimizer = waiting.pop()
+        seen.add(id(optimizer))
+        # The wrapper of accelerate and many kinds of SAM leave the update to an optimiser inside.
+        parts = {f"{name}.{key}": part for key, part in vars(optimizer).items()}
+        inner = [(key, part) for key, part in parts.items() if isinstance(part, torch.optim.Optimizer)]
+        waiting += [(key, part) for key, part in inner if id(part) not in seen]
+        if not inner:
+            found[name] = optimizer
     return found
 
 

@@ -295,3 +295,56 @@ def test_an_argument_that_would_have_no_effect():
     start, end = (Objective(*PROBLEMS["tanh"]()[:2], PROBLEMS["tanh"]()[2:]) for _ in range(2))
     with pytest.raises(TypeError, match="batch_norm"):
         loss_along_line(start, end, batch_norm="population")
+
+
+def _frozen(*seeds, frozen="0", of=(0, 1)):
+    """Return two nets of two layers, of which those in ``of`` have a frozen layer, with the seeds of both."""
+    nets = [
+        seeded_module(lambda: nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)), seed).double()
+        for seed in seeds
+    ]
+    for i in of:
+        nets[i].get_submodule(frozen).requires_grad_(False)
+    return nets
+
+
+@both_paths
+@pytest.mark.parametrize("as_objectives", [False, True])
+def test_solutions_with_different_frozen_layers_are_refused(path, as_objectives):
+    X, y = torch.randn(20, 4, dtype=torch.float64), torch.arange(20) % 3
+    given = [(net, nn.CrossEntropyLoss()) for net in _frozen(0, 1)]
+    if as_objectives:
+        given, data = [Objective(*pair, (X, y)) for pair in given], ()
+    else:
+        data = X, y
+    with pytest.raises(
+        ValueError, match=r"^start and end must have the same frozen parameters, .* '0\.weight' differs"
+    ):
+        PATHS[path](*given, *data)
+
+
+@both_paths
+def test_solutions_with_the_same_frozen_layer(path):
+    X, y = torch.randn(20, 4, dtype=torch.float64), torch.arange(20) % 3
+    start, end = _frozen(0, 1)
+    end[0].load_state_dict(start[0].state_dict())
+    curve = PATHS[path]((start, nn.CrossEntropyLoss()), (end, nn.CrossEntropyLoss()), X, y, alphas=[0, 1])
+    expected = [nn.functional.cross_entropy(net(X), y).item() for net in (start, end)]
+    np.testing.assert_allclose(curve.loss, expected, rtol=1e-12)
+
+
+@both_paths
+def test_a_layer_that_is_frozen_in_one_solution_only_is_named(path):
+    X, y = torch.randn(20, 4, dtype=torch.float64), torch.arange(20) % 3
+    given = [(net, nn.CrossEntropyLoss()) for net in _frozen(0, 1, of=(1,))]
+    with pytest.raises(ValueError, match="0 and 2 of their parameters have requires_grad=False"):
+        PATHS[path](*given, X, y)
+
+
+def test_chosen_parameters_vary_alone():
+    X, y = torch.randn(20, 4, dtype=torch.float64), torch.arange(20) % 3
+    start, end = _frozen(0, 1, of=())
+    given = [(net, nn.CrossEntropyLoss()) for net in (start, end)]
+    curve = loss_along_line(*given, X, y, alphas=[1], parameters="2.*")
+    expected = nn.functional.cross_entropy(nn.Sequential(start[0], start[1], end[2])(X), y).item()
+    np.testing.assert_allclose(curve.loss, [expected], rtol=1e-12)

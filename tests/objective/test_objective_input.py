@@ -183,13 +183,18 @@ class Rounding(nn.Module):
         if self.how == "autocast":
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=lower):
                 return self.last(self.first(X).relu()).float()
+        if self.how == "copy" and lower:
+            hidden = torch.empty(len(X), 8, dtype=torch.half).copy_(self.first(X).relu())
+            return self.last(hidden.to(X.dtype))
+        if self.how == "sum" and lower:
+            return self.last(self.first(X)[:, None].sum(1, dtype=torch.bfloat16).relu().to(X.dtype))
         if self.how == "weights" and lower:
             return self.last(nn.functional.linear(X.half(), self.first.weight.half()).to(X.dtype))
         hidden = self.first(X).relu()
         return self.last(hidden.bfloat16().to(X.dtype) if lower else hidden)
 
 
-@pytest.mark.parametrize("how", ["autocast", "weights", "hidden"])
+@pytest.mark.parametrize("how", ["autocast", "weights", "hidden", "copy", "sum"])
 @pytest.mark.parametrize("of_batches", [False, True])
 def test_a_module_that_rounds_in_evaluation_mode_is_refused(how, of_batches):
     """The step of Metric 2.1 at 1e-3 is smaller than the distance of two numbers in bfloat16."""
@@ -203,6 +208,20 @@ def test_a_module_that_rounds_in_evaluation_mode_is_refused(how, of_batches):
     plain = nn.Sequential(net.first, nn.ReLU(), net.last)
     found, expected = (Objective(m, criterion or nn.CrossEntropyLoss(), data).value() for m in (net, plain))
     assert found == expected
+
+
+class Branching(nn.Linear):
+    def forward(self, X):
+        hidden = super().forward(X)
+        return torch.cond(hidden.sum() > 0, lambda t: 2 * t, lambda t: 3 * t, (hidden,))
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler
+def test_operators_with_branches():
+    torch.manual_seed(0)
+    net, X = Branching(4, 3), torch.randn(8, 4)
+    expected = nn.functional.cross_entropy(net(X), X_LABELS).item()
+    assert Objective(net, nn.CrossEntropyLoss(), (X, X_LABELS)).value() == pytest.approx(expected, rel=1e-6)
 
 
 def test_data_in_half_precision_are_no_rounding():

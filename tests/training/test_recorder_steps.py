@@ -176,8 +176,71 @@ class Hidden(WithAList):
     def initialize_optimizer(self, *args, **kwargs):
         super().initialize_optimizer(*args, **kwargs)
         (hidden,) = self.optimizers_
-        self.optimizers_ = lambda: hidden
+        del self.optimizers_
+        self.update = hidden.step
         return self
+
+    def train_step(self, batch, **fit_params):
+        step = self.train_step_single(batch, **fit_params)
+        self.update()
+        return step
+
+
+class TwoSteps(torch.optim.Optimizer):
+    """A common kind of SAM, whose second step is that of an optimiser inside."""
+
+    def __init__(self, params, lr):
+        self.base_optimizer = CountingSGD(list(params), lr=lr)
+        super().__init__(self.base_optimizer.param_groups, {"lr": lr})
+
+    @torch.no_grad()
+    def first_step(self):
+        for p in self.param_groups[0]["params"]:
+            p += 0.01 * p.grad
+
+    @torch.no_grad()
+    def second_step(self):
+        for p in self.param_groups[0]["params"]:
+            p -= 0.01 * p.grad
+        self.base_optimizer.step()
+        self.base_optimizer.zero_grad()
+
+
+class WithTwoSteps(NeuralNetClassifier):
+    def train_step(self, batch, **fit_params):
+        step = self.train_step_single(batch, **fit_params)
+        self.optimizer_.first_step()
+        self.optimizer_.second_step()
+        return step
+
+
+def test_an_optimiser_inside_another():
+    assert recorded(fitted(WithTwoSteps, optimizer=TwoSteps))["n_updates"].tolist() == [4, 8]
+
+
+class ByHand(NeuralNetClassifier):
+    def train_step(self, batch, **fit_params):
+        step = self.train_step_single(batch, **fit_params)
+        with torch.no_grad():
+            for p in self.module_.parameters():
+                p -= 0.01 * p.grad
+                p.grad = None
+        return step
+
+
+class Skipping(NeuralNetClassifier):
+    """Makes no update, like a gradient scaler that skips them."""
+
+    def train_step(self, batch, **fit_params):
+        step = self.train_step_single(batch, **fit_params)
+        self.optimizer_.zero_grad()
+        return step
+
+
+def test_updates_without_a_step_are_refused():
+    with pytest.raises(ValueError, match=r"^net must make its updates by the step method .* ByHand made no such step"):
+        fitted(ByHand)
+    assert recorded(fitted(Skipping))["n_updates"].tolist() == [0]
 
 
 def test_optimisers_in_a_list():
@@ -185,5 +248,5 @@ def test_optimisers_in_a_list():
 
 
 def test_an_optimiser_that_cannot_be_found_is_refused():
-    with pytest.raises(ValueError, match=r"^net must have its optimiser in an attribute, .* Hidden has none\.$"):
+    with pytest.raises(ValueError, match=r"^net must make its updates by the step method .* Hidden made no such step"):
         fitted(Hidden)
