@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import VotingClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from skorch.callbacks import Callback, EpochScoring
@@ -54,7 +55,7 @@ def model(lr=0.1, net=Net, **params):
 
 @pytest.fixture(scope="module")
 def diverged():
-    with pytest.warns(Warning):  # noqa: PT030  several warnings, of which one is the ConvergenceWarning
+    with pytest.warns(ConvergenceWarning, match="no longer a finite number"):
         return model(1e30).fit(X, Y)
 
 

@@ -1,7 +1,6 @@
 """The results of a fitted search or of `cross_validate`, by candidate and fold."""
 
 import functools
-import inspect
 import numbers
 import re
 from collections.abc import Mapping
@@ -35,8 +34,6 @@ _K_FOLDS = KFold, StratifiedKFold, RepeatedKFold, RepeatedStratifiedKFold
 _SHUFFLES = ShuffleSplit, StratifiedShuffleSplit
 # Parameters of an estimator that set its batch size.
 _BATCH_PARAMETERS = "batch_size", "batch_regime"
-# The module of the scorers of sharpness. Experiments do not import metrics, which are on the same floor.
-_SHARPNESS = "sklgap.metrics._sharpness"
 
 
 @dataclass(frozen=True)
@@ -188,9 +185,9 @@ def sharpness_sign(search: Any, name: str) -> int | None:
     scorer = scorer_of(search, name)
     while isinstance(scorer, functools.partial):
         scorer = scorer.func
-    kind = scorer if inspect.isfunction(scorer) else type(scorer)
-    if kind.__module__ == _SHARPNESS:
-        return int(getattr(scorer, "sign", -1 if kind.__name__.startswith("neg_") else 1))
+    sign: int | None = getattr(scorer, "sharpness_sign", None)
+    if sign is not None:
+        return sign
     of_predictions = hasattr(scorer, "_score_func")  # a scorer of scikit-learn sees no loss surface
     return 0 if "sharpness" in name and not of_predictions else None
 
@@ -436,7 +433,8 @@ def _has_equal_folds(search: Any) -> bool:
 def _shuffled_sizes(cv: Any) -> tuple[float, float] | None:
     """Return the training and the test size of a shuffle split, both as fractions or both as numbers of samples.
 
-    They are None if the ratio of one to the other depends on the number of samples, and for all other splitters.
+    For other splitters, return None. Also return None if one size is a number of samples and the other is not, because
+    their ratio then depends on the number of samples.
     """
     if type(cv) not in _SHUFFLES:
         return None

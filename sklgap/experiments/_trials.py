@@ -172,8 +172,7 @@ def measure_scores(
     """Return losses and scores of a fitted model on all parts, and the values behind the scores.
 
     The values are returned for all parts except the training data. ``train`` is the objective of the training data, if
-    it exists already. A model that has diverged has no scores: its outputs are NaN, and the class that it predicts from
-    these would be the first one, which may be the most frequent one.
+    it exists already. The scores of a model that has diverged are NaN, because it predicts no class.
     """
     figures: dict[str, float] = {}
     samples: dict[str, Samples] = {}

@@ -74,7 +74,8 @@ def loss_along_line(
     X, y : array-like
         Samples to evaluate on. None if ``start`` and ``end`` are of type `Objective`.
     alphas : sequence of float, default=25 points on [-1, 2]
-        Positions on the line. 0 is ``start`` and 1 is ``end``, bit for bit. The default is that of the paper.
+        Positions on the line. 0 is ``start`` and 1 is ``end``, bit for bit (but for the buffers of ``end`` under
+        ``batch_norm="running"``). The default is that of the paper.
     max_samples : int, float or None, default=None
         Number of samples to evaluate on (int), or a fraction of them (float in (0, 1]). None uses all samples.
     random_state : int, RandomState or None, default=None
@@ -93,8 +94,9 @@ def loss_along_line(
     Raises
     ------
     ValueError
-        If the solutions have different architectures, if alphas are not finite numbers, or if the loss is not finite at
-        ``start`` or ``end``.
+        If the solutions have different architectures, or different values in frozen parameters or in buffers outside of
+        batch norm, unless ``parameters`` chooses what varies; if alphas are not finite numbers; or if the loss is not
+        finite at ``start`` or ``end``.
 
     Warns
     -----

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from sklgap._checks import shown
 from sklgap._typing import Params
 from sklgap.objective import Objective, RestrictedObjective, check_objective
+from sklgap.objective._batch_norm import constants_of
 from sklgap.objective._check import Measurable, first_rows, module_to_measure
 from sklgap.objective._parameters import flatten, trainable_parameters
 from sklgap.objective._stream import is_stream
@@ -117,7 +118,7 @@ def parameters_of(other: Any, objective: Objective, X: Any, y: Any, names: str) 
             module = module_to_measure(other, *few)
             params = trainable_parameters(module, objective.parameters)
         theta, shapes = flatten(params).detach(), [tuple(p.shape) for p in params.values()]
-        constants = {name: p.detach() for name, p in module.named_parameters() if name not in params}
+        constants = constants_of(module, params)
     _check_constants(constants, objective, shapes == objective.shapes, names)
     if shapes != objective.shapes:
         raise ValueError(
@@ -129,13 +130,13 @@ def parameters_of(other: Any, objective: Objective, X: Any, y: Any, names: str) 
 
 
 def _check_constants(constants: Params, objective: Objective, same_shapes: bool, names: str) -> None:
-    """Raise a ValueError if the frozen parameters of two solutions differ, because they do not vary along a path."""
+    """Raise a ValueError if two solutions differ in what does not vary between them: frozen parameters and buffers."""
     own = objective.constants()
     if not same_shapes:
         if len(own) != len(constants):
             raise ValueError(
-                f"{names} must have the same frozen parameters; {len(own)} and {len(constants)} of their parameters "
-                "have requires_grad=False. Set it alike."
+                f"{names} must have the same frozen parameters; one has {len(own)} frozen parameters and buffers, and "
+                f"the other {len(constants)}. Set requires_grad of each parameter alike."
             )
         return
     if objective.parameters is not None:  # the caller has chosen what varies
@@ -143,8 +144,8 @@ def _check_constants(constants: Params, objective: Objective, same_shapes: bool,
     for (name, first), second in zip(own.items(), constants.values(), strict=False):
         if first.shape == second.shape and not torch.equal(first, second.to(first)):
             raise ValueError(
-                f"{names} must have the same frozen parameters, because only the others vary; {name!r} differs. "
-                "Unfreeze it with requires_grad_(True)."
+                f"{names} must have the same frozen parameters and buffers, because only the other parameters vary; "
+                f"{name!r} differs. Give it the same values, or unfreeze the parameter with requires_grad_(True)."
             )
 
 

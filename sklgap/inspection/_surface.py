@@ -127,8 +127,9 @@ def loss_on_plane(
     Raises
     ------
     ValueError
-        If a parameter is outside its allowed values, if the solutions have different architectures, if the directions
-        are parallel or zero, or if the loss is not finite at a model.
+        If a parameter is outside its allowed values; if the solutions have different architectures, or different values
+        in frozen parameters or in buffers outside of batch norm, unless ``parameters`` chooses what varies; if the
+        directions are parallel or zero; or if the loss is not finite at a model.
 
     Warns
     -----

@@ -1,7 +1,8 @@
 """Sharpness (Metric 2.1 of Keskar et al. 2017) as a scorer."""
 
 import inspect
-from typing import Any, TypedDict, Unpack
+from collections.abc import Callable
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import numpy as np
 
@@ -13,7 +14,20 @@ from sklgap.inspection._sharpness import check_search
 from sklgap.objective._batch_norm import check_batch_norm
 from sklgap.objective._check import Measurable
 
+Function = TypeVar("Function", bound=Callable[..., float])
 
+
+def _scores_sharpness(sign: int) -> Callable[[Function], Function]:
+    """Mark a scorer with the sign that its sharpness has, by which `sklgap.gap_report` recognises it."""
+
+    def mark(scorer: Function) -> Function:
+        vars(scorer)["sharpness_sign"] = sign
+        return scorer
+
+    return mark
+
+
+@_scores_sharpness(1)
 def sharpness_score(
     estimator: Measurable,
     X: Inputs,
@@ -86,7 +100,7 @@ class _SharpnessScorer:
     """A scorer with fixed arguments. It is a class so that it can be pickled."""
 
     def __init__(self, sign: int, kwargs: "ScoreOptions") -> None:
-        self.sign = sign
+        self.sign = self.sharpness_sign = sign
         self.kwargs = kwargs
 
     def __call__(self, estimator: Measurable, X: Inputs, y: ArrayLike | None) -> float:
@@ -155,6 +169,7 @@ def _defaults() -> dict[str, Any]:
     return {parameter.name: parameter.default for parameter in parameters}
 
 
+@_scores_sharpness(-1)
 def neg_sharpness_scorer(estimator: Measurable, X: Inputs, y: ArrayLike | None) -> float:
     """Return the negative sharpness with the defaults of `sharpness_score`, for searches.
 

@@ -21,6 +21,8 @@ class LossInSamples:
     The weight of the batch is for example the sum of the class weights of its samples. Its scale does not matter.
     """
 
+    counts_samples = True
+
     def __init__(self, loss: Callable[[nn.Module, Any], tuple[Tensor, float]]) -> None:
         self.loss = loss
 
@@ -34,7 +36,7 @@ def counts_in_samples(loss: BatchLoss | None) -> bool:
 
     The weights from a user's function may count tokens. Those of a criterion depend on the scale of the class weights.
     """
-    return loss is not None and (isinstance(loss, LossInSamples) or not takes_module(loss))
+    return loss is not None and (getattr(loss, "counts_samples", False) or not takes_module(loss))
 
 
 def loss_of_batch(loss: BatchLoss | None) -> WholeBatchLoss | None:

@@ -13,7 +13,7 @@ The functions here change the batch-norm layers of a module, and they are applie
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, cast, get_args
 
@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from sklgap._checks import is_one_of, shown
 from sklgap._random import undisturbed
-from sklgap._typing import BatchNormPolicy
+from sklgap._typing import BatchNormPolicy, Params
 
 POLICIES: tuple[BatchNormPolicy, ...] = get_args(BatchNormPolicy)
 
@@ -42,6 +42,13 @@ def check_batch_norm(batch_norm: str) -> BatchNormPolicy:
 def batch_norm_layers(module: nn.Module) -> dict[str, _BatchNorm]:
     """Return all batch-norm layers by name."""
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, _BatchNorm)}
+
+
+def constants_of(module: nn.Module, varied: Collection[str]) -> Params:
+    """Return the parameters that are not named in ``varied``, and the buffers outside of batch norm, by name."""
+    norms = tuple(f"{name}." if name else "" for name in batch_norm_layers(module))
+    frozen = {name: p.detach() for name, p in module.named_parameters() if name not in varied}
+    return frozen | {name: b for name, b in module.named_buffers() if not name.startswith(norms)}
 
 
 def use_batch_statistics(module: nn.Module) -> None:

@@ -281,8 +281,8 @@ class Objective:
             self._fn.compiled = CompiledCalls(self._module, options, _usual_sizes(self.data.sizes))
 
     def constants(self) -> Params:
-        """Return the parameters of the module that do not vary, such as frozen ones."""
-        return {name: p.detach() for name, p in self._module.named_parameters() if name not in self._like}
+        """Return what the loss depends on and what does not vary, as from ``constants_of``."""
+        return _batch_norm.constants_of(self._module, self._like)
 
     def _make_leaves(self) -> None:
         """Make the tensors into which points are copied; new ones for each point would take as long as a layer."""

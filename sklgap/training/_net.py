@@ -738,11 +738,13 @@ class TrainingNet(NeuralNetClassifier):
         """
         try:
             state = super().__getstate__()
+            is_importable = b"__main__" not in state[_BYTES]
         except (pickle.PicklingError, AttributeError, TypeError):
+            is_importable = False
+        if not is_importable:
             state = vars(self).copy()
-        if b"__main__" in state.get(_BYTES, b"__main__"):
-            held = {name: value for name, value in vars(self).items() if name.startswith(self._on_device())}
-            state = {name: value for name, value in state.items() if name not in held}
+            on_device = tuple(self.cuda_dependent_attributes_)
+            held = {name: state.pop(name) for name in vars(self) if name.startswith(on_device)}
             state[_BYTES] = pickle.dumps(wrap_non_picklable_objects(held, keep_wrapper=False))
         for name in ("step_", "watched_", "trained_on_"):
             state.pop(name, None)
@@ -751,10 +753,6 @@ class TrainingNet(NeuralNetClassifier):
         if hooked is not None:
             state["lost_hook_"] = hooked
         return state
-
-    def _on_device(self) -> tuple[str, ...]:
-        """Return the beginnings of the names of attributes that may lie on a GPU."""
-        return tuple(self.cuda_dependent_attributes_)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the attributes of the optimiser that torch's pickles leave out, as LBFGS and LARS have them."""

@@ -229,7 +229,7 @@ class TrainingRecorder(Callback):
         if self.before_ is None or hasattr(net, "n_updates_"):
             return
         n_updates, parameter, start = self.before_
-        if n_updates == self._n_updates(net) and not torch.equal(parameter, start):
+        if n_updates == self._n_updates(net) and not torch.allclose(parameter, start, rtol=0, atol=0, equal_nan=True):
             raise ValueError(
                 "net must make its updates by the step method of an optimiser in one of its attributes, such as "
                 f"optimizer_, so that TrainingRecorder can count them; {type(net).__name__} made no such step in an "

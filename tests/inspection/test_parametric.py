@@ -6,7 +6,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from sklgap.inspection import LossCurve, loss_along_arc, loss_along_line
+from sklgap.inspection import LossCurve, loss_along_arc, loss_along_line, loss_on_plane
 from sklgap.objective import Objective, random_subspace
 from tests.cases import DOUBLE, POLICIES, PROBLEMS, no_global_random_numbers, seeded_module, vectors
 from tests.landscapes import landscape, separable_convex, vector
@@ -318,7 +318,7 @@ def test_solutions_with_different_frozen_layers_are_refused(path, as_objectives)
     else:
         data = X, y
     with pytest.raises(
-        ValueError, match=r"^start and end must have the same frozen parameters, .* '0\.weight' differs"
+        ValueError, match=r"^start and end must have the same frozen parameters and .* '0\.weight' differs"
     ):
         PATHS[path](*given, *data)
 
@@ -337,8 +337,40 @@ def test_solutions_with_the_same_frozen_layer(path):
 def test_a_layer_that_is_frozen_in_one_solution_only_is_named(path):
     X, y = torch.randn(20, 4, dtype=torch.float64), torch.arange(20) % 3
     given = [(net, nn.CrossEntropyLoss()) for net in _frozen(0, 1, of=(1,))]
-    with pytest.raises(ValueError, match="0 and 2 of their parameters have requires_grad=False"):
+    with pytest.raises(ValueError, match="one has 0 frozen parameters and buffers, and the other 2"):
         PATHS[path](*given, X, y)
+
+
+class Projected(nn.Module):
+    """A net behind a fixed random projection, which is a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("projection", torch.randn(4, 5))
+        self.layer = nn.Linear(5, 3)
+
+    def forward(self, X):
+        return self.layer(X @ self.projection)
+
+
+@both_paths
+def test_solutions_with_different_buffers_are_refused(path):
+    X, y = torch.randn(20, 4, dtype=torch.float64), torch.arange(20) % 3
+    nets = [seeded_module(Projected, seed).double() for seed in (0, 1)]
+    given = [(net, nn.CrossEntropyLoss()) for net in nets]
+    with pytest.raises(ValueError, match="'projection' differs"):
+        PATHS[path](*given, X, y)
+    nets[1].projection = nets[0].projection
+    curve = PATHS[path](*given, X, y, alphas=[0, 1])
+    expected = [nn.functional.cross_entropy(net(X), y).item() for net in nets]
+    np.testing.assert_allclose(curve.loss, expected, rtol=1e-12)
+
+
+def test_a_plane_through_solutions_with_different_frozen_layers_is_refused():
+    X, y = torch.randn(20, 4, dtype=torch.float64), torch.arange(20) % 3
+    one, other = ((net, nn.CrossEntropyLoss()) for net in _frozen(0, 1))
+    with pytest.raises(ValueError, match=r"^estimator and towards must have the same frozen parameters and buffers"):
+        loss_on_plane(one, X, y, towards=(other,))
 
 
 def test_chosen_parameters_vary_alone():
